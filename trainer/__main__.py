@@ -1,0 +1,144 @@
+"""The trainer's command line: parse, build, call. No training code lives here."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+
+from trainer import checkpoint, export
+from trainer.config import RunConfig, load_preset
+from trainer.data import DataError, load_fashion_mnist
+from trainer.loop import Diverged, Interrupted, TrainingRun
+
+EXAMPLES = """\
+examples:
+  python -m trainer train vae                                    the preset, into runs/vae
+  python -m trainer train ddpm --epochs 40 --out runs/long       more epochs, another folder
+  python -m trainer train ddpm --out runs/long --resume          go on after it was cut off
+  python -m trainer export runs/vae weights/vae                  make the artefact that the service loads
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0, 1 after an error that is said in one line, 128 + signal when stopped."""
+    options = parser().parse_args(arguments)
+    try:
+        options.command(options)
+    except Interrupted as stopped:
+        print(stopped, file=sys.stderr)
+        return 128 + stopped.signum
+    except (DataError, Diverged, checkpoint.CheckpointError, export.ExportError, UsageError) as failure:
+        print(f"error: {failure}", file=sys.stderr)
+        return 1
+    return 0
+
+
+class UsageError(Exception):
+    """Arguments that contradict each other or the config."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = argparse.ArgumentParser(
+        prog="python -m trainer",
+        description="Train small image generators and export them for the service.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    _add_train(commands)
+    _add_export(commands)
+    return top
+
+
+def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    train = commands.add_parser(
+        "train",
+        help="train a model from its preset, or resume a run",
+        description="Train a model. What is not given comes from trainer/presets/MODEL.toml.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    train.set_defaults(command=_train)
+    train.add_argument("model", choices=["vae", "gan", "ddpm"])
+    train.add_argument("--dataset", choices=["fashion-mnist"], help="what to learn (default: the preset's)")
+    train.add_argument(
+        "--data-dir",
+        type=Path,
+        help="folder of the data set's files (default: Debian's package, then ./data, then a download into ./data)",
+    )
+    train.add_argument("--epochs", type=int)
+    train.add_argument("--batch-size", type=int)
+    train.add_argument("--seed", type=int, help="everything random follows from it")
+    train.add_argument("--precision", choices=["fp32", "bf16"])
+    train.add_argument("--grid-every", type=int, metavar="N", help="write a grid of samples every N epochs")
+    train.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    train.add_argument("--out", type=Path, help="folder of the run (default: runs/MODEL)")
+    train.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out, with its config")
+
+
+def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = commands.add_parser("export", help="turn a run into an artefact for the service", epilog=EXAMPLES)
+    command.formatter_class = argparse.RawDescriptionHelpFormatter
+    command.set_defaults(command=_export)
+    command.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
+    command.add_argument("target", type=Path, metavar="weights/NAME", help="folder of the model; NAME is its name")
+
+
+def _train(options: argparse.Namespace) -> None:
+    folder = options.out or Path("runs") / options.model
+    config, state = _resumed(options, folder) if options.resume else (_fresh(options, folder), None)
+    data = load_fashion_mnist(options.data_dir)
+    print(f"data: {data.provenance}")
+    run = TrainingRun(config, data, folder, _device(options.device))
+    if state is not None:
+        run.load_state_dict(state)
+    run.fit()
+    print(f"done: {folder}. Next: python -m trainer export {folder} weights/{options.model}")
+
+
+def _overrides(options: argparse.Namespace) -> dict[str, object]:
+    names = ("dataset", "epochs", "batch_size", "seed", "precision", "grid_every")
+    return {name: value for name in names if (value := getattr(options, name)) is not None}
+
+
+def _fresh(options: argparse.Namespace, folder: Path) -> RunConfig:
+    if (folder / checkpoint.FILE_NAME).exists():
+        raise UsageError(f"{folder} already holds a run: add --resume to go on, or choose another --out")
+    try:
+        return load_preset(options.model, **_overrides(options))
+    except ValidationError as failure:
+        first = failure.errors()[0]
+        raise UsageError(f"--{str(first['loc'][0]).replace('_', '-')}: {first['msg']}") from failure
+
+
+def _resumed(options: argparse.Namespace, folder: Path) -> tuple[RunConfig, dict[str, object]]:
+    config, state = checkpoint.load(folder)
+    if config.family != options.model:
+        raise UsageError(f"{folder} holds a {config.family}, not a {options.model}")
+    for name, value in _overrides(options).items():
+        if getattr(config, name) != value:
+            raise UsageError(
+                f"--{name.replace('_', '-')} {value}: the run in {folder} was begun with {getattr(config, name)}, "
+                "and a resumed run keeps its config"
+            )
+    return config, state
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: torch finds no CUDA device here")
+    return torch.device(name)
+
+
+def _export(options: argparse.Namespace) -> None:
+    manifest = export.export(options.run, options.target)
+    print(f"{options.target}/{manifest.artifact.file}: {manifest.artifact.size:,} bytes, version {manifest.version}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,85 @@
+"""What a run is: typed, complete, stored in its checkpoint; defaults come from presets/<family>.toml."""
+
+import tomllib
+from importlib import resources
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from service.contract.manifest import NoiseSchedule
+
+Family = Literal["vae", "gan", "ddpm"]
+Positive = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class VaeConfig(Strict):
+    """Convolutional VAE: ``width`` channels at half resolution, ``latent`` dimensions, ELBO with ``beta``."""
+
+    family: Literal["vae"]
+    width: Positive
+    latent: Positive
+    beta: float = Field(ge=0.0, description="weight of the KL term")
+    kl_warmup: Fraction = Field(description="share of the run over which the KL weight rises from 0 to beta")
+
+
+class GanConfig(Strict):
+    """DCGAN: ``width`` channels at half resolution in both players."""
+
+    family: Literal["gan"]
+    width: Positive
+    latent: Positive
+    real_target: Fraction = Field(description="target for real images: one-sided label smoothing below 1")
+
+
+class DdpmConfig(Strict):
+    """DDPM: a U-Net of ``width`` channels at half and twice that at quarter resolution."""
+
+    family: Literal["ddpm"]
+    width: Positive
+    blocks: Positive
+    dropout: Fraction
+    noise_schedule: NoiseSchedule
+
+
+class OptimizerConfig(Strict):
+    """Adam(W) with linear warm-up and cosine decay to a hundredth."""
+
+    learning_rate: float = Field(gt=0.0)
+    betas: tuple[Fraction, Fraction]
+    weight_decay: float = Field(ge=0.0)
+    warmup: Fraction = Field(description="share of the run over which the learning rate rises")
+    decay: bool = Field(description="fall along a cosine after the warm-up; GANs of 2016 do not")
+    clip: float | None = Field(default=None, gt=0.0, description="largest gradient norm")
+
+
+class RunConfig(Strict):
+    """Everything that decides a run's numbers."""
+
+    dataset: Literal["fashion-mnist"]
+    epochs: Positive
+    batch_size: Positive
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    precision: Literal["fp32", "bf16"]
+    label_dropout: Fraction = Field(description="share of labels replaced by 'no class' in training")
+    ema_decay: Fraction = Field(description="per step, once enough steps were seen (see loop.ema_average)")
+    grid_every: Positive = Field(description="epochs between sample grids")
+    optimizer: OptimizerConfig
+    model: VaeConfig | GanConfig | DdpmConfig = Field(discriminator="family")
+
+    @property
+    def family(self) -> Family:
+        """Which generator this run trains."""
+        return self.model.family
+
+
+def load_preset(family: Family, **overrides: Any) -> RunConfig:  # noqa: ANN401  (values of any field)
+    """The preset of a family with some fields replaced; None leaves the preset's value."""
+    text = resources.files("trainer").joinpath("presets", f"{family}.toml").read_text()
+    values = tomllib.loads(text)
+    values.update({key: value for key, value in overrides.items() if value is not None})
+    return RunConfig.model_validate(values)

@@ -1,0 +1,159 @@
+"""Image data sets as uint8 tensors in memory; one normalisation to [-1, 1]; no model.
+
+A set of 60,000 pictures of 28x28 is 47 MB: held as uint8 it is indexed per batch at no cost, where an item loader
+with per-image transforms would cap the small models.
+"""
+
+import gzip
+import hashlib
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from trainer.vision import datasets
+
+DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
+DOWNLOAD_FOLDER = Path("data")
+
+CLASS_NAMES = (
+    "t-shirt",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "ankle boot",
+)
+
+#: SHA-256 of the four published files, unpacked: a repacked .gz has another hash, its content has not.
+PUBLISHED = {
+    "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+}
+
+
+class DataError(Exception):
+    """The data set is missing or damaged; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """One split of a data set.
+
+    ``images`` is uint8 (count, channel, height, width) in 0..255, ``labels`` int64 (count,).
+    """
+
+    name: str
+    images: Tensor
+    labels: Tensor
+    class_names: tuple[str, ...]
+    licence: str
+    source: str
+    provenance: str
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(channel, height, width) of every image."""
+        channel, height, width = self.images.shape[1:]
+        return channel, height, width
+
+
+def to_unit_range(images: Tensor) -> Tensor:
+    """uint8 (batch, channel, height, width) to float32 in [-1, 1]."""
+    return images.float().div_(127.5).sub_(1.0)
+
+
+def load_fashion_mnist(data_dir: Path | None = None, *, train: bool = True) -> ImageData:
+    """Read Fashion-MNIST from ``data_dir``, from Debian's package, or from a download, in that order.
+
+    A folder holds the four idx files, packed (.gz) or not. Raises DataError when none can be read.
+    """
+    folder = _find_folder(data_dir)
+    if folder is None:
+        folder = _download()
+    with tempfile.TemporaryDirectory(prefix="genserve-data-") as scratch:
+        published = _unpack(folder, Path(scratch) / "FashionMNIST" / "raw")
+        split = _read(Path(scratch), folder, train)
+    images, labels = split.data.unsqueeze(1), split.targets
+    _check(images, labels, folder)
+    kind = "the published files" if published else "not the published files: a subset or another edition"
+    return ImageData(
+        name="fashion-mnist",
+        images=images,
+        labels=labels,
+        class_names=CLASS_NAMES,
+        licence="MIT, (c) 2017 Zalando SE",
+        source="https://github.com/zalandoresearch/fashion-mnist",
+        provenance=f"{len(images):,} {'training' if train else 'test'} images from {folder} ({kind})",
+    )
+
+
+def _find_folder(data_dir: Path | None) -> Path | None:
+    if data_dir is not None:
+        candidates = (data_dir, data_dir / "FashionMNIST" / "raw")
+    else:
+        candidates = (DEBIAN_FOLDER, DOWNLOAD_FOLDER / "FashionMNIST" / "raw")
+    for folder in candidates:
+        if all(_packed_or_not(folder, name) for name in PUBLISHED):
+            return folder
+    if data_dir is not None:
+        raise DataError(f"no Fashion-MNIST in {data_dir}: wanted {', '.join(PUBLISHED)}, each plain or .gz")
+    return None
+
+
+def _packed_or_not(folder: Path, name: str) -> Path | None:
+    return next((path for path in (folder / f"{name}.gz", folder / name) if path.is_file()), None)
+
+
+def _download() -> Path:
+    try:
+        datasets.FashionMNIST(str(DOWNLOAD_FOLDER), download=True)
+    except (RuntimeError, OSError) as failure:
+        raise DataError(
+            f"Fashion-MNIST is not in {DEBIAN_FOLDER} and could not be downloaded ({failure}). Install Debian's "
+            "package dataset-fashion-mnist, or give the folder of the four idx files with --data-dir."
+        ) from failure
+    return DOWNLOAD_FOLDER / "FashionMNIST" / "raw"
+
+
+def _unpack(folder: Path, target: Path) -> bool:
+    """Copy the four files, unpacked, to where torchvision looks; true when all are the published ones."""
+    target.mkdir(parents=True)
+    published = True
+    for name, digest in PUBLISHED.items():
+        source = _packed_or_not(folder, name)
+        assert source is not None
+        try:
+            with gzip.open(source) if source.suffix == ".gz" else source.open("rb") as packed:
+                with (target / name).open("wb") as plain:
+                    shutil.copyfileobj(packed, plain)
+        except (OSError, EOFError) as failure:
+            raise DataError(f"{source} cannot be unpacked: {failure}") from failure
+        with (target / name).open("rb") as plain:
+            published &= hashlib.file_digest(plain, "sha256").hexdigest() == digest
+    return published
+
+
+def _read(root: Path, folder: Path, train: bool) -> datasets.FashionMNIST:
+    try:
+        return datasets.FashionMNIST(str(root), train=train, download=False)
+    except (RuntimeError, ValueError, AssertionError) as failure:
+        raise DataError(f"{folder} does not hold readable idx files: {failure}") from failure
+
+
+def _check(images: Tensor, labels: Tensor, folder: Path) -> None:
+    if images.dtype != torch.uint8 or images.shape[1:] != (1, 28, 28):
+        raise DataError(f"{folder}: images are {images.dtype} {tuple(images.shape)}, wanted uint8 (count, 1, 28, 28)")
+    if len(images) != len(labels) or len(images) == 0:
+        raise DataError(f"{folder}: {len(images)} images and {len(labels)} labels")
+    if not 0 <= int(labels.min()) <= int(labels.max()) < len(CLASS_NAMES):
+        raise DataError(f"{folder}: labels run from {labels.min()} to {labels.max()}, wanted 0..9")

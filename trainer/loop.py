@@ -1,0 +1,258 @@
+"""The training loop of every family: batches, learning rate, average, log, grid, checkpoint, resume.
+
+Whatever decides the numbers is in the checkpoint or a function of the config, so a run that was cut off and resumed
+takes the same steps as one that was not.
+"""
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from trainer import checkpoint
+from trainer.config import OptimizerConfig, RunConfig
+from trainer.data import ImageData, to_unit_range
+from trainer.generate import save_grid
+from trainer.objectives import Objective, build
+
+LOG_EVERY_STEPS = 50
+CHECKPOINT_EVERY_SECONDS = 60.0
+
+
+class Diverged(Exception):
+    """A loss is no longer finite; the last checkpoint is from before."""
+
+
+class Interrupted(Exception):
+    """The run was asked to stop and has saved its checkpoint; ``signum`` is the signal."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name}; go on with --resume")
+        self.signum = signum
+
+
+@dataclass
+class RunState:
+    """Where a run stands: steps taken, seconds spent in steps, losses of the epoch under way and of the last whole one."""
+
+    step: int = 0
+    seconds: float = 0.0
+    loss_sums: dict[str, Tensor] = field(default_factory=dict)
+    losses: dict[str, float] = field(default_factory=dict)
+
+
+def learning_rate_factor(settings: OptimizerConfig, progress: float) -> float:
+    """What the learning rate is multiplied by when ``progress`` (0 to 1) of the run is done."""
+    if progress < settings.warmup:
+        return progress / settings.warmup
+    if not settings.decay:
+        return 1.0
+    done = (progress - settings.warmup) / (1.0 - settings.warmup)
+    return 0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * done))
+
+
+def ema_average(decay: float) -> Callable[[tuple[Tensor, ...], tuple[Tensor, ...], Tensor | int], None]:
+    """An exponential moving average for AveragedModel whose horizon grows with the steps seen, up to ``decay``.
+
+    A fixed decay near one keeps the random start in the average of a short run for thousands of steps.
+    """
+
+    @torch.no_grad()
+    def average(averaged: tuple[Tensor, ...], current: tuple[Tensor, ...], seen: Tensor | int) -> None:
+        warm = min(decay, (1.0 + int(seen)) / (10.0 + int(seen)))
+        if averaged[0].is_floating_point():
+            torch._foreach_lerp_(averaged, current, 1.0 - warm)
+        else:  # counters, such as batch norm's
+            for old, new in zip(averaged, current, strict=True):
+                old.copy_(new)
+
+    return average
+
+
+def drop_labels(label: Tensor, share: float, null_label: int) -> Tensor:
+    """``label`` (batch,) with a random ``share`` replaced by "no class", so that one network learns both."""
+    dropped = torch.rand(len(label), device=label.device) < share
+    return torch.where(dropped, null_label, label)
+
+
+def epoch_order(seed: int, epoch: int, count: int) -> Tensor:
+    """The order in which an epoch visits the images: (count,) int64, a function of seed and epoch alone."""
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    return torch.randperm(count, generator=generator)
+
+
+class TrainingRun:
+    """One run in one folder. ``fit`` trains to the end of the config from wherever the run stands."""
+
+    def __init__(self, config: RunConfig, data: ImageData, folder: Path, device: torch.device) -> None:
+        self.config, self.data, self.folder, self.device = config, data, folder, device
+        self.objective: Objective = build(config, data.image_shape, len(data.class_names), device)
+        self.average = AveragedModel(
+            self.objective.generator, multi_avg_fn=ema_average(config.ema_decay), use_buffers=True
+        )
+        self.average.eval()
+        self.state = RunState()
+        self.steps_per_epoch = len(data.images) // config.batch_size
+        if self.steps_per_epoch == 0:
+            raise ValueError(f"batch size {config.batch_size} is larger than the data set of {len(data.images)} images")
+        self.total_steps = self.steps_per_epoch * config.epochs
+        # A device holds the whole uint8 set: indexing there costs less than copying batches to it.
+        self.images, self.labels = data.images.to(device), data.labels.to(device)
+
+    @property
+    def epoch(self) -> int:
+        """Whole epochs done."""
+        return self.state.step // self.steps_per_epoch
+
+    def fit(self) -> None:
+        """Train to the end. Raises Diverged, or Interrupted after SIGINT or SIGTERM with the checkpoint saved."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        saved_at = time.monotonic()
+        with self._board() as board, self._bar() as bar, stop_requests() as stop:
+            while self.state.step < self.total_steps:
+                self._epoch_step(board, bar)
+                at_epoch_end = self.state.step % self.steps_per_epoch == 0
+                if at_epoch_end:
+                    self._close_epoch(board)
+                if stop or at_epoch_end or time.monotonic() - saved_at > CHECKPOINT_EVERY_SECONDS:
+                    self.save()
+                    saved_at = time.monotonic()
+                if stop:
+                    raise Interrupted(stop[0])
+
+    def save(self) -> None:
+        """Write the checkpoint, unless the losses have gone bad."""
+        self._require_finite()
+        checkpoint.save(self.folder, self.config, self.state_dict())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next step depends on."""
+        state = {
+            "step": self.state.step,
+            "seconds": self.state.seconds,
+            "loss_sums": self.state.loss_sums,
+            "losses": self.state.losses,
+            "networks": self.objective.networks.state_dict(),
+            "optimizers": {name: opt.state_dict() for name, opt in self.objective.optimizers.items()},
+            "average": self.average.state_dict(),
+            "rng": torch.get_rng_state(),
+        }
+        if self.device.type == "cuda":
+            state["cuda_rng"] = torch.cuda.get_rng_state(self.device)
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Stand where ``state``, of a run with the same config, stood."""
+        sums = {name: value.to(self.device) for name, value in state["loss_sums"].items()}
+        self.state = RunState(state["step"], state["seconds"], sums, dict(state["losses"]))
+        self.objective.networks.load_state_dict(state["networks"])
+        for name, optimizer in self.objective.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        self.average.load_state_dict(state["average"])
+        torch.set_rng_state(state["rng"])
+        if self.device.type == "cuda" and "cuda_rng" in state:
+            torch.cuda.set_rng_state(state["cuda_rng"], self.device)
+
+    def _epoch_step(self, board: SummaryWriter, bar: "tqdm[Any]") -> None:
+        started = time.monotonic()
+        progress = self.state.step / self.total_steps
+        self._set_learning_rate(progress)
+        losses = self._train_on(self._batch_index(), progress)
+        self.average.update_parameters(self.objective.generator)
+        for name, loss in losses.items():
+            self.state.loss_sums[name] = self.state.loss_sums.get(name, torch.zeros_like(loss)) + loss
+        self.state.step += 1
+        self.state.seconds += time.monotonic() - started
+        bar.update(self.config.batch_size)
+        if self.state.step % LOG_EVERY_STEPS == 0:
+            self._log(board, bar, losses)
+
+    def _batch_index(self) -> Tensor:
+        epoch, position = divmod(self.state.step, self.steps_per_epoch)
+        if position == 0 or not hasattr(self, "_order"):
+            self._order = epoch_order(self.config.seed, epoch, len(self.images)).to(self.device)
+        first = position * self.config.batch_size
+        return self._order[first : first + self.config.batch_size]
+
+    def _train_on(self, index: Tensor, progress: float) -> dict[str, Tensor]:
+        images = to_unit_range(self.images[index]).contiguous(memory_format=torch.channels_last)
+        label = drop_labels(self.labels[index], self.config.label_dropout, len(self.data.class_names))
+        return self.objective.train_step(images, label, progress)
+
+    def _set_learning_rate(self, progress: float) -> None:
+        settings = self.config.optimizer
+        for optimizer in self.objective.optimizers.values():
+            for group in optimizer.param_groups:
+                group["lr"] = settings.learning_rate * learning_rate_factor(settings, progress)
+
+    def _log(self, board: SummaryWriter, bar: "tqdm[Any]", losses: dict[str, Tensor]) -> None:
+        self._require_finite()
+        values = {name: float(loss) for name, loss in losses.items()}
+        for name, value in values.items():
+            board.add_scalar(f"loss/{name}", value, self.state.step)
+        epoch = f"epoch {self.epoch + 1}/{self.config.epochs}"
+        bar.set_postfix_str(", ".join([epoch, *(f"{name} {value:.4g}" for name, value in values.items())]))
+
+    def _close_epoch(self, board: SummaryWriter) -> None:
+        self._require_finite()
+        self.state.losses = {
+            name: float(total) / self.steps_per_epoch for name, total in self.state.loss_sums.items()
+        }
+        self.state.loss_sums = {}
+        for name, value in self.state.losses.items():
+            board.add_scalar(f"epoch/{name}", value, self.epoch)
+        if self.epoch % self.config.grid_every == 0 or self.epoch == self.config.epochs:
+            board.add_image("samples", self._save_grid(), self.epoch)
+
+    def _save_grid(self) -> Tensor:
+        parts = self.objective.parts(self.average.module)
+        path = self.folder / "samples" / f"epoch-{self.epoch:03d}.png"
+        return save_grid(parts, len(self.data.class_names), path, self.device)
+
+    def _require_finite(self) -> None:
+        bad = [name for name, total in self.state.loss_sums.items() if not torch.isfinite(total)]
+        if bad:
+            raise Diverged(
+                f"the loss {bad[0]} is not finite at step {self.state.step}. The last checkpoint is kept; "
+                "try a lower learning rate, or --precision fp32."
+            )
+
+    def _board(self) -> SummaryWriter:
+        return SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.state.step or None)  # type: ignore[no-untyped-call]
+
+    def _bar(self) -> "tqdm[Any]":
+        return tqdm(
+            total=self.total_steps * self.config.batch_size,
+            initial=self.state.step * self.config.batch_size,
+            unit="img",
+            unit_scale=True,
+            desc=self.config.family,
+            dynamic_ncols=True,
+        )
+
+
+@contextmanager
+def stop_requests() -> Iterator[list[int]]:
+    """Inside, SIGINT and SIGTERM only add their number to the list: the step under way ends and is saved."""
+    received: list[int] = []
+
+    def note(signum: int, frame: FrameType | None) -> None:
+        received.append(signum)
+
+    before = {signum: signal.signal(signum, note) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)

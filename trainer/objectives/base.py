@@ -1,0 +1,79 @@
+"""What the training loop needs of a family: one step, the networks to keep, the parts to export."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import chain
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from trainer.config import RunConfig
+from trainer.models.parts import Parts
+
+
+@dataclass(frozen=True)
+class Task:
+    """What every objective is built from."""
+
+    config: RunConfig
+    image_shape: tuple[int, int, int]
+    classes: int
+    device: torch.device
+
+
+class Objective(ABC):
+    """One family's networks, optimizers and losses.
+
+    ``networks`` is everything trained, ``generator`` the part whose average is exported.
+    """
+
+    networks: nn.ModuleDict
+    optimizers: dict[str, Optimizer]
+    generator: nn.Module
+    latent_shape: tuple[int, ...]
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+
+    @abstractmethod
+    def train_step(self, images: Tensor, label: Tensor, progress: float) -> dict[str, Tensor]:
+        """One optimisation step on a batch.
+
+        ``images`` (batch, channel, height, width) in [-1, 1], ``label`` (batch,) int64 with dropped labels already
+        replaced, ``progress`` the share of the run that is done. Returns detached scalar losses, still on the device:
+        reading one waits for it.
+        """
+
+    @abstractmethod
+    def parts(self, generator: nn.Module) -> Parts:
+        """The artefact's functions over ``generator``, the trained one or its average."""
+
+    def autocast(self) -> torch.autocast:
+        """bf16 arithmetic for forward passes when the run asks for it."""
+        return torch.autocast(self.task.device.type, torch.bfloat16, enabled=self.task.config.precision == "bf16")
+
+    def place(self, module: nn.Module) -> nn.Module:
+        """``module`` on the run's device, convolutions in channels-last memory."""
+        return module.to(self.task.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+    def make_optimizer(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
+        """AdamW as the run's config says; without weight decay it is Adam."""
+        settings = self.task.config.optimizer
+        return torch.optim.AdamW(
+            parameters,
+            lr=settings.learning_rate,
+            betas=settings.betas,
+            weight_decay=settings.weight_decay,
+            foreach=True,
+        )
+
+    def descend(self, optimizer: Optimizer, loss: Tensor) -> None:
+        """One clipped step of ``optimizer`` down the gradient of ``loss``."""
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self.task.config.optimizer.clip is not None:
+            parameters = chain.from_iterable(group["params"] for group in optimizer.param_groups)
+            nn.utils.clip_grad_norm_(list(parameters), self.task.config.optimizer.clip)
+        optimizer.step()

@@ -1,0 +1,24 @@
+"""torchvision, importable beside a CPU-only torch.
+
+The Linux wheel of torchvision on PyPI is a CUDA build: beside a CPU torch its compiled operators do not load and the
+import stops at "operator torchvision::nms does not exist". The trainer uses none of those operators, so declaring the
+schemas that the Python side registers against is enough for datasets, transforms and utils.
+"""
+
+try:
+    from torchvision import datasets, utils
+except RuntimeError as failure:
+    if "torchvision::nms" not in str(failure):
+        raise
+    import sys
+
+    import torch
+
+    for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+        del sys.modules[name]  # the half-imported package would be found instead of a second try
+    _schemas = torch.library.Library("torchvision", "FRAGMENT")
+    _schemas.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    _schemas.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    from torchvision import datasets, utils
+
+__all__ = ["datasets", "utils"]
