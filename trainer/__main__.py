@@ -8,7 +8,7 @@ import torch
 from pydantic import ValidationError
 
 from trainer import checkpoint, export
-from trainer.config import RunConfig, load_preset
+from trainer.config import OVERRIDES, RunConfig, load_preset
 from trainer.data import DataError, load_fashion_mnist
 from trainer.loop import Diverged, Interrupted, TrainingRun
 
@@ -22,7 +22,7 @@ examples:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0, 1 after an error that is said in one line, 128 + signal when stopped."""
+    """Run one command; returns the exit code: 0, 1 after an error (one line), 128 + signal when stopped."""
     options = parser().parse_args(arguments)
     try:
         options.command(options)
@@ -67,7 +67,7 @@ def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     train.add_argument(
         "--data-dir",
         type=Path,
-        help="folder of the data set's files (default: Debian's package, then ./data, then a download into ./data)",
+        help="folder of the data set's files (default: Debian's package, then ./data, then a download there)",
     )
     train.add_argument("--epochs", type=int)
     train.add_argument("--batch-size", type=int)
@@ -100,8 +100,7 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _overrides(options: argparse.Namespace) -> dict[str, object]:
-    names = ("dataset", "epochs", "batch_size", "seed", "precision", "grid_every")
-    return {name: value for name in names if (value := getattr(options, name)) is not None}
+    return {name: value for name in OVERRIDES if (value := getattr(options, name)) is not None}
 
 
 def _fresh(options: argparse.Namespace, folder: Path) -> RunConfig:
@@ -121,8 +120,8 @@ def _resumed(options: argparse.Namespace, folder: Path) -> tuple[RunConfig, dict
     for name, value in _overrides(options).items():
         if getattr(config, name) != value:
             raise UsageError(
-                f"--{name.replace('_', '-')} {value}: the run in {folder} was begun with {getattr(config, name)}, "
-                "and a resumed run keeps its config"
+                f"--{name.replace('_', '-')} {value}: the run in {folder} was begun with "
+                f"{getattr(config, name)}, and a resumed run keeps its config"
             )
     return config, state
 
@@ -137,7 +136,7 @@ def _device(name: str) -> torch.device:
 
 def _export(options: argparse.Namespace) -> None:
     manifest = export.export(options.run, options.target)
-    print(f"{options.target}/{manifest.artifact.file}: {manifest.artifact.size:,} bytes, version {manifest.version}")
+    print(f"{options.target}/{manifest.artifact.file}: {manifest.artifact.size:,} bytes")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ class CheckpointError(Exception):
 
 
 def save(run: Path, config: RunConfig, state: dict[str, Any]) -> None:
-    """Replace ``run``'s checkpoint with ``state``; a crash at any moment leaves the old one or the new one."""
+    """Replace ``run``'s checkpoint with ``state``; a crash at any moment leaves the old one or the new."""
     path = run / FILE_NAME
     partial = path.with_suffix(".partial")
     with partial.open("wb") as file:

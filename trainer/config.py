@@ -8,12 +8,17 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from service.contract.manifest import NoiseSchedule
 
+#: The fields that the command line can replace, each by an option of its name.
+OVERRIDES = ("dataset", "epochs", "batch_size", "seed", "precision", "grid_every")
+
 Family = Literal["vae", "gan", "ddpm"]
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class Strict(BaseModel):
+    """A record that refuses unknown fields and never changes."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
@@ -83,3 +88,14 @@ def load_preset(family: Family, **overrides: Any) -> RunConfig:  # noqa: ANN401 
     values = tomllib.loads(text)
     values.update({key: value for key, value in overrides.items() if value is not None})
     return RunConfig.model_validate(values)
+
+
+def train_command(config: RunConfig) -> str:
+    """The command that begins the same run: its seed, and whatever else differs from the preset."""
+    preset = load_preset(config.family)
+    names = [
+        "seed",
+        *(name for name in OVERRIDES if name != "seed" and getattr(config, name) != getattr(preset, name)),
+    ]
+    options = [f"--{name.replace('_', '-')} {getattr(config, name)}" for name in names]
+    return " ".join(["python -m trainer train", config.family, *options])

@@ -1,7 +1,7 @@
 """Image data sets as uint8 tensors in memory; one normalisation to [-1, 1]; no model.
 
-A set of 60,000 pictures of 28x28 is 47 MB: held as uint8 it is indexed per batch at no cost, where an item loader
-with per-image transforms would cap the small models.
+A set of 60,000 pictures of 28x28 is 47 MB: held as uint8 it is indexed per batch at no cost, where an item
+loader with per-image transforms would cap the small models.
 """
 
 import gzip
@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from torch import Tensor
@@ -18,6 +19,11 @@ from trainer.vision import datasets
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 DOWNLOAD_FOLDER = Path("data")
+
+LICENCE = "MIT, (c) 2017 Zalando SE"
+SOURCE = "https://github.com/zalandoresearch/fashion-mnist"
+TRAINING_IMAGES = 60_000
+IMAGE_SHAPE = (1, 28, 28)
 
 CLASS_NAMES = (
     "t-shirt",
@@ -91,8 +97,8 @@ def load_fashion_mnist(data_dir: Path | None = None, *, train: bool = True) -> I
         images=images,
         labels=labels,
         class_names=CLASS_NAMES,
-        licence="MIT, (c) 2017 Zalando SE",
-        source="https://github.com/zalandoresearch/fashion-mnist",
+        licence=LICENCE,
+        source=SOURCE,
         provenance=f"{len(images):,} {'training' if train else 'test'} images from {folder} ({kind})",
     )
 
@@ -119,8 +125,8 @@ def _download() -> Path:
         datasets.FashionMNIST(str(DOWNLOAD_FOLDER), download=True)
     except (RuntimeError, OSError) as failure:
         raise DataError(
-            f"Fashion-MNIST is not in {DEBIAN_FOLDER} and could not be downloaded ({failure}). Install Debian's "
-            "package dataset-fashion-mnist, or give the folder of the four idx files with --data-dir."
+            f"Fashion-MNIST is not in {DEBIAN_FOLDER} and could not be downloaded ({failure}). Install "
+            "Debian's dataset-fashion-mnist, or give the folder of the four idx files with --data-dir."
         ) from failure
     return DOWNLOAD_FOLDER / "FashionMNIST" / "raw"
 
@@ -133,14 +139,17 @@ def _unpack(folder: Path, target: Path) -> bool:
         source = _packed_or_not(folder, name)
         assert source is not None
         try:
-            with gzip.open(source) if source.suffix == ".gz" else source.open("rb") as packed:
-                with (target / name).open("wb") as plain:
-                    shutil.copyfileobj(packed, plain)
+            with _open(source) as packed, (target / name).open("wb") as plain:
+                shutil.copyfileobj(packed, plain)
         except (OSError, EOFError) as failure:
             raise DataError(f"{source} cannot be unpacked: {failure}") from failure
         with (target / name).open("rb") as plain:
             published &= hashlib.file_digest(plain, "sha256").hexdigest() == digest
     return published
+
+
+def _open(path: Path) -> BinaryIO | gzip.GzipFile:
+    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
 
 
 def _read(root: Path, folder: Path, train: bool) -> datasets.FashionMNIST:
@@ -151,8 +160,9 @@ def _read(root: Path, folder: Path, train: bool) -> datasets.FashionMNIST:
 
 
 def _check(images: Tensor, labels: Tensor, folder: Path) -> None:
-    if images.dtype != torch.uint8 or images.shape[1:] != (1, 28, 28):
-        raise DataError(f"{folder}: images are {images.dtype} {tuple(images.shape)}, wanted uint8 (count, 1, 28, 28)")
+    if images.dtype != torch.uint8 or images.shape[1:] != IMAGE_SHAPE:
+        shape = ", ".join(map(str, images.shape))
+        raise DataError(f"{folder}: images are {images.dtype} ({shape}), wanted torch.uint8 (count, 1, 28, 28)")
     if len(images) != len(labels) or len(images) == 0:
         raise DataError(f"{folder}: {len(images)} images and {len(labels)} labels")
     if not 0 <= int(labels.min()) <= int(labels.max()) < len(CLASS_NAMES):

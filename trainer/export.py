@@ -1,2 +1,238 @@
+"""From a finished run to weights/<name>/: script, compare, write, and last of all replace the manifest.
+
+TorchScript is deprecated upstream; only this file scripts, so another format is a change here alone.
+"""
+
+import dataclasses
+import hashlib
+import io
+import tempfile
+import zipfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from service.contract.artifact import write_artifact
+from service.contract.files import ContractError, replacing
+from service.contract.manifest import (
+    Artifact,
+    Capability,
+    Dataset,
+    Defaults,
+    Manifest,
+    Training,
+    artifact_file,
+    max_steps,
+    write_manifest,
+)
+from trainer import card, checkpoint
+from trainer.config import Family, RunConfig, train_command
+from trainer.data import CLASS_NAMES, IMAGE_SHAPE, LICENCE, SOURCE, TRAINING_IMAGES
+from trainer.generate import GRID_STEPS, save_grid
+from trainer.loop import device_name
+from trainer.models.parts import Parts
+from trainer.objectives import build
+
+TOLERANCE = 1e-5
+COMPARED_BATCHES = (1, 2, 7)
+
+CAPABILITIES: dict[Family, tuple[Capability, ...]] = {
+    "vae": ("generate", "interpolate", "encode"),
+    "gan": ("generate", "interpolate"),
+    "ddpm": ("generate", "interpolate"),
+}
+
+
 class ExportError(Exception):
     """The run cannot become an artefact; the message says why. Nothing of the model in use was touched."""
+
+
+def export(run: Path, target: Path) -> Manifest:
+    """Write the averaged generator of the finished ``run`` to ``target`` as TorchScript in float32.
+
+    ``target`` (weights/NAME) gets model-<sha8>.pt, card.md, samples.png and last of all manifest.json: until
+    that one is replaced, the previous manifest stands beside its own weights, which stay for a rollback. All
+    that can be wrong with the run is found before the first file is written.
+
+    Raises CheckpointError when the run cannot be read; ExportError when it is not finished, when the scripted
+    network computes something else than the eager one, or when ``target`` cannot be written.
+    """
+    config, state = checkpoint.load(run)
+    _require_finished(run, config, state)
+    parts = averaged_parts(config, state)
+    payload = script(parts)
+    loaded = load(payload, parts)
+    compare(parts, loaded)
+    manifest = _manifest(target.name, config, state, loaded, payload)
+    try:
+        _publish(target, payload, manifest, card.render(manifest, config), _samples(loaded))
+    except (OSError, ContractError) as failure:
+        raise ExportError(f"{target} cannot be written: {failure}") from failure
+    return manifest
+
+
+def averaged_parts(config: RunConfig, state: dict[str, Any]) -> Parts:
+    """The parts of a checkpoint's averaged generator: float32, on the CPU, frozen in eval mode."""
+    objective = build(config, IMAGE_SHAPE, len(CLASS_NAMES), torch.device("cpu"))
+    average = AveragedModel(objective.generator)
+    average.load_state_dict(state["average"])
+    parts = objective.parts(average.module)
+    for part in _named(parts).values():
+        # Whether channels-last pays is the server's to find out, on its own machine.
+        part.eval().requires_grad_(False).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    return parts
+
+
+class Container(nn.Module):
+    """The parts side by side under their names; it has no forward, each of them has nothing else."""
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__()
+        for name, part in _named(parts).items():
+            self.add_module(name, part)
+
+
+def script(parts: Parts) -> bytes:
+    """The file of ``parts`` in TorchScript; the same parts give the same bytes in every checkout.
+
+    Raises ExportError when scripting changes what a part computes.
+    """
+    scripted = torch.jit.script(Container(parts))
+    compare(parts, _with_modules(parts, scripted))
+    file = io.BytesIO()
+    torch.jit.save(scripted, file)
+    return _without_debug_records(file.getvalue())
+
+
+def load(payload: bytes, parts: Parts) -> Parts:
+    """``parts`` with every module replaced by the one that ``payload`` holds."""
+    container = torch.jit.load(io.BytesIO(payload), map_location="cpu")  # type: ignore[no-untyped-call]
+    return _with_modules(parts, container)
+
+
+@torch.inference_mode()
+def compare(eager: Parts, scripted: Parts) -> None:
+    """Raise ExportError unless all parts agree to 1e-5 on random inputs at several batch sizes."""
+    other = _named(scripted)
+    for batch in COMPARED_BATCHES:
+        inputs = _random_inputs(eager, batch)
+        for name, part in _named(eager).items():
+            results = other[name](*inputs[name]), part(*inputs[name])
+            try:
+                torch.testing.assert_close(*results, rtol=0.0, atol=TOLERANCE)
+            except AssertionError as failure:
+                reason = " ".join(str(failure).split())
+                raise ExportError(f"the scripted {name} differs from the eager one: {reason}") from failure
+
+
+def _named(parts: Parts) -> dict[str, nn.Module]:
+    modules = {"encode": parts.encode, "denoise": parts.denoise, "decode": parts.decode}
+    return {name: module for name, module in modules.items() if module is not None}
+
+
+def _with_modules(parts: Parts, container: nn.Module) -> Parts:
+    found = dict(container.named_children())
+    return dataclasses.replace(parts, encode=found.get("encode"), denoise=found.get("denoise"), decode=found["decode"])
+
+
+def _without_debug_records(payload: bytes) -> bytes:
+    """The archive without source positions, which name this machine's folders, and their hash."""
+    kept = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(payload)) as source, zipfile.ZipFile(kept, "w") as target:
+        for name in source.namelist():
+            if not name.endswith((".debug_pkl", ".data/serialization_id")):
+                target.writestr(zipfile.ZipInfo(name), source.read(name))
+    return kept.getvalue()
+
+
+def _random_inputs(parts: Parts, batch: int) -> dict[str, tuple[Tensor, ...]]:
+    generator = torch.Generator().manual_seed(batch)
+    label = torch.randint(len(CLASS_NAMES) + 1, (batch,), generator=generator)
+    image = 2 * torch.rand(batch, *IMAGE_SHAPE, generator=generator) - 1
+    latent = torch.randn(batch, *parts.latent_shape, generator=generator)
+    inputs: dict[str, tuple[Tensor, ...]] = {"encode": (image, label), "decode": (latent, label)}
+    if parts.diffusion is not None:
+        schedule = parts.diffusion.noise_schedule
+        step = torch.randint(max_steps(schedule, parts.diffusion.t_max), (batch,), generator=generator)
+        inputs["denoise"] = (latent, (step + 1) / schedule.timesteps, label)
+    return inputs
+
+
+def _require_finished(run: Path, config: RunConfig, state: dict[str, Any]) -> None:
+    steps_per_epoch = _image_count(state) // config.batch_size
+    if state["step"] < steps_per_epoch * config.epochs:
+        done = state["step"] // steps_per_epoch
+        raise ExportError(
+            f"{run} is not finished: {done} of {config.epochs} epochs are done. "
+            f"Go on with: python -m trainer train {config.family} --out {run} --resume"
+        )
+
+
+def _image_count(state: dict[str, Any]) -> int:
+    count: int = state.get("images", TRAINING_IMAGES)
+    return count
+
+
+def _manifest(name: str, config: RunConfig, state: dict[str, Any], parts: Parts, payload: bytes) -> Manifest:
+    diffusion = parts.diffusion
+    sha256 = hashlib.sha256(payload).hexdigest()
+    try:
+        return Manifest(
+            schema_version=1,
+            name=name,
+            family=config.family,
+            image_shape=IMAGE_SHAPE,
+            latent_shape=parts.latent_shape,
+            x0_range=diffusion.x0_range if diffusion else None,
+            class_names=CLASS_NAMES,
+            noise_schedule=diffusion.noise_schedule if diffusion else None,
+            t_max=diffusion.t_max if diffusion else None,
+            capabilities=CAPABILITIES[config.family],
+            defaults=Defaults(steps=GRID_STEPS, solver="dpmpp_2m", guidance_scale=1.0) if diffusion else None,
+            inference_dtype="float32",
+            artifact=Artifact(format="torchscript", file=artifact_file(sha256), size=len(payload), sha256=sha256),
+            dataset=Dataset(name=config.dataset, licence=LICENCE, source=SOURCE, images=_image_count(state)),
+            training=_training(config, state, parts),
+            torch_version=torch.__version__.split("+")[0],
+            created=datetime.now(UTC).date().isoformat(),
+        )
+    except ValidationError as failure:
+        first = failure.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise ExportError(f"the manifest's {field} would be wrong: {first['msg']}") from failure
+
+
+def _training(config: RunConfig, state: dict[str, Any], parts: Parts) -> Training:
+    return Training(
+        command=train_command(config),
+        epochs=config.epochs,
+        images_seen=state["step"] * config.batch_size,
+        seconds=round(state["seconds"], 1),
+        device=state.get("device", device_name(torch.device("cpu"))),
+        precision=config.precision,
+        seed=config.seed,
+        parameters=sum(value.numel() for part in _named(parts).values() for value in part.parameters()),
+        losses=state["losses"],
+        ema_decay=config.ema_decay,
+    )
+
+
+def _samples(parts: Parts) -> bytes:
+    with tempfile.TemporaryDirectory(prefix="genserve-export-") as scratch:
+        path = Path(scratch) / "samples.png"
+        save_grid(parts, len(CLASS_NAMES), path, torch.device("cpu"))
+        return path.read_bytes()
+
+
+def _publish(target: Path, payload: bytes, manifest: Manifest, text: str, samples: bytes) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+    write_artifact(target, payload)
+    for name, content in (("card.md", text.encode()), ("samples.png", samples)):
+        with replacing(target / name, content):
+            pass
+    write_manifest(target, manifest)

@@ -18,7 +18,7 @@ GRID_STEPS = 20
 
 @torch.inference_mode()
 def generate(parts: Parts, label: Tensor, seeds: Sequence[int], plan: Plan, *, null_label: int) -> Tensor:
-    """uint8 (batch, height, width, channel): one picture for each label (batch,) and seed, without guidance."""
+    """uint8 (batch, height, width, channel): a picture for each label (batch,) and seed, without guidance."""
     device = label.device
     noises = [RowNoise(seed) for seed in seeds]
     latent = torch.stack([noise.draw(parts.latent_shape) for noise in noises]).to(device)
@@ -36,11 +36,11 @@ def default_plan(parts: Parts, steps: int = GRID_STEPS) -> Plan:
 
 
 def save_grid(parts: Parts, classes: int, path: Path, device: torch.device, rows: int = 8) -> Tensor:
-    """Write a grid of pictures, a class a column and a seed a row; returns it as uint8 (channel, height, width)."""
+    """Write a grid of pictures, a class a column; returns it as uint8 (channel, height, width)."""
     columns = max(classes, 1)
     label = torch.arange(columns).repeat(rows) if classes else torch.zeros(rows, dtype=torch.int64)
     pictures = generate(parts, label.to(device), range(len(label)), default_plan(parts), null_label=classes)
-    grid = utils.make_grid(pictures.permute(0, 3, 1, 2).cpu(), nrow=columns, padding=2, pad_value=255)
+    grid: Tensor = utils.make_grid(pictures.permute(0, 3, 1, 2).cpu(), nrow=columns, padding=2, pad_value=255)
     path.parent.mkdir(parents=True, exist_ok=True)
     utils.save_image(grid / 255, str(path))
     return grid

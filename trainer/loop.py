@@ -1,7 +1,7 @@
 """The training loop of every family: batches, learning rate, average, log, grid, checkpoint, resume.
 
-Whatever decides the numbers is in the checkpoint or a function of the config, so a run that was cut off and resumed
-takes the same steps as one that was not.
+Whatever decides the numbers is in the checkpoint or a function of the config, so a run that was cut off and
+resumed takes the same steps as one that was not.
 """
 
 import math
@@ -29,6 +29,8 @@ from trainer.objectives import Objective, build
 LOG_EVERY_STEPS = 50
 CHECKPOINT_EVERY_SECONDS = 60.0
 
+Tensors = tuple[Tensor, ...] | list[Tensor]
+
 
 class Diverged(Exception):
     """A loss is no longer finite; the last checkpoint is from before."""
@@ -44,7 +46,7 @@ class Interrupted(Exception):
 
 @dataclass
 class RunState:
-    """Where a run stands: steps taken, seconds spent in steps, losses of the epoch under way and of the last whole one."""
+    """Where a run stands: steps taken, seconds spent, losses of this epoch and of the last whole one."""
 
     step: int = 0
     seconds: float = 0.0
@@ -62,14 +64,14 @@ def learning_rate_factor(settings: OptimizerConfig, progress: float) -> float:
     return 0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * done))
 
 
-def ema_average(decay: float) -> Callable[[tuple[Tensor, ...], tuple[Tensor, ...], Tensor | int], None]:
-    """An exponential moving average for AveragedModel whose horizon grows with the steps seen, up to ``decay``.
+def ema_average(decay: float) -> Callable[[Tensors, Tensors, Tensor | int], None]:
+    """An exponential moving average for AveragedModel, its horizon growing with the steps up to ``decay``.
 
     A fixed decay near one keeps the random start in the average of a short run for thousands of steps.
     """
 
     @torch.no_grad()
-    def average(averaged: tuple[Tensor, ...], current: tuple[Tensor, ...], seen: Tensor | int) -> None:
+    def average(averaged: Tensors, current: Tensors, seen: Tensor | int) -> None:
         warm = min(decay, (1.0 + int(seen)) / (10.0 + int(seen)))
         if averaged[0].is_floating_point():
             torch._foreach_lerp_(averaged, current, 1.0 - warm)
@@ -90,6 +92,13 @@ def epoch_order(seed: int, epoch: int, count: int) -> Tensor:
     """The order in which an epoch visits the images: (count,) int64, a function of seed and epoch alone."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     return torch.randperm(count, generator=generator)
+
+
+def device_name(device: torch.device) -> str:
+    """What a run is said to have been trained on: the GPU's name, or the CPU with its number of threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} thread(s)"
 
 
 class TrainingRun:
@@ -116,7 +125,7 @@ class TrainingRun:
         return self.state.step // self.steps_per_epoch
 
     def fit(self) -> None:
-        """Train to the end. Raises Diverged, or Interrupted after SIGINT or SIGTERM with the checkpoint saved."""
+        """Train to the end. Raises Diverged, or Interrupted after SIGINT or SIGTERM, the checkpoint saved."""
         self.folder.mkdir(parents=True, exist_ok=True)
         saved_at = time.monotonic()
         with self._board() as board, self._bar() as bar, stop_requests() as stop:
@@ -141,6 +150,8 @@ class TrainingRun:
         state = {
             "step": self.state.step,
             "seconds": self.state.seconds,
+            "device": device_name(self.device),
+            "images": len(self.data.images),
             "loss_sums": self.state.loss_sums,
             "losses": self.state.losses,
             "networks": self.objective.networks.state_dict(),
@@ -153,7 +164,12 @@ class TrainingRun:
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Stand where ``state``, of a run with the same config, stood."""
+        """Stand where ``state``, of a run with this config, stood. Raises CheckpointError on other data."""
+        images = state.get("images", len(self.data.images))
+        if images != len(self.data.images):
+            raise checkpoint.CheckpointError(
+                f"{self.folder} was begun on {images:,} images, and these are {len(self.data.images):,}"
+            )
         sums = {name: value.to(self.device) for name, value in state["loss_sums"].items()}
         self.state = RunState(state["step"], state["seconds"], sums, dict(state["losses"]))
         self.objective.networks.load_state_dict(state["networks"])
@@ -206,9 +222,7 @@ class TrainingRun:
 
     def _close_epoch(self, board: SummaryWriter) -> None:
         self._require_finite()
-        self.state.losses = {
-            name: float(total) / self.steps_per_epoch for name, total in self.state.loss_sums.items()
-        }
+        self.state.losses = {name: float(total) / self.steps_per_epoch for name, total in self.state.loss_sums.items()}
         self.state.loss_sums = {}
         for name, value in self.state.losses.items():
             board.add_scalar(f"epoch/{name}", value, self.epoch)
@@ -229,7 +243,7 @@ class TrainingRun:
             )
 
     def _board(self) -> SummaryWriter:
-        return SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.state.step or None)  # type: ignore[no-untyped-call]
+        return SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.state.step or None)
 
     def _bar(self) -> "tqdm[Any]":
         return tqdm(
@@ -247,7 +261,7 @@ def stop_requests() -> Iterator[list[int]]:
     """Inside, SIGINT and SIGTERM only add their number to the list: the step under way ends and is saved."""
     received: list[int] = []
 
-    def note(signum: int, frame: FrameType | None) -> None:
+    def note(signum: int, _frame: FrameType | None) -> None:
         received.append(signum)
 
     before = {signum: signal.signal(signum, note) for signum in (signal.SIGINT, signal.SIGTERM)}

@@ -1,8 +1,8 @@
 """torchvision, importable beside a CPU-only torch.
 
-The Linux wheel of torchvision on PyPI is a CUDA build: beside a CPU torch its compiled operators do not load and the
-import stops at "operator torchvision::nms does not exist". The trainer uses none of those operators, so declaring the
-schemas that the Python side registers against is enough for datasets, transforms and utils.
+The Linux wheel of torchvision on PyPI is a CUDA build: beside a CPU torch its compiled operators do not load
+and the import stops at "operator torchvision::nms does not exist". The trainer uses none of those operators,
+so declaring the schemas that the Python side registers against is enough for datasets, transforms and utils.
 """
 
 try:
@@ -16,9 +16,8 @@ except RuntimeError as failure:
 
     for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
         del sys.modules[name]  # the half-imported package would be found instead of a second try
-    _schemas = torch.library.Library("torchvision", "FRAGMENT")
-    _schemas.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    _schemas.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    for name in ("torchvision::nms", "torchvision::qnms"):
+        torch.library.define(name, "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     from torchvision import datasets, utils
 
 __all__ = ["datasets", "utils"]

@@ -1,7 +1,7 @@
 """The DCGAN pair (Radford et al. 2016, arXiv 1511.06434), made class-conditional.
 
-The generator reads the class as an embedding beside the noise; the discriminator by projection (Miyato & Koyama 2018,
-arXiv 1802.05637), which asks "real, and real for this class" with one inner product.
+The generator reads the class as an embedding beside the noise; the discriminator by projection (Miyato &
+Koyama 2018, arXiv 1802.05637), which asks "real, and real for this class" with one inner product.
 """
 
 import torch
@@ -51,7 +51,8 @@ class Discriminator(nn.Module):
         hidden = F.leaky_relu(self.fine(image), 0.2)  # (B, W, H/2, W/2)
         hidden = F.leaky_relu(self.norm_coarse(self.coarse(hidden)), 0.2)
         features = F.leaky_relu(self.features(hidden.flatten(1)), 0.2)  # (B, 2W)
-        return self.out(features).squeeze(1) + (features * self.label(label)).sum(dim=1)
+        logits: Tensor = self.out(features).squeeze(1) + (features * self.label(label)).sum(dim=1)
+        return logits
 
 
 def dcgan_init(module: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""The three functions of an artefact, as modules: encode, denoise, decode. What is exported is what is sampled."""
+"""The three functions of an artefact, as modules: encode, denoise, decode."""
 
 from dataclasses import dataclass
 
@@ -26,9 +26,11 @@ class Parts:
 
     ``latent_shape`` is the shape of one image's starting noise.
 
-    encode: (batch, channel, height, width) in [-1, 1], (batch,) int64 -> mean, log-variance, (batch, *latent) each.
-    denoise: (batch, *latent), (batch,) float in (0, 1], (batch,) int64 -> predicted clean x_start, (batch, *latent).
-    decode: (batch, *latent), (batch,) int64 -> (batch, channel, height, width) in [-1, 1].
+    encode: image (batch, channel, height, width) in [-1, 1], label (batch,) int64
+        -> mean and log-variance, (batch, *latent) each.
+    denoise: x (batch, *latent), t (batch,) float in (0, 1], label (batch,) int64
+        -> predicted clean x_start, (batch, *latent).
+    decode: z (batch, *latent), label (batch,) int64 -> image (batch, channel, height, width) in [-1, 1].
     """
 
     latent_shape: tuple[int, ...]
@@ -41,12 +43,12 @@ class Parts:
 class PixelDecode(nn.Module):
     """The decoder of a diffusion in pixel space: the latent is the image."""
 
-    def forward(self, z: Tensor, label: Tensor) -> Tensor:
+    def forward(self, z: Tensor, label: Tensor) -> Tensor:  # noqa: ARG002
         return z
 
 
 def largest_t(alpha: Tensor) -> float:
-    """The last t = (i + 1) / T at which an epsilon network can be asked for x_start; ``alpha`` is (timesteps,)."""
+    """The last t = (i + 1) / T at which epsilon still tells x_start; ``alpha`` is (timesteps,), falling."""
     return int((alpha >= LEAST_ALPHA).sum()) / len(alpha)
 
 
@@ -69,4 +71,5 @@ class EpsilonDenoise(nn.Module):
         step = (t * self.alpha.shape[0]).round().to(torch.int64) - 1  # (B,)
         alpha = self.alpha[step][:, None, None, None]  # (B, 1, 1, 1)
         sigma = self.sigma[step][:, None, None, None]
-        return (x - sigma * self.network(x, t, label)) / alpha
+        noise: Tensor = self.network(x, t, label)
+        return (x - sigma * noise) / alpha

@@ -1,17 +1,18 @@
 """The noise predictor of the DDPM: a small U-Net with time and class embedding.
 
-Ho et al. 2020 (arXiv 2006.11239) in outline; sized for a CPU: a 2x2 pixel unshuffle at the entry means no feature map
-has the full resolution, and the normalisation is over channels so that it is one fused call in channels-last memory.
+Ho et al. 2020 (arXiv 2006.11239) in outline; sized for a CPU: a 2x2 pixel unshuffle at the entry means no
+feature map has the full resolution, and the normalisation is over channels so that it is one fused call in
+channels-last memory.
 Every module is scriptable: plain attributes, no keyword tricks, shapes from the input.
 """
 
 import math
+from itertools import pairwise
 from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
 
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 
@@ -32,7 +33,8 @@ class ChannelNorm(nn.Module):
         self.norm = nn.LayerNorm(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)  # (B, C, H, W), a view in channels-last
+        normal: Tensor = self.norm(x.permute(0, 2, 3, 1))  # (B, H, W, C), a view in channels-last memory
+        return normal.permute(0, 3, 1, 2)
 
 
 class ResidualBlock(nn.Module):
@@ -52,7 +54,9 @@ class ResidualBlock(nn.Module):
         hidden = self.conv_in(F.silu(self.norm_in(x)))  # (B, C, H, W)
         scale, shift = self.modulation(embedding)[:, :, None, None].chunk(2, dim=1)  # (B, C, 1, 1) each
         hidden = self.norm_out(hidden) * (1 + scale) + shift
-        return self.skip(x) + self.conv_out(self.dropout(F.silu(hidden)))
+        shortcut: Tensor = self.skip(x)
+        residual: Tensor = self.conv_out(self.dropout(F.silu(hidden)))
+        return shortcut + residual
 
 
 class SelfAttention(nn.Module):
@@ -70,11 +74,11 @@ class SelfAttention(nn.Module):
         tokens = x.permute(0, 2, 3, 1).reshape(batch, height * width, channels)  # (B, N, C)
         qkv = self.qkv(self.norm(tokens)).reshape(batch, height * width, 3, self.heads, channels // self.heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, heads, N, C / heads) each
-        # Written out: over 49 positions the fused CPU kernel's backward pass takes longer than these two products.
+        # Written out: over 49 positions the fused CPU kernel's backward pass takes longer than two products.
         weight = (query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])).softmax(dim=-1)  # (B, heads, N, N)
         mixed = weight @ value
-        tokens = tokens + self.out(mixed.transpose(1, 2).reshape(batch, height * width, channels))
-        return tokens.reshape(batch, height, width, channels).permute(0, 3, 1, 2)
+        residual: Tensor = self.out(mixed.transpose(1, 2).reshape(batch, height * width, channels))
+        return (tokens + residual).reshape(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
 class Stage(nn.Module):
@@ -82,24 +86,26 @@ class Stage(nn.Module):
 
     def __init__(self, widths: list[int], embedding: int, dropout: float, attention: bool) -> None:
         super().__init__()
-        pairs = zip(widths[:-1], widths[1:], strict=True)
-        self.blocks = nn.ModuleList(ResidualBlock(a, b, embedding, dropout) for a, b in pairs)
+        self.blocks = nn.ModuleList(ResidualBlock(a, b, embedding, dropout) for a, b in pairwise(widths))
         self.attention = SelfAttention(widths[-1]) if attention else nn.Identity()
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         for block in self.blocks:
             x = block(x, embedding)
-        return self.attention(x)
+        attended: Tensor = self.attention(x)
+        return attended
 
 
 class UNet(nn.Module):
     """Predicts the noise in ``x`` at time ``t`` for a class.
 
-    ``forward(x, t, label)``: (batch, channel, height, width), (batch,) float in (0, 1], (batch,) int64 with ``classes``
-    meaning "no class" -> the shape of ``x``. Height and width are multiples of 4.
+    ``forward(x, t, label)``: (batch, channel, height, width), (batch,) float in (0, 1], (batch,) int64 with
+    ``classes`` meaning "no class" -> the shape of ``x``. Height and width are multiples of 4.
     """
 
-    def __init__(self, image_shape: tuple[int, int, int], classes: int, width: int, blocks: int, dropout: float) -> None:
+    def __init__(
+        self, image_shape: tuple[int, int, int], classes: int, width: int, blocks: int, dropout: float
+    ) -> None:
         super().__init__()
         channel = 4 * image_shape[0]
         wide, embedding = 2 * width, 4 * width
@@ -141,4 +147,5 @@ class TimeEmbedding(nn.Module):
 
     def forward(self, t: Tensor) -> Tensor:
         angles = 1000.0 * t[:, None] * self.frequencies[None, :]  # (B, width / 2)
-        return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=1))
+        embedding: Tensor = self.mlp(torch.cat([angles.cos(), angles.sin()], dim=1))
+        return embedding

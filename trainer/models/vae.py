@@ -1,6 +1,7 @@
-"""A convolutional variational autoencoder (Kingma & Welling 2014, arXiv 1312.6114), class-conditional on both sides.
+"""A convolutional variational autoencoder (Kingma & Welling 2014, arXiv 1312.6114), class-conditional.
 
-The decoder enlarges by nearest neighbour and convolves: transposed convolutions leave checkerboards on smooth cloth.
+The decoder enlarges by nearest neighbour and convolves: transposed convolutions leave checkerboards on smooth
+cloth.
 """
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 
 class Encoder(nn.Module):
-    """(batch, channel, height, width) in [-1, 1], (batch,) int64 -> mean and log-variance, (batch, latent) each."""
+    """(batch, channel, height, width) in [-1, 1], (batch,) int64 -> mean, log-variance (batch, latent)."""
 
     def __init__(self, image_shape: tuple[int, int, int], classes: int, width: int, latent: int) -> None:
         super().__init__()

@@ -41,9 +41,9 @@ class Objective(ABC):
     def train_step(self, images: Tensor, label: Tensor, progress: float) -> dict[str, Tensor]:
         """One optimisation step on a batch.
 
-        ``images`` (batch, channel, height, width) in [-1, 1], ``label`` (batch,) int64 with dropped labels already
-        replaced, ``progress`` the share of the run that is done. Returns detached scalar losses, still on the device:
-        reading one waits for it.
+        ``images`` (batch, channel, height, width) in [-1, 1], ``label`` (batch,) int64 with dropped labels
+        already replaced, ``progress`` the share of the run done. Returns detached scalar losses, still on the
+        device: reading one waits for it.
         """
 
     @abstractmethod

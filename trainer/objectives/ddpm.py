@@ -1,4 +1,4 @@
-"""The simple DDPM loss (Ho et al. 2020, equation 14): predict the noise that was mixed in, at a uniform step."""
+"""The simple DDPM loss (Ho et al. 2020, equation 14): predict the noise mixed in at a random step."""
 
 import torch
 import torch.nn.functional as F

@@ -1,4 +1,4 @@
-"""The non-saturating GAN loss (Goodfellow et al. 2014) with one-sided label smoothing (Salimans et al. 2016)."""
+"""The non-saturating GAN loss (Goodfellow et al. 2014), one-sided label smoothing (Salimans et al. 2016)."""
 
 import torch
 import torch.nn.functional as F

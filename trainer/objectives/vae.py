@@ -20,9 +20,9 @@ def kl_to_standard_normal(mean: Tensor, logvar: Tensor) -> Tensor:
 
 
 def gaussian_nll(image: Tensor, reconstruction: Tensor) -> Tensor:
-    """Negative log-likelihood in nats per image, up to a constant, under the variance that suits the batch best.
+    """Negative log-likelihood in nats per image, up to a constant, under the best variance for the batch.
 
-    With one variance for all pixels its optimum is the mean squared error, and the likelihood at that optimum is
+    With one variance for all pixels its optimum is the mean squared error, and the value at that optimum is
     D/2 log(MSE) for D pixels (sigma-VAE, arXiv 2006.13202, section 3): no weight to tune by hand.
     """
     pixels = image[0].numel()
@@ -30,7 +30,7 @@ def gaussian_nll(image: Tensor, reconstruction: Tensor) -> Tensor:
 
 
 class VaeObjective(Objective):
-    """Reconstruction + beta KL; beta rises over the first part of the run so that the codes are used before priced."""
+    """Reconstruction + beta KL; beta rises over the first steps, so that codes are used before they cost."""
 
     def __init__(self, task: Task, model: VaeConfig) -> None:
         super().__init__(task)

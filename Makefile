@@ -1,0 +1,93 @@
+# Every target sets up what it needs, on a machine with Python and its venv module, and is quick the second time.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+# Two targets must not run pip in one environment at once.
+.NOTPARALLEL:
+
+VENV = .venv
+# The first of these that is 3.11, 3.12 or 3.13 is taken.
+PYTHON = python3.11 python3.12 python3.13 python3
+
+# Given on the command line only: HOST is in some people's environment. Empty leaves the service its own default.
+HOST =
+PORT =
+DEVICE =
+MODEL =
+ARGS =
+
+python := $(VENV)/bin/python
+pip := $(python) -m pip install -qq -c constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_NO_INPUT := 1
+
+rest := slow or containers or prometheus or gpu
+
+.PHONY: help install serve test test-all lint train clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+
+install: $(VENV)/.dev  ## set up everything the other targets need
+
+serve: $(VENV)/.serve  ## serve the shipped weights: [HOST=127.0.0.1] [PORT=8000] [DEVICE=auto|cpu|cuda]
+	@exec env $(if $(HOST),GENSERVE_HOST=$(HOST)) $(if $(PORT),GENSERVE_PORT=$(PORT)) \
+		$(if $(DEVICE),GENSERVE_DEVICE=$(DEVICE)) $(python) -m service
+
+test: $(VENV)/.dev  ## the tests that need nothing but Python, in minutes
+	$(python) -m pytest -m 'not ($(rest))' $(ARGS)
+
+test-all: $(VENV)/.dev  ## the other tests: slow ones, a GPU, promtool, containers; names what it skipped and why
+	@command -v promtool >/dev/null || [ -x $(VENV)/bin/promtool ] || scripts/install-promtool $(VENV)/bin || \
+		echo "==> promtool is not to be had here: its tests are skipped"
+	PATH="$(abspath $(VENV)/bin):$$PATH" $(python) -m pytest -m '$(rest)' $(ARGS)
+
+lint: $(VENV)/.dev  ## ruff and mypy --strict
+	$(python) -m ruff check
+	$(python) -m ruff format --check
+	$(python) -m mypy
+
+train: $(VENV)/.train  ## train MODEL=vae|gan|ddpm on Fashion-MNIST; ARGS='--epochs 2 ...' is passed on
+	@[ -n "$(MODEL)" ] || { echo "which model? for example: make train MODEL=vae"; exit 2; }
+	@[ -d /usr/share/datasets/fashion-mnist ] || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null || { \
+		echo "==> installing Debian's dataset-fashion-mnist"; \
+		apt-get install -y -qq dataset-fashion-mnist >/dev/null 2>&1 || echo "    not to be had: downloading instead"; }
+	$(python) -m trainer train $(MODEL) $(ARGS)
+
+clean:  ## remove the environment and the caches; runs, data and weights stay
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# bin/pip comes last of all when an environment is made, so that one interrupted half-way is made again.
+$(VENV)/bin/pip:
+	@for p in $(PYTHON); do \
+		if $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; then found=$$p; break; fi; \
+	done; \
+	[ -n "$${found:-}" ] || { echo "Python 3.11, 3.12 or 3.13 is needed, and none of these is one: $(PYTHON)"; exit 1; }; \
+	echo "==> $(VENV) with $$($$found --version)"; \
+	$$found -m venv $(VENV) || { echo "on Debian: apt-get install python3-venv"; exit 1; }
+
+# A stamp says what is installed; the larger sets hold the smaller ones. Torch goes first, see scripts/install-torch.
+$(VENV)/.torch: constraints.txt | $(VENV)/bin/pip
+	@scripts/install-torch $(python) torch
+	@touch $@
+
+$(VENV)/.torchvision: $(VENV)/.torch
+	@scripts/install-torch $(python) torchvision
+	@touch $@
+
+$(VENV)/.serve: pyproject.toml $(VENV)/.torch
+	@echo "==> the service's packages"
+	@$(pip) -e .
+	@touch $@
+
+$(VENV)/.train: pyproject.toml $(VENV)/.torchvision
+	@echo "==> the trainer's packages"
+	@$(pip) -e '.[train]'
+	@touch $(VENV)/.serve $@
+
+$(VENV)/.dev: pyproject.toml $(VENV)/.torchvision
+	@echo "==> the tests' and linters' packages"
+	@$(pip) -e '.[dev]'
+	@touch $(VENV)/.serve $(VENV)/.train $@

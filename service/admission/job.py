@@ -1,0 +1,56 @@
+"""One accepted request: its rows' results, its clock, and the one future its sender waits on."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Generic, TypeVar
+
+Result = TypeVar("Result")
+
+
+class Job(Generic[Result]):
+    """``rows`` results, collected in any order on the event loop and handed over together.
+
+    ``price_ms`` is the predicted device time. Times are seconds of the monotonic clock that the caller reads.
+    Only ``cancelled`` and ``started_at`` cross threads: each is written by one side and read by the other.
+    """
+
+    def __init__(self, rows: int, price_ms: float, submitted_at: float) -> None:
+        self.price_ms = price_ms
+        self.submitted_at = submitted_at
+        self.started_at: float | None = None
+        self.finished_at: float | None = None
+        self.cancelled = False
+        self._results: list[Result | None] = [None] * rows
+        self._missing = rows
+        self.future: asyncio.Future[Sequence[Result]] = asyncio.get_running_loop().create_future()
+
+    @property
+    def done(self) -> bool:
+        """Whether the sender has its answer, good or bad, or has gone."""
+        return self.future.done()
+
+    def start(self, now: float) -> None:
+        """Note the first tick that computes a row; later ticks change nothing."""
+        if self.started_at is None:
+            self.started_at = now
+
+    def deliver(self, row: int, result: Result, now: float) -> None:
+        """Take one row's result; the last one ends the job. A job that is over ignores it: nobody waits."""
+        if self.done or self._results[row] is not None:
+            return
+        self._results[row] = result
+        self._missing -= 1
+        if self._missing == 0:
+            self.finished_at = now
+            self.future.set_result([result for result in self._results if result is not None])
+
+    def fail(self, failure: Exception) -> None:
+        """End the job with an error; its other rows are dropped at their next tick."""
+        self.cancelled = True
+        if not self.done:
+            self.future.set_exception(failure)
+
+    def cancel(self) -> None:
+        """Nobody waits any more: rows not yet computed never are."""
+        self.cancelled = True
+        self.future.cancel()

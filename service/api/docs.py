@@ -1,0 +1,74 @@
+"""The parts of the OpenAPI document that the routes, which read raw bodies, cannot declare by their signatures."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel
+
+from service.api.negotiation import JSON
+from service.api.schemas import PicturesAnswer, Problem
+
+PROBLEM_JSON = "application/problem+json"
+_REFUSALS = {
+    400: "The body is not JSON.",
+    404: "No such model; the answer names those there are.",
+    406: "None of the formats in Accept is offered.",
+    413: "The body is too large.",
+    422: "A field is unknown, out of range, or means nothing to this model.",
+    500: "The model gave no usable picture.",
+    503: "The queue is full (Retry-After says when to come back), or the model was refused at start.",
+    504: "The pictures were not ready in time.",
+}
+
+
+def request_body(schema: type[BaseModel]) -> dict[str, Any]:
+    """An optional JSON body of ``schema``."""
+    content = {JSON: {"schema": schema.model_json_schema(ref_template="#/components/schemas/{model}")}}
+    return {"requestBody": {"required": False, "content": _inlined(content)}}
+
+
+def query_parameters(schema: type[BaseModel]) -> dict[str, Any]:
+    """The fields of ``schema`` as query parameters."""
+    fields = _inlined(schema.model_json_schema())["properties"]
+    return {
+        "parameters": [
+            {"name": name, "in": "query", "required": False, "schema": field} for name, field in fields.items()
+        ]
+    }
+
+
+def picture_responses(formats: Sequence[str]) -> dict[int | str, dict[str, Any]]:
+    """A success in each of ``formats`` and every refusal."""
+    binary = {media: {"schema": {"type": "string", "format": "binary"}} for media in formats if media != JSON}
+    success = {JSON: {"schema": PicturesAnswer.model_json_schema()}, **binary}
+    responses: dict[int | str, dict[str, Any]] = {
+        status: {"description": text, "content": {PROBLEM_JSON: {"schema": Problem.model_json_schema()}}}
+        for status, text in _REFUSALS.items()
+    }
+    return {200: {"description": "The pictures.", "content": _inlined(success)}, **responses}
+
+
+def _inlined(document: dict[str, Any]) -> dict[str, Any]:
+    """``document`` with local $defs put where they are used: it is moved to where their addresses mean nothing."""
+    definitions: dict[str, Any] = {}
+
+    def collect(node: Any) -> None:  # noqa: ANN401  (any JSON value)
+        if isinstance(node, dict):
+            definitions.update(node.pop("$defs", {}))
+            for value in node.values():
+                collect(value)
+        elif isinstance(node, list):
+            for value in node:
+                collect(value)
+
+    def resolved(node: Any) -> Any:  # noqa: ANN401
+        if isinstance(node, dict):
+            if "$ref" in node:
+                return resolved(definitions[node["$ref"].rsplit("/", 1)[1]])
+            return {key: resolved(value) for key, value in node.items()}
+        return [resolved(value) for value in node] if isinstance(node, list) else node
+
+    collect(document)
+    inlined = resolved(document)
+    assert isinstance(inlined, dict)
+    return inlined

@@ -1,0 +1,71 @@
+"""POST and GET /generate/{model}: pictures from seeds."""
+
+import secrets
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service import images
+from service.api.answers import Ask, answer
+from service.api.body import parse_json, parse_query, read_body
+from service.api.docs import picture_responses, query_parameters, request_body
+from service.api.negotiation import JSON, NPY, PNG, choose
+from service.api.resolve import resolve
+from service.api.schemas import GenerateRequest
+from service.api.state import state_of
+from service.engine.rows import request_rows
+
+router = APIRouter(tags=["pictures"])
+
+FORMATS = (PNG, JSON, NPY)
+
+
+@router.post(
+    "/generate/{model}",
+    response_class=Response,
+    responses=picture_responses(FORMATS),
+    openapi_extra=request_body(GenerateRequest),
+)
+async def post_generate(model: str, request: Request) -> Response:
+    """Make pictures. Without a body: one picture, from a seed that the answer's X-Seed tells.
+
+    Accept chooses the form: image/png (a grid when n > 1), application/json (each picture as base64 PNG with its seed),
+    or application/x-npy (uint8, (n, height, width, channel)).
+    """
+    state = state_of(request)
+    served = state.model(model)
+    body = await read_body(request, state.settings.max_body_bytes)
+    return await _generate(request, served.name, parse_json(GenerateRequest, body))
+
+
+@router.get(
+    "/generate/{model}",
+    response_class=Response,
+    responses=picture_responses(FORMATS),
+    openapi_extra=query_parameters(GenerateRequest),
+)
+async def get_generate(model: str, request: Request) -> Response:
+    """The same with the fields in the query, for browsers: /generate/ddpm?seed=7&class_label=sneaker&scale=8."""
+    state_of(request).model(model)
+    return await _generate(request, model, parse_query(GenerateRequest, request))
+
+
+async def _generate(request: Request, name: str, body: GenerateRequest) -> Response:
+    state = state_of(request)
+    model = state.model(name)
+    media = choose(request.headers.get("accept"), FORMATS)
+    resolved = resolve(body, model, state.settings)
+    seed = secrets.randbits(32) if body.seed is None else body.seed
+    rows = request_rows(body.n, seed, resolved.label, resolved.guidance_scale, resolved.plan)
+    ask = Ask(
+        model=model,
+        resolved=resolved,
+        rows=rows,
+        media=media,
+        scale=body.scale,
+        arrange=images.grid,
+        params={"n": body.n, "seed": seed, **resolved.params, "scale": body.scale},
+        seeds=[row.seed for row in rows],
+    )
+    return await answer(request, state, ask)

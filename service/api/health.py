@@ -1,0 +1,36 @@
+"""Liveness, readiness, metrics. They read state and change none."""
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from service.api.state import state_of
+
+router = APIRouter(tags=["operations"])
+
+# What promtool and Prometheus expect of the text format.
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+@router.get("/health/live")
+async def live() -> dict[str, str]:
+    """200 while the process answers at all."""
+    return {"status": "live"}
+
+
+@router.get("/health/ready", response_class=JSONResponse, responses={503: {"description": "A model was refused."}})
+async def ready(request: Request) -> JSONResponse:
+    """200 when every model is verified and warmed; else 503, with the reason for each model that was refused."""
+    registry = state_of(request).registry
+    body = {
+        "status": "ready" if registry.ready else "not ready",
+        "models": {name: served.model.manifest.version for name, served in registry.served.items()},
+        "refused": registry.refused,
+    }
+    return JSONResponse(body, status_code=200 if registry.ready else 503)
+
+
+@router.get("/metrics", response_class=Response)
+async def metrics(request: Request) -> Response:
+    """Every series, in Prometheus' text format."""
+    return Response(state_of(request).metrics.expose(), media_type=METRICS_TYPE)

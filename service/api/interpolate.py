@@ -1,0 +1,68 @@
+"""POST /interpolate: pictures along the path between the starting noises of two seeds."""
+
+import secrets
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service import images
+from service.api.answers import Ask, answer
+from service.api.body import parse_json, read_body
+from service.api.docs import picture_responses, request_body
+from service.api.negotiation import GIF, JSON, NPY, PNG, choose
+from service.api.resolve import resolve
+from service.api.schemas import End, InterpolateRequest
+from service.api.state import state_of
+from service.engine.rows import interpolation_rows
+from service.sampling.interpolate import InterpolationMethod
+
+router = APIRouter(tags=["pictures"])
+
+FORMATS = (PNG, GIF, JSON, NPY)
+
+
+@router.post(
+    "/interpolate",
+    response_class=Response,
+    responses=picture_responses(FORMATS),
+    openapi_extra=request_body(InterpolateRequest),
+)
+async def post_interpolate(request: Request) -> Response:
+    """Make the frames between two pictures of one model.
+
+    Accept chooses the form: image/png (a strip), image/gif (an animation), application/json, or application/x-npy.
+    Models that denoise walk from the interpolated noise with a deterministic solver.
+    """
+    state = state_of(request)
+    body = parse_json(InterpolateRequest, await read_body(request, state.settings.max_body_bytes))
+    model = state.model(body.model)
+    media = choose(request.headers.get("accept"), FORMATS)
+    resolved = resolve(body, model, state.settings)
+    ends = _seed(body.start), _seed(body.end)
+    # Both ends are draws of a Gaussian: the straight line between them leaves the shell that such draws lie on.
+    method: InterpolationMethod = "slerp" if body.method == "auto" else body.method
+    ask = Ask(
+        model=model,
+        resolved=resolved,
+        rows=interpolation_rows(
+            model, ends, body.frames, method, resolved.label, resolved.guidance_scale, resolved.plan
+        ),
+        media=media,
+        scale=body.scale,
+        arrange=images.strip,
+        params={
+            "from_seed": ends[0],
+            "to_seed": ends[1],
+            "frames": body.frames,
+            "method": method,
+            **resolved.params,
+            "scale": body.scale,
+        },
+        seeds=[ends[0], *[None] * (body.frames - 2), ends[1]],
+    )
+    return await answer(request, state, ask)
+
+
+def _seed(end: End) -> int:
+    return secrets.randbits(32) if end.seed is None else end.seed

@@ -1,0 +1,40 @@
+"""Which format an answer takes: Accept with its q-values (RFC 9110, section 12.5.1)."""
+
+from collections.abc import Sequence
+
+from service.errors import NotAcceptable
+
+PNG, JSON, NPY, GIF = "image/png", "application/json", "application/x-npy", "image/gif"
+
+
+def choose(accept: str | None, offered: Sequence[str]) -> str:
+    """The offered format that ``accept`` wants most; the first offered one where it does not care.
+
+    Raises NotAcceptable when it excludes all of them.
+    """
+    if not accept or not accept.strip():
+        return offered[0]
+    ranges = [_parse(part) for part in accept.split(",") if part.strip()]
+    best = max(offered, key=lambda media: _quality(media, ranges))  # max keeps the first of equals
+    if _quality(best, ranges) <= 0:
+        raise NotAcceptable(offered)
+    return best
+
+
+def _parse(part: str) -> tuple[str, float]:
+    media, *parameters = (piece.strip().lower() for piece in part.split(";"))
+    quality = next((value[2:] for value in parameters if value.startswith("q=")), "1")
+    try:
+        return media, float(quality)
+    except ValueError:
+        return media, 0.0
+
+
+def _quality(media: str, ranges: Sequence[tuple[str, float]]) -> float:
+    """The q of the most specific range that matches."""
+    kind = media.split("/")[0]
+    for pattern in (media, f"{kind}/*", "*/*"):
+        matching = [quality for name, quality in ranges if name == pattern]
+        if matching:
+            return max(matching)
+    return 0.0

@@ -1,0 +1,42 @@
+"""What the routes share, put on the app by the composition root."""
+
+from dataclasses import dataclass
+
+from starlette.requests import Request
+
+from service.engine.engine import Engine
+from service.engine.model import Model
+from service.engine.registry import Registry
+from service.errors import ModelUnavailable, UnknownModel
+from service.metrics import UNKNOWN_MODEL, Metrics
+from service.settings import Settings
+
+
+@dataclass(frozen=True)
+class State:
+    """The parts of a running service."""
+
+    settings: Settings
+    registry: Registry
+    engine: Engine
+    metrics: Metrics
+
+    def model(self, name: str) -> Model:
+        """The served model of that name. Raises UnknownModel, or ModelUnavailable when it was refused at start."""
+        if name in self.registry.served:
+            return self.registry.served[name].model
+        if name in self.registry.refused:
+            raise ModelUnavailable(f"{name} was refused at start: {self.registry.refused[name]}")
+        raise UnknownModel(name, self.registry.served)
+
+    def count_error(self, name: str | None, code: str) -> None:
+        """Count an answer with an error; names that are no model's share one series."""
+        label = name if name in self.registry.served else UNKNOWN_MODEL
+        self.metrics.errors.labels(label, code).inc()
+
+
+def state_of(request: Request) -> State:
+    """The state of the service that ``request`` came to."""
+    state = request.app.state.service
+    assert isinstance(state, State)
+    return state

@@ -1,0 +1,63 @@
+"""The composition root: load, warm, start, serve, drain. No request is handled here."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from service.api import error_handlers, generate, health, interpolate, models
+from service.api.state import State
+from service.engine.engine import Engine
+from service.engine.registry import load_registry, pick_device
+from service.errors import ServiceError
+from service.metrics import UNKNOWN_MODEL, Metrics
+from service.settings import Settings
+
+log = logging.getLogger(__name__)
+
+DESCRIPTION = "Pictures from small generative models, batched over requests. Same seed, same picture."
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The ASGI application. Models are loaded and warmed while it starts, before the first request is taken."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        state = await _start(settings)
+        app.state.service = state
+        yield
+        await state.engine.drain(settings.drain_s)
+
+    app = FastAPI(title="genserve", version="0.1.0", description=DESCRIPTION, lifespan=lifespan)
+    for part in (generate, interpolate, models, health):
+        app.include_router(part.router)
+    error_handlers.install(app)
+    return app
+
+
+async def _start(settings: Settings) -> State:
+    device = pick_device(settings.device)
+    registry = await asyncio.to_thread(load_registry, settings.weights_dir, device, settings.max_bucket)
+    metrics = Metrics()
+    metrics.for_model(UNKNOWN_MODEL, ServiceError.codes())
+    for name in registry.refused:
+        metrics.model_ready.labels(name).set(0)
+    for name, served in registry.served.items():
+        metrics.model_ready.labels(name).set(1)
+        manifest = served.model.manifest
+        metrics.model_info.labels(name, manifest.family, manifest.version).set(1)
+        cost = served.cost
+        log.info(
+            "model ready",
+            extra={
+                "model": name,
+                "version": manifest.version,
+                "bucket": cost.best_bucket,
+                "row_ms": cost.price_ms(1),
+            },
+        )
+    engine = Engine(registry, device, settings, metrics)
+    engine.start()
+    return State(settings, registry, engine, metrics)

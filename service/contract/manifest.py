@@ -1,0 +1,230 @@
+"""The manifest of a model: what its reader needs to know beside the weights, and nothing it must guess."""
+
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveInt,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+
+from service.contract.files import ContractError, replacing
+
+MANIFEST_FILE = "manifest.json"
+MAX_MANIFEST_BYTES = 1 << 20
+
+SolverName = Literal["ddpm", "ddim", "dpmpp_2m"]
+Capability = Literal["generate", "interpolate", "encode"]
+
+
+class ManifestError(ContractError):
+    """The manifest is missing, unreadable or not valid."""
+
+
+def _iso_date(text: str) -> str:
+    if date.fromisoformat(text).isoformat() != text:
+        raise ValueError("a date is written YYYY-MM-DD")
+    return text
+
+
+def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:
+    if bounds[0] >= bounds[1]:
+        raise ValueError("the lower bound comes first")
+    return bounds
+
+
+def _distinct(values: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(values)) != len(values):
+        raise ValueError("every entry may occur once")
+    return values
+
+
+Text = Annotated[str, Field(min_length=1)]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Record(BaseModel):
+    # NaN is no JSON, and a model whose loss or score is one has no business in a manifest.
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class NoiseSchedule(_Record):
+    """The forward process in discrete steps; the two betas bound the linear one, the cosine has its own."""
+
+    kind: Literal["linear", "cosine"]
+    timesteps: Annotated[int, Field(ge=1, le=10_000)]
+    beta_start: Annotated[float, Field(gt=0, lt=1)] = 1e-4
+    beta_end: Annotated[float, Field(gt=0, lt=1)] = 0.02
+
+
+class Defaults(_Record):
+    """The sampler of a request that names none: the one whose pictures were judged best for their cost."""
+
+    steps: PositiveInt
+    solver: SolverName
+    guidance_scale: NonNegativeFloat
+
+
+class Artifact(_Record):
+    """The weights' file: its name carries the first eight characters of its hash, `size` is in bytes."""
+
+    format: Literal["torchscript"]
+    file: Annotated[str, StringConstraints(pattern=r"^model-[0-9a-f]{8}\.pt$")]
+    size: PositiveInt
+    sha256: Sha256
+
+    @model_validator(mode="after")
+    def _named_by_its_hash(self) -> Self:
+        if self.file != artifact_file(self.sha256):
+            raise ValueError(f"file {self.file} is not named by its sha256 {self.sha256[:8]}...")
+        return self
+
+
+class Dataset(_Record):
+    """What the model has seen: `source` is a URL, `images` a count."""
+
+    name: Text
+    licence: Text
+    source: Annotated[str, StringConstraints(pattern=r"^https?://\S+$")]
+    images: PositiveInt
+
+
+class Training(_Record):
+    """How to get this model again: `command` and `seed`, and what the run that gave it was and cost."""
+
+    command: Text
+    epochs: NonNegativeFloat
+    images_seen: PositiveInt
+    seconds: NonNegativeFloat
+    device: Text
+    precision: Text
+    seed: Annotated[int, Field(ge=0)]
+    parameters: PositiveInt
+    losses: dict[str, float]
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] | None = None
+
+
+class Score(_Record):
+    """One measured quality: `value` of `metric` on `samples` pictures against `reference`.
+
+    `floor` is the same metric between two sets of real pictures, the value that a perfect model would get;
+    `sampler` is None for a model that has no steps.
+    """
+
+    metric: Text
+    value: float
+    samples: PositiveInt
+    reference: Text
+    floor: float | None = None
+    sampler: Text | None = None
+
+
+class Manifest(_Record):
+    """One exported model.
+
+    Shapes are without the batch: `image_shape` is (channel, height, width), `latent_shape` what the solver
+    walks in and `decode` takes. `x0_range` clamps every prediction of the clean latent; None, no clamp.
+    `t_max` in (0, 1] is where plans start on the noise schedule. The weights compute in `inference_dtype`.
+    """
+
+    schema_version: Literal[1]
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
+    family: Literal["autoencoder", "vae", "gan", "ddpm", "ldm"]
+    image_shape: tuple[PositiveInt, PositiveInt, PositiveInt]
+    latent_shape: Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+    x0_range: Annotated[tuple[float, float], AfterValidator(_ascending)] | None
+    class_names: Annotated[tuple[Text, ...], AfterValidator(_distinct)]
+    noise_schedule: NoiseSchedule | None
+    t_max: Annotated[float, Field(gt=0, le=1)] | None
+    capabilities: Annotated[tuple[Capability, ...], Field(min_length=1), AfterValidator(_distinct)]
+    defaults: Defaults | None
+    inference_dtype: Literal["float32", "bfloat16"]
+    artifact: Artifact
+    dataset: Dataset
+    training: Training
+    quality: tuple[Score, ...] = ()
+    torch_version: Text
+    created: Annotated[str, AfterValidator(_iso_date)]
+
+    @model_validator(mode="after")
+    def _sampler_belongs_to_diffusion(self) -> Self:
+        for field in ("noise_schedule", "t_max", "defaults"):
+            if (getattr(self, field) is not None) != self.denoises:
+                wanted = "required" if self.denoises else "not allowed"
+                raise ValueError(f"{field} is {wanted} in family {self.family}")
+        return self
+
+    @model_validator(mode="after")
+    def _default_steps_fit(self) -> Self:
+        if self.noise_schedule and self.t_max and self.defaults:
+            most = max_steps(self.noise_schedule, self.t_max)
+            if self.defaults.steps > most:
+                raise ValueError(f"defaults.steps {self.defaults.steps} is more than the {most} up to t_max")
+        return self
+
+    @property
+    def null_label(self) -> int:
+        """The label that means "no class": one past the last class."""
+        return len(self.class_names)
+
+    @property
+    def version(self) -> str:
+        """The first eight characters of the weights' SHA-256."""
+        return self.artifact.sha256[:8]
+
+    @property
+    def denoises(self) -> bool:
+        """Whether a picture takes solver steps; if not, one decode makes it."""
+        return self.family in ("ddpm", "ldm")
+
+
+def max_steps(schedule: NoiseSchedule, t_max: float) -> int:
+    """The number of the schedule's timesteps up to `t_max` in (0, 1]: no plan can have more steps."""
+    return round(t_max * schedule.timesteps)
+
+
+def artifact_file(sha256: str) -> str:
+    """The name of the file that holds weights with this hash (64 hexadecimal characters)."""
+    return f"model-{sha256[:8]}.pt"
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """Read and check `directory`/manifest.json.
+
+    Raises:
+        ManifestError: it is missing, over 1 MiB, no JSON, of a newer schema, or a field of it is wrong.
+    """
+    path = directory / MANIFEST_FILE
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_MANIFEST_BYTES + 1)
+    except OSError as failure:
+        raise ManifestError(path, failure.strerror or "cannot be read") from failure
+    if len(text) > MAX_MANIFEST_BYTES:
+        raise ManifestError(path, f"larger than {MAX_MANIFEST_BYTES} bytes")
+    try:
+        return Manifest.model_validate_json(text)
+    except ValidationError as failure:
+        raise ManifestError(path, _first_reason(failure)) from failure
+
+
+def write_manifest(directory: Path, manifest: Manifest) -> None:
+    """Replace `directory`/manifest.json at one stroke: a reader sees the old one or the new one, whole."""
+    with replacing(directory / MANIFEST_FILE, manifest.model_dump_json(indent=2).encode() + b"\n"):
+        pass
+
+
+def _first_reason(failure: ValidationError) -> str:
+    # A newer schema explains every other complaint, so it is the one to tell.
+    error = min(failure.errors(include_url=False), key=lambda error: error["loc"][:1] != ("schema_version",))
+    field = ".".join(str(part) for part in error["loc"])
+    reason = error["msg"].removeprefix("Value error, ")
+    return " ".join(f"{field}: {reason}".removeprefix(": ").split())

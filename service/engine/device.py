@@ -1,0 +1,95 @@
+"""The threads that own a device. They take lanes in turn by device time served, and wake the event loop once a tick.
+
+Fairness is start-time fair queueing (Goyal et al. 1996) over measured milliseconds: the lane that was served least
+goes next, and a lane that was idle starts level with the others instead of being paid back for its idleness.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+
+from service.engine.lane import Ended, Lane, Ticked
+from service.engine.table import LiveRow, Slots
+
+log = logging.getLogger(__name__)
+
+Deliver = Callable[[Sequence[Ended], float], None]
+
+
+class Device:
+    """``threads`` threads over the lanes of one device; ``deliver`` is called on the event loop with what ended."""
+
+    def __init__(self, lanes: Sequence[Lane], threads: int, tick_budget_ms: float, deliver: Deliver) -> None:
+        self._lanes = lanes
+        self._tick_budget_ms = tick_budget_ms
+        self._deliver = deliver
+        self._lock = threading.Condition()
+        self._stopping = False
+        names = [f"engine-{number}" for number in range(threads)]
+        self._threads = [threading.Thread(target=self._serve, name=name, daemon=True) for name in names]
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin to serve; results go to ``loop``."""
+        self._loop = loop
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """End the threads after the ticks under way; rows still in the lanes stay there."""
+        with self._lock:
+            self._stopping = True
+            self._lock.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def put(self, lane: Lane, rows: Iterable[LiveRow]) -> None:
+        """Queue the rows of one job and wake the threads."""
+        with self._lock:
+            busy = [other.served_ms for other in self._lanes if not other.is_empty]
+            if lane.is_empty and busy:
+                lane.served_ms = max(lane.served_ms, min(busy))
+            lane.put(rows)
+            self._lock.notify_all()
+
+    def is_idle(self) -> bool:
+        """Whether no lane has a row queued or under way."""
+        with self._lock:
+            return all(lane.is_empty for lane in self._lanes)
+
+    def _serve(self) -> None:
+        # Two torch threads on one core collapse as soon as something else wants that core: one thread each.
+        torch.set_num_threads(1)
+        while (claimed := self._claim()) is not None:
+            lane, slots = claimed
+            started = time.perf_counter()
+            ticked = lane.compute(slots)
+            self._settle(lane, ticked, spent_ms=1000 * (time.perf_counter() - started))
+
+    def _claim(self) -> tuple[Lane, Slots] | None:
+        """The next tick's lane and rows, waiting until there is work; None when the device stops."""
+        with self._lock:
+            while not self._stopping:
+                waiting = [lane for lane in self._lanes if lane.has_work]
+                if not waiting:
+                    self._lock.wait()
+                    continue
+                lane = min(waiting, key=lambda lane: lane.served_ms)
+                slots = lane.claim(self._tick_budget_ms if len(waiting) > 1 else None)
+                if len(slots):
+                    return lane, slots
+            return None
+
+    def _settle(self, lane: Lane, ticked: Ticked, spent_ms: float) -> None:
+        with self._lock:
+            lane.served_ms += spent_ms
+            lane.settle(ticked)
+            if len(self._threads) > 1:
+                self._lock.notify()  # rows went back to the table: a thread that found none may take them
+        if ticked.ended:
+            assert self._loop is not None
+            self._loop.call_soon_threadsafe(self._deliver, ticked.ended, time.monotonic())

@@ -1,0 +1,126 @@
+"""One model on one device: its queue, its table, and the tick that serves rows from it."""
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+
+from service.admission.queue import RowQueue
+from service.engine.cost import CostModel
+from service.engine.model import Model
+from service.engine.table import LiveRow, Picture, RowTable, Slots
+from service.engine.tick import Batch, Stepped, run_isolating
+from service.errors import ComputeFailed
+from service.metrics import ModelMetrics
+
+#: A row that leaves the table, with its picture or the reason why there is none.
+Ended = tuple[LiveRow, Picture | ComputeFailed]
+
+
+@dataclass(frozen=True, slots=True)
+class Ticked:
+    """What became of a tick's rows: the places to serve again, the places to free, and what to tell their jobs."""
+
+    going_on: Slots
+    leaving: Slots
+    ended: list[Ended]
+
+
+class Lane:
+    """Serves one model's rows. Everything but ``compute`` runs under the device's lock."""
+
+    def __init__(self, model: Model, cost: CostModel, rows: int, metrics: ModelMetrics) -> None:
+        self.model, self.cost, self.metrics = model, cost, metrics
+        #: Device milliseconds it has been served; the device keeps the lanes level by it.
+        self.served_ms = 0.0
+        self._queue: RowQueue[LiveRow] = RowQueue()
+        self._table = RowTable(model, rows)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a thread could serve it now."""
+        return self._table.has_ready or (len(self._queue) > 0 and self._table.free > 0)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing of it is queued or under way."""
+        return len(self._queue) == 0 and self._table.live == 0
+
+    def put(self, rows: Iterable[LiveRow]) -> None:
+        """Queue the rows of one job."""
+        self._queue.put(rows)
+        self._gauge()
+
+    def claim(self, budget_ms: float | None) -> Slots:
+        """Fill the table from the queue and take the next tick's rows; none when all of them were cancelled.
+
+        ``budget_ms`` bounds the tick while other lanes wait; None leaves the best bucket.
+        """
+        self._table.drop(self._table.cancelled())
+        while self._table.free and len(self._queue):
+            for row in self._queue.take(self._table.free):
+                if not row.job.cancelled:
+                    self._table.admit(row)
+        bucket = self.cost.best_bucket if budget_ms is None else self.cost.bucket_within(budget_ms)
+        slots = self._table.claim(bucket)
+        now = time.monotonic()
+        for row in self._table.rows(slots[self._table.first_step(slots)]):
+            row.job.start(now)
+        self._gauge()
+        return slots
+
+    def compute(self, slots: Slots) -> Ticked:
+        """Serve the claimed rows one step."""
+        self.metrics.tick_rows.observe(len(slots))
+        batch = self._gather(slots)
+        ended: list[Ended] = []
+        leaving = batch.ending.copy()
+        for rows, result in run_isolating(self.model, batch):
+            places = slots[rows]
+            if isinstance(result, Stepped):
+                self._scatter(places, result)
+                ended += self._pictures(places[batch.ending[rows]], result)
+            else:
+                leaving[rows] = True
+                reason = f"The model could not compute this picture: {type(result).__name__}."
+                ended += [(row, ComputeFailed(reason)) for row in self._table.rows(places)]
+        return Ticked(slots[~leaving], slots[leaving], ended)
+
+    def settle(self, ticked: Ticked) -> None:
+        """Put rows back for their next step and free the places of those that ended."""
+        self._table.release(ticked.going_on)
+        self._table.drop(ticked.leaving)
+        self._gauge()
+
+    def _gather(self, slots: Slots) -> Batch:
+        table, index = self._table, self._index(slots)
+        coefficients = table.coefficients(slots)
+        noise = table.draw_noise(slots, coefficients)
+        return Batch(
+            table.x[index],
+            table.x_start_prev[index],
+            table.label[index],
+            table.guidance_scale[index],
+            coefficients.to(self.model.device),
+            None if noise is None else noise.to(self.model.device),
+            table.guided(slots),
+            table.last_step(slots),
+        )
+
+    def _scatter(self, slots: Slots, stepped: Stepped) -> None:
+        index = self._index(slots)
+        self._table.x[index] = stepped.x
+        self._table.x_start_prev[index] = stepped.x_start
+
+    def _pictures(self, slots: Slots, stepped: Stepped) -> list[Ended]:
+        pairs = zip(self._table.rows(slots), stepped.pictures, stepped.usable, strict=True)
+        not_finite = "The model gave numbers that are not finite for this picture."
+        return [(row, picture if usable else ComputeFailed(not_finite)) for row, picture, usable in pairs]
+
+    def _index(self, slots: Slots) -> torch.Tensor:
+        return torch.from_numpy(slots).to(self.model.device)
+
+    def _gauge(self) -> None:
+        self.metrics.queued_rows.set(len(self._queue))
+        self.metrics.live_rows.set(self._table.live)

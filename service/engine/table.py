@@ -1,0 +1,151 @@
+"""The rows of one model that are under way: preallocated tensors, a place a picture.
+
+Latents live on the model's device. What a tick needs to choose rows and look up their coefficients lives on the host,
+in arrays: choosing is arithmetic on them, without a loop over rows.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from service.admission.job import Job
+from service.engine.model import Model
+from service.engine.rows import RowSpec
+from service.sampling.noise import RowNoise
+
+Picture = npt.NDArray[np.uint8]
+Slots = npt.NDArray[np.int64]
+
+
+@dataclass(slots=True)
+class LiveRow:
+    """One picture of a job: ``index`` is its place in the job's answer."""
+
+    job: "Job[Picture]"
+    index: int
+    spec: RowSpec
+
+
+class RowTable:
+    """``rows`` places. A place is free, ready (waiting for a tick) or running (in one)."""
+
+    def __init__(self, model: Model, rows: int) -> None:
+        shape, device = model.manifest.latent_shape, model.device
+        self.x = torch.zeros(rows, *shape, device=device)
+        self.x_start_prev = torch.zeros(rows, *shape, device=device)
+        self.label = torch.zeros(rows, dtype=torch.int64, device=device)
+        self.guidance_scale = torch.ones(rows, device=device)
+        # Step k of place s is coefficients[s, k] = (t, a, b, c, d).
+        self._coefficients = np.zeros((rows, max(1, model.max_steps), 5), dtype=np.float32)
+        self._length = np.zeros(rows, dtype=np.int64)
+        self._step = np.zeros(rows, dtype=np.int64)
+        self._weight = np.ones(rows, dtype=np.int64)
+        self._last_served = np.zeros(rows, dtype=np.int64)
+        self._ready = np.zeros(rows, dtype=np.bool_)
+        self._live: list[LiveRow | None] = [None] * rows
+        self._noise: list[RowNoise | None] = [None] * rows
+        self._free = list(range(rows - 1, -1, -1))
+        self._claims = 0
+
+    @property
+    def free(self) -> int:
+        """Places that a new row can take."""
+        return len(self._free)
+
+    @property
+    def live(self) -> int:
+        """Places that hold a row."""
+        return len(self._live) - len(self._free)
+
+    @property
+    def has_ready(self) -> bool:
+        """Whether a tick has something to do."""
+        return bool(self._ready.any())
+
+    def admit(self, row: LiveRow) -> None:
+        """Give a row a free place, its starting noise and its plan."""
+        slot, spec = self._free.pop(), row.spec
+        noise = RowNoise(spec.seed)
+        drawn = noise.draw(self.x.shape[1:])
+        self.x[slot] = drawn if spec.latent is None else spec.latent
+        self.label[slot] = spec.label
+        self.guidance_scale[slot] = spec.guidance_scale
+        self._coefficients[slot, : len(spec.plan)] = spec.plan.table.numpy()
+        self._length[slot], self._step[slot], self._weight[slot] = len(spec.plan), 0, spec.weight
+        self._live[slot], self._noise[slot], self._ready[slot] = row, noise, True
+
+    def claim(self, most: int) -> Slots:
+        """Up to ``most`` rows' worth of ready places, the least recently served first; at least one if any is ready."""
+        ready = np.flatnonzero(self._ready)
+        turn = ready[np.argsort(self._last_served[ready], kind="stable")[:most]]
+        fitting = np.cumsum(self._weight[turn]) <= most
+        fitting[:1] = True  # one guided row is two, and must pass even where one is the most
+        chosen = turn[fitting]
+        self._ready[chosen] = False
+        self._claims += 1
+        self._last_served[chosen] = self._claims
+        return chosen
+
+    def release(self, slots: Slots) -> None:
+        """End a tick for rows that are to be served again, one step further down their plans."""
+        self._step[slots] += 1
+        self._ready[slots] = True
+
+    def drop(self, slots: Slots) -> None:
+        """Free places, clearing what a next row would otherwise inherit: 0 * NaN is NaN."""
+        if len(slots) == 0:
+            return
+        index = torch.from_numpy(slots).to(self.x.device)
+        self.x.index_fill_(0, index, 0.0)
+        self.x_start_prev.index_fill_(0, index, 0.0)
+        self._ready[slots] = False
+        for slot in slots.tolist():
+            self._live[slot] = self._noise[slot] = None
+            self._free.append(slot)
+
+    def rows(self, slots: Slots) -> list[LiveRow]:
+        """The pictures in these places."""
+        return [row for slot in slots if (row := self._live[slot]) is not None]
+
+    def cancelled(self) -> Slots:
+        """Ready places whose sender has gone."""
+        ready = np.flatnonzero(self._ready)
+        return np.array([slot for slot in ready.tolist() if self._is_cancelled(slot)], dtype=np.int64)
+
+    def coefficients(self, slots: Slots) -> Tensor:
+        """This step's (t, a, b, c, d) of each place: (slots, 5) float32 on the host."""
+        return torch.from_numpy(self._coefficients[slots, self._step[slots]])
+
+    def first_step(self, slots: Slots) -> npt.NDArray[np.bool_]:
+        """Which of these places begin their plan with the step under way."""
+        begins: npt.NDArray[np.bool_] = self._step[slots] == 0
+        return begins
+
+    def last_step(self, slots: Slots) -> npt.NDArray[np.bool_]:
+        """Which of these places reach the end of their plan with the step under way."""
+        ends: npt.NDArray[np.bool_] = self._step[slots] + 1 >= self._length[slots]
+        return ends
+
+    def guided(self, slots: Slots) -> npt.NDArray[np.bool_]:
+        """Which of these places take two rows of a network call."""
+        guided: npt.NDArray[np.bool_] = self._weight[slots] == 2
+        return guided
+
+    def draw_noise(self, slots: Slots, coefficients: Tensor) -> Tensor | None:
+        """Noise (slots, *latent) on the host, drawn for the rows whose step adds some; None when none does."""
+        adding = coefficients[:, 4] != 0
+        if not adding.any():
+            return None
+        drawn = torch.zeros(len(slots), *self.x.shape[1:])
+        for position in adding.nonzero().flatten().tolist():
+            noise = self._noise[slots[position]]
+            assert noise is not None
+            drawn[position] = noise.draw(self.x.shape[1:])
+        return drawn
+
+    def _is_cancelled(self, slot: int) -> bool:
+        row = self._live[slot]
+        return row is not None and row.job.cancelled

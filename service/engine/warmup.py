@@ -1,0 +1,62 @@
+"""Warm-up: every bucket runs before the first request does, and what it costs becomes the price list."""
+
+import time
+
+import numpy as np
+import torch
+
+from service.engine.cost import CostModel
+from service.engine.model import Model
+from service.engine.tick import Batch, run
+
+#: The first calls compile; the last ones are the price.
+WARM_CALLS = 2
+TIMED_CALLS = 3
+
+
+def warm_up(model: Model, max_bucket: int) -> CostModel:
+    """Run ``model`` at 1, 2, 4, ... ``max_bucket`` rows and measure each.
+
+    Raises whatever the model raises, and ValueError when it gives a picture that is not finite or of another shape.
+    """
+    torch.set_num_threads(1)
+    sizes = sorted({*(1 << power for power in range(max_bucket.bit_length())), max_bucket})
+    return CostModel({size: _call_ms(model, size) for size in sizes})
+
+
+def _call_ms(model: Model, rows: int) -> float:
+    batch = _batch(model, rows)
+    for _ in range(WARM_CALLS):
+        _check(model, batch)
+    times = []
+    for _ in range(TIMED_CALLS):
+        started = time.perf_counter()
+        run(model, batch)
+        times.append(1000 * (time.perf_counter() - started))
+    return min(times)  # the machine can only add to what the call takes
+
+
+def _check(model: Model, batch: Batch) -> None:
+    stepped = run(model, batch)
+    channel, height, width = model.manifest.image_shape
+    if stepped.pictures.shape != (len(batch), height, width, channel):
+        raise ValueError(f"warm-up gave pictures of shape {stepped.pictures.shape[1:]}, not {(height, width, channel)}")
+    if not stepped.usable.all():
+        raise ValueError("warm-up gave a picture of numbers that are not finite")
+
+
+def _batch(model: Model, rows: int) -> Batch:
+    """Rows at the first step of the default plan, all of them decoded at its end."""
+    plan, device = model.plan(), model.device
+    first = plan.table[0] if len(plan) else torch.zeros(5)
+    latent = torch.randn(rows, *model.manifest.latent_shape, generator=torch.Generator().manual_seed(0))
+    return Batch(
+        latent.to(device),
+        torch.zeros_like(latent).to(device),
+        torch.full((rows,), model.manifest.null_label, device=device),
+        torch.ones(rows, device=device),
+        first.float().expand(rows, 5).to(device),
+        None,
+        np.zeros(rows, dtype=np.bool_),
+        np.ones(rows, dtype=np.bool_),
+    )

@@ -1,0 +1,129 @@
+"""Everything that can go wrong with a request, as one tree:
+
+    ServiceError
+    |-- BadRequest            400  the body is not what its form promises
+    |-- UnknownModel          404  no model of that name is served
+    |-- NotAcceptable         406  none of the asked formats is offered
+    |-- BodyTooLarge          413  more bytes than any valid request needs
+    |-- InvalidField          422  a field is unknown, out of range, or means nothing to this model
+    |-- ComputeFailed         500  the model gave no usable picture for this row
+    |-- Overloaded            503  the accepted work already fills the queue
+    |-- ModelUnavailable      503  the model's files were refused at start, or the service is stopping
+    `-- DeadlineExceeded      504  the picture was not ready in time
+
+A class carries its HTTP status and a code that programs can match; an instance says what to do about it.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+
+@dataclass(frozen=True)
+class FieldProblem:
+    """One thing wrong with one field: where (a JSON pointer fragment), what, and what is allowed there."""
+
+    pointer: str
+    message: str
+    allowed: str | None = None
+
+
+class ServiceError(Exception):
+    """A request that cannot be answered as asked; ``str()`` is a sentence for its sender."""
+
+    status = 500
+    code = "internal"
+    retry_after_s: int | None = None
+
+    @classmethod
+    def codes(cls) -> tuple[str, ...]:
+        """The codes that an error can have: the closed set that metrics are labelled by."""
+        return (cls.code, *(kind.code for kind in cls.__subclasses__()))
+
+    def __init__(self, detail: str, problems: Sequence[FieldProblem] = ()) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.problems = tuple(problems)
+
+
+class BadRequest(ServiceError):
+    """The body is not what its form promises, such as JSON that does not parse."""
+
+    status, code = 400, "bad-request"
+
+
+class UnknownModel(ServiceError):
+    """No model of that name is served; says which are."""
+
+    status, code = 404, "unknown-model"
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        names = sorted(known)
+        near = get_close_matches(name, names, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        super().__init__(f"There is no model {name[:64]!r}. The models are: {', '.join(names) or 'none'}.{hint}")
+
+
+class NotAcceptable(ServiceError):
+    """None of the formats in Accept is offered; lists those that are."""
+
+    status, code = 406, "not-acceptable"
+
+    def __init__(self, offered: Iterable[str]) -> None:
+        super().__init__(f"None of the formats in Accept is offered here. There are: {', '.join(offered)}.")
+
+
+class BodyTooLarge(ServiceError):
+    """More bytes than any valid request needs."""
+
+    status, code = 413, "body-too-large"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"The body is larger than {limit} bytes.")
+
+
+class InvalidField(ServiceError):
+    """Fields that are unknown, out of range, or mean nothing to this model."""
+
+    status, code = 422, "invalid-field"
+
+    def __init__(self, problems: Sequence[FieldProblem]) -> None:
+        super().__init__(" ".join(_sentence(problem) for problem in problems), problems)
+
+    @classmethod
+    def of(cls, field: str, message: str, allowed: str | None = None) -> "InvalidField":
+        """One problem with one field of the body."""
+        return cls([FieldProblem(f"#/{field}", message, allowed)])
+
+
+class ComputeFailed(ServiceError):
+    """The model gave no usable picture for this row; its neighbours were not touched."""
+
+    status, code = 500, "compute-failed"
+
+
+class Overloaded(ServiceError):
+    """The accepted work already fills the queue."""
+
+    status, code = 503, "overloaded"
+
+    def __init__(self, detail: str, retry_after_s: int) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
+
+
+class ModelUnavailable(ServiceError):
+    """The model's files were refused at start, or the service is stopping."""
+
+    status, code = 503, "model-unavailable"
+
+
+class DeadlineExceeded(ServiceError):
+    """The picture was not ready in time; its work was dropped."""
+
+    status, code = 504, "deadline-exceeded"
+
+
+def _sentence(problem: FieldProblem) -> str:
+    allowed = f" Allowed: {problem.allowed}." if problem.allowed else ""
+    return f"{problem.pointer.removeprefix('#/') or 'body'}: {problem.message}.{allowed}"

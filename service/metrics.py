@@ -1,0 +1,75 @@
+"""Every metric of the service: name, labels, buckets. Nobody else names one.
+
+Label values come from closed sets (loaded models, the codes of the error tree), so that no request can add a series;
+all series of a model exist from the moment it is registered.
+"""
+
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+#: x1.6 from 100 microseconds to 30 seconds: small models answer in under a millisecond, 1,000-step jobs in seconds.
+SECONDS_BUCKETS = (*(1e-4 * 1.6**i for i in range(27)), 30.0)
+ROW_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+#: The model label of a request for a model that is not served.
+UNKNOWN_MODEL = "_unknown"
+
+
+class ModelMetrics:
+    """One model's series, bound once so that observing costs no look-up."""
+
+    def __init__(self, metrics: "Metrics", model: str, reasons: Iterable[str]) -> None:
+        self.request_seconds = metrics.request_seconds.labels(model)
+        self.queue_seconds = metrics.queue_seconds.labels(model)
+        self.compute_seconds = metrics.compute_seconds.labels(model)
+        self.encode_seconds = metrics.encode_seconds.labels(model)
+        self.tick_rows = metrics.tick_rows.labels(model)
+        self.queued_rows = metrics.queued_rows.labels(model)
+        self.live_rows = metrics.live_rows.labels(model)
+        self.images = metrics.images.labels(model)
+        self.errors = {reason: metrics.errors.labels(model, reason) for reason in reasons}
+
+
+class Metrics:
+    """The registry of one service."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.request_seconds = self._seconds("request", "From the request's arrival to its answer")
+        self.queue_seconds = self._seconds("queue", "From acceptance to the first tick that computes a row of it")
+        self.compute_seconds = self._seconds("compute", "From that tick to the last row's picture on the host")
+        self.encode_seconds = self._seconds("encode", "Turning pictures into the answer's format")
+        self.tick_rows = Histogram(
+            "genserve_tick_rows",
+            "Rows in one network call",
+            ["model"],
+            buckets=ROW_BUCKETS,
+            registry=self.registry,
+        )
+        self.queued_rows = self._gauge("queued_rows", "Rows accepted and not yet in the table", "model")
+        self.live_rows = self._gauge("live_rows", "Rows in the table", "model")
+        self.model_ready = self._gauge("model_ready", "1 when the model is verified and warmed", "model")
+        self.model_info = self._gauge("model_info", "Which version of a model runs", "model", "family", "version")
+        self.images = Counter("genserve_images_total", "Pictures made", ["model"], registry=self.registry)
+        self.errors = Counter(
+            "genserve_errors_total",
+            "Requests answered with an error",
+            ["model", "reason"],
+            registry=self.registry,
+        )
+
+    def for_model(self, model: str, reasons: Iterable[str]) -> ModelMetrics:
+        """The bound series of ``model``, created at zero; ``reasons`` are the codes an error can have."""
+        return ModelMetrics(self, model, reasons)
+
+    def expose(self) -> bytes:
+        """The text that Prometheus scrapes."""
+        return generate_latest(self.registry)
+
+    def _seconds(self, stage: str, text: str) -> Histogram:
+        name = f"genserve_{stage}_seconds"
+        return Histogram(name, text, ["model"], buckets=SECONDS_BUCKETS, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(f"genserve_{name}", text, labels, registry=self.registry)

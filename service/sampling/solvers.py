@@ -1,0 +1,110 @@
+"""Every solver is a table with one row (t, a, b, c, d) a step:
+
+    x_next = a * x + b * x_start + c * x_start_prev + d * noise
+
+`x_start` is the network's prediction of the clean latent at this step, `x_start_prev` the one at the step
+before. A plan ends at the clean end (alpha 1, sigma 0), where every solver gives back the last prediction.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from service.contract.manifest import NoiseSchedule, SolverName
+from service.sampling.schedules import alpha_sigma, max_steps, trailing_timesteps
+
+__all__ = ["EMPTY_PLAN", "Plan", "SolverName", "make_plan"]
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """The steps of one picture: `table` is (steps, 5) float64, columns t, a, b, c, d."""
+
+    table: Tensor
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def is_stochastic(self) -> bool:
+        """Whether any step adds noise."""
+        return bool((self.table[:, 4] != 0).any())
+
+
+EMPTY_PLAN = Plan(torch.empty(0, 5, dtype=torch.float64))
+
+
+def make_plan(schedule: NoiseSchedule, t_max: float, solver: SolverName, steps: int, eta: float = 0.0) -> Plan:
+    """The plan of `steps` steps from `t_max` down to the clean end.
+
+    Args:
+        schedule: the forward process that the network was trained on.
+        t_max: where to start, in (0, 1].
+        solver: "ddpm" (ancestral), "ddim" or "dpmpp_2m".
+        steps: 1 to `max_steps(schedule, t_max)`.
+        eta: how much of the ancestral noise "ddim" adds, 0 to 1; the other solvers have none to set.
+
+    Raises:
+        ValueError: an unknown solver, or steps or eta out of range.
+    """
+    if solver not in _SOLVERS:
+        raise ValueError(f"solver {solver!r} is unknown; there are {', '.join(_SOLVERS)}")
+    most = max_steps(schedule, t_max)
+    if not 1 <= steps <= most:
+        raise ValueError(f"steps {steps} is out of range; this model takes 1 to {most}")
+    most_eta = 1 if solver == "ddim" else 0
+    if not 0 <= eta <= most_eta:
+        raise ValueError(f"eta {eta} is out of range; ddim takes 0 to 1, the other solvers only 0")
+    timesteps = torch.tensor(trailing_timesteps(most - 1, steps))
+    alpha, sigma = alpha_sigma(schedule)
+    alpha = torch.cat([alpha[timesteps], torch.ones(1, dtype=torch.float64)])
+    sigma = torch.cat([sigma[timesteps], torch.zeros(1, dtype=torch.float64)])
+    coefficients = _SOLVERS[solver](alpha, sigma, eta)
+    return Plan(torch.stack([(timesteps.double() + 1) / schedule.timesteps, *coefficients], dim=1))
+
+
+# Each solver takes alpha and sigma at the timesteps and at the clean end, (steps + 1,) float64, and the eta;
+# it returns its four columns, (steps,) each.
+_Coefficients = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def _ddpm(alpha: Tensor, sigma: Tensor, _eta: float) -> _Coefficients:
+    """Ho et al. 2020, equation 7, with the betas of the respaced chain and the posterior's own variance."""
+    alpha_step = alpha[:-1] / alpha[1:]
+    beta = 1 - alpha_step**2
+    variance, variance_next = sigma[:-1] ** 2, sigma[1:] ** 2
+    a = alpha_step * variance_next / variance
+    b = alpha[1:] * beta / variance
+    d = (variance_next / variance * beta).sqrt()
+    return a, b, torch.zeros_like(a), d
+
+
+def _ddim(alpha: Tensor, sigma: Tensor, eta: float) -> _Coefficients:
+    """Song et al. 2021, "Denoising Diffusion Implicit Models", equations 12 and 16."""
+    d = eta * sigma[1:] / sigma[:-1] * (1 - (alpha[:-1] / alpha[1:]) ** 2).sqrt()
+    # The difference is never negative but by rounding, where a first stride leaves almost pure noise.
+    a = (sigma[1:] ** 2 - d**2).clamp(min=0).sqrt() / sigma[:-1]
+    b = alpha[1:] - a * alpha[:-1]
+    return a, b, torch.zeros_like(a), d
+
+
+def _dpmpp_2m(alpha: Tensor, sigma: Tensor, _eta: float) -> _Coefficients:
+    """Lu et al. 2022, "DPM-Solver++", algorithm 2 (midpoint).
+
+    The first step has no history and the last an infinite stride in lambda: both are first order.
+    """
+    h = (alpha / sigma).log().diff()
+    a = sigma[1:] / sigma[:-1]
+    first_order = -alpha[1:] * torch.expm1(-h)
+    extrapolation = torch.zeros_like(h)
+    extrapolation[1:-1] = h[1:-1] / (2 * h[:-2])
+    return a, first_order * (1 + extrapolation), -first_order * extrapolation, torch.zeros_like(a)
+
+
+_SOLVERS: dict[str, Callable[[Tensor, Tensor, float], _Coefficients]] = {
+    "ddpm": _ddpm,
+    "ddim": _ddim,
+    "dpmpp_2m": _dpmpp_2m,
+}

@@ -1,0 +1,141 @@
+"""What Compose, Prometheus and Grafana read fits together, and fits the service."""
+
+import json
+import re
+import shutil
+import subprocess
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from service.metrics import Metrics
+
+ROOT = Path(__file__).parents[2]
+DASHBOARDS = ROOT / "deploy/grafana/dashboards"
+
+
+def read_yaml(path: str) -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((ROOT / path).read_text())
+    return loaded
+
+
+COMPOSE = read_yaml("docker-compose.yml")
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+
+
+@pytest.fixture(scope="module")
+def dashboard() -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads((DASHBOARDS / "genserve.json").read_text())
+    return loaded
+
+
+def mounts(service: str) -> list[list[str]]:
+    return [mount.split(":") for mount in SERVICES[service].get("volumes", [])]
+
+
+@pytest.mark.parametrize("name", SERVICES)
+class TestEveryService:
+    def test_mounts_what_exists(self, name: str) -> None:
+        for source, *_ in mounts(name):
+            assert (ROOT / source).exists() if source.startswith(".") else source in COMPOSE["volumes"]
+
+    def test_publishes_on_loopback_only(self, name: str) -> None:
+        assert all(port.startswith("127.0.0.1:") for port in SERVICES[name].get("ports", []))
+
+    def test_is_hardened(self, name: str) -> None:
+        service = SERVICES[name]
+        assert service["read_only"] is True
+        assert service["cap_drop"] == ["ALL"]
+        assert "no-new-privileges:true" in service["security_opt"]
+        assert not {"privileged", "cap_add", "network_mode", "pid"} & service.keys()
+
+    def test_does_not_wait_for_grafana(self, name: str) -> None:
+        assert "grafana" not in SERVICES[name].get("depends_on", [])
+
+
+def test_the_service_cannot_change_its_weights() -> None:
+    assert ["./weights", "/app/weights", "ro"] in mounts("service")
+
+
+def test_the_trainer_runs_only_when_asked() -> None:
+    assert SERVICES["trainer"]["profiles"] == ["train"]
+
+
+def test_the_gpu_file_changes_only_services_that_compute() -> None:
+    assert set(read_yaml("docker-compose.gpu.yml")["services"]) == {"service", "trainer"}
+
+
+def test_prometheus_scrapes_the_service() -> None:
+    (job,) = read_yaml("deploy/prometheus/prometheus.yml")["scrape_configs"]
+    assert job["static_configs"] == [{"targets": ["service:8000"]}]
+
+
+@pytest.mark.prometheus
+def test_promtool_accepts_the_configuration() -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("no promtool command")
+    subprocess.run([promtool, "check", "config", ROOT / "deploy/prometheus/prometheus.yml"], check=True)
+
+
+def test_no_password_is_shipped() -> None:
+    environment = SERVICES["grafana"]["environment"]
+    assert environment["GF_SECURITY_ADMIN_PASSWORD"] == "${GRAFANA_ADMIN_PASSWORD:-}"
+    # Only a password makes an administrator; without one the file's `true` holds.
+    assert environment["GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION"] == "${GRAFANA_ADMIN_PASSWORD:+false}"
+    assert "disable_initial_admin_creation = true" in (ROOT / "deploy/grafana/grafana.ini").read_text()
+
+
+def test_grafana_finds_the_dashboards() -> None:
+    (provider,) = read_yaml("deploy/grafana/provisioning/dashboards/genserve.yml")["providers"]
+    assert ["./deploy/grafana/dashboards", provider["options"]["path"], "ro"] in mounts("grafana")
+    assert f"{provider['options']['path']}/genserve.json" in (ROOT / "deploy/grafana/grafana.ini").read_text()
+
+
+def test_every_query_goes_to_the_provisioned_data_source(dashboard: dict[str, Any]) -> None:
+    (source,) = read_yaml("deploy/grafana/provisioning/datasources/prometheus.yml")["datasources"]
+    asked = [panel for panel in dashboard["panels"] if panel["type"] != "row"]
+    asked += [target for panel in asked for target in panel["targets"]]
+    asked += dashboard["templating"]["list"]
+    assert {(entry["datasource"]["type"], entry["datasource"]["uid"]) for entry in asked} == {
+        ("prometheus", source["uid"])
+    }
+
+
+def test_the_data_source_knows_the_scrape_interval() -> None:
+    (source,) = read_yaml("deploy/grafana/provisioning/datasources/prometheus.yml")["datasources"]
+    scraped = read_yaml("deploy/prometheus/prometheus.yml")["global"]["scrape_interval"]
+    assert source["jsonData"]["timeInterval"] == scraped
+
+
+def test_panels_have_their_own_id_and_place(dashboard: dict[str, Any]) -> None:
+    panels = dashboard["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    for panel in panels:
+        assert panel["gridPos"]["x"] + panel["gridPos"]["w"] <= 24, panel["title"]
+    for one, other in combinations(panels, 2):
+        assert not overlap(one["gridPos"], other["gridPos"]), (one["title"], other["title"])
+
+
+def overlap(a: dict[str, int], b: dict[str, int]) -> bool:
+    across = a["x"] < b["x"] + b["w"] and b["x"] < a["x"] + a["w"]
+    down = a["y"] < b["y"] + b["h"] and b["y"] < a["y"] + a["h"]
+    return across and down
+
+
+def exposed_names() -> set[str]:
+    """The names of the series that /metrics can show."""
+    suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"], "gauge": [""]}
+    families = Metrics().registry.collect()
+    return {family.name + suffix for family in families for suffix in suffixes[family.type]}
+
+
+def test_the_dashboard_asks_for_series_that_exist(dashboard: dict[str, Any]) -> None:
+    queries = [variable["query"]["query"] for variable in dashboard["templating"]["list"]]
+    queries += [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
+    asked = set(re.findall(r"genserve_\w+", " ".join(queries)))
+    assert asked
+    assert asked <= exposed_names()

@@ -1,0 +1,176 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from service.contract.manifest import NoiseSchedule
+from service.sampling.loop import sample
+from service.sampling.noise import RowNoise
+from service.sampling.solvers import Plan, make_plan
+from service.sampling.step import guide, predict_x_start, update
+
+SHAPE = (2, 3, 4)
+CLASSES = 3
+SCHEDULE = NoiseSchedule(kind="cosine", timesteps=100)
+PLANS = (
+    make_plan(SCHEDULE, 0.9, "ddpm", 6),
+    make_plan(SCHEDULE, 0.9, "ddim", 4),
+    make_plan(SCHEDULE, 0.9, "ddim", 5, eta=0.7),
+    make_plan(SCHEDULE, 0.9, "dpmpp_2m", 7),
+    make_plan(SCHEDULE, 0.5, "dpmpp_2m", 1),
+)
+
+
+class Recorder:
+    """A denoiser that reads all its arguments and keeps them."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def __call__(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
+        self.calls.append((x, t, label))
+        shape = (-1, *[1] * (x.ndim - 1))
+        return torch.sin(x) * (1 + label.view(shape)) + t.view(shape)
+
+
+def rows(count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """x, t and label of `count` different rows."""
+    x = torch.randn(count, *SHAPE, generator=torch.Generator().manual_seed(0))
+    return x, torch.linspace(0.1, 1.0, count), torch.arange(count) % CLASSES
+
+
+@pytest.mark.parametrize("shape", [(5,), (2, 3, 4)])
+def test_guidance_scales_are_the_papers(shape: tuple[int, ...]) -> None:
+    conditional, unconditional = torch.randn(2, 4, *shape, dtype=torch.float64)
+    scale = torch.tensor([0.0, 1.0, 2.0, 0.5], dtype=torch.float64)
+    guided = guide(conditional, unconditional, scale)
+    torch.testing.assert_close(guided[0], unconditional[0])
+    torch.testing.assert_close(guided[1], conditional[1])
+    torch.testing.assert_close(guided[2], 2 * conditional[2] - unconditional[2])
+    torch.testing.assert_close(guided[3], (conditional[3] + unconditional[3]) / 2)
+
+
+@pytest.mark.parametrize("guided", [None, torch.tensor([], dtype=torch.int64)])
+def test_without_guided_rows_the_network_sees_the_batch_once(guided: Tensor | None) -> None:
+    x, t, label = rows(4)
+    denoise = Recorder()
+    x_start = predict_x_start(denoise, x, t, label, CLASSES, torch.ones(4), guided, None)
+    assert torch.equal(x_start, Recorder()(x, t, label))
+    (call,) = denoise.calls
+    assert [len(argument) for argument in call] == [4, 4, 4]
+
+
+def test_only_guided_rows_are_guided() -> None:
+    x, t, label = rows(4)
+    denoise = Recorder()
+    scale = torch.tensor([torch.nan, 3.0, torch.nan, 0.0])  # those of rows without guidance are not read
+    guided = torch.tensor([1, 3])
+    x_start = predict_x_start(denoise, x, t, label, CLASSES, scale, guided, None)
+
+    conditional = Recorder()(x, t, label)
+    unconditional = Recorder()(x, t, torch.full_like(label, CLASSES))
+    torch.testing.assert_close(x_start[[0, 2]], conditional[[0, 2]])
+    torch.testing.assert_close(x_start[1], unconditional[1] + 3 * (conditional[1] - unconditional[1]))
+    torch.testing.assert_close(x_start[3], unconditional[3])
+
+    (call,) = denoise.calls
+    assert torch.equal(call[0], torch.cat([x, x[guided]]))
+    assert torch.equal(call[1], torch.cat([t, t[guided]]))
+    assert call[2].tolist() == [0, 1, 2, 0, CLASSES, CLASSES]
+    assert call[2].dtype == torch.int64
+
+
+def test_clamp_comes_after_guidance() -> None:
+    x, t, label = rows(4)
+    scale, guided = torch.full((4,), 5.0), torch.arange(4)
+    free = predict_x_start(Recorder(), x, t, label, CLASSES, scale, guided, None)
+    clamped = predict_x_start(Recorder(), x, t, label, CLASSES, scale, guided, (-0.5, 0.25))
+    assert free.min() < -0.5
+    assert free.max() > 0.25
+    assert torch.equal(clamped, free.clamp(-0.5, 0.25))
+
+
+@pytest.mark.parametrize("guided", [None, torch.tensor([0])])
+def test_solver_stays_in_its_precision_beside_a_half_precision_network(guided: Tensor | None) -> None:
+    x, t, label = rows(2)
+
+    def denoise(x: Tensor, t: Tensor, label: Tensor) -> Tensor:
+        return x.bfloat16()
+
+    x_start = predict_x_start(denoise, x, t, label, CLASSES, torch.full((2,), 2.0), guided, None)
+    assert x_start.dtype == torch.float32
+    assert update(x, x_start, x_start, torch.ones(2, 4, dtype=torch.float64), None).dtype == torch.float32
+
+
+def test_update_is_the_recurrence_row_by_row() -> None:
+    x, x_start, x_start_prev, noise = torch.randn(4, 3, *SHAPE)
+    coefficients = torch.randn(3, 4)
+    x_next = update(x, x_start, x_start_prev, coefficients, noise)
+    for row, (a, b, c, d) in enumerate(coefficients):
+        expected = a * x[row] + b * x_start[row] + c * x_start_prev[row] + d * noise[row]
+        torch.testing.assert_close(x_next[row], expected)
+
+
+def test_update_without_noise_leaves_d_out() -> None:
+    x, x_start, x_start_prev = torch.randn(3, 2, *SHAPE)
+    coefficients = torch.randn(2, 4)
+    expected = update(x, x_start, x_start_prev, coefficients, torch.zeros_like(x))
+    torch.testing.assert_close(update(x, x_start, x_start_prev, coefficients, None), expected)
+
+
+def alone(plan: Plan, seed: int, label: int, scale: float) -> Tensor:
+    noise = RowNoise(seed)
+    latent = noise.draw(SHAPE).unsqueeze(0)
+    return sample(
+        Recorder(),
+        latent,
+        [noise],
+        torch.tensor([label]),
+        plan,
+        null_label=CLASSES,
+        guidance_scale=scale,
+        x0_range=(-1.0, 1.0),
+    )[0]
+
+
+def together(plans: list[Plan], labels: list[int], scales: list[float], starts: list[int]) -> list[Tensor]:
+    """All rows in one batch a tick; row i joins at tick `starts[i]` with seed i and leaves after its plan."""
+    noises = [RowNoise(seed) for seed in range(len(plans))]
+    x = torch.stack([noise.draw(SHAPE) for noise in noises])
+    x_start_prev = torch.zeros_like(x)
+    scale = torch.tensor(scales)
+    for tick in range(max(start + len(plan) for start, plan in zip(starts, plans, strict=True))):
+        steps = [tick - start for start in starts]
+        here = [row for row, step in enumerate(steps) if 0 <= step < len(plans[row])]
+        if not here:
+            continue
+        table = torch.stack([plans[row].table[steps[row]] for row in here]).float()
+        noise = torch.stack(
+            [noises[row].draw(SHAPE) if plans[row].is_stochastic else x[0] * 0 for row in here]
+        )
+        guided = (scale[here] != 1).nonzero().flatten()
+        label = torch.tensor([labels[row] for row in here])
+        arguments = (x[here], table[:, 0], label, CLASSES, scale[here], guided, (-1.0, 1.0))
+        x_start = predict_x_start(Recorder(), *arguments)
+        x[here] = update(x[here], x_start, x_start_prev[here], table[:, 1:], noise)
+        x_start_prev[here] = x_start
+    return list(x)
+
+
+ROW = st.tuples(
+    st.sampled_from(PLANS),
+    st.integers(0, CLASSES),
+    st.sampled_from([0.0, 1.0, 1.5, 3.0]),
+    st.integers(0, 4),
+)
+
+
+@settings(max_examples=50)
+@given(st.lists(ROW, min_size=1, max_size=6))
+def test_row_does_not_depend_on_its_neighbours(mixed: list[tuple[Plan, int, float, int]]) -> None:
+    """Rows with other plans, classes, guidance and arrival times: each picture is the one it is alone."""
+    plans, labels, scales, starts = (list(column) for column in zip(*mixed, strict=True))
+    for seed, x in enumerate(together(plans, labels, scales, starts)):
+        expected = alone(plans[seed], seed, labels[seed], scales[seed])
+        torch.testing.assert_close(x, expected, rtol=0, atol=1e-5)

@@ -1,0 +1,132 @@
+import io
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from PIL import Image
+
+from service.images import Pixels, encode_gif, encode_npy, encode_png, enlarge, grid, strip
+
+CHANNELS = st.sampled_from([1, 3])
+
+
+def pixels(*shape: int, seed: int = 0) -> Pixels:
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def decode(file: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(file))
+
+
+@given(image=hnp.arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), CHANNELS)))
+def test_png_keeps_every_pixel(image: Pixels) -> None:
+    png = decode(encode_png(image))
+    assert png.format == "PNG"
+    assert png.mode == {1: "L", 3: "RGB"}[image.shape[2]]
+    np.testing.assert_array_equal(np.asarray(png).reshape(image.shape), image)
+
+
+def test_png_takes_a_view_that_is_not_contiguous() -> None:
+    image = pixels(3, 8, 6).transpose(1, 2, 0)
+    np.testing.assert_array_equal(np.asarray(decode(encode_png(image))), image)
+
+
+def test_png_carries_its_text() -> None:
+    text = {"seed": "4294967295", "model": "Größe ☃"}
+    png = decode(encode_png(pixels(2, 2, 1), text))
+    assert {key: png.info[key] for key in text} == text
+    assert "seed" not in decode(encode_png(pixels(2, 2, 1))).info
+
+
+@pytest.mark.parametrize("channels", [0, 2, 4])
+def test_other_channel_counts_are_refused(channels: int) -> None:
+    with pytest.raises(ValueError, match=f"1 or 3 channels, not {channels}"):
+        encode_png(pixels(2, 2, channels))
+
+
+@given(count=st.integers(2, 30), height=st.integers(1, 5), width=st.integers(1, 5), channels=CHANNELS)
+def test_grid_holds_every_picture_in_reading_order(
+    count: int, height: int, width: int, channels: int
+) -> None:
+    images = pixels(count, height, width, channels)
+    canvas = grid(images)
+    columns = math.isqrt(count - 1) + 1
+    rows = -(-count // columns)
+    assert 0 <= columns - rows <= 1
+    assert canvas.shape == (rows * (height + 2) + 2, columns * (width + 2) + 2, channels)
+    rest = np.ones(canvas.shape, dtype=bool)
+    for index, image in enumerate(images):
+        row, column = divmod(index, columns)
+        top, left = 2 + row * (height + 2), 2 + column * (width + 2)
+        np.testing.assert_array_equal(canvas[top : top + height, left : left + width], image)
+        rest[top : top + height, left : left + width] = False
+    assert (canvas[rest] == 128).all()
+
+
+def test_strip_is_one_row() -> None:
+    images = pixels(5, 4, 3, 1)
+    row = strip(images)
+    assert row.shape == (4 + 4, 5 * (3 + 2) + 2, 1)
+    np.testing.assert_array_equal(row[2:6, 2 + 4 * 5 : 5 + 4 * 5], images[4])
+
+
+def test_single_picture_gets_no_border() -> None:
+    images = pixels(1, 4, 3, 3)
+    np.testing.assert_array_equal(grid(images), images[0])
+    np.testing.assert_array_equal(strip(images), images[0])
+
+
+def test_enlarged_picture_is_made_of_squares() -> None:
+    image = pixels(2, 3, 3)
+    large = enlarge(image, 4)
+    assert large.shape == (8, 12, 3)
+    for offset in range(4):
+        np.testing.assert_array_equal(large[offset::4, offset::4], image)
+    np.testing.assert_array_equal(enlarge(image, 1), image)
+
+
+def test_gif_holds_its_frames() -> None:
+    frames = np.stack([np.full((4, 5, 1), level, dtype=np.uint8) for level in (0, 90, 180, 255)])
+    gif = decode(encode_gif(frames, fps=10))
+    assert gif.format == "GIF"
+    assert getattr(gif, "n_frames") == len(frames)  # noqa: B009 - not every format's image has it
+    for index, frame in enumerate(frames):
+        gif.seek(index)
+        assert gif.info["duration"] == 100
+        np.testing.assert_array_equal(np.asarray(gif.convert("L"))[:, :, np.newaxis], frame)
+
+
+def test_colour_gif_holds_its_colours() -> None:
+    frames = np.zeros((2, 4, 4, 3), dtype=np.uint8)
+    frames[0, :, :, 0] = frames[1, :, :, 2] = 255
+    gif = decode(encode_gif(frames, fps=10))
+    for index, frame in enumerate(frames):
+        gif.seek(index)
+        np.testing.assert_array_equal(np.asarray(gif.convert("RGB")), frame)
+
+
+@pytest.mark.parametrize(("fps", "milliseconds"), [(1, 1000), (8, 120), (30, 30), (50, 20), (1000, 20)])
+def test_gif_frames_last_whole_hundredths_and_at_least_two(fps: float, milliseconds: int) -> None:
+    gif = decode(encode_gif(pixels(2, 4, 4, 1), fps=fps))
+    assert gif.info["duration"] == milliseconds
+
+
+def test_gif_repeats_only_when_asked() -> None:
+    frames = pixels(2, 4, 4, 1)
+    assert decode(encode_gif(frames, fps=5)).info["loop"] == 0
+    assert "loop" not in decode(encode_gif(frames, fps=5, loop=False)).info
+
+
+@given(images=hnp.arrays(np.uint8, hnp.array_shapes(min_dims=4, max_dims=4, max_side=4)))
+def test_npy_keeps_the_array(images: Pixels) -> None:
+    loaded = np.load(io.BytesIO(encode_npy(images)), allow_pickle=False)
+    assert loaded.dtype == np.uint8
+    np.testing.assert_array_equal(loaded, images)
+
+
+def test_npy_never_pickles() -> None:
+    with pytest.raises(ValueError, match="Object arrays cannot be saved"):
+        encode_npy(np.array([{"any": "object"}], dtype=object))
