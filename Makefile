@@ -52,7 +52,8 @@ train: $(VENV)/.train  ## train MODEL=vae|gan|ddpm on Fashion-MNIST; ARGS='--epo
 	@[ -n "$(MODEL)" ] || { echo "which model? for example: make train MODEL=vae"; exit 2; }
 	@[ -d /usr/share/datasets/fashion-mnist ] || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null || { \
 		echo "==> installing Debian's dataset-fashion-mnist"; \
-		apt-get install -y -qq dataset-fashion-mnist >/dev/null 2>&1 || echo "    not to be had: downloading instead"; }
+		{ apt-get update -qq && apt-get install -y -qq dataset-fashion-mnist; } >/dev/null 2>&1 || \
+		echo "    not to be had: the trainer downloads it"; }
 	$(python) -m trainer train $(MODEL) $(ARGS)
 
 clean:  ## remove the environment and the caches; runs, data and weights stay

@@ -12,7 +12,7 @@ from service.api.state import State
 from service.engine.engine import Engine
 from service.engine.registry import load_registry, pick_device
 from service.errors import ServiceError
-from service.metrics import UNKNOWN_MODEL, Metrics
+from service.metrics import Metrics
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ async def _start(settings: Settings) -> State:
     device = pick_device(settings.device)
     registry = await asyncio.to_thread(load_registry, settings.weights_dir, device, settings.max_bucket)
     metrics = Metrics()
-    metrics.for_model(UNKNOWN_MODEL, ServiceError.codes())
+    metrics.for_unknown_models(ServiceError.codes())
     for name in registry.refused:
         metrics.model_ready.labels(name).set(0)
     for name, served in registry.served.items():

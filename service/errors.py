@@ -126,4 +126,4 @@ class DeadlineExceeded(ServiceError):
 
 def _sentence(problem: FieldProblem) -> str:
     allowed = f" Allowed: {problem.allowed}." if problem.allowed else ""
-    return f"{problem.pointer.removeprefix('#/') or 'body'}: {problem.message}.{allowed}"
+    return f"{problem.pointer.removeprefix('#').removeprefix('/') or 'body'}: {problem.message}.{allowed}"

@@ -59,6 +59,11 @@ class Metrics:
             registry=self.registry,
         )
 
+    def for_unknown_models(self, reasons: Iterable[str]) -> None:
+        """Create the error series that requests for models that are not served share."""
+        for reason in reasons:
+            self.errors.labels(UNKNOWN_MODEL, reason)
+
     def for_model(self, model: str, reasons: Iterable[str]) -> ModelMetrics:
         """The bound series of ``model``, created at zero; ``reasons`` are the codes an error can have."""
         return ModelMetrics(self, model, reasons)

@@ -11,7 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 class Settings(BaseSettings):
     """Read once, at start, by `__main__`; handed down from there."""
 
-    model_config = SettingsConfigDict(env_prefix="GENSERVE_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="GENSERVE_", extra="ignore", frozen=True, allow_inf_nan=False)
 
     host: str = Field(
         default="127.0.0.1",

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from trainer.config import RunConfig
 
@@ -35,7 +36,12 @@ def load(run: Path) -> tuple[RunConfig, dict[str, Any]]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as failure:  # torch.load raises whatever its zip and unpickler layers meet
-        raise CheckpointError(f"{path} cannot be read: {failure}") from failure
+        reason = f"{type(failure).__name__}: {failure}".splitlines()[0]
+        raise CheckpointError(f"{path} cannot be read: {reason}") from failure
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise CheckpointError(f"{path} is not a checkpoint of format {FORMAT}")
-    return RunConfig.model_validate_json(state["config"]), state
+    try:
+        return RunConfig.model_validate_json(state["config"]), state
+    except ValidationError as failure:
+        field = ".".join(map(str, failure.errors()[0]["loc"]))
+        raise CheckpointError(f"{path} has a config that this version does not know, see its {field}") from failure

@@ -8,6 +8,7 @@ import gzip
 import hashlib
 import shutil
 import tempfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -24,6 +25,8 @@ LICENCE = "MIT, (c) 2017 Zalando SE"
 SOURCE = "https://github.com/zalandoresearch/fashion-mnist"
 TRAINING_IMAGES = 60_000
 IMAGE_SHAPE = (1, 28, 28)
+
+ADVICE = "fetch the files again, or name another folder with --data-dir"
 
 CLASS_NAMES = (
     "t-shirt",
@@ -141,8 +144,8 @@ def _unpack(folder: Path, target: Path) -> bool:
         try:
             with _open(source) as packed, (target / name).open("wb") as plain:
                 shutil.copyfileobj(packed, plain)
-        except (OSError, EOFError) as failure:
-            raise DataError(f"{source} cannot be unpacked: {failure}") from failure
+        except (OSError, EOFError, zlib.error) as failure:
+            raise DataError(f"{source} cannot be unpacked ({failure}): {ADVICE}") from failure
         with (target / name).open("rb") as plain:
             published &= hashlib.file_digest(plain, "sha256").hexdigest() == digest
     return published
@@ -155,15 +158,16 @@ def _open(path: Path) -> BinaryIO | gzip.GzipFile:
 def _read(root: Path, folder: Path, train: bool) -> datasets.FashionMNIST:
     try:
         return datasets.FashionMNIST(str(root), train=train, download=False)
-    except (RuntimeError, ValueError, AssertionError) as failure:
-        raise DataError(f"{folder} does not hold readable idx files: {failure}") from failure
+    except (RuntimeError, ValueError, KeyError, AssertionError) as failure:
+        reason = str(failure) or "an unknown header"
+        raise DataError(f"{folder} does not hold readable idx files ({reason}): {ADVICE}") from failure
 
 
 def _check(images: Tensor, labels: Tensor, folder: Path) -> None:
     if images.dtype != torch.uint8 or images.shape[1:] != IMAGE_SHAPE:
         shape = ", ".join(map(str, images.shape))
         raise DataError(f"{folder}: images are {images.dtype} ({shape}), wanted torch.uint8 (count, 1, 28, 28)")
-    if len(images) != len(labels) or len(images) == 0:
-        raise DataError(f"{folder}: {len(images)} images and {len(labels)} labels")
+    if len(images) != len(labels):
+        raise DataError(f"{folder}: {len(images)} images and {len(labels)} labels: {ADVICE}")
     if not 0 <= int(labels.min()) <= int(labels.max()) < len(CLASS_NAMES):
         raise DataError(f"{folder}: labels run from {labels.min()} to {labels.max()}, wanted 0..9")

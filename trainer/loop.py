@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from trainer import checkpoint
 from trainer.config import OptimizerConfig, RunConfig
-from trainer.data import ImageData, to_unit_range
+from trainer.data import DataError, ImageData, to_unit_range
 from trainer.generate import save_grid
 from trainer.objectives import Objective, build
 
@@ -98,7 +98,8 @@ def device_name(device: torch.device) -> str:
     """What a run is said to have been trained on: the GPU's name, or the CPU with its number of threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"CPU, {torch.get_num_threads()} thread(s)"
+    threads = torch.get_num_threads()
+    return f"CPU, {threads} thread{'s' if threads > 1 else ''}"
 
 
 class TrainingRun:
@@ -114,7 +115,9 @@ class TrainingRun:
         self.state = RunState()
         self.steps_per_epoch = len(data.images) // config.batch_size
         if self.steps_per_epoch == 0:
-            raise ValueError(f"batch size {config.batch_size} is larger than the data set of {len(data.images)} images")
+            raise DataError(
+                f"{len(data.images)} images are less than a batch of {config.batch_size}: lower --batch-size"
+            )
         self.total_steps = self.steps_per_epoch * config.epochs
         # A device holds the whole uint8 set: indexing there costs less than copying batches to it.
         self.images, self.labels = data.images.to(device), data.labels.to(device)

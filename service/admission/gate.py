@@ -11,6 +11,7 @@ class Gate:
     def __init__(self, limit_ms: float) -> None:
         self.limit_ms = limit_ms
         self.accepted_ms = 0.0
+        self._accepted = 0
 
     def admit(self, price_ms: float) -> None:
         """Accept work of ``price_ms``, to be given back with ``release``.
@@ -21,13 +22,16 @@ class Gate:
             Overloaded: it does not fit; says after how many seconds enough of the queue will have been worked off.
         """
         over_ms = self.accepted_ms + price_ms - self.limit_ms
-        if self.accepted_ms > 0 and over_ms > 0:
+        if self._accepted and over_ms > 0:
             raise Overloaded(
                 f"The queue holds {self.accepted_ms / 1000:.1f} s of work and takes {self.limit_ms / 1000:.1f} s.",
-                retry_after_s=max(1, math.ceil(over_ms / 1000)),
+                retry_after_s=max(1, math.ceil(min(over_ms, self.accepted_ms) / 1000)),
             )
         self.accepted_ms += price_ms
+        self._accepted += 1
 
     def release(self, price_ms: float) -> None:
         """Give back what ``admit`` took, when the work is finished or dropped."""
-        self.accepted_ms = max(0.0, self.accepted_ms - price_ms)
+        self._accepted -= 1
+        # What rounding leaves of a sum must not make an idle model look busy.
+        self.accepted_ms = max(0.0, self.accepted_ms - price_ms) if self._accepted else 0.0

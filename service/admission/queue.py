@@ -1,7 +1,7 @@
 """Rows that wait for a place in a table, served a row from each request in turn."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, TypeVar
 
 Row = TypeVar("Row")
@@ -23,6 +23,12 @@ class RowQueue(Generic[Row]):
         if request:
             self._requests.append(request)
             self._rows += len(request)
+
+    def discard(self, unwanted: Callable[[Row], bool]) -> None:
+        """Remove every row that ``unwanted`` is true of."""
+        kept = (deque(row for row in request if not unwanted(row)) for request in self._requests)
+        self._requests = deque(request for request in kept if request)
+        self._rows = sum(map(len, self._requests))
 
     def take(self, most: int) -> Iterator[Row]:
         """Up to ``most`` rows, removed from the queue as they are yielded."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from service import images
@@ -42,7 +42,7 @@ class Ask:
 
 
 async def answer(request: Request, state: State, ask: Ask) -> Response:
-    """Compute ``ask`` and answer it. Raises ServiceError; a client that leaves takes its work along."""
+    """Compute ``ask`` and answer it. Raises ServiceError; ClientDisconnect when the client leaves, its work dropped."""
     arrived = time.perf_counter()
     job = state.engine.submit(ask.model.name, ask.rows)
     pictures = np.stack(await _wait(request, job, state.settings.request_timeout_s))
@@ -69,15 +69,11 @@ async def _wait(request: Request, job: Job[images.Pixels], timeout_s: float) -> 
         if job.done:
             return job.future.result()
         if gone.done():
-            raise ClientGone
+            raise ClientDisconnect
         raise DeadlineExceeded(f"The pictures were not ready within {timeout_s:g} s; their work was dropped.")
     finally:
         gone.cancel()
         job.cancel()
-
-
-class ClientGone(Exception):
-    """Nobody is left to answer."""
 
 
 async def _disconnected(request: Request) -> None:

@@ -1,6 +1,7 @@
 """From bytes and query strings to a checked request; every complaint names its field."""
 
-from typing import TypeVar
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
@@ -9,6 +10,8 @@ from service.errors import BadRequest, BodyTooLarge, FieldProblem, InvalidField
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
+# Problems that one answer tells, and characters of a field's name: an answer must not be larger than what it refuses.
+MAX_PROBLEMS = 10
 MAX_ECHO = 80
 
 
@@ -50,18 +53,29 @@ def parse_query(schema: type[Schema], request: Request) -> Schema:
 
 def _invalid(schema: type[BaseModel], failure: ValidationError) -> InvalidField:
     problems: dict[str, FieldProblem] = {}
-    for error in failure.errors(include_url=False):
-        # A union reports one complaint for each of its members, all under the field.
-        depth = 2 if error["loc"][:1] in (("from",), ("to",)) else 1
-        pointer = "#/" + "/".join(str(part)[:MAX_ECHO] for part in error["loc"][:depth])
-        allowed = _fields(schema) if error["type"] == "extra_forbidden" else None
-        problems.setdefault(pointer, FieldProblem(pointer, _message(error["type"], error["msg"]), allowed))
+    for error in failure.errors(include_url=False, include_context=False, include_input=False):
+        pointer, owner = _place(schema, error["loc"])
+        unknown = error["type"] == "extra_forbidden"
+        message = "there is no such field" if unknown else error["msg"][:1].lower() + error["msg"][1:]
+        if pointer in problems:  # a union complains once for each of its members
+            message = f"{problems[pointer].message}, or {message}"
+        elif len(problems) == MAX_PROBLEMS:
+            break
+        problems[pointer] = FieldProblem(pointer, message, ", ".join(sorted(_fields(owner))) if unknown else None)
     return InvalidField(list(problems.values()))
 
 
-def _message(kind: str, message: str) -> str:
-    return "there is no such field" if kind == "extra_forbidden" else message[:1].lower() + message[1:]
+def _place(schema: type[BaseModel], location: Sequence[int | str]) -> tuple[str, type[BaseModel]]:
+    """The field that ``location`` names, without what a union appends to it, and the schema of the object it is in."""
+    pointer = "#"
+    for part in location:
+        pointer += f"/{str(part)[:MAX_ECHO]}"
+        inner = _fields(schema).get(str(part))
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            break
+        schema = inner
+    return pointer, schema
 
 
-def _fields(schema: type[BaseModel]) -> str:
-    return ", ".join(sorted(field.alias or name for name, field in schema.model_fields.items()))
+def _fields(schema: type[BaseModel]) -> dict[str, type[Any] | None]:
+    return {field.alias or name: field.annotation for name, field in schema.model_fields.items()}

@@ -5,10 +5,9 @@ from http import HTTPStatus
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
-from service.api.answers import ClientGone
 from service.api.docs import PROBLEM_JSON
 from service.api.state import state_of
 from service.errors import ServiceError
@@ -23,13 +22,13 @@ def install(app: FastAPI) -> None:
     """Answer every exception of ``app`` with a problem document."""
     app.add_exception_handler(ServiceError, _service_error)
     app.add_exception_handler(HTTPException, _http_exception)
-    app.add_exception_handler(ClientGone, _client_gone)
+    app.add_exception_handler(ClientDisconnect, _client_gone)
     app.add_exception_handler(Exception, _unexpected)
 
 
 async def _service_error(request: Request, failure: Exception) -> Response:
     assert isinstance(failure, ServiceError)
-    state_of(request).count_error(request.path_params.get("model"), failure.code)
+    _count(request, failure.code)
     errors = [
         {
             "pointer": problem.pointer,
@@ -54,8 +53,13 @@ async def _client_gone(request: Request, failure: Exception) -> Response:  # noq
 
 
 async def _unexpected(request: Request, failure: Exception) -> Response:
+    _count(request, ServiceError.code)
     log.error("unexpected error", exc_info=failure, extra={"path": request.url.path})
     return _problem(500, ServiceError.code, "The service failed; its log says why.", [], {})
+
+
+def _count(request: Request, code: str) -> None:
+    state_of(request).count_error(getattr(request.state, "model", None), code)
 
 
 def _problem(status: int, code: str, detail: str, errors: list[dict[str, str]], headers: dict[str, str]) -> Response:

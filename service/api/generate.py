@@ -13,7 +13,8 @@ from service.api.docs import picture_responses, query_parameters, request_body
 from service.api.negotiation import JSON, NPY, PNG, choose
 from service.api.resolve import resolve
 from service.api.schemas import GenerateRequest
-from service.api.state import state_of
+from service.api.state import model_of, state_of
+from service.engine.model import Model
 from service.engine.rows import request_rows
 
 router = APIRouter(tags=["pictures"])
@@ -33,10 +34,9 @@ async def post_generate(model: str, request: Request) -> Response:
     Accept chooses the form: image/png (a grid when n > 1), application/json (each picture as base64 PNG with its seed),
     or application/x-npy (uint8, (n, height, width, channel)).
     """
-    state = state_of(request)
-    served = state.model(model)
-    body = await read_body(request, state.settings.max_body_bytes)
-    return await _generate(request, served.name, parse_json(GenerateRequest, body))
+    served = model_of(request, model)
+    body = await read_body(request, state_of(request).settings.max_body_bytes)
+    return await _generate(request, served, parse_json(GenerateRequest, body))
 
 
 @router.get(
@@ -47,14 +47,12 @@ async def post_generate(model: str, request: Request) -> Response:
 )
 async def get_generate(model: str, request: Request) -> Response:
     """The same with the fields in the query, for browsers: /generate/ddpm?seed=7&class_label=sneaker&scale=8."""
-    state_of(request).model(model)
-    return await _generate(request, model, parse_query(GenerateRequest, request))
+    return await _generate(request, model_of(request, model), parse_query(GenerateRequest, request))
 
 
-async def _generate(request: Request, name: str, body: GenerateRequest) -> Response:
+async def _generate(request: Request, model: Model, body: GenerateRequest) -> Response:
     state = state_of(request)
-    model = state.model(name)
-    media = choose(request.headers.get("accept"), FORMATS)
+    media = choose(request.headers.getlist("accept"), FORMATS)
     resolved = resolve(body, model, state.settings)
     seed = secrets.randbits(32) if body.seed is None else body.seed
     rows = request_rows(body.n, seed, resolved.label, resolved.guidance_scale, resolved.plan)

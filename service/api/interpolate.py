@@ -13,7 +13,7 @@ from service.api.docs import picture_responses, request_body
 from service.api.negotiation import GIF, JSON, NPY, PNG, choose
 from service.api.resolve import resolve
 from service.api.schemas import End, InterpolateRequest
-from service.api.state import state_of
+from service.api.state import model_of, state_of
 from service.engine.rows import interpolation_rows
 from service.sampling.interpolate import InterpolationMethod
 
@@ -36,8 +36,8 @@ async def post_interpolate(request: Request) -> Response:
     """
     state = state_of(request)
     body = parse_json(InterpolateRequest, await read_body(request, state.settings.max_body_bytes))
-    model = state.model(body.model)
-    media = choose(request.headers.get("accept"), FORMATS)
+    model = model_of(request, body.model)
+    media = choose(request.headers.getlist("accept"), FORMATS)
     resolved = resolve(body, model, state.settings)
     ends = _seed(body.start), _seed(body.end)
     # Both ends are draws of a Gaussian: the straight line between them leaves the shell that such draws lie on.

@@ -4,7 +4,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 
 from service.api.schemas import ModelCard
-from service.api.state import State, state_of
+from service.api.state import State, model_of, state_of
 from service.engine.model import Model
 
 router = APIRouter(tags=["models"])
@@ -20,8 +20,7 @@ async def list_models(request: Request) -> list[ModelCard]:
 @router.get("/models/{name}")
 async def get_model(name: str, request: Request) -> ModelCard:
     """One model."""
-    state = state_of(request)
-    return _card(state.model(name), state)
+    return _card(model_of(request, name), state_of(request))
 
 
 def _card(model: Model, state: State) -> ModelCard:

@@ -1,20 +1,20 @@
 """Which format an answer takes: Accept with its q-values (RFC 9110, section 12.5.1)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from service.errors import NotAcceptable
 
 PNG, JSON, NPY, GIF = "image/png", "application/json", "application/x-npy", "image/gif"
 
 
-def choose(accept: str | None, offered: Sequence[str]) -> str:
-    """The offered format that ``accept`` wants most; the first offered one where it does not care.
+def choose(accept: Iterable[str], offered: Sequence[str]) -> str:
+    """The offered format that the lines of Accept want most; the first offered one where they do not care.
 
-    Raises NotAcceptable when it excludes all of them.
+    Raises NotAcceptable when they exclude all of them.
     """
-    if not accept or not accept.strip():
+    ranges = [_parse(part) for line in accept for part in line.split(",") if part.strip()]
+    if not ranges:
         return offered[0]
-    ranges = [_parse(part) for part in accept.split(",") if part.strip()]
     best = max(offered, key=lambda media: _quality(media, ranges))  # max keeps the first of equals
     if _quality(best, ranges) <= 0:
         raise NotAcceptable(offered)
@@ -23,11 +23,12 @@ def choose(accept: str | None, offered: Sequence[str]) -> str:
 
 def _parse(part: str) -> tuple[str, float]:
     media, *parameters = (piece.strip().lower() for piece in part.split(";"))
-    quality = next((value[2:] for value in parameters if value.startswith("q=")), "1")
+    text = next((value[2:] for value in parameters if value.startswith("q=")), "1")
     try:
-        return media, float(quality)
+        quality = float(text)
     except ValueError:
         return media, 0.0
+    return media, quality if 0 <= quality <= 1 else 0.0
 
 
 def _quality(media: str, ranges: Sequence[tuple[str, float]]) -> float:

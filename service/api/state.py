@@ -30,7 +30,7 @@ class State:
         raise UnknownModel(name, self.registry.served)
 
     def count_error(self, name: str | None, code: str) -> None:
-        """Count an answer with an error; names that are no model's share one series."""
+        """Count an answer with an error; names that are no served model's share one series."""
         label = name if name in self.registry.served else UNKNOWN_MODEL
         self.metrics.errors.labels(label, code).inc()
 
@@ -40,3 +40,12 @@ def state_of(request: Request) -> State:
     state = request.app.state.service
     assert isinstance(state, State)
     return state
+
+
+def model_of(request: Request, name: str) -> Model:
+    """The served model that ``request`` asks for; what goes wrong with the request from here on counts as its error.
+
+    Raises as ``State.model``.
+    """
+    request.state.model = name
+    return state_of(request).model(name)

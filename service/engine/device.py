@@ -28,6 +28,7 @@ class Device:
         self._tick_budget_ms = tick_budget_ms
         self._deliver = deliver
         self._lock = threading.Condition()
+        self._free_threads = threads
         self._stopping = False
         names = [f"engine-{number}" for number in range(threads)]
         self._threads = [threading.Thread(target=self._serve, name=name, daemon=True) for name in names]
@@ -56,6 +57,12 @@ class Device:
             lane.put(rows)
             self._lock.notify_all()
 
+    def sweep(self, lane: Lane) -> None:
+        """A job of ``lane`` was cancelled: its rows leave before their next step."""
+        with self._lock:
+            lane.sweep()
+            self._lock.notify()
+
     def is_idle(self) -> bool:
         """Whether no lane has a row queued or under way."""
         with self._lock:
@@ -79,17 +86,19 @@ class Device:
                     self._lock.wait()
                     continue
                 lane = min(waiting, key=lambda lane: lane.served_ms)
-                slots = lane.claim(self._tick_budget_ms if len(waiting) > 1 else None)
+                budget_ms = self._tick_budget_ms if len(waiting) > 1 else None
+                slots = lane.claim(budget_ms, self._free_threads)
                 if len(slots):
+                    self._free_threads -= 1
                     return lane, slots
             return None
 
     def _settle(self, lane: Lane, ticked: Ticked, spent_ms: float) -> None:
         with self._lock:
+            self._free_threads += 1
             lane.served_ms += spent_ms
             lane.settle(ticked)
-            if len(self._threads) > 1:
-                self._lock.notify()  # rows went back to the table: a thread that found none may take them
+            self._lock.notify()  # rows went back to the table: a thread that found none may take some of them
         if ticked.ended:
             assert self._loop is not None
             self._loop.call_soon_threadsafe(self._deliver, ticked.ended, time.monotonic())

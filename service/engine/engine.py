@@ -61,7 +61,13 @@ class Engine:
         price_ms = lane.cost.price_ms(sum(row.calls for row in rows))
         gate.admit(price_ms)
         job: Job[Picture] = Job(len(rows), price_ms, time.monotonic())
-        job.future.add_done_callback(lambda _: gate.release(price_ms))
+
+        def over(_: object) -> None:
+            gate.release(price_ms)
+            if job.cancelled:
+                self._device.sweep(lane)
+
+        job.future.add_done_callback(over)
         self._device.put(lane, [LiveRow(job, index, row) for index, row in enumerate(rows)])
         return job
 

@@ -1,5 +1,6 @@
 """One model on one device: its queue, its table, and the tick that serves rows from it."""
 
+import math
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -35,12 +36,13 @@ class Lane:
         #: Device milliseconds it has been served; the device keeps the lanes level by it.
         self.served_ms = 0.0
         self._queue: RowQueue[LiveRow] = RowQueue()
+        self._sweep_due = False
         self._table = RowTable(model, rows)
 
     @property
     def has_work(self) -> bool:
         """Whether a thread could serve it now."""
-        return self._table.has_ready or (len(self._queue) > 0 and self._table.free > 0)
+        return self._table.ready > 0 or (len(self._queue) > 0 and self._table.free > 0)
 
     @property
     def is_empty(self) -> bool:
@@ -52,18 +54,23 @@ class Lane:
         self._queue.put(rows)
         self._gauge()
 
-    def claim(self, budget_ms: float | None) -> Slots:
+    def sweep(self) -> None:
+        """Drop the rows of cancelled jobs before the next tick."""
+        self._sweep_due = True
+
+    def claim(self, budget_ms: float | None, threads: int) -> Slots:
         """Fill the table from the queue and take the next tick's rows; none when all of them were cancelled.
 
-        ``budget_ms`` bounds the tick while other lanes wait; None leaves the best bucket.
+        ``budget_ms`` bounds the tick while other lanes wait; None leaves the best bucket. ``threads`` is how many are
+        free to serve, this one among them: each takes its share instead of the first taking all.
         """
-        self._table.drop(self._table.cancelled())
-        while self._table.free and len(self._queue):
-            for row in self._queue.take(self._table.free):
-                if not row.job.cancelled:
-                    self._table.admit(row)
+        if self._sweep_due:
+            self._queue.discard(lambda row: row.job.cancelled)
+            self._sweep_due = self._table.drop_cancelled()
+        for row in self._queue.take(self._table.free):
+            self._table.admit(row)
         bucket = self.cost.best_bucket if budget_ms is None else self.cost.bucket_within(budget_ms)
-        slots = self._table.claim(bucket)
+        slots = self._table.claim(min(bucket, math.ceil(self._table.ready / threads)))
         now = time.monotonic()
         for row in self._table.rows(slots[self._table.first_step(slots)]):
             row.job.start(now)

@@ -61,9 +61,9 @@ class RowTable:
         return len(self._live) - len(self._free)
 
     @property
-    def has_ready(self) -> bool:
-        """Whether a tick has something to do."""
-        return bool(self._ready.any())
+    def ready(self) -> int:
+        """Rows that a tick could serve."""
+        return int(self._ready.sum())
 
     def admit(self, row: LiveRow) -> None:
         """Give a row a free place, its starting noise and its plan."""
@@ -110,10 +110,13 @@ class RowTable:
         """The pictures in these places."""
         return [row for slot in slots if (row := self._live[slot]) is not None]
 
-    def cancelled(self) -> Slots:
-        """Ready places whose sender has gone."""
-        ready = np.flatnonzero(self._ready)
-        return np.array([slot for slot in ready.tolist() if self._is_cancelled(slot)], dtype=np.int64)
+    def drop_cancelled(self) -> bool:
+        """Free the ready places whose sender has gone; true when a running one has yet to come back."""
+        gone = [slot for slot, row in enumerate(self._live) if row is not None and row.job.cancelled]
+        slots = np.array(gone, dtype=np.int64)
+        ready = self._ready[slots]
+        self.drop(slots[ready])
+        return not ready.all()
 
     def coefficients(self, slots: Slots) -> Tensor:
         """This step's (t, a, b, c, d) of each place: (slots, 5) float32 on the host."""
@@ -145,7 +148,3 @@ class RowTable:
             assert noise is not None
             drawn[position] = noise.draw(self.x.shape[1:])
         return drawn
-
-    def _is_cancelled(self, slot: int) -> bool:
-        row = self._live[slot]
-        return row is not None and row.job.cancelled

@@ -38,10 +38,11 @@ def sample(
     guided = torch.arange(batch, device=latent.device) if guidance_scale != 1 else None
     scale = latent.new_full((batch,), guidance_scale)
     x, x_start_prev = latent, torch.zeros_like(latent)
-    for row in plan.table.to(latent):
+    adds_noise = (plan.table[:, 4] != 0).tolist()  # asked on the CPU: asking a GPU would wait for it every step
+    for row, noisy in zip(plan.table.to(latent), adds_noise, strict=True):
         t, coefficients = row[0].expand(batch), row[1:].expand(batch, 4)
         x_start = predict_x_start(denoise, x, t, label, null_label, scale, guided, x0_range)
-        noise = _draw(noises, latent) if row[4] != 0 else None
+        noise = _draw(noises, latent) if noisy else None
         x, x_start_prev = update(x, x_start, x_start_prev, coefficients, noise), x_start
     return x
 

@@ -84,8 +84,7 @@ def _ddpm(alpha: Tensor, sigma: Tensor, _eta: float) -> _Coefficients:
 def _ddim(alpha: Tensor, sigma: Tensor, eta: float) -> _Coefficients:
     """Song et al. 2021, "Denoising Diffusion Implicit Models", equations 12 and 16."""
     d = eta * sigma[1:] / sigma[:-1] * (1 - (alpha[:-1] / alpha[1:]) ** 2).sqrt()
-    # The difference is never negative but by rounding, where a first stride leaves almost pure noise.
-    a = (sigma[1:] ** 2 - d**2).clamp(min=0).sqrt() / sigma[:-1]
+    a = (sigma[1:] ** 2 - d**2).sqrt() / sigma[:-1]
     b = alpha[1:] - a * alpha[:-1]
     return a, b, torch.zeros_like(a), d
 

@@ -48,9 +48,7 @@ def test_other_channel_counts_are_refused(channels: int) -> None:
 
 
 @given(count=st.integers(2, 30), height=st.integers(1, 5), width=st.integers(1, 5), channels=CHANNELS)
-def test_grid_holds_every_picture_in_reading_order(
-    count: int, height: int, width: int, channels: int
-) -> None:
+def test_grid_holds_every_picture_in_reading_order(count: int, height: int, width: int, channels: int) -> None:
     images = pixels(count, height, width, channels)
     canvas = grid(images)
     columns = math.isqrt(count - 1) + 1

@@ -65,9 +65,7 @@ def test_earlier_artifact_stays(file: Path, payload: bytes) -> None:
     ],
     ids=["empty", "truncated", "longer", "missing", "link", "pipe", "directory"],
 )
-def test_another_file_is_refused(
-    file: Path, manifest: Manifest, tamper: Callable[[Path], object], reason: str
-) -> None:
+def test_another_file_is_refused(file: Path, manifest: Manifest, tamper: Callable[[Path], object], reason: str) -> None:
     tamper(file)
     with pytest.raises(ArtifactError) as caught:
         read_artifact(file.parent, manifest)
@@ -83,9 +81,7 @@ def test_every_flipped_bit_is_refused(file: Path, payload: bytes, manifest: Mani
     assert read_artifact(file.parent, manifest) == payload
 
 
-def test_artifact_is_read_once(
-    file: Path, payload: bytes, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_artifact_is_read_once(file: Path, payload: bytes, manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The bytes returned are those that were hashed, also when the file changes at that moment."""
     sha256 = hashlib.sha256
 

@@ -163,7 +163,7 @@ def test_ddpm_at_full_length_is_the_papers_posterior(schedule: NoiseSchedule) ->
 
 
 def test_ancestral_noise_survives_a_schedule_that_ends_in_pure_noise() -> None:
-    """Rounding must not take the root of a negative number where alpha-bar is far below 1e-16."""
+    """Where alpha-bar is far below 1e-16 rounding must not take the root of a negative number."""
     schedule = NoiseSchedule(kind="linear", timesteps=1000, beta_end=0.5)
     ddim = make_plan(schedule, 1.0, "ddim", 20, eta=1.0).table
     torch.testing.assert_close(ddim, make_plan(schedule, 1.0, "ddpm", 20).table, rtol=0, atol=1e-6)

@@ -76,9 +76,7 @@ def order(errors: list[float]) -> float:
 
 
 @pytest.mark.parametrize(("solver", "expected"), [("ddim", 1.0), ("dpmpp_2m", 2.0)])
-def test_deterministic_solvers_converge_to_the_flow_with_their_order(
-    solver: SolverName, expected: float
-) -> None:
+def test_deterministic_solvers_converge_to_the_flow_with_their_order(solver: SolverName, expected: float) -> None:
     """To the level of t = 1/2: the stride to the clean end is first order in every solver."""
     x = start(16)
     exact = flow(x, ALPHA[T // 2 - 1], SIGMA[T // 2 - 1])

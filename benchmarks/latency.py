@@ -1,0 +1,86 @@
+"""How long one picture takes over HTTP, from an idle service: one client, one connection, one request at a time.
+
+python -m benchmarks.latency                 a table, and benchmarks/results/latency.json
+python -m benchmarks.latency --rounds 7
+"""
+
+import argparse
+import json
+import statistics
+import time
+from dataclasses import asdict, dataclass
+from http.client import HTTPConnection
+from pathlib import Path
+
+from benchmarks.machine import describe_machine
+from benchmarks.server import running_service
+
+RESULTS = Path("benchmarks/results/latency.json")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One kind of request, and how often a round asks it."""
+
+    label: str
+    model: str
+    body: dict[str, int | str]
+    requests: int
+
+
+CASES = (
+    Case("vae", "vae", {}, 50),
+    Case("gan", "gan", {}, 50),
+    Case("ddpm, 20 steps", "ddpm", {}, 10),
+    Case("ddpm, 1000 steps", "ddpm", {"steps": 1000, "solver": "ddpm"}, 1),
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    """Milliseconds a picture: the median of the rounds' medians, and the least and greatest of them."""
+
+    label: str
+    median_ms: float
+    least_ms: float
+    greatest_ms: float
+
+
+def main() -> None:
+    """Measure and report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5, help="rounds over all cases in turn (default 5)")
+    rounds = parser.parse_args().rounds
+    with running_service() as port:
+        results = measure(HTTPConnection("127.0.0.1", port, timeout=120), rounds)
+    for result in results:
+        print(f"{result.label:18} {result.median_ms:9.2f} ms   ({result.least_ms:.2f} to {result.greatest_ms:.2f})")
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    record = {"machine": describe_machine(), "rounds": rounds, "results": [asdict(result) for result in results]}
+    RESULTS.write_text(json.dumps(record, indent=2) + "\n")
+
+
+def measure(connection: HTTPConnection, rounds: int) -> list[Result]:
+    """All cases in turn, ``rounds`` times, after one that does not count."""
+    medians: dict[str, list[float]] = {case.label: [] for case in CASES}
+    for number in range(rounds + 1):
+        for case in CASES:
+            median = statistics.median(_request_ms(connection, case) for _ in range(case.requests))
+            if number:
+                medians[case.label].append(median)
+    return [Result(label, statistics.median(values), min(values), max(values)) for label, values in medians.items()]
+
+
+def _request_ms(connection: HTTPConnection, case: Case) -> float:
+    started = time.perf_counter()
+    connection.request("POST", f"/generate/{case.model}", json.dumps(case.body))
+    answer = connection.getresponse()
+    content = answer.read()
+    elapsed = time.perf_counter() - started
+    if answer.status != 200:
+        raise RuntimeError(f"{case.label}: {answer.status} {content[:200]!r}")
+    return 1000 * elapsed
+
+
+if __name__ == "__main__":
+    main()

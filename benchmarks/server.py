@@ -1,0 +1,32 @@
+"""A service of our own, on a free port, for as long as a benchmark lasts."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def running_service(**settings: str) -> Iterator[int]:
+    """Start `python -m service` with GENSERVE_<SETTING>=value for each setting; yields its port once it is ready."""
+    environment = os.environ | {f"GENSERVE_{name.upper()}": value for name, value in settings.items()}
+    environment["GENSERVE_PORT"] = "0"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "service"], env=environment, stderr=subprocess.PIPE, text=True, encoding="utf-8"
+    )
+    try:
+        assert process.stderr is not None
+        yield _port(process.stderr)
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
+
+
+def _port(log: Iterator[str]) -> int:
+    for line in log:
+        message = json.loads(line)["message"]
+        if message.startswith("Uvicorn running on"):
+            return int(message.split("http://127.0.0.1:")[1].split()[0])
+    raise RuntimeError("the service did not start; run `python -m service` to see why")

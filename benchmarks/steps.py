@@ -1,0 +1,140 @@
+"""What fewer solver steps do to the DDPM's pictures: a picture to look at, and a distance.
+
+The distance is the sliced Wasserstein distance between pixel values (Bonneel et al. 2015): both sets of pictures are
+projected on the same random directions, and sorted projections are compared. It sees shapes and tones, not meaning, and
+depends on the number of pictures; so the same number of real training pictures is measured beside it, as the floor.
+It is no FID.
+
+    python -m benchmarks.steps                    docs/pictures/steps.png and benchmarks/results/steps.json
+    python -m benchmarks.steps --samples 100      faster, noisier
+"""
+
+import argparse
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from benchmarks.machine import describe_machine
+from service import images
+from service.contract.manifest import SolverName
+from service.engine.model import Model, load_model
+from service.sampling.loop import sample
+from service.sampling.noise import RowNoise
+from service.sampling.pixels import to_uint8
+from trainer.data import load_fashion_mnist
+
+RESULTS = Path("benchmarks/results/steps.json")
+PICTURE = Path("docs/pictures/steps.png")
+BATCH = 16
+DIRECTIONS = 512
+SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A solver with a number of steps."""
+
+    solver: SolverName
+    steps: int
+
+
+SAMPLERS = (
+    Sampler("ddpm", 1000),
+    Sampler("ddpm", 100),
+    Sampler("ddpm", 20),
+    Sampler("ddim", 20),
+    Sampler("dpmpp_2m", 20),
+    Sampler("dpmpp_2m", 10),
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    """A sampler's distance to the test pictures, and its seconds a picture in batches of 16 on one thread."""
+
+    solver: str
+    steps: int
+    distance: float
+    seconds_per_picture: float
+
+
+def main() -> None:
+    """Measure and report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--samples", type=int, default=256, help="pictures for each sampler (default 256)")
+    parser.add_argument("--weights", type=Path, default=Path("weights/ddpm"), help="model (default weights/ddpm)")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    model = load_model(options.weights, torch.device("cpu"))
+    reference = _pixels(load_fashion_mnist(train=False).images)
+    floor = sliced_wasserstein(_pixels(load_fashion_mnist().images[: options.samples]), reference)
+    print(f"{options.samples} real training pictures (the floor): {floor:.4f}")
+    rows, results = [], []
+    for sampler in SAMPLERS:
+        pictures, seconds = generate(model, sampler, options.samples)
+        distance = sliced_wasserstein(_pixels(torch.from_numpy(pictures)), reference)
+        results.append(Result(sampler.solver, sampler.steps, distance, seconds / options.samples))
+        rows.append(pictures[:SHOWN])
+        print(
+            f"{sampler.solver:9} {sampler.steps:5} steps: {distance:.4f}, {seconds / options.samples:.3f} s a picture"
+        )
+    _write(rows, results, floor, options.samples, model)
+
+
+def generate(model: Model, sampler: Sampler, count: int) -> tuple[NDArray[np.uint8], float]:
+    """``count`` pictures, classes in turn, picture i from seed i; and the seconds they took."""
+    assert model.denoise is not None
+    manifest, plan = model.manifest, model.plan(sampler.solver, sampler.steps)
+    batches = []
+    started = time.perf_counter()
+    for first in tqdm(range(0, count, BATCH), desc=f"{sampler.solver} {sampler.steps}", leave=False):
+        seeds = range(first, min(first + BATCH, count))
+        noises = [RowNoise(seed) for seed in seeds]
+        latent = torch.stack([noise.draw(manifest.latent_shape) for noise in noises])
+        label = torch.tensor([seed % len(manifest.class_names) for seed in seeds])
+        clean = sample(
+            model.denoise, latent, noises, label, plan, null_label=manifest.null_label, x0_range=manifest.x0_range
+        )
+        batches.append(to_uint8(clean).numpy())
+    return np.concatenate(batches), time.perf_counter() - started
+
+
+def sliced_wasserstein(pictures: Tensor, reference: Tensor) -> float:
+    """Mean over random directions of the distance between two sets of pictures, (count, pixels) in [0, 1] each."""
+    generator = torch.Generator().manual_seed(0)
+    directions = torch.nn.functional.normalize(torch.randn(pictures.shape[1], DIRECTIONS, generator=generator), dim=0)
+    levels = (torch.arange(1000) + 0.5) / 1000
+    first, second = (torch.quantile(each @ directions, levels, dim=0) for each in (pictures, reference))
+    return float((first - second).abs().mean())
+
+
+def _pixels(pictures: Tensor) -> Tensor:
+    return pictures.flatten(1).float() / 255
+
+
+def _write(rows: list[NDArray[np.uint8]], results: list[Result], floor: float, samples: int, model: Model) -> None:
+    PICTURE.parent.mkdir(parents=True, exist_ok=True)
+    sheet = np.concatenate([images.strip(row) for row in rows])
+    PICTURE.write_bytes(images.encode_png(images.enlarge(sheet, 2)))
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    record = {
+        "machine": describe_machine(),
+        "model": f"{model.name} {model.manifest.version}",
+        "metric": f"sliced Wasserstein distance of pixels, {DIRECTIONS} directions, seed 0",
+        "samples": samples,
+        "reference": "10,000 test pictures of Fashion-MNIST",
+        "floor": floor,
+        "results": [asdict(result) for result in results],
+    }
+    RESULTS.write_text(json.dumps(record, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""Artefacts for tests, made without the trainer: tiny networks whose pictures are easy to predict."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from service.contract.artifact import write_artifact
+from service.contract.manifest import Dataset, Defaults, Manifest, NoiseSchedule, Training, write_manifest
+
+CLASS_NAMES = ("t-shirt", "trouser", "bag")
+IMAGE_SHAPE = (1, 8, 8)
+LATENT_SHAPE = (4,)
+#: A latent whose first number is beyond this is poison to PoisonDecode.
+POISON = 100.0
+
+
+class Decode(nn.Module):
+    """A picture that is a fixed linear function of the latent, shifted by its class."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.weight = nn.Parameter(torch.randn(4, 64, generator=generator))
+
+    def forward(self, z: Tensor, label: Tensor) -> Tensor:
+        return torch.tanh(z @ self.weight + 0.1 * label[:, None]).reshape(-1, 1, 8, 8)
+
+
+class PoisonDecode(Decode):
+    """As Decode; raises when a latent of the batch is over POISON, gives NaN for one below -POISON."""
+
+    def forward(self, z: Tensor, label: Tensor) -> Tensor:
+        if bool((z[:, 0] > 100.0).any()):
+            raise RuntimeError("poisoned")
+        images = torch.tanh(z @ self.weight + 0.1 * label[:, None]).reshape(-1, 1, 8, 8)
+        return torch.where((z[:, 0] < -100.0)[:, None, None, None], torch.full_like(images, float("nan")), images)
+
+
+class PixelDecode(nn.Module):
+    def forward(self, z: Tensor, label: Tensor) -> Tensor:
+        return z
+
+
+class Denoise(nn.Module):
+    """Pulls towards a grey level that depends on class, time and the picture's own mean."""
+
+    def forward(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
+        level = 0.2 * label.to(x.dtype) - 0.3 + 0.1 * t
+        return torch.tanh(0.5 * x + level[:, None, None, None] + 0.1 * x.mean(dim=(1, 2, 3), keepdim=True))
+
+
+class Container(nn.Module):
+    def __init__(self, **parts: nn.Module) -> None:
+        super().__init__()
+        for name, part in parts.items():
+            self.add_module(name, part)
+
+
+def write_one_shot(weights: Path, name: str = "vae", decode: nn.Module | None = None) -> Manifest:
+    """weights/<name>: a model that decodes a latent of four numbers."""
+    return _write(weights / name, Container(decode=decode or Decode()), family="vae", latent_shape=LATENT_SHAPE)
+
+
+def write_diffusion(weights: Path, name: str = "ddpm", denoise: nn.Module | None = None) -> Manifest:
+    """weights/<name>: a diffusion in pixel space with T = 1000."""
+    return _write(
+        weights / name,
+        Container(decode=PixelDecode(), denoise=denoise or Denoise()),
+        family="ddpm",
+        latent_shape=IMAGE_SHAPE,
+        x0_range=(-1.0, 1.0),
+        noise_schedule=NoiseSchedule(kind="linear", timesteps=1000),
+        t_max=1.0,
+        defaults=Defaults(steps=4, solver="dpmpp_2m", guidance_scale=1.0),
+    )
+
+
+def _write(directory: Path, container: nn.Module, **fields: Any) -> Manifest:
+    directory.mkdir(parents=True)
+    file = io.BytesIO()
+    torch.jit.save(torch.jit.script(container.eval()), file)
+    manifest = Manifest(
+        schema_version=1,
+        name=directory.name,
+        image_shape=IMAGE_SHAPE,
+        class_names=CLASS_NAMES,
+        capabilities=("generate", "interpolate"),
+        inference_dtype="float32",
+        artifact=write_artifact(directory, file.getvalue()),
+        dataset=Dataset(name="none", licence="CC0", source="https://example.org/none", images=1),
+        training=Training(
+            command="none",
+            epochs=1,
+            images_seen=1,
+            seconds=0.0,
+            device="cpu",
+            precision="fp32",
+            seed=0,
+            parameters=1,
+            losses={},
+        ),
+        torch_version=torch.__version__,
+        created="2026-01-01",
+        **{"x0_range": None, "noise_schedule": None, "t_max": None, "defaults": None, **fields},
+    )
+    write_manifest(directory, manifest)
+    return manifest

@@ -1,0 +1,141 @@
+"""The device's threads: fair between lanes, complete, and not to be stopped by what a model raises."""
+
+import asyncio
+import threading
+from collections.abc import Sequence
+
+import pytest
+import torch
+
+from service.admission.job import Job
+from service.engine.cost import CostModel
+from service.engine.device import Device
+from service.engine.lane import Ended, Lane, Ticked
+from service.engine.model import Model
+from service.engine.rows import request_rows
+from service.engine.table import LiveRow, Picture
+from service.errors import ComputeFailed
+from service.metrics import Metrics
+
+NO_CLASS = 3
+
+
+def deliver(ended: Sequence[Ended], now: float) -> None:
+    for row, outcome in ended:
+        if isinstance(outcome, ComputeFailed):
+            row.job.fail(outcome)
+        else:
+            row.job.deliver(row.index, outcome, now)
+
+
+def lane_for(model: Model, bucket: int = 2) -> Lane:
+    return Lane(model, CostModel(dict.fromkeys(range(1, bucket + 1), 1.0)), 64, Metrics().for_model("m", []))
+
+
+def submit(device: Device, lane: Lane, n: int, model: Model) -> Job[Picture]:
+    job: Job[Picture] = Job(n, price_ms=0.0, submitted_at=0.0)
+    rows = request_rows(n, 0, NO_CLASS, 1.0, model.plan())
+    device.put(lane, [LiveRow(job, index, row) for index, row in enumerate(rows)])
+    return job
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_every_row_of_every_lane_is_served_once(one_shot: Model, diffusion: Model, threads: int) -> None:
+    async def scenario() -> None:
+        lanes = [lane_for(one_shot), lane_for(diffusion)]
+        device = Device(lanes, threads, tick_budget_ms=100.0, deliver=deliver)
+        device.start(asyncio.get_running_loop())
+        pairs = list(zip(lanes, (one_shot, diffusion), strict=True))
+        jobs = [submit(device, lane, n, model) for n in (1, 5, 9) for lane, model in pairs]
+        results = await asyncio.wait_for(asyncio.gather(*(job.future for job in jobs)), 60)
+        assert [len(result) for result in results] == [1, 1, 5, 5, 9, 9]
+        device.stop()
+        assert device.is_idle()
+
+    asyncio.run(scenario())
+
+
+def test_lanes_are_served_level_by_time_and_a_late_one_starts_level(one_shot: Model) -> None:
+    """One thread, every tick on record: a lane that joins late is neither starved nor paid back for its idleness."""
+    order: list[str] = []
+    may_go_on = threading.Semaphore(0)
+
+    def decoder(name: str) -> Model:
+        def decode(z: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+            may_go_on.acquire()
+            order.append(name)
+            return torch.zeros(len(z), 1, 8, 8)
+
+        return Model(one_shot.manifest, one_shot.device, decode, None)
+
+    async def scenario() -> None:
+        early, late = decoder("early"), decoder("late")
+        lanes = [lane_for(early, bucket=1), lane_for(late, bucket=1)]
+        device = Device(lanes, 1, tick_budget_ms=100.0, deliver=deliver)
+        lanes[0].served_ms = 1e6  # it was busy for long
+        first = submit(device, lanes[0], 6, early)
+        second = submit(device, lanes[1], 6, late)
+        assert lanes[1].served_ms == 1e6
+        device.start(asyncio.get_running_loop())
+        may_go_on.release(12)
+        await asyncio.wait_for(asyncio.gather(first.future, second.future), 60)
+        device.stop()
+
+    asyncio.run(scenario())
+    assert sorted(order) == ["early"] * 6 + ["late"] * 6
+
+
+def test_the_least_served_lane_goes_next(one_shot: Model, diffusion: Model) -> None:
+    async def scenario() -> None:
+        order: list[str] = []
+        lanes = [lane_for(one_shot, bucket=1), lane_for(diffusion, bucket=1)]
+        device = Device(lanes, 1, tick_budget_ms=100.0, deliver=lambda ended, now: order.append("tick"))
+        submit(device, lanes[0], 2, one_shot)
+        submit(device, lanes[1], 2, diffusion)
+        lanes[0].served_ms, lanes[1].served_ms = 5.0, 1.0
+        claimed = device._claim()
+        assert claimed is not None
+        assert claimed[0] is lanes[1]
+
+    asyncio.run(scenario())
+
+
+def test_a_waiting_lane_caps_the_bucket_of_the_other(one_shot: Model) -> None:
+    async def scenario() -> None:
+        cost = CostModel({1: 10.0, 2: 12.0, 4: 16.0})
+        lanes = [Lane(one_shot, cost, 64, Metrics().for_model("m", [])) for _ in range(2)]
+        device = Device(lanes, 1, tick_budget_ms=12.0, deliver=deliver)
+        submit(device, lanes[0], 8, one_shot)
+        claimed = device._claim()
+        assert claimed is not None
+        _, slots = claimed
+        assert len(slots) == 4  # alone: its best bucket
+        device._settle(lanes[0], Ticked(slots, slots[:0], []), spent_ms=1.0)
+        submit(device, lanes[1], 8, one_shot)
+        claimed = device._claim()
+        assert claimed is not None
+        assert len(claimed[1]) == 2  # 16 ms would be beyond the budget of 12
+
+    asyncio.run(scenario())
+
+
+def test_a_model_that_raises_does_not_stop_the_thread(one_shot: Model) -> None:
+    async def scenario() -> None:
+        failing = True
+
+        def decode(z: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+            if failing:
+                raise RuntimeError("broken")
+            return torch.zeros(len(z), 1, 8, 8)
+
+        model = Model(one_shot.manifest, one_shot.device, decode, None)
+        lane = lane_for(model)
+        device = Device([lane], 1, tick_budget_ms=100.0, deliver=deliver)
+        device.start(asyncio.get_running_loop())
+        with pytest.raises(ComputeFailed):
+            await asyncio.wait_for(submit(device, lane, 3, model).future, 60)
+        failing = False
+        assert len(await asyncio.wait_for(submit(device, lane, 3, model).future, 60)) == 3
+        device.stop()
+
+    asyncio.run(scenario())

@@ -1,0 +1,63 @@
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from service.engine.registry import load_registry, pick_device
+from tests.service.artefacts import write_one_shot
+from tests.service.engine.conftest import CPU
+
+
+def test_every_model_is_loaded_and_priced(weights: Path) -> None:
+    registry = load_registry(weights, CPU, max_bucket=4)
+    assert sorted(registry.served) == ["ddpm", "vae"]
+    assert registry.refused == {}
+    assert registry.ready
+    assert all(served.cost.call_ms(4) > 0 for served in registry.served.values())
+
+
+def test_a_damaged_model_is_refused_alone(weights: Path) -> None:
+    path = next((weights / "vae").glob("*.pt"))
+    path.write_bytes(b"")
+    registry = load_registry(weights, CPU, max_bucket=1)
+    assert list(registry.served) == ["ddpm"]
+    assert path.name in registry.refused["vae"]
+    assert not registry.ready
+
+
+class NotFinite(nn.Module):
+    def forward(self, z: Tensor, label: Tensor) -> Tensor:
+        return torch.full((len(z), 1, 8, 8), float("nan"))
+
+
+class WrongShape(nn.Module):
+    def forward(self, z: Tensor, label: Tensor) -> Tensor:
+        return torch.zeros(len(z), 1, 4, 4)
+
+
+class Raises(nn.Module):
+    def forward(self, z: Tensor, label: Tensor) -> Tensor:
+        return z.reshape(-1, 3, 17)
+
+
+@pytest.mark.parametrize(
+    ("decode", "reason"), [(NotFinite(), "not finite"), (WrongShape(), "shape"), (Raises(), "RuntimeError|shape")]
+)
+def test_a_model_that_fails_its_warm_up_is_refused(weights: Path, decode: nn.Module, reason: str) -> None:
+    write_one_shot(weights, "bad", decode)
+    registry = load_registry(weights, CPU, max_bucket=1)
+    assert sorted(registry.served) == ["ddpm", "vae"]
+    assert any(word in registry.refused["bad"] for word in reason.split("|"))
+
+
+def test_a_folder_without_models_is_not_ready(tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    assert not load_registry(tmp_path, CPU, max_bucket=1).ready
+
+
+def test_devices_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert pick_device("auto") == pick_device("cpu") == CPU
+    with pytest.raises(ValueError, match="no CUDA device"):
+        pick_device("cuda")

@@ -1,0 +1,133 @@
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from service.contract.manifest import read_manifest
+from tests.trainer.conftest import MakeRun
+from trainer import checkpoint
+from trainer.__main__ import main
+from trainer.data import load_fashion_mnist
+from trainer.loop import TrainingRun
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def vae_run(make_run: MakeRun, tmp_path: Path) -> Path:
+    """A run that was saved before its first step."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    make_run("vae", folder).save()
+    return folder
+
+
+def error_of(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """The one line that the command prints when it fails with code 1."""
+    assert main([str(argument) for argument in arguments]) == 1
+    line = capsys.readouterr().err
+    assert line.startswith("error: ")
+    assert line.count("\n") == 1
+    return line
+
+
+def test_train_then_export(sample_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, target = tmp_path / "run", tmp_path / "weights" / "small"
+    options = ["--data-dir", sample_folder, "--epochs", "1", "--batch-size", "500", "--device", "cpu", "--out", run]
+    assert main(["train", "vae", *map(str, options)]) == 0
+    assert f"data: 2,000 training images from {sample_folder}" in capsys.readouterr().out
+    assert main(["export", str(run), str(target)]) == 0
+    manifest = read_manifest(target)
+    assert manifest.artifact.file in capsys.readouterr().out
+    assert manifest.training.command == "python -m trainer train vae --seed 0 --epochs 1 --batch-size 500"
+
+
+def test_an_existing_run_is_not_overwritten(vae_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (vae_run / checkpoint.FILE_NAME).read_bytes()
+    assert "--resume" in error_of(capsys, "train", "vae", "--out", vae_run)
+    assert (vae_run / checkpoint.FILE_NAME).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["train", "gan", "--resume"], "holds a vae, not a gan"),
+        (["train", "vae", "--resume", "--epochs", "3"], "--epochs 3: .* begun with 2"),
+        (["train", "vae", "--resume", "--batch-size", "8"], "--batch-size 8: .* begun with 16"),
+    ],
+)
+def test_a_resumed_run_keeps_its_config(
+    vae_run: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], complaint: str
+) -> None:
+    assert re.search(complaint, error_of(capsys, *arguments, "--out", vae_run))
+
+
+def test_nothing_to_resume_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "nothing was trained there yet" in error_of(capsys, "train", "vae", "--resume", "--out", tmp_path)
+
+
+def test_missing_data_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    message = error_of(capsys, "train", "vae", "--data-dir", tmp_path, "--out", tmp_path / "run")
+    assert f"no Fashion-MNIST in {tmp_path}" in message
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("option", "value"), [("--epochs", 0), ("--seed", -1), ("--batch-size", 0)])
+def test_an_impossible_value_is_told_by_its_option(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, value: int
+) -> None:
+    assert option in error_of(capsys, "train", "vae", option, value, "--out", tmp_path / "run")
+
+
+def test_a_batch_larger_than_the_data_is_told(
+    sample_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--data-dir", sample_folder, "--batch-size", 3000, "--device", "cpu", "--out", tmp_path / "run"]
+    assert "lower --batch-size" in error_of(capsys, "train", "vae", *options)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_missing_gpu_is_told(sample_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--data-dir", sample_folder, "--device", "cuda", "--out", tmp_path / "run"]
+    assert "no CUDA device" in error_of(capsys, "train", "vae", *options)
+
+
+def test_an_unfinished_run_is_not_exported(vae_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "0 of 2 epochs" in error_of(capsys, "export", vae_run, tmp_path / "weights" / "vae")
+
+
+def test_help_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["train", "--help"])
+    assert "python -m trainer train ddpm --out runs/long --resume" in capsys.readouterr().out
+
+
+def test_sigterm_ends_with_143_and_a_checkpoint_that_goes_on(sample_folder: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "trainer", "train", "vae", "--epochs", "1000", "--batch-size", "500"]
+    command += ["--precision", "fp32", "--device", "cpu", "--data-dir", str(sample_folder), "--out", str(tmp_path)]
+    process = subprocess.Popen(
+        command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not (tmp_path / checkpoint.FILE_NAME).exists():  # written at the end of the first epoch
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "stopped by SIGTERM; go on with --resume" in errors
+
+    config, state = checkpoint.load(tmp_path)
+    run = TrainingRun(config, load_fashion_mnist(sample_folder), tmp_path, torch.device("cpu"))
+    run.load_state_dict(state)
+    assert 1 <= run.epoch < 1000

@@ -1,0 +1,193 @@
+import dataclasses
+import math
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from tests.trainer.conftest import FAMILIES, MakeRun
+from trainer import checkpoint
+from trainer.config import OptimizerConfig
+from trainer.data import DataError, ImageData
+from trainer.loop import (
+    Diverged,
+    Interrupted,
+    TrainingRun,
+    device_name,
+    drop_labels,
+    ema_average,
+    epoch_order,
+    learning_rate_factor,
+)
+
+STEPS_PER_EPOCH, TOTAL_STEPS = 4, 8
+
+
+def before_step(run: TrainingRun, step: int, act: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have ``act`` called when ``run`` comes to its step number ``step``, counted from 0."""
+    train_step = run.objective.train_step
+
+    def watched(images: Tensor, label: Tensor, progress: float) -> dict[str, Tensor]:
+        if run.state.step == step:
+            act()
+        return train_step(images, label, progress)
+
+    monkeypatch.setattr(run.objective, "train_step", watched)
+
+
+def assert_equal(one: Any, other: Any, where: str = "state") -> None:
+    """Bit for bit, through nested dicts and lists."""
+    if isinstance(one, dict):
+        assert one.keys() == other.keys(), where
+        for key in one:
+            assert_equal(one[key], other[key], f"{where}.{key}")
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other), where
+        for index, pair in enumerate(zip(one, other, strict=True)):
+            assert_equal(*pair, f"{where}[{index}]")
+    elif isinstance(one, Tensor):
+        assert torch.equal(one, other), where
+    else:
+        assert one == other, where
+
+
+# Resume
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("steps", [2, 4, 5], ids=["in the first epoch", "between epochs", "in the last epoch"])
+def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(
+    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str, steps: int
+) -> None:
+    whole = make_run(family, tmp_path / "whole")
+    whole.fit()
+
+    cut = make_run(family, tmp_path / "cut")
+    before_step(cut, steps - 1, lambda: signal.raise_signal(signal.SIGTERM), monkeypatch)
+    with pytest.raises(Interrupted, match="--resume") as stopped:
+        cut.fit()
+    assert stopped.value.signum == signal.SIGTERM
+    _, state = checkpoint.load(tmp_path / "cut")
+    assert state["step"] == steps
+
+    torch.manual_seed(99)  # whatever happened since
+    resumed = make_run(family, tmp_path / "cut")
+    resumed.load_state_dict(state)
+    resumed.fit()
+    ours, theirs = (run.state_dict() | {"seconds": None} for run in (resumed, whole))
+    assert ours["step"] == TOTAL_STEPS
+    assert_equal(ours, theirs)
+
+
+def test_a_finished_run_has_left_its_checkpoint_grid_and_events(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run("vae", tmp_path)
+    run.fit()
+    _, state = checkpoint.load(tmp_path)
+    assert state["step"] == TOTAL_STEPS
+    assert state["images"] == 64
+    assert state["device"] == device_name(torch.device("cpu"))
+    assert state["losses"].keys() == {"reconstruction", "kl"}
+    assert (tmp_path / "samples" / "epoch-002.png").is_file()
+    assert any((tmp_path / "tensorboard").iterdir())
+
+
+def test_resuming_on_other_data_is_refused(make_run: MakeRun, tmp_path: Path, data: ImageData) -> None:
+    run = make_run("vae", tmp_path)
+    other = dataclasses.replace(data, images=data.images[:48], labels=data.labels[:48])
+    with pytest.raises(checkpoint.CheckpointError, match="begun on 64 images, and these are 48"):
+        TrainingRun(run.config, other, tmp_path, run.device).load_state_dict(run.state_dict())
+
+
+def test_less_data_than_a_batch_is_refused(make_run: MakeRun, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"64 images .* batch of 65"):
+        make_run("vae", tmp_path, batch_size=65)
+
+
+def test_a_run_that_diverges_keeps_its_last_checkpoint(
+    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run("vae", tmp_path)
+
+    def ruin() -> None:
+        with torch.no_grad():
+            next(run.objective.networks.parameters()).fill_(math.nan)
+
+    before_step(run, STEPS_PER_EPOCH + 1, ruin, monkeypatch)
+    with pytest.raises(Diverged, match="not finite at step 8"):
+        run.fit()
+    _, state = checkpoint.load(tmp_path)
+    assert state["step"] == STEPS_PER_EPOCH
+    assert all(weight.isfinite().all() for weight in state["networks"].values())
+
+
+# Learning rate, average, order, labels
+
+
+def settings(warmup: float, decay: bool) -> OptimizerConfig:
+    return OptimizerConfig(learning_rate=1.0, betas=(0.9, 0.99), weight_decay=0.0, warmup=warmup, decay=decay)
+
+
+@pytest.mark.parametrize(
+    ("warmup", "decay", "progress", "factor"),
+    [
+        (0.2, True, 0.0, 0.0),
+        (0.2, True, 0.1, 0.5),
+        (0.2, True, 0.2, 1.0),
+        (0.2, True, 0.6, 0.505),
+        (0.2, True, 1.0, 0.01),
+        (0.2, False, 0.1, 0.5),
+        (0.0, False, 0.0, 1.0),
+        (0.0, False, 1.0, 1.0),
+    ],
+)
+def test_the_learning_rate_rises_and_falls(warmup: float, decay: bool, progress: float, factor: float) -> None:
+    assert learning_rate_factor(settings(warmup, decay), progress) == pytest.approx(factor)
+
+
+def test_the_average_is_the_closed_form_of_its_trajectory() -> None:
+    decay, steps = 0.8, 60
+    network = nn.BatchNorm1d(3).double()
+    buffers = dict(network.named_buffers())
+    average = AveragedModel(network, multi_avg_fn=ema_average(decay), use_buffers=True)
+    trajectory = torch.randn(steps, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for point in trajectory:
+        with torch.no_grad():
+            network.weight.copy_(point)
+            buffers["running_mean"].copy_(2 * point)
+            buffers["num_batches_tracked"].add_(1)
+        average.update_parameters(network)
+
+    kept = torch.tensor([0.0] + [min(decay, (1 + seen) / (10 + seen)) for seen in range(1, steps)]).double()
+    later = kept.flip(0).cumprod(0).flip(0).roll(-1)  # what all later steps keep of this one's share
+    later[-1] = 1.0
+    share = (1 - kept) * later
+    assert float(share.sum()) == pytest.approx(1.0)
+    expected = (share[:, None] * trajectory).sum(dim=0)
+    averaged = average.module.state_dict()
+    torch.testing.assert_close(averaged["weight"], expected)
+    torch.testing.assert_close(averaged["running_mean"], 2 * expected)
+    assert averaged["num_batches_tracked"] == steps
+
+
+def test_an_epoch_visits_every_image_once_in_an_order_of_its_own() -> None:
+    first = epoch_order(seed=3, epoch=0, count=1000)
+    assert torch.equal(first.sort().values, torch.arange(1000))
+    assert torch.equal(first, epoch_order(seed=3, epoch=0, count=1000))
+    assert not torch.equal(first, epoch_order(seed=3, epoch=1, count=1000))
+    assert not torch.equal(first, epoch_order(seed=4, epoch=0, count=1000))
+
+
+def test_the_given_share_of_labels_is_dropped() -> None:
+    torch.manual_seed(0)
+    label = torch.arange(10).repeat(10_000)
+    dropped = drop_labels(label, 0.1, null_label=10)
+    assert dropped.dtype == torch.int64
+    assert float((dropped == 10).double().mean()) == pytest.approx(0.1, abs=0.005)
+    kept = dropped != 10
+    assert torch.equal(dropped[kept], label[kept])
+    assert torch.equal(drop_labels(label, 0.0, null_label=10), label)
