@@ -24,7 +24,7 @@ export PIP_NO_INPUT := 1
 
 rest := slow or containers or prometheus or gpu
 
-.PHONY: help install serve test test-all lint train clean
+.PHONY: help install serve test test-all lint train which-model clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -48,13 +48,15 @@ lint: $(VENV)/.dev  ## ruff and mypy --strict
 	$(python) -m ruff format --check
 	$(python) -m mypy
 
-train: $(VENV)/.train  ## train MODEL=vae|gan|ddpm on Fashion-MNIST; ARGS='--epochs 2 ...' is passed on
-	@[ -n "$(MODEL)" ] || { echo "which model? for example: make train MODEL=vae"; exit 2; }
+train: which-model $(VENV)/.train  ## train MODEL=vae|gan|ddpm on Fashion-MNIST; ARGS='--epochs 2 ...' is passed on
 	@[ -d /usr/share/datasets/fashion-mnist ] || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null || { \
 		echo "==> installing Debian's dataset-fashion-mnist"; \
 		{ apt-get update -qq && apt-get install -y -qq dataset-fashion-mnist; } >/dev/null 2>&1 || \
 		echo "    not to be had: the trainer downloads it"; }
 	$(python) -m trainer train $(MODEL) $(ARGS)
+
+which-model:
+	@[ -n "$(MODEL)" ] || { echo "which model? for example: make train MODEL=vae"; exit 2; }
 
 clean:  ## remove the environment and the caches; runs, data and weights stay
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

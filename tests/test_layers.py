@@ -19,7 +19,7 @@ LAYERS = (
     {"admission"},
     {"sampling", "images"},
     {"contract"},
-    {"errors", "settings", "metrics"},
+    {"errors", "settings", "metrics", "logs"},
 )
 TRAINER_MAY_USE = {"contract", "sampling"}
 LONGEST_FILE = 400

@@ -1,7 +1,7 @@
 """From bytes and query strings to a checked request; every complaint names its field."""
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
@@ -77,5 +77,5 @@ def _place(schema: type[BaseModel], location: Sequence[int | str]) -> tuple[str,
     return pointer, schema
 
 
-def _fields(schema: type[BaseModel]) -> dict[str, type[Any] | None]:
+def _fields(schema: type[BaseModel]) -> dict[str, object]:
     return {field.alias or name: field.annotation for name, field in schema.model_fields.items()}

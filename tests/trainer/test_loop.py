@@ -96,6 +96,17 @@ def test_a_finished_run_has_left_its_checkpoint_grid_and_events(make_run: MakeRu
     assert any((tmp_path / "tensorboard").iterdir())
 
 
+def test_the_average_takes_the_statistics_of_batch_norm_along(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run("gan", tmp_path)
+    run.fit()
+    averaged, last = run.average.module.state_dict(), run.objective.generator.state_dict()
+    assert averaged["norm_enter.num_batches_tracked"] == last["norm_enter.num_batches_tracked"] == TOTAL_STEPS
+    for name in ("norm_enter.running_mean", "norm_enter.running_var"):
+        assert not torch.equal(averaged[name], last[name])
+        torch.testing.assert_close(averaged[name], last[name], rtol=0.5, atol=0.05)
+    assert not any(module.training for module in run.average.modules())
+
+
 def test_resuming_on_other_data_is_refused(make_run: MakeRun, tmp_path: Path, data: ImageData) -> None:
     run = make_run("vae", tmp_path)
     other = dataclasses.replace(data, images=data.images[:48], labels=data.labels[:48])

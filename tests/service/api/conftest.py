@@ -1,0 +1,223 @@
+"""One service for the tests that only ask it, and how its answers are read."""
+
+import asyncio
+import io
+import json
+import re
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx2
+import numpy as np
+import pytest
+from fastapi import FastAPI
+from PIL import Image
+from prometheus_client.parser import text_string_to_metric_families
+from starlette.testclient import TestClient
+from starlette.types import Message, Receive
+
+from service.app import create_app
+from service.images import Pixels
+from service.settings import Settings
+from tests.service.artefacts import write_diffusion, write_one_shot
+
+PROBLEM_JSON = "application/problem+json"
+NPY = {"Accept": "application/x-npy"}
+JSON = {"Accept": "application/json"}
+GIF = {"Accept": "image/gif"}
+
+MODELS = ("vae", "ddpm")
+
+#: Thousands of calls of the tiny network: for requests that a test gives up before they are done.
+LONG = {"n": 64, "steps": 1000}
+
+
+@pytest.fixture(scope="package")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """A running service with a one-shot model, vae, and a diffusion, ddpm."""
+    weights = tmp_path_factory.mktemp("service") / "weights"
+    write_one_shot(weights)
+    write_diffusion(weights)
+    settings = Settings(weights_dir=weights, device="cpu", engine_threads=1, max_bucket=8)
+    with TestClient(create_app(settings)) as running:
+        yield running
+
+
+def to_body(fields: Mapping[str, object]) -> bytes:
+    """A body of JSON."""
+    return json.dumps(fields).encode()
+
+
+def decode(png: bytes) -> Pixels:
+    """(height, width, channel) of a PNG."""
+    with Image.open(io.BytesIO(png)) as image:
+        assert image.format == "PNG"
+        pixels = np.asarray(image)
+    return pixels.reshape(*pixels.shape[:2], -1)
+
+
+def load(npy: bytes) -> Pixels:
+    """The array of an .npy file."""
+    array = np.load(io.BytesIO(npy), allow_pickle=False)
+    assert array.dtype == np.uint8
+    return np.asarray(array, np.uint8)
+
+
+def pictures(client: TestClient, model: str, **fields: object) -> Pixels:
+    """(n, height, width, channel) that the service makes of ``fields``."""
+    response = client.post(f"/generate/{model}", json=fields, headers=NPY)
+    assert response.status_code == 200, response.text
+    return load(response.content)
+
+
+def frames(client: TestClient, **fields: object) -> Pixels:
+    """(frames, height, width, channel) of an interpolation."""
+    response = client.post("/interpolate", json=fields, headers=NPY)
+    assert response.status_code == 200, response.text
+    return load(response.content)
+
+
+def assert_same(actual: Pixels, expected: Pixels) -> None:
+    """The same pictures within one grey level."""
+    assert actual.shape == expected.shape
+    assert np.abs(actual.astype(int) - expected.astype(int)).max() <= 1
+
+
+def assert_other(actual: Pixels, expected: Pixels) -> None:
+    """Pictures that nobody would take for the same ones."""
+    assert actual.shape == expected.shape
+    assert np.abs(actual.astype(int) - expected.astype(int)).max() > 3
+
+
+def problem(response: httpx2.Response, status: int, code: str) -> dict[str, Any]:
+    """The problem document of a refusal."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == PROBLEM_JSON
+    assert "Traceback" not in response.text
+    assert ".py" not in response.text
+    document: dict[str, Any] = response.json()
+    assert document.keys() == {"type", "title", "status", "detail", "code", "errors"}
+    assert (document["status"], document["code"]) == (status, code)
+    assert document["detail"].endswith(".") or not document["errors"]
+    for error in document["errors"]:
+        assert error.keys() <= {"pointer", "message", "allowed"}
+        assert re.match(r"#(/|$)", error["pointer"])
+    return document
+
+
+def refused(response: httpx2.Response, pointer: str) -> str:
+    """What a refusal says of the one field that is wrong, with what is allowed there."""
+    document = problem(response, 422, "invalid-field")
+    assert [error["pointer"] for error in document["errors"]] == [pointer]
+    name = pointer.removeprefix("#/").removeprefix("#") or "body"
+    assert document["detail"].startswith(f"{name}: ")
+    error = document["errors"][0]
+    return " ".join([error["message"], error.get("allowed", "")])
+
+
+Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def read_series(text: str) -> Series:
+    """Every sample of an exposition by name and labels."""
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def series(client: TestClient) -> Series:
+    """Every sample of /metrics by name and labels."""
+    response = client.get("/metrics")
+    assert response.status_code == 200
+    return read_series(response.text)
+
+
+def value(samples: Series, name: str, **labels: str) -> float:
+    """One sample; the prefix that all names share is added."""
+    return samples[f"genserve_{name}", frozenset(labels.items())]
+
+
+@dataclass
+class Answer:
+    """What an application sent."""
+
+    status: int = 0
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+
+async def ask(
+    app: FastAPI,
+    path: str,
+    body: bytes = b"",
+    *,
+    method: str = "POST",
+    headers: Mapping[str, str] | None = None,
+    leaves: asyncio.Event | None = None,
+    receive: Receive | None = None,
+) -> Answer:
+    """One request, straight to the application; its client leaves when ``leaves`` is set, or says ``receive``."""
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": method,
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "root_path": "",
+        "headers": [(name.lower().encode(), text.encode()) for name, text in (headers or {}).items()],
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 80),
+        "state": {},
+    }
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+    answer = Answer()
+
+    async def take() -> Message:
+        if messages:
+            return messages.pop()
+        await (leaves or asyncio.Event()).wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            answer.status = message["status"]
+            answer.headers = {name.decode(): text.decode() for name, text in message["headers"]}
+        else:
+            answer.body += message.get("body", b"")
+
+    await app(scope, receive or take, send)
+    return answer
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[FastAPI]:
+    """A started application, on the running event loop."""
+    app = create_app(settings)
+    async with app.router.lifespan_context(app):
+        yield app
+
+
+async def rows_under_way(app: FastAPI) -> float:
+    """Rows that are queued or live."""
+    samples = read_series((await ask(app, "/metrics", method="GET")).body.decode())
+    gauges = {"genserve_queued_rows", "genserve_live_rows"}
+    return sum(number for (name, _), number in samples.items() if name in gauges)
+
+
+async def accepted(app: FastAPI) -> None:
+    """Wait until a request has rows under way."""
+    while not await rows_under_way(app):
+        await asyncio.sleep(0)
+
+
+async def idle(app: FastAPI) -> None:
+    """Wait until no rows are under way; a test that waits for ever fails by its timeout."""
+    while await rows_under_way(app):
+        await asyncio.sleep(0)

@@ -1,0 +1,176 @@
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+from starlette.types import Message
+
+from service.settings import Settings
+from tests.service.api.conftest import ask, problem, refused, running
+
+GENERATE_FIELDS = "class_label, guidance_scale, n, scale, seed, solver, steps"
+LIMIT = Settings.model_fields["max_body_bytes"].default
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer", "said"),
+    [
+        ('{"colour": "red"}', "#/colour", f"no such field {GENERATE_FIELDS}"),
+        ('{"Seed": 1}', "#/Seed", "no such field"),
+        ('{"model": "vae"}', "#/model", "no such field"),
+        ("[]", "#", "object"),
+        ("null", "#", "object"),
+        ("3", "#", "object"),
+        ('"seed"', "#", "object"),
+        ('{"n": true}', "#/n", "valid integer"),
+        ('{"n": "3"}', "#/n", "valid integer"),
+        ('{"n": 1.5}', "#/n", "valid integer"),
+        ('{"n": 1.0}', "#/n", "valid integer"),
+        ('{"n": null}', "#/n", "valid integer"),
+        ('{"n": [1]}', "#/n", "valid integer"),
+        ('{"n": 0}', "#/n", "greater than or equal to 1"),
+        ('{"n": -1}', "#/n", "greater than or equal to 1"),
+        ('{"seed": 1e3}', "#/seed", "valid integer"),
+        ('{"seed": -1}', "#/seed", "greater than or equal to 0"),
+        ('{"seed": 4294967296}', "#/seed", "less than 4294967296"),
+        ('{"seed": 1e400}', "#/seed", "valid integer"),
+        ('{"seed": {"value": 1}}', "#/seed", "valid integer"),
+        ('{"steps": 0}', "#/steps", "greater than or equal to 1"),
+        ('{"steps": false}', "#/steps", "valid integer"),
+        ('{"scale": 0}', "#/scale", "greater than or equal to 1"),
+        ('{"scale": 33}', "#/scale", "less than or equal to 32"),
+        ('{"scale": null}', "#/scale", "valid integer"),
+        ('{"guidance_scale": NaN}', "#/guidance_scale", "finite number"),
+        ('{"guidance_scale": Infinity}', "#/guidance_scale", "finite number"),
+        ('{"guidance_scale": "2"}', "#/guidance_scale", "valid number"),
+        ('{"guidance_scale": true}', "#/guidance_scale", "valid number"),
+        ('{"guidance_scale": -0.1}', "#/guidance_scale", "greater than or equal to 0"),
+        ('{"guidance_scale": 20.5}', "#/guidance_scale", "less than or equal to 20"),
+        ('{"solver": "euler"}', "#/solver", "'ddpm', 'ddim' or 'dpmpp_2m'"),
+        ('{"solver": 1}', "#/solver", "'ddpm', 'ddim' or 'dpmpp_2m'"),
+        ('{"class_label": 1.5}', "#/class_label", "valid integer, or input should be a valid string"),
+        ('{"class_label": true}', "#/class_label", "valid integer, or input should be a valid string"),
+        ('{"class_label": ["bag"]}', "#/class_label", "valid integer, or input should be a valid string"),
+        (json.dumps({"class_label": "x" * 65}), "#/class_label", "at most 64 characters"),
+    ],
+)
+def test_a_field_that_the_form_does_not_allow(client: TestClient, body: str, pointer: str, said: str) -> None:
+    assert said in refused(client.post("/generate/ddpm", content=body), pointer)
+
+
+@pytest.mark.parametrize(
+    ("query", "pointer", "said"),
+    [
+        ("n=1&n=2", "#/n", "more than once"),
+        ("seed=1&scale=2&seed=1", "#/seed", "more than once"),
+        ("colour=red", "#/colour", f"no such field {GENERATE_FIELDS}"),
+        ("n=", "#/n", "valid integer"),
+        ("n=three", "#/n", "valid integer"),
+        ("n=1.5", "#/n", "valid integer"),
+        ("n=0", "#/n", "greater than or equal to 1"),
+        ("seed=4294967296", "#/seed", "less than 4294967296"),
+        ("guidance_scale=nan", "#/guidance_scale", "finite number"),
+        ("guidance_scale=inf", "#/guidance_scale", "finite number"),
+        ("solver=euler", "#/solver", "'ddpm', 'ddim' or 'dpmpp_2m'"),
+        ("%00=1", "#/\x00", "no such field"),
+        ("%ff=1", "#/\ufffd", "no such field"),
+    ],
+)
+def test_a_query_that_the_form_does_not_allow(client: TestClient, query: str, pointer: str, said: str) -> None:
+    assert said in refused(client.get(f"/generate/ddpm?{query}"), pointer)
+
+
+def test_every_wrong_field_is_named(client: TestClient) -> None:
+    response = client.post("/generate/ddpm", json={"n": 0, "seed": "x", "scale": 99})
+    errors = problem(response, 422, "invalid-field")["errors"]
+    assert {error["pointer"] for error in errors} == {"#/n", "#/seed", "#/scale"}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{",
+        b"}",
+        b'{"n": 1',
+        b'{"n": 1,}',
+        b"{'n': 1}",
+        b"n=1&seed=2",
+        b"<n>1</n>",
+        b'{"n": 1} {"n": 2}',
+        b'{"seed": 1__0}',
+        b'{"class_label": "\xff\xfe"}',
+        b'{"class_label": "\xed\xa0\x80"}',
+        rb'{"class_label": "\ud800"}',
+        b"\x00\x00",
+        b"[" * 50_000,
+        b'{"a":' * 10_000,
+        b'{"seed": ' + b"9" * 5000 + b"}",
+    ],
+)
+def test_a_body_that_is_not_json(client: TestClient, body: bytes) -> None:
+    document = problem(client.post("/generate/vae", content=body), 400, "bad-request")
+    assert document["errors"] == []
+    assert "not JSON" in document["detail"]
+
+
+def test_a_body_of_the_most_bytes_is_read_and_one_more_is_not(client: TestClient) -> None:
+    fitting = b'{"n": 1}'.ljust(LIMIT)
+    assert client.post("/generate/vae", content=fitting).status_code == 200
+    document = problem(client.post("/generate/vae", content=fitting + b" "), 413, "body-too-large")
+    assert str(LIMIT) in document["detail"]
+
+
+@pytest.mark.parametrize("path", ["/generate/vae", "/interpolate"])
+def test_a_body_without_a_length_is_bounded_too(client: TestClient, path: str) -> None:
+    def chunks() -> Iterator[bytes]:
+        yield from [b" " * 1000] * (LIMIT // 1000 + 1)
+
+    problem(client.post(path, content=chunks()), 413, "body-too-large")
+
+
+def test_a_body_without_an_end_is_not_read_on(settings: Settings) -> None:
+    read = 0
+
+    async def endless() -> Message:
+        nonlocal read
+        read += 1000
+        return {"type": "http.request", "body": b" " * 1000, "more_body": True}
+
+    async def scenario() -> None:
+        async with running(settings) as app:
+            answer = await ask(app, "/generate/vae", receive=endless)
+            assert answer.status == 413
+
+    asyncio.run(scenario())
+    assert read <= settings.max_body_bytes + 1000
+
+
+def test_a_refusal_is_small_however_much_it_refuses(client: TestClient) -> None:
+    many = {f"field-{number}": 1 for number in range(3000)}
+    response = client.post("/generate/vae", json=many)
+    assert len(problem(response, 422, "invalid-field")["errors"]) == 10
+    long = client.post("/generate/vae", json={"x" * 60_000: 1})
+    assert refused(long, "#/" + "x" * 80)
+    query = client.get("/generate/vae", params=[("y" * 10_000, "1")] * 2)
+    assert refused(query, "#/" + "y" * 80)
+    assert max(len(response.content), len(long.content), len(query.content)) < 5000
+
+
+def test_markup_in_a_name_stays_text(client: TestClient) -> None:
+    response = client.post("/generate/vae", json={"<script>alert(1)</script>": 1})
+    assert refused(response, "#/<script>alert(1)</script>")
+    assert response.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize("limit", [1, 100])
+def test_the_bound_is_the_settings(weights: Path, limit: int) -> None:
+    settings = Settings(weights_dir=weights, device="cpu", engine_threads=1, max_bucket=1, max_body_bytes=limit)
+
+    async def scenario() -> None:
+        async with running(settings) as app:
+            assert (await ask(app, "/generate/vae", b" " * limit)).status == 200
+            assert (await ask(app, "/generate/vae", b" " * (limit + 1))).status == 413
+
+    asyncio.run(scenario())

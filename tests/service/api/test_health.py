@@ -1,0 +1,174 @@
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from service.app import create_app
+from service.contract.manifest import MANIFEST_FILE
+from service.settings import Settings
+from tests.service.api.conftest import problem, series, value
+from tests.service.artefacts import Denoise, write_diffusion, write_one_shot
+
+Breakage = Callable[[Path], None]
+
+
+def weights_file(model: Path) -> Path:
+    (file,) = model.glob("model-*.pt")
+    return file
+
+
+def flip_a_byte(model: Path) -> None:
+    file = weights_file(model)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def cut_short(model: Path) -> None:
+    file = weights_file(model)
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+def empty(model: Path) -> None:
+    weights_file(model).write_bytes(b"")
+
+
+def lengthen(model: Path) -> None:
+    with weights_file(model).open("ab") as file:
+        file.write(b"\0")
+
+
+def remove(model: Path) -> None:
+    weights_file(model).unlink()
+
+
+def exchange(model: Path) -> None:
+    """Another model's weights, sound in themselves."""
+    weights_file(model).write_bytes(weights_file(model.parent / "ddpm").read_bytes())
+
+
+def link(model: Path) -> None:
+    file = weights_file(model)
+    file.symlink_to(file.rename(file.with_suffix(".bak")))
+
+
+def break_manifest(model: Path) -> None:
+    (model / MANIFEST_FILE).write_text('{"schema_version": 1,')
+
+
+def empty_manifest(model: Path) -> None:
+    (model / MANIFEST_FILE).write_text("")
+
+
+def rename(model: Path) -> None:
+    text = (model / MANIFEST_FILE).read_text()
+    (model / MANIFEST_FILE).write_text(text.replace('"name": "vae"', '"name": "ddpm"'))
+
+
+def newer_schema(model: Path) -> None:
+    text = (model / MANIFEST_FILE).read_text()
+    (model / MANIFEST_FILE).write_text(text.replace('"schema_version": 1', '"schema_version": 2'))
+
+
+def other_latent(model: Path) -> None:
+    """A manifest that promises another input than its network takes: only running it tells."""
+    text = (model / MANIFEST_FILE).read_text()
+    assert '"latent_shape": [\n    4\n  ]' in text
+    (model / MANIFEST_FILE).write_text(text.replace('"latent_shape": [\n    4\n  ]', '"latent_shape": [\n    5\n  ]'))
+
+
+def other_family(model: Path) -> None:
+    """Weights without the network that their family needs."""
+    for file in model.iterdir():
+        file.unlink()
+    model.rmdir()
+    write_diffusion(model.parent, "vae", Denoise())
+    text = (model / MANIFEST_FILE).read_text()
+    (model / MANIFEST_FILE).write_text(text.replace('"image_shape": [\n    1', '"image_shape": [\n    3'))
+
+
+@pytest.mark.parametrize(
+    ("damage", "file"),
+    [
+        (flip_a_byte, "model-"),
+        (cut_short, "model-"),
+        (empty, "model-"),
+        (lengthen, "model-"),
+        (remove, "model-"),
+        (exchange, "model-"),
+        (link, "model-"),
+        (break_manifest, MANIFEST_FILE),
+        (empty_manifest, MANIFEST_FILE),
+        (rename, MANIFEST_FILE),
+        (newer_schema, MANIFEST_FILE),
+        (other_latent, "vae"),
+        (other_family, "vae"),
+    ],
+)
+def test_a_damaged_model_is_refused_by_name_and_the_other_serves(
+    settings: Settings, caplog: pytest.LogCaptureFixture, damage: Breakage, file: str
+) -> None:
+    damage(settings.weights_dir / "vae")
+    with TestClient(create_app(settings)) as client:
+        ready = client.get("/health/ready")
+        assert ready.status_code == 503
+        assert ready.json()["status"] == "not ready"
+        assert list(ready.json()["models"]) == ["ddpm"]
+        (reason,) = ready.json()["refused"].values()
+        assert f"vae/{file}" in reason or reason.startswith(str(settings.weights_dir / file))
+        assert "\n" not in reason
+        assert client.get("/health/live").json() == {"status": "live"}
+
+        assert client.post("/generate/ddpm").status_code == 200
+        assert [card["name"] for card in client.get("/models").json()] == ["ddpm"]
+        for refusal in (
+            client.post("/generate/vae"),
+            client.get("/models/vae"),
+            client.post("/interpolate", json={"model": "vae"}),
+        ):
+            assert "refused at start" in problem(refusal, 503, "model-unavailable")["detail"]
+        samples = series(client)
+        assert value(samples, "model_ready", model="vae") == 0
+        assert value(samples, "model_ready", model="ddpm") == 1
+    (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert vars(record)["model"] == "vae"
+    assert vars(record)["reason"] == reason
+
+
+def test_readiness_names_the_versions_that_serve(client: TestClient) -> None:
+    ready = client.get("/health/ready")
+    assert ready.status_code == 200
+    versions = {card["name"]: card["version"] for card in client.get("/models").json()}
+    assert ready.json() == {"status": "ready", "models": versions, "refused": {}}
+
+
+def test_a_folder_without_a_manifest_is_not_yet_a_model(settings: Settings) -> None:
+    # The exporter writes it last of all: a folder without one is an export under way.
+    (settings.weights_dir / "vae" / MANIFEST_FILE).unlink()
+    (settings.weights_dir / "README.md").write_text("what is here")
+    with TestClient(create_app(settings)) as client:
+        ready = client.get("/health/ready")
+        assert (ready.status_code, list(ready.json()["models"])) == (200, ["ddpm"])
+        problem(client.post("/generate/vae"), 404, "unknown-model")
+
+
+def test_an_empty_folder_serves_nothing_and_says_so(tmp_path: Path) -> None:
+    settings = Settings(weights_dir=tmp_path, device="cpu", engine_threads=1, max_bucket=1)
+    with TestClient(create_app(settings)) as client:
+        assert client.get("/health/live").status_code == 200
+        ready = client.get("/health/ready")
+        assert ready.status_code == 503
+        assert ready.json() == {"status": "not ready", "models": {}, "refused": {}}
+        assert client.get("/models").json() == []
+        assert "none" in problem(client.post("/generate/vae"), 404, "unknown-model")["detail"]
+        assert client.get("/metrics").status_code == 200
+
+
+def test_a_model_that_came_later_waits_for_a_restart(settings: Settings) -> None:
+    with TestClient(create_app(settings)) as client:
+        write_one_shot(settings.weights_dir, "late")
+        problem(client.post("/generate/late"), 404, "unknown-model")
+    with TestClient(create_app(settings)) as client:
+        assert client.post("/generate/late").status_code == 200

@@ -1,0 +1,86 @@
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from service.app import create_app
+from service.settings import Settings
+from tests.service.api.conftest import NPY, load, problem, refused
+
+CLASSES = "0 t-shirt, 1 trouser, 2 bag"
+
+
+@pytest.mark.parametrize("label", [-1, 3, "3", "-1", "", "shoe", "t-shirt ", "²", "٣", "0x1", "9" * 64])
+@pytest.mark.parametrize("model", ["vae", "ddpm"])
+def test_a_class_that_the_model_does_not_have(client: TestClient, model: str, label: int | str) -> None:
+    said = refused(client.post(f"/generate/{model}", json={"class_label": label}), "#/class_label")
+    assert CLASSES in said
+    if label != "":
+        query = client.get(f"/generate/{model}", params={"class_label": label})
+        assert CLASSES in refused(query, "#/class_label")
+
+
+@pytest.mark.parametrize("fields", [{"steps": 20}, {"solver": "ddim"}, {"guidance_scale": 1.0}])
+def test_a_model_that_decodes_at_once_has_no_sampler(client: TestClient, fields: Mapping[str, Any]) -> None:
+    field = next(iter(fields))
+    said = refused(client.post("/generate/vae", json=fields), f"#/{field}")
+    assert "means nothing to vae" in said
+    assert "leave it out" in said
+    assert refused(client.post("/interpolate", json={"model": "vae", **fields}), f"#/{field}") == said
+
+
+@pytest.mark.parametrize("scale", [0, 2, 7.5])
+def test_guidance_needs_a_class(client: TestClient, scale: float) -> None:
+    said = refused(client.post("/generate/ddpm", json={"guidance_scale": scale}), "#/guidance_scale")
+    assert "class_label" in said
+
+
+@pytest.mark.parametrize("path", ["/generate/ddpm", "/interpolate"])
+def test_more_steps_than_the_model_has(client: TestClient, path: str) -> None:
+    fields = {"steps": 1001, **({"model": "ddpm"} if path == "/interpolate" else {})}
+    assert "1 to 1000" in refused(client.post(path, json=fields), "#/steps")
+
+
+@pytest.mark.parametrize(("path", "field"), [("/generate/vae", "n"), ("/interpolate", "frames")])
+def test_more_pictures_than_the_service_makes_at_once(client: TestClient, path: str, field: str) -> None:
+    fields = {"model": "vae"} if path == "/interpolate" else {}
+    assert client.post(path, json={**fields, field: 64}).status_code == 200
+    for count in (65, 10**6, 2**63, 10**30):
+        assert "up to 64" in refused(client.post(path, json={**fields, field: count}), f"#/{field}")
+
+
+def test_everything_that_is_wrong_is_told(client: TestClient) -> None:
+    body = {"n": 65, "steps": 1001, "class_label": "shoe", "guidance_scale": 2}
+    document = problem(client.post("/generate/ddpm", json=body), 422, "invalid-field")
+    assert {error["pointer"] for error in document["errors"]} == {"#/n", "#/steps", "#/class_label"}
+
+
+def test_the_size_of_an_answer_is_bounded(client: TestClient) -> None:
+    # 61 pictures of 8 x 8, every pixel 32 x 32, are 3,997,696 pixels.
+    assert client.post("/generate/vae", json={"n": 61, "scale": 32}, headers=NPY).status_code == 200
+    said = refused(client.post("/generate/vae", json={"n": 62, "scale": 32}), "#/scale")
+    assert "4 megapixels" in said
+    said = refused(client.post("/interpolate", json={"model": "vae", "frames": 62, "scale": 32}), "#/scale")
+    assert "4 megapixels" in said
+
+
+def test_bounds_are_the_settings(weights: Path) -> None:
+    settings = Settings(
+        weights_dir=weights,
+        device="cpu",
+        engine_threads=1,
+        max_bucket=1,
+        max_images=4,
+        max_steps=10,
+        max_megapixels=0.001,
+    )
+    with TestClient(create_app(settings)) as client:
+        assert "up to 4" in refused(client.post("/generate/ddpm", json={"n": 5}), "#/n")
+        assert "1 to 10" in refused(client.post("/generate/ddpm", json={"steps": 11}), "#/steps")
+        assert "0.001 megapixels" in refused(client.post("/generate/ddpm", json={"n": 4, "scale": 2}), "#/scale")
+        fitting = client.post("/generate/ddpm", json={"n": 3, "scale": 2, "steps": 10}, headers=NPY)
+        assert load(fitting.content).shape == (3, 16, 16, 1)
+        limits = client.get("/models/ddpm").json()["limits"]
+        assert limits == {"n": 4, "frames": 4, "steps": 10}
