@@ -9,7 +9,8 @@ from pydantic import ValidationError
 
 from trainer import checkpoint, export
 from trainer.config import OVERRIDES, RunConfig, load_preset
-from trainer.data import DataError, load_fashion_mnist
+from trainer.data import DataError, ImageData, load_fashion_mnist
+from trainer.image_folder import load_image_folder
 from trainer.loop import Diverged, Interrupted, TrainingRun
 
 EXAMPLES = """\
@@ -17,6 +18,7 @@ examples:
   python -m trainer train vae                                    the preset, into runs/vae
   python -m trainer train ddpm --epochs 40 --out runs/long       more epochs, another folder
   python -m trainer train ddpm --out runs/long --resume          go on after it was cut off
+  python -m trainer train gan --dataset folder --data-dir photos --image-size 32 --channels 3 --out runs/photos
   python -m trainer export runs/vae weights/vae                  make the artefact that the service loads
 """
 
@@ -63,12 +65,15 @@ def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     train.set_defaults(command=_train)
     train.add_argument("model", choices=["vae", "gan", "ddpm"])
-    train.add_argument("--dataset", choices=["fashion-mnist"], help="what to learn (default: the preset's)")
+    train.add_argument("--dataset", choices=["fashion-mnist", "folder"], help="what to learn (default: the preset's)")
     train.add_argument(
         "--data-dir",
         type=Path,
-        help="folder of the data set's files (default: Debian's package, then ./data, then a download there)",
+        help="folder of your pictures, a sub-folder a class; or of Fashion-MNIST's files (default: Debian's package, "
+        "then ./data, then a download there)",
     )
+    train.add_argument("--image-size", type=int, choices=[28, 32, 64], help="for --dataset folder (default: 28)")
+    train.add_argument("--channels", type=int, choices=[1, 3], help="for --dataset folder (default: 1, grey)")
     train.add_argument("--epochs", type=int)
     train.add_argument("--batch-size", type=int)
     train.add_argument("--seed", type=int, help="everything random follows from it")
@@ -90,13 +95,21 @@ def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 def _train(options: argparse.Namespace) -> None:
     folder = options.out or Path("runs") / options.model
     config, state = _resumed(options, folder) if options.resume else (_fresh(options, folder), None)
-    data = load_fashion_mnist(options.data_dir)
+    data = _data(config, options.data_dir)
     print(f"data: {data.provenance}")
     run = TrainingRun(config, data, folder, _device(options.device))
     if state is not None:
         run.load_state_dict(state)
     run.fit()
     print(f"done: {folder}. Next: python -m trainer export {folder} weights/{options.model}")
+
+
+def _data(config: RunConfig, folder: Path | None) -> ImageData:
+    if config.dataset == "fashion-mnist":
+        return load_fashion_mnist(folder)
+    if folder is None:
+        raise UsageError("--dataset folder needs --data-dir, the folder of your pictures")
+    return load_image_folder(folder, config.image_size, config.channels)
 
 
 def _overrides(options: argparse.Namespace) -> dict[str, object]:
@@ -110,7 +123,8 @@ def _fresh(options: argparse.Namespace, folder: Path) -> RunConfig:
         return load_preset(options.model, **_overrides(options))
     except ValidationError as failure:
         first = failure.errors()[0]
-        raise UsageError(f"--{str(first['loc'][0]).replace('_', '-')}: {first['msg']}") from failure
+        option = f"--{str(first['loc'][0]).replace('_', '-')}: " if first["loc"] else ""
+        raise UsageError(option + first["msg"].removeprefix("Value error, ")) from failure
 
 
 def _resumed(options: argparse.Namespace, folder: Path) -> tuple[RunConfig, dict[str, object]]:

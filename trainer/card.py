@@ -18,6 +18,13 @@ A picture starts as noise and is denoised in steps: 20 of DPM-Solver++(2M) unles
 Each step is a pass of the network, so a picture costs far more than one of a VAE or a GAN.""",
 }
 
+CAVEATS: dict[str, tuple[str, ...]] = {
+    "fashion-mnist": (
+        "It knows centred grey product photos only.",
+        "Labels follow the data set, where shirt, t-shirt, pullover and coat are hard to tell apart even for people.",
+    )
+}
+
 TEMPLATE = """\
 # {name}
 
@@ -43,7 +50,7 @@ All settings of the run: `{config}`
 
 ## Data
 
-[{data}]({source}), licence {licence}. The training images only: no test image was seen.
+{data} ({source}), licence {licence}. The training images only: no test image was seen.
 
 ## Use
 
@@ -66,8 +73,7 @@ The file is {file}, {size:,} bytes of TorchScript made with torch {torch}.
 
 ## Limits
 
-- It was trained on centred grey product photos of {height} x {width} pixels and can make nothing else.
-- Labels follow the data set, where shirt, t-shirt, pullover and coat are hard to tell apart even for people.
+{limits}
 - It was trained once, from one seed: another seed gives another, similar model.
 """
 
@@ -104,9 +110,14 @@ def render(manifest: Manifest, config: RunConfig) -> str:
         size=artifact.size,
         torch=manifest.torch_version,
         quality="\n".join(map(_line, manifest.quality)) or "No score has been measured yet: look at the pictures.",
-        height=manifest.image_shape[1],
-        width=manifest.image_shape[2],
+        limits="\n".join(f"- {limit}" for limit in _limits(manifest)),
     )
+
+
+def _limits(manifest: Manifest) -> list[str]:
+    _, height, width = manifest.image_shape
+    size = f"It makes pictures of {height} x {width} pixels, of what it was trained on, and nothing else."
+    return [size, *CAVEATS.get(manifest.dataset.name, ())]
 
 
 def duration(seconds: float) -> str:

@@ -2,14 +2,14 @@
 
 import tomllib
 from importlib import resources
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from service.contract.manifest import NoiseSchedule
 
 #: The fields that the command line can replace, each by an option of its name.
-OVERRIDES = ("dataset", "epochs", "batch_size", "seed", "precision", "grid_every")
+OVERRIDES = ("dataset", "image_size", "channels", "epochs", "batch_size", "seed", "precision", "grid_every")
 
 Family = Literal["vae", "gan", "ddpm"]
 Positive = Annotated[int, Field(gt=0)]
@@ -65,7 +65,9 @@ class OptimizerConfig(Strict):
 class RunConfig(Strict):
     """Everything that decides a run's numbers."""
 
-    dataset: Literal["fashion-mnist"]
+    dataset: Literal["fashion-mnist", "folder"]
+    image_size: Literal[28, 32, 64] = Field(default=28, description="height and width, in pixels")
+    channels: Literal[1, 3] = Field(default=1, description="1 for grey, 3 for RGB")
     epochs: Positive
     batch_size: Positive
     seed: Annotated[int, Field(ge=0, lt=2**32)]
@@ -75,6 +77,12 @@ class RunConfig(Strict):
     grid_every: Positive = Field(description="epochs between sample grids")
     optimizer: OptimizerConfig
     model: VaeConfig | GanConfig | DdpmConfig = Field(discriminator="family")
+
+    @model_validator(mode="after")
+    def _published_size(self) -> Self:
+        if self.dataset == "fashion-mnist" and (self.channels, self.image_size) != (1, 28):
+            raise ValueError("fashion-mnist is grey pictures of 28 pixels: leave --image-size and --channels out")
+        return self
 
     @property
     def family(self) -> Family:

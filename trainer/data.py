@@ -21,11 +21,6 @@ from trainer.vision import datasets
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 DOWNLOAD_FOLDER = Path("data")
 
-LICENCE = "MIT, (c) 2017 Zalando SE"
-SOURCE = "https://github.com/zalandoresearch/fashion-mnist"
-TRAINING_IMAGES = 60_000
-IMAGE_SHAPE = (1, 28, 28)
-
 ADVICE = "fetch the files again, or name another folder with --data-dir"
 
 CLASS_NAMES = (
@@ -55,25 +50,33 @@ class DataError(Exception):
 
 
 @dataclass(frozen=True)
-class ImageData:
-    """One split of a data set.
-
-    ``images`` is uint8 (count, channel, height, width) in 0..255, ``labels`` int64 (count,).
-    """
+class DataFacts:
+    """What a model's card must say of its data: ``image_shape`` is (channel, height, width), ``images`` a count."""
 
     name: str
-    images: Tensor
-    labels: Tensor
+    image_shape: tuple[int, int, int]
     class_names: tuple[str, ...]
     licence: str
     source: str
-    provenance: str
+    images: int
 
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(channel, height, width) of every image."""
-        channel, height, width = self.images.shape[1:]
-        return channel, height, width
+    def __str__(self) -> str:
+        size = " x ".join(map(str, self.image_shape))
+        return f"{self.images:,} images of {self.name} ({size}, {len(self.class_names)} classes)"
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """One split of a data set.
+
+    ``images`` is uint8 (count, channel, height, width) in 0..255, ``labels`` int64 (count,); ``provenance`` says in a
+    line where they were read from.
+    """
+
+    facts: DataFacts
+    images: Tensor
+    labels: Tensor
+    provenance: str
 
 
 def to_unit_range(images: Tensor) -> Tensor:
@@ -95,15 +98,16 @@ def load_fashion_mnist(data_dir: Path | None = None, *, train: bool = True) -> I
     images, labels = split.data.unsqueeze(1), split.targets
     _check(images, labels, folder)
     kind = "the published files" if published else "not the published files: a subset or another edition"
-    return ImageData(
+    facts = DataFacts(
         name="fashion-mnist",
-        images=images,
-        labels=labels,
+        image_shape=(1, 28, 28),
         class_names=CLASS_NAMES,
-        licence=LICENCE,
-        source=SOURCE,
-        provenance=f"{len(images):,} {'training' if train else 'test'} images from {folder} ({kind})",
+        licence="MIT, (c) 2017 Zalando SE",
+        source="https://github.com/zalandoresearch/fashion-mnist",
+        images=len(images),
     )
+    provenance = f"{len(images):,} {'training' if train else 'test'} images from {folder} ({kind})"
+    return ImageData(facts, images, labels, provenance)
 
 
 def _find_folder(data_dir: Path | None) -> Path | None:
@@ -164,7 +168,7 @@ def _read(root: Path, folder: Path, train: bool) -> datasets.FashionMNIST:
 
 
 def _check(images: Tensor, labels: Tensor, folder: Path) -> None:
-    if images.dtype != torch.uint8 or images.shape[1:] != IMAGE_SHAPE:
+    if images.dtype != torch.uint8 or images.shape[1:] != (1, 28, 28):
         shape = ", ".join(map(str, images.shape))
         raise DataError(f"{folder}: images are {images.dtype} ({shape}), wanted torch.uint8 (count, 1, 28, 28)")
     if len(images) != len(labels):

@@ -32,9 +32,8 @@ from service.contract.manifest import (
 )
 from trainer import card, checkpoint
 from trainer.config import Family, RunConfig, train_command
-from trainer.data import CLASS_NAMES, IMAGE_SHAPE, LICENCE, SOURCE, TRAINING_IMAGES
+from trainer.data import DataFacts
 from trainer.generate import GRID_STEPS, save_grid
-from trainer.loop import device_name
 from trainer.models.parts import Parts
 from trainer.objectives import build
 
@@ -78,7 +77,8 @@ def export(run: Path, target: Path) -> Manifest:
 
 def averaged_parts(config: RunConfig, state: dict[str, Any]) -> Parts:
     """The parts of a checkpoint's averaged generator: float32, on the CPU, frozen in eval mode."""
-    objective = build(config, IMAGE_SHAPE, len(CLASS_NAMES), torch.device("cpu"))
+    facts = DataFacts(**state["data"])
+    objective = build(config, facts.image_shape, len(facts.class_names), torch.device("cpu"))
     average = AveragedModel(objective.generator)
     average.load_state_dict(state["average"])
     parts = objective.parts(average.module)
@@ -152,8 +152,8 @@ def _without_debug_records(payload: bytes) -> bytes:
 
 def _random_inputs(parts: Parts, batch: int) -> dict[str, tuple[Tensor, ...]]:
     generator = torch.Generator().manual_seed(batch)
-    label = torch.randint(len(CLASS_NAMES) + 1, (batch,), generator=generator)
-    image = 2 * torch.rand(batch, *IMAGE_SHAPE, generator=generator) - 1
+    label = torch.randint(parts.classes + 1, (batch,), generator=generator)
+    image = 2 * torch.rand(batch, *parts.image_shape, generator=generator) - 1
     latent = torch.randn(batch, *parts.latent_shape, generator=generator)
     inputs: dict[str, tuple[Tensor, ...]] = {"encode": (image, label), "decode": (latent, label)}
     if parts.diffusion is not None:
@@ -164,7 +164,7 @@ def _random_inputs(parts: Parts, batch: int) -> dict[str, tuple[Tensor, ...]]:
 
 
 def _require_finished(run: Path, config: RunConfig, state: dict[str, Any]) -> None:
-    steps_per_epoch = _image_count(state) // config.batch_size
+    steps_per_epoch = DataFacts(**state["data"]).images // config.batch_size
     if state["step"] < steps_per_epoch * config.epochs:
         done = state["step"] // steps_per_epoch
         raise ExportError(
@@ -173,30 +173,25 @@ def _require_finished(run: Path, config: RunConfig, state: dict[str, Any]) -> No
         )
 
 
-def _image_count(state: dict[str, Any]) -> int:
-    count: int = state.get("images", TRAINING_IMAGES)
-    return count
-
-
 def _manifest(name: str, config: RunConfig, state: dict[str, Any], parts: Parts, payload: bytes) -> Manifest:
-    diffusion = parts.diffusion
+    diffusion, facts = parts.diffusion, DataFacts(**state["data"])
     sha256 = hashlib.sha256(payload).hexdigest()
     try:
         return Manifest(
             schema_version=1,
             name=name,
             family=config.family,
-            image_shape=IMAGE_SHAPE,
+            image_shape=facts.image_shape,
             latent_shape=parts.latent_shape,
             x0_range=diffusion.x0_range if diffusion else None,
-            class_names=CLASS_NAMES,
+            class_names=facts.class_names,
             noise_schedule=diffusion.noise_schedule if diffusion else None,
             t_max=diffusion.t_max if diffusion else None,
             capabilities=CAPABILITIES[config.family],
             defaults=Defaults(steps=GRID_STEPS, solver="dpmpp_2m", guidance_scale=1.0) if diffusion else None,
             inference_dtype="float32",
             artifact=Artifact(format="torchscript", file=artifact_file(sha256), size=len(payload), sha256=sha256),
-            dataset=Dataset(name=config.dataset, licence=LICENCE, source=SOURCE, images=_image_count(state)),
+            dataset=Dataset(name=facts.name, licence=facts.licence, source=facts.source, images=facts.images),
             training=_training(config, state, parts),
             torch_version=torch.__version__.split("+")[0],
             created=datetime.now(UTC).date().isoformat(),
@@ -213,7 +208,7 @@ def _training(config: RunConfig, state: dict[str, Any], parts: Parts) -> Trainin
         epochs=config.epochs,
         images_seen=state["step"] * config.batch_size,
         seconds=round(state["seconds"], 1),
-        device=state.get("device", device_name(torch.device("cpu"))),
+        device=state["device"],
         precision=config.precision,
         seed=config.seed,
         parameters=sum(value.numel() for part in _named(parts).values() for value in part.parameters()),
@@ -225,7 +220,7 @@ def _training(config: RunConfig, state: dict[str, Any], parts: Parts) -> Trainin
 def _samples(parts: Parts) -> bytes:
     with tempfile.TemporaryDirectory(prefix="genserve-export-") as scratch:
         path = Path(scratch) / "samples.png"
-        save_grid(parts, len(CLASS_NAMES), path, torch.device("cpu"))
+        save_grid(parts, path, torch.device("cpu"))
         return path.read_bytes()
 
 

@@ -14,17 +14,18 @@ from trainer.models.parts import Parts
 from trainer.vision import utils
 
 GRID_STEPS = 20
+GRID_ROWS = 8
 
 
 @torch.inference_mode()
-def generate(parts: Parts, label: Tensor, seeds: Sequence[int], plan: Plan, *, null_label: int) -> Tensor:
+def generate(parts: Parts, label: Tensor, seeds: Sequence[int], plan: Plan) -> Tensor:
     """uint8 (batch, height, width, channel): a picture for each label (batch,) and seed, without guidance."""
     device = label.device
     noises = [RowNoise(seed) for seed in seeds]
     latent = torch.stack([noise.draw(parts.latent_shape) for noise in noises]).to(device)
     if parts.denoise is not None and parts.diffusion is not None:
         x0_range = parts.diffusion.x0_range
-        latent = sample(parts.denoise, latent, noises, label, plan, null_label=null_label, x0_range=x0_range)
+        latent = sample(parts.denoise, latent, noises, label, plan, null_label=parts.classes, x0_range=x0_range)
     return to_uint8(parts.decode(latent, label))
 
 
@@ -35,11 +36,15 @@ def default_plan(parts: Parts, steps: int = GRID_STEPS) -> Plan:
     return make_plan(parts.diffusion.noise_schedule, parts.diffusion.t_max, "dpmpp_2m", steps)
 
 
-def save_grid(parts: Parts, classes: int, path: Path, device: torch.device, rows: int = 8) -> Tensor:
+def save_grid(parts: Parts, path: Path, device: torch.device) -> Tensor:
     """Write a grid of pictures, a class a column; returns it as uint8 (channel, height, width)."""
-    columns = max(classes, 1)
-    label = torch.arange(columns).repeat(rows) if classes else torch.zeros(rows, dtype=torch.int64)
-    pictures = generate(parts, label.to(device), range(len(label)), default_plan(parts), null_label=classes)
+    columns = parts.classes or GRID_ROWS
+    label = (
+        torch.arange(columns).repeat(GRID_ROWS)
+        if parts.classes
+        else torch.zeros(columns * GRID_ROWS, dtype=torch.int64)
+    )
+    pictures = generate(parts, label.to(device), range(len(label)), default_plan(parts))
     grid: Tensor = utils.make_grid(pictures.permute(0, 3, 1, 2).cpu(), nrow=columns, padding=2, pad_value=255)
     path.parent.mkdir(parents=True, exist_ok=True)
     utils.save_image(grid / 255, str(path))

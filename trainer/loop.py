@@ -9,7 +9,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from trainer import checkpoint
 from trainer.config import OptimizerConfig, RunConfig
-from trainer.data import DataError, ImageData, to_unit_range
+from trainer.data import DataError, DataFacts, ImageData, to_unit_range
 from trainer.generate import save_grid
 from trainer.objectives import Objective, build
 
@@ -107,7 +107,7 @@ class TrainingRun:
 
     def __init__(self, config: RunConfig, data: ImageData, folder: Path, device: torch.device) -> None:
         self.config, self.data, self.folder, self.device = config, data, folder, device
-        self.objective: Objective = build(config, data.image_shape, len(data.class_names), device)
+        self.objective: Objective = build(config, data.facts.image_shape, len(data.facts.class_names), device)
         self.average = AveragedModel(
             self.objective.generator, multi_avg_fn=ema_average(config.ema_decay), use_buffers=True
         )
@@ -121,6 +121,7 @@ class TrainingRun:
         self.total_steps = self.steps_per_epoch * config.epochs
         # A device holds the whole uint8 set: indexing there costs less than copying batches to it.
         self.images, self.labels = data.images.to(device), data.labels.to(device)
+        self._order, self._order_of = torch.empty(0, dtype=torch.int64), -1
 
     @property
     def epoch(self) -> int:
@@ -144,7 +145,7 @@ class TrainingRun:
                     raise Interrupted(stop[0])
 
     def save(self) -> None:
-        """Write the checkpoint, unless the losses have gone bad."""
+        """Write the checkpoint. Raises Diverged, and keeps the one before, when losses or weights have gone bad."""
         self._require_finite()
         checkpoint.save(self.folder, self.config, self.state_dict())
 
@@ -154,7 +155,7 @@ class TrainingRun:
             "step": self.state.step,
             "seconds": self.state.seconds,
             "device": device_name(self.device),
-            "images": len(self.data.images),
+            "data": asdict(self.data.facts),
             "loss_sums": self.state.loss_sums,
             "losses": self.state.losses,
             "networks": self.objective.networks.state_dict(),
@@ -168,11 +169,9 @@ class TrainingRun:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Stand where ``state``, of a run with this config, stood. Raises CheckpointError on other data."""
-        images = state.get("images", len(self.data.images))
-        if images != len(self.data.images):
-            raise checkpoint.CheckpointError(
-                f"{self.folder} was begun on {images:,} images, and these are {len(self.data.images):,}"
-            )
+        begun_on = DataFacts(**state["data"])
+        if begun_on != self.data.facts:
+            raise checkpoint.CheckpointError(f"{self.folder} was begun on {begun_on}, and these are {self.data.facts}")
         sums = {name: value.to(self.device) for name, value in state["loss_sums"].items()}
         self.state = RunState(state["step"], state["seconds"], sums, dict(state["losses"]))
         self.objective.networks.load_state_dict(state["networks"])
@@ -199,14 +198,15 @@ class TrainingRun:
 
     def _batch_index(self) -> Tensor:
         epoch, position = divmod(self.state.step, self.steps_per_epoch)
-        if position == 0 or not hasattr(self, "_order"):
+        if self._order_of != epoch:
             self._order = epoch_order(self.config.seed, epoch, len(self.images)).to(self.device)
+            self._order_of = epoch
         first = position * self.config.batch_size
         return self._order[first : first + self.config.batch_size]
 
     def _train_on(self, index: Tensor, progress: float) -> dict[str, Tensor]:
         images = to_unit_range(self.images[index]).contiguous(memory_format=torch.channels_last)
-        label = drop_labels(self.labels[index], self.config.label_dropout, len(self.data.class_names))
+        label = drop_labels(self.labels[index], self.config.label_dropout, len(self.data.facts.class_names))
         return self.objective.train_step(images, label, progress)
 
     def _set_learning_rate(self, progress: float) -> None:
@@ -220,7 +220,7 @@ class TrainingRun:
         values = {name: float(loss) for name, loss in losses.items()}
         for name, value in values.items():
             board.add_scalar(f"loss/{name}", value, self.state.step)
-        epoch = f"epoch {self.epoch + 1}/{self.config.epochs}"
+        epoch = f"epoch {min(self.epoch + 1, self.config.epochs)}/{self.config.epochs}"
         bar.set_postfix_str(", ".join([epoch, *(f"{name} {value:.4g}" for name, value in values.items())]))
 
     def _close_epoch(self, board: SummaryWriter) -> None:
@@ -235,13 +235,16 @@ class TrainingRun:
     def _save_grid(self) -> Tensor:
         parts = self.objective.parts(self.average.module)
         path = self.folder / "samples" / f"epoch-{self.epoch:03d}.png"
-        return save_grid(parts, len(self.data.class_names), path, self.device)
+        return save_grid(parts, path, self.device)
 
     def _require_finite(self) -> None:
-        bad = [name for name, total in self.state.loss_sums.items() if not torch.isfinite(total)]
+        bad = [f"loss {name}" for name, total in self.state.loss_sums.items() if not torch.isfinite(total)]
+        # A loss is of the weights before its step: the step itself may be what broke them.
+        weights = self.objective.networks.named_parameters()
+        bad += [f"weight {name}" for name, weight in weights if not torch.isfinite(weight.detach()).all()]
         if bad:
             raise Diverged(
-                f"the loss {bad[0]} is not finite at step {self.state.step}. The last checkpoint is kept; "
+                f"the {bad[0]} is not finite at step {self.state.step}. The last checkpoint is kept; "
                 "try a lower learning rate, or --precision fp32."
             )
 

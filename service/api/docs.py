@@ -22,9 +22,9 @@ _REFUSALS = {
 
 
 def request_body(schema: type[BaseModel]) -> dict[str, Any]:
-    """An optional JSON body of ``schema``."""
-    content = {JSON: {"schema": schema.model_json_schema(ref_template="#/components/schemas/{model}")}}
-    return {"requestBody": {"required": False, "content": _inlined(content)}}
+    """A JSON body of ``schema``, optional where all of its fields are."""
+    document = _inlined(schema.model_json_schema())
+    return {"requestBody": {"required": "required" in document, "content": {JSON: {"schema": document}}}}
 
 
 def query_parameters(schema: type[BaseModel]) -> dict[str, Any]:

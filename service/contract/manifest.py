@@ -89,11 +89,11 @@ class Artifact(_Record):
 
 
 class Dataset(_Record):
-    """What the model has seen: `source` is a URL, `images` a count."""
+    """What the model has seen: `source` says where to find it, `images` is a count."""
 
     name: Text
     licence: Text
-    source: Annotated[str, StringConstraints(pattern=r"^https?://\S+$")]
+    source: Text
     images: PositiveInt
 
 

@@ -53,7 +53,8 @@ def sample_folder() -> Path:
 @pytest.fixture(scope="session")
 def data(sample_folder: Path) -> ImageData:
     whole = load_fashion_mnist(sample_folder)
-    return dataclasses.replace(whole, images=whole.images[:64], labels=whole.labels[:64])
+    facts = dataclasses.replace(whole.facts, images=64)
+    return dataclasses.replace(whole, facts=facts, images=whole.images[:64], labels=whole.labels[:64])
 
 
 @pytest.fixture(scope="session")

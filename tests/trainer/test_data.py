@@ -23,7 +23,7 @@ def test_the_committed_sample_is_read(sample_folder: Path) -> None:
     assert (train.images.shape, test.images.shape) == ((2000, 1, 28, 28), (500, 1, 28, 28))
     assert (train.images.dtype, train.labels.dtype) == (torch.uint8, torch.int64)
     assert set(train.labels.tolist()) == set(range(len(CLASS_NAMES)))
-    assert train.image_shape == data_module.IMAGE_SHAPE
+    assert train.facts.image_shape == (1, 28, 28) == train.images.shape[1:]
     assert train.provenance == (
         f"2,000 training images from {sample_folder} (not the published files: a subset or another edition)"
     )

@@ -18,7 +18,7 @@ from service.contract.artifact import read_artifact
 from service.contract.manifest import Defaults, Manifest, NoiseSchedule, read_manifest
 from tests.trainer.conftest import FAMILIES, MakeRun
 from trainer.config import Family, load_preset
-from trainer.data import CLASS_NAMES
+from trainer.data import CLASS_NAMES, ImageData
 from trainer.export import ExportError, averaged_parts, compare, export, load, script
 from trainer.loop import TrainingRun
 from trainer.models.parts import Parts, PixelDecode
@@ -140,10 +140,11 @@ def test_card_and_samples_are_for_people(run: TrainingRun, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("family", ["vae", "gan", "ddpm"])
-def test_the_presets_files_are_small_and_tell_nothing_of_the_machine(family: Family) -> None:
+def test_the_presets_files_are_small_and_tell_nothing_of_the_machine(family: Family, data: ImageData) -> None:
     config = load_preset(family)
     fresh = build(config, (1, 28, 28), len(CLASS_NAMES), torch.device("cpu"))
-    parts = averaged_parts(config, {"average": AveragedModel(fresh.generator).state_dict()})
+    average = AveragedModel(fresh.generator).state_dict()
+    parts = averaged_parts(config, {"average": average, "data": dataclasses.asdict(data.facts)})
     payload = script(parts)
     assert len(payload) < 10_000_000
     assert payload == script(parts)
@@ -159,7 +160,7 @@ def constant(value: float) -> Parts:
         def forward(self, z: Tensor, label: Tensor) -> Tensor:
             return torch.full_like(z, value)
 
-    return Parts((4,), decode=Constant())
+    return Parts((1, 2, 2), 0, (4,), decode=Constant())
 
 
 @pytest.mark.parametrize(("one", "other"), [(0.0, 2e-5), (0.0, math.nan), (math.nan, math.nan), (0.0, math.inf)])
@@ -170,7 +171,7 @@ def test_parts_that_differ_are_refused(one: float, other: float) -> None:
 
 def test_parts_that_agree_pass() -> None:
     compare(constant(0.5), constant(0.5 + 5e-6))
-    identity = Parts((4,), decode=PixelDecode())
+    identity = Parts((1, 2, 2), 0, (4,), decode=PixelDecode())
     compare(identity, load(script(identity), identity))
 
 

@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 from tests.trainer.conftest import FAMILIES, MakeRun
 from trainer import checkpoint
 from trainer.config import OptimizerConfig
-from trainer.data import DataError, ImageData
+from trainer.data import DataError, DataFacts, ImageData
 from trainer.loop import (
     Diverged,
     Interrupted,
@@ -89,7 +89,7 @@ def test_a_finished_run_has_left_its_checkpoint_grid_and_events(make_run: MakeRu
     run.fit()
     _, state = checkpoint.load(tmp_path)
     assert state["step"] == TOTAL_STEPS
-    assert state["images"] == 64
+    assert DataFacts(**state["data"]) == run.data.facts
     assert state["device"] == device_name(torch.device("cpu"))
     assert state["losses"].keys() == {"reconstruction", "kl"}
     assert (tmp_path / "samples" / "epoch-002.png").is_file()
@@ -109,8 +109,9 @@ def test_the_average_takes_the_statistics_of_batch_norm_along(make_run: MakeRun,
 
 def test_resuming_on_other_data_is_refused(make_run: MakeRun, tmp_path: Path, data: ImageData) -> None:
     run = make_run("vae", tmp_path)
-    other = dataclasses.replace(data, images=data.images[:48], labels=data.labels[:48])
-    with pytest.raises(checkpoint.CheckpointError, match="begun on 64 images, and these are 48"):
+    facts = dataclasses.replace(data.facts, images=48)
+    other = dataclasses.replace(data, facts=facts, images=data.images[:48], labels=data.labels[:48])
+    with pytest.raises(checkpoint.CheckpointError, match=r"begun on 64 images .* and these are 48 images"):
         TrainingRun(run.config, other, tmp_path, run.device).load_state_dict(run.state_dict())
 
 

@@ -24,7 +24,8 @@ class Diffusion:
 class Parts:
     """What a trained model can do; a part that the family lacks is None.
 
-    ``latent_shape`` is the shape of one image's starting noise.
+    ``image_shape`` is (channel, height, width), ``classes`` their number (label ``classes`` means "no class"),
+    ``latent_shape`` the shape of one image's starting noise.
 
     encode: image (batch, channel, height, width) in [-1, 1], label (batch,) int64
         -> mean and log-variance, (batch, *latent) each.
@@ -33,6 +34,8 @@ class Parts:
     decode: z (batch, *latent), label (batch,) int64 -> image (batch, channel, height, width) in [-1, 1].
     """
 
+    image_shape: tuple[int, int, int]
+    classes: int
     latent_shape: tuple[int, ...]
     decode: nn.Module
     diffusion: Diffusion | None = None

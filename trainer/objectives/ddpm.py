@@ -45,6 +45,8 @@ class DdpmObjective(Objective):
 
     def parts(self, generator: nn.Module) -> Parts:
         return Parts(
+            self.task.image_shape,
+            self.task.classes,
             self.latent_shape,
             decode=PixelDecode(),
             diffusion=self.diffusion,

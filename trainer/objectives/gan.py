@@ -54,4 +54,4 @@ class GanObjective(Objective):
         return {"discriminator": loss_d.detach(), "generator": loss_g.detach()}
 
     def parts(self, generator: nn.Module) -> Parts:
-        return Parts(self.latent_shape, decode=generator)
+        return Parts(self.task.image_shape, self.task.classes, self.latent_shape, decode=generator)

@@ -61,4 +61,10 @@ class VaeObjective(Objective):
 
     def parts(self, generator: nn.Module) -> Parts:
         assert isinstance(generator, VAE)
-        return Parts(self.latent_shape, encode=generator.encoder, decode=generator.decoder)
+        return Parts(
+            self.task.image_shape,
+            self.task.classes,
+            self.latent_shape,
+            encode=generator.encoder,
+            decode=generator.decoder,
+        )

@@ -107,7 +107,7 @@ def test_json_tells_every_value_that_decided_the_pictures(
 
 @each_model
 def test_get_takes_the_same_fields_from_the_query(client: TestClient, model: str) -> None:
-    fields = {"n": 2, "seed": 9, "class_label": "bag", "scale": 3}
+    fields: dict[str, int | str] = {"n": 2, "seed": 9, "class_label": "bag", "scale": 3}
     query = client.get(f"/generate/{model}", params=fields)
     body = client.post(f"/generate/{model}", json=fields)
     assert query.status_code == 200

@@ -1,0 +1,134 @@
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.admission.job import Job
+
+
+def on_a_loop(scenario: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+    """A test that needs a running event loop."""
+
+    def test() -> None:
+        asyncio.run(scenario())
+
+    test.__name__ = scenario.__name__
+    return test
+
+
+@given(order=st.integers(1, 8).flatmap(lambda rows: st.permutations(range(rows))))
+def test_results_come_in_the_order_of_rows_whatever_order_they_were_made_in(order: list[int]) -> None:
+    async def scenario() -> None:
+        job: Job[str] = Job(len(order), price_ms=1.0, submitted_at=10.0)
+        for clock, row in enumerate(order):
+            assert not job.done
+            assert job.finished_at is None
+            job.deliver(row, f"picture {row}", now=11.0 + clock)
+        assert await job.future == [f"picture {row}" for row in range(len(order))]
+        assert job.done
+        assert job.finished_at == 10.0 + len(order)
+        assert not job.cancelled
+
+    asyncio.run(scenario())
+
+
+@on_a_loop
+async def test_a_row_delivered_twice_counts_once() -> None:
+    job: Job[str] = Job(2, 1.0, 0.0)
+    job.deliver(0, "first", 1.0)
+    job.deliver(0, "again", 2.0)
+    assert not job.done
+    job.deliver(1, "second", 3.0)
+    job.deliver(1, "again", 4.0)
+    assert await job.future == ["first", "second"]
+    assert job.finished_at == 3.0
+
+
+@on_a_loop
+async def test_the_first_start_is_the_one_that_counts() -> None:
+    job: Job[str] = Job(2, 1.0, 0.0)
+    assert job.started_at is None
+    job.start(5.0)
+    job.start(6.0)
+    assert job.started_at == 5.0
+
+
+@on_a_loop
+async def test_what_comes_after_cancelling_is_dropped() -> None:
+    job: Job[str] = Job(2, 1.0, 0.0)
+    job.deliver(0, "first", 1.0)
+    job.cancel()
+    job.deliver(1, "second", 2.0)
+    job.fail(RuntimeError("late"))
+    job.cancel()
+    assert job.cancelled
+    assert job.future.cancelled()
+    assert job.finished_at is None
+
+
+@on_a_loop
+async def test_a_failure_ends_the_job_and_drops_its_other_rows() -> None:
+    job: Job[str] = Job(3, 1.0, 0.0)
+    job.deliver(0, "first", 1.0)
+    job.fail(RuntimeError("the first"))
+    assert job.cancelled
+    assert job.done
+    job.deliver(1, "second", 2.0)
+    job.fail(RuntimeError("the second"))
+    job.deliver(2, "third", 3.0)
+    with pytest.raises(RuntimeError, match="the first"):
+        await job.future
+    assert job.finished_at is None
+
+
+@on_a_loop
+async def test_an_answered_job_takes_no_failure() -> None:
+    job: Job[str] = Job(1, 1.0, 0.0)
+    job.deliver(0, "only", 1.0)
+    job.fail(RuntimeError("late"))
+    job.cancel()
+    assert await job.future == ["only"]
+
+
+@on_a_loop
+async def test_a_sender_that_stops_waiting_ends_the_job() -> None:
+    job: Job[str] = Job(1, 1.0, 0.0)
+    waiting = asyncio.ensure_future(asyncio.wait_for(job.future, timeout=None))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert job.done
+    job.deliver(0, "late", 1.0)
+    assert job.future.cancelled()
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda job: job.deliver(0, "only", 1.0),
+        lambda job: job.fail(RuntimeError("no")),
+        lambda job: job.cancel(),
+        lambda job: job.future.cancel(),
+    ],
+    ids=["deliver", "fail", "cancel", "future.cancel"],
+)
+def test_whoever_listens_for_the_end_hears_of_it_once(end: Callable[[Job[str]], object]) -> None:
+    heard: list[asyncio.Future[Sequence[str]]] = []
+
+    async def scenario() -> None:
+        job: Job[str] = Job(1, 1.0, 0.0)
+        job.future.add_done_callback(heard.append)
+        end(job)
+        end(job)
+        job.deliver(0, "late", 2.0)
+        await asyncio.wait([job.future])
+        await asyncio.sleep(0)
+        if not job.future.cancelled():
+            job.future.exception()
+
+    asyncio.run(scenario())
+    assert len(heard) == 1

@@ -1,0 +1,108 @@
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from service.admission.queue import RowQueue
+
+Row = tuple[int, int]
+SIZES = st.lists(st.integers(0, 9), max_size=12)
+
+
+def rows_of(request: int, count: int) -> list[Row]:
+    return [(request, row) for row in range(count)]
+
+
+def filled(sizes: list[int]) -> RowQueue[Row]:
+    queue: RowQueue[Row] = RowQueue()
+    for request, count in enumerate(sizes):
+        queue.put(rows_of(request, count))
+    return queue
+
+
+@given(sizes=SIZES, most=st.integers(1, 20))
+def test_every_row_comes_out_once(sizes: list[int], most: int) -> None:
+    queue = filled(sizes)
+    taken: list[Row] = []
+    assert len(queue) == sum(sizes)
+    while len(queue):
+        taken += queue.take(most)
+    assert Counter(taken) == Counter(row for request, count in enumerate(sizes) for row in rows_of(request, count))
+    assert list(queue.take(most)) == []
+
+
+@given(sizes=SIZES, most=st.integers(0, 100))
+def test_taking_goes_round_the_requests(sizes: list[int], most: int) -> None:
+    taken = list(filled(sizes).take(most))
+    assert len(taken) == min(most, sum(sizes))
+    # Round r gives the r-th row of every request that has one, in order of arrival.
+    assert taken == sorted(taken, key=lambda row: (row[1], row[0]))
+
+
+@given(sizes=st.lists(st.integers(1, 9), min_size=1, max_size=12), most=st.integers(0, 100))
+def test_no_request_is_more_than_a_row_ahead_of_one_that_waits(sizes: list[int], most: int) -> None:
+    taken = Counter(request for request, _ in filled(sizes).take(most))
+    waiting = [request for request, count in enumerate(sizes) if taken[request] < count]
+    for behind in waiting:
+        assert max(taken.values(), default=0) <= taken[behind] + 1
+
+
+@given(sizes=SIZES)
+def test_rows_leave_as_they_are_yielded(sizes: list[int]) -> None:
+    queue = filled(sizes)
+    for left, _ in enumerate(queue.take(sum(sizes)), start=1):
+        assert len(queue) == sum(sizes) - left
+
+
+@given(sizes=SIZES, unwanted=st.sets(st.tuples(st.integers(0, 11), st.integers(0, 8))), most=st.integers(0, 50))
+def test_what_is_discarded_never_comes_out(sizes: list[int], unwanted: set[Row], most: int) -> None:
+    queue = filled(sizes)
+    taken = list(queue.take(most))
+    queue.discard(lambda row: row in unwanted)
+    everything = {row for request, count in enumerate(sizes) for row in rows_of(request, count)}
+    left = everything - set(taken) - unwanted
+    assert len(queue) == len(left)
+    assert Counter(queue.take(len(everything))) == Counter(left)
+
+
+def test_a_late_request_comes_next_round() -> None:
+    queue = filled([4])
+    assert list(queue.take(1)) == [(0, 0)]
+    queue.put(rows_of(1, 2))
+    assert list(queue.take(4)) == [(0, 1), (1, 0), (0, 2), (1, 1)]
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """Requests come, rows leave and are thrown out in any order: each row has one fate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queue: RowQueue[Row] = RowQueue()
+        self.requests = 0
+        self.waiting: set[Row] = set()
+
+    @rule(count=st.integers(0, 6))
+    def put(self, count: int) -> None:
+        self.queue.put(rows_of(self.requests, count))
+        self.waiting |= set(rows_of(self.requests, count))
+        self.requests += 1
+
+    @rule(most=st.integers(0, 8))
+    def take(self, most: int) -> None:
+        taken = list(self.queue.take(most))
+        assert len(taken) == min(most, len(self.waiting))
+        assert set(taken) <= self.waiting
+        self.waiting -= set(taken)
+
+    @rule(request=st.integers(0, 20))
+    def discard(self, request: int) -> None:
+        self.queue.discard(lambda row: row[0] == request)
+        self.waiting = {row for row in self.waiting if row[0] != request}
+
+    @invariant()
+    def counts(self) -> None:
+        assert len(self.queue) == len(self.waiting)
+
+
+TestAnyOrder = AnyOrder.TestCase

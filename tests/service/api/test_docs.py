@@ -1,0 +1,104 @@
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+from starlette.testclient import TestClient
+
+from service.api.schemas import GenerateRequest, InterpolateRequest
+
+Document = dict[str, Any]
+
+
+@pytest.fixture
+def document(client: TestClient) -> Document:
+    response = client.get("/openapi.json")
+    assert response.status_code == 200
+    found: Document = response.json()
+    return found
+
+
+def nodes(node: object) -> Iterator[Document]:
+    if isinstance(node, dict):
+        yield node
+    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from nodes(child)
+
+
+def test_the_page_is_there(client: TestClient) -> None:
+    response = client.get("/docs")
+    assert response.status_code == 200
+    assert "/openapi.json" in response.text
+
+
+def test_every_route_is_described(document: Document) -> None:
+    routes = {(method.upper(), path) for path, item in document["paths"].items() for method in item}
+    assert routes == {
+        ("POST", "/generate/{model}"),
+        ("GET", "/generate/{model}"),
+        ("POST", "/interpolate"),
+        ("GET", "/models"),
+        ("GET", "/models/{name}"),
+        ("GET", "/health/live"),
+        ("GET", "/health/ready"),
+        ("GET", "/metrics"),
+    }
+    assert all(operation["description"] for item in document["paths"].values() for operation in item.values())
+
+
+def test_every_reference_leads_somewhere(document: Document) -> None:
+    references = [node["$ref"] for node in nodes(document) if isinstance(node.get("$ref"), str)]
+    assert references
+    for reference in references:
+        target: Any = document
+        for part in reference.removeprefix("#/").split("/"):
+            target = target[part]
+
+
+@pytest.mark.parametrize(
+    ("path", "form", "required"),
+    [("/generate/{model}", GenerateRequest, False), ("/interpolate", InterpolateRequest, True)],
+)
+def test_the_body_is_json_with_every_field(
+    document: Document, path: str, form: type[BaseModel], required: bool
+) -> None:
+    body = document["paths"][path]["post"]["requestBody"]
+    assert body["required"] is required
+    schema = body["content"]["application/json"]["schema"]
+    assert schema["properties"].keys() == {field.alias or name for name, field in form.model_fields.items()}
+    for field in schema["properties"].values():
+        assert [node for node in nodes(field) if "description" in node]
+
+
+def test_the_query_has_the_fields_of_the_body(document: Document) -> None:
+    operation = document["paths"]["/generate/{model}"]["get"]
+    query = {parameter["name"] for parameter in operation["parameters"] if parameter["in"] == "query"}
+    assert query == GenerateRequest.model_fields.keys()
+    (path,) = (parameter for parameter in operation["parameters"] if parameter["in"] == "path")
+    assert (path["name"], path["required"]) == ("model", True)
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "formats"),
+    [
+        ("/generate/{model}", "post", {"image/png", "application/json", "application/x-npy"}),
+        ("/generate/{model}", "get", {"image/png", "application/json", "application/x-npy"}),
+        ("/interpolate", "post", {"image/png", "image/gif", "application/json", "application/x-npy"}),
+    ],
+)
+def test_every_form_and_every_refusal_is_described(
+    document: Document, path: str, method: str, formats: set[str]
+) -> None:
+    responses = document["paths"][path][method]["responses"]
+    assert responses["200"]["content"].keys() == formats
+    for status in ("400", "404", "406", "413", "422", "500", "503", "504"):
+        schema = responses[status]["content"]["application/problem+json"]["schema"]
+        assert {"type", "title", "status", "detail", "code", "errors"} == schema["properties"].keys()
+
+
+def test_an_example_in_the_document_is_answered(client: TestClient, document: Document) -> None:
+    schema = document["paths"]["/generate/{model}"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    examples = {name: field["examples"][0] for name, field in schema["properties"].items() if "examples" in field}
+    assert examples
+    examples["class_label"] %= 3
+    assert client.post("/generate/ddpm", json=examples).status_code == 200

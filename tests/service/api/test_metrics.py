@@ -1,0 +1,158 @@
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from starlette.testclient import TestClient
+
+from service.app import create_app
+from service.errors import ServiceError
+from service.settings import Settings
+from tests.service.api.conftest import GIF, JSON, MODELS, Series, series, value
+
+STAGES = ("request", "queue", "compute", "encode")
+
+
+@pytest.fixture
+def fresh(settings: Settings) -> Iterator[TestClient]:
+    """A service that nobody has asked anything."""
+    with TestClient(create_app(settings)) as client:
+        yield client
+
+
+def errors(samples: Series) -> dict[tuple[str, str], float]:
+    """The errors that were counted, by model and reason."""
+    return {
+        (dict(labels)["model"], dict(labels)["reason"]): number
+        for (name, labels), number in samples.items()
+        if name == "genserve_errors_total" and number
+    }
+
+
+def counts(samples: Series) -> Series:
+    """The series that only requests change: not gauges, and not the times at which they were made."""
+    return {key: number for key, number in samples.items() if key[0].endswith(("_total", "_count", "_bucket"))}
+
+
+def test_every_series_exists_at_zero_from_the_start(fresh: TestClient) -> None:
+    response = fresh.get("/metrics")
+    assert response.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    samples = series(fresh)
+    for model in MODELS:
+        for stage in STAGES:
+            assert value(samples, f"{stage}_seconds_count", model=model) == 0
+            assert value(samples, f"{stage}_seconds_bucket", model=model, le="0.0001") == 0
+        for name in ("queued_rows", "live_rows", "images_total", "tick_rows_count"):
+            assert value(samples, name, model=model) == 0
+        version = fresh.get(f"/models/{model}").json()["version"]
+        assert value(samples, "model_info", model=model, family=model, version=version) == 1
+        assert value(samples, "model_ready", model=model) == 1
+    for model in (*MODELS, "_unknown"):
+        for reason in ServiceError.codes():
+            assert value(samples, "errors_total", model=model, reason=reason) == 0
+    assert not any(counts(samples).values())
+
+
+def test_the_exposition_names_and_describes_every_family(client: TestClient) -> None:
+    families = list(text_string_to_metric_families(client.get("/metrics").text))
+    assert {family.name for family in families} >= {
+        *(f"genserve_{stage}_seconds" for stage in STAGES),
+        "genserve_tick_rows",
+        "genserve_queued_rows",
+        "genserve_live_rows",
+        "genserve_images",
+        "genserve_errors",
+        "genserve_model_ready",
+        "genserve_model_info",
+    }
+    for family in families:
+        assert family.name.startswith("genserve_")
+        assert family.documentation
+    assert len({family.name for family in families}) == len(families)
+
+
+def test_a_request_is_counted_once_in_every_stage(fresh: TestClient) -> None:
+    for n, headers in ((1, {}), (3, JSON), (4, {"Accept": "application/x-npy"})):
+        assert fresh.post("/generate/vae", json={"n": n}, headers=headers).status_code == 200
+    assert fresh.get("/generate/vae", params={"n": 2}).status_code == 200
+    assert fresh.post("/interpolate", json={"model": "vae", "frames": 5}, headers=GIF).status_code == 200
+    samples = series(fresh)
+    for stage in STAGES:
+        assert value(samples, f"{stage}_seconds_count", model="vae") == 5
+        assert value(samples, f"{stage}_seconds_sum", model="vae") > 0
+        assert value(samples, f"{stage}_seconds_count", model="ddpm") == 0
+    assert value(samples, "images_total", model="vae") == 15
+    # A decoder is called once a picture.
+    assert value(samples, "tick_rows_sum", model="vae") == 15
+    assert value(samples, "images_total", model="ddpm") == 0
+    assert errors(samples) == {}
+
+
+def test_a_diffusion_is_called_once_a_step(fresh: TestClient) -> None:
+    fresh.post("/generate/ddpm", json={"n": 2, "steps": 7})
+    fresh.post("/generate/ddpm", json={"steps": 3, "solver": "ddpm"})
+    assert value(series(fresh), "tick_rows_sum", model="ddpm") == 2 * 7 + 3
+
+
+def test_stages_add_up_to_no_more_than_the_request(fresh: TestClient) -> None:
+    fresh.post("/generate/ddpm", json={"n": 8, "steps": 100})
+    samples = series(fresh)
+    parts = sum(value(samples, f"{stage}_seconds_sum", model="ddpm") for stage in STAGES[1:])
+    assert 0 < parts <= value(samples, "request_seconds_sum", model="ddpm")
+
+
+REFUSED: list[tuple[str, str, dict[str, Any], tuple[str, str]]] = [
+    ("POST", "/generate/vae", {"json": {"n": 0}}, ("vae", "invalid-field")),
+    ("POST", "/generate/vae", {"json": {"steps": 3}}, ("vae", "invalid-field")),
+    ("GET", "/generate/ddpm", {"params": {"n": "x"}}, ("ddpm", "invalid-field")),
+    ("POST", "/generate/ddpm", {"content": b"{"}, ("ddpm", "bad-request")),
+    ("POST", "/generate/ddpm", {"content": b" " * 70_000}, ("ddpm", "body-too-large")),
+    ("POST", "/generate/vae", {"headers": {"Accept": "text/html"}}, ("vae", "not-acceptable")),
+    ("POST", "/generate/nope", {}, ("_unknown", "unknown-model")),
+    ("GET", "/generate/nope", {"params": {"n": "x"}}, ("_unknown", "unknown-model")),
+    ("GET", "/models/nope", {}, ("_unknown", "unknown-model")),
+    ("POST", "/interpolate", {"json": {"model": "nope"}}, ("_unknown", "unknown-model")),
+    ("POST", "/interpolate", {"json": {"model": "vae", "steps": 3}}, ("vae", "invalid-field")),
+    (
+        "POST",
+        "/interpolate",
+        {"json": {"model": "ddpm"}, "headers": {"Accept": "text/html"}},
+        ("ddpm", "not-acceptable"),
+    ),
+    ("POST", "/interpolate", {"content": b"["}, ("_unknown", "bad-request")),
+    ("POST", "/interpolate", {"json": {"frames": 3}}, ("_unknown", "invalid-field")),
+]
+
+
+def test_every_refusal_is_counted_with_its_model_and_reason(fresh: TestClient) -> None:
+    expected: dict[tuple[str, str], float] = {}
+    for method, path, what, key in REFUSED:
+        assert fresh.request(method, path, **what).status_code >= 400
+        expected[key] = expected.get(key, 0) + 1
+        assert errors(series(fresh)) == expected
+    assert value(series(fresh), "images_total", model="vae") == 0
+    assert value(series(fresh), "request_seconds_count", model="vae") == 0
+
+
+def test_no_request_adds_a_series(fresh: TestClient) -> None:
+    before = series(fresh).keys()
+    for number in range(100):
+        fresh.post(f"/generate/model-{number}")
+        fresh.get(f"/generate/model-{number}")
+        fresh.post("/interpolate", json={"model": f"model-{number}"})
+        fresh.get(f"/models/model-{number}")
+        fresh.post(f"/path-{number}")
+        fresh.post("/generate/vae", json={f"field-{number}": 1})
+    for method, path, what, _ in REFUSED:
+        fresh.request(method, path, **what)
+    fresh.post("/generate/_unknown")
+    after = series(fresh)
+    assert after.keys() == before
+    assert errors(after)["_unknown", "unknown-model"] == 400 + 4 + 1
+
+
+def test_health_and_metrics_count_nothing(fresh: TestClient) -> None:
+    before = counts(series(fresh))
+    for path in ("/health/live", "/health/ready", "/metrics", "/models", "/models/vae", "/docs", "/openapi.json"):
+        assert fresh.get(path).status_code == 200
+    assert counts(series(fresh)) == before
