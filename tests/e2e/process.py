@@ -1,0 +1,132 @@
+"""The service as a process of its own, and raw connections to it."""
+
+import os
+import re
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+from prometheus_client.parser import text_string_to_metric_families
+
+ROOT = Path(__file__).parents[2]
+SECONDS = 60.0
+
+
+class Service:
+    """A running `python -m service`; ``log`` grows while it runs."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        assert process.stderr is not None
+        self.process = process
+        self.log: list[str] = []
+        self._ready = threading.Event()
+        self.port = 0
+        self._reader = threading.Thread(target=self._read, args=(process.stderr,))
+        self._reader.start()
+
+    def _read(self, stderr: Iterator[str]) -> None:
+        for line in stderr:
+            self.log.append(line)
+            if found := re.search(r"running on http://[^:]+:(\d+)", line):
+                self.port = int(found[1])
+                self._ready.set()
+        self._ready.set()  # it ended: nobody need wait any longer
+
+    def wait_until_ready(self) -> None:
+        """Return when it takes requests."""
+        assert self._ready.wait(SECONDS)
+        assert self.port, "".join(self.log)
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def client(self) -> httpx2.Client:
+        """A client with patience."""
+        return httpx2.Client(base_url=self.url, timeout=SECONDS)
+
+    def connect(self) -> socket.socket:
+        """A plain connection."""
+        return socket.create_connection(("127.0.0.1", self.port), timeout=SECONDS)
+
+    def stop(self, signal: int) -> int:
+        """Send a signal and return the exit code; the log is complete afterwards."""
+        self.process.send_signal(signal)
+        code = self.process.wait(SECONDS)
+        self._reader.join(SECONDS)
+        return code
+
+    def sample(self, name: str) -> float:
+        """A metric, summed over its labels."""
+        with self.client() as client:
+            text = client.get("/metrics").text
+        families = text_string_to_metric_families(text)
+        return sum(
+            sample.value for family in families for sample in family.samples if sample.name == f"genserve_{name}"
+        )
+
+    def wait_for(self, name: str, at_least: float = 0.0, at_most: float = float("inf")) -> None:
+        """Return when a metric is within bounds."""
+        give_up = time.monotonic() + SECONDS
+        while not at_least <= (value := self.sample(name)) <= at_most:
+            assert time.monotonic() < give_up, f"{name} is still {value}"
+
+    def wait_until_idle(self) -> None:
+        """Return when no row is queued or live."""
+        self.wait_for("queued_rows", at_most=0)
+        self.wait_for("live_rows", at_most=0)
+
+    def errors_logged(self) -> list[str]:
+        """Lines of the log that tell of something nobody expected."""
+        return [line for line in self.log if '"level": "error"' in line or '"level": "critical"' in line]
+
+
+@contextmanager
+def serving(weights: Path, **settings: object) -> Iterator[Service]:
+    """`python -m service` on a free port, killed at the end if it still runs."""
+    environment = {name: text for name, text in os.environ.items() if not name.startswith("GENSERVE_")}
+    environment |= {f"GENSERVE_{name.upper()}": str(value) for name, value in settings.items()}
+    environment |= {"GENSERVE_WEIGHTS_DIR": str(weights), "GENSERVE_PORT": "0", "OMP_NUM_THREADS": "1"}
+    environment.setdefault("GENSERVE_DEVICE", "cpu")
+    with subprocess.Popen(
+        [sys.executable, "-m", "service"], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
+    ) as process:
+        service = Service(process)
+        try:
+            service.wait_until_ready()
+            yield service
+        finally:
+            process.kill()
+            process.wait()
+            service._reader.join(SECONDS)
+
+
+def reset(connection: socket.socket) -> None:
+    """Close with RST instead of FIN."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
+def post(path: str, body: bytes, *headers: str) -> bytes:
+    """A request as bytes."""
+    lines = [f"POST {path} HTTP/1.1", "Host: test", f"Content-Length: {len(body)}", *headers]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def read_to_end(connection: socket.socket) -> bytes:
+    """Everything until the other side closes, with FIN or RST."""
+    answer = b""
+    try:
+        while chunk := connection.recv(65_536):
+            answer += chunk
+    except ConnectionResetError:
+        pass
+    return answer

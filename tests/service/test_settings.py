@@ -1,0 +1,167 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from service.__main__ import main
+from service.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """No variable of ours, and a working folder with the weights that are the default."""
+    for name in [name for name in os.environ if name.upper().startswith("GENSERVE_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "weights").mkdir()
+    return tmp_path
+
+
+def test_defaults_listen_on_loopback_and_find_the_weights() -> None:
+    settings = Settings()
+    assert (settings.host, settings.port, settings.device) == ("127.0.0.1", 8000, "auto")
+    assert settings.weights_dir == Path("weights")
+    assert settings.table_rows > settings.max_bucket
+    assert settings.max_megapixels == 4
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "expected"),
+    [
+        ("GENSERVE_HOST", "0.0.0.0", "0.0.0.0"),
+        ("GENSERVE_PORT", "9000", 9000),
+        ("GENSERVE_PORT", "0", 0),
+        ("GENSERVE_WEIGHTS_DIR", ".", Path()),
+        ("GENSERVE_DEVICE", "cpu", "cpu"),
+        ("GENSERVE_ENGINE_THREADS", "3", 3),
+        ("GENSERVE_TABLE_ROWS", "512", 512),
+        ("GENSERVE_MAX_BUCKET", "64", 64),
+        ("GENSERVE_TICK_BUDGET_MS", "12.5", 12.5),
+        ("GENSERVE_MAX_QUEUE_MS", "1e4", 10_000.0),
+        ("GENSERVE_REQUEST_TIMEOUT_S", "5", 5.0),
+        ("GENSERVE_DRAIN_S", "2", 2.0),
+        ("GENSERVE_MAX_IMAGES", "8", 8),
+        ("GENSERVE_MAX_STEPS", "50", 50),
+        ("GENSERVE_MAX_MEGAPIXELS", "0.5", 0.5),
+        ("GENSERVE_MAX_BODY_BYTES", "1024", 1024),
+        ("GENSERVE_LOG_LEVEL", "debug", "debug"),
+        ("genserve_port", "9001", 9001),
+    ],
+)
+def test_a_variable_replaces_a_default(
+    monkeypatch: pytest.MonkeyPatch, variable: str, text: str, expected: object
+) -> None:
+    monkeypatch.setenv(variable, text)
+    field = variable.removeprefix("GENSERVE_").removeprefix("genserve_").lower()
+    settings = Settings()
+    assert getattr(settings, field) == expected
+    unchanged = Settings.model_fields.keys() - {field}
+    monkeypatch.delenv(variable)
+    assert settings.model_dump(include=unchanged) == Settings().model_dump(include=unchanged)
+
+
+WRONG = [
+    ("PORT", "http"),
+    ("PORT", "-1"),
+    ("PORT", "65536"),
+    ("PORT", ""),
+    ("WEIGHTS_DIR", "nowhere"),
+    ("DEVICE", "tpu"),
+    ("DEVICE", "cuda:0"),
+    ("ENGINE_THREADS", "-1"),
+    ("ENGINE_THREADS", "257"),
+    ("TABLE_ROWS", "0"),
+    ("TABLE_ROWS", "4097"),
+    ("MAX_BUCKET", "0"),
+    ("MAX_BUCKET", "1.5"),
+    ("TICK_BUDGET_MS", "0"),
+    ("MAX_QUEUE_MS", "-1"),
+    ("MAX_QUEUE_MS", "inf"),
+    ("REQUEST_TIMEOUT_S", "nan"),
+    ("REQUEST_TIMEOUT_S", "inf"),
+    ("DRAIN_S", "inf"),
+    ("DRAIN_S", "ten"),
+    ("MAX_IMAGES", "1025"),
+    ("MAX_STEPS", "0"),
+    ("MAX_MEGAPIXELS", "-4"),
+    ("MAX_BODY_BYTES", "64k"),
+    ("LOG_LEVEL", "loud"),
+]
+
+
+@pytest.mark.parametrize(("name", "text"), WRONG)
+def test_a_wrong_value_stops_the_service_and_names_the_variable(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, text: str
+) -> None:
+    monkeypatch.setenv(f"GENSERVE_{name}", text)
+    monkeypatch.setattr(sys, "argv", ["python -m service"])
+    assert main() == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    (line,) = printed.err.splitlines()
+    assert line.startswith(f"error: GENSERVE_{name}: ")
+
+
+def test_every_wrong_variable_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("GENSERVE_PORT", "http")
+    monkeypatch.setenv("GENSERVE_DEVICE", "tpu")
+    monkeypatch.setattr(sys, "argv", ["python -m service"])
+    assert main() == 2
+    assert [line.split(": ")[1] for line in capsys.readouterr().err.splitlines()] == [
+        "GENSERVE_PORT",
+        "GENSERVE_DEVICE",
+    ]
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Settings().port = 1  # type: ignore[misc]
+
+
+def test_other_variables_are_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PORT", "HOST", "DEVICE"):
+        monkeypatch.setenv(name, "7")
+    assert (Settings().port, Settings().host) == (8000, "127.0.0.1")
+
+
+def test_one_engine_thread_for_every_core_that_may_be_used() -> None:
+    assert Settings(engine_threads=3).cpu_threads() == 3
+    assert Settings(engine_threads=0).cpu_threads() == len(os.sched_getaffinity(0))
+
+
+def run_service(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    root = Path(__file__).parents[2]
+    return subprocess.run(
+        [sys.executable, "-m", "service", *arguments],
+        cwd=root,
+        env={"PATH": os.environ["PATH"], "COLUMNS": "200", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_help_lists_every_variable_with_its_default_and_its_reason() -> None:
+    result = run_service("--help")
+    assert (result.returncode, result.stderr) == (0, "")
+    for name, field in Settings.model_fields.items():
+        assert f"GENSERVE_{name.upper()} (default {field.default})\n      {field.description}\n" in result.stdout
+    assert "GENSERVE_PORT=9000 python -m service" in result.stdout
+
+
+def test_a_wrong_variable_is_exit_code_2() -> None:
+    result = run_service(GENSERVE_PORT="http", GENSERVE_WEIGHTS_DIR="/")
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: GENSERVE_PORT: ")
+    assert "Traceback" not in result.stderr
+
+
+def test_the_command_takes_no_arguments(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["python -m service", "--port", "9000"])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+    assert "--port" in capsys.readouterr().err

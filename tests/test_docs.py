@@ -1,0 +1,38 @@
+"""The documents say what the code says: links lead somewhere, and no knob, metric or error code is left out."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from service.errors import ServiceError
+from service.metrics import Metrics
+from service.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = sorted(path for path in ROOT.rglob("*.md") if not {".venv", "runs", ".git"} & set(path.parts))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_and_pictures_lead_to_files(document: Path) -> None:
+    targets = re.findall(r"\]\(([^)#]+)", document.read_text())
+    missing = [target for target in targets if "://" not in target and not (document.parent / target).exists()]
+    assert missing == []
+
+
+def test_every_knob_is_documented() -> None:
+    named = set(re.findall(r"GENSERVE_([A-Z_]+)", (ROOT / "docs" / "OPERATIONS.md").read_text()))
+    knobs = {name.upper() for name in Settings.model_fields}
+    assert knobs <= named
+
+
+def test_every_metric_is_documented() -> None:
+    named = set(re.findall(r"`(genserve_\w+)`", (ROOT / "docs" / "OPERATIONS.md").read_text()))
+    metrics = Metrics().registry.collect()
+    exposed = {metric.name + ("_total" if metric.type == "counter" else "") for metric in metrics}
+    assert named == exposed
+
+
+def test_every_error_code_is_documented() -> None:
+    named = set(re.findall(r"^\| \d{3} \| `([a-z-]+)`", (ROOT / "docs" / "API.md").read_text(), flags=re.MULTILINE))
+    assert named == set(ServiceError.codes())
