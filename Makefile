@@ -24,10 +24,10 @@ export PIP_NO_INPUT := 1
 
 rest := slow or containers or prometheus or gpu
 
-.PHONY: help install serve test test-all lint train which-model clean
+.PHONY: help install bench-latency bench-steps serve test test-all lint train which-model clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
 
 install: $(VENV)/.dev  ## set up everything the other targets need
 
@@ -57,6 +57,12 @@ train: which-model $(VENV)/.train  ## train MODEL=vae|gan|ddpm on Fashion-MNIST;
 
 which-model:
 	@[ -n "$(MODEL)" ] || { echo "which model? for example: make train MODEL=vae"; exit 2; }
+
+bench-latency: $(VENV)/.serve  ## milliseconds a picture over HTTP, model by model
+	$(python) -m benchmarks.latency $(ARGS)
+
+bench-steps: $(VENV)/.train  ## what fewer solver steps do to the DDPM's pictures
+	$(python) -m benchmarks.steps $(ARGS)
 
 clean:  ## remove the environment and the caches; runs, data and weights stay
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -11,7 +11,7 @@ from service.admission.queue import RowQueue
 from service.engine.cost import CostModel
 from service.engine.model import Model
 from service.engine.table import LiveRow, Picture, RowTable, Slots
-from service.engine.tick import Batch, Stepped, run_isolating
+from service.engine.tick import Batch, Step, Stepped, run_isolating
 from service.errors import ComputeFailed
 from service.metrics import ModelMetrics
 
@@ -67,8 +67,7 @@ class Lane:
         if self._sweep_due:
             self._queue.discard(lambda row: row.job.cancelled)
             self._sweep_due = self._table.drop_cancelled()
-        for row in self._queue.take(self._table.free):
-            self._table.admit(row)
+        self._table.admit(list(self._queue.take(self._table.free)))
         bucket = self.cost.best_bucket if budget_ms is None else self.cost.bucket_within(budget_ms)
         slots = self._table.claim(min(bucket, math.ceil(self._table.ready / threads)))
         now = time.monotonic()
@@ -86,7 +85,8 @@ class Lane:
         for rows, result in run_isolating(self.model, batch):
             places = slots[rows]
             if isinstance(result, Stepped):
-                self._scatter(places, result)
+                if batch.step is not None:
+                    self._scatter(places, result)
                 ended += self._pictures(places[batch.ending[rows]], result)
             else:
                 leaving[rows] = True
@@ -101,18 +101,21 @@ class Lane:
         self._gauge()
 
     def _gather(self, slots: Slots) -> Batch:
-        table, index = self._table, self._index(slots)
+        table, device = self._table, self.model.device
+        x, label, ending = table.x[self._index(slots)], table.label(slots).to(device), table.last_step(slots)
+        step = None if self.model.denoise is None else self._gather_step(slots)
+        return Batch(x, label, ending, step)
+
+    def _gather_step(self, slots: Slots) -> Step:
+        table, device = self._table, self.model.device
         coefficients = table.coefficients(slots)
         noise = table.draw_noise(slots, coefficients)
-        return Batch(
-            table.x[index],
-            table.x_start_prev[index],
-            table.label[index],
-            table.guidance_scale[index],
-            coefficients.to(self.model.device),
-            None if noise is None else noise.to(self.model.device),
+        return Step(
+            table.x_start_prev[self._index(slots)],
+            table.guidance_scale(slots).to(device),
+            coefficients.to(device),
+            None if noise is None else noise.to(device),
             table.guided(slots),
-            table.last_step(slots),
         )
 
     def _scatter(self, slots: Slots, stepped: Stepped) -> None:

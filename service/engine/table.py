@@ -4,6 +4,7 @@ Latents live on the model's device. What a tick needs to choose rows and look up
 in arrays: choosing is arithmetic on them, without a loop over rows.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,8 +37,8 @@ class RowTable:
         shape, device = model.manifest.latent_shape, model.device
         self.x = torch.zeros(rows, *shape, device=device)
         self.x_start_prev = torch.zeros(rows, *shape, device=device)
-        self.label = torch.zeros(rows, dtype=torch.int64, device=device)
-        self.guidance_scale = torch.ones(rows, device=device)
+        self._label = np.zeros(rows, dtype=np.int64)
+        self._guidance_scale = np.ones(rows, dtype=np.float32)
         # Step k of place s is coefficients[s, k] = (t, a, b, c, d).
         self._coefficients = np.zeros((rows, max(1, model.max_steps), 5), dtype=np.float32)
         self._length = np.zeros(rows, dtype=np.int64)
@@ -65,17 +66,18 @@ class RowTable:
         """Rows that a tick could serve."""
         return int(self._ready.sum())
 
-    def admit(self, row: LiveRow) -> None:
-        """Give a row a free place, its starting noise and its plan."""
-        slot, spec = self._free.pop(), row.spec
-        noise = RowNoise(spec.seed)
-        drawn = noise.draw(self.x.shape[1:])
-        self.x[slot] = drawn if spec.latent is None else spec.latent
-        self.label[slot] = spec.label
-        self.guidance_scale[slot] = spec.guidance_scale
-        self._coefficients[slot, : len(spec.plan)] = spec.plan.table.numpy()
-        self._length[slot], self._step[slot], self._weight[slot] = len(spec.plan), 0, spec.weight
-        self._live[slot], self._noise[slot], self._ready[slot] = row, noise, True
+    def admit(self, rows: Sequence[LiveRow]) -> None:
+        """Give each row a free place, its starting noise and its plan."""
+        if not rows:
+            return
+        slots = [self._free.pop() for _ in rows]
+        latents = torch.stack([self._seat(slot, row) for slot, row in zip(slots, rows, strict=True)])
+        index = torch.tensor(slots, device=self.x.device)
+        self.x.index_copy_(0, index, latents.to(self.x.device))
+        # What the place's last row left would pass into this one's first step, for 0 * NaN is NaN.
+        self.x_start_prev.index_fill_(0, index, 0.0)
+        self._step[slots] = 0
+        self._ready[slots] = True
 
     def claim(self, most: int) -> Slots:
         """Up to ``most`` rows' worth of ready places, the least recently served first; at least one if any is ready."""
@@ -95,12 +97,7 @@ class RowTable:
         self._ready[slots] = True
 
     def drop(self, slots: Slots) -> None:
-        """Free places, clearing what a next row would otherwise inherit: 0 * NaN is NaN."""
-        if len(slots) == 0:
-            return
-        index = torch.from_numpy(slots).to(self.x.device)
-        self.x.index_fill_(0, index, 0.0)
-        self.x_start_prev.index_fill_(0, index, 0.0)
+        """Free places."""
         self._ready[slots] = False
         for slot in slots.tolist():
             self._live[slot] = self._noise[slot] = None
@@ -117,6 +114,14 @@ class RowTable:
         ready = self._ready[slots]
         self.drop(slots[ready])
         return not ready.all()
+
+    def label(self, slots: Slots) -> Tensor:
+        """The classes: (slots,) int64 on the host."""
+        return torch.from_numpy(self._label[slots])
+
+    def guidance_scale(self, slots: Slots) -> Tensor:
+        """(slots,) float32 on the host."""
+        return torch.from_numpy(self._guidance_scale[slots])
 
     def coefficients(self, slots: Slots) -> Tensor:
         """This step's (t, a, b, c, d) of each place: (slots, 5) float32 on the host."""
@@ -148,3 +153,13 @@ class RowTable:
             assert noise is not None
             drawn[position] = noise.draw(self.x.shape[1:])
         return drawn
+
+    def _seat(self, slot: int, row: LiveRow) -> Tensor:
+        """Note what a place holds; returns the latent it starts from."""
+        spec, noise = row.spec, RowNoise(row.spec.seed)
+        drawn = noise.draw(self.x.shape[1:])
+        self._live[slot], self._noise[slot] = row, noise
+        self._label[slot], self._guidance_scale[slot], self._weight[slot] = spec.label, spec.guidance_scale, spec.weight
+        self._length[slot] = len(spec.plan)
+        self._coefficients[slot, : len(spec.plan)] = spec.plan.table
+        return drawn if spec.latent is None else spec.latent

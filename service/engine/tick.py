@@ -19,45 +19,57 @@ Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """One tick's rows. Tensors are on the model's device, flags on the host; all have one entry a row.
+class Step:
+    """What a solver step needs beside the latents, an entry a row.
 
-    ``x`` and ``x_start_prev`` (rows, *latent); ``label`` (rows,) int64; ``coefficients`` (rows, 5): t, a, b, c, d;
-    ``noise`` (rows, *latent), or None when no row adds any; ``guided`` rows take two in the call; ``ending`` rows are
-    at the last step of their plan.
+    ``x_start_prev`` (rows, *latent); ``guidance_scale`` (rows,); ``coefficients`` (rows, 5): t, a, b, c, d; ``noise``
+    (rows, *latent), or None when no row adds any; ``guided``, on the host: which rows take two in the call.
     """
 
-    x: Tensor
     x_start_prev: Tensor
-    label: Tensor
     guidance_scale: Tensor
     coefficients: Tensor
     noise: Tensor | None
     guided: Flags
+
+    def part(self, rows: slice) -> "Step":
+        """Some of the rows."""
+        return Step(
+            self.x_start_prev[rows],
+            self.guidance_scale[rows],
+            self.coefficients[rows],
+            None if self.noise is None else self.noise[rows],
+            self.guided[rows],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One tick's rows, on the model's device: ``x`` (rows, *latent) and ``label`` (rows,) int64.
+
+    ``ending``, on the host, says which rows are at the end of their plan; ``step`` is None for a model without steps.
+    """
+
+    x: Tensor
+    label: Tensor
     ending: Flags
+    step: Step | None
 
     def __len__(self) -> int:
         return len(self.x)
 
     def part(self, rows: slice) -> "Batch":
         """Some of the rows."""
-        return Batch(
-            self.x[rows],
-            self.x_start_prev[rows],
-            self.label[rows],
-            self.guidance_scale[rows],
-            self.coefficients[rows],
-            None if self.noise is None else self.noise[rows],
-            self.guided[rows],
-            self.ending[rows],
-        )
+        step = None if self.step is None else self.step.part(rows)
+        return Batch(self.x[rows], self.label[rows], self.ending[rows], step)
 
 
 @dataclass(frozen=True, slots=True)
 class Stepped:
     """The rows one step further. ``pictures`` (ending rows, height, width, channel) uint8 are on the host.
 
-    ``usable`` says for each ending row whether its picture is made of finite numbers.
+    ``x_start`` is what the network predicted, ``x`` itself for a model without steps. ``usable`` says for each ending
+    row whether its picture is made of finite numbers: what a NaN becomes in uint8 would pass for a picture.
     """
 
     x: Tensor
@@ -69,20 +81,10 @@ class Stepped:
 @torch.inference_mode()
 def run(model: Model, batch: Batch) -> Stepped:
     """Denoise, guide, clamp and update every row, then decode those that end."""
-    x, x_start = batch.x, batch.x_start_prev
-    if model.denoise is not None:
-        positions = np.flatnonzero(batch.guided)
-        x_start = predict_x_start(
-            model.denoise,
-            x,
-            batch.coefficients[:, 0],
-            batch.label,
-            model.manifest.null_label,
-            batch.guidance_scale,
-            torch.from_numpy(positions).to(x.device) if len(positions) else None,
-            model.manifest.x0_range,
-        )
-        x = update(x, x_start, batch.x_start_prev, batch.coefficients[:, 1:], batch.noise)
+    x = x_start = batch.x
+    if batch.step is not None:
+        x_start = _predict(model, batch, batch.step)
+        x = update(x, x_start, batch.step.x_start_prev, batch.step.coefficients[:, 1:], batch.step.noise)
     pictures, usable = _decode(model, x, batch)
     return Stepped(x, x_start, pictures, usable)
 
@@ -98,7 +100,8 @@ def run_isolating(model: Model, batch: Batch) -> list[tuple[slice, Stepped | Exc
 
 def _isolate(model: Model, batch: Batch, rows: slice) -> list[tuple[slice, Stepped | Exception]]:
     try:
-        return [(rows, run(model, batch.part(rows)))]
+        whole = rows.stop - rows.start == len(batch)
+        return [(rows, run(model, batch if whole else batch.part(rows)))]
     except Exception as failure:  # whatever a model raises concerns its rows, never the thread
         if rows.stop - rows.start == 1:
             return [(rows, failure)]
@@ -107,13 +110,29 @@ def _isolate(model: Model, batch: Batch, rows: slice) -> list[tuple[slice, Stepp
         return _isolate(model, batch, first) + _isolate(model, batch, second)
 
 
+def _predict(model: Model, batch: Batch, step: Step) -> Tensor:
+    assert model.denoise is not None
+    guided = np.flatnonzero(step.guided)
+    return predict_x_start(
+        model.denoise,
+        batch.x,
+        step.coefficients[:, 0],
+        batch.label,
+        model.manifest.null_label,
+        step.guidance_scale,
+        torch.from_numpy(guided).to(batch.x.device) if len(guided) else None,
+        model.manifest.x0_range,
+    )
+
+
 def _decode(model: Model, x: Tensor, batch: Batch) -> tuple[npt.NDArray[np.uint8], Flags]:
-    positions = np.flatnonzero(batch.ending)
-    if len(positions) == 0:
-        height_width = model.manifest.image_shape[1:]
-        return np.empty((0, *height_width, model.manifest.image_shape[0]), np.uint8), np.empty(0, np.bool_)
-    index = torch.from_numpy(positions).to(x.device)
-    images = model.decode(x[index], batch.label[index])
+    if not batch.ending.any():
+        channel, height, width = model.manifest.image_shape
+        return np.empty((0, height, width, channel), np.uint8), np.empty(0, np.bool_)
+    label = batch.label
+    if not batch.ending.all():
+        index = torch.from_numpy(np.flatnonzero(batch.ending)).to(x.device)
+        x, label = x[index], label[index]
+    images = model.decode(x, label)
     usable = images.flatten(1).isfinite().all(dim=1)
-    # A NaN becomes some grey level in uint8 and would pass for a picture: hence the flags beside it.
-    return to_uint8(images.nan_to_num()).cpu().numpy(), usable.cpu().numpy()
+    return to_uint8(images).cpu().numpy(), usable.cpu().numpy()

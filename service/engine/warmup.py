@@ -7,7 +7,7 @@ import torch
 
 from service.engine.cost import CostModel
 from service.engine.model import Model
-from service.engine.tick import Batch, run
+from service.engine.tick import Batch, Step, run
 
 #: The first calls compile; the last ones are the price.
 WARM_CALLS = 2
@@ -47,16 +47,21 @@ def _check(model: Model, batch: Batch) -> None:
 
 def _batch(model: Model, rows: int) -> Batch:
     """Rows at the first step of the default plan, all of them decoded at its end."""
-    plan, device = model.plan(), model.device
-    first = plan.table[0] if len(plan) else torch.zeros(5)
     latent = torch.randn(rows, *model.manifest.latent_shape, generator=torch.Generator().manual_seed(0))
-    return Batch(
-        latent.to(device),
+    label = torch.full((rows,), model.manifest.null_label)
+    ending = np.ones(rows, dtype=np.bool_)
+    return Batch(latent.to(model.device), label.to(model.device), ending, _step(model, latent))
+
+
+def _step(model: Model, latent: torch.Tensor) -> Step | None:
+    if model.denoise is None:
+        return None
+    rows, device = len(latent), model.device
+    coefficients = model.plan().table[0].float().expand(rows, 5)
+    return Step(
         torch.zeros_like(latent).to(device),
-        torch.full((rows,), model.manifest.null_label, device=device),
         torch.ones(rows, device=device),
-        first.float().expand(rows, 5).to(device),
+        coefficients.to(device),
         None,
         np.zeros(rows, dtype=np.bool_),
-        np.ones(rows, dtype=np.bool_),
     )

@@ -1,3 +1,4 @@
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,3 +22,5 @@ def service(tiny_weights: Path) -> Iterator[Service]:
     """One process for the tests that only ask it."""
     with serving(tiny_weights, engine_threads=1, max_bucket=8) as running:
         yield running
+        running.stop(signal.SIGTERM)
+        assert running.errors_logged() == []

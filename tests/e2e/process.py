@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx2
@@ -20,16 +20,19 @@ SECONDS = 60.0
 
 
 class Service:
-    """A running `python -m service`; ``log`` grows while it runs."""
+    """A running `python -m service`, with a client; ``log`` grows while it runs."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         assert process.stderr is not None
         self.process = process
         self.log: list[str] = []
-        self._ready = threading.Event()
         self.port = 0
+        self._ready = threading.Event()
         self._reader = threading.Thread(target=self._read, args=(process.stderr,))
         self._reader.start()
+        assert self._ready.wait(SECONDS)
+        assert self.port, "".join(self.log)
+        self.client = httpx2.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=SECONDS)
 
     def _read(self, stderr: Iterator[str]) -> None:
         for line in stderr:
@@ -38,20 +41,6 @@ class Service:
                 self.port = int(found[1])
                 self._ready.set()
         self._ready.set()  # it ended: nobody need wait any longer
-
-    def wait_until_ready(self) -> None:
-        """Return when it takes requests."""
-        assert self._ready.wait(SECONDS)
-        assert self.port, "".join(self.log)
-
-    @property
-    def url(self) -> str:
-        """Where it listens."""
-        return f"http://127.0.0.1:{self.port}"
-
-    def client(self) -> httpx2.Client:
-        """A client with patience."""
-        return httpx2.Client(base_url=self.url, timeout=SECONDS)
 
     def connect(self) -> socket.socket:
         """A plain connection."""
@@ -64,25 +53,28 @@ class Service:
         self._reader.join(SECONDS)
         return code
 
-    def sample(self, name: str) -> float:
-        """A metric, summed over its labels."""
-        with self.client() as client:
-            text = client.get("/metrics").text
-        families = text_string_to_metric_families(text)
-        return sum(
-            sample.value for family in families for sample in family.samples if sample.name == f"genserve_{name}"
-        )
+    def kill(self) -> None:
+        """End it, unless it has ended."""
+        self.process.kill()
+        self.process.wait()
+        self._reader.join(SECONDS)
+        self.client.close()
 
-    def wait_for(self, name: str, at_least: float = 0.0, at_most: float = float("inf")) -> None:
-        """Return when a metric is within bounds."""
+    def sample(self, *names: str) -> float:
+        """The sum of some metrics over all of their labels."""
+        wanted = {f"genserve_{name}" for name in names}
+        families = text_string_to_metric_families(self.client.get("/metrics").text)
+        return sum(sample.value for family in families for sample in family.samples if sample.name in wanted)
+
+    def wait_for(self, *names: str, at_least: float = 0.0, at_most: float = float("inf")) -> None:
+        """Return when the sum of some metrics is within bounds."""
         give_up = time.monotonic() + SECONDS
-        while not at_least <= (value := self.sample(name)) <= at_most:
-            assert time.monotonic() < give_up, f"{name} is still {value}"
+        while not at_least <= (value := self.sample(*names)) <= at_most:
+            assert time.monotonic() < give_up, f"{' + '.join(names)} is still {value}"
 
     def wait_until_idle(self) -> None:
         """Return when no row is queued or live."""
-        self.wait_for("queued_rows", at_most=0)
-        self.wait_for("live_rows", at_most=0)
+        self.wait_for("queued_rows", "live_rows", at_most=0)
 
     def errors_logged(self) -> list[str]:
         """Lines of the log that tell of something nobody expected."""
@@ -99,14 +91,15 @@ def serving(weights: Path, **settings: object) -> Iterator[Service]:
     with subprocess.Popen(
         [sys.executable, "-m", "service"], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
     ) as process:
-        service = Service(process)
         try:
-            service.wait_until_ready()
+            service = Service(process)
+        except BaseException:
+            process.kill()
+            raise
+        try:
             yield service
         finally:
-            process.kill()
-            process.wait()
-            service._reader.join(SECONDS)
+            service.kill()
 
 
 def reset(connection: socket.socket) -> None:
@@ -121,12 +114,10 @@ def post(path: str, body: bytes, *headers: str) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
-def read_to_end(connection: socket.socket) -> bytes:
-    """Everything until the other side closes, with FIN or RST."""
+def read_to_end(connection: socket.socket, end: bytes | None = None) -> bytes:
+    """Everything until the other side closes, with FIN or RST, or until ``end`` has come."""
     answer = b""
-    try:
-        while chunk := connection.recv(65_536):
+    with suppress(ConnectionResetError):
+        while (end is None or end not in answer) and (chunk := connection.recv(65_536)):
             answer += chunk
-    except ConnectionResetError:
-        pass
     return answer

@@ -5,7 +5,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.engine.model import Model
-from service.engine.tick import Batch, Stepped, run, run_isolating
+from service.engine.tick import Batch, Step, Stepped, run, run_isolating
 
 RAISES, NOT_FINITE = 101.0, -101.0
 
@@ -17,7 +17,7 @@ def decode_batch(first_numbers: list[float]) -> Batch:
     x[:, 0] = torch.tensor(first_numbers)
     flags = np.ones(rows, dtype=np.bool_)
     label = torch.zeros(rows, dtype=torch.int64)
-    return Batch(x, torch.zeros_like(x), label, torch.ones(rows), torch.zeros(rows, 5), None, ~flags, flags)
+    return Batch(x, label, flags, None)
 
 
 def test_a_picture_is_uint8_height_width_channel(one_shot: Model) -> None:
@@ -80,7 +80,8 @@ def test_rows_of_different_plans_step_as_they_would_alone(diffusion: Model) -> N
     x, previous, noise = (torch.randn(rows, 1, 8, 8, generator=generator) for _ in range(3))
     guided = np.array([False, True, False])
     scale = torch.tensor([1.0, 2.5, 1.0])
-    batch = Batch(x, previous, torch.tensor([0, 1, 3]), scale, coefficients, noise, guided, np.zeros(rows, np.bool_))
+    step = Step(previous, scale, coefficients, noise, guided)
+    batch = Batch(x, torch.tensor([0, 1, 3]), np.zeros(rows, np.bool_), step)
     together = run(diffusion, batch)
     for row in range(rows):
         alone = run(diffusion, batch.part(slice(row, row + 1)))
