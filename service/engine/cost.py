@@ -10,6 +10,9 @@ class CostModel:
     def __init__(self, call_ms: Mapping[int, float]) -> None:
         self._sizes = sorted(call_ms)
         self._call_ms = [call_ms[size] for size in self._sizes]
+        #: The measured size with the least time a row.
+        self.best_bucket = min(self._sizes, key=lambda size: call_ms[size] / size)
+        self._row_ms = call_ms[self.best_bucket] / self.best_bucket
 
     def call_ms(self, rows: int) -> float:
         """Predicted milliseconds of a call with ``rows`` rows; beyond the largest measured size, in proportion."""
@@ -22,11 +25,6 @@ class CostModel:
         share = (rows - low) / (high - low)
         return self._call_ms[place - 1] * (1 - share) + self._call_ms[place] * share
 
-    @property
-    def best_bucket(self) -> int:
-        """The measured size with the least time a row."""
-        return min(self._sizes, key=lambda size: self.call_ms(size) / size)
-
     def bucket_within(self, budget_ms: float) -> int:
         """The largest measured size up to the best one whose call fits the budget; 1 when none does."""
         fitting = [size for size in self._sizes if size <= self.best_bucket and self.call_ms(size) <= budget_ms]
@@ -34,4 +32,4 @@ class CostModel:
 
     def price_ms(self, row_calls: int) -> float:
         """Device milliseconds of ``row_calls`` rows of calls, whoever's they are, batched at the best bucket."""
-        return row_calls * self.call_ms(self.best_bucket) / self.best_bucket
+        return row_calls * self._row_ms

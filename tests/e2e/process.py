@@ -76,6 +76,17 @@ class Service:
         """Return when no row is queued or live."""
         self.wait_for("queued_rows", "live_rows", at_most=0)
 
+    def open_files(self) -> int:
+        """How many files and sockets the process has open."""
+        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
+
+    def wait_until_closed(self, files: int) -> None:
+        """Return when no more than so many files and sockets are open."""
+        give_up = time.monotonic() + SECONDS
+        while (still := self.open_files()) > files:
+            assert time.monotonic() < give_up, f"{still} files are still open"
+            self.client.get("/health/live")
+
     def errors_logged(self) -> list[str]:
         """Lines of the log that tell of something nobody expected."""
         return [line for line in self.log if '"level": "error"' in line or '"level": "critical"' in line]
