@@ -9,13 +9,15 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def running_service(**settings: str) -> Iterator[int]:
-    """Start `python -m service` with GENSERVE_<SETTING>=value for each setting; yields its port once it is ready."""
+def running_service(pin: str | None = None, **settings: str) -> Iterator[int]:
+    """Start `python -m service` with GENSERVE_<SETTING>=value for each setting; yields its port once it is ready.
+
+    ``pin`` is a list of cores as taskset writes it; None, all.
+    """
     environment = os.environ | {f"GENSERVE_{name.upper()}": value for name, value in settings.items()}
     environment["GENSERVE_PORT"] = "0"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "service"], env=environment, stderr=subprocess.PIPE, text=True, encoding="utf-8"
-    )
+    command = [*(["taskset", "-c", pin] if pin else []), sys.executable, "-m", "service"]
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, encoding="utf-8")
     try:
         assert process.stderr is not None
         yield _port(process.stderr)

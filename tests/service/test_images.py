@@ -34,13 +34,6 @@ def test_png_takes_a_view_that_is_not_contiguous() -> None:
     np.testing.assert_array_equal(np.asarray(decode(encode_png(image))), image)
 
 
-def test_png_carries_its_text() -> None:
-    text = {"seed": "4294967295", "model": "Größe ☃"}
-    png = decode(encode_png(pixels(2, 2, 1), text))
-    assert {key: png.info[key] for key in text} == text
-    assert "seed" not in decode(encode_png(pixels(2, 2, 1))).info
-
-
 @pytest.mark.parametrize("channels", [0, 2, 4])
 def test_other_channel_counts_are_refused(channels: int) -> None:
     with pytest.raises(ValueError, match=f"1 or 3 channels, not {channels}"):

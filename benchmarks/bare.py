@@ -1,0 +1,43 @@
+"""The bare TorchScript loop: images a second of a model called at its best bucket on one thread, bytes on the host.
+
+python -m benchmarks.bare gan 4
+"""
+
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from service.engine.model import Model, load_model
+from service.engine.warmup import warm_up
+from service.sampling.pixels import to_uint8
+
+
+def main(name: str, seconds: float) -> None:
+    """Print images a second."""
+    torch.set_num_threads(1)
+    model = load_model(Path("weights") / name, torch.device("cpu"))
+    rows = warm_up(model, max_bucket=16).best_bucket
+    images, end = 0, (start := time.perf_counter()) + seconds
+    while time.perf_counter() < end:
+        make(model, rows)
+        images += rows
+    print(images / (time.perf_counter() - start))
+
+
+@torch.inference_mode()
+def make(model: Model, rows: int) -> None:
+    """One batch of pictures by the default plan: the network calls and nothing of a server."""
+    x = torch.randn(rows, *model.manifest.latent_shape)
+    label = torch.full((rows,), model.manifest.null_label)
+    x_start_prev = torch.zeros_like(x)
+    for t, a, b, c, _ in model.plan().table.float():
+        assert model.denoise is not None
+        x_start = model.denoise(x, t.expand(rows), label).clamp(-1.0, 1.0)
+        x, x_start_prev = a * x + b * x_start + c * x_start_prev, x_start
+    to_uint8(model.decode(x, label)).numpy().tobytes()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], float(sys.argv[2]))

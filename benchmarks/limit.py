@@ -1,0 +1,118 @@
+"""How close the service comes to the model itself: images a second over HTTP against the bare TorchScript loop.
+
+The bare loop calls the loaded model at its best bucket and turns the result into bytes on the host, nothing else. For
+one-shot models the service has one engine thread on one core, and the client the other core; for the DDPM the service
+has both. Bare and served are measured in turn, several rounds; the ratio is of medians.
+
+    python -m benchmarks.limit                   a table, and benchmarks/results/limit.json
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from benchmarks.load import Outcome
+from benchmarks.machine import describe_machine
+from benchmarks.server import running_service
+
+RESULTS = Path("benchmarks/results/limit.json")
+SECONDS = 4.0
+
+
+@dataclass(frozen=True)
+class Case:
+    """One model and request; ``cores`` are the service's, the client has the last one."""
+
+    label: str
+    model: str
+    n: int
+    connections: int
+    cores: int
+
+
+CASES = (
+    Case("gan, n = 1, 1 core", "gan", 1, 32, 1),
+    Case("gan, n = 16, 1 core", "gan", 16, 8, 1),
+    Case("vae, n = 1, 1 core", "vae", 1, 32, 1),
+    Case("ddpm 20 steps, n = 4, 2 cores", "ddpm", 4, 16, 2),
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    """Images a second, medians over the rounds, and the served p50 and p99 in milliseconds."""
+
+    label: str
+    bare: float
+    served: float
+    ratio: float
+    p50_ms: float
+    p99_ms: float
+    rounds: list[tuple[float, float]]
+
+
+def main() -> None:
+    """Measure and report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3, help="rounds in turn (default 3)")
+    rounds = parser.parse_args().rounds
+    results = [measure(case, rounds) for case in CASES]
+    for result in results:
+        print(
+            f"{result.label:32} bare {result.bare:8.0f}/s  served {result.served:8.0f}/s  ratio {result.ratio:.2f}"
+            f"  p50 {result.p50_ms:.2f} ms  p99 {result.p99_ms:.2f} ms"
+        )
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    record = {"machine": describe_machine(), "results": [asdict(result) for result in results]}
+    RESULTS.write_text(json.dumps(record, indent=2) + "\n")
+
+
+def measure(case: Case, rounds: int) -> Result:
+    """Bare and served in turn."""
+    pairs, outcomes = [], []
+    for _ in range(rounds):
+        bare = _bare(case)
+        outcome = _served(case)
+        outcomes.append(outcome)
+        pairs.append((bare, case.n * outcome.answers / outcome.seconds))
+    bare, served = (statistics.median(values) for values in zip(*pairs, strict=True))
+    p50 = statistics.median(outcome.percentile(0.5) for outcome in outcomes)
+    p99 = statistics.median(outcome.percentile(0.99) for outcome in outcomes)
+    return Result(case.label, bare, served, served / bare, p50, p99, pairs)
+
+
+def _bare(case: Case) -> float:
+    """Images a second of the bare loop, one process a core, each pinned to its own."""
+    processes = [
+        subprocess.Popen(
+            ["taskset", "-c", str(core), sys.executable, "-m", "benchmarks.bare", case.model, str(SECONDS)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for core in range(case.cores)
+    ]
+    return sum(float(process.communicate()[0]) for process in processes)
+
+
+def _served(case: Case) -> Outcome:
+    last = (os.cpu_count() or 2) - 1
+    cores = "0" if case.cores == 1 else f"0-{last}"
+    body = json.dumps({"n": case.n})
+    with running_service(pin=cores, engine_threads=str(case.cores)) as port:
+        load = ["--port", str(port), "--path", f"/generate/{case.model}", "--body", body]
+        load += ["--connections", str(case.connections), "--seconds", str(SECONDS)]
+        command = ["taskset", "-c", str(last), sys.executable, "-m", "benchmarks.load", *load]
+        client = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+    outcome = Outcome(**json.loads(client.stdout))
+    if outcome.failures:
+        raise RuntimeError(f"{case.label}: {outcome.failures} answers were not 200")
+    return outcome
+
+
+if __name__ == "__main__":
+    main()
