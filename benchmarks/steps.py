@@ -28,6 +28,7 @@ from service.engine.model import Model, load_model
 from service.sampling.loop import sample
 from service.sampling.noise import RowNoise
 from service.sampling.pixels import to_uint8
+from service.sampling.solvers import Plan
 from trainer.data import load_fashion_mnist
 
 RESULTS = Path("benchmarks/results/steps.json")
@@ -37,30 +38,28 @@ DIRECTIONS = 512
 SHOWN = 10
 
 
-@dataclass(frozen=True)
-class Sampler:
-    """A solver with a number of steps."""
-
-    solver: SolverName
-    steps: int
-
-
-SAMPLERS = (
-    Sampler("ddpm", 1000),
-    Sampler("ddpm", 100),
-    Sampler("ddpm", 20),
-    Sampler("ddim", 20),
-    Sampler("dpmpp_2m", 20),
-    Sampler("dpmpp_2m", 10),
-)
+def plans(model: Model) -> dict[str, Plan]:
+    """What is compared, by name: every step that the model has, a chain cut short, and solvers with few steps."""
+    every = model.plan("ddpm", model.max_steps)
+    few: tuple[tuple[SolverName, int], ...] = (
+        ("ddpm", 100),
+        ("ddpm", 20),
+        ("ddim", 20),
+        ("dpmpp_2m", 20),
+        ("dpmpp_2m", 10),
+    )
+    return {
+        f"ddpm, all {len(every)} steps": every,
+        "ddpm, cut to T = 100": Plan(every.table[-100:]),
+        **{f"{solver}, {steps} steps": model.plan(solver, steps) for solver, steps in few},
+    }
 
 
 @dataclass(frozen=True)
 class Result:
     """A sampler's distance to the test pictures, and its seconds a picture in batches of 16 on one thread."""
 
-    solver: str
-    steps: int
+    sampler: str
     distance: float
     seconds_per_picture: float
 
@@ -77,24 +76,22 @@ def main() -> None:
     floor = sliced_wasserstein(_pixels(load_fashion_mnist().images[: options.samples]), reference)
     print(f"{options.samples} real training pictures (the floor): {floor:.4f}")
     rows, results = [], []
-    for sampler in SAMPLERS:
-        pictures, seconds = generate(model, sampler, options.samples)
+    for name, plan in plans(model).items():
+        pictures, seconds = generate(model, plan, options.samples)
         distance = sliced_wasserstein(_pixels(torch.from_numpy(pictures)), reference)
-        results.append(Result(sampler.solver, sampler.steps, distance, seconds / options.samples))
+        results.append(Result(name, distance, seconds / options.samples))
         rows.append(pictures[:SHOWN])
-        print(
-            f"{sampler.solver:9} {sampler.steps:5} steps: {distance:.4f}, {seconds / options.samples:.3f} s a picture"
-        )
+        print(f"{name:22} {distance:.4f}, {results[-1].seconds_per_picture:.3f} s a picture")
     _write(rows, results, floor, options.samples, model)
 
 
-def generate(model: Model, sampler: Sampler, count: int) -> tuple[NDArray[np.uint8], float]:
+def generate(model: Model, plan: Plan, count: int) -> tuple[NDArray[np.uint8], float]:
     """``count`` pictures, classes in turn, picture i from seed i; and the seconds they took."""
     assert model.denoise is not None
-    manifest, plan = model.manifest, model.plan(sampler.solver, sampler.steps)
+    manifest = model.manifest
     batches = []
     started = time.perf_counter()
-    for first in tqdm(range(0, count, BATCH), desc=f"{sampler.solver} {sampler.steps}", leave=False):
+    for first in tqdm(range(0, count, BATCH), desc=f"{len(plan)} steps", leave=False):
         seeds = range(first, min(first + BATCH, count))
         noises = [RowNoise(seed) for seed in seeds]
         latent = torch.stack([noise.draw(manifest.latent_shape) for noise in noises])

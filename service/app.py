@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from service.api import error_handlers, generate, health, interpolate, models
+from service.api.docs import describe
 from service.api.state import State
 from service.engine.engine import Engine
 from service.engine.registry import load_registry, pick_device
@@ -31,7 +32,10 @@ def create_app(settings: Settings) -> FastAPI:
         await state.engine.drain(settings.drain_s)
 
     app = FastAPI(title="genserve", version="0.1.0", description=DESCRIPTION, lifespan=lifespan)
-    for part in (generate, interpolate, models, health):
+    for pictures in (generate, interpolate):
+        app.router.routes.extend(pictures.ROUTES)
+        describe(app, pictures.OPERATIONS)
+    for part in (models, health):
         app.include_router(part.router)
     error_handlers.install(app)
     return app

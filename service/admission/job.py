@@ -11,7 +11,7 @@ class Job(Generic[Result]):
     """``rows`` results, collected in any order on the event loop and handed over together.
 
     ``price_ms`` is the predicted device time. Times are seconds of the monotonic clock that the caller reads.
-    Only ``cancelled`` and ``started_at`` cross threads: each is written by one side and read by the other.
+    Engine threads call ``start`` and read ``cancelled``; all the rest is the event loop's.
     """
 
     def __init__(self, rows: int, price_ms: float, submitted_at: float) -> None:
@@ -19,7 +19,6 @@ class Job(Generic[Result]):
         self.submitted_at = submitted_at
         self.started_at: float | None = None
         self.finished_at: float | None = None
-        self.cancelled = False
         self._results: list[Result | None] = [None] * rows
         self._missing = rows
         self.future: asyncio.Future[Sequence[Result]] = asyncio.get_running_loop().create_future()
@@ -28,6 +27,11 @@ class Job(Generic[Result]):
     def done(self) -> bool:
         """Whether the sender has its answer, good or bad, or has gone."""
         return self.future.done()
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether it is over with rows missing, which nobody waits for any more."""
+        return self._missing > 0 and self.done
 
     def start(self, now: float) -> None:
         """Note the first tick that computes a row; later ticks change nothing."""
@@ -46,11 +50,9 @@ class Job(Generic[Result]):
 
     def fail(self, failure: Exception) -> None:
         """End the job with an error; its other rows are dropped at their next tick."""
-        self.cancelled = True
         if not self.done:
             self.future.set_exception(failure)
 
     def cancel(self) -> None:
         """Nobody waits any more: rows not yet computed never are."""
-        self.cancelled = True
         self.future.cancel()

@@ -23,6 +23,9 @@ from service.errors import DeadlineExceeded
 #: Frames a second of an animation.
 GIF_FPS = 10
 
+#: A client's leaving is looked for from here on: the task that looks costs more than a quick model's whole answer.
+WATCH_AFTER_S = 0.02
+
 #: Above this many pixels encoding leaves the event loop: it would hold up every other answer.
 INLINE_PIXELS = 65_536
 
@@ -63,22 +66,29 @@ async def answer(request: Request, state: State, ask: Ask) -> Response:
 
 async def _wait(request: Request, job: Job[images.Pixels], timeout_s: float) -> Sequence[images.Pixels]:
     """The job's pictures, unless the client leaves or the time is up: then its rows never reach the device."""
-    gone = asyncio.ensure_future(_disconnected(request))
+    loop = asyncio.get_running_loop()
+    watcher: list[asyncio.Task[None]] = []
+    timers = (
+        loop.call_later(timeout_s, lambda: job.fail(_too_late(timeout_s))),
+        loop.call_later(WATCH_AFTER_S, lambda: watcher.append(loop.create_task(_fail_when_gone(request, job)))),
+    )
     try:
-        await asyncio.wait((job.future, gone), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-        if job.done:
-            return job.future.result()
-        if gone.done():
-            raise ClientDisconnect
-        raise DeadlineExceeded(f"The pictures were not ready within {timeout_s:g} s; their work was dropped.")
+        return await job.future
     finally:
-        gone.cancel()
-        job.cancel()
+        for timer in timers:
+            timer.cancel()
+        for task in watcher:
+            task.cancel()
 
 
-async def _disconnected(request: Request) -> None:
+async def _fail_when_gone(request: Request, job: Job[images.Pixels]) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
+    job.fail(ClientDisconnect())
+
+
+def _too_late(timeout_s: float) -> DeadlineExceeded:
+    return DeadlineExceeded(f"The pictures were not ready within {timeout_s:g} s; their work was dropped.")
 
 
 def _stages(job: Job[images.Pixels]) -> tuple[float, float]:

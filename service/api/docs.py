@@ -1,8 +1,10 @@
-"""The parts of the OpenAPI document that the routes, which read raw bodies, cannot declare by their signatures."""
+"""The part of the OpenAPI document that FastAPI cannot make: that of the plain ASGI routes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from inspect import cleandoc
 from typing import Any
 
+from fastapi import FastAPI
 from pydantic import BaseModel
 
 from service.api.negotiation import JSON
@@ -21,31 +23,59 @@ _REFUSALS = {
 }
 
 
-def request_body(schema: type[BaseModel]) -> dict[str, Any]:
+def operation(
+    handler: Callable[..., object],
+    formats: Sequence[str],
+    *,
+    path: Sequence[str] = (),
+    query: type[BaseModel] | None = None,
+    body: type[BaseModel] | None = None,
+) -> dict[str, Any]:
+    """The operation of ``handler``, described by its docstring: what it reads, and what it answers in ``formats``."""
+    parameters = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in path]
+    described: dict[str, Any] = {
+        "tags": ["pictures"],
+        "operationId": handler.__name__,
+        "summary": handler.__name__.replace("_", " ").capitalize(),
+        "description": cleandoc(handler.__doc__ or ""),
+        "parameters": [*parameters, *(_query_parameters(query) if query else [])],
+        "responses": _picture_responses(formats),
+    }
+    return described | ({"requestBody": _request_body(body)} if body else {})
+
+
+def describe(app: FastAPI, operations: Mapping[str, Mapping[str, Any]]) -> None:
+    """Add ``operations``, by path and method, to the document that ``app`` makes of its own routes."""
+    own = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = own()
+        document["paths"] = {**operations, **document["paths"]}
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _request_body(schema: type[BaseModel]) -> dict[str, Any]:
     """A JSON body of ``schema``, optional where all of its fields are."""
     document = _inlined(schema.model_json_schema())
-    return {"requestBody": {"required": "required" in document, "content": {JSON: {"schema": document}}}}
+    return {"required": "required" in document, "content": {JSON: {"schema": document}}}
 
 
-def query_parameters(schema: type[BaseModel]) -> dict[str, Any]:
-    """The fields of ``schema`` as query parameters."""
+def _query_parameters(schema: type[BaseModel]) -> list[dict[str, Any]]:
     fields = _inlined(schema.model_json_schema())["properties"]
-    return {
-        "parameters": [
-            {"name": name, "in": "query", "required": False, "schema": field} for name, field in fields.items()
-        ]
-    }
+    return [{"name": name, "in": "query", "required": False, "schema": field} for name, field in fields.items()]
 
 
-def picture_responses(formats: Sequence[str]) -> dict[int | str, dict[str, Any]]:
+def _picture_responses(formats: Sequence[str]) -> dict[str, dict[str, Any]]:
     """A success in each of ``formats`` and every refusal."""
     binary = {media: {"schema": {"type": "string", "format": "binary"}} for media in formats if media != JSON}
     success = {JSON: {"schema": PicturesAnswer.model_json_schema()}, **binary}
-    responses: dict[int | str, dict[str, Any]] = {
-        status: {"description": text, "content": {PROBLEM_JSON: {"schema": Problem.model_json_schema()}}}
+    refusals = {
+        str(status): {"description": text, "content": {PROBLEM_JSON: {"schema": Problem.model_json_schema()}}}
         for status, text in _REFUSALS.items()
     }
-    return {200: {"description": "The pictures.", "content": _inlined(success)}, **responses}
+    return {"200": {"description": "The pictures.", "content": _inlined(success)}, **refusals}
 
 
 def _inlined(document: dict[str, Any]) -> dict[str, Any]:

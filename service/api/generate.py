@@ -2,14 +2,14 @@
 
 import secrets
 
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
 from service import images
 from service.api.answers import Ask, answer
 from service.api.body import parse_json, parse_query, read_body
-from service.api.docs import picture_responses, query_parameters, request_body
+from service.api.docs import operation
+from service.api.endpoint import route
 from service.api.negotiation import JSON, NPY, PNG, choose
 from service.api.resolve import resolve
 from service.api.schemas import GenerateRequest
@@ -17,37 +17,34 @@ from service.api.state import model_of, state_of
 from service.engine.model import Model
 from service.engine.rows import request_rows
 
-router = APIRouter(tags=["pictures"])
-
 FORMATS = (PNG, JSON, NPY)
 
 
-@router.post(
-    "/generate/{model}",
-    response_class=Response,
-    responses=picture_responses(FORMATS),
-    openapi_extra=request_body(GenerateRequest),
-)
-async def post_generate(model: str, request: Request) -> Response:
+async def post_generate(request: Request) -> Response:
     """Make pictures. Without a body: one picture, from a seed that the answer's X-Seed tells.
 
     Accept chooses the form: image/png (a grid when n > 1), application/json (each picture as base64 PNG with its seed),
     or application/x-npy (uint8, (n, height, width, channel)).
     """
-    served = model_of(request, model)
+    model = model_of(request, request.path_params["model"])
     body = await read_body(request, state_of(request).settings.max_body_bytes)
-    return await _generate(request, served, parse_json(GenerateRequest, body))
+    return await _generate(request, model, parse_json(GenerateRequest, body))
 
 
-@router.get(
-    "/generate/{model}",
-    response_class=Response,
-    responses=picture_responses(FORMATS),
-    openapi_extra=query_parameters(GenerateRequest),
-)
-async def get_generate(model: str, request: Request) -> Response:
+async def get_generate(request: Request) -> Response:
     """The same with the fields in the query, for browsers: /generate/ddpm?seed=7&class_label=sneaker&scale=8."""
-    return await _generate(request, model_of(request, model), parse_query(GenerateRequest, request))
+    model = model_of(request, request.path_params["model"])
+    return await _generate(request, model, parse_query(GenerateRequest, request))
+
+
+ROUTES = (route("POST", "/generate/{model}", post_generate), route("GET", "/generate/{model}", get_generate))
+
+OPERATIONS = {
+    "/generate/{model}": {
+        "post": operation(post_generate, FORMATS, path=["model"], body=GenerateRequest),
+        "get": operation(get_generate, FORMATS, path=["model"], query=GenerateRequest),
+    }
+}
 
 
 async def _generate(request: Request, model: Model, body: GenerateRequest) -> Response:

@@ -2,14 +2,14 @@
 
 import secrets
 
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
 from service import images
 from service.api.answers import Ask, answer
 from service.api.body import parse_json, read_body
-from service.api.docs import picture_responses, request_body
+from service.api.docs import operation
+from service.api.endpoint import route
 from service.api.negotiation import GIF, JSON, NPY, PNG, choose
 from service.api.resolve import resolve
 from service.api.schemas import End, InterpolateRequest
@@ -17,17 +17,9 @@ from service.api.state import model_of, state_of
 from service.engine.rows import interpolation_rows
 from service.sampling.interpolate import InterpolationMethod
 
-router = APIRouter(tags=["pictures"])
-
 FORMATS = (PNG, GIF, JSON, NPY)
 
 
-@router.post(
-    "/interpolate",
-    response_class=Response,
-    responses=picture_responses(FORMATS),
-    openapi_extra=request_body(InterpolateRequest),
-)
 async def post_interpolate(request: Request) -> Response:
     """Make the frames between two pictures of one model.
 
@@ -62,6 +54,11 @@ async def post_interpolate(request: Request) -> Response:
         seeds=[ends[0], *[None] * (body.frames - 2), ends[1]],
     )
     return await answer(request, state, ask)
+
+
+ROUTES = (route("POST", "/interpolate", post_interpolate),)
+
+OPERATIONS = {"/interpolate": {"post": operation(post_interpolate, FORMATS, body=InterpolateRequest)}}
 
 
 def _seed(end: End) -> int:

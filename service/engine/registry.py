@@ -53,7 +53,7 @@ def load_registry(weights: Path, device: torch.device, max_bucket: int) -> Regis
             model = load_model(directory, device)
             registry.served[model.name] = Served(model, warm_up(model, max_bucket))
         except (ContractError, RuntimeError, ValueError) as failure:
-            reason = str(failure) if isinstance(failure, ContractError) else f"{directory}: {failure}"
+            reason = str(failure) if isinstance(failure, ContractError) else f"{directory}: {_last_line(failure)}"
             registry.refused[directory.name] = reason
             log.error("model refused", extra={"model": directory.name, "reason": reason})
     return registry
@@ -61,3 +61,8 @@ def load_registry(weights: Path, device: torch.device, max_bucket: int) -> Regis
 
 def _model_directories(weights: Path) -> Iterator[Path]:
     return (path.parent for path in sorted(weights.glob(f"*/{MANIFEST_FILE}")))
+
+
+def _last_line(failure: Exception) -> str:
+    """What a TorchScript traceback, which runs over many lines, comes to."""
+    return str(failure).strip().rsplit("\n", 1)[-1]
