@@ -13,7 +13,6 @@ from starlette.responses import Response
 from service import images
 from service.admission.job import Job
 from service.api.negotiation import GIF, JSON, NPY, PNG
-from service.api.resolve import Resolved
 from service.api.schemas import Picture, PicturesAnswer, Timings
 from service.api.state import State
 from service.engine.model import Model
@@ -35,7 +34,6 @@ class Ask:
     """One request, ready to compute: ``rows``' pictures, shown as ``media`` with ``arrange`` for a single image."""
 
     model: Model
-    resolved: Resolved
     rows: Sequence[RowSpec]
     media: str
     scale: int
@@ -129,10 +127,11 @@ def _json(ask: Ask, pictures: images.Pixels, timings: Timings) -> bytes:
 
 def _picture(ask: Ask, index: int, picture: images.Pixels) -> Picture:
     height, width, _ = picture.shape
+    names, label = ask.model.manifest.class_names, ask.rows[index].label
     return Picture(
         index=index,
         seed=ask.seeds[index],
-        class_label=ask.resolved.class_name,
+        class_label=names[label] if label < len(names) else None,
         width=width,
         height=height,
         b64_png=base64.b64encode(images.encode_png(picture)).decode(),

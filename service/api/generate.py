@@ -52,10 +52,9 @@ async def _generate(request: Request, model: Model, body: GenerateRequest) -> Re
     media = choose(request.headers.getlist("accept"), FORMATS)
     resolved = resolve(body, model, state.settings)
     seed = secrets.randbits(32) if body.seed is None else body.seed
-    rows = request_rows(body.n, seed, resolved.label, resolved.guidance_scale, resolved.plan)
+    rows = request_rows(body.n, seed, resolved.label_of, resolved.guidance_scale, resolved.plan)
     ask = Ask(
         model=model,
-        resolved=resolved,
         rows=rows,
         media=media,
         scale=body.scale,

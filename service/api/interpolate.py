@@ -24,7 +24,8 @@ async def post_interpolate(request: Request) -> Response:
     """Make the frames between two pictures of one model.
 
     Accept chooses the form: image/png (a strip), image/gif (an animation), application/json, or application/x-npy.
-    Models that denoise walk from the interpolated noise with a deterministic solver.
+    Without class_label, all frames are of the class of the first seed. Models that denoise walk from the interpolated
+    noise with a deterministic solver.
     """
     state = state_of(request)
     body = parse_json(InterpolateRequest, await read_body(request, state.settings.max_body_bytes))
@@ -36,9 +37,8 @@ async def post_interpolate(request: Request) -> Response:
     method: InterpolationMethod = "slerp" if body.method == "auto" else body.method
     ask = Ask(
         model=model,
-        resolved=resolved,
         rows=interpolation_rows(
-            model, ends, body.frames, method, resolved.label, resolved.guidance_scale, resolved.plan
+            model, ends, body.frames, method, resolved.label_of(ends[0]), resolved.guidance_scale, resolved.plan
         ),
         media=media,
         scale=body.scale,

@@ -11,46 +11,59 @@ from service.settings import Settings
 
 MEGAPIXEL = 1_000_000
 
+#: The class_label that asks for the model's unconditional pictures.
+NO_CLASS = "none"
+
 
 @dataclass(frozen=True)
 class Resolved:
-    """What a request means for its model. ``class_name`` is None for "no class"; ``params`` is what to tell of it."""
+    """What a request means for its model. ``label`` None leaves the class to each seed; ``params`` is what to tell."""
 
-    label: int
-    class_name: str | None
+    model: Model
+    label: int | None
     guidance_scale: float
     plan: Plan
     params: dict[str, int | float | str | None]
+
+    def label_of(self, seed: int) -> int:
+        """The class of the picture of ``seed``: the one asked for, or all of the model's in turn."""
+        classes = self.model.manifest.null_label
+        return seed % classes if self.label is None and classes else self.label or 0
 
 
 def resolve(request: GenerateRequest | InterpolateRequest, model: Model, settings: Settings) -> Resolved:
     """Check ``request`` against ``model``; raises InvalidField with everything that is wrong with it."""
     problems = [*_count_problems(request, model, settings), *_step_problems(request, model, settings)]
-    label = _label(request.class_label, model.manifest.class_names)
-    if label is None:
+    try:
+        label = _label(request.class_label, model.manifest.class_names)
+    except LookupError:
         names = ", ".join(f"{index} {name}" for index, name in enumerate(model.manifest.class_names))
-        problems.append(FieldProblem("#/class_label", f"{model.name} has no such class", names or "none: leave it out"))
-    if problems or label is None:
+        allowed = f"{names}, {NO_CLASS}" if names else NO_CLASS
+        problems.append(FieldProblem("#/class_label", f"{model.name} has no such class", allowed))
+    if problems:
         raise InvalidField(problems)
     return _resolved(request, model, label)
 
 
-def _resolved(request: GenerateRequest | InterpolateRequest, model: Model, label: int) -> Resolved:
+def _resolved(request: GenerateRequest | InterpolateRequest, model: Model, label: int | None) -> Resolved:
     names, defaults = model.manifest.class_names, model.manifest.defaults
-    class_name = names[label] if label < len(names) else None
     guidance_scale = request.guidance_scale
     if guidance_scale is None:
-        guidance_scale = defaults.guidance_scale if defaults and class_name is not None else 1.0
+        guidance_scale = defaults.guidance_scale if defaults and _has_class(label, names) else 1.0
     solver = request.solver or (_default_solver(request, defaults) if defaults else None)
     plan = model.plan(solver, request.steps)
-    params: dict[str, int | float | str | None] = {"class_label": class_name}
+    params: dict[str, int | float | str | None] = {"class_label": None if label is None else [*names, NO_CLASS][label]}
     if defaults is not None:
         params |= {
             "steps": len(plan),
             "solver": solver,
             "guidance_scale": guidance_scale,
         }
-    return Resolved(label, class_name, guidance_scale, plan, params)
+    return Resolved(model, label, guidance_scale, plan, params)
+
+
+def _has_class(label: int | None, names: tuple[str, ...]) -> bool:
+    return bool(names) and (label is None or label < len(names))
 
 
 def _default_solver(request: GenerateRequest | InterpolateRequest, defaults: Defaults) -> SolverName:
@@ -59,17 +72,19 @@ def _default_solver(request: GenerateRequest | InterpolateRequest, defaults: Def
 
 
 def _label(asked: int | str | None, names: tuple[str, ...]) -> int | None:
-    """The class index; the number of classes for "no class"; None when there is no such class."""
+    """The class index, the number of classes for "no class", or None where it is left open. Raises LookupError."""
     if asked is None:
-        return len(names)
+        return None
     if isinstance(asked, str):
-        folded = [name.casefold() for name in names]
+        folded = [name.casefold() for name in (*names, NO_CLASS)]
         if asked.casefold() in folded:
             return folded.index(asked.casefold())
         if not asked.isascii() or not asked.isdigit():
-            return None
+            raise LookupError(asked)
         asked = int(asked)
-    return asked if 0 <= asked < len(names) else None
+    if not 0 <= asked < len(names):
+        raise LookupError(asked)
+    return asked
 
 
 def _count_problems(
@@ -104,7 +119,9 @@ def _step_problems(
     most = min(model.max_steps, settings.max_steps)
     if request.steps is not None and request.steps > most:
         problems.append(FieldProblem("#/steps", f"{request.steps} is too many for {model.name}", f"1 to {most}"))
-    if request.guidance_scale not in (None, 1.0) and request.class_label is None:
-        message = "guides towards a class, and class_label gives none"
-        problems.append(FieldProblem("#/guidance_scale", message, "leave it out, or give class_label"))
+    asked = request.class_label
+    without_class = not model.manifest.class_names or (isinstance(asked, str) and asked.casefold() == NO_CLASS)
+    if request.guidance_scale not in (None, 1.0) and without_class:
+        message = "guides towards a class, and there is none"
+        problems.append(FieldProblem("#/guidance_scale", message, "leave it out, or ask for a class"))
     return problems

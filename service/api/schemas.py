@@ -22,7 +22,8 @@ class Sampling(_Request):
 
     class_label: int | Annotated[str, Field(max_length=64)] | None = Field(
         default=None,
-        description="Index or name of a class; absent, the model draws from all of them.",
+        description="Index or name of a class. Absent: all classes in turn, seed modulo their number; for an "
+        "interpolation, the class of its first seed. 'none': no class, the model's unconditional pictures.",
         examples=[7],
     )
     steps: int | None = Field(default=None, ge=1, description="Solver steps; only models that denoise.", examples=[20])

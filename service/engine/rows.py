@@ -1,5 +1,6 @@
 """What a picture is to the engine, before it has a place in a table."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -35,9 +36,10 @@ class RowSpec:
         return 1 if self.guidance_scale == 1 else 2
 
 
-def request_rows(n: int, seed: int, label: int, guidance_scale: float, plan: Plan) -> list[RowSpec]:
-    """The pictures of one request: picture i is what picture 0 of seed + i would be."""
-    return [RowSpec(image_seed(seed, index), label, guidance_scale, plan) for index in range(n)]
+def request_rows(n: int, seed: int, label_of: Callable[[int], int], guidance_scale: float, plan: Plan) -> list[RowSpec]:
+    """The pictures of one request: picture i is what picture 0 of seed + i would be, its class too."""
+    seeds = [image_seed(seed, index) for index in range(n)]
+    return [RowSpec(each, label_of(each), guidance_scale, plan) for each in seeds]
 
 
 def interpolation_rows(

@@ -136,8 +136,27 @@ def test_a_class_has_an_index_and_a_name(client: TestClient, model: str, index: 
         assert_same(pictures(client, model, seed=5, class_label=label), by_index)
         query = client.get(f"/generate/{model}", params={"seed": 5, "class_label": label})
         assert_same(decode(query.content), by_index[0])
-    assert_other(pictures(client, model, seed=5), by_index)
+    assert_other(pictures(client, model, seed=5, class_label="none"), by_index)
     assert_other(pictures(client, model, seed=5, class_label=(index + 1) % 3), by_index)
+
+
+@each_model
+def test_without_a_class_every_seed_has_its_own(client: TestClient, model: str) -> None:
+    response = client.post(f"/generate/{model}", json={"n": 5, "seed": 7}, headers=JSON)
+    answer = PicturesAnswer.model_validate_json(response.content)
+    assert answer.params["class_label"] is None
+    assert [image.class_label for image in answer.images] == [CLASS_NAMES[seed % 3] for seed in range(7, 12)]
+    together = pictures(client, model, n=5, seed=7)
+    for index, seed in enumerate(range(7, 12)):
+        assert_same(pictures(client, model, seed=seed, class_label=seed % 3)[0], together[index])
+
+
+@each_model
+def test_no_class_is_asked_for_by_name(client: TestClient, model: str) -> None:
+    response = client.post(f"/generate/{model}", json={"seed": 7, "class_label": "None"}, headers=JSON)
+    answer = PicturesAnswer.model_validate_json(response.content)
+    assert answer.params["class_label"] == "none"
+    assert answer.images[0].class_label is None
 
 
 @pytest.mark.parametrize(
@@ -197,9 +216,12 @@ def test_guidance(client: TestClient) -> None:
     assert_same(pictures(client, "ddpm", seed=4, class_label=2, guidance_scale=1), unguided)
     assert_other(pictures(client, "ddpm", seed=4, class_label=2, guidance_scale=6.0), unguided)
     # No weight on the class is no class.
-    without = pictures(client, "ddpm", seed=4)
+    without = pictures(client, "ddpm", seed=4, class_label="none")
     assert_same(pictures(client, "ddpm", seed=4, class_label=2, guidance_scale=0), without)
-    assert_same(pictures(client, "ddpm", seed=4, guidance_scale=1.0), without)
+    assert_same(pictures(client, "ddpm", seed=4, class_label="none", guidance_scale=1.0), without)
+    # Without a class asked for, guidance is towards the seed's own: 4 modulo 3.
+    own = pictures(client, "ddpm", seed=4, class_label=1, guidance_scale=6.0)
+    assert_same(pictures(client, "ddpm", seed=4, guidance_scale=6.0), own)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 50, 1000])

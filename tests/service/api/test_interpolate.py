@@ -29,9 +29,9 @@ FIELDS = "class_label, frames, from, guidance_scale, method, model, scale, solve
 @pytest.mark.parametrize(
     ("model", "fields"),
     [
-        ("vae", {}),
+        ("vae", {"class_label": "none"}),
         ("vae", {"class_label": "bag"}),
-        ("ddpm", {}),
+        ("ddpm", {"class_label": "none"}),
         ("ddpm", {"solver": "ddim", "steps": 9, "class_label": 1}),
         ("ddpm", {"class_label": 1, "guidance_scale": 2.5}),
     ],
@@ -44,6 +44,13 @@ def test_the_ends_are_the_pictures_of_their_seeds(
     assert_same(path[-1], pictures(client, model, seed=8, **fields)[0])
     back = frames(client, model=model, **{"from": ENDS["to"], "to": ENDS["from"]}, frames=5, method=method, **fields)
     assert_same(back[::-1], path)
+
+
+@pytest.mark.parametrize("model", ["vae", "ddpm"])
+def test_without_a_class_all_frames_have_that_of_the_first_seed(client: TestClient, model: str) -> None:
+    path = frames(client, model=model, **ENDS, frames=3)
+    assert_same(path[0], pictures(client, model, seed=3)[0])
+    assert_same(path[-1], pictures(client, model, seed=8, class_label=3 % 3)[0])
 
 
 @pytest.mark.parametrize("model", ["vae", "ddpm"])

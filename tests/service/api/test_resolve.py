@@ -33,8 +33,9 @@ def test_a_model_that_decodes_at_once_has_no_sampler(client: TestClient, fields:
 
 @pytest.mark.parametrize("scale", [0, 2, 7.5])
 def test_guidance_needs_a_class(client: TestClient, scale: float) -> None:
-    said = refused(client.post("/generate/ddpm", json={"guidance_scale": scale}), "#/guidance_scale")
-    assert "class_label" in said
+    for label in ("none", "NONE"):
+        body = {"class_label": label, "guidance_scale": scale}
+        assert "ask for a class" in refused(client.post("/generate/ddpm", json=body), "#/guidance_scale")
 
 
 @pytest.mark.parametrize("path", ["/generate/ddpm", "/interpolate"])

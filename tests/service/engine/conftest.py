@@ -5,10 +5,13 @@ import pytest
 import torch
 from torch import nn
 
+from service.engine import rows
 from service.engine.cost import CostModel
 from service.engine.lane import Lane
 from service.engine.model import Model, load_model
+from service.engine.rows import RowSpec
 from service.metrics import Metrics
+from service.sampling.solvers import Plan
 from tests.service.artefacts import PoisonDecode, write_diffusion, write_one_shot
 
 CPU = torch.device("cpu")
@@ -47,3 +50,8 @@ def lane_of() -> Callable[..., Lane]:
         return Lane(model, cost, rows, Metrics().for_model(model.name, ["internal"]))
 
     return make
+
+
+def request_rows(n: int, seed: int, label: int, guidance_scale: float, plan: Plan) -> list[RowSpec]:
+    """The rows of a request for one class."""
+    return rows.request_rows(n, seed, lambda _: label, guidance_scale, plan)

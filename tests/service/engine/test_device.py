@@ -12,10 +12,10 @@ from service.engine.cost import CostModel
 from service.engine.device import Device
 from service.engine.lane import Ended, Lane, Ticked
 from service.engine.model import Model
-from service.engine.rows import request_rows
 from service.engine.table import LiveRow, Picture
 from service.errors import ComputeFailed
 from service.metrics import Metrics
+from tests.service.engine.conftest import request_rows
 
 NO_CLASS = 3
 

@@ -11,12 +11,12 @@ import torch
 
 from service.engine.engine import Engine
 from service.engine.registry import Registry, load_registry
-from service.engine.rows import RowSpec, interpolation_rows, request_rows
+from service.engine.rows import RowSpec, interpolation_rows
 from service.errors import ModelUnavailable, Overloaded
 from service.metrics import Metrics
 from service.sampling.noise import RowNoise
 from service.settings import Settings
-from tests.service.engine.conftest import CPU
+from tests.service.engine.conftest import CPU, request_rows
 
 NO_CLASS = 3
 

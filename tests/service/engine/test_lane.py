@@ -16,12 +16,12 @@ from service.admission.job import Job
 from service.engine.cost import CostModel
 from service.engine.lane import Lane
 from service.engine.model import Model, load_model
-from service.engine.rows import RowSpec, request_rows
+from service.engine.rows import RowSpec
 from service.engine.table import LiveRow, Picture
 from service.errors import ComputeFailed
 from service.metrics import Metrics
 from tests.service.artefacts import PoisonDecode, write_diffusion, write_one_shot
-from tests.service.engine.conftest import CPU
+from tests.service.engine.conftest import CPU, request_rows
 
 NO_CLASS = 3
 
