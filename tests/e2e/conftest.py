@@ -19,8 +19,8 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def service(tiny_weights: Path) -> Iterator[Service]:
-    """One process for the tests that only ask it."""
-    with serving(tiny_weights, engine_threads=1, max_bucket=8) as running:
+    """One process for the tests that only ask it, whose queue takes everything."""
+    with serving(tiny_weights, engine_threads=1, max_bucket=8, max_queue_ms=1e9) as running:
         yield running
         running.stop(signal.SIGTERM)
         assert running.errors_logged() == []

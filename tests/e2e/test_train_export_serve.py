@@ -146,11 +146,11 @@ def test_the_pictures_on_the_card_are_those_that_are_served(service: Service, ex
 
 @pytest.mark.parametrize("model", MODELS)
 def test_a_path_between_two_seeds(service: Service, model: str) -> None:
-    body = {"model": model, "from": {"seed": 1}, "to": {"seed": 2}, "frames": 4}
+    body = {"model": model, "from": {"seed": 1}, "to": {"seed": 2}, "frames": 4, "class_label": "bag"}
     strip = picture(service.client.post("/interpolate", json=body))
     assert strip.shape == (32, 4 * 30 + 2)
     for seed, left in ((1, 2), (2, 3 * 30 + 2)):
-        end = picture(service.client.post(f"/generate/{model}", json={"seed": seed}))
+        end = picture(service.client.post(f"/generate/{model}", json={"seed": seed, "class_label": "bag"}))
         assert distance(strip[2:30, left : left + 28], end) <= 1
 
 

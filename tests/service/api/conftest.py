@@ -7,6 +7,7 @@ import re
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -19,6 +20,7 @@ from starlette.testclient import TestClient
 from starlette.types import Message, Receive
 
 from service.app import create_app
+from service.contract.manifest import read_manifest, write_manifest
 from service.images import Pixels
 from service.settings import Settings
 from tests.service.artefacts import write_diffusion, write_one_shot
@@ -43,6 +45,11 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     settings = Settings(weights_dir=weights, device="cpu", engine_threads=1, max_bucket=8)
     with TestClient(create_app(settings)) as running:
         yield running
+
+
+def change_manifest(model: Path, **fields: object) -> None:
+    """Write other values into the manifest of a model's folder."""
+    write_manifest(model, read_manifest(model).model_copy(update=fields))
 
 
 def to_body(fields: Mapping[str, object]) -> bytes:

@@ -8,12 +8,15 @@ import pytest
 from starlette.testclient import TestClient
 
 from service.api.schemas import PicturesAnswer
+from service.app import create_app
+from service.settings import Settings
 from tests.service.api.conftest import (
     JSON,
     MODELS,
     NPY,
     assert_other,
     assert_same,
+    change_manifest,
     decode,
     load,
     pictures,
@@ -157,6 +160,15 @@ def test_no_class_is_asked_for_by_name(client: TestClient, model: str) -> None:
     answer = PicturesAnswer.model_validate_json(response.content)
     assert answer.params["class_label"] == "none"
     assert answer.images[0].class_label is None
+
+
+def test_a_class_with_capitals_is_found_by_any_spelling(settings: Settings) -> None:
+    change_manifest(settings.weights_dir / "vae", class_names=("T-Shirt", "Größe", "BAG"))
+    with TestClient(create_app(settings)) as client:
+        for index, spellings in enumerate([("t-shirt", "T-SHIRT"), ("größe", "GRÖSSE"), ("bag", "Bag")]):
+            expected = pictures(client, "vae", seed=5, class_label=index)
+            for label in spellings:
+                assert_same(pictures(client, "vae", seed=5, class_label=label), expected)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from starlette.testclient import TestClient
 from service.app import create_app
 from service.contract.manifest import MANIFEST_FILE, read_manifest, write_manifest
 from service.settings import Settings
-from tests.service.api.conftest import problem, series, value
+from tests.service.api.conftest import change_manifest, problem, series, value
 from tests.service.artefacts import write_one_shot
 
 Breakage = Callable[[Path], None]
@@ -65,10 +65,6 @@ def empty_manifest(model: Path) -> None:
 def newer_schema(model: Path) -> None:
     text = (model / MANIFEST_FILE).read_text()
     (model / MANIFEST_FILE).write_text(text.replace('"schema_version": 1', '"schema_version": 2'))
-
-
-def change_manifest(model: Path, **fields: object) -> None:
-    write_manifest(model, read_manifest(model).model_copy(update=fields))
 
 
 def rename(model: Path) -> None:

@@ -9,17 +9,22 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from service.api.schemas import PicturesAnswer
+from service.app import create_app
+from service.contract.manifest import Defaults
+from service.settings import Settings
 from tests.service.api.conftest import (
     GIF,
     JSON,
     assert_other,
     assert_same,
+    change_manifest,
     decode,
     frames,
     pictures,
     problem,
     refused,
 )
+from tests.service.artefacts import CLASS_NAMES
 
 ENDS = {"from": {"seed": 3}, "to": {"seed": 8}}
 FIELDS = "class_label, frames, from, guidance_scale, method, model, scale, solver, steps, to"
@@ -51,6 +56,18 @@ def test_without_a_class_all_frames_have_that_of_the_first_seed(client: TestClie
     path = frames(client, model=model, **ENDS, frames=3)
     assert_same(path[0], pictures(client, model, seed=3)[0])
     assert_same(path[-1], pictures(client, model, seed=8, class_label=3 % 3)[0])
+    answer = client.post("/interpolate", json={"model": model, **ENDS, "frames": 3}, headers=JSON).json()
+    assert [image["class_label"] for image in answer["images"]] == [CLASS_NAMES[3 % 3]] * 3
+
+
+def test_a_model_whose_solver_draws_noise_walks_with_another(settings: Settings) -> None:
+    change_manifest(settings.weights_dir / "ddpm", defaults=Defaults(steps=5, solver="ddpm", guidance_scale=1.0))
+    with TestClient(create_app(settings)) as client:
+        body = {"model": "ddpm", **ENDS, "frames": 3, "class_label": 0}
+        answer = client.post("/interpolate", json=body, headers=JSON).json()
+        assert answer["params"].items() >= {"solver": "ddim", "steps": 5}.items()
+        path = frames(client, **body)
+        assert_same(path[0], pictures(client, "ddpm", seed=3, class_label=0, solver="ddim")[0])
 
 
 @pytest.mark.parametrize("model", ["vae", "ddpm"])

@@ -7,7 +7,7 @@ from starlette.testclient import TestClient
 
 from service.app import create_app
 from service.settings import Settings
-from tests.service.api.conftest import NPY, load, problem, refused
+from tests.service.api.conftest import NPY, assert_same, change_manifest, load, problem, refused
 
 CLASSES = "0 t-shirt, 1 trouser, 2 bag"
 
@@ -36,6 +36,20 @@ def test_guidance_needs_a_class(client: TestClient, scale: float) -> None:
     for label in ("none", "NONE"):
         body = {"class_label": label, "guidance_scale": scale}
         assert "ask for a class" in refused(client.post("/generate/ddpm", json=body), "#/guidance_scale")
+
+
+def test_a_model_without_classes_has_none(settings: Settings) -> None:
+    for model in ("vae", "ddpm"):
+        change_manifest(settings.weights_dir / model, class_names=())
+    with TestClient(create_app(settings)) as client:
+        for model in ("vae", "ddpm"):
+            plain = client.post(f"/generate/{model}", json={"seed": 1}, headers=NPY)
+            none = client.post(f"/generate/{model}", json={"seed": 1, "class_label": "none"}, headers=NPY)
+            assert_same(load(none.content), load(plain.content))
+            for label in (0, "0", "bag"):
+                said = refused(client.post(f"/generate/{model}", json={"class_label": label}), "#/class_label")
+                assert "none" in said
+        assert refused(client.post("/generate/ddpm", json={"guidance_scale": 2}), "#/guidance_scale")
 
 
 @pytest.mark.parametrize("path", ["/generate/ddpm", "/interpolate"])
