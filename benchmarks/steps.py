@@ -118,7 +118,7 @@ def _pixels(pictures: Tensor) -> Tensor:
 
 def _write(rows: list[NDArray[np.uint8]], results: list[Result], floor: float, samples: int, model: Model) -> None:
     PICTURE.parent.mkdir(parents=True, exist_ok=True)
-    sheet = np.concatenate([images.strip(row) for row in rows])
+    sheet = np.concatenate([images.tile(row, SHOWN) for row in rows])
     PICTURE.write_bytes(images.encode_png(images.enlarge(sheet, 2)))
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     record = {

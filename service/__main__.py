@@ -1,6 +1,9 @@
 """`python -m service`: settings from the environment, then uvicorn."""
 
 import argparse
+import logging
+import os
+import signal
 import sys
 
 import uvicorn
@@ -8,6 +11,7 @@ from pydantic import ValidationError
 
 from service import logs
 from service.app import create_app
+from service.protocol import Protocol
 from service.settings import Settings
 
 
@@ -26,16 +30,27 @@ def main() -> int:
             print(f"error: GENSERVE_{str(error['loc'][0]).upper()}: {error['msg']}", file=sys.stderr)
         return 2
     logs.configure(settings.log_level)
+    _name_unknown_knobs()
+    # uvicorn raises the signal again after a clean stop, which would make the exit code look like a crash.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     uvicorn.run(
         create_app(settings),
+        http=Protocol,
         host=settings.host,
         port=settings.port,
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=round(settings.drain_s),
+        timeout_graceful_shutdown=settings.drain_s,  # type: ignore[arg-type]  # a timeout of asyncio: a fraction will do
     )
     return 0
+
+
+def _name_unknown_knobs() -> None:
+    known = {f"GENSERVE_{name.upper()}" for name in Settings.model_fields}
+    unknown = sorted(name for name in os.environ if name.startswith("GENSERVE_") and name not in known)
+    if unknown:
+        logging.getLogger(__name__).warning("unknown settings are ignored", extra={"settings": unknown})
 
 
 def _knobs() -> str:

@@ -4,6 +4,7 @@
     |-- BadRequest            400  the body is not what its form promises
     |-- UnknownModel          404  no model of that name is served
     |-- NotAcceptable         406  none of the asked formats is offered
+    |-- BodyTooSlow           408  the body did not come in time
     |-- BodyTooLarge          413  more bytes than any valid request needs
     |-- InvalidField          422  a field is unknown, out of range, or means nothing to this model
     |-- ComputeFailed         500  the model gave no usable picture for this row
@@ -71,6 +72,15 @@ class NotAcceptable(ServiceError):
 
     def __init__(self, offered: Iterable[str]) -> None:
         super().__init__(f"None of the formats in Accept is offered here. There are: {', '.join(offered)}.")
+
+
+class BodyTooSlow(ServiceError):
+    """The body did not come in time."""
+
+    status, code = 408, "body-too-slow"
+
+    def __init__(self, limit_s: float) -> None:
+        super().__init__(f"The body did not come within {limit_s:g} s.")
 
 
 class BodyTooLarge(ServiceError):

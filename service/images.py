@@ -63,34 +63,35 @@ def encode_npy(images: Pixels) -> bytes:
     return file.getvalue()
 
 
-def grid(images: Pixels) -> Pixels:
-    """Pictures (n, height, width, channel), row by row in a near-square grid; a single one stays as it is."""
-    return _tile(images, columns=math.ceil(math.sqrt(len(images))))
+def grid_columns(count: int) -> int:
+    """Columns of a near-square grid of ``count`` pictures."""
+    return math.ceil(math.sqrt(count))
 
 
-def strip(images: Pixels) -> Pixels:
-    """Pictures (n, height, width, channel) side by side in one row; a single one stays as it is."""
-    return _tile(images, columns=len(images))
+def tile(images: Pixels, columns: int) -> Pixels:
+    """Pictures (n, height, width, channel) row by row, ``columns`` in a row; a single one stays as it is."""
+    count, height, width, channels = images.shape
+    if count == 1:
+        return images.squeeze(axis=0)
+    canvas = np.full((*tile_shape(count, height, width, columns), channels), _BACKGROUND, dtype=np.uint8)
+    for index, image in enumerate(images):
+        top = _PADDING + index // columns * (height + _PADDING)
+        left = _PADDING + index % columns * (width + _PADDING)
+        canvas[top : top + height, left : left + width] = image
+    return canvas
+
+
+def tile_shape(count: int, height: int, width: int, columns: int) -> tuple[int, int]:
+    """Height and width of what ``tile`` makes of ``count`` pictures."""
+    if count == 1:
+        return height, width
+    rows = math.ceil(count / columns)
+    return rows * (height + _PADDING) + _PADDING, columns * (width + _PADDING) + _PADDING
 
 
 def enlarge(image: Pixels, scale: int) -> Pixels:
     """A picture (height, width, channel) with every pixel a square of `scale` >= 1 pixels."""
     return image.repeat(scale, axis=0).repeat(scale, axis=1)
-
-
-def _tile(images: Pixels, columns: int) -> Pixels:
-    count, height, width, channels = images.shape
-    if count == 1:
-        return images.squeeze(axis=0)
-    rows = math.ceil(count / columns)
-    row_stride, column_stride = height + _PADDING, width + _PADDING
-    shape = (rows * row_stride + _PADDING, columns * column_stride + _PADDING, channels)
-    canvas = np.full(shape, _BACKGROUND, dtype=np.uint8)
-    for index, image in enumerate(images):
-        top = _PADDING + index // columns * row_stride
-        left = _PADDING + index % columns * column_stride
-        canvas[top : top + height, left : left + width] = image
-    return canvas
 
 
 def _png_chunk(kind: bytes, data: bytes) -> bytes:

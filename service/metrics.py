@@ -36,7 +36,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.request_seconds = self._seconds("request", "From the request's arrival to its answer")
+        self.request_seconds = self._seconds("request", "From a request's arrival to its answer, when that is pictures")
         self.queue_seconds = self._seconds("queue", "From acceptance to the first tick that computes a row of it")
         self.compute_seconds = self._seconds("compute", "From that tick to the last row's picture on the host")
         self.encode_seconds = self._seconds("encode", "Turning pictures into the answer's format")

@@ -62,6 +62,9 @@ class Settings(BaseSettings):
         default=4.0, description="Most pixels in one answer, in millions, after enlarging."
     )
     max_body_bytes: PositiveInt = Field(default=65_536, description="Largest request body.")
+    body_timeout_s: PositiveFloat = Field(
+        default=10.0, description="Longest time that a request's body may take to arrive; then 408."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least severe message that is logged."
     )

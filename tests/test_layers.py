@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 #: From the top down: a module imports of `service` what stands in a lower row, and what stands in its own folder.
 LAYERS = (
     {"__main__"},
-    {"app"},
+    {"app", "protocol"},
     {"api"},
     {"engine"},
     {"admission"},

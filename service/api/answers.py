@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,20 +31,19 @@ INLINE_PIXELS = 65_536
 
 @dataclass(frozen=True)
 class Ask:
-    """One request, ready to compute: ``rows``' pictures, shown as ``media`` with ``arrange`` for a single image."""
+    """One request, ready to compute: ``rows``' pictures, shown as ``media``, in ``columns`` where one image has all."""
 
     model: Model
     rows: Sequence[RowSpec]
     media: str
     scale: int
-    arrange: Callable[[images.Pixels], images.Pixels]
+    columns: int
     params: dict[str, int | float | str | None]
     seeds: Sequence[int | None]
 
 
 async def answer(request: Request, state: State, ask: Ask) -> Response:
     """Compute ``ask`` and answer it. Raises ServiceError; ClientDisconnect when the client leaves, its work dropped."""
-    arrived = time.perf_counter()
     job = state.engine.submit(ask.model.name, ask.rows)
     pictures = np.stack(await _wait(request, job, state.settings.request_timeout_s))
     encoding = time.perf_counter()
@@ -58,7 +57,7 @@ async def answer(request: Request, state: State, ask: Ask) -> Response:
     metrics.queue_seconds.observe(queue_s)
     metrics.compute_seconds.observe(compute_s)
     metrics.encode_seconds.observe(encode_s)
-    metrics.request_seconds.observe(time.perf_counter() - arrived)
+    metrics.request_seconds.observe(time.perf_counter() - request.state.arrived_at)
     return Response(content, media_type=ask.media, headers=_headers(ask, queue_s, compute_s, encode_s))
 
 
@@ -104,7 +103,7 @@ def _encode(ask: Ask, pictures: images.Pixels, timings: Timings) -> bytes:
     if ask.media == GIF:
         return images.encode_gif(_enlarged(pictures, ask.scale), GIF_FPS)
     assert ask.media == PNG
-    return images.encode_png(images.enlarge(ask.arrange(pictures), ask.scale))
+    return images.encode_png(images.enlarge(images.tile(pictures, ask.columns), ask.scale))
 
 
 def _enlarged(pictures: images.Pixels, scale: int) -> images.Pixels:

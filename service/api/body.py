@@ -1,12 +1,14 @@
 """From bytes and query strings to a checked request; every complaint names its field."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
-from service.errors import BadRequest, BodyTooLarge, FieldProblem, InvalidField
+from service.errors import BadRequest, BodyTooLarge, BodyTooSlow, FieldProblem, InvalidField
+from service.settings import Settings
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
@@ -15,13 +17,20 @@ MAX_PROBLEMS = 10
 MAX_ECHO = 80
 
 
-async def read_body(request: Request, limit: int) -> bytes:
-    """The whole body. Raises BodyTooLarge as soon as more than ``limit`` bytes have come."""
+async def read_body(request: Request, settings: Settings) -> bytes:
+    """The whole body.
+
+    Raises BodyTooLarge as soon as too many bytes have come, BodyTooSlow when it is not whole in time.
+    """
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise BodyTooLarge(limit)
+    try:
+        async with asyncio.timeout(settings.body_timeout_s):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > settings.max_body_bytes:
+                    raise BodyTooLarge(settings.max_body_bytes)
+    except TimeoutError:
+        raise BodyTooSlow(settings.body_timeout_s) from None
     return bytes(body)
 
 

@@ -15,6 +15,7 @@ _REFUSALS = {
     400: "The body is not JSON.",
     404: "No such model; the answer names those there are.",
     406: "None of the formats in Accept is offered.",
+    408: "The body did not arrive in time.",
     413: "The body is too large.",
     422: "A field is unknown, out of range, or means nothing to this model.",
     500: "The model gave no usable picture.",

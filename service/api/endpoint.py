@@ -4,7 +4,8 @@ What FastAPI does around a handler (dependencies, body fields, response models) 
 read raw and answers are bytes, and costs more than a small model computes: docs/decisions/0005-asgi-on-the-hot-path.md.
 """
 
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Mapping
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -15,17 +16,19 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 class Endpoint:
-    """A handler as an ASGI application."""
+    """Handlers by method as an ASGI application."""
 
-    def __init__(self, handler: Handler) -> None:
-        self._handler = handler
+    def __init__(self, handlers: Mapping[str, Handler]) -> None:
+        self._handlers = {**handlers, "HEAD": handlers["GET"]} if "GET" in handlers else dict(handlers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
-        response = await self._handler(Request(scope, receive))
+        request = Request(scope, receive)
+        request.state.arrived_at = time.perf_counter()
+        response = await self._handlers[scope["method"]](request)
         await response(scope, receive, send)
 
 
-def route(method: str, path: str, handler: Handler) -> Route:
-    """``handler`` at ``path`` for requests of ``method``."""
-    return Route(path, Endpoint(handler), methods=[method])
+def route(path: str, handlers: Mapping[str, Handler]) -> Route:
+    """``handlers`` by method at ``path``; what answers GET answers HEAD."""
+    return Route(path, Endpoint(handlers), methods=list(handlers))

@@ -5,7 +5,6 @@ import secrets
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service import images
 from service.api.answers import Ask, answer
 from service.api.body import parse_json, parse_query, read_body
 from service.api.docs import operation
@@ -27,7 +26,7 @@ async def post_generate(request: Request) -> Response:
     or application/x-npy (uint8, (n, height, width, channel)).
     """
     model = model_of(request, request.path_params["model"])
-    body = await read_body(request, state_of(request).settings.max_body_bytes)
+    body = await read_body(request, state_of(request).settings)
     return await _generate(request, model, parse_json(GenerateRequest, body))
 
 
@@ -37,7 +36,7 @@ async def get_generate(request: Request) -> Response:
     return await _generate(request, model, parse_query(GenerateRequest, request))
 
 
-ROUTES = (route("POST", "/generate/{model}", post_generate), route("GET", "/generate/{model}", get_generate))
+ROUTES = (route("/generate/{model}", {"POST": post_generate, "GET": get_generate}),)
 
 OPERATIONS = {
     "/generate/{model}": {
@@ -58,7 +57,7 @@ async def _generate(request: Request, model: Model, body: GenerateRequest) -> Re
         rows=rows,
         media=media,
         scale=body.scale,
-        arrange=images.grid,
+        columns=body.columns,
         params={"n": body.n, "seed": seed, **resolved.params, "scale": body.scale},
         seeds=[row.seed for row in rows],
     )

@@ -5,7 +5,6 @@ import secrets
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service import images
 from service.api.answers import Ask, answer
 from service.api.body import parse_json, read_body
 from service.api.docs import operation
@@ -28,7 +27,7 @@ async def post_interpolate(request: Request) -> Response:
     noise with a deterministic solver.
     """
     state = state_of(request)
-    body = parse_json(InterpolateRequest, await read_body(request, state.settings.max_body_bytes))
+    body = parse_json(InterpolateRequest, await read_body(request, state.settings))
     model = model_of(request, body.model)
     media = choose(request.headers.getlist("accept"), FORMATS)
     resolved = resolve(body, model, state.settings)
@@ -42,7 +41,7 @@ async def post_interpolate(request: Request) -> Response:
         ),
         media=media,
         scale=body.scale,
-        arrange=images.strip,
+        columns=body.columns,
         params={
             "from_seed": ends[0],
             "to_seed": ends[1],
@@ -56,7 +55,7 @@ async def post_interpolate(request: Request) -> Response:
     return await answer(request, state, ask)
 
 
-ROUTES = (route("POST", "/interpolate", post_interpolate),)
+ROUTES = (route("/interpolate", {"POST": post_interpolate}),)
 
 OPERATIONS = {"/interpolate": {"post": operation(post_interpolate, FORMATS, body=InterpolateRequest)}}
 

@@ -17,7 +17,7 @@ async def list_models(request: Request) -> list[ModelCard]:
     return [_card(served.model, state) for served in state.registry.served.values()]
 
 
-@router.get("/models/{name}")
+@router.get("/models/{name}", responses={404: {"description": "No such model."}, 503: {"description": "Refused."}})
 async def get_model(name: str, request: Request) -> ModelCard:
     """One model."""
     return _card(model_of(request, name), state_of(request))

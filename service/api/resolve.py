@@ -1,11 +1,13 @@
 """A request against its model: defaults filled in, names looked up, bounds and capabilities checked."""
 
+import math
 from dataclasses import dataclass
 
 from service.api.schemas import GenerateRequest, InterpolateRequest
 from service.contract.manifest import Defaults, SolverName
 from service.engine.model import Model
 from service.errors import FieldProblem, InvalidField
+from service.images import tile_shape
 from service.sampling.solvers import Plan
 from service.settings import Settings
 
@@ -33,6 +35,9 @@ class Resolved:
 
 def resolve(request: GenerateRequest | InterpolateRequest, model: Model, settings: Settings) -> Resolved:
     """Check ``request`` against ``model``; raises InvalidField with everything that is wrong with it."""
+    capability = "generate" if isinstance(request, GenerateRequest) else "interpolate"
+    if capability not in model.manifest.capabilities:
+        raise InvalidField.of("model", f"{model.name} cannot {capability}", ", ".join(model.manifest.capabilities))
     problems = [*_count_problems(request, model, settings), *_step_problems(request, model, settings)]
     try:
         label = _label(request.class_label, model.manifest.class_names)
@@ -42,16 +47,18 @@ def resolve(request: GenerateRequest | InterpolateRequest, model: Model, setting
         problems.append(FieldProblem("#/class_label", f"{model.name} has no such class", allowed))
     if problems:
         raise InvalidField(problems)
-    return _resolved(request, model, label)
+    return _resolved(request, model, label, settings)
 
 
-def _resolved(request: GenerateRequest | InterpolateRequest, model: Model, label: int | None) -> Resolved:
+def _resolved(
+    request: GenerateRequest | InterpolateRequest, model: Model, label: int | None, settings: Settings
+) -> Resolved:
     names, defaults = model.manifest.class_names, model.manifest.defaults
     guidance_scale = request.guidance_scale
     if guidance_scale is None:
         guidance_scale = defaults.guidance_scale if defaults and _has_class(label, names) else 1.0
     solver = request.solver or (_default_solver(request, defaults) if defaults else None)
-    plan = model.plan(solver, request.steps)
+    plan = model.plan(solver, request.steps or (min(defaults.steps, settings.max_steps) if defaults else None))
     params: dict[str, int | float | str | None] = {"class_label": None if label is None else [*names, NO_CLASS][label]}
     if defaults is not None:
         params |= {
@@ -92,17 +99,14 @@ def _count_problems(
 ) -> list[FieldProblem]:
     field, count = ("n", request.n) if isinstance(request, GenerateRequest) else ("frames", request.frames)
     if count > settings.max_images:
-        return [
-            FieldProblem(
-                f"#/{field}",
-                f"{count} is more than this service makes at once",
-                f"up to {settings.max_images}",
-            )
-        ]
+        message = f"{count} is more than this service makes at once"
+        return [FieldProblem(f"#/{field}", message, f"up to {settings.max_images}")]
     _, height, width = model.manifest.image_shape
-    if count * height * width * request.scale**2 > settings.max_megapixels * MEGAPIXEL:
-        limit = f"{field} x height x width x scale^2 up to {settings.max_megapixels:g} megapixels"
-        return [FieldProblem("#/scale", f"{count} pictures at scale {request.scale} are too large an answer", limit)]
+    rows, columns = tile_shape(count, height, width, request.columns)
+    if rows * columns * request.scale**2 > settings.max_megapixels * MEGAPIXEL:
+        most = math.isqrt(int(settings.max_megapixels * MEGAPIXEL) // (rows * columns))
+        message = f"{count} pictures at scale {request.scale} are more than {settings.max_megapixels:g} megapixels"
+        return [FieldProblem("#/scale", message, f"up to {most} for {count} pictures")]
     return []
 
 

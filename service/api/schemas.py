@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.contract.manifest import Capability, Manifest, SolverName
+from service.images import grid_columns
 
 Seed = Annotated[
     int,
@@ -43,6 +44,11 @@ class GenerateRequest(Sampling):
     seed: Seed | None = None
     solver: SolverName | None = Field(default=None, description="How steps are taken; only models that denoise.")
 
+    @property
+    def columns(self) -> int:
+        """Columns of the single image that shows all pictures: a near-square grid."""
+        return grid_columns(self.n)
+
 
 class End(_Request):
     """One end of an interpolation."""
@@ -64,6 +70,11 @@ class InterpolateRequest(Sampling):
         default=None,
         description="A deterministic solver, so that the starting noise alone decides the picture.",
     )
+
+    @property
+    def columns(self) -> int:
+        """Columns of the single image that shows all frames: one row."""
+        return self.frames
 
 
 class Timings(BaseModel):

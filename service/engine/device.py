@@ -51,9 +51,8 @@ class Device:
     def put(self, lane: Lane, rows: Iterable[LiveRow]) -> None:
         """Queue the rows of one job and wake the threads."""
         with self._lock:
-            busy = [other.served_ms for other in self._lanes if not other.is_empty]
-            if lane.is_empty and busy:
-                lane.served_ms = max(lane.served_ms, min(busy))
+            if lane.is_empty:
+                lane.served_ms = max(lane.served_ms, self._level_ms())
             lane.put(rows)
             self._lock.notify_all()
 
@@ -68,13 +67,22 @@ class Device:
         with self._lock:
             return all(lane.is_empty for lane in self._lanes)
 
+    def _level_ms(self) -> float:
+        """Where a lane that was idle starts: with the least served of the busy ones, else no lower than any was."""
+        busy = [lane.served_ms for lane in self._lanes if not lane.is_empty]
+        return min(busy) if busy else max(lane.served_ms for lane in self._lanes)
+
     def _serve(self) -> None:
         # Two torch threads on one core collapse as soon as something else wants that core: one thread each.
         torch.set_num_threads(1)
         while (claimed := self._claim()) is not None:
             lane, slots = claimed
             started = time.perf_counter()
-            ticked = lane.compute(slots)
+            try:
+                ticked = lane.compute(slots)
+            except Exception:  # a fault of ours, not of a row: the thread must outlive it, and its rows must be told
+                log.exception("tick failed", extra={"model": lane.model.name, "rows": len(slots)})
+                ticked = lane.abandon(slots)
             self._settle(lane, ticked, spent_ms=1000 * (time.perf_counter() - started))
 
     def _claim(self) -> tuple[Lane, Slots] | None:

@@ -78,8 +78,8 @@ class Lane:
 
     def compute(self, slots: Slots) -> Ticked:
         """Serve the claimed rows one step."""
-        self.metrics.tick_rows.observe(len(slots))
         batch = self._gather(slots)
+        self.metrics.tick_rows.observe(batch.call_rows)
         ended: list[Ended] = []
         leaving = batch.ending.copy()
         for rows, result in run_isolating(self.model, batch):
@@ -93,6 +93,11 @@ class Lane:
                 reason = f"The model could not compute this picture: {type(result).__name__}."
                 ended += [(row, ComputeFailed(reason)) for row in self._table.rows(places)]
         return Ticked(slots[~leaving], slots[leaving], ended)
+
+    def abandon(self, slots: Slots) -> Ticked:
+        """Give up the claimed rows."""
+        failure = ComputeFailed("The service failed to compute this picture; its log says why.")
+        return Ticked(slots[:0], slots, [(row, failure) for row in self._table.rows(slots)])
 
     def settle(self, ticked: Ticked) -> None:
         """Put rows back for their next step and free the places of those that ended."""

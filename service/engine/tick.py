@@ -58,6 +58,11 @@ class Batch:
     def __len__(self) -> int:
         return len(self.x)
 
+    @property
+    def call_rows(self) -> int:
+        """Rows of the network call: a guided one is two."""
+        return len(self) + (0 if self.step is None else int(self.step.guided.sum()))
+
     def part(self, rows: slice) -> "Batch":
         """Some of the rows."""
         step = None if self.step is None else self.step.part(rows)

@@ -74,6 +74,7 @@ def test_concurrent_requests_share_calls(service: Service) -> None:
     [
         pytest.param(post("/generate/ddpm", LONG), True, id="generate"),
         pytest.param(post("/generate/ddpm", LONG, "Connection: close"), True, id="close"),
+        pytest.param(post("/generate/ddpm", LONG) * 2, True, id="pipelined"),
         pytest.param(post("/interpolate", b'{"model": "ddpm", "frames": 64, "steps": 1000}'), True, id="interpolate"),
         pytest.param(b"GET /generate/ddpm?n=64&steps=1000 HTTP/1.1\r\nHost: test\r\n\r\n", True, id="get"),
         pytest.param(post("/generate/ddpm", LONG)[:-5], False, id="half a body"),

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from service.images import Pixels, encode_gif, encode_npy, encode_png, enlarge, grid, strip
+from service.images import Pixels, encode_gif, encode_npy, encode_png, enlarge, grid_columns, tile, tile_shape
 
 CHANNELS = st.sampled_from([1, 3])
 
@@ -43,7 +43,8 @@ def test_other_channel_counts_are_refused(channels: int) -> None:
 @given(count=st.integers(2, 30), height=st.integers(1, 5), width=st.integers(1, 5), channels=CHANNELS)
 def test_grid_holds_every_picture_in_reading_order(count: int, height: int, width: int, channels: int) -> None:
     images = pixels(count, height, width, channels)
-    canvas = grid(images)
+    canvas = tile(images, grid_columns(count))
+    assert tile_shape(count, height, width, grid_columns(count)) == canvas.shape[:2]
     columns = math.isqrt(count - 1) + 1
     rows = -(-count // columns)
     assert 0 <= columns - rows <= 1
@@ -59,15 +60,15 @@ def test_grid_holds_every_picture_in_reading_order(count: int, height: int, widt
 
 def test_strip_is_one_row() -> None:
     images = pixels(5, 4, 3, 1)
-    row = strip(images)
+    row = tile(images, len(images))
     assert row.shape == (4 + 4, 5 * (3 + 2) + 2, 1)
     np.testing.assert_array_equal(row[2:6, 2 + 4 * 5 : 5 + 4 * 5], images[4])
 
 
 def test_single_picture_gets_no_border() -> None:
     images = pixels(1, 4, 3, 3)
-    np.testing.assert_array_equal(grid(images), images[0])
-    np.testing.assert_array_equal(strip(images), images[0])
+    np.testing.assert_array_equal(tile(images, 1), images[0])
+    assert tile_shape(1, 5, 3, 1) == (5, 3)
 
 
 def test_enlarged_picture_is_made_of_squares() -> None:

@@ -4,9 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from starlette.requests import Request
 from starlette.testclient import TestClient
 from starlette.types import Message
 
+from service.api.body import read_body
+from service.errors import BodyTooSlow
 from service.settings import Settings
 from tests.service.api.conftest import ask, problem, refused, running
 
@@ -174,3 +177,14 @@ def test_the_bound_is_the_settings(weights: Path, limit: int) -> None:
             assert (await ask(app, "/generate/vae", b" " * (limit + 1))).status == 413
 
     asyncio.run(scenario())
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(settings: Settings) -> None:
+    async def receive() -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError("never sent")
+
+    request = Request({"type": "http", "method": "POST", "headers": []}, receive)
+    impatient = settings.model_copy(update={"body_timeout_s": 0.01})
+    with pytest.raises(BodyTooSlow, match=r"0\.01 s"):
+        asyncio.run(read_body(request, impatient))

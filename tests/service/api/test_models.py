@@ -55,8 +55,8 @@ def test_an_unknown_model_is_told_the_known_ones(client: TestClient, path: str, 
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
-        ("PUT", "/generate/vae", {"GET", "POST"}),
-        ("DELETE", "/generate/vae", {"GET", "POST"}),
+        ("PUT", "/generate/vae", {"GET", "HEAD", "POST"}),
+        ("DELETE", "/generate/vae", {"GET", "HEAD", "POST"}),
         ("GET", "/interpolate", {"POST"}),
         ("POST", "/models", {"GET"}),
         ("POST", "/models/vae", {"GET"}),
@@ -67,7 +67,7 @@ def test_an_unknown_model_is_told_the_known_ones(client: TestClient, path: str, 
 def test_a_method_that_a_path_does_not_have(client: TestClient, method: str, path: str, allowed: set[str]) -> None:
     response = client.request(method, path)
     problem(response, 405, "method-not-allowed")
-    assert set() < set(response.headers["allow"].split(", ")) <= allowed
+    assert set(response.headers["allow"].split(", ")) == allowed
 
 
 @pytest.mark.parametrize("path", ["/", "/generate", "/generate/", "/generate/vae/more", "/model", "/favicon.ico"])

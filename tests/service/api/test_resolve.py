@@ -7,7 +7,7 @@ from starlette.testclient import TestClient
 
 from service.app import create_app
 from service.settings import Settings
-from tests.service.api.conftest import NPY, assert_same, change_manifest, load, problem, refused
+from tests.service.api.conftest import JSON, NPY, assert_same, change_manifest, load, problem, refused
 
 CLASSES = "0 t-shirt, 1 trouser, 2 bag"
 
@@ -73,12 +73,15 @@ def test_everything_that_is_wrong_is_told(client: TestClient) -> None:
 
 
 def test_the_size_of_an_answer_is_bounded(client: TestClient) -> None:
-    # 61 pictures of 8 x 8, every pixel 32 x 32, are 3,997,696 pixels.
-    assert client.post("/generate/vae", json={"n": 61, "scale": 32}, headers=NPY).status_code == 200
-    said = refused(client.post("/generate/vae", json={"n": 62, "scale": 32}), "#/scale")
+    # What counts is the one image that shows all: 6 x 6 pictures of 8 x 8 with their borders are 62 x 62 pixels.
+    assert client.post("/generate/vae", json={"n": 36, "scale": 32}).status_code == 200
+    said = refused(client.post("/generate/vae", json={"n": 37, "scale": 32}), "#/scale")
     assert "4 megapixels" in said
-    said = refused(client.post("/interpolate", json={"model": "vae", "frames": 62, "scale": 32}), "#/scale")
-    assert "4 megapixels" in said
+    assert "up to 29 for 37 pictures" in said  # 72 x 62 x 29^2 is 3.75 million, 30^2 would be 4.02
+    assert client.post("/generate/vae", json={"n": 37, "scale": 29}).status_code == 200
+    strip = {"model": "vae", "frames": 64}
+    assert "up to 22" in refused(client.post("/interpolate", json={**strip, "scale": 23}), "#/scale")
+    assert client.post("/interpolate", json={**strip, "scale": 22}).status_code == 200
 
 
 def test_bounds_are_the_settings(weights: Path) -> None:
@@ -95,7 +98,20 @@ def test_bounds_are_the_settings(weights: Path) -> None:
         assert "up to 4" in refused(client.post("/generate/ddpm", json={"n": 5}), "#/n")
         assert "1 to 10" in refused(client.post("/generate/ddpm", json={"steps": 11}), "#/steps")
         assert "0.001 megapixels" in refused(client.post("/generate/ddpm", json={"n": 4, "scale": 2}), "#/scale")
-        fitting = client.post("/generate/ddpm", json={"n": 3, "scale": 2, "steps": 10}, headers=NPY)
-        assert load(fitting.content).shape == (3, 16, 16, 1)
+        fitting = client.post("/generate/ddpm", json={"n": 3, "steps": 10}, headers=NPY)
+        assert load(fitting.content).shape == (3, 8, 8, 1)
         limits = client.get("/models/ddpm").json()["limits"]
         assert limits == {"n": 4, "frames": 4, "steps": 10}
+
+
+def test_the_bound_on_steps_holds_for_the_default_too(settings: Settings) -> None:
+    with TestClient(create_app(settings.model_copy(update={"max_steps": 3}))) as client:
+        assert client.post("/generate/ddpm", headers=JSON).json()["params"]["steps"] == 3
+
+
+def test_a_model_makes_only_what_its_manifest_says(settings: Settings) -> None:
+    change_manifest(settings.weights_dir / "vae", capabilities=("generate",))
+    with TestClient(create_app(settings)) as client:
+        assert client.post("/generate/vae").status_code == 200
+        said = refused(client.post("/interpolate", json={"model": "vae"}), "#/model")
+        assert said == "vae cannot interpolate generate"

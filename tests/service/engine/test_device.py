@@ -85,6 +85,39 @@ def test_lanes_are_served_level_by_time_and_a_late_one_starts_level(one_shot: Mo
     assert sorted(order) == ["early"] * 6 + ["late"] * 6
 
 
+def test_a_lane_that_was_served_alone_owes_nothing(one_shot: Model) -> None:
+    """A is served alone and goes idle; B comes; A's next request must not wait until B has caught up."""
+
+    async def scenario() -> None:
+        lanes = [lane_for(one_shot), lane_for(one_shot)]
+        device = Device(lanes, 1, tick_budget_ms=100.0, deliver=deliver)
+        lanes[0].served_ms = 1e6
+        submit(device, lanes[1], 4, one_shot)
+        assert lanes[1].served_ms == 1e6
+        submit(device, lanes[0], 1, one_shot)
+        assert lanes[0].served_ms == 1e6
+
+    asyncio.run(scenario())
+
+
+def test_a_fault_of_the_engine_fails_its_rows_and_not_the_thread(
+    one_shot: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        lane = lane_for(one_shot)
+        device = Device([lane], 1, tick_budget_ms=100.0, deliver=deliver)
+        device.start(asyncio.get_running_loop())
+        with monkeypatch.context() as patch:
+            patch.setattr(Lane, "_gather", lambda self, slots: 1 / 0)
+            with pytest.raises(ComputeFailed):
+                await asyncio.wait_for(submit(device, lane, 3, one_shot).future, 60)
+        assert len(await asyncio.wait_for(submit(device, lane, 3, one_shot).future, 60)) == 3
+        device.stop()
+        assert device.is_idle()
+
+    asyncio.run(scenario())
+
+
 def test_the_least_served_lane_goes_next(one_shot: Model, diffusion: Model) -> None:
     async def scenario() -> None:
         order: list[str] = []
