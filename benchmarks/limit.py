@@ -79,10 +79,10 @@ def measure(case: Case, rounds: int) -> Result:
         bare = _bare(case)
         outcome = _served(case)
         outcomes.append(outcome)
-        pairs.append((bare, case.n * outcome.answers / outcome.seconds))
+        pairs.append((bare, case.n * outcome.answers_per_s))
     bare, served = (statistics.median(values) for values in zip(*pairs, strict=True))
-    p50 = statistics.median(outcome.percentile(0.5) for outcome in outcomes)
-    p99 = statistics.median(outcome.percentile(0.99) for outcome in outcomes)
+    p50 = statistics.median(outcome.p50_ms for outcome in outcomes)
+    p99 = statistics.median(outcome.p99_ms for outcome in outcomes)
     return Result(case.label, bare, served, served / bare, p50, p99, pairs)
 
 

@@ -14,19 +14,28 @@ from dataclasses import asdict, dataclass, field
 import uvloop
 
 
-@dataclass
+@dataclass(frozen=True)
 class Outcome:
-    """What a run of the loop saw: answers in the counted time, and the latency of each in milliseconds."""
+    """What a run of the loop saw: answers in the counted time, by the second and by their latency in milliseconds."""
 
-    seconds: float
-    answers: int = 0
-    failures: int = 0
+    answers_per_s: float
+    failures: int
+    p50_ms: float
+    p99_ms: float
+
+
+@dataclass
+class Tally:
+    """The latency of each counted answer in milliseconds, and how many were not 200."""
+
     latencies_ms: list[float] = field(default_factory=list)
+    failures: int = 0
 
-    def percentile(self, share: float) -> float:
-        """The latency that ``share`` of the answers did not exceed, in milliseconds."""
+    def outcome(self, seconds: float) -> Outcome:
+        """The tally of ``seconds``, summed up."""
         ordered = sorted(self.latencies_ms)
-        return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+        p50, p99 = (ordered[int(share * len(ordered))] for share in (0.5, 0.99))
+        return Outcome(len(ordered) / seconds, self.failures, p50, p99)
 
 
 async def run(port: int, path: str, body: bytes, connections: int, seconds: float, warm_up: float) -> Outcome:
@@ -34,22 +43,20 @@ async def run(port: int, path: str, body: bytes, connections: int, seconds: floa
     head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
     request = head.encode() + body
     start = time.perf_counter() + warm_up
-    outcome = Outcome(seconds)
-    clients = [_client(port, request, start, start + seconds, outcome) for _ in range(connections)]
-    await asyncio.gather(*clients)
-    return outcome
+    tally = Tally()
+    await asyncio.gather(*(_client(port, request, start, start + seconds, tally) for _ in range(connections)))
+    return tally.outcome(seconds)
 
 
-async def _client(port: int, request: bytes, start: float, end: float, outcome: Outcome) -> None:
+async def _client(port: int, request: bytes, start: float, end: float, tally: Tally) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     while (asked := time.perf_counter()) < end:
         writer.write(request)
         status = await _answer(reader)
         answered = time.perf_counter()
         if start <= asked and answered <= end:
-            outcome.answers += status == 200
-            outcome.failures += status != 200
-            outcome.latencies_ms.append(1000 * (answered - asked))
+            tally.failures += status != 200
+            tally.latencies_ms.append(1000 * (answered - asked))
     writer.close()
 
 
