@@ -41,6 +41,9 @@ def main() -> int:
         log_config=None,
         access_log=False,
         server_header=False,
+        # Nothing here reads the client's address or the scheme, so no proxy's word on them is taken.
+        proxy_headers=False,
+        ws="none",
         timeout_graceful_shutdown=settings.drain_s,  # type: ignore[arg-type]  # a timeout of asyncio: a fraction will do
     )
     return 0

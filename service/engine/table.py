@@ -160,6 +160,7 @@ class RowTable:
         drawn = noise.draw(self.x.shape[1:])
         self._live[slot], self._noise[slot] = row, noise
         self._label[slot], self._guidance_scale[slot], self._weight[slot] = spec.label, spec.guidance_scale, spec.weight
-        self._length[slot] = len(spec.plan)
-        self._coefficients[slot, : len(spec.plan)] = spec.plan.table
+        steps = self._length[slot] = len(spec.plan)
+        if steps:
+            self._coefficients[slot, :steps] = spec.plan.table
         return drawn if spec.latent is None else spec.latent

@@ -25,7 +25,7 @@ class Plan:
     table: Tensor
 
     def __len__(self) -> int:
-        return len(self.table)
+        return self.table.shape[0]
 
     @property
     def is_stochastic(self) -> bool:
