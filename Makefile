@@ -24,7 +24,7 @@ export PIP_NO_INPUT := 1
 
 rest := slow or containers or prometheus or gpu
 
-.PHONY: help install bench-latency bench-steps serve test test-all lint train which-model clean
+.PHONY: help install bench-latency bench-limit bench-steps serve test test-all lint train which-model clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -60,6 +60,9 @@ which-model:
 
 bench-latency: $(VENV)/.serve  ## milliseconds a picture over HTTP, model by model
 	$(python) -m benchmarks.latency $(ARGS)
+
+bench-limit: $(VENV)/.serve  ## pictures a second over HTTP against the bare TorchScript loop
+	$(python) -m benchmarks.limit $(ARGS)
 
 bench-steps: $(VENV)/.train  ## what fewer solver steps do to the DDPM's pictures
 	$(python) -m benchmarks.steps $(ARGS)
