@@ -24,7 +24,7 @@ export PIP_NO_INPUT := 1
 
 rest := slow or containers or prometheus or gpu
 
-.PHONY: help install bench-latency bench-limit bench-steps serve test test-all lint train which-model clean
+.PHONY: help install bench-latency bench-limit bench-png bench-steps serve test test-all lint train which-model clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -63,6 +63,9 @@ bench-latency: $(VENV)/.serve  ## milliseconds a picture over HTTP, model by mod
 
 bench-limit: $(VENV)/.serve  ## pictures a second over HTTP against the bare TorchScript loop
 	$(python) -m benchmarks.limit $(ARGS)
+
+bench-png: $(VENV)/.serve  ## the PNG writer against Pillow's
+	$(python) -m benchmarks.png $(ARGS)
 
 bench-steps: $(VENV)/.train  ## what fewer solver steps do to the DDPM's pictures
 	$(python) -m benchmarks.steps $(ARGS)
