@@ -24,7 +24,7 @@ export PIP_NO_INPUT := 1
 
 rest := slow or containers or prometheus or gpu
 
-.PHONY: help install bench-latency bench-limit bench-png bench-steps serve test test-all lint train which-model clean
+.PHONY: help install bench-fair bench-latency bench-limit bench-png bench-steps serve test test-all lint train which-model clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -57,6 +57,9 @@ train: which-model $(VENV)/.train  ## train MODEL=vae|gan|ddpm on Fashion-MNIST;
 
 which-model:
 	@[ -n "$(MODEL)" ] || { echo "which model? for example: make train MODEL=vae"; exit 2; }
+
+bench-fair: $(VENV)/.serve  ## the GAN's p99 alone, and while the DDPM is flooded
+	$(python) -m benchmarks.fair $(ARGS)
 
 bench-latency: $(VENV)/.serve  ## milliseconds a picture over HTTP, model by model
 	$(python) -m benchmarks.latency $(ARGS)

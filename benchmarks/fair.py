@@ -1,0 +1,97 @@
+"""What a flood on one model does to another: the GAN's p99 alone, and while the DDPM is asked for far more than it can.
+
+Four connections ask the GAN for one picture at a time; the flood is sixteen connections of sixteen DDPM pictures.
+Alone and flooded in turn, several rounds, on one service. Everything shares the machine's cores, the clients too. The
+bound is three times the p99 alone plus one tick of the DDPM.
+
+    python -m benchmarks.fair                   a table, and benchmarks/results/fair.json
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+from benchmarks.load import Outcome
+from benchmarks.machine import describe_machine
+from benchmarks.server import running_service
+from service.engine.cost import CostModel
+from service.engine.model import load_model
+from service.engine.registry import pick_device
+from service.engine.warmup import warm_up
+from service.settings import Settings
+
+RESULTS = Path("benchmarks/results/fair.json")
+SECONDS = 5.0
+FLOOD_LEADS_S = 2.0
+
+
+def main() -> None:
+    """Measure and report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3, help="rounds in turn (default 3)")
+    rounds = parser.parse_args().rounds
+    tick_ms = _tick_ms()
+    alone, flooded = [], []
+    with running_service() as port:
+        for _ in range(rounds):
+            alone.append(_ask_gan(port))
+            with _flood(port):
+                flooded.append(_ask_gan(port))
+    p99_alone, p99_flooded = (statistics.median(outcome.p99_ms for outcome in each) for each in (alone, flooded))
+    bound = 3 * p99_alone + tick_ms
+    print(
+        f"p99 alone {p99_alone:.1f} ms, flooded {p99_flooded:.1f} ms; bound {bound:.1f} ms with a tick of {tick_ms:.1f}"
+    )
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    record = {
+        "machine": describe_machine(),
+        "p99_alone_ms": p99_alone,
+        "p99_flooded_ms": p99_flooded,
+        "ddpm_tick_ms": tick_ms,
+        "bound_ms": bound,
+        "alone": [asdict(outcome) for outcome in alone],
+        "flooded": [asdict(outcome) for outcome in flooded],
+    }
+    RESULTS.write_text(json.dumps(record, indent=2) + "\n")
+
+
+def _tick_ms() -> float:
+    """The DDPM's longest tick while another model waits."""
+    settings = Settings()
+    cost: CostModel = warm_up(load_model(Path("weights/ddpm"), pick_device("cpu")), settings.max_bucket)
+    return cost.call_ms(cost.bucket_within(settings.tick_budget_ms))
+
+
+def _ask_gan(port: int) -> Outcome:
+    printed = subprocess.run(_load(port, "gan", 1, 4, SECONDS), stdout=subprocess.PIPE, check=True).stdout
+    return Outcome(**json.loads(printed))
+
+
+@contextmanager
+def _flood(port: int) -> Iterator[None]:
+    """The flood, under way before the body begins and until it ends."""
+    flood = subprocess.Popen(_load(port, "ddpm", 16, 16, FLOOD_LEADS_S + 2 * SECONDS), stdout=subprocess.DEVNULL)
+    time.sleep(FLOOD_LEADS_S)
+    try:
+        yield
+    finally:
+        flood.terminate()
+        flood.wait()
+        time.sleep(1.0)  # what was asked for leaves at its next step
+
+
+def _load(port: int, model: str, n: int, connections: int, seconds: float) -> list[str]:
+    options = ["--port", str(port), "--path", f"/generate/{model}", "--body", json.dumps({"n": n})]
+    options += ["--connections", str(connections), "--seconds", str(seconds)]
+    return [sys.executable, "-m", "benchmarks.load", *options]
+
+
+if __name__ == "__main__":
+    main()
