@@ -6,7 +6,6 @@ Everywhere a picture is uint8 (height, width, channel) and channel is 1 (grey) o
 import io
 import math
 import struct
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,8 +38,8 @@ def encode_png(image: Pixels) -> bytes:
     return _PNG_SIGNATURE + _png_chunk(b"IHDR", header) + _png_chunk(b"IDAT", data) + _PNG_END
 
 
-def encode_gif(frames: Pixels, fps: float, loop: bool = True) -> bytes:
-    """An animation of (frame, height, width, channel), played once or for ever.
+def encode_gif(frames: Pixels, fps: float) -> bytes:
+    """An animation of (frame, height, width, channel), played for ever.
 
     The format counts in hundredths of a second, and browsers slow anything under two of them down to ten:
     above 50 frames a second the animation plays at 50.
@@ -49,10 +48,9 @@ def encode_gif(frames: Pixels, fps: float, loop: bool = True) -> bytes:
         ValueError: the frames have neither 1 nor 3 channels.
     """
     first, *rest = (_to_pillow(frame) for frame in frames)
-    options: dict[str, Any] = {"loop": 0} if loop else {}  # without the key the file does not repeat at all
     file = io.BytesIO()
     milliseconds = 10 * max(2, round(100 / fps))
-    first.save(file, format="GIF", save_all=True, append_images=rest, duration=milliseconds, **options)
+    first.save(file, format="GIF", save_all=True, append_images=rest, duration=milliseconds, loop=0)
     return file.getvalue()
 
 

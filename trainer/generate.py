@@ -29,11 +29,11 @@ def generate(parts: Parts, label: Tensor, seeds: Sequence[int], plan: Plan) -> T
     return to_uint8(parts.decode(latent, label))
 
 
-def default_plan(parts: Parts, steps: int = GRID_STEPS) -> Plan:
+def default_plan(parts: Parts) -> Plan:
     """DPM-Solver++(2M) for models that denoise, nothing for the others."""
     if parts.diffusion is None:
         return EMPTY_PLAN
-    return make_plan(parts.diffusion.noise_schedule, parts.diffusion.t_max, "dpmpp_2m", steps)
+    return make_plan(parts.diffusion.noise_schedule, parts.diffusion.t_max, "dpmpp_2m", GRID_STEPS)
 
 
 def save_grid(parts: Parts, path: Path, device: torch.device) -> Tensor:

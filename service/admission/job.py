@@ -10,12 +10,11 @@ Result = TypeVar("Result")
 class Job(Generic[Result]):
     """``rows`` results, collected in any order on the event loop and handed over together.
 
-    ``price_ms`` is the predicted device time. Times are seconds of the monotonic clock that the caller reads.
+    Times are seconds of the monotonic clock that the caller reads.
     Engine threads call ``start`` and read ``cancelled``; all the rest is the event loop's.
     """
 
-    def __init__(self, rows: int, price_ms: float, submitted_at: float) -> None:
-        self.price_ms = price_ms
+    def __init__(self, rows: int, submitted_at: float) -> None:
         self.submitted_at = submitted_at
         self.started_at: float | None = None
         self.finished_at: float | None = None

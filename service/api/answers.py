@@ -5,6 +5,7 @@ import base64
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from starlette.requests import ClientDisconnect, Request
@@ -48,9 +49,8 @@ async def answer(request: Request, state: State, ask: Ask) -> Response:
     pictures = np.stack(await _wait(request, job, state.settings.request_timeout_s))
     encoding = time.perf_counter()
     queue_s, compute_s = _stages(job)
-    timings = Timings(queue_ms=1000 * queue_s, compute_ms=1000 * compute_s, encode_ms=0.0)
-    inline = pictures.size * ask.scale**2 <= INLINE_PIXELS
-    content = _encode(ask, pictures, timings) if inline else await asyncio.to_thread(_encode, ask, pictures, timings)
+    encode = partial(_encode, ask, pictures, queue_s, compute_s)
+    content = encode() if pictures.size * ask.scale**2 <= INLINE_PIXELS else await asyncio.to_thread(encode)
     encode_s = time.perf_counter() - encoding
     metrics = state.engine.lanes[ask.model.name].metrics
     metrics.images.inc(len(pictures))
@@ -95,9 +95,9 @@ def _stages(job: Job[images.Pixels]) -> tuple[float, float]:
     return job.started_at - job.submitted_at, job.finished_at - job.started_at
 
 
-def _encode(ask: Ask, pictures: images.Pixels, timings: Timings) -> bytes:
+def _encode(ask: Ask, pictures: images.Pixels, queue_s: float, compute_s: float) -> bytes:
     if ask.media == JSON:
-        return _json(ask, pictures, timings)
+        return _json(ask, pictures, queue_s, compute_s)
     if ask.media == NPY:
         return images.encode_npy(_enlarged(pictures, ask.scale))
     if ask.media == GIF:
@@ -110,16 +110,16 @@ def _enlarged(pictures: images.Pixels, scale: int) -> images.Pixels:
     return np.stack([images.enlarge(picture, scale) for picture in pictures])
 
 
-def _json(ask: Ask, pictures: images.Pixels, timings: Timings) -> bytes:
+def _json(ask: Ask, pictures: images.Pixels, queue_s: float, compute_s: float) -> bytes:
     started = time.perf_counter()
     shown = [_picture(ask, index, picture) for index, picture in enumerate(_enlarged(pictures, ask.scale))]
-    timings.encode_ms = 1000 * (time.perf_counter() - started)
+    encode_s = time.perf_counter() - started
     body = PicturesAnswer(
         model=ask.model.name,
         model_version=ask.model.manifest.version,
         params=ask.params,
         images=shown,
-        timings=timings,
+        timings=Timings(queue_ms=1000 * queue_s, compute_ms=1000 * compute_s, encode_ms=1000 * encode_s),
     )
     return body.model_dump_json().encode()
 

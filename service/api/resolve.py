@@ -38,13 +38,14 @@ def resolve(request: GenerateRequest | InterpolateRequest, model: Model, setting
     capability = "generate" if isinstance(request, GenerateRequest) else "interpolate"
     if capability not in model.manifest.capabilities:
         raise InvalidField.of("model", f"{model.name} cannot {capability}", ", ".join(model.manifest.capabilities))
-    problems = [*_count_problems(request, model, settings), *_step_problems(request, model, settings)]
+    label, problems = None, _count_problems(request, model, settings)
     try:
         label = _label(request.class_label, model.manifest.class_names)
     except LookupError:
         names = ", ".join(f"{index} {name}" for index, name in enumerate(model.manifest.class_names))
         allowed = f"{names}, {NO_CLASS}" if names else NO_CLASS
         problems.append(FieldProblem("#/class_label", f"{model.name} has no such class", allowed))
+    problems += _step_problems(request, model, label, settings)
     if problems:
         raise InvalidField(problems)
     return _resolved(request, model, label, settings)
@@ -111,7 +112,7 @@ def _count_problems(
 
 
 def _step_problems(
-    request: GenerateRequest | InterpolateRequest, model: Model, settings: Settings
+    request: GenerateRequest | InterpolateRequest, model: Model, label: int | None, settings: Settings
 ) -> list[FieldProblem]:
     if not model.manifest.denoises:
         given = [name for name in ("steps", "solver", "guidance_scale") if getattr(request, name) is not None]
@@ -123,9 +124,7 @@ def _step_problems(
     most = min(model.max_steps, settings.max_steps)
     if request.steps is not None and request.steps > most:
         problems.append(FieldProblem("#/steps", f"{request.steps} is too many for {model.name}", f"1 to {most}"))
-    asked = request.class_label
-    without_class = not model.manifest.class_names or (isinstance(asked, str) and asked.casefold() == NO_CLASS)
-    if request.guidance_scale not in (None, 1.0) and without_class:
+    if request.guidance_scale not in (None, 1.0) and not _has_class(label, model.manifest.class_names):
         message = "guides towards a class, and there is none"
         problems.append(FieldProblem("#/guidance_scale", message, "leave it out, or ask for a class"))
     return problems

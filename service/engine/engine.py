@@ -60,7 +60,7 @@ class Engine:
         lane, gate = self.lanes[model], self._gates[model]
         price_ms = lane.cost.price_ms(sum(row.calls for row in rows))
         gate.admit(price_ms)
-        job: Job[Picture] = Job(len(rows), price_ms, time.monotonic())
+        job: Job[Picture] = Job(len(rows), time.monotonic())
 
         def over(_: object) -> None:
             gate.release(price_ms)

@@ -27,11 +27,6 @@ class Plan:
     def __len__(self) -> int:
         return self.table.shape[0]
 
-    @property
-    def is_stochastic(self) -> bool:
-        """Whether any step adds noise."""
-        return bool((self.table[:, 4] != 0).any())
-
 
 EMPTY_PLAN = Plan(torch.empty(0, 5, dtype=torch.float64))
 

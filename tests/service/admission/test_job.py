@@ -22,7 +22,7 @@ def on_a_loop(scenario: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[],
 @given(order=st.integers(1, 8).flatmap(lambda rows: st.permutations(range(rows))))
 def test_results_come_in_the_order_of_rows_whatever_order_they_were_made_in(order: list[int]) -> None:
     async def scenario() -> None:
-        job: Job[str] = Job(len(order), price_ms=1.0, submitted_at=10.0)
+        job: Job[str] = Job(len(order), submitted_at=10.0)
         for clock, row in enumerate(order):
             assert not job.done
             assert job.finished_at is None
@@ -37,7 +37,7 @@ def test_results_come_in_the_order_of_rows_whatever_order_they_were_made_in(orde
 
 @on_a_loop
 async def test_a_row_delivered_twice_counts_once() -> None:
-    job: Job[str] = Job(2, 1.0, 0.0)
+    job: Job[str] = Job(2, 0.0)
     job.deliver(0, "first", 1.0)
     job.deliver(0, "again", 2.0)
     assert not job.done
@@ -49,7 +49,7 @@ async def test_a_row_delivered_twice_counts_once() -> None:
 
 @on_a_loop
 async def test_the_first_start_is_the_one_that_counts() -> None:
-    job: Job[str] = Job(2, 1.0, 0.0)
+    job: Job[str] = Job(2, 0.0)
     assert job.started_at is None
     job.start(5.0)
     job.start(6.0)
@@ -58,7 +58,7 @@ async def test_the_first_start_is_the_one_that_counts() -> None:
 
 @on_a_loop
 async def test_what_comes_after_cancelling_is_dropped() -> None:
-    job: Job[str] = Job(2, 1.0, 0.0)
+    job: Job[str] = Job(2, 0.0)
     job.deliver(0, "first", 1.0)
     job.cancel()
     job.deliver(1, "second", 2.0)
@@ -71,7 +71,7 @@ async def test_what_comes_after_cancelling_is_dropped() -> None:
 
 @on_a_loop
 async def test_a_failure_ends_the_job_and_drops_its_other_rows() -> None:
-    job: Job[str] = Job(3, 1.0, 0.0)
+    job: Job[str] = Job(3, 0.0)
     job.deliver(0, "first", 1.0)
     job.fail(RuntimeError("the first"))
     assert job.cancelled
@@ -86,7 +86,7 @@ async def test_a_failure_ends_the_job_and_drops_its_other_rows() -> None:
 
 @on_a_loop
 async def test_an_answered_job_takes_no_failure() -> None:
-    job: Job[str] = Job(1, 1.0, 0.0)
+    job: Job[str] = Job(1, 0.0)
     job.deliver(0, "only", 1.0)
     job.fail(RuntimeError("late"))
     job.cancel()
@@ -95,7 +95,7 @@ async def test_an_answered_job_takes_no_failure() -> None:
 
 @on_a_loop
 async def test_a_sender_that_stops_waiting_ends_the_job() -> None:
-    job: Job[str] = Job(1, 1.0, 0.0)
+    job: Job[str] = Job(1, 0.0)
     waiting = asyncio.ensure_future(asyncio.wait_for(job.future, timeout=None))
     await asyncio.sleep(0)
     waiting.cancel()
@@ -120,7 +120,7 @@ def test_whoever_listens_for_the_end_hears_of_it_once(end: Callable[[Job[str]], 
     heard: list[asyncio.Future[Sequence[str]]] = []
 
     async def scenario() -> None:
-        job: Job[str] = Job(1, 1.0, 0.0)
+        job: Job[str] = Job(1, 0.0)
         job.future.add_done_callback(heard.append)
         end(job)
         end(job)

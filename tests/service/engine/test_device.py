@@ -33,7 +33,7 @@ def lane_for(model: Model, bucket: int = 2) -> Lane:
 
 
 def submit(device: Device, lane: Lane, n: int, model: Model) -> Job[Picture]:
-    job: Job[Picture] = Job(n, price_ms=0.0, submitted_at=0.0)
+    job: Job[Picture] = Job(n, submitted_at=0.0)
     rows = request_rows(n, 0, NO_CLASS, 1.0, model.plan())
     device.put(lane, [LiveRow(job, index, row) for index, row in enumerate(rows)])
     return job

@@ -161,13 +161,21 @@ def test_draining_finishes_what_was_accepted_and_takes_nothing_new(
 
 
 def test_a_price_counts_steps_and_guidance(running: Callable[..., object], registry: Registry) -> None:
+    """Room for 100 rows of network calls: two guided pictures of 20 steps are 80 of them, one plain one of 10 is 10."""
+
     async def scenario() -> None:
-        async with running() as (engine, _):  # type: ignore[attr-defined]
+        room = registry.served["ddpm"].cost.price_ms(100)
+        async with running(max_queue_ms=room) as (engine, _):  # type: ignore[attr-defined]
             plan = registry.served["ddpm"].model.plan
-            plain = engine.submit("ddpm", request_rows(1, 0, 0, 1.0, plan("ddim", 10)))
-            guided = engine.submit("ddpm", request_rows(2, 0, 0, 3.0, plan("ddim", 20)))
-            assert guided.price_ms == pytest.approx(8 * plain.price_ms)
-            await asyncio.gather(plain.future, guided.future)
+            guided = request_rows(2, 0, 0, 3.0, plan("ddim", 20))
+            accepted = [
+                engine.submit("ddpm", guided),
+                engine.submit("ddpm", request_rows(1, 0, 0, 1.0, plan("ddim", 10))),
+            ]
+            with pytest.raises(Overloaded):
+                engine.submit("ddpm", request_rows(1, 0, 0, 1.0, plan("ddim", 11)))
+            accepted.append(engine.submit("ddpm", request_rows(1, 0, 0, 1.0, plan("ddim", 9))))
+            await asyncio.gather(*(job.future for job in accepted))
 
     asyncio.run(scenario())
 

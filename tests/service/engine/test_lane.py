@@ -28,7 +28,7 @@ NO_CLASS = 3
 
 def put(lane: Lane, rows: list[RowSpec]) -> Job[Picture]:
     """A job with these rows, queued; needs a running event loop."""
-    job: Job[Picture] = Job(len(rows), price_ms=0.0, submitted_at=0.0)
+    job: Job[Picture] = Job(len(rows), submitted_at=0.0)
     lane.put([LiveRow(job, index, row) for index, row in enumerate(rows)])
     return job
 

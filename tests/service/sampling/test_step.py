@@ -146,7 +146,7 @@ def together(plans: list[Plan], labels: list[int], scales: list[float], starts: 
         if not here:
             continue
         table = torch.stack([plans[row].table[steps[row]] for row in here]).float()
-        noise = torch.stack([noises[row].draw(SHAPE) if plans[row].is_stochastic else x[0] * 0 for row in here])
+        noise = torch.stack([noises[row].draw(SHAPE) if plans[row].table[:, 4].any() else x[0] * 0 for row in here])
         guided = (scale[here] != 1).nonzero().flatten()
         label = torch.tensor([labels[row] for row in here])
         arguments = (x[here], table[:, 0], label, CLASSES, scale[here], guided, (-1.0, 1.0))
