@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from service import logs
 from service.app import create_app
+from service.process import keep_memory
 from service.protocol import Protocol
 from service.settings import Settings
 
@@ -30,6 +31,7 @@ def main() -> int:
             print(f"error: GENSERVE_{str(error['loc'][0]).upper()}: {error['msg']}", file=sys.stderr)
         return 2
     logs.configure(settings.log_level)
+    keep_memory()
     _name_unknown_knobs()
     # uvicorn raises the signal again after a clean stop, which would make the exit code look like a crash.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

@@ -10,11 +10,13 @@ from fastapi.telemetry import TelemetryConfig
 
 from service.api import error_handlers, generate, health, interpolate, models
 from service.api.docs import describe
+from service.api.endpoint import App
 from service.api.state import State
 from service.engine.engine import Engine
 from service.engine.registry import load_registry, pick_device
 from service.errors import ServiceError
 from service.metrics import Metrics
+from service.process import settle
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -32,12 +34,13 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         state = await _start(settings)
         app.state.service = state
+        settle()
         yield
         await state.engine.drain(settings.drain_s)
 
-    app = FastAPI(title="genserve", version="0.1.0", description=DESCRIPTION, lifespan=lifespan, telemetry=NO_TELEMETRY)
+    app = App(title="genserve", version="0.1.0", description=DESCRIPTION, lifespan=lifespan, telemetry=NO_TELEMETRY)
     for pictures in (interpolate, generate):
-        app.router.routes[:0] = pictures.ROUTES  # routes are tried in order: the busiest first
+        app.add_endpoint(pictures.ROUTE)
         describe(app, pictures.OPERATIONS)
     for part in (models, health):
         app.include_router(part.router)
@@ -47,7 +50,7 @@ def create_app(settings: Settings) -> FastAPI:
 
 async def _start(settings: Settings) -> State:
     device = pick_device(settings.device)
-    registry = await asyncio.to_thread(load_registry, settings.weights_dir, device, settings.max_bucket)
+    registry = await asyncio.to_thread(load_registry, settings, device)
     metrics = Metrics()
     metrics.for_unknown_models(ServiceError.codes())
     for name in registry.refused:
@@ -63,7 +66,7 @@ async def _start(settings: Settings) -> State:
                 "model": name,
                 "version": manifest.version,
                 "bucket": cost.best_bucket,
-                "row_ms": cost.price_ms(1),
+                "row_ms": cost.row_ms(),
             },
         )
     engine = Engine(registry, device, settings, metrics)

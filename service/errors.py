@@ -7,8 +7,10 @@
     |-- BodyTooSlow           408  the body did not come in time
     |-- BodyTooLarge          413  more bytes than any valid request needs
     |-- InvalidField          422  a field is unknown, out of range, or means nothing to this model
+    |-- ShareExceeded         429  the client's accepted work fills its share of the queue
     |-- ComputeFailed         500  the model gave no usable picture for this row
     |-- Overloaded            503  the accepted work already fills the queue
+    |-- TooLate               503  the queue is too long for an answer in the time given
     |-- ModelUnavailable      503  the model's files were refused at start, or the service is stopping
     `-- DeadlineExceeded      504  the picture was not ready in time
 
@@ -106,6 +108,16 @@ class InvalidField(ServiceError):
         return cls([FieldProblem(f"#/{field}", message, allowed)])
 
 
+class ShareExceeded(ServiceError):
+    """The client's own accepted work fills its share of the queue."""
+
+    status, code = 429, "share-exceeded"
+
+    def __init__(self, accepted_s: float, limit_s: float, retry_after_s: int) -> None:
+        super().__init__(f"{accepted_s:.1f} s of your work are accepted, and one client may have {limit_s:.1f} s.")
+        self.retry_after_s = retry_after_s
+
+
 class ComputeFailed(ServiceError):
     """The model gave no usable picture for this row; its neighbours were not touched."""
 
@@ -117,8 +129,18 @@ class Overloaded(ServiceError):
 
     status, code = 503, "overloaded"
 
-    def __init__(self, detail: str, retry_after_s: int) -> None:
-        super().__init__(detail)
+    def __init__(self, accepted_s: float, limit_s: float, retry_after_s: int) -> None:
+        super().__init__(f"The queue holds {accepted_s:.1f} s of work and takes {limit_s:.1f} s.")
+        self.retry_after_s = retry_after_s
+
+
+class TooLate(ServiceError):
+    """The accepted work is too much for an answer in the time that the request gives."""
+
+    status, code = 503, "too-late"
+
+    def __init__(self, within_s: float, retry_after_s: int) -> None:
+        super().__init__(f"The queue is too long for an answer within {within_s:g} s.")
         self.retry_after_s = retry_after_s
 
 

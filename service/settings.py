@@ -38,17 +38,34 @@ class Settings(BaseSettings):
         "join while long ones run.",
     )
     max_bucket: PositiveInt = Field(
-        default=16,
+        default=64,
         le=1024,
-        description="Most rows in one network call. 16 suits a CPU; raise it on a GPU. Warm-up may choose less.",
+        description="Most rows in one network call. Warm-up measures smaller ones too, and chooses for each model.",
+    )
+    batching: Literal["step", "request"] = Field(
+        default="step",
+        description="step: pictures join and leave at any solver step. request: a batch runs to its end before the "
+        "next begins, as in most servers; here to be measured against.",
+    )
+    deterministic: bool = Field(
+        default=False,
+        description="Compute every network call at max_bucket rows, so that a seed gives the same bytes whatever else "
+        "is computed with it. A lone request then takes as long as a full call: choose max_bucket with care, 8 say.",
     )
     tick_budget_ms: PositiveFloat = Field(
         default=25.0,
-        description="Longest call of one model while another model's rows wait for the same device.",
+        description="Longest network call: what a model's rows, and another model's on the same device, wait for. A "
+        "model so slow that small calls cost much more a row takes longer ones while it is alone.",
     )
     max_queue_ms: PositiveFloat = Field(
         default=30_000.0,
         description="Predicted device time that a model may have accepted and not finished; beyond it: 503.",
+    )
+    client_share: PositiveFloat = Field(
+        default=0.5,
+        le=1.0,
+        description="Part of that which one client, told by its address, may have; beyond it: 429. Set 1 behind a "
+        "proxy, whose address all clients share.",
     )
     request_timeout_s: PositiveFloat = Field(
         default=60.0, description="Longest wait for an answer; then 504, and the request's work is dropped."
@@ -72,3 +89,10 @@ class Settings(BaseSettings):
     def cpu_threads(self) -> int:
         """Engine threads on a CPU."""
         return self.engine_threads or len(os.sched_getaffinity(0))
+
+    def buckets(self) -> tuple[int, ...]:
+        """Numbers of rows that network calls are measured at, and on a GPU or when deterministic computed at."""
+        if self.deterministic:
+            return (self.max_bucket,)
+        powers = {1 << power for power in range(self.max_bucket.bit_length())}
+        return tuple(sorted({*powers, self.max_bucket}))

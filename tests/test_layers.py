@@ -19,7 +19,7 @@ LAYERS = (
     {"admission"},
     {"sampling", "images"},
     {"contract"},
-    {"errors", "settings", "metrics", "logs"},
+    {"errors", "settings", "metrics", "logs", "process"},
 )
 TRAINER_MAY_USE = {"contract", "sampling"}
 LONGEST_FILE = 400

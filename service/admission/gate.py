@@ -1,37 +1,131 @@
-"""The door of one model: how much predicted device time may be accepted and not yet finished."""
+"""The door of one model: how much predicted device time may be accepted and not yet finished, and for whom."""
 
 import math
+from collections import Counter
+from typing import NamedTuple
 
-from service.errors import Overloaded
+from service.admission.drain import DrainRate
+from service.errors import Overloaded, ShareExceeded, TooLate
+
+#: What part of the time given may be predicted to pass: just short enough a queue makes every second answer late.
+HEADROOM = 0.7
+
+
+class Ask(NamedTuple):
+    """What a request wants of the device: ``rows`` pictures, each ``calls`` rows of network calls at ``call_ms``.
+
+    ``client`` is whoever asks; ``within_s`` is for how long the answer is of use.
+    """
+
+    rows: int
+    calls: int
+    call_ms: float
+    client: str = ""
+    within_s: float = math.inf
+
+    @property
+    def price_ms(self) -> float:
+        """Device milliseconds of all of it."""
+        return self.rows * self.calls * self.call_ms
+
+
+class Account:
+    """Device milliseconds accepted and not finished; exactly zero when no request is open."""
+
+    def __init__(self) -> None:
+        self.ms = 0.0
+        self.requests = 0
+
+    def add(self, price_ms: float) -> None:
+        """A request is accepted."""
+        self.ms += price_ms
+        self.requests += 1
+
+    def take(self, price_ms: float) -> None:
+        """A request is over. What rounding leaves of a sum must not make an idle account look busy."""
+        self.requests -= 1
+        self.ms = max(0.0, self.ms - price_ms) if self.requests else 0.0
 
 
 class Gate:
-    """Counts accepted device milliseconds against a bound; used on the event loop only."""
+    """Counts accepted work against bounds; used on the event loop only, and told the time.
 
-    def __init__(self, limit_ms: float) -> None:
-        self.limit_ms = limit_ms
-        self.accepted_ms = 0.0
-        self._accepted = 0
+    ``limit_ms`` bounds the model's accepted work, ``client_share`` the part of it that one client may have, and
+    ``expected_ms_per_s`` is how fast work should be finished, until it is known how fast it is.
+    """
 
-    def admit(self, price_ms: float) -> None:
-        """Accept work of ``price_ms``, to be given back with ``release``.
+    def __init__(self, limit_ms: float, client_share: float, expected_ms_per_s: float) -> None:
+        self._limit_ms, self._client_limit_ms = limit_ms, limit_ms * client_share
+        self._all = Account()
+        self._clients: dict[str, Account] = {}
+        self._rows_by_calls: Counter[int] = Counter()
+        self._drain = DrainRate(expected_ms_per_s)
+        self._noted_at = 0.0
 
-        An idle model takes any one request, however dear: refusing it would refuse it for ever.
+    @property
+    def accepted_ms(self) -> float:
+        """Predicted device milliseconds accepted and not finished."""
+        return self._all.ms
+
+    def admit(self, ask: Ask, now: float) -> None:
+        """Accept work, to be given back with ``release``.
+
+        An idle model takes any one request, however dear and however late: refusing it would refuse it for ever. So
+        does a model that has room and nothing of this client.
 
         Raises:
-            Overloaded: it does not fit; says after how many seconds enough of the queue will have been worked off.
+            Overloaded: the queue is full.
+            ShareExceeded: the client has its share of the queue.
+            TooLate: the queue is too long for an answer in time.
         """
-        over_ms = self.accepted_ms + price_ms - self.limit_ms
-        if self._accepted and over_ms > 0:
-            raise Overloaded(
-                f"The queue holds {self.accepted_ms / 1000:.1f} s of work and takes {self.limit_ms / 1000:.1f} s.",
-                retry_after_s=max(1, math.ceil(min(over_ms, self.accepted_ms) / 1000)),
-            )
-        self.accepted_ms += price_ms
-        self._accepted += 1
+        if not self._all.requests:
+            self._noted_at = now
+        else:
+            self._check_room(ask)
+            self._check_time(ask)
+        client = self._clients.setdefault(ask.client, Account())
+        for account in (self._all, client):
+            account.add(ask.price_ms)
+        self._rows_by_calls[ask.calls] += ask.rows
 
-    def release(self, price_ms: float) -> None:
+    def release(self, ask: Ask, now: float, *, finished: bool) -> None:
         """Give back what ``admit`` took, when the work is finished or dropped."""
-        self._accepted -= 1
-        # What rounding leaves of a sum must not make an idle model look busy.
-        self.accepted_ms = max(0.0, self.accepted_ms - price_ms) if self._accepted else 0.0
+        self._drain.note(ask.price_ms if finished else 0.0, now - self._noted_at)
+        self._noted_at = now
+        client = self._clients[ask.client]
+        for account in (self._all, client):
+            account.take(ask.price_ms)
+        if not client.requests:
+            del self._clients[ask.client]
+        self._rows_by_calls[ask.calls] -= ask.rows
+        if not self._rows_by_calls[ask.calls]:
+            del self._rows_by_calls[ask.calls]
+
+    def _check_room(self, ask: Ask) -> None:
+        over_ms = self._all.ms + ask.price_ms - self._limit_ms
+        if over_ms > 0:
+            raise Overloaded(self._all.ms / 1000, self._limit_ms / 1000, self._wait_s(over_ms))
+        client = self._clients.get(ask.client)
+        if client is None:
+            return
+        over_ms = client.ms + ask.price_ms - self._client_limit_ms
+        if over_ms > 0:
+            raise ShareExceeded(client.ms / 1000, self._client_limit_ms / 1000, self._wait_s(over_ms))
+
+    def _check_time(self, ask: Ask) -> None:
+        within_s = HEADROOM * ask.within_s
+        # All that is accepted is more than what comes before it, and is quicker known.
+        if self._drain.seconds_for(self._all.ms + ask.price_ms) <= within_s:
+            return
+        late_s = self._drain.seconds_for(self._work_until_done(ask)) - within_s
+        if late_s > 0:
+            raise TooLate(ask.within_s, math.ceil(late_s))
+
+    def _work_until_done(self, ask: Ask) -> float:
+        """Device milliseconds until ``ask`` is done: rows are served in turn, so none is served more than its rows."""
+        calls = sum(rows * min(each, ask.calls) for each, rows in self._rows_by_calls.items())
+        return calls * ask.call_ms + ask.price_ms
+
+    def _wait_s(self, over_ms: float) -> int:
+        """After how many seconds ``over_ms`` of what is accepted will have been worked off."""
+        return max(1, math.ceil(self._drain.seconds_for(min(over_ms, self._all.ms))))

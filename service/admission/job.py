@@ -1,7 +1,8 @@
 """One accepted request: its rows' results, its clock, and the one future its sender waits on."""
 
 import asyncio
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 Result = TypeVar("Result")
@@ -10,14 +11,23 @@ Result = TypeVar("Result")
 class Job(Generic[Result]):
     """``rows`` results, collected in any order on the event loop and handed over together.
 
-    Times are seconds of the monotonic clock that the caller reads.
-    Engine threads call ``start`` and read ``cancelled``; all the rest is the event loop's.
+    Times are seconds of the monotonic clock that the caller reads. From ``expires_at`` on the results are of no use.
+    ``on_end`` is called once, when the job has all results, has failed or was cancelled.
+    Engine threads call ``start`` and ``dropped``; all the rest is the event loop's.
     """
 
-    def __init__(self, rows: int, submitted_at: float) -> None:
+    def __init__(
+        self,
+        rows: int,
+        submitted_at: float,
+        expires_at: float = math.inf,
+        on_end: "Callable[[Job[Result]], None] | None" = None,
+    ) -> None:
         self.submitted_at = submitted_at
         self.started_at: float | None = None
         self.finished_at: float | None = None
+        self._expires_at = expires_at
+        self._on_end = on_end
         self._results: list[Result | None] = [None] * rows
         self._missing = rows
         self.future: asyncio.Future[Sequence[Result]] = asyncio.get_running_loop().create_future()
@@ -31,6 +41,10 @@ class Job(Generic[Result]):
     def cancelled(self) -> bool:
         """Whether it is over with rows missing, which nobody waits for any more."""
         return self._missing > 0 and self.done
+
+    def dropped(self, now: float) -> bool:
+        """Whether rows that are missing need not be computed: nobody waits, or they would come too late."""
+        return self.cancelled or now >= self._expires_at
 
     def start(self, now: float) -> None:
         """Note the first tick that computes a row; later ticks change nothing."""
@@ -46,12 +60,20 @@ class Job(Generic[Result]):
         if self._missing == 0:
             self.finished_at = now
             self.future.set_result([result for result in self._results if result is not None])
+            self._end()
 
     def fail(self, failure: Exception) -> None:
         """End the job with an error; its other rows are dropped at their next tick."""
         if not self.done:
             self.future.set_exception(failure)
+        self._end()
 
     def cancel(self) -> None:
-        """Nobody waits any more: rows not yet computed never are."""
+        """Nobody waits any more: rows not yet computed never are. A job that is over stays as it is."""
         self.future.cancel()
+        self._end()
+
+    def _end(self) -> None:
+        on_end, self._on_end = self._on_end, None
+        if on_end is not None:
+            on_end(self)

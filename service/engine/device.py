@@ -104,8 +104,7 @@ class Device:
     def _settle(self, lane: Lane, ticked: Ticked, spent_ms: float) -> None:
         with self._lock:
             self._free_threads += 1
-            lane.served_ms += spent_ms
-            lane.settle(ticked)
+            lane.settle(ticked, spent_ms)
             self._lock.notify()  # rows went back to the table: a thread that found none may take some of them
         if ticked.ended:
             assert self._loop is not None

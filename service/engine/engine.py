@@ -1,12 +1,13 @@
 """The engine as the API sees it: submit rows to a model by name, get a job."""
 
 import asyncio
+import math
 import time
 from collections.abc import Sequence
 
 import torch
 
-from service.admission.gate import Gate
+from service.admission.gate import Ask, Gate
 from service.admission.job import Job
 from service.engine.device import Device
 from service.engine.lane import Ended, Lane
@@ -26,11 +27,13 @@ class Engine:
     def __init__(self, registry: Registry, device: torch.device, settings: Settings, metrics: Metrics) -> None:
         reasons = ServiceError.codes()
         self.lanes = {
-            name: Lane(served.model, served.cost, settings.table_rows, metrics.for_model(name, reasons))
+            name: Lane(served.model, served.cost, settings, metrics.for_model(name, reasons))
             for name, served in registry.served.items()
         }
-        self._gates = {name: Gate(settings.max_queue_ms) for name in self.lanes}
         threads = settings.cpu_threads() if device.type == "cpu" else 1
+        self._gates = {
+            name: Gate(settings.max_queue_ms, settings.client_share, 1000.0 * threads) for name in self.lanes
+        }
         self._device = Device(list(self.lanes.values()), threads, settings.tick_budget_ms, _deliver)
         self._draining = False
 
@@ -46,28 +49,30 @@ class Engine:
             await asyncio.sleep(DRAIN_POLL_S)
         self._device.stop()
 
-    def submit(self, model: str, rows: Sequence[RowSpec]) -> Job[Picture]:
-        """Accept the rows of one request.
+    def submit(self, model: str, rows: Sequence[RowSpec], client: str = "", within_s: float = math.inf) -> Job[Picture]:
+        """Accept the rows of one request of ``client``, of no use to it after ``within_s`` seconds.
 
-        The job's future gives their pictures, (height, width, channel) uint8 each, in the order of ``rows``.
+        The job's future gives their pictures, (height, width, channel) uint8 each, in the order of ``rows``, which have
+        plans of one length. Rows that are late are not computed, but it is for the caller to tell the client.
 
         Raises:
+            ShareExceeded: too much of the queue is this client's.
             Overloaded: the model's queue is full.
+            TooLate: it is too long for an answer in time.
             ModelUnavailable: the service is stopping.
         """
         if self._draining:
             raise ModelUnavailable("The service is stopping.")
-        lane, gate = self.lanes[model], self._gates[model]
-        price_ms = lane.cost.price_ms(sum(row.calls for row in rows))
-        gate.admit(price_ms)
-        job: Job[Picture] = Job(len(rows), time.monotonic())
+        lane, gate, now = self.lanes[model], self._gates[model], time.monotonic()
+        ask = Ask(len(rows), rows[0].calls, lane.cost.row_ms(), client, within_s)
+        gate.admit(ask, now)
 
-        def over(_: object) -> None:
-            gate.release(price_ms)
+        def over(job: Job[Picture]) -> None:
+            gate.release(ask, time.monotonic(), finished=not job.cancelled)
             if job.cancelled:
                 self._device.sweep(lane)
 
-        job.future.add_done_callback(over)
+        job: Job[Picture] = Job(len(rows), now, now + within_s, over)
         self._device.put(lane, [LiveRow(job, index, row) for index, row in enumerate(rows)])
         return job
 

@@ -12,8 +12,10 @@ from service.engine.cost import CostModel
 from service.engine.model import Model
 from service.engine.table import LiveRow, Picture, RowTable, Slots
 from service.engine.tick import Batch, Step, Stepped, run_isolating
+from service.engine.transfer import to_device
 from service.errors import ComputeFailed
 from service.metrics import ModelMetrics
+from service.settings import Settings
 
 #: A row that leaves the table, with its picture or the reason why there is none.
 Ended = tuple[LiveRow, Picture | ComputeFailed]
@@ -21,28 +23,33 @@ Ended = tuple[LiveRow, Picture | ComputeFailed]
 
 @dataclass(frozen=True, slots=True)
 class Ticked:
-    """What became of a tick's rows: the places to serve again, the places to free, and what to tell their jobs."""
+    """What became of a tick's rows: the places to serve again, the places to free, and what to tell their jobs.
+
+    ``call_rows`` is how many rows its one network call had; 0 when it did not go so smoothly.
+    """
 
     going_on: Slots
     leaving: Slots
     ended: list[Ended]
+    call_rows: int = 0
 
 
 class Lane:
     """Serves one model's rows. Everything but ``compute`` runs under the device's lock."""
 
-    def __init__(self, model: Model, cost: CostModel, rows: int, metrics: ModelMetrics) -> None:
+    def __init__(self, model: Model, cost: CostModel, settings: Settings, metrics: ModelMetrics) -> None:
         self.model, self.cost, self.metrics = model, cost, metrics
+        self._joins = settings.batching == "step"
         #: Device milliseconds it has been served; the device keeps the lanes level by it.
         self.served_ms = 0.0
         self._queue: RowQueue[LiveRow] = RowQueue()
         self._sweep_due = False
-        self._table = RowTable(model, rows)
+        self._table = RowTable(model, settings.table_rows)
 
     @property
     def has_work(self) -> bool:
         """Whether a thread could serve it now."""
-        return self._table.ready > 0 or (len(self._queue) > 0 and self._table.free > 0)
+        return self._table.ready > 0 or (len(self._queue) > 0 and self._room(1) > 0)
 
     @property
     def is_empty(self) -> bool:
@@ -64,13 +71,11 @@ class Lane:
         ``budget_ms`` bounds the tick while other lanes wait; None leaves the best bucket. ``threads`` is how many are
         free to serve, this one among them: each takes its share instead of the first taking all.
         """
-        if self._sweep_due:
-            self._queue.discard(lambda row: row.job.cancelled)
-            self._sweep_due = self._table.drop_cancelled()
-        self._table.admit(list(self._queue.take(self._table.free)))
-        bucket = self.cost.best_bucket if budget_ms is None else self.cost.bucket_within(budget_ms)
-        slots = self._table.claim(min(bucket, math.ceil(self._table.ready / threads)))
         now = time.monotonic()
+        self._sweep()
+        self._admit(threads, now)
+        bucket = self.cost.best_bucket if budget_ms is None else self.cost.bucket_within(budget_ms)
+        slots = self._table.claim(min(bucket, math.ceil(self._table.ready_call_rows / threads)))
         for row in self._table.rows(slots[self._table.first_step(slots)]):
             row.job.start(now)
         self._gauge()
@@ -80,9 +85,11 @@ class Lane:
         """Serve the claimed rows one step."""
         batch = self._gather(slots)
         self.metrics.tick_rows.observe(batch.call_rows)
+        self.metrics.padding_rows.inc(self.model.padding(batch.call_rows))
         ended: list[Ended] = []
         leaving = batch.ending.copy()
-        for rows, result in run_isolating(self.model, batch):
+        results = run_isolating(self.model, batch, self._failed)
+        for rows, result in results:
             places = slots[rows]
             if isinstance(result, Stepped):
                 if batch.step is not None:
@@ -92,22 +99,58 @@ class Lane:
                 leaving[rows] = True
                 reason = f"The model could not compute this picture: {type(result).__name__}."
                 ended += [(row, ComputeFailed(reason)) for row in self._table.rows(places)]
-        return Ticked(slots[~leaving], slots[leaving], ended)
+        smooth = len(results) == 1 and isinstance(results[0][1], Stepped)
+        return Ticked(slots[~leaving], slots[leaving], ended, batch.call_rows if smooth else 0)
 
     def abandon(self, slots: Slots) -> Ticked:
         """Give up the claimed rows."""
         failure = ComputeFailed("The service failed to compute this picture; its log says why.")
         return Ticked(slots[:0], slots, [(row, failure) for row in self._table.rows(slots)])
 
-    def settle(self, ticked: Ticked) -> None:
-        """Put rows back for their next step and free the places of those that ended."""
+    def settle(self, ticked: Ticked, spent_ms: float) -> None:
+        """Put rows back for their next step, free the places of those that ended, and learn what the tick took."""
+        self.served_ms += spent_ms
+        if ticked.call_rows:
+            self.cost.learn(ticked.call_rows, spent_ms)
+            self.metrics.cost_ratio.set(self.cost.ratio)
         self._table.release(ticked.going_on)
         self._table.drop(ticked.leaving)
         self._gauge()
 
+    def _sweep(self) -> None:
+        """Drop the rows that nobody waits for."""
+        if not self._sweep_due:
+            return
+        queued, live = len(self._queue), self._table.live
+        self._queue.discard(lambda row: row.job.cancelled)
+        self._sweep_due = self._table.drop_cancelled()
+        self.metrics.dropped_queued.inc(queued - len(self._queue))
+        self.metrics.dropped_running.inc(live - self._table.live)
+
+    def _room(self, threads: int) -> int:
+        """Rows that may join now: any time, or when batching by request, once those that ran have ended."""
+        if self._joins:
+            return self._table.free
+        return 0 if self._table.live else min(self._table.free, threads * self.cost.best_bucket)
+
+    def _admit(self, threads: int, now: float) -> None:
+        """Fill the table from the queue. Late rows are left out: whoever waits for them is told elsewhere."""
+        taken = list(self._queue.take(self._room(threads)))
+        timely = [row for row in taken if not row.job.dropped(now)]
+        self.metrics.dropped_queued.inc(len(taken) - len(timely))
+        self._table.admit(timely)
+
+    def _failed(self, batch: Batch, failure: Exception) -> None:
+        """The call of ``batch`` raised."""
+        if len(batch) > 1:
+            self.metrics.split_calls.inc()
+        if isinstance(failure, torch.OutOfMemoryError):
+            self.metrics.out_of_memory.inc()
+            self.cost.shrink(batch.call_rows)
+
     def _gather(self, slots: Slots) -> Batch:
         table, device = self._table, self.model.device
-        x, label, ending = table.x[self._index(slots)], table.label(slots).to(device), table.last_step(slots)
+        x, label, ending = table.x[self._index(slots)], to_device(table.label(slots), device), table.last_step(slots)
         step = None if self.model.denoise is None else self._gather_step(slots)
         return Batch(x, label, ending, step)
 
@@ -117,9 +160,9 @@ class Lane:
         noise = table.draw_noise(slots, coefficients)
         return Step(
             table.x_start_prev[self._index(slots)],
-            table.guidance_scale(slots).to(device),
-            coefficients.to(device),
-            None if noise is None else noise.to(device),
+            to_device(table.guidance_scale(slots), device),
+            to_device(coefficients, device),
+            None if noise is None else to_device(noise, device),
             table.guided(slots),
         )
 
@@ -134,7 +177,7 @@ class Lane:
         return [(row, picture if usable else ComputeFailed(not_finite)) for row, picture, usable in pairs]
 
     def _index(self, slots: Slots) -> torch.Tensor:
-        return torch.from_numpy(slots).to(self.model.device)
+        return to_device(torch.from_numpy(slots), self.model.device)
 
     def _gauge(self) -> None:
         self.metrics.queued_rows.set(len(self._queue))

@@ -19,6 +19,10 @@ from service.sampling.step import Denoise
 
 Decode = Callable[[Tensor, Tensor], Tensor]
 
+# The profiling executor watches a function's first calls and compiles it anew for the shapes it has seen: a pause in
+# the middle of serving whenever a batch has another size. Calls are as fast without it.
+torch._C._jit_set_profiling_executor(False)
+
 _plan = lru_cache(maxsize=256)(make_plan)
 
 
@@ -27,13 +31,15 @@ class Model:
     """What the engine needs of one artefact.
 
     ``decode``: (batch, *latent), (batch,) int64 -> (batch, channel, height, width) in [-1, 1]. ``denoise`` predicts the
-    clean latent (see ``service.sampling.step.Denoise``) and is None for models that decode at once.
+    clean latent (see ``service.sampling.step.Denoise``) and is None for models that decode at once. ``call_sizes`` are
+    the numbers of rows that both are computed at, whatever they are given; none, any.
     """
 
     manifest: Manifest
     device: torch.device
     decode: Decode
     denoise: Denoise | None
+    call_sizes: tuple[int, ...] = ()
 
     @property
     def name(self) -> str:
@@ -46,6 +52,12 @@ class Model:
         if self.manifest.noise_schedule is None or self.manifest.t_max is None:
             return 0
         return max_steps(self.manifest.noise_schedule, self.manifest.t_max)
+
+    def padding(self, rows: int) -> int:
+        """Rows that a call with ``rows`` computes in vain."""
+        if not self.call_sizes:
+            return 0
+        return next((size - rows for size in self.call_sizes if size >= rows), -rows % self.call_sizes[-1])
 
     def plan(self, solver: SolverName | None = None, steps: int | None = None) -> Plan:
         """The steps of one picture, the manifest's defaults where not given; empty for a model that decodes at once."""
@@ -82,4 +94,5 @@ def _prepared(part: torch.jit.ScriptModule, device: torch.device) -> Callable[..
     Its arithmetic type is the artefact's own affair: it takes and gives float32.
     """
     placed = part.eval().to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return torch.jit.freeze(placed)  # type: ignore[no-any-return]
+    frozen: Callable[..., Any] = torch.jit.freeze(placed)
+    return frozen

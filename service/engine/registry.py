@@ -9,9 +9,11 @@ import torch
 
 from service.contract.files import ContractError
 from service.contract.manifest import MANIFEST_FILE
+from service.engine.buckets import at_fixed_sizes
 from service.engine.cost import CostModel
 from service.engine.model import Model, load_model
 from service.engine.warmup import warm_up
+from service.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -45,13 +47,15 @@ def pick_device(name: str) -> torch.device:
     return torch.device("cuda" if available and name != "cpu" else "cpu")
 
 
-def load_registry(weights: Path, device: torch.device, max_bucket: int) -> Registry:
-    """Verify, load and warm every model under ``weights``."""
+def load_registry(settings: Settings, device: torch.device) -> Registry:
+    """Verify, load and warm every model under ``weights_dir``."""
     registry = Registry()
-    for directory in _model_directories(weights):
+    for directory in _model_directories(settings.weights_dir):
         try:
             model = load_model(directory, device)
-            registry.served[model.name] = Served(model, warm_up(model, max_bucket))
+            if device.type == "cuda" or settings.deterministic:
+                model = at_fixed_sizes(model, settings.buckets())
+            registry.served[model.name] = Served(model, warm_up(model, settings))
         except (ContractError, RuntimeError, ValueError) as failure:
             reason = str(failure) if isinstance(failure, ContractError) else f"{directory}: {_last_line(failure)}"
             registry.refused[directory.name] = reason

@@ -1,7 +1,7 @@
 """What a picture is to the engine, before it has a place in a table."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -11,8 +11,7 @@ from service.sampling.noise import RowNoise, image_seed
 from service.sampling.solvers import Plan
 
 
-@dataclass(frozen=True, slots=True)
-class RowSpec:
+class RowSpec(NamedTuple):
     """One picture to make: everything that decides it, and nothing of its neighbours.
 
     ``latent`` (*latent) replaces the starting noise that ``seed`` would give; ``label`` is a class index, or the number
@@ -28,7 +27,7 @@ class RowSpec:
     @property
     def calls(self) -> int:
         """Rows of network calls it takes: guided steps count twice, and a model without steps is called once."""
-        return max(1, len(self.plan)) * self.weight
+        return max(1, self.plan.steps) * self.weight
 
     @property
     def weight(self) -> int:

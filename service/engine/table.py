@@ -15,7 +15,8 @@ from torch import Tensor
 from service.admission.job import Job
 from service.engine.model import Model
 from service.engine.rows import RowSpec
-from service.sampling.noise import RowNoise
+from service.engine.transfer import to_device
+from service.sampling.noise import RowNoise, draw_each
 
 Picture = npt.NDArray[np.uint8]
 Slots = npt.NDArray[np.int64]
@@ -47,7 +48,8 @@ class RowTable:
         self._last_served = np.zeros(rows, dtype=np.int64)
         self._ready = np.zeros(rows, dtype=np.bool_)
         self._live: list[LiveRow | None] = [None] * rows
-        self._noise: list[RowNoise | None] = [None] * rows
+        # Made once: a generator's state is 2.5 kB, dearer to come by than to seed anew.
+        self._noise = [RowNoise(0) for _ in range(rows)]
         self._free = list(range(rows - 1, -1, -1))
         self._claims = 0
 
@@ -66,17 +68,31 @@ class RowTable:
         """Rows that a tick could serve."""
         return int(self._ready.sum())
 
+    @property
+    def ready_call_rows(self) -> int:
+        """Rows of one network call with all of them: a guided one is two."""
+        return int(self._weight[self._ready].sum())
+
     def admit(self, rows: Sequence[LiveRow]) -> None:
         """Give each row a free place, its starting noise and its plan."""
         if not rows:
             return
-        slots = [self._free.pop() for _ in rows]
-        latents = torch.stack([self._seat(slot, row) for slot, row in zip(slots, rows, strict=True)])
-        index = torch.tensor(slots, device=self.x.device)
-        self.x.index_copy_(0, index, latents.to(self.x.device))
+        slots = np.array([self._free.pop() for _ in rows])
+        index = to_device(torch.from_numpy(slots), self.x.device)
+        self.x.index_copy_(0, index, to_device(self._starts(slots, rows), self.x.device))
         # What the place's last row left would pass into this one's first step, for 0 * NaN is NaN.
         self.x_start_prev.index_fill_(0, index, 0.0)
         self._step[slots] = 0
+        self._last_served[slots] = self._claims  # behind all that wait: the place's last row says nothing of this one
+        specs = [row.spec for row in rows]
+        self._label[slots] = [spec.label for spec in specs]
+        self._guidance_scale[slots] = [spec.guidance_scale for spec in specs]
+        self._weight[slots] = [spec.weight for spec in specs]
+        self._length[slots] = [spec.plan.steps for spec in specs]
+        for slot, row in zip(slots.tolist(), rows, strict=True):
+            self._live[slot] = row
+            if row.spec.plan.steps:
+                self._coefficients[slot, : row.spec.plan.steps] = row.spec.plan.table
         self._ready[slots] = True
 
     def claim(self, most: int) -> Slots:
@@ -100,12 +116,12 @@ class RowTable:
         """Free places."""
         self._ready[slots] = False
         for slot in slots.tolist():
-            self._live[slot] = self._noise[slot] = None
+            self._live[slot] = None
             self._free.append(slot)
 
     def rows(self, slots: Slots) -> list[LiveRow]:
         """The pictures in these places."""
-        return [row for slot in slots if (row := self._live[slot]) is not None]
+        return [row for slot in slots.tolist() if (row := self._live[slot]) is not None]
 
     def drop_cancelled(self) -> bool:
         """Free the ready places whose sender has gone; true when a running one has yet to come back."""
@@ -149,18 +165,17 @@ class RowTable:
             return None
         drawn = torch.zeros(len(slots), *self.x.shape[1:])
         for position in adding.nonzero().flatten().tolist():
-            noise = self._noise[slots[position]]
-            assert noise is not None
-            drawn[position] = noise.draw(self.x.shape[1:])
+            self._noise[slots[position]].fill(drawn[position])
         return drawn
 
-    def _seat(self, slot: int, row: LiveRow) -> Tensor:
-        """Note what a place holds; returns the latent it starts from."""
-        spec, noise = row.spec, RowNoise(row.spec.seed)
-        drawn = noise.draw(self.x.shape[1:])
-        self._live[slot], self._noise[slot] = row, noise
-        self._label[slot], self._guidance_scale[slot], self._weight[slot] = spec.label, spec.guidance_scale, spec.weight
-        steps = self._length[slot] = len(spec.plan)
-        if steps:
-            self._coefficients[slot, :steps] = spec.plan.table
-        return drawn if spec.latent is None else spec.latent
+    def _starts(self, slots: Slots, rows: Sequence[LiveRow]) -> Tensor:
+        """What the rows begin with, (rows, *latent) on the host; readies the noise of those that will want more."""
+        starts = torch.empty(len(rows), *self.x.shape[1:])
+        draw_each([row.spec.seed for row in rows], starts)
+        for place, (slot, row) in enumerate(zip(slots.tolist(), rows, strict=True)):
+            if row.spec.plan.adds_noise:
+                self._noise[slot].restart(row.spec.seed)
+                self._noise[slot].fill(starts[place])
+            if row.spec.latent is not None:
+                starts[place] = row.spec.latent
+        return starts

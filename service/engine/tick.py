@@ -4,6 +4,7 @@ Pure: the batch comes in as tensors and the results go out as tensors, so a batc
 halves until the row at fault is alone.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,10 +13,14 @@ import torch
 from torch import Tensor
 
 from service.engine.model import Model
+from service.engine.transfer import to_device, to_host
 from service.sampling.pixels import to_uint8
 from service.sampling.step import predict_x_start, update
 
 Flags = npt.NDArray[np.bool_]
+
+#: Told of a batch whose call raised, and what it raised.
+Failed = Callable[["Batch", Exception], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,25 +99,32 @@ def run(model: Model, batch: Batch) -> Stepped:
     return Stepped(x, x_start, pictures, usable)
 
 
-def run_isolating(model: Model, batch: Batch) -> list[tuple[slice, Stepped | Exception]]:
+def run_isolating(model: Model, batch: Batch, failed: Failed) -> list[tuple[slice, Stepped | Exception]]:
     """``run``, in halves where it raises: every row's step, or the exception that a row of its own raises.
 
     Returns the batch in consecutive slices; one that failed holds one row. A batch of n rows with one at fault costs
-    at most 2 log2(n) further calls.
+    at most 2 log2(n) further calls. ``failed`` is told of every call that raises.
     """
-    return _isolate(model, batch, slice(0, len(batch)))
+    return _isolate(model, batch, slice(0, len(batch)), failed)
 
 
-def _isolate(model: Model, batch: Batch, rows: slice) -> list[tuple[slice, Stepped | Exception]]:
+def _isolate(model: Model, batch: Batch, rows: slice, failed: Failed) -> list[tuple[slice, Stepped | Exception]]:
+    size = rows.stop - rows.start
+    part = batch if size == len(batch) else batch.part(rows)
     try:
-        whole = rows.stop - rows.start == len(batch)
-        return [(rows, run(model, batch if whole else batch.part(rows)))]
+        return [(rows, run(model, part))]
     except Exception as failure:  # whatever a model raises concerns its rows, never the thread
-        if rows.stop - rows.start == 1:
-            return [(rows, failure)]
-        middle = (rows.start + rows.stop) // 2
-        first, second = slice(rows.start, middle), slice(middle, rows.stop)
-        return _isolate(model, batch, first) + _isolate(model, batch, second)
+        # Without its traceback, which would keep the call's tensors alive while the halves want their memory.
+        failure.__traceback__ = None
+        raised = failure
+    failed(part, raised)
+    if isinstance(raised, torch.OutOfMemoryError) and model.device.type == "cuda":
+        torch.cuda.empty_cache()
+    if size == 1:
+        return [(rows, raised)]
+    middle = (rows.start + rows.stop) // 2
+    halves = slice(rows.start, middle), slice(middle, rows.stop)
+    return [result for half in halves for result in _isolate(model, batch, half, failed)]
 
 
 def _predict(model: Model, batch: Batch, step: Step) -> Tensor:
@@ -125,7 +137,7 @@ def _predict(model: Model, batch: Batch, step: Step) -> Tensor:
         batch.label,
         model.manifest.null_label,
         step.guidance_scale,
-        torch.from_numpy(guided).to(batch.x.device) if len(guided) else None,
+        to_device(torch.from_numpy(guided), model.device) if len(guided) else None,
         model.manifest.x0_range,
     )
 
@@ -136,8 +148,15 @@ def _decode(model: Model, x: Tensor, batch: Batch) -> tuple[npt.NDArray[np.uint8
         return np.empty((0, height, width, channel), np.uint8), np.empty(0, np.bool_)
     label = batch.label
     if not batch.ending.all():
-        index = torch.from_numpy(np.flatnonzero(batch.ending)).to(x.device)
+        index = to_device(torch.from_numpy(np.flatnonzero(batch.ending)), x.device)
         x, label = x[index], label[index]
-    images = model.decode(x, label)
-    usable = images.flatten(1).isfinite().all(dim=1)
-    return to_uint8(images).cpu().numpy(), usable.cpu().numpy()
+    pictures, usable = to_host(*_finish(model.decode(x, label)))
+    return pictures.numpy(), usable.numpy()
+
+
+def _as_pictures(images: Tensor) -> tuple[Tensor, Tensor]:
+    return to_uint8(images), images.flatten(1).isfinite().all(dim=1)
+
+
+# Compiled into one call, because every call of torch lets go of the interpreter's lock and waits for it again.
+_finish = torch.jit.script(_as_pictures)

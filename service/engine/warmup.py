@@ -8,32 +8,32 @@ import torch
 from service.engine.cost import CostModel
 from service.engine.model import Model
 from service.engine.tick import Batch, Step, run
+from service.settings import Settings
 
 #: The first calls compile; the last ones are the price.
 WARM_CALLS = 2
-TIMED_CALLS = 3
+TIMED_CALLS = 4
 
 
-def warm_up(model: Model, max_bucket: int) -> CostModel:
-    """Run ``model`` at 1, 2, 4, ... ``max_bucket`` rows and measure each.
+def warm_up(model: Model, settings: Settings) -> CostModel:
+    """Run ``model`` at every bucket and measure each.
 
     Raises whatever the model raises, and ValueError when it gives a picture that is not finite or of another shape.
     """
     torch.set_num_threads(1)
-    sizes = sorted({*(1 << power for power in range(max_bucket.bit_length())), max_bucket})
-    return CostModel({size: _call_ms(model, size) for size in sizes})
+    batches = {size: _batch(model, size) for size in settings.buckets()}
+    for batch in batches.values():
+        for _ in range(WARM_CALLS):
+            _check(model, batch)
+    # In turn, so that a machine that is slow for a moment is so for all sizes; the least, for it can only add.
+    rounds = [{size: _call_ms(model, batch) for size, batch in batches.items()} for _ in range(TIMED_CALLS)]
+    return CostModel({size: min(each[size] for each in rounds) for size in batches}, settings.tick_budget_ms)
 
 
-def _call_ms(model: Model, rows: int) -> float:
-    batch = _batch(model, rows)
-    for _ in range(WARM_CALLS):
-        _check(model, batch)
-    times = []
-    for _ in range(TIMED_CALLS):
-        started = time.perf_counter()
-        run(model, batch)
-        times.append(1000 * (time.perf_counter() - started))
-    return min(times)  # the machine can only add to what the call takes
+def _call_ms(model: Model, batch: Batch) -> float:
+    started = time.perf_counter()
+    run(model, batch)
+    return 1000 * (time.perf_counter() - started)
 
 
 def _check(model: Model, batch: Batch) -> None:

@@ -18,8 +18,32 @@ class RowNoise:
     """
 
     def __init__(self, seed: int) -> None:
-        self._generator = torch.Generator().manual_seed(seed)
+        self._generator = torch.Generator()
+        self.restart(seed)
+
+    def restart(self, seed: int) -> None:
+        """Become the noise of another picture."""
+        self._generator.manual_seed(seed)
 
     def draw(self, shape: Sequence[int]) -> Tensor:
         """The next standard normal values, float32 on the CPU."""
-        return torch.randn(tuple(shape), generator=self._generator, dtype=torch.float32)
+        return self.fill(torch.empty(tuple(shape)))
+
+    def fill(self, place: Tensor) -> Tensor:
+        """``draw`` into a tensor, contiguous float32 on the CPU; returns it."""
+        return place.normal_(generator=self._generator)
+
+
+def _draw_each(seeds: list[int], place: Tensor) -> None:
+    for row, seed in enumerate(seeds):
+        generator = torch.Generator()
+        generator.manual_seed(seed)
+        place[row].normal_(generator=generator)
+
+
+draw_each = torch.jit.script(_draw_each)
+"""Fill each row of a tensor (rows, *latent), contiguous float32 on the CPU, with the first draw of its seed's noise.
+
+One call for all rows, compiled, because every call of torch lets go of the interpreter's lock: under load, drawing row
+by row waits for the event loop once a row.
+"""

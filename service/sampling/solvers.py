@@ -8,6 +8,7 @@ before. A plan ends at the clean end (alpha 1, sigma 0), where every solver give
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -24,8 +25,18 @@ class Plan:
 
     table: Tensor
 
-    def __len__(self) -> int:
+    @cached_property
+    def steps(self) -> int:
+        """How many there are; asked for every picture, and asking a tensor is not cheap."""
         return self.table.shape[0]
+
+    @cached_property
+    def adds_noise(self) -> bool:
+        """Whether any step does."""
+        return bool((self.table[:, 4] != 0).any())
+
+    def __len__(self) -> int:
+        return self.steps
 
 
 EMPTY_PLAN = Plan(torch.empty(0, 5, dtype=torch.float64))

@@ -1,15 +1,24 @@
+import math
 from itertools import pairwise
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Histogram, Metric, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.metrics import ROW_BUCKETS, SECONDS_BUCKETS, Metrics
+
+
+def families(metrics: Metrics) -> list[Metric]:
+    return list(text_string_to_metric_families(metrics.expose().decode()))
 
 
 def samples(metrics: Metrics) -> dict[str, float]:
     """Every sample but the times at which series were made."""
     return {
         f"{sample.name} {sorted(sample.labels.items())}": sample.value
-        for family in text_string_to_metric_families(metrics.expose().decode())
+        for family in families(metrics)
         for sample in family.samples
         if not sample.name.endswith("_created")
     }
@@ -31,8 +40,11 @@ def test_a_model_has_all_of_its_series_from_the_start() -> None:
     assert set(found.values()) == {0.0}
     for name in ("request_seconds", "queue_seconds", "compute_seconds", "encode_seconds", "tick_rows"):
         assert f"genserve_{name}_count [('model', 'vae')]" in found
-    for name in ("queued_rows", "live_rows", "images_total"):
+    per_model = ("queued_rows", "live_rows", "cost_ratio", "images_total", "split_calls_total", "out_of_memory_total")
+    for name in per_model:
         assert f"genserve_{name} [('model', 'vae')]" in found
+    for stage in ("queued", "running"):
+        assert f"genserve_dropped_rows_total [('model', 'vae'), ('stage', '{stage}')]" in found
     for reason in ("internal", "overloaded"):
         assert f"genserve_errors_total [('model', 'vae'), ('reason', '{reason}')]" in found
 
@@ -51,6 +63,8 @@ def test_what_is_observed_is_exposed() -> None:
     vae.tick_rows.observe(16)
     vae.live_rows.set(2)
     vae.errors["internal"].inc()
+    vae.dropped_queued.inc(2)
+    vae.dropped_running.inc(5)
     found = samples(metrics)
     assert found["genserve_request_seconds_sum [('model', 'vae')]"] == 0.5
     assert found["genserve_images_total [('model', 'vae')]"] == 3
@@ -58,8 +72,65 @@ def test_what_is_observed_is_exposed() -> None:
     assert found["genserve_tick_rows_bucket [('le', '8.0'), ('model', 'vae')]"] == 0
     assert found["genserve_live_rows [('model', 'vae')]"] == 2
     assert found["genserve_errors_total [('model', 'vae'), ('reason', 'internal')]"] == 1
+    assert found["genserve_dropped_rows_total [('model', 'vae'), ('stage', 'queued')]"] == 2
+    assert found["genserve_dropped_rows_total [('model', 'vae'), ('stage', 'running')]"] == 5
     assert not any(number for name, number in found.items() if "'gan'" in name)
     assert gan is not vae
+
+
+def buckets(metrics: Metrics, model: str = "vae") -> dict[float, float]:
+    """How many were observed up to each bound, of one histogram of seconds."""
+    (family,) = (each for each in families(metrics) if each.name == "genserve_queue_seconds")
+    return {
+        float(sample.labels["le"]): sample.value
+        for sample in family.samples
+        if sample.name.endswith("_bucket") and sample.labels["model"] == model
+    }
+
+
+@given(observed=st.lists(st.floats(0, 100) | st.sampled_from(SECONDS_BUCKETS), max_size=30))
+def test_seconds_are_exposed_as_a_histogram(observed: list[float]) -> None:
+    metrics = Metrics()
+    vae, gan = (metrics.for_model(name, []) for name in ("vae", "gan"))
+    for seconds in observed:
+        vae.queue_seconds.observe(seconds)
+    gan.queue_seconds.observe(1.0)
+    assert {each.type for each in families(metrics) if each.name.endswith("_seconds")} == {"histogram"}
+    found = buckets(metrics)
+    assert list(found) == [*SECONDS_BUCKETS, math.inf]
+    assert found == {bound: sum(seconds <= bound for seconds in observed) for bound in found}
+    flat = samples(metrics)
+    assert flat["genserve_queue_seconds_count [('model', 'vae')]"] == found[math.inf] == len(observed)
+    assert flat["genserve_queue_seconds_sum [('model', 'vae')]"] == pytest.approx(sum(observed))
+    assert flat["genserve_queue_seconds_count [('model', 'gan')]"] == 1
+    assert flat["genserve_encode_seconds_count [('model', 'vae')]"] == 0
+
+
+@pytest.mark.parametrize("place", range(len(SECONDS_BUCKETS)))
+def test_a_value_on_a_bound_counts_in_its_bucket(place: int) -> None:
+    metrics, bound = Metrics(), SECONDS_BUCKETS[place]
+    queue = metrics.for_model("vae", []).queue_seconds
+    queue.observe(bound)
+    queue.observe(math.nextafter(bound, math.inf))
+    found = buckets(metrics)
+    assert [found[each] for each in SECONDS_BUCKETS[:place]] == [0] * place
+    assert found[bound] == 1
+    assert found[math.inf] == 2
+
+
+def test_seconds_read_as_prometheus_clients_own_histogram_does() -> None:
+    metrics, registry = Metrics(), CollectorRegistry()
+    queue = metrics.for_model("vae", []).queue_seconds
+    own = Histogram("genserve_queue_seconds", "", ["model"], buckets=SECONDS_BUCKETS, registry=registry).labels("vae")
+    for seconds in (0.0, 1e-4, 0.00017, 0.3, 29.9, 30.0, 31.0):
+        queue.observe(seconds)
+        own.observe(seconds)
+
+    def lines(text: bytes) -> list[str]:
+        found = text.decode().splitlines()
+        return [line for line in found if line.startswith("genserve_queue_seconds") and "_created" not in line]
+
+    assert lines(metrics.expose()) == lines(generate_latest(registry))
 
 
 def test_services_in_one_process_count_apart() -> None:

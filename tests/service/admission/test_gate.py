@@ -1,77 +1,173 @@
-from collections.abc import Iterable
+"""The bounds of one model's door: on all accepted work, on one client's part of it."""
+
+import math
+from dataclasses import dataclass
 from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.admission.gate import Gate
-from service.errors import Overloaded
+from service.admission.gate import Ask, Gate
+from service.errors import Overloaded, ServiceError, ShareExceeded
 
 PRICES = st.floats(0.001, 5000, allow_nan=False)
 
 
-def admitted(gate: Gate, prices: Iterable[float]) -> list[float]:
-    """Those of ``prices`` that were let in."""
+def gate_of(limit_ms: float, client_share: float = 1.0) -> Gate:
+    return Gate(limit_ms, client_share, expected_ms_per_s=1000.0)
+
+
+def priced(price_ms: float, client: str = "") -> Ask:
+    """A request of one row that is called once."""
+    return Ask(1, 1, price_ms, client)
+
+
+def admitted(gate: Gate, asks: list[Ask]) -> list[Ask]:
+    """Those of ``asks`` that were let in."""
     inside = []
-    for price in prices:
+    for ask in asks:
         try:
-            gate.admit(price)
-        except Overloaded:
+            gate.admit(ask, now=0.0)
+        except (Overloaded, ShareExceeded):
             continue
-        inside.append(price)
+        inside.append(ask)
     return inside
 
 
+def test_a_price_is_all_rows_of_all_calls() -> None:
+    assert Ask(rows=3, calls=20, call_ms=0.5).price_ms == 30.0
+
+
 def test_work_is_let_in_up_to_the_bound() -> None:
-    gate = Gate(100.0)
-    gate.admit(60.0)
-    gate.admit(40.0)
+    gate = gate_of(100.0)
+    gate.admit(priced(60.0), now=0.0)
+    gate.admit(priced(40.0), now=0.0)
     with pytest.raises(Overloaded):
-        gate.admit(0.1)
+        gate.admit(priced(0.1), now=0.0)
     assert gate.accepted_ms == 100.0
 
 
 @given(limit=st.floats(1, 1000), prices=st.lists(PRICES, max_size=30))
 def test_no_more_than_the_bound_unless_it_is_one_alone(limit: float, prices: list[float]) -> None:
-    gate = Gate(limit)
-    inside = admitted(gate, prices)
+    gate = gate_of(limit)
+    inside = [ask.price_ms for ask in admitted(gate, [priced(price) for price in prices])]
     assert gate.accepted_ms == pytest.approx(sum(inside))
     assert len(inside) == 1 or sum(inside) <= limit * (1 + 1e-9)
 
 
 @given(
-    limit=st.floats(1, 1000), prices=st.lists(PRICES, min_size=1, max_size=30), order=st.randoms(use_true_random=False)
+    limit=st.floats(1, 1000),
+    share=st.floats(0.01, 1),
+    prices=st.lists(st.tuples(PRICES, st.sampled_from("abc")), min_size=1, max_size=30),
+    order=st.randoms(use_true_random=False),
+    finished=st.booleans(),
 )
-def test_an_idle_model_takes_any_one_whatever_came_before(limit: float, prices: list[float], order: Random) -> None:
-    gate = Gate(limit)
-    inside = admitted(gate, prices)
+def test_an_idle_model_takes_any_one_whatever_came_before(
+    limit: float, share: float, prices: list[tuple[float, str]], order: Random, finished: bool
+) -> None:
+    gate = gate_of(limit, share)
+    inside = admitted(gate, [priced(price, client) for price, client in prices])
     order.shuffle(inside)
-    for price in inside:
-        gate.release(price)
+    for clock, ask in enumerate(inside):
+        gate.release(ask, float(clock), finished=finished)
     assert gate.accepted_ms == 0
-    gate.admit(1e9)
+    gate.admit(priced(1e9, "a"), now=100.0)
     with pytest.raises(Overloaded):
-        gate.admit(0.001)
+        gate.admit(priced(0.001, "b"), now=100.0)
+
+
+@given(prices=st.lists(PRICES, min_size=1, max_size=20), order=st.randoms(use_true_random=False))
+def test_a_client_whose_work_is_done_owes_nothing(prices: list[float], order: Random) -> None:
+    """What rounding leaves of a client's sum must not count as work of it: it may again have any one that fits."""
+    gate = gate_of(1e6, client_share=0.5)
+    gate.admit(priced(0.001, "other"), now=0.0)
+    inside = admitted(gate, [priced(price, "this") for price in prices])
+    order.shuffle(inside)
+    for ask in inside:
+        gate.release(ask, now=1.0, finished=True)
+    gate.admit(priced(9e5, "this"), now=2.0)
 
 
 def test_what_is_released_can_be_admitted_again() -> None:
-    gate = Gate(100.0)
-    gate.admit(70.0)
-    gate.admit(30.0)
-    gate.release(70.0)
-    gate.admit(70.0)
+    gate = gate_of(100.0)
+    first = priced(70.0)
+    gate.admit(first, now=0.0)
+    gate.admit(priced(30.0), now=0.0)
+    gate.release(first, now=1.0, finished=True)
+    gate.admit(first, now=1.0)
     with pytest.raises(Overloaded):
-        gate.admit(1.0)
+        gate.admit(priced(1.0), now=1.0)
 
 
 def test_a_refusal_takes_nothing() -> None:
-    gate = Gate(100.0)
-    gate.admit(90.0)
+    gate = gate_of(100.0, client_share=0.9)
+    gate.admit(priced(85.0, "this"), now=0.0)
     for _ in range(5):
         with pytest.raises(Overloaded):
-            gate.admit(20.0)
-    gate.admit(10.0)
+            gate.admit(priced(20.0, "other"), now=0.0)
+        with pytest.raises(ShareExceeded):
+            gate.admit(priced(6.0, "this"), now=0.0)
+    gate.admit(priced(5.0, "this"), now=0.0)
+    gate.admit(priced(10.0, "other"), now=0.0)
+    assert gate.accepted_ms == 100.0
+
+
+def test_a_client_has_its_share_and_leaves_the_rest_to_others() -> None:
+    gate = gate_of(100.0, client_share=0.5)
+    gate.admit(priced(30.0, "this"), now=0.0)
+    gate.admit(priced(20.0, "this"), now=0.0)
+    with pytest.raises(ShareExceeded):
+        gate.admit(priced(0.1, "this"), now=0.0)
+    gate.admit(priced(50.0, "other"), now=0.0)
+
+
+def test_a_client_with_nothing_may_have_more_than_its_share_once() -> None:
+    gate = gate_of(100.0, client_share=0.25)
+    gate.admit(priced(10.0, "this"), now=0.0)
+    dear = priced(60.0, "other")
+    gate.admit(dear, now=0.0)
+    with pytest.raises(ShareExceeded):
+        gate.admit(priced(1.0, "other"), now=0.0)
+    gate.release(dear, now=1.0, finished=True)
+    gate.admit(priced(1.0, "other"), now=1.0)
+
+
+@dataclass(frozen=True)
+class Inside:
+    """What a gate should hold, by its own rules; whole milliseconds, so that sums are exact."""
+
+    limit: int
+    share: int
+    asks: list[Ask]
+
+    def takes(self, ask: Ask) -> type[ServiceError] | None:
+        """None when it should be let in, else how it should be refused."""
+        own = [each.price_ms for each in self.asks if each.client == ask.client]
+        if self.asks and sum(each.price_ms for each in self.asks) + ask.price_ms > self.limit:
+            return Overloaded
+        return ShareExceeded if own and sum(own) + ask.price_ms > self.share else None
+
+
+@given(data=st.data(), limit=st.sampled_from([16, 64]), divisor=st.sampled_from([1, 2, 4]))
+def test_any_order_of_coming_and_going_is_let_in_and_refused_by_the_rules(
+    data: st.DataObject, limit: int, divisor: int
+) -> None:
+    gate, inside = gate_of(limit, 1 / divisor), Inside(limit, limit // divisor, [])
+    for clock in range(data.draw(st.integers(1, 40))):
+        leaves = data.draw(st.booleans())
+        if inside.asks and leaves:
+            ask = inside.asks.pop(data.draw(st.integers(0, len(inside.asks) - 1)))
+            gate.release(ask, float(clock), finished=data.draw(st.booleans()))
+        else:
+            ask = Ask(data.draw(st.integers(1, 3)), data.draw(st.integers(1, 8)), 1.0, data.draw(st.sampled_from("ab")))
+            if (refusal := inside.takes(ask)) is None:
+                gate.admit(ask, float(clock))
+                inside.asks.append(ask)
+            else:
+                with pytest.raises(refusal):
+                    gate.admit(ask, float(clock))
+        assert gate.accepted_ms == sum(each.price_ms for each in inside.asks)
 
 
 @pytest.mark.parametrize(
@@ -86,10 +182,46 @@ def test_a_refusal_takes_nothing() -> None:
     ],
 )
 def test_a_refusal_says_when_to_come_back(accepted_ms: float, price_ms: float, seconds: int) -> None:
-    gate = Gate(30_000.0)
-    gate.admit(accepted_ms)
+    gate = gate_of(30_000.0)
+    gate.admit(priced(accepted_ms), now=0.0)
     with pytest.raises(Overloaded) as refusal:
-        gate.admit(price_ms)
+        gate.admit(priced(price_ms), now=0.0)
     assert refusal.value.retry_after_s == seconds
     assert f"{accepted_ms / 1000:.1f} s of work" in str(refusal.value)
     assert "30.0 s" in str(refusal.value)
+
+
+@pytest.mark.parametrize(("accepted_ms", "price_ms", "seconds"), [(8000, 1, 1), (7000, 4500, 4), (9000, 20_000, 9)])
+def test_a_refusal_for_a_clients_share_says_when_to_come_back(
+    accepted_ms: float, price_ms: float, seconds: int
+) -> None:
+    gate = gate_of(32_000.0, client_share=0.25)
+    gate.admit(priced(accepted_ms, "this"), now=0.0)
+    with pytest.raises(ShareExceeded) as refusal:
+        gate.admit(priced(price_ms, "this"), now=0.0)
+    assert refusal.value.retry_after_s == seconds
+    assert f"{accepted_ms / 1000:.1f} s of your work" in str(refusal.value)
+    assert "8.0 s" in str(refusal.value)
+
+
+@given(
+    expected=st.floats(1, 1e5),
+    works=st.lists(st.tuples(PRICES, st.floats(0, 1000), st.booleans()), max_size=10),
+    accepted_ms=PRICES,
+    price_ms=PRICES,
+)
+def test_a_refusal_always_names_a_whole_number_of_seconds(
+    expected: float, works: list[tuple[float, float, bool]], accepted_ms: float, price_ms: float
+) -> None:
+    """Whatever was finished or given up before, and however long it took."""
+    now, gate = 0.0, Gate(accepted_ms, 0.5, expected)
+    for work_ms, took_s, finished in works:
+        gate.admit(priced(work_ms), now)
+        now += took_s
+        gate.release(priced(work_ms), now, finished=finished)
+    gate.admit(priced(accepted_ms, "this"), now)
+    with pytest.raises(Overloaded) as full:
+        gate.admit(priced(price_ms, "other"), now)
+    slowest_s = accepted_ms / (expected / 20)
+    assert isinstance(full.value.retry_after_s, int)
+    assert 1 <= full.value.retry_after_s <= math.ceil(slowest_s * (1 + 1e-9))

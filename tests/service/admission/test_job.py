@@ -107,28 +107,67 @@ async def test_a_sender_that_stops_waiting_ends_the_job() -> None:
 
 
 @pytest.mark.parametrize(
-    "end",
+    ("end", "cancelled"),
     [
-        lambda job: job.deliver(0, "only", 1.0),
-        lambda job: job.fail(RuntimeError("no")),
-        lambda job: job.cancel(),
-        lambda job: job.future.cancel(),
+        (lambda job: job.deliver(0, "only", 1.0), False),
+        (lambda job: job.fail(RuntimeError("no")), True),
+        (lambda job: job.cancel(), True),
+        (lambda job: (job.future.cancel(), job.cancel()), True),
+        (lambda job: (job.future.cancel(), job.fail(RuntimeError("no"))), True),
     ],
-    ids=["deliver", "fail", "cancel", "future.cancel"],
+    ids=["deliver", "fail", "cancel", "future.cancel and cancel", "future.cancel and fail"],
 )
-def test_whoever_listens_for_the_end_hears_of_it_once(end: Callable[[Job[str]], object]) -> None:
+def test_whoever_listens_for_the_end_hears_of_it_once(end: Callable[[Job[str]], object], cancelled: bool) -> None:
     heard: list[asyncio.Future[Sequence[str]]] = []
+    ended: list[tuple[Job[str], bool]] = []
 
     async def scenario() -> None:
-        job: Job[str] = Job(1, 0.0)
+        job: Job[str] = Job(1, 0.0, on_end=lambda job: ended.append((job, job.cancelled)))
         job.future.add_done_callback(heard.append)
+        assert ended == []
         end(job)
+        assert ended == [(job, cancelled)]  # at once, not when the loop comes round to it
         end(job)
         job.deliver(0, "late", 2.0)
+        job.fail(RuntimeError("late"))
+        job.cancel()
         await asyncio.wait([job.future])
         await asyncio.sleep(0)
         if not job.future.cancelled():
             job.future.exception()
 
     asyncio.run(scenario())
-    assert len(heard) == 1
+    assert len(heard) == len(ended) == 1
+
+
+@on_a_loop
+async def test_the_end_comes_with_the_last_row() -> None:
+    ended: list[Job[str]] = []
+    job: Job[str] = Job(2, 0.0, on_end=ended.append)
+    job.deliver(1, "second", 1.0)
+    job.deliver(1, "again", 1.0)
+    assert ended == []
+    job.deliver(0, "first", 2.0)
+    assert ended == [job]
+
+
+@on_a_loop
+async def test_rows_are_wanted_until_the_job_expires() -> None:
+    job: Job[str] = Job(2, submitted_at=10.0, expires_at=12.0)
+    assert [job.dropped(now) for now in (10.0, 11.999, 12.0, 13.0)] == [False, False, True, True]
+    assert not job.done  # whoever waits is told by somebody else
+    assert not Job(1, submitted_at=10.0).dropped(1e18)
+
+
+@pytest.mark.parametrize("end", [lambda job: job.cancel(), lambda job: job.fail(RuntimeError("no"))])
+def test_rows_that_nobody_waits_for_are_dropped_before_they_expire(end: Callable[[Job[str]], object]) -> None:
+    async def scenario() -> None:
+        job: Job[str] = Job(2, submitted_at=10.0, expires_at=12.0)
+        job.deliver(0, "first", 10.0)
+        assert not job.dropped(11.0)
+        end(job)
+        assert job.dropped(11.0)
+        if not job.future.cancelled():
+            assert job.future.exception()
+
+    asyncio.run(scenario())

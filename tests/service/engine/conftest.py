@@ -1,20 +1,30 @@
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
-from torch import nn
+from prometheus_client import Counter, Gauge
+from torch import Tensor, nn
 
+from service.admission.job import Job
 from service.engine import rows
 from service.engine.cost import CostModel
-from service.engine.lane import Lane
+from service.engine.lane import Ended, Lane
 from service.engine.model import Model, load_model
 from service.engine.rows import RowSpec
+from service.engine.table import LiveRow, Picture
+from service.errors import ComputeFailed
 from service.metrics import Metrics
 from service.sampling.solvers import Plan
+from service.settings import Settings
 from tests.service.artefacts import PoisonDecode, write_diffusion, write_one_shot
 
 CPU = torch.device("cpu")
+
+LaneOf = Callable[..., Lane]
 
 
 @pytest.fixture
@@ -42,16 +52,102 @@ def diffusion_with(tmp_path: Path) -> Callable[[nn.Module], Model]:
 
 
 @pytest.fixture
-def lane_of() -> Callable[..., Lane]:
+def lane_of() -> LaneOf:
     """A lane of a model with calls that cost one millisecond whatever their size, so that the bucket is ``bucket``."""
+    return new_lane
 
-    def make(model: Model, rows: int = 8, bucket: int = 4) -> Lane:
-        cost = CostModel(dict.fromkeys(range(1, bucket + 1), 1.0))
-        return Lane(model, cost, rows, Metrics().for_model(model.name, ["internal"]))
 
-    return make
+def new_lane(
+    model: Model,
+    rows: int = 8,
+    bucket: int = 4,
+    batching: Literal["step", "request"] = "step",
+    cost: CostModel | None = None,
+) -> Lane:
+    """See ``lane_of``; ``cost`` instead of calls that all cost the same."""
+    cost = cost or CostModel(dict.fromkeys(range(1, bucket + 1), 1.0))
+    settings = Settings(weights_dir=Path(__file__).parent, table_rows=rows, batching=batching)
+    return Lane(model, cost, settings, Metrics().for_model(model.name, ["internal"]))
 
 
 def request_rows(n: int, seed: int, label: int, guidance_scale: float, plan: Plan) -> list[RowSpec]:
     """The rows of a request for one class."""
     return rows.request_rows(n, seed, lambda _: label, guidance_scale, plan)
+
+
+def new_job(rows: list[RowSpec], expires_at: float = math.inf) -> tuple[Job[Picture], list[LiveRow]]:
+    """A job with these rows, which are not yet put anywhere; needs a running event loop."""
+    job: Job[Picture] = Job(len(rows), submitted_at=0.0, expires_at=expires_at)
+    return job, [LiveRow(job, index, row) for index, row in enumerate(rows)]
+
+
+def put(lane: Lane, rows: list[RowSpec], expires_at: float = math.inf) -> Job[Picture]:
+    """A job with these rows, queued."""
+    job, live = new_job(rows, expires_at)
+    lane.put(live)
+    return job
+
+
+def deliver(ended: Sequence[Ended], now: float) -> None:
+    """Tell jobs what became of their rows."""
+    for row, outcome in ended:
+        if isinstance(outcome, ComputeFailed):
+            row.job.fail(outcome)
+        else:
+            row.job.deliver(row.index, outcome, now)
+
+
+def tick(lane: Lane, threads: int = 1, spent_ms: float = 1.0) -> int:
+    """One claim, compute, settle and delivery; the number of rows served."""
+    slots = lane.claim(None, threads)
+    if len(slots) == 0:
+        return 0
+    ticked = lane.compute(slots)
+    lane.settle(ticked, spent_ms)
+    deliver(ticked.ended, now=1.0)
+    return len(slots)
+
+
+def drain(lane: Lane) -> None:
+    """Tick until nothing is left."""
+    for _ in range(10_000):
+        if lane.is_empty:
+            return
+        tick(lane)
+    raise AssertionError("the lane does not come to an end")
+
+
+async def pictures_of(lane: Lane, rows: list[RowSpec]) -> list[Picture]:
+    """The pictures of a request that is put and served."""
+    job = put(lane, rows)
+    drain(lane)
+    return list(await job.future)
+
+
+def sample(metric: Counter | Gauge) -> float:
+    """What a series without labels of its own, or one that was bound to them, stands at."""
+    (family,) = metric.collect()
+    return next(each.value for each in family.samples if not each.name.endswith("_created"))
+
+
+class Watched:
+    """``model`` with its network calls noted; a call of more than ``room`` rows runs out of memory."""
+
+    def __init__(self, model: Model, room: float = math.inf) -> None:
+        self.room = room
+        #: Rows of each call of the network: of the denoiser, or of the decoder where there is none.
+        self.calls: list[int] = []
+        part = model.denoise or model.decode
+
+        def call(x: Tensor, *others: Tensor) -> Tensor:
+            self.calls.append(len(x))
+            if len(x) > self.room:
+                raise torch.OutOfMemoryError("no room")
+            return part(x, *others)
+
+        self.model = replace(model, decode=call) if model.denoise is None else replace(model, denoise=call)
+
+    @property
+    def refused(self) -> int:
+        """How many of the calls had no room."""
+        return sum(rows > self.room for rows in self.calls)

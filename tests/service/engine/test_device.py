@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-from collections.abc import Sequence
 
 import pytest
 import torch
@@ -10,32 +9,22 @@ import torch
 from service.admission.job import Job
 from service.engine.cost import CostModel
 from service.engine.device import Device
-from service.engine.lane import Ended, Lane, Ticked
+from service.engine.lane import Lane, Ticked
 from service.engine.model import Model
-from service.engine.table import LiveRow, Picture
+from service.engine.table import Picture
 from service.errors import ComputeFailed
-from service.metrics import Metrics
-from tests.service.engine.conftest import request_rows
+from tests.service.engine.conftest import deliver, new_job, new_lane, request_rows
 
 NO_CLASS = 3
 
 
-def deliver(ended: Sequence[Ended], now: float) -> None:
-    for row, outcome in ended:
-        if isinstance(outcome, ComputeFailed):
-            row.job.fail(outcome)
-        else:
-            row.job.deliver(row.index, outcome, now)
-
-
 def lane_for(model: Model, bucket: int = 2) -> Lane:
-    return Lane(model, CostModel(dict.fromkeys(range(1, bucket + 1), 1.0)), 64, Metrics().for_model("m", []))
+    return new_lane(model, rows=64, bucket=bucket)
 
 
 def submit(device: Device, lane: Lane, n: int, model: Model) -> Job[Picture]:
-    job: Job[Picture] = Job(n, submitted_at=0.0)
-    rows = request_rows(n, 0, NO_CLASS, 1.0, model.plan())
-    device.put(lane, [LiveRow(job, index, row) for index, row in enumerate(rows)])
+    job, rows = new_job(request_rows(n, 0, NO_CLASS, 1.0, model.plan()))
+    device.put(lane, rows)
     return job
 
 
@@ -136,7 +125,7 @@ def test_the_least_served_lane_goes_next(one_shot: Model, diffusion: Model) -> N
 def test_a_waiting_lane_caps_the_bucket_of_the_other(one_shot: Model) -> None:
     async def scenario() -> None:
         cost = CostModel({1: 10.0, 2: 12.0, 4: 16.0})
-        lanes = [Lane(one_shot, cost, 64, Metrics().for_model("m", [])) for _ in range(2)]
+        lanes = [new_lane(one_shot, rows=64, cost=cost) for _ in range(2)]
         device = Device(lanes, 1, tick_budget_ms=12.0, deliver=deliver)
         submit(device, lanes[0], 8, one_shot)
         claimed = device._claim()

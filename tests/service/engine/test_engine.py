@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ import torch
 from service.engine.engine import Engine
 from service.engine.registry import Registry, load_registry
 from service.engine.rows import RowSpec, interpolation_rows
-from service.errors import ModelUnavailable, Overloaded
+from service.errors import DeadlineExceeded, ModelUnavailable, Overloaded, ShareExceeded, TooLate
 from service.metrics import Metrics
 from service.sampling.noise import RowNoise
 from service.settings import Settings
@@ -22,20 +21,24 @@ NO_CLASS = 3
 
 
 @pytest.fixture
-def registry(weights: Path) -> Registry:
-    return load_registry(weights, CPU, max_bucket=8)
+def registry(settings: Settings) -> Registry:
+    return load_registry(settings, CPU)
 
 
 @pytest.fixture
 def running(registry: Registry, settings: Settings) -> Callable[..., object]:
     @asynccontextmanager
-    async def run(**changes: object) -> AsyncIterator[tuple[Engine, Metrics]]:
+    async def run(*, start: bool = True, **changes: object) -> AsyncIterator[tuple[Engine, Metrics]]:
+        """An engine, drained at the end; ``start`` it at once, or only then."""
         metrics = Metrics()
         engine = Engine(registry, CPU, settings.model_copy(update=changes), metrics)
-        engine.start()
+        if start:
+            engine.start()
         try:
             yield engine, metrics
         finally:
+            if not start:
+                engine.start()
             await engine.drain(within_s=10.0)
 
     return run
@@ -134,11 +137,91 @@ def test_a_cancelled_job_gives_its_price_and_its_places_back(
             plan = registry.served["ddpm"].model.plan("ddim", 1000)
             job = engine.submit("ddpm", request_rows(8, 0, 0, 1.0, plan))
             job.cancel()
-            await asyncio.sleep(0)
             short = engine.submit("ddpm", request_rows(1, 0, 0, 1.0, registry.served["ddpm"].model.plan()))
             assert len(await short.future) == 1
         for gauge in ("genserve_live_rows", "genserve_queued_rows"):
             assert metrics.registry.get_sample_value(gauge, {"model": "ddpm"}) == 0
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("end", ["fails", "is cancelled", "is waited for no longer"])
+def test_a_job_that_ends_badly_gives_its_price_back_at_once(
+    running: Callable[..., object], registry: Registry, end: str
+) -> None:
+    async def scenario() -> None:
+        async with running(start=False, max_queue_ms=0.001) as (engine, _):  # type: ignore[attr-defined]
+            rows = request_rows(1, 0, 0, 1.0, registry.served["ddpm"].model.plan())
+            job = engine.submit("ddpm", rows)
+            with pytest.raises(Overloaded):
+                engine.submit("ddpm", rows)
+            if end == "fails":
+                job.fail(DeadlineExceeded("late"))
+                assert job.future.exception()
+            else:
+                if end == "is waited for no longer":
+                    job.future.cancel()
+                job.cancel()
+            again = engine.submit("ddpm", rows)
+        assert len(await again.future) == 1
+
+    asyncio.run(scenario())
+
+
+def test_a_client_has_its_share_of_a_models_queue(running: Callable[..., object], registry: Registry) -> None:
+    async def scenario() -> None:
+        room = 100 * registry.served["ddpm"].cost.row_ms()
+        async with running(start=False, max_queue_ms=room, client_share=0.5) as (engine, _):  # type: ignore[attr-defined]
+            rows = request_rows(1, 0, 0, 1.0, registry.served["ddpm"].model.plan("ddim", 30))
+            jobs = [engine.submit("ddpm", rows, "this")]
+            with pytest.raises(ShareExceeded):
+                engine.submit("ddpm", rows, "this")
+            jobs.append(engine.submit("ddpm", rows, "other"))
+            # Each model's queue is its own.
+            jobs.append(engine.submit("vae", request_rows(1, 0, 0, 1.0, registry.served["vae"].model.plan()), "this"))
+        for job in jobs:
+            assert len(await job.future) == 1
+
+    asyncio.run(scenario())
+
+
+def test_what_would_come_too_late_is_refused_and_what_is_short_enough_is_not(
+    running: Callable[..., object], registry: Registry
+) -> None:
+    async def scenario() -> None:
+        async with running(start=False, max_queue_ms=1e9) as (engine, _):  # type: ignore[attr-defined]
+            plan = registry.served["ddpm"].model.plan
+            long = request_rows(8, 0, 0, 1.0, plan("ddim", 1000))
+            for _ in range(100):
+                engine.submit("ddpm", long).cancel()  # which is not quickly done: it is not done at all
+            first = engine.submit("ddpm", long)
+            # What two threads need for 4,000 rows of calls: half of what is accepted.
+            half_s = 4000 * registry.served["ddpm"].cost.row_ms() / (2 * 1000)
+            with pytest.raises(TooLate) as refusal:
+                engine.submit("ddpm", long, within_s=half_s)
+            assert refusal.value.retry_after_s is not None
+            assert refusal.value.retry_after_s >= 1
+            short = engine.submit("ddpm", request_rows(1, 0, 0, 1.0, plan("ddim", 4)), within_s=half_s)
+            first.cancel()
+            short.cancel()
+
+    asyncio.run(scenario())
+
+
+def test_a_request_without_any_time_is_not_computed(running: Callable[..., object], registry: Registry) -> None:
+    async def scenario() -> None:
+        async with running() as (engine, metrics):  # type: ignore[attr-defined]
+            rows = request_rows(3, 0, 0, 1.0, registry.served["ddpm"].model.plan())
+            late = engine.submit("ddpm", rows, within_s=0.0)
+            await engine.submit("ddpm", rows, within_s=60.0).future
+        assert late.started_at is None
+        assert not late.done  # it is for the caller to tell the client
+        late.cancel()
+        samples = {
+            name: metrics.registry.get_sample_value(f"genserve_{name}", {"model": "ddpm", **labels})
+            for name, labels in (("tick_rows_sum", {}), ("dropped_rows_total", {"stage": "queued"}))
+        }
+        assert samples == {"tick_rows_sum": 3 * 4, "dropped_rows_total": 3}
 
     asyncio.run(scenario())
 
@@ -164,8 +247,9 @@ def test_a_price_counts_steps_and_guidance(running: Callable[..., object], regis
     """Room for 100 rows of network calls: two guided pictures of 20 steps are 80 of them, one plain one of 10 is 10."""
 
     async def scenario() -> None:
-        room = registry.served["ddpm"].cost.price_ms(100)
-        async with running(max_queue_ms=room) as (engine, _):  # type: ignore[attr-defined]
+        room = 100 * registry.served["ddpm"].cost.row_ms()
+        # Not started: what it computes corrects the price of a row.
+        async with running(start=False, max_queue_ms=room, client_share=1.0) as (engine, _):  # type: ignore[attr-defined]
             plan = registry.served["ddpm"].model.plan
             guided = request_rows(2, 0, 0, 3.0, plan("ddim", 20))
             accepted = [
@@ -175,7 +259,8 @@ def test_a_price_counts_steps_and_guidance(running: Callable[..., object], regis
             with pytest.raises(Overloaded):
                 engine.submit("ddpm", request_rows(1, 0, 0, 1.0, plan("ddim", 11)))
             accepted.append(engine.submit("ddpm", request_rows(1, 0, 0, 1.0, plan("ddim", 9))))
-            await asyncio.gather(*(job.future for job in accepted))
+        for job in accepted:
+            assert await job.future
 
     asyncio.run(scenario())
 

@@ -1,68 +1,23 @@
-"""The lane under random schedules: whatever joins, leaves or fails, each picture is what it would be alone."""
+"""One lane, tick by tick: who is served when, who joins, who leaves."""
 
 import asyncio
-from collections.abc import Callable
-from pathlib import Path
-from tempfile import TemporaryDirectory
+import math
 
-import numpy as np
 import pytest
-import torch
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from service.admission.job import Job
-from service.engine.cost import CostModel
-from service.engine.lane import Lane
-from service.engine.model import Model, load_model
-from service.engine.rows import RowSpec
-from service.engine.table import LiveRow, Picture
-from service.errors import ComputeFailed
-from service.metrics import Metrics
-from tests.service.artefacts import PoisonDecode, write_diffusion, write_one_shot
-from tests.service.engine.conftest import CPU, request_rows
+from service.engine.model import Model
+from tests.service.engine.conftest import (
+    LaneOf,
+    Watched,
+    drain,
+    pictures_of,
+    put,
+    request_rows,
+    sample,
+    tick,
+)
 
 NO_CLASS = 3
-
-
-def put(lane: Lane, rows: list[RowSpec]) -> Job[Picture]:
-    """A job with these rows, queued; needs a running event loop."""
-    job: Job[Picture] = Job(len(rows), submitted_at=0.0)
-    lane.put([LiveRow(job, index, row) for index, row in enumerate(rows)])
-    return job
-
-
-def tick(lane: Lane, threads: int = 1) -> int:
-    """One claim, compute, settle and delivery; the number of rows served."""
-    slots = lane.claim(None, threads)
-    if len(slots) == 0:
-        return 0
-    ticked = lane.compute(slots)
-    lane.settle(ticked)
-    for row, outcome in ticked.ended:
-        if isinstance(outcome, ComputeFailed):
-            row.job.fail(outcome)
-        else:
-            row.job.deliver(row.index, outcome, now=1.0)
-    return len(slots)
-
-
-def drain(lane: Lane) -> None:
-    for _ in range(10_000):
-        if lane.is_empty:
-            return
-        tick(lane)
-    raise AssertionError("the lane does not come to an end")
-
-
-LaneOf = Callable[..., Lane]
-
-
-async def pictures_of(lane: Lane, rows: list[RowSpec]) -> list[Picture]:
-    job = put(lane, rows)
-    drain(lane)
-    return list(await job.future)
 
 
 def test_short_plans_end_while_long_ones_run(diffusion: Model, lane_of: LaneOf) -> None:
@@ -104,6 +59,18 @@ def test_free_threads_share_the_ready_rows(one_shot: Model, lane_of: LaneOf) -> 
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize(("threads", "rows"), [(1, 4), (2, 2), (3, 1)])
+def test_guided_rows_share_a_call_as_far_as_it_reaches(
+    diffusion: Model, lane_of: LaneOf, threads: int, rows: int
+) -> None:
+    async def scenario() -> None:
+        lane = lane_of(diffusion, rows=8, bucket=8)
+        put(lane, request_rows(4, 0, 1, 2.0, diffusion.plan()))
+        assert len(lane.claim(None, threads)) == rows  # of a call of eight rows
+
+    asyncio.run(scenario())
+
+
 def test_guided_rows_take_two_places_in_a_call(diffusion: Model, lane_of: LaneOf) -> None:
     async def scenario() -> None:
         lane = lane_of(diffusion, rows=8, bucket=4)
@@ -121,22 +88,6 @@ def test_a_guided_row_passes_even_through_a_bucket_of_one(diffusion: Model, lane
     asyncio.run(scenario())
 
 
-def test_a_poisoned_row_leaves_nothing_behind(one_shot: Model, lane_of: LaneOf) -> None:
-    async def scenario() -> None:
-        lane = lane_of(one_shot, rows=1, bucket=1)
-        expected = await pictures_of(lane, request_rows(1, 5, NO_CLASS, 1.0, one_shot.plan()))
-        for number in (101.0, -101.0, float("nan")):
-            poison = torch.tensor([number, 0.0, 0.0, 0.0])
-            job = put(lane, [RowSpec(5, NO_CLASS, 1.0, one_shot.plan(), poison)])
-            drain(lane)
-            with pytest.raises(ComputeFailed):
-                await job.future
-        again = await pictures_of(lane, request_rows(1, 5, NO_CLASS, 1.0, one_shot.plan()))
-        np.testing.assert_array_equal(again[0], expected[0])
-
-    asyncio.run(scenario())
-
-
 def test_cancelled_rows_never_reach_the_device(diffusion: Model, lane_of: LaneOf) -> None:
     async def scenario() -> None:
         lane = lane_of(diffusion, rows=4, bucket=4)
@@ -146,6 +97,7 @@ def test_cancelled_rows_never_reach_the_device(diffusion: Model, lane_of: LaneOf
         lane.sweep()
         assert tick(lane) == 0
         assert lane.is_empty
+        assert (sample(lane.metrics.dropped_queued), sample(lane.metrics.dropped_running)) == (12, 4)
 
     asyncio.run(scenario())
 
@@ -158,107 +110,139 @@ def test_rows_cancelled_while_they_run_leave_after_their_tick(diffusion: Model, 
         job.cancel()
         lane.sweep()
         assert len(lane.claim(None, threads=1)) == 0
-        lane.settle(lane.compute(running))
+        assert sample(lane.metrics.dropped_running) == 0
+        lane.settle(lane.compute(running), spent_ms=1.0)
         assert tick(lane) == 0
+        assert lane.is_empty
+        assert (sample(lane.metrics.dropped_queued), sample(lane.metrics.dropped_running)) == (0, 2)
+
+    asyncio.run(scenario())
+
+
+def test_rows_that_end_while_their_job_is_cancelled_are_not_counted_as_dropped(
+    one_shot: Model, lane_of: LaneOf
+) -> None:
+    async def scenario() -> None:
+        lane = lane_of(one_shot, rows=4, bucket=4)
+        job = put(lane, request_rows(2, 0, NO_CLASS, 1.0, one_shot.plan()))
+        running = lane.claim(None, threads=1)
+        job.cancel()
+        lane.sweep()
+        lane.settle(lane.compute(running), spent_ms=1.0)
+        assert tick(lane) == 0
+        assert lane.is_empty
+        assert (sample(lane.metrics.dropped_queued), sample(lane.metrics.dropped_running)) == (0, 0)
+
+    asyncio.run(scenario())
+
+
+def test_late_rows_never_reach_the_network(diffusion: Model, lane_of: LaneOf) -> None:
+    async def scenario() -> None:
+        watched = Watched(diffusion)
+        lane = lane_of(watched.model, rows=8, bucket=8)
+        late = put(lane, request_rows(5, 0, NO_CLASS, 1.0, diffusion.plan("ddim", 7)), expires_at=0.0)
+        timely = put(lane, request_rows(3, 0, NO_CLASS, 1.0, diffusion.plan("ddim", 2)), expires_at=math.inf)
+        drain(lane)
+        assert watched.calls == [3, 3]
+        assert len(await timely.future) == 3
+        assert not late.done  # it is for its caller to end
+        assert late.started_at is None
+        assert (sample(lane.metrics.dropped_queued), sample(lane.metrics.dropped_running)) == (5, 0)
+        late.cancel()
+        lane.sweep()
+        assert tick(lane) == 0
+        assert sample(lane.metrics.dropped_queued) == 5
+
+    asyncio.run(scenario())
+
+
+def test_late_rows_take_no_place_from_others(one_shot: Model, lane_of: LaneOf) -> None:
+    """A queue of late rows alone is no work, and many of them do not fill the table."""
+
+    async def scenario() -> None:
+        lane = lane_of(one_shot, rows=2, bucket=2)
+        put(lane, request_rows(5, 0, NO_CLASS, 1.0, one_shot.plan()), expires_at=0.0)
+        claims = 0
+        while lane.has_work:
+            assert tick(lane) == 0
+            claims += 1
+        assert lane.is_empty
+        assert 1 <= claims <= 3  # two places, five rows
+        assert len(await pictures_of(lane, request_rows(2, 0, NO_CLASS, 1.0, one_shot.plan()))) == 2
+
+    asyncio.run(scenario())
+
+
+def test_what_ticks_cost_corrects_the_price(one_shot: Model, lane_of: LaneOf) -> None:
+    async def scenario() -> None:
+        lane = lane_of(one_shot, rows=8, bucket=4)
+        before = lane.cost.row_ms()
+        for _ in range(200):
+            put(lane, request_rows(4, 0, NO_CLASS, 1.0, one_shot.plan()))
+            tick(lane, spent_ms=3.0)  # for a call that was measured at 1 ms
+        assert lane.cost.row_ms() == pytest.approx(3 * before, rel=0.01)
+        assert sample(lane.metrics.cost_ratio) == pytest.approx(3.0, rel=0.01)
+        assert lane.served_ms == pytest.approx(600.0)
+
+    asyncio.run(scenario())
+
+
+def test_batching_by_step_lets_a_later_request_join(diffusion: Model, lane_of: LaneOf) -> None:
+    async def scenario() -> None:
+        lane = lane_of(diffusion, rows=8, bucket=4, batching="step")
+        first = put(lane, request_rows(2, 0, NO_CLASS, 1.0, diffusion.plan("ddim", 6)))
+        tick(lane)
+        later = put(lane, request_rows(1, 9, NO_CLASS, 1.0, diffusion.plan("ddim", 1)))
+        assert tick(lane) == 3
+        assert later.done
+        assert not first.done
+
+    asyncio.run(scenario())
+
+
+def test_batching_by_request_makes_a_later_one_wait_for_the_whole_batch(diffusion: Model, lane_of: LaneOf) -> None:
+    async def scenario() -> None:
+        lane = lane_of(diffusion, rows=8, bucket=4, batching="request")
+        first = put(lane, request_rows(2, 0, NO_CLASS, 1.0, diffusion.plan("ddim", 6)))
+        short = put(lane, request_rows(1, 5, NO_CLASS, 1.0, diffusion.plan("ddim", 2)))
+        assert tick(lane) == 3
+        later = put(lane, request_rows(1, 9, NO_CLASS, 1.0, diffusion.plan("ddim", 1)))
+        assert [tick(lane) for _ in range(5)] == [3, 2, 2, 2, 2]  # the short one's place stays empty
+        assert (first.done, short.done, later.done) == (True, True, False)
+        assert later.started_at is None
+        assert lane.has_work
+        assert tick(lane) == 1
+        assert later.done
         assert lane.is_empty
 
     asyncio.run(scenario())
 
 
-class Schedules(RuleBasedStateMachine):
-    """Jobs of all kinds join, run, are cancelled and fail, in any order, on a table smaller than the work."""
+def test_a_batch_by_request_holds_a_bucket_for_each_free_thread(one_shot: Model, lane_of: LaneOf) -> None:
+    async def scenario() -> None:
+        lane = lane_of(one_shot, rows=64, bucket=4, batching="request")
+        put(lane, request_rows(12, 0, NO_CLASS, 1.0, one_shot.plan()))
+        first, second = lane.claim(None, threads=2), lane.claim(None, threads=1)
+        assert (len(first), len(second)) == (4, 4)
+        assert not lane.has_work  # four rows wait until all eight have ended
+        lane.settle(lane.compute(first), spent_ms=1.0)
+        assert not lane.has_work
+        lane.settle(lane.compute(second), spent_ms=1.0)
+        assert [tick(lane), tick(lane)] == [4, 0]
+        assert lane.is_empty
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.folder = TemporaryDirectory()
-        path = Path(self.folder.name)
-        write_diffusion(path, "ddpm")
-        write_one_shot(path, "vae", PoisonDecode())
-        self.models = {name: load_model(path / name, CPU) for name in ("ddpm", "vae")}
-        self.lanes = {name: self.new_lane(model) for name, model in self.models.items()}
-        self.jobs: list[tuple[str, list[RowSpec], Job[Picture]]] = []
-        self.loop = asyncio.new_event_loop()
-
-    def new_lane(self, model: Model) -> Lane:
-        return Lane(model, CostModel({1: 1.0, 2: 1.5, 3: 2.0}), 5, Metrics().for_model(model.name, []))
-
-    def teardown(self) -> None:
-        for lane in self.lanes.values():
-            lane.sweep()
-            drain(lane)
-        for name, rows, job in self.jobs:
-            self.check(name, rows, job)
-        self.loop.close()
-        self.folder.cleanup()
-
-    def admit(self, name: str, rows: list[RowSpec]) -> None:
-        async def submit() -> Job[Picture]:
-            return put(self.lanes[name], rows)
-
-        self.jobs.append((name, rows, self.loop.run_until_complete(submit())))
-
-    @rule(
-        n=st.integers(1, 7),
-        seed=st.integers(0, 2**32 - 1),
-        label=st.integers(0, 3),
-        scale=st.sampled_from([1.0, 0.0, 2.0]),
-        solver=st.sampled_from(["ddpm", "ddim", "dpmpp_2m"]),
-        steps=st.integers(1, 6),
-    )
-    def admit_diffusion(self, n: int, seed: int, label: int, scale: float, solver: str, steps: int) -> None:
-        plan = self.models["ddpm"].plan(solver, steps)  # type: ignore[arg-type]
-        self.admit("ddpm", request_rows(n, seed, label, scale, plan))
-
-    @rule(n=st.integers(1, 7), seed=st.integers(0, 2**32 - 1), label=st.integers(0, 3))
-    def admit_one_shot(self, n: int, seed: int, label: int) -> None:
-        self.admit("vae", request_rows(n, seed, label, 1.0, self.models["vae"].plan()))
-
-    @rule(number=st.sampled_from([101.0, -101.0, float("nan")]), n=st.integers(1, 3))
-    def admit_poison(self, number: float, n: int) -> None:
-        latent = torch.tensor([number, 0.0, 0.0, 0.0])
-        self.admit("vae", [RowSpec(0, NO_CLASS, 1.0, self.models["vae"].plan(), latent)] * n)
-
-    @rule(n=st.integers(1, 3), steps=st.integers(1, 4))
-    def admit_poisoned_diffusion(self, n: int, steps: int) -> None:
-        latent = torch.full((1, 8, 8), float("nan"))
-        self.admit("ddpm", [RowSpec(0, NO_CLASS, 1.0, self.models["ddpm"].plan("ddim", steps), latent)] * n)
-
-    @rule(name=st.sampled_from(["ddpm", "vae"]), threads=st.integers(1, 3))
-    def tick(self, name: str, threads: int) -> None:
-        tick(self.lanes[name], threads)
-
-    @precondition(lambda self: self.jobs)
-    @rule(data=st.data())
-    def cancel(self, data: st.DataObject) -> None:
-        name, _, job = data.draw(st.sampled_from(self.jobs))
-        job.cancel()
-        self.lanes[name].sweep()
-
-    @invariant()
-    def a_finished_job_is_right(self) -> None:
-        for name, rows, job in self.jobs:
-            if job.done:
-                self.check(name, rows, job)
-        self.jobs = [entry for entry in self.jobs if not entry[2].done]
-
-    def check(self, name: str, rows: list[RowSpec], job: Job[Picture]) -> None:
-        assert job.done, "a job was left hanging"
-        if job.future.cancelled():
-            return
-        poisoned = any(row.latent is not None for row in rows)
-        if (failure := job.future.exception()) is not None:
-            assert poisoned, failure
-            return
-        assert not poisoned
-        for row, picture in zip(rows, job.future.result(), strict=True):
-            np.testing.assert_allclose(picture.astype(int), self.alone(name, row).astype(int), atol=1)
-
-    def alone(self, name: str, row: RowSpec) -> Picture:
-        async def compute() -> list[Picture]:
-            return await pictures_of(self.new_lane(self.models[name]), [row])
-
-        return self.loop.run_until_complete(compute())[0]
+    asyncio.run(scenario())
 
 
-TestSchedules = Schedules.TestCase
-TestSchedules.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
+def test_a_batch_by_request_whose_sender_left_makes_room(diffusion: Model, lane_of: LaneOf) -> None:
+    async def scenario() -> None:
+        lane = lane_of(diffusion, rows=8, bucket=4, batching="request")
+        gone = put(lane, request_rows(4, 0, NO_CLASS, 1.0, diffusion.plan("ddim", 1000)))
+        tick(lane)
+        waiting = put(lane, request_rows(2, 9, NO_CLASS, 1.0, diffusion.plan("ddim", 1)))
+        gone.cancel()
+        lane.sweep()
+        assert tick(lane) == 2
+        assert waiting.done
+
+    asyncio.run(scenario())

@@ -5,22 +5,23 @@ import torch
 from torch import Tensor, nn
 
 from service.engine.registry import load_registry, pick_device
+from service.settings import Settings
 from tests.service.artefacts import write_one_shot
 from tests.service.engine.conftest import CPU
 
 
-def test_every_model_is_loaded_and_priced(weights: Path) -> None:
-    registry = load_registry(weights, CPU, max_bucket=4)
+def test_every_model_is_loaded_and_priced(settings: Settings) -> None:
+    registry = load_registry(settings, CPU)
     assert sorted(registry.served) == ["ddpm", "vae"]
     assert registry.refused == {}
     assert registry.ready
     assert all(served.cost.call_ms(4) > 0 for served in registry.served.values())
 
 
-def test_a_damaged_model_is_refused_alone(weights: Path) -> None:
+def test_a_damaged_model_is_refused_alone(weights: Path, settings: Settings) -> None:
     path = next((weights / "vae").glob("*.pt"))
     path.write_bytes(b"")
-    registry = load_registry(weights, CPU, max_bucket=1)
+    registry = load_registry(settings, CPU)
     assert list(registry.served) == ["ddpm"]
     assert path.name in registry.refused["vae"]
     assert not registry.ready
@@ -44,16 +45,18 @@ class Raises(nn.Module):
 @pytest.mark.parametrize(
     ("decode", "reason"), [(NotFinite(), "not finite"), (WrongShape(), "shape"), (Raises(), "RuntimeError|shape")]
 )
-def test_a_model_that_fails_its_warm_up_is_refused(weights: Path, decode: nn.Module, reason: str) -> None:
+def test_a_model_that_fails_its_warm_up_is_refused(
+    weights: Path, settings: Settings, decode: nn.Module, reason: str
+) -> None:
     write_one_shot(weights, "bad", decode)
-    registry = load_registry(weights, CPU, max_bucket=1)
+    registry = load_registry(settings, CPU)
     assert sorted(registry.served) == ["ddpm", "vae"]
     assert any(word in registry.refused["bad"] for word in reason.split("|"))
 
 
 def test_a_folder_without_models_is_not_ready(tmp_path: Path) -> None:
     (tmp_path / "notes").mkdir()
-    assert not load_registry(tmp_path, CPU, max_bucket=1).ready
+    assert not load_registry(Settings(weights_dir=tmp_path), CPU).ready
 
 
 def test_devices_by_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.sampling.noise import RowNoise, image_seed
+from service.sampling.noise import RowNoise, draw_each, image_seed
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -48,3 +48,52 @@ def test_draws_are_standard_normal_float32() -> None:
     assert noise.shape == (3, 100, 100)
     assert float(noise.mean()) == pytest.approx(0.0, abs=0.03)
     assert float(noise.std()) == pytest.approx(1.0, abs=0.03)
+
+
+# Fewer than 16 numbers are drawn one by one and more in blocks: another stream of the same generator.
+SHAPES = [(1,), (2,), (3,), (4,), (5, 3), (15,), (16,), (17,), (31,), (1, 8, 8), (3, 5, 7), (1, 28, 28)]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@given(seed=SEEDS, before=SEEDS, drawn=st.integers(0, 3))
+def test_draws_are_those_of_a_new_generator_to_the_bit(
+    shape: tuple[int, ...], seed: int, before: int, drawn: int
+) -> None:
+    """The first and later ones, in place or not, whatever picture the noise was of before."""
+    new, restarted, filling = RowNoise(seed), RowNoise(before), RowNoise(before)
+    for _ in range(drawn):
+        restarted.draw(shape)
+        filling.fill(torch.empty(shape))
+    restarted.restart(seed)
+    filling.restart(seed)
+    places = torch.full((5, *shape), float("nan"))
+    generator = torch.Generator().manual_seed(seed)
+    for place in range(1, 4):
+        expected = torch.randn(shape, generator=generator)
+        assert torch.equal(new.draw(shape), expected)
+        assert torch.equal(restarted.draw(shape), expected)
+        filled = filling.fill(places[place])
+        assert filled.data_ptr() == places[place].data_ptr()
+        assert torch.equal(places[place], expected)
+    assert places[[0, 4]].isnan().all()  # its neighbours are not touched
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@given(seeds=st.lists(SEEDS, max_size=5))
+def test_many_first_draws_are_each_seeds_own_to_the_bit(shape: tuple[int, ...], seeds: list[int]) -> None:
+    state = torch.get_rng_state()
+    places = torch.full((len(seeds), *shape), float("nan"))
+    draw_each(seeds, places)
+    for place, seed in zip(places, seeds, strict=True):
+        assert torch.equal(place, torch.randn(shape, generator=torch.Generator().manual_seed(seed)))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_a_restart_forgets_what_a_draw_of_another_shape_left(shape: tuple[int, ...]) -> None:
+    """Single numbers are drawn in pairs, and the second of a pair is kept for the next draw."""
+    noise = RowNoise(7)
+    for size in (1, 3, 16, 1):
+        noise.draw((size,))
+    noise.restart(8)
+    assert torch.equal(noise.draw(shape), torch.randn(shape, generator=torch.Generator().manual_seed(8)))

@@ -1,0 +1,67 @@
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.admission.drain import DrainRate
+
+RATES = st.floats(50, 5000)
+
+
+def work(rate: DrainRate, ms_per_s: float, busy_s: float, every_s: float = 0.1) -> None:
+    """Finish work at ``ms_per_s`` for ``busy_s`` seconds, a piece every ``every_s``."""
+    for _ in range(math.ceil(busy_s / every_s)):
+        rate.note(ms_per_s * every_s, every_s)
+
+
+@pytest.mark.parametrize(("expected", "work_ms", "seconds"), [(1000.0, 3000.0, 3.0), (2000.0, 3000.0, 1.5)])
+def test_before_anything_has_finished_it_is_what_is_expected(expected: float, work_ms: float, seconds: float) -> None:
+    assert DrainRate(expected).seconds_for(work_ms) == pytest.approx(seconds)
+
+
+@given(expected=RATES, factor=st.floats(0.1, 10), every_s=st.floats(0.01, 3))
+def test_it_comes_to_the_real_rate(expected: float, factor: float, every_s: float) -> None:
+    rate = DrainRate(expected)
+    work(rate, factor * expected, busy_s=60, every_s=every_s)
+    assert rate.seconds_for(1000) == pytest.approx(1000 / (factor * expected), rel=0.01)
+
+
+def test_a_second_of_work_tells_more_than_what_was_expected() -> None:
+    rate = DrainRate(1000.0)
+    work(rate, 100.0, busy_s=1)
+    assert rate.seconds_for(1000) > 2.0  # half-way between the two would be 550 ms a second
+
+
+@given(before=RATES, after=RATES)
+def test_it_forgets(before: float, after: float) -> None:
+    rate = DrainRate(1000.0)
+    work(rate, before, busy_s=300)
+    work(rate, after, busy_s=60)
+    assert rate.seconds_for(1000) == pytest.approx(1000 / after, rel=0.01)
+
+
+def test_it_does_not_forget_at_once() -> None:
+    rate = DrainRate(1000.0)
+    work(rate, 1000.0, busy_s=60)
+    work(rate, 500.0, busy_s=1)
+    assert 1.0 < rate.seconds_for(1000) < 1.2
+
+
+@given(expected=RATES, pieces=st.lists(st.floats(0.001, 1000), max_size=20))
+def test_however_little_was_finished_it_is_no_slower_than_a_twentieth(expected: float, pieces: list[float]) -> None:
+    rate = DrainRate(expected)
+    for busy_s in pieces:
+        rate.note(0.0, busy_s)
+        assert 1.0 <= rate.seconds_for(expected) <= 20 * (1 + 1e-9)
+    rate.note(0.0, 1e6)
+    assert rate.seconds_for(expected) == pytest.approx(20.0)
+
+
+@given(notes=st.lists(st.tuples(st.floats(0, 1e5), st.floats(0, 1e4)), max_size=30), work_ms=st.floats(0.001, 1e6))
+def test_any_wait_is_finite_and_more_work_takes_longer(notes: list[tuple[float, float]], work_ms: float) -> None:
+    rate = DrainRate(1000.0)
+    for worked_ms, busy_s in notes:
+        rate.note(worked_ms, busy_s)
+    assert 0 < rate.seconds_for(work_ms) < math.inf
+    assert rate.seconds_for(2 * work_ms) == pytest.approx(2 * rate.seconds_for(work_ms))
