@@ -6,6 +6,8 @@ Everywhere a picture is uint8 (height, width, channel) and channel is 1 (grey) o
 import io
 import math
 import struct
+from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,14 +30,12 @@ def encode_png(image: Pixels) -> bytes:
         ValueError: the picture has neither 1 nor 3 channels.
     """
     height, width, channels = image.shape
-    if channels not in _PNG_COLOUR_TYPES:
-        raise _wrong_channels(channels)
-    header = struct.pack(">IIBBBBB", width, height, 8, _PNG_COLOUR_TYPES[channels], 0, 0, 0)
+    head = _png_head(height, width, channels)
     lines = np.zeros((height, 1 + width * channels), dtype=np.uint8)  # a line begins with its filter: 0, none
     lines[:, 1:] = image.reshape(height, -1)
     # Small pictures hardly shrink further at higher levels.
     data = zlib_ng.compress(lines, 1)
-    return _PNG_SIGNATURE + _png_chunk(b"IHDR", header) + _png_chunk(b"IDAT", data) + _PNG_END
+    return head + _png_chunk(b"IDAT", data) + _PNG_END
 
 
 def encode_gif(frames: Pixels, fps: float) -> bytes:
@@ -66,11 +66,11 @@ def grid_columns(count: int) -> int:
     return math.ceil(math.sqrt(count))
 
 
-def tile(images: Pixels, columns: int) -> Pixels:
-    """Pictures (n, height, width, channel) row by row, ``columns`` in a row; a single one stays as it is."""
-    count, height, width, channels = images.shape
-    if count == 1:
-        return images.squeeze(axis=0)
+def tile(images: Sequence[Pixels], columns: int) -> Pixels:
+    """Pictures (height, width, channel) of one shape row by row, ``columns`` in a row; a single one stays as it is."""
+    if len(images) == 1:
+        return images[0]
+    count, (height, width, channels) = len(images), images[0].shape
     canvas = np.full((*tile_shape(count, height, width, columns), channels), _BACKGROUND, dtype=np.uint8)
     for index, image in enumerate(images):
         top = _PADDING + index // columns * (height + _PADDING)
@@ -89,7 +89,18 @@ def tile_shape(count: int, height: int, width: int, columns: int) -> tuple[int, 
 
 def enlarge(image: Pixels, scale: int) -> Pixels:
     """A picture (height, width, channel) with every pixel a square of `scale` >= 1 pixels."""
+    if scale == 1:
+        return image
     return image.repeat(scale, axis=0).repeat(scale, axis=1)
+
+
+@lru_cache
+def _png_head(height: int, width: int, channels: int) -> bytes:
+    """Signature and header."""
+    if channels not in _PNG_COLOUR_TYPES:
+        raise _wrong_channels(channels)
+    header = struct.pack(">IIBBBBB", width, height, 8, _PNG_COLOUR_TYPES[channels], 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + _png_chunk(b"IHDR", header)
 
 
 def _png_chunk(kind: bytes, data: bytes) -> bytes:
@@ -97,7 +108,6 @@ def _png_chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib_ng.crc32(data, zlib_ng.crc32(kind)))
 
 
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_END = _png_chunk(b"IEND", b"")
 _PNG_COLOUR_TYPES = {1: 0, 3: 2}
 

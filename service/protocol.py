@@ -1,4 +1,7 @@
-"""uvicorn's HTTP protocol with one thing mended: a connection's running request learns that its client has gone."""
+"""uvicorn's HTTP protocol with two things added.
+
+A connection's running request learns that its client has gone, and a body that came with its head is there at once.
+"""
 
 from typing import Any
 
@@ -6,12 +9,17 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 
 class Protocol(HttpToolsProtocol):
-    """uvicorn tells only a connection's newest request, which with pipelining is not the one that computes."""
+    """uvicorn tells only a connection's newest request, which with pipelining is not the one that computes.
+
+    ``scope["state"]["received"]()`` gives the body if all of it has come, else None: asking for it message by message,
+    within a time, costs as much as checking it.
+    """
 
     _running: RequestResponseCycle | None = None
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:  # noqa: ANN401  (uvicorn's private type)
         self._running = cycle
+        cycle.scope["state"]["received"] = lambda: None if cycle.more_body else bytes(cycle.body)
         super()._start_asgi_task(cycle, app)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -26,6 +26,12 @@ def test_every_knob_is_documented() -> None:
     assert knobs <= named
 
 
+def test_a_default_in_the_documents_is_the_one() -> None:
+    told = re.findall(r"`GENSERVE_([A-Z_]+)` \(([^)]+)\)", (ROOT / "docs" / "OPERATIONS.md").read_text())
+    assert len(told) > 3
+    assert told == [(name, str(Settings.model_fields[name.lower()].default)) for name, _ in told]
+
+
 def test_every_metric_is_documented() -> None:
     named = set(re.findall(r"`(genserve_\w+)`", (ROOT / "docs" / "OPERATIONS.md").read_text()))
     metrics = Metrics().registry.collect()

@@ -5,7 +5,7 @@ import base64
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 
 import numpy as np
 from starlette.requests import ClientDisconnect, Request
@@ -32,10 +32,14 @@ INLINE_PIXELS = 65_536
 
 @dataclass(frozen=True)
 class Ask:
-    """One request, ready to compute: ``rows``' pictures, shown as ``media``, in ``columns`` where one image has all."""
+    """One request, ready to compute: ``rows``' pictures, shown as ``media``, in ``columns`` where one image has all.
+
+    ``timeout_ms`` is the client's own; None, the service's.
+    """
 
     model: Model
     rows: Sequence[RowSpec]
+    timeout_ms: int | None
     media: str
     scale: int
     columns: int
@@ -43,45 +47,69 @@ class Ask:
     seeds: Sequence[int | None]
 
 
+class PicturesResponse(Response):
+    """Bytes under header lines that are already encoded."""
+
+    def __init__(self, content: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+        # Not the base class's: it would look through the headers and encode every one anew.
+        self.status_code, self.background = 200, None
+        self.body, self.raw_headers = content, headers
+
+
 async def answer(request: Request, state: State, ask: Ask) -> Response:
     """Compute ``ask`` and answer it. Raises ServiceError; ClientDisconnect when the client leaves, its work dropped."""
-    job = state.engine.submit(ask.model.name, ask.rows)
-    pictures = np.stack(await _wait(request, job, state.settings.request_timeout_s))
+    timeout_s = state.settings.request_timeout_s
+    if ask.timeout_ms is not None:
+        timeout_s = min(timeout_s, ask.timeout_ms / 1000)
+    job = state.engine.submit(ask.model.name, ask.rows, _client(request), timeout_s)
+    pictures = await _wait(request, job, timeout_s)
     encoding = time.perf_counter()
     queue_s, compute_s = _stages(job)
     encode = partial(_encode, ask, pictures, queue_s, compute_s)
-    content = encode() if pictures.size * ask.scale**2 <= INLINE_PIXELS else await asyncio.to_thread(encode)
-    encode_s = time.perf_counter() - encoding
+    inline = len(pictures) * pictures[0].size * ask.scale**2 <= INLINE_PIXELS
+    content = encode() if inline else await asyncio.to_thread(encode)
+    answered = time.perf_counter()
     metrics = state.engine.lanes[ask.model.name].metrics
     metrics.images.inc(len(pictures))
     metrics.queue_seconds.observe(queue_s)
     metrics.compute_seconds.observe(compute_s)
-    metrics.encode_seconds.observe(encode_s)
-    metrics.request_seconds.observe(time.perf_counter() - request.state.arrived_at)
-    return Response(content, media_type=ask.media, headers=_headers(ask, queue_s, compute_s, encode_s))
+    metrics.encode_seconds.observe(answered - encoding)
+    metrics.request_seconds.observe(answered - request.state.arrived_at)
+    return PicturesResponse(content, _headers(ask, len(content), queue_s, compute_s, answered - encoding))
 
 
 async def _wait(request: Request, job: Job[images.Pixels], timeout_s: float) -> Sequence[images.Pixels]:
     """The job's pictures, unless the client leaves or the time is up: then its rows never reach the device."""
     loop = asyncio.get_running_loop()
+    end = loop.time() + timeout_s
     watcher: list[asyncio.Task[None]] = []
-    timers = (
-        loop.call_later(timeout_s, lambda: job.fail(_too_late(timeout_s))),
-        loop.call_later(WATCH_AFTER_S, lambda: watcher.append(loop.create_task(_fail_when_gone(request, job)))),
+    timer = loop.call_later(
+        min(WATCH_AFTER_S, timeout_s), lambda: watcher.append(loop.create_task(_watch(request, job, end, timeout_s)))
     )
     try:
         return await job.future
     finally:
-        for timer in timers:
-            timer.cancel()
+        job.cancel()  # when this task was cancelled; else it is over
+        timer.cancel()
         for task in watcher:
             task.cancel()
 
 
-async def _fail_when_gone(request: Request, job: Job[images.Pixels]) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-    job.fail(ClientDisconnect())
+def _client(request: Request) -> str:
+    """Who asks: the address of the other end of the connection, which a sender cannot choose."""
+    client = request.scope["client"]
+    return client[0] if client else ""
+
+
+async def _watch(request: Request, job: Job[images.Pixels], end: float, timeout_s: float) -> None:
+    """Fail ``job`` when its client leaves, or at ``end`` on the event loop's clock."""
+    try:
+        async with asyncio.timeout_at(end):
+            while (await request.receive())["type"] != "http.disconnect":
+                pass
+        job.fail(ClientDisconnect())
+    except TimeoutError:
+        job.fail(_too_late(timeout_s))
 
 
 def _too_late(timeout_s: float) -> DeadlineExceeded:
@@ -95,24 +123,21 @@ def _stages(job: Job[images.Pixels]) -> tuple[float, float]:
     return job.started_at - job.submitted_at, job.finished_at - job.started_at
 
 
-def _encode(ask: Ask, pictures: images.Pixels, queue_s: float, compute_s: float) -> bytes:
+def _encode(ask: Ask, pictures: Sequence[images.Pixels], queue_s: float, compute_s: float) -> bytes:
+    if ask.media == PNG:
+        return images.encode_png(images.enlarge(images.tile(pictures, ask.columns), ask.scale))
     if ask.media == JSON:
         return _json(ask, pictures, queue_s, compute_s)
+    enlarged = np.stack([images.enlarge(picture, ask.scale) for picture in pictures])
     if ask.media == NPY:
-        return images.encode_npy(_enlarged(pictures, ask.scale))
-    if ask.media == GIF:
-        return images.encode_gif(_enlarged(pictures, ask.scale), GIF_FPS)
-    assert ask.media == PNG
-    return images.encode_png(images.enlarge(images.tile(pictures, ask.columns), ask.scale))
+        return images.encode_npy(enlarged)
+    assert ask.media == GIF
+    return images.encode_gif(enlarged, GIF_FPS)
 
 
-def _enlarged(pictures: images.Pixels, scale: int) -> images.Pixels:
-    return np.stack([images.enlarge(picture, scale) for picture in pictures])
-
-
-def _json(ask: Ask, pictures: images.Pixels, queue_s: float, compute_s: float) -> bytes:
+def _json(ask: Ask, pictures: Sequence[images.Pixels], queue_s: float, compute_s: float) -> bytes:
     started = time.perf_counter()
-    shown = [_picture(ask, index, picture) for index, picture in enumerate(_enlarged(pictures, ask.scale))]
+    shown = [_picture(ask, index, images.enlarge(picture, ask.scale)) for index, picture in enumerate(pictures)]
     encode_s = time.perf_counter() - started
     body = PicturesAnswer(
         model=ask.model.name,
@@ -137,13 +162,23 @@ def _picture(ask: Ask, index: int, picture: images.Pixels) -> Picture:
     )
 
 
-def _headers(ask: Ask, queue_s: float, compute_s: float, encode_s: float) -> dict[str, str]:
-    stages = (("queue", queue_s), ("compute", compute_s), ("encode", encode_s))
-    return {
-        "X-Model": ask.model.name,
-        "X-Model-Version": ask.model.manifest.version,
-        "X-Seed": ", ".join(str(seed) for seed in ask.seeds if seed is not None),
-        "Server-Timing": ", ".join(f"{name};dur={1000 * seconds:.3f}" for name, seconds in stages),
-        "Vary": "Accept",
-        "Cache-Control": "no-store",
-    }
+def _headers(ask: Ask, length: int, queue_s: float, compute_s: float, encode_s: float) -> list[tuple[bytes, bytes]]:
+    seeds = ", ".join([str(seed) for seed in ask.seeds if seed is not None])
+    timing = f"queue;dur={1000 * queue_s:.3f}, compute;dur={1000 * compute_s:.3f}, encode;dur={1000 * encode_s:.3f}"
+    return [
+        *_fixed_headers(ask.model.name, ask.model.manifest.version, ask.media),
+        (b"content-length", b"%d" % length),
+        (b"x-seed", seeds.encode()),
+        (b"server-timing", timing.encode()),
+    ]
+
+
+@lru_cache
+def _fixed_headers(model: str, version: str, media: str) -> list[tuple[bytes, bytes]]:
+    return [
+        (b"content-type", media.encode()),
+        (b"x-model", model.encode()),
+        (b"x-model-version", version.encode()),
+        (b"vary", b"Accept"),
+        (b"cache-control", b"no-store"),
+    ]

@@ -18,9 +18,11 @@ _REFUSALS = {
     408: "The body did not arrive in time.",
     413: "The body is too large.",
     422: "A field is unknown, out of range, or means nothing to this model.",
+    429: "The client's accepted work fills its share of the queue; Retry-After says when to come back.",
     500: "The model gave no usable picture.",
-    503: "The queue is full (Retry-After says when to come back), or the model was refused at start.",
-    504: "The pictures were not ready in time.",
+    503: "The queue is full, or too long for an answer in time (Retry-After says when to come back); or the model was "
+    "refused at start, or the service is stopping.",
+    504: "The pictures were not ready in time: timeout_ms, or the service's own limit. Their work was dropped.",
 }
 
 

@@ -1,16 +1,21 @@
-"""Routes for the hot path: plain ASGI, beside FastAPI's own in the same app.
+"""Routes for the hot path: plain ASGI, in front of FastAPI's own.
 
-What FastAPI does around a handler (dependencies, body fields, response models) serves nothing here, where bodies are
-read raw and answers are bytes, and costs more than a small model computes: docs/decisions/0005-asgi-on-the-hot-path.md.
+What FastAPI does around a handler (middlewares, dependencies, body fields, response models) serves nothing here, where
+bodies are read raw and answers are bytes, and costs more than a small model computes:
+docs/decisions/0005-asgi-on-the-hot-path.md.
 """
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
+from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
+
+from service.api.error_handlers import respond
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -19,16 +24,61 @@ class Endpoint:
     """Handlers by method as an ASGI application."""
 
     def __init__(self, handlers: Mapping[str, Handler]) -> None:
-        self._handlers = {**handlers, "HEAD": handlers["GET"]} if "GET" in handlers else dict(handlers)
+        self.handlers = {**handlers, "HEAD": handlers["GET"]} if "GET" in handlers else dict(handlers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request."""
+        """Handle one request; whatever a handler raises becomes an answer."""
+        scope.setdefault("state", {})["arrived_at"] = time.perf_counter()
         request = Request(scope, receive)
-        request.state.arrived_at = time.perf_counter()
-        response = await self._handlers[scope["method"]](request)
+        try:
+            response = await self.handlers[scope["method"]](request)
+        except Exception as failure:
+            response = await respond(request, failure)
         await response(scope, receive, send)
 
 
 def route(path: str, handlers: Mapping[str, Handler]) -> Route:
     """``handlers`` by method at ``path``; what answers GET answers HEAD."""
     return Route(path, Endpoint(handlers), methods=list(handlers))
+
+
+class App(FastAPI):
+    """FastAPI with endpoints that it hands requests to itself, before any of its layers.
+
+    Only what matches exactly: all else (other methods, a slash at the end) goes FastAPI's way, which knows them too.
+    """
+
+    def __init__(self, **options: Any) -> None:  # noqa: ANN401  (FastAPI's own)
+        super().__init__(**options)
+        self._fixed: dict[str, Endpoint] = {}
+        self._named: dict[str, tuple[Endpoint, str]] = {}
+
+    def add_endpoint(self, route: Route) -> None:
+        """Serve ``route``, whose path is fixed or ends with its one parameter."""
+        assert isinstance(route.app, Endpoint)
+        self.router.routes.insert(0, route)
+        head, _, last = route.path.rpartition("/")
+        if last.startswith("{"):
+            self._named[head] = route.app, last.strip("{}")
+        else:
+            self._fixed[route.path] = route.app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request, or the lifespan."""
+        endpoint = self._match(scope) if scope["type"] == "http" else None
+        if endpoint is None:
+            await super().__call__(scope, receive, send)
+        else:
+            scope["app"] = self
+            await endpoint(scope, receive, send)
+
+    def _match(self, scope: Scope) -> Endpoint | None:
+        if (endpoint := self._fixed.get(scope["path"])) is not None:
+            return endpoint if scope["method"] in endpoint.handlers else None
+        head, _, last = scope["path"].rpartition("/")
+        named = self._named.get(head)
+        if named is None or not last or scope["method"] not in named[0].handlers:
+            return None
+        endpoint, parameter = named
+        scope["path_params"] = {parameter: last}
+        return endpoint

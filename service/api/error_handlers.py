@@ -1,6 +1,7 @@
 """The error tree as application/problem+json (RFC 9457): the only place that writes an error body."""
 
 import logging
+from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 
 from fastapi import FastAPI
@@ -20,10 +21,14 @@ CLIENT_CLOSED_REQUEST = 499
 
 def install(app: FastAPI) -> None:
     """Answer every exception of ``app`` with a problem document."""
-    app.add_exception_handler(ServiceError, _service_error)
-    app.add_exception_handler(HTTPException, _http_exception)
-    app.add_exception_handler(ClientDisconnect, _client_gone)
-    app.add_exception_handler(Exception, _unexpected)
+    for kind, handler in _HANDLERS.items():
+        app.add_exception_handler(kind, handler)
+
+
+async def respond(request: Request, failure: Exception) -> Response:
+    """The answer to a request that ended with ``failure``, for what handles requests outside of FastAPI."""
+    handler = next(handler for kind, handler in _HANDLERS.items() if isinstance(failure, kind))
+    return await handler(request, failure)
 
 
 async def _service_error(request: Request, failure: Exception) -> Response:
@@ -72,3 +77,11 @@ def _problem(status: int, code: str, detail: str, errors: list[dict[str, str]], 
         "errors": errors,
     }
     return JSONResponse(body, status_code=status, headers=headers, media_type=PROBLEM_JSON)
+
+
+_HANDLERS: Mapping[type[Exception], Callable[[Request, Exception], Awaitable[Response]]] = {
+    ServiceError: _service_error,
+    HTTPException: _http_exception,
+    ClientDisconnect: _client_gone,
+    Exception: _unexpected,
+}

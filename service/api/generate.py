@@ -1,6 +1,6 @@
 """POST and GET /generate/{model}: pictures from seeds."""
 
-import secrets
+import random
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -12,7 +12,7 @@ from service.api.endpoint import route
 from service.api.negotiation import JSON, NPY, PNG, choose
 from service.api.resolve import resolve
 from service.api.schemas import GenerateRequest
-from service.api.state import model_of, state_of
+from service.api.state import State, model_of, state_of
 from service.engine.model import Model
 from service.engine.rows import request_rows
 
@@ -25,18 +25,20 @@ async def post_generate(request: Request) -> Response:
     Accept chooses the form: image/png (a grid when n > 1), application/json (each picture as base64 PNG with its seed),
     or application/x-npy (uint8, (n, height, width, channel)).
     """
-    model = model_of(request, request.path_params["model"])
-    body = await read_body(request, state_of(request).settings)
-    return await _generate(request, model, parse_json(GenerateRequest, body))
+    state = state_of(request)
+    model = model_of(request, state, request.path_params["model"])
+    body = await read_body(request, state.settings)
+    return await _generate(request, state, model, parse_json(GenerateRequest, body))
 
 
 async def get_generate(request: Request) -> Response:
     """The same with the fields in the query, for browsers: /generate/ddpm?seed=7&class_label=sneaker&scale=8."""
-    model = model_of(request, request.path_params["model"])
-    return await _generate(request, model, parse_query(GenerateRequest, request))
+    state = state_of(request)
+    model = model_of(request, state, request.path_params["model"])
+    return await _generate(request, state, model, parse_query(GenerateRequest, request))
 
 
-ROUTES = (route("/generate/{model}", {"POST": post_generate, "GET": get_generate}),)
+ROUTE = route("/generate/{model}", {"POST": post_generate, "GET": get_generate})
 
 OPERATIONS = {
     "/generate/{model}": {
@@ -46,15 +48,15 @@ OPERATIONS = {
 }
 
 
-async def _generate(request: Request, model: Model, body: GenerateRequest) -> Response:
-    state = state_of(request)
+async def _generate(request: Request, state: State, model: Model, body: GenerateRequest) -> Response:
     media = choose(request.headers.getlist("accept"), FORMATS)
     resolved = resolve(body, model, state.settings)
-    seed = secrets.randbits(32) if body.seed is None else body.seed
+    seed = random.getrandbits(32) if body.seed is None else body.seed
     rows = request_rows(body.n, seed, resolved.label_of, resolved.guidance_scale, resolved.plan)
     ask = Ask(
         model=model,
         rows=rows,
+        timeout_ms=body.timeout_ms,
         media=media,
         scale=body.scale,
         columns=body.columns,

@@ -1,6 +1,6 @@
 """POST /interpolate: pictures along the path between the starting noises of two seeds."""
 
-import secrets
+import random
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -28,7 +28,7 @@ async def post_interpolate(request: Request) -> Response:
     """
     state = state_of(request)
     body = parse_json(InterpolateRequest, await read_body(request, state.settings))
-    model = model_of(request, body.model)
+    model = model_of(request, state, body.model)
     media = choose(request.headers.getlist("accept"), FORMATS)
     resolved = resolve(body, model, state.settings)
     ends = _seed(body.start), _seed(body.end)
@@ -39,6 +39,7 @@ async def post_interpolate(request: Request) -> Response:
         rows=interpolation_rows(
             model, ends, body.frames, method, resolved.label_of(ends[0]), resolved.guidance_scale, resolved.plan
         ),
+        timeout_ms=body.timeout_ms,
         media=media,
         scale=body.scale,
         columns=body.columns,
@@ -55,10 +56,10 @@ async def post_interpolate(request: Request) -> Response:
     return await answer(request, state, ask)
 
 
-ROUTES = (route("/interpolate", {"POST": post_interpolate}),)
+ROUTE = route("/interpolate", {"POST": post_interpolate})
 
 OPERATIONS = {"/interpolate": {"post": operation(post_interpolate, FORMATS, body=InterpolateRequest)}}
 
 
 def _seed(end: End) -> int:
-    return secrets.randbits(32) if end.seed is None else end.seed
+    return random.getrandbits(32) if end.seed is None else end.seed

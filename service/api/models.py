@@ -20,7 +20,8 @@ async def list_models(request: Request) -> list[ModelCard]:
 @router.get("/models/{name}", responses={404: {"description": "No such model."}, 503: {"description": "Refused."}})
 async def get_model(name: str, request: Request) -> ModelCard:
     """One model."""
-    return _card(model_of(request, name), state_of(request))
+    state = state_of(request)
+    return _card(model_of(request, state, name), state)
 
 
 def _card(model: Model, state: State) -> ModelCard:

@@ -35,6 +35,14 @@ class Sampling(_Request):
         description="Classifier-free guidance: 1 is none, more exaggerates the class; only models that denoise.",
     )
     scale: int = Field(default=1, ge=1, le=32, description="Every pixel becomes scale x scale pixels.")
+    timeout_ms: int | None = Field(
+        default=None,
+        ge=1,
+        le=3_600_000,
+        description="For how long the answer is of use: refused at once when the queue is too long for it, else given "
+        "up after it. Absent, or above the service's own limit: that limit.",
+        examples=[5000],
+    )
 
 
 class GenerateRequest(Sampling):

@@ -42,10 +42,10 @@ def state_of(request: Request) -> State:
     return state
 
 
-def model_of(request: Request, name: str) -> Model:
+def model_of(request: Request, state: State, name: str) -> Model:
     """The served model that ``request`` asks for; what goes wrong with the request from here on counts as its error.
 
     Raises as ``State.model``.
     """
     request.state.model = name
-    return state_of(request).model(name)
+    return state.model(name)

@@ -42,7 +42,7 @@ def test_other_channel_counts_are_refused(channels: int) -> None:
 
 @given(count=st.integers(2, 30), height=st.integers(1, 5), width=st.integers(1, 5), channels=CHANNELS)
 def test_grid_holds_every_picture_in_reading_order(count: int, height: int, width: int, channels: int) -> None:
-    images = pixels(count, height, width, channels)
+    images = list(pixels(count, height, width, channels))
     canvas = tile(images, grid_columns(count))
     assert tile_shape(count, height, width, grid_columns(count)) == canvas.shape[:2]
     columns = math.isqrt(count - 1) + 1
@@ -59,14 +59,14 @@ def test_grid_holds_every_picture_in_reading_order(count: int, height: int, widt
 
 
 def test_strip_is_one_row() -> None:
-    images = pixels(5, 4, 3, 1)
+    images = list(pixels(5, 4, 3, 1))
     row = tile(images, len(images))
     assert row.shape == (4 + 4, 5 * (3 + 2) + 2, 1)
     np.testing.assert_array_equal(row[2:6, 2 + 4 * 5 : 5 + 4 * 5], images[4])
 
 
 def test_single_picture_gets_no_border() -> None:
-    images = pixels(1, 4, 3, 3)
+    images = list(pixels(1, 4, 3, 3))
     np.testing.assert_array_equal(tile(images, 1), images[0])
     assert tile_shape(1, 5, 3, 1) == (5, 3)
 

@@ -164,10 +164,11 @@ async def ask(
     *,
     method: str = "POST",
     headers: Mapping[str, str] | None = None,
+    client: str | None = "127.0.0.1",
     leaves: asyncio.Event | None = None,
     receive: Receive | None = None,
 ) -> Answer:
-    """One request, straight to the application; its client leaves when ``leaves`` is set, or says ``receive``."""
+    """One request of ``client``, straight to the application; it leaves when ``leaves`` is set, or says ``receive``."""
     scope = {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -179,7 +180,7 @@ async def ask(
         "query_string": b"",
         "root_path": "",
         "headers": [(name.lower().encode(), text.encode()) for name, text in (headers or {}).items()],
-        "client": ("127.0.0.1", 1),
+        "client": client and (client, 1),
         "server": ("127.0.0.1", 80),
         "state": {},
     }

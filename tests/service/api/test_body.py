@@ -13,7 +13,7 @@ from service.errors import BodyTooSlow
 from service.settings import Settings
 from tests.service.api.conftest import ask, problem, refused, running
 
-GENERATE_FIELDS = "class_label, guidance_scale, n, scale, seed, solver, steps"
+GENERATE_FIELDS = "class_label, guidance_scale, n, scale, seed, solver, steps, timeout_ms"
 LIMIT = Settings.model_fields["max_body_bytes"].default
 
 
@@ -57,6 +57,13 @@ LIMIT = Settings.model_fields["max_body_bytes"].default
         ('{"class_label": true}', "#/class_label", "valid integer, or input should be a valid string"),
         ('{"class_label": ["bag"]}', "#/class_label", "valid integer, or input should be a valid string"),
         (json.dumps({"class_label": "x" * 65}), "#/class_label", "at most 64 characters"),
+        ('{"timeout_ms": 0}', "#/timeout_ms", "greater than or equal to 1"),
+        ('{"timeout_ms": -1}', "#/timeout_ms", "greater than or equal to 1"),
+        ('{"timeout_ms": 1.5}', "#/timeout_ms", "valid integer"),
+        ('{"timeout_ms": "5"}', "#/timeout_ms", "valid integer"),
+        ('{"timeout_ms": true}', "#/timeout_ms", "valid integer"),
+        ('{"timeout_ms": 3600001}', "#/timeout_ms", "less than or equal to 3600000"),
+        ('{"timeout_ms": 1e400}', "#/timeout_ms", "valid integer"),
     ],
 )
 def test_a_field_that_the_form_does_not_allow(client: TestClient, body: str, pointer: str, said: str) -> None:
@@ -77,6 +84,9 @@ def test_a_field_that_the_form_does_not_allow(client: TestClient, body: str, poi
         ("guidance_scale=nan", "#/guidance_scale", "finite number"),
         ("guidance_scale=inf", "#/guidance_scale", "finite number"),
         ("solver=euler", "#/solver", "'ddpm', 'ddim' or 'dpmpp_2m'"),
+        ("timeout_ms=0", "#/timeout_ms", "greater than or equal to 1"),
+        ("timeout_ms=1.5", "#/timeout_ms", "valid integer"),
+        ("timeout_ms=3600001", "#/timeout_ms", "less than or equal to 3600000"),
         ("%00=1", "#/\x00", "no such field"),
         ("%ff=1", "#/\ufffd", "no such field"),
     ],

@@ -3,10 +3,12 @@ import logging
 import pytest
 import torch
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.testclient import TestClient
 from torch import Tensor
 
-from service.api.state import model_of
+from service.api.endpoint import App, route
+from service.api.state import model_of, state_of
 from service.app import create_app
 from service.sampling.noise import RowNoise
 from service.settings import Settings
@@ -14,20 +16,32 @@ from tests.service.api.conftest import problem, series, value
 from tests.service.artefacts import LATENT_SHAPE, Decode, write_one_shot
 
 
-@pytest.mark.parametrize(("path", "label"), [("/fails/vae", "vae"), ("/fails", "_unknown")])
+@pytest.mark.parametrize(
+    ("path", "label"),
+    [
+        ("/fails/vae", "vae"),
+        ("/fails", "_unknown"),
+        ("/fails-as-endpoint/vae", "vae"),
+        ("/fails-as-endpoint", "_unknown"),
+    ],
+)
 def test_what_nobody_expected_is_a_plain_500_and_a_logged_traceback(
     settings: Settings, caplog: pytest.LogCaptureFixture, path: str, label: str
 ) -> None:
     app = create_app(settings)
+    assert isinstance(app, App)
 
     @app.get("/fails/{model}")
-    async def fails_for_a_model(model: str, request: Request) -> None:
-        model_of(request, model)
+    async def fails_for_a_model(request: Request) -> Response:
+        model_of(request, state_of(request), request.path_params["model"])
         raise RuntimeError("the secret")
 
     @app.get("/fails")
-    async def fails() -> None:
+    async def fails(request: Request) -> Response:
         raise RuntimeError("the secret")
+
+    app.add_endpoint(route("/fails-as-endpoint/{model}", {"GET": fails_for_a_model}))
+    app.add_endpoint(route("/fails-as-endpoint", {"GET": fails}))
 
     with TestClient(app, raise_server_exceptions=False) as client:
         response = client.get(path)

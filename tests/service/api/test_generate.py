@@ -48,7 +48,9 @@ def test_seeds_are_drawn_anew_and_decide_the_picture(client: TestClient, model: 
 
 
 def test_answers_are_not_cached_and_tell_where_the_time_went(client: TestClient) -> None:
-    headers = client.post("/generate/vae").headers
+    response = client.post("/generate/vae")
+    headers = response.headers
+    assert int(headers["content-length"]) == len(response.content)
     assert headers["cache-control"] == "no-store"
     assert headers["vary"] == "Accept"
     stages = dict(stage.split(";dur=") for stage in headers["server-timing"].split(", "))

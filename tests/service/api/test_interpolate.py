@@ -27,7 +27,7 @@ from tests.service.api.conftest import (
 from tests.service.artefacts import CLASS_NAMES
 
 ENDS = {"from": {"seed": 3}, "to": {"seed": 8}}
-FIELDS = "class_label, frames, from, guidance_scale, method, model, scale, solver, steps, to"
+FIELDS = "class_label, frames, from, guidance_scale, method, model, scale, solver, steps, timeout_ms, to"
 
 
 @pytest.mark.parametrize("method", ["auto", "linear", "slerp"])
@@ -165,6 +165,8 @@ def test_json_names_the_seeds_of_the_ends_only(client: TestClient) -> None:
         ({"to": {"seed": True}}, "#/to/seed", "valid integer"),
         ({"to": {"sed": 1}}, "#/to/sed", "no such field seed"),
         ({"scale": 0}, "#/scale", "greater than or equal to 1"),
+        ({"timeout_ms": 0}, "#/timeout_ms", "greater than or equal to 1"),
+        ({"timeout_ms": "5"}, "#/timeout_ms", "valid integer"),
         ({"class_label": "shoe"}, "#/class_label", "0 t-shirt, 1 trouser, 2 bag"),
         ({"model": 3}, "#/model", "valid string"),
         ({"model": None}, "#/model", "valid string"),

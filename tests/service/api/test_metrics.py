@@ -42,8 +42,12 @@ def test_every_series_exists_at_zero_from_the_start(fresh: TestClient) -> None:
         for stage in STAGES:
             assert value(samples, f"{stage}_seconds_count", model=model) == 0
             assert value(samples, f"{stage}_seconds_bucket", model=model, le="0.0001") == 0
-        for name in ("queued_rows", "live_rows", "images_total", "tick_rows_count"):
+        totals = ("images_total", "split_calls_total", "out_of_memory_total", "padding_rows_total")
+        for name in ("queued_rows", "live_rows", "tick_rows_count", *totals):
             assert value(samples, name, model=model) == 0
+        for where in ("queued", "running"):
+            assert value(samples, "dropped_rows_total", model=model, stage=where) == 0
+        assert ("genserve_cost_ratio", frozenset({("model", model)})) in samples
         version = fresh.get(f"/models/{model}").json()["version"]
         assert value(samples, "model_info", model=model, family=model, version=version) == 1
         assert value(samples, "model_ready", model=model) == 1
@@ -62,6 +66,11 @@ def test_the_exposition_names_and_describes_every_family(client: TestClient) -> 
         "genserve_live_rows",
         "genserve_images",
         "genserve_errors",
+        "genserve_dropped_rows",
+        "genserve_split_calls",
+        "genserve_out_of_memory",
+        "genserve_padding_rows",
+        "genserve_cost_ratio",
         "genserve_model_ready",
         "genserve_model_info",
     }
@@ -84,6 +93,7 @@ def test_a_request_is_counted_once_in_every_stage(fresh: TestClient) -> None:
     assert value(samples, "images_total", model="vae") == 15
     # A decoder is called once a picture.
     assert value(samples, "tick_rows_sum", model="vae") == 15
+    assert value(samples, "cost_ratio", model="vae") > 0
     assert value(samples, "images_total", model="ddpm") == 0
     assert errors(samples) == {}
 
