@@ -22,9 +22,12 @@ pip := $(python) -m pip install -qq -c constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
+# Servers to be compared with.
+peers := bentoml litserve mosec
+
 rest := slow or containers or prometheus or gpu
 
-.PHONY: help install bench-fair bench-latency bench-limit bench-png bench-steps serve test test-all lint train which-model clean
+.PHONY: help install bench-fair bench-gpu bench-latency bench-limit bench-mixed bench-overload bench-peers bench-png bench-prepare bench-steps serve test test-all lint train which-model clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -61,14 +64,29 @@ which-model:
 bench-fair: $(VENV)/.serve  ## the GAN's p99 alone, and while the DDPM is flooded
 	$(python) -m benchmarks.fair $(ARGS)
 
+bench-gpu: $(VENV)/.serve  ## a GPU's network calls, plain, as graphs and served; needs one
+	$(python) -m benchmarks.gpu $(ARGS)
+
 bench-latency: $(VENV)/.serve  ## milliseconds a picture over HTTP, model by model
 	$(python) -m benchmarks.latency $(ARGS)
 
 bench-limit: $(VENV)/.serve  ## pictures a second over HTTP against the bare TorchScript loop
 	$(python) -m benchmarks.limit $(ARGS)
 
+bench-mixed: $(VENV)/.serve $(VENV)/peers/litserve/.ready  ## short requests among long ones, by way of batching; 15 minutes
+	$(python) -m benchmarks.mixed $(ARGS)
+
+bench-overload: $(VENV)/.serve  ## ten times as many requests as can be served; 6 minutes
+	$(python) -m benchmarks.overload $(ARGS)
+
+bench-peers: $(VENV)/.serve $(peers:%=$(VENV)/peers/%/.ready)  ## the GAN served by us, LitServe, mosec, BentoML, plain FastAPI; 20 minutes
+	$(python) -m benchmarks.peers $(ARGS)
+
 bench-png: $(VENV)/.serve  ## the PNG writer against Pillow's
 	$(python) -m benchmarks.png $(ARGS)
+
+bench-prepare: $(VENV)/.serve  ## ways to prepare a model for serving on a CPU
+	$(python) -m benchmarks.prepare $(ARGS)
 
 bench-steps: $(VENV)/.train  ## what fewer solver steps do to the DDPM's pictures
 	$(python) -m benchmarks.steps $(ARGS)
@@ -109,3 +127,9 @@ $(VENV)/.dev: pyproject.toml $(VENV)/.torchvision
 	@echo "==> the tests' and linters' packages"
 	@$(pip) -e '.[dev]'
 	@touch $(VENV)/.serve $(VENV)/.train $@
+
+# A peer that cannot be installed stays without its stamp: it is not measured, and the benchmark says so.
+$(VENV)/peers/%/.ready: benchmarks/peers/requirements-%.txt $(VENV)/.torch
+	@echo "==> $* to compare with"
+	@$(python) -m venv --clear $(@D) && scripts/install-torch $(@D)/bin/python torch && \
+		$(@D)/bin/python -m pip install -qq -r $< && touch $@ || echo "    $* is not to be had here"

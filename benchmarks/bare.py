@@ -11,14 +11,17 @@ import torch
 
 from service.engine.model import Model, load_model
 from service.engine.warmup import warm_up
+from service.process import keep_memory
 from service.sampling.pixels import to_uint8
+from service.settings import Settings
 
 
 def main(name: str, seconds: float) -> None:
     """Print images a second."""
     torch.set_num_threads(1)
+    keep_memory()
     model = load_model(Path("weights") / name, torch.device("cpu"))
-    rows = warm_up(model, max_bucket=16).best_bucket
+    rows = warm_up(model, Settings()).best_bucket
     images, end = 0, (start := time.perf_counter()) + seconds
     while time.perf_counter() < end:
         make(model, rows)

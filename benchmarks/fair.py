@@ -8,18 +8,16 @@ bound is three times the p99 alone plus one tick of the DDPM.
 """
 
 import argparse
-import json
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 
+from benchmarks.clients import closed_loop, closed_loop_command
 from benchmarks.load import Outcome
-from benchmarks.machine import describe_machine
+from benchmarks.report import write_record
 from benchmarks.server import running_service
 from service.engine.cost import CostModel
 from service.engine.model import load_model
@@ -27,7 +25,6 @@ from service.engine.registry import pick_device
 from service.engine.warmup import warm_up
 from service.settings import Settings
 
-RESULTS = Path("benchmarks/results/fair.json")
 SECONDS = 5.0
 FLOOD_LEADS_S = 2.0
 
@@ -49,35 +46,33 @@ def main() -> None:
     print(
         f"p99 alone {p99_alone:.1f} ms, flooded {p99_flooded:.1f} ms; bound {bound:.1f} ms with a tick of {tick_ms:.1f}"
     )
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    record = {
-        "machine": describe_machine(),
-        "p99_alone_ms": p99_alone,
-        "p99_flooded_ms": p99_flooded,
-        "ddpm_tick_ms": tick_ms,
-        "bound_ms": bound,
-        "alone": [asdict(outcome) for outcome in alone],
-        "flooded": [asdict(outcome) for outcome in flooded],
-    }
-    RESULTS.write_text(json.dumps(record, indent=2) + "\n")
+    write_record(
+        "fair",
+        p99_alone_ms=p99_alone,
+        p99_flooded_ms=p99_flooded,
+        ddpm_tick_ms=tick_ms,
+        bound_ms=bound,
+        alone=alone,
+        flooded=flooded,
+    )
 
 
 def _tick_ms() -> float:
     """The DDPM's longest tick while another model waits."""
     settings = Settings()
-    cost: CostModel = warm_up(load_model(Path("weights/ddpm"), pick_device("cpu")), settings.max_bucket)
+    cost: CostModel = warm_up(load_model(Path("weights/ddpm"), pick_device("cpu")), settings)
     return cost.call_ms(cost.bucket_within(settings.tick_budget_ms))
 
 
 def _ask_gan(port: int) -> Outcome:
-    printed = subprocess.run(_load(port, "gan", 1, 4, SECONDS), stdout=subprocess.PIPE, check=True).stdout
-    return Outcome(**json.loads(printed))
+    return closed_loop(port, "/generate/gan", {"n": 1}, connections=4, seconds=SECONDS)
 
 
 @contextmanager
 def _flood(port: int) -> Iterator[None]:
     """The flood, under way before the body begins and until it ends."""
-    flood = subprocess.Popen(_load(port, "ddpm", 16, 16, FLOOD_LEADS_S + 2 * SECONDS), stdout=subprocess.DEVNULL)
+    command = closed_loop_command(port, "/generate/ddpm", {"n": 16}, 16, FLOOD_LEADS_S + 2 * SECONDS)
+    flood = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     time.sleep(FLOOD_LEADS_S)
     try:
         yield
@@ -85,12 +80,6 @@ def _flood(port: int) -> Iterator[None]:
         flood.terminate()
         flood.wait()
         time.sleep(1.0)  # what was asked for leaves at its next step
-
-
-def _load(port: int, model: str, n: int, connections: int, seconds: float) -> list[str]:
-    options = ["--port", str(port), "--path", f"/generate/{model}", "--body", json.dumps({"n": n})]
-    options += ["--connections", str(connections), "--seconds", str(seconds)]
-    return [sys.executable, "-m", "benchmarks.load", *options]
 
 
 if __name__ == "__main__":

@@ -5,17 +5,13 @@ python -m benchmarks.latency --rounds 7
 """
 
 import argparse
-import json
 import statistics
-import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from http.client import HTTPConnection
-from pathlib import Path
 
-from benchmarks.machine import describe_machine
+from benchmarks.clients import ask_once
+from benchmarks.report import write_record
 from benchmarks.server import running_service
-
-RESULTS = Path("benchmarks/results/latency.json")
 
 
 @dataclass(frozen=True)
@@ -56,9 +52,7 @@ def main() -> None:
         results = measure(HTTPConnection("127.0.0.1", port, timeout=120), rounds)
     for result in results:
         print(f"{result.label:18} {result.median_ms:9.2f} ms   ({result.least_ms:.2f} to {result.greatest_ms:.2f})")
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    record = {"machine": describe_machine(), "rounds": rounds, "results": [asdict(result) for result in results]}
-    RESULTS.write_text(json.dumps(record, indent=2) + "\n")
+    write_record("latency", rounds=rounds, results=results)
 
 
 def measure(connection: HTTPConnection, rounds: int) -> list[Result]:
@@ -73,14 +67,10 @@ def measure(connection: HTTPConnection, rounds: int) -> list[Result]:
 
 
 def _request_ms(connection: HTTPConnection, case: Case) -> float:
-    started = time.perf_counter()
-    connection.request("POST", f"/generate/{case.model}", json.dumps(case.body))
-    answer = connection.getresponse()
-    content = answer.read()
-    elapsed = time.perf_counter() - started
-    if answer.status != 200:
-        raise RuntimeError(f"{case.label}: {answer.status} {content[:200]!r}")
-    return 1000 * elapsed
+    status, latency_ms = ask_once(connection, f"/generate/{case.model}", case.body)
+    if status != 200:
+        raise RuntimeError(f"{case.label}: answered {status}")
+    return latency_ms
 
 
 if __name__ == "__main__":

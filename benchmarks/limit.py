@@ -8,19 +8,16 @@ has both. Bare and served are measured in turn, several rounds; the ratio is of 
 """
 
 import argparse
-import json
-import os
 import statistics
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
+from benchmarks.clients import closed_loop, last_core
 from benchmarks.load import Outcome
-from benchmarks.machine import describe_machine
+from benchmarks.report import write_record
 from benchmarks.server import running_service
 
-RESULTS = Path("benchmarks/results/limit.json")
 SECONDS = 4.0
 
 
@@ -36,9 +33,9 @@ class Case:
 
 
 CASES = (
-    Case("gan, n = 1, 1 core", "gan", 1, 32, 1),
+    Case("gan, n = 1, 1 core", "gan", 1, 64, 1),
     Case("gan, n = 16, 1 core", "gan", 16, 8, 1),
-    Case("vae, n = 1, 1 core", "vae", 1, 32, 1),
+    Case("vae, n = 1, 1 core", "vae", 1, 64, 1),
     Case("ddpm 20 steps, n = 4, 2 cores", "ddpm", 4, 16, 2),
 )
 
@@ -67,9 +64,7 @@ def main() -> None:
             f"{result.label:32} bare {result.bare:8.0f}/s  served {result.served:8.0f}/s  ratio {result.ratio:.2f}"
             f"  p50 {result.p50_ms:.2f} ms  p99 {result.p99_ms:.2f} ms"
         )
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    record = {"machine": describe_machine(), "results": [asdict(result) for result in results]}
-    RESULTS.write_text(json.dumps(record, indent=2) + "\n")
+    write_record("limit", results=results)
 
 
 def measure(case: Case, rounds: int) -> Result:
@@ -100,15 +95,10 @@ def _bare(case: Case) -> float:
 
 
 def _served(case: Case) -> Outcome:
-    last = (os.cpu_count() or 2) - 1
+    last = last_core()
     cores = "0" if case.cores == 1 else f"0-{last}"
-    body = json.dumps({"n": case.n})
     with running_service(pin=cores, engine_threads=str(case.cores)) as port:
-        load = ["--port", str(port), "--path", f"/generate/{case.model}", "--body", body]
-        load += ["--connections", str(case.connections), "--seconds", str(SECONDS)]
-        command = ["taskset", "-c", str(last), sys.executable, "-m", "benchmarks.load", *load]
-        client = subprocess.run(command, stdout=subprocess.PIPE, check=True)
-    outcome = Outcome(**json.loads(client.stdout))
+        outcome = closed_loop(port, f"/generate/{case.model}", {"n": case.n}, case.connections, SECONDS, last)
     if outcome.failures:
         raise RuntimeError(f"{case.label}: {outcome.failures} answers were not 200")
     return outcome

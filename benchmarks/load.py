@@ -9,9 +9,12 @@ import argparse
 import asyncio
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
 import uvloop
+
+from benchmarks.connection import Connection, request_bytes
 
 
 @dataclass(frozen=True)
@@ -33,15 +36,12 @@ class Tally:
 
     def outcome(self, seconds: float) -> Outcome:
         """The tally of ``seconds``, summed up."""
-        ordered = sorted(self.latencies_ms)
-        p50, p99 = (ordered[int(share * len(ordered))] for share in (0.5, 0.99))
-        return Outcome(len(ordered) / seconds, self.failures, p50, p99)
+        return Outcome(len(self.latencies_ms) / seconds, self.failures, *p50_p99(self.latencies_ms))
 
 
-async def run(port: int, path: str, body: bytes, connections: int, seconds: float, warm_up: float) -> Outcome:
+async def run(port: int, path: str, body: str, connections: int, seconds: float, warm_up: float) -> Outcome:
     """``connections`` clients, each asking again once answered; the first ``warm_up`` seconds do not count."""
-    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
-    request = head.encode() + body
+    request = request_bytes(path, body)
     start = time.perf_counter() + warm_up
     tally = Tally()
     await asyncio.gather(*(_client(port, request, start, start + seconds, tally) for _ in range(connections)))
@@ -49,23 +49,20 @@ async def run(port: int, path: str, body: bytes, connections: int, seconds: floa
 
 
 async def _client(port: int, request: bytes, start: float, end: float, tally: Tally) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    connection = await Connection.open(port)
     while (asked := time.perf_counter()) < end:
-        writer.write(request)
-        status = await _answer(reader)
+        answer = await connection.ask(request)
         answered = time.perf_counter()
         if start <= answered <= end:  # by its end: else a long answer across either edge would be lost
-            tally.failures += status != 200
+            tally.failures += answer.status != 200
             tally.latencies_ms.append(1000 * (answered - asked))
-    writer.close()
+    connection.close()
 
 
-async def _answer(reader: asyncio.StreamReader) -> int:
-    """Read one answer to its end; its status."""
-    head = (await reader.readuntil(b"\r\n\r\n")).lower()
-    length = head.split(b"content-length:")[1].split(b"\r\n", 1)[0]
-    await reader.readexactly(int(length))
-    return int(head.split(b" ", 2)[1])
+def p50_p99(latencies_ms: Sequence[float]) -> tuple[float, float]:
+    """The median and the 99th percentile of at least one latency."""
+    ordered = sorted(latencies_ms)
+    return ordered[len(ordered) // 2], ordered[int(0.99 * len(ordered))]
 
 
 def main() -> None:
@@ -82,7 +79,7 @@ def main() -> None:
         run(
             options.port,
             options.path,
-            options.body.encode(),
+            options.body,
             options.connections,
             options.seconds,
             options.warm_up,

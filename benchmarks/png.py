@@ -4,18 +4,15 @@ python -m benchmarks.png
 """
 
 import io
-import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from benchmarks.machine import describe_machine
+from benchmarks.report import write_record
 from service.images import Pixels, encode_png
 
-RESULTS = Path("benchmarks/results/png.json")
 ROUNDS = 300
 
 
@@ -27,8 +24,7 @@ def main() -> None:
         ours, pillow = _least_us(image, encode_png, _pillow)
         results[name] = {"ours_us": ours, "pillow_us": pillow, "ratio": pillow / ours}
         print(f"{name:10} ours {ours:7.1f} us   Pillow {pillow:7.1f} us   {pillow / ours:.1f} x")
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    RESULTS.write_text(json.dumps({"machine": describe_machine(), "results": results}, indent=2) + "\n")
+    write_record("png", results=results)
 
 
 def _least_us(image: Pixels, *encoders: Callable[[Pixels], bytes]) -> list[float]:

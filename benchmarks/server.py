@@ -6,13 +6,34 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Service(NamedTuple):
+    """A running service."""
+
+    port: int
+    pid: int
+
+    def resident_mib(self) -> float:
+        """The memory it holds now."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return int(status.split("VmRSS:")[1].split()[0]) / 1024
 
 
 @contextmanager
 def running_service(pin: str | None = None, **settings: str) -> Iterator[int]:
-    """Start `python -m service` with GENSERVE_<SETTING>=value for each setting; yields its port once it is ready.
+    """``service_process`` by its port."""
+    with service_process(pin, **settings) as service:
+        yield service.port
 
-    ``pin`` is a list of cores as taskset writes it; None, all.
+
+@contextmanager
+def service_process(pin: str | None = None, **settings: str) -> Iterator[Service]:
+    """Start `python -m service` with GENSERVE_<SETTING>=value for each setting; yields it once it is ready.
+
+    ``pin`` is a list of cores as taskset writes it, which becomes the service without a process between; None, all.
     """
     environment = os.environ | {f"GENSERVE_{name.upper()}": value for name, value in settings.items()}
     environment["GENSERVE_PORT"] = "0"
@@ -20,7 +41,7 @@ def running_service(pin: str | None = None, **settings: str) -> Iterator[int]:
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, encoding="utf-8")
     try:
         assert process.stderr is not None
-        yield _port(process.stderr)
+        yield Service(_port(process.stderr), process.pid)
     finally:
         process.terminate()
         process.communicate(timeout=60)

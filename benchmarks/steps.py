@@ -10,9 +10,8 @@ It is no FID.
 """
 
 import argparse
-import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.machine import describe_machine
+from benchmarks.report import write_record
 from service import images
 from service.contract.manifest import SolverName
 from service.engine.model import Model, load_model
@@ -31,7 +30,6 @@ from service.sampling.pixels import to_uint8
 from service.sampling.solvers import Plan
 from trainer.data import load_fashion_mnist
 
-RESULTS = Path("benchmarks/results/steps.json")
 PICTURE = Path("docs/pictures/steps.png")
 BATCH = 16
 DIRECTIONS = 512
@@ -118,19 +116,17 @@ def _pixels(pictures: Tensor) -> Tensor:
 
 def _write(rows: list[NDArray[np.uint8]], results: list[Result], floor: float, samples: int, model: Model) -> None:
     PICTURE.parent.mkdir(parents=True, exist_ok=True)
-    sheet = np.concatenate([images.tile(row, SHOWN) for row in rows])
+    sheet = np.concatenate([images.tile(list(row), SHOWN) for row in rows])
     PICTURE.write_bytes(images.encode_png(images.enlarge(sheet, 2)))
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    record = {
-        "machine": describe_machine(),
-        "model": f"{model.name} {model.manifest.version}",
-        "metric": f"sliced Wasserstein distance of pixels, {DIRECTIONS} directions, seed 0",
-        "samples": samples,
-        "reference": "10,000 test pictures of Fashion-MNIST",
-        "floor": floor,
-        "results": [asdict(result) for result in results],
-    }
-    RESULTS.write_text(json.dumps(record, indent=2) + "\n")
+    write_record(
+        "steps",
+        model=f"{model.name} {model.manifest.version}",
+        metric=f"sliced Wasserstein distance of pixels, {DIRECTIONS} directions, seed 0",
+        samples=samples,
+        reference="10,000 test pictures of Fashion-MNIST",
+        floor=floor,
+        results=results,
+    )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,80 @@
+"""The clients, each in a process of its own so that it can have a core of its own; and one that asks a single time."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from math import inf
+
+from benchmarks.load import Outcome
+from benchmarks.open_loop import MOST_CONNECTIONS, OUTCOME, Kind, OpenOutcome
+
+Body = Mapping[str, int | str]
+
+
+@dataclass(frozen=True)
+class OpenLoad:
+    """Requests a second, for how long, from which seed; how long their answers are waited for, and the deadline."""
+
+    rate: float
+    seconds: float
+    seed: int
+    drain_s: float
+    deadline_ms: float = inf
+
+
+def allow_connections() -> None:
+    """Let the processes started from here have as many files open as an overloaded server and its client may need."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * MOST_CONNECTIONS
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
+
+
+def last_core() -> int:
+    """Where a client goes that must not share its core with the server on the first."""
+    return max(os.sched_getaffinity(0))
+
+
+def closed_loop_command(
+    port: int, path: str, body: Body, connections: int, seconds: float, core: int | None = None
+) -> list[str]:
+    """The command that runs ``benchmarks.load``, on ``core`` where it is given."""
+    options = ["--port", str(port), "--path", path, "--body", json.dumps(body)]
+    return _command(core, "benchmarks.load", [*options, "--connections", str(connections), "--seconds", str(seconds)])
+
+
+def closed_loop(port: int, path: str, body: Body, connections: int, seconds: float, core: int | None = None) -> Outcome:
+    """Run it to its end."""
+    printed = _run(closed_loop_command(port, path, body, connections, seconds, core))
+    return Outcome(**json.loads(printed))
+
+
+def open_loop(port: int, kinds: Iterable[Kind], load: OpenLoad, core: int | None = None) -> OpenOutcome:
+    """Run ``benchmarks.open_loop`` to its end."""
+    options = ["--port", str(port), "--rate", str(load.rate), "--seconds", str(load.seconds), "--seed", str(load.seed)]
+    options += ["--drain", str(load.drain_s), "--deadline-ms", str(load.deadline_ms)]
+    for kind in kinds:
+        options += ["--kind", kind.name, str(kind.weight), kind.path, kind.body]
+    return OUTCOME.validate_json(_run(_command(core, "benchmarks.open_loop", options)))
+
+
+def ask_once(connection: HTTPConnection, path: str, body: Body) -> tuple[int, float]:
+    """The status of one answer, and the milliseconds that it took."""
+    started = time.perf_counter()
+    connection.request("POST", path, json.dumps(body))
+    answer = connection.getresponse()
+    answer.read()
+    return answer.status, 1000 * (time.perf_counter() - started)
+
+
+def _command(core: int | None, module: str, options: Sequence[str]) -> list[str]:
+    return [*([] if core is None else ["taskset", "-c", str(core)]), sys.executable, "-m", module, *options]
+
+
+def _run(command: Sequence[str]) -> bytes:
+    return subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout

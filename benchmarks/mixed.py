@@ -1,0 +1,216 @@
+"""Short and long requests mixed: what batching by solver step does for the short ones, against batching by request.
+
+Single pictures of the DDPM with 5, 20, 100 and 996 steps (all that its plan has of T = 1000) arrive at random, at 70 %
+of what the service can do, which a saturating closed loop measures first. The same arrivals go in turn, several rounds,
+to
+
+    step       the service as it is: rows join and leave at any tick
+    request    the service with GENSERVE_BATCHING=request: a batch runs to its end before the next begins
+    litserve   LitServe, batching by request, as benchmarks/peers/litserve_ddpm.py has it
+
+The servers have the first core and one torch thread, the client the last core. No bound of a queue and no time-out is
+in the way of any of them, so every request is answered sooner or later.
+
+    python -m benchmarks.mixed                   a table, and benchmarks/results/mixed.json
+"""
+
+import argparse
+import json
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from math import inf
+from statistics import median
+
+from benchmarks.clients import OpenLoad, closed_loop, last_core, open_loop
+from benchmarks.open_loop import Kind, KindOutcome, OpenOutcome
+from benchmarks.peers.running import Peer, running_peer
+from benchmarks.report import verdict, write_record
+from benchmarks.scrape import rows_per_tick, scrape
+from benchmarks.server import running_service
+
+#: Steps of a request, and its share in percent: short ones are the most, and long ones most of the work.
+MIX = {5: 60, 20: 25, 100: 12, 996: 3}
+SHORTEST = f"{min(MIX)} steps"
+STEPS_A_REQUEST = sum(steps * share for steps, share in MIX.items()) / sum(MIX.values())
+
+LOAD = 0.7
+DRAIN_S = 80.0
+CAPACITY_STEPS, CAPACITY_CONNECTIONS, CAPACITY_SECONDS = 20, 32, 8.0
+
+#: Times that the p99 of the shortest requests is to be lower, and what of a throughput counts as no lower.
+GOAL_P99, GOAL_THROUGHPUT = 10.0, 0.99
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A server to start, where it is asked, and whether it tells the rows of its ticks."""
+
+    start: Callable[[], AbstractContextManager[int]]
+    path: str = "/generate/ddpm"
+    measured: bool = True
+
+    @property
+    def kinds(self) -> list[Kind]:
+        """The requests of the mix."""
+        return [Kind(f"{steps} steps", share, self.path, json.dumps({"steps": steps})) for steps, share in MIX.items()]
+
+
+#: Rows in a batch: what the service chooses for this model.
+MOST_ROWS = 16
+
+
+def _service(batching: str) -> AbstractContextManager[int]:
+    unbounded = {"max_queue_ms": "1e9", "client_share": "1", "request_timeout_s": "1e6"}
+    return running_service("0", engine_threads="1", batching=batching, max_bucket=str(MOST_ROWS), **unbounded)
+
+
+LITSERVE = Peer("litserve", ("-m", "benchmarks.peers.litserve_ddpm", str(MOST_ROWS)))
+
+CONTENDERS = {
+    "step": Contender(lambda: _service("step")),
+    "request": Contender(lambda: _service("request")),
+    "litserve": Contender(lambda: running_peer(LITSERVE, "0", 1, "alike"), path="/generate", measured=False),
+}
+
+
+def installed() -> dict[str, Contender]:
+    """The contenders that can start here."""
+    if LITSERVE.installed:
+        return CONTENDERS
+    print("LitServe could not be installed here, and is left out")
+    return {name: contender for name, contender in CONTENDERS.items() if name != "litserve"}
+
+
+@dataclass(frozen=True)
+class Round:
+    """One run: its outcome, rows' steps done a second until the last answer, and mean rows of a network call."""
+
+    outcome: OpenOutcome
+    row_steps_per_s: float
+    rows_per_tick: float | None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Medians over the rounds; latencies by kind. ``occupancy`` is rows a call, of the most that one takes."""
+
+    p50_ms: dict[str, float]
+    p99_ms: dict[str, float]
+    row_steps_per_s: float
+    rows_per_tick: float | None
+    occupancy: float | None
+    unanswered: int
+    void_rounds: int
+
+
+def main() -> None:
+    """Measure and report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3, help="rounds in turn (default 3)")
+    parser.add_argument("--seconds", type=float, default=60.0, help="how long a run sends (default 60)")
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # which passes through what ends the server under way
+    contenders, capacity = installed(), _capacity()
+    rate = LOAD * capacity / STEPS_A_REQUEST
+    print(f"capacity {capacity:.0f} row-steps/s; {rate:.1f} requests/s of {STEPS_A_REQUEST:.1f} steps in the mean")
+    rounds: dict[str, list[Round]] = {name: [] for name in contenders}
+    for number in range(options.rounds):
+        for name, contender in contenders.items():
+            rounds[name].append(measure(contender, OpenLoad(rate, options.seconds, seed=number, drain_s=DRAIN_S)))
+            print(f"round {number + 1}, {name}: {_line(summarise(rounds[name][-1:]))}", flush=True)
+    summaries = {name: summarise(each) for name, each in rounds.items()}
+    goals = judge(summaries)
+    _print(summaries, goals)
+    write_record(
+        "mixed",
+        mix_percent=MIX,
+        load=LOAD,
+        sending_s=options.seconds,
+        capacity_row_steps_per_s=capacity,
+        requests_per_s=rate,
+        padding_rows="none: a call has as many rows as are ready",
+        summaries=summaries,
+        goals=goals,
+        rounds=rounds,
+    )
+
+
+def _capacity() -> float:
+    """Rows' steps a second of the service when there are always more than enough."""
+    step = CONTENDERS["step"]
+    with step.start() as port:
+        body = {"steps": CAPACITY_STEPS}
+        outcome = closed_loop(port, step.path, body, CAPACITY_CONNECTIONS, CAPACITY_SECONDS, last_core())
+    return CAPACITY_STEPS * outcome.answers_per_s
+
+
+def measure(contender: Contender, load: OpenLoad) -> Round:
+    """One run on a server of its own."""
+    with contender.start() as port:
+        before = scrape(port, "ddpm") if contender.measured else None
+        outcome = open_loop(port, contender.kinds, load, last_core())
+        rows = rows_per_tick(before, scrape(port, "ddpm")) if before else None
+    return Round(outcome, row_steps(outcome.kinds) / outcome.last_answer_s, rows)
+
+
+def row_steps(kinds: Sequence[KindOutcome]) -> int:
+    """Steps in all of the pictures that came; ``kinds`` in the order of the mix."""
+    return sum(steps * kind.ok.count for steps, kind in zip(MIX, kinds, strict=True))
+
+
+def summarise(rounds: Sequence[Round]) -> Summary:
+    """Medians over the rounds, and how many requests of them all got no picture."""
+    rows = [each.rows_per_tick for each in rounds if each.rows_per_tick is not None]
+    by_kind = list(zip(*(each.outcome.kinds for each in rounds), strict=True))
+    return Summary(
+        {kinds[0].kind: median(_or_inf(kind.ok.p50_ms) for kind in kinds) for kinds in by_kind},
+        {kinds[0].kind: median(_or_inf(kind.ok.p99_ms) for kind in kinds) for kinds in by_kind},
+        median(each.row_steps_per_s for each in rounds),
+        median(rows) if rows else None,
+        median(rows) / MOST_ROWS if rows else None,
+        sum(kind.sent - kind.ok.count for kinds in by_kind for kind in kinds),
+        sum(each.outcome.void for each in rounds),
+    )
+
+
+def judge(summaries: Mapping[str, Summary]) -> dict[str, bool]:
+    """Each goal, with its figure, and whether it was met."""
+    step, goals = summaries["step"], {}
+    for name, other in summaries.items():
+        if other is step:
+            continue
+        times = other.p99_ms[SHORTEST] / step.p99_ms[SHORTEST]
+        share = step.row_steps_per_s / other.row_steps_per_s
+        goals[f"p99 of {SHORTEST} {times:.1f} x lower than {name}'s, goal {GOAL_P99:g} x"] = times >= GOAL_P99
+        goals[f"throughput {share:.2f} of {name}'s, goal no lower"] = share >= GOAL_THROUGHPUT
+    return goals
+
+
+def _or_inf(latency_ms: float | None) -> float:
+    """No answer in time is no low latency."""
+    return inf if latency_ms is None else latency_ms
+
+
+def _line(summary: Summary) -> str:
+    times = "".join(f"{p50:8.0f}{summary.p99_ms[kind]:8.0f}" for kind, p50 in summary.p50_ms.items())
+    rows = (
+        "       -     -" if summary.rows_per_tick is None else f"{summary.rows_per_tick:8.1f}{summary.occupancy:6.2f}"
+    )
+    bad = f"   {summary.unanswered} without a picture" if summary.unanswered else ""
+    return f"{times}{summary.row_steps_per_s:8.0f}{rows}{bad}{'   VOID: client late' if summary.void_rounds else ''}"
+
+
+def _print(summaries: Mapping[str, Summary], goals: Mapping[str, bool]) -> None:
+    print(f"\n{'':10}{''.join(f'{steps:>10} steps' for steps in MIX)}{'row-':>8}{'rows':>8}{'of':>6}")
+    print(f"{'':10}{len(MIX) * '  p50 ms  p99 ms'}{'steps/s':>8}{'a tick':>8}{'most':>6}")
+    for name, summary in summaries.items():
+        print(f"{name:10}{_line(summary)}")
+    for goal, met in goals.items():
+        print(f"{goal}: {verdict(met)}")
+
+
+if __name__ == "__main__":
+    main()
