@@ -18,7 +18,7 @@ from tests.e2e.process import SECONDS, Service, post, read_to_end, reset, servin
 
 pytestmark = pytest.mark.slow
 
-REQUESTS = 2000
+REQUESTS = 10_000
 SENDERS = 16
 LONG = post("/generate/ddpm", json.dumps({"n": 64, "steps": 1000}).encode())
 
@@ -77,12 +77,28 @@ def abandoned(service: Service, random: Random) -> None:
     random.choice([type(connection).close, reset])(connection)
 
 
-def test_good_bad_and_abandoned_requests_at_once(service: Service) -> None:
+def cancelled(service: Service, random: Random) -> None:
+    """A request whose sender leaves while it computes."""
+    connection = service.connect()
+    connection.sendall(LONG)
+    time.sleep(random.uniform(0.0, 0.05))
+    random.choice([type(connection).close, reset])(connection)
+
+
+def expired(service: Service, random: Random) -> None:
+    """A request that gives too little time: refused at once or given up in time, with its work."""
+    body = {"n": 64, "steps": 1000, "timeout_ms": random.randint(1, 30)}
+    response = service.client.post("/generate/ddpm", json=body)
+    assert (response.status_code, response.json()["code"]) in {(504, "deadline-exceeded"), (503, "too-late")}
+
+
+def test_good_bad_abandoned_and_late_requests_at_once(service: Service) -> None:
     files = service.open_files()
     random = Random(0)
-    kinds: list[Send] = random.choices([good, invalid, abandoned], weights=[4, 3, 3], k=REQUESTS)
+    every = [good, invalid, abandoned, cancelled, expired]
+    kinds: list[Send] = random.choices(every, weights=[3, 3, 2, 1, 1], k=REQUESTS)
     seeds = [random.getrandbits(64) for _ in kinds]
-    assert min(Counter(kinds).values()) > REQUESTS / 5
+    assert min(Counter(kinds).values()) > REQUESTS / 12
     with ThreadPoolExecutor(SENDERS) as senders:
         list(senders.map(lambda kind, seed: kind(service, Random(seed)), kinds, seeds))
     service.wait_until_idle()
