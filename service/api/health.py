@@ -12,10 +12,11 @@ router = APIRouter(tags=["operations"])
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
-@router.get("/health/live")
-async def live() -> dict[str, str]:
-    """200 while the process answers at all."""
-    return {"status": "live"}
+@router.get("/health/live", response_class=JSONResponse, responses={503: {"description": "A thread has ended."}})
+async def live(request: Request) -> JSONResponse:
+    """200 while the process answers and the engine's threads run; 503 means that only a restart will help."""
+    alive = state_of(request).engine.is_alive()
+    return JSONResponse({"status": "live" if alive else "dead"}, status_code=200 if alive else 503)
 
 
 @router.get("/health/ready", response_class=JSONResponse, responses={503: {"description": "A model was refused."}})

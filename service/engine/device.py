@@ -67,6 +67,10 @@ class Device:
         with self._lock:
             return all(lane.is_empty for lane in self._lanes)
 
+    def is_alive(self) -> bool:
+        """Whether all of its threads run: a fault of ours could end one."""
+        return all(thread.is_alive() for thread in self._threads)
+
     def _level_ms(self) -> float:
         """Where a lane that was idle starts: with the least served of the busy ones, else no lower than any was."""
         busy = [lane.served_ms for lane in self._lanes if not lane.is_empty]

@@ -41,6 +41,10 @@ class Engine:
         """Begin to serve, on the running event loop."""
         self._device.start(asyncio.get_running_loop())
 
+    def is_alive(self) -> bool:
+        """Whether it serves, or has been told to stop."""
+        return self._draining or self._device.is_alive()
+
     async def drain(self, within_s: float) -> None:
         """Accept nothing more, let accepted rows finish for at most ``within_s`` seconds, and stop."""
         self._draining = True

@@ -38,6 +38,7 @@ class RowTable:
         shape, device = model.manifest.latent_shape, model.device
         self.x = torch.zeros(rows, *shape, device=device)
         self.x_start_prev = torch.zeros(rows, *shape, device=device)
+        self._denoises = model.denoise is not None
         self._label = np.zeros(rows, dtype=np.int64)
         self._guidance_scale = np.ones(rows, dtype=np.float32)
         # Step k of place s is coefficients[s, k] = (t, a, b, c, d).
@@ -80,8 +81,8 @@ class RowTable:
         slots = np.array([self._free.pop() for _ in rows])
         index = to_device(torch.from_numpy(slots), self.x.device)
         self.x.index_copy_(0, index, to_device(self._starts(slots, rows), self.x.device))
-        # What the place's last row left would pass into this one's first step, for 0 * NaN is NaN.
-        self.x_start_prev.index_fill_(0, index, 0.0)
+        if self._denoises:  # what the place's last row left would pass into this one's first step, for 0 * NaN is NaN
+            self.x_start_prev.index_fill_(0, index, 0.0)
         self._step[slots] = 0
         self._last_served[slots] = self._claims  # behind all that wait: the place's last row says nothing of this one
         specs = [row.spec for row in rows]

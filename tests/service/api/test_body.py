@@ -9,7 +9,7 @@ from starlette.testclient import TestClient
 from starlette.types import Message
 
 from service.api.body import read_body
-from service.errors import BodyTooSlow
+from service.errors import BodyTooLarge, BodyTooSlow
 from service.settings import Settings
 from tests.service.api.conftest import ask, problem, refused, running
 
@@ -187,6 +187,24 @@ def test_the_bound_is_the_settings(weights: Path, limit: int) -> None:
             assert (await ask(app, "/generate/vae", b" " * (limit + 1))).status == 413
 
     asyncio.run(scenario())
+
+
+def test_a_body_that_has_come_whole_is_not_waited_for(settings: Settings) -> None:
+    """What the server has received is at ``state``; a body that is still coming is asked for as ever."""
+    bound = settings.model_copy(update={"max_body_bytes": 4})
+
+    def read(received: bytes | None) -> bytes:
+        async def receive() -> Message:
+            return {"type": "http.request", "body": b"sent", "more_body": False}
+
+        scope = {"type": "http", "method": "POST", "headers": [], "state": {"received": lambda: received}}
+        return asyncio.run(read_body(Request(scope, receive), bound))
+
+    assert read(b"") == b""
+    assert read(b"here") == b"here"
+    assert read(None) == b"sent"
+    with pytest.raises(BodyTooLarge):
+        read(b"there")
 
 
 def test_a_body_that_does_not_come_is_not_waited_for(settings: Settings) -> None:

@@ -1,12 +1,15 @@
 import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from starlette.testclient import TestClient
 
 from service.app import create_app
 from service.contract.manifest import MANIFEST_FILE, read_manifest, write_manifest
+from service.engine.rows import RowSpec
 from service.settings import Settings
 from tests.service.api.conftest import change_manifest, problem, series, value
 from tests.service.artefacts import write_one_shot
@@ -172,3 +175,18 @@ def test_a_model_that_came_later_waits_for_a_restart(settings: Settings) -> None
         problem(client.post("/generate/late"), 404, "unknown-model")
     with TestClient(create_app(settings)) as client:
         assert client.post("/generate/late").status_code == 200
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_engine_that_has_lost_a_thread_is_not_live(settings: Settings) -> None:
+    """Ready it may be, and nobody would ever be answered: a supervisor has to hear of it."""
+    app = create_app(settings.model_copy(update={"engine_threads": 1, "drain_s": 0.01}))
+    with TestClient(app) as client:
+        engine = app.state.service.engine
+        impossible = RowSpec(0, 0, 1.0, engine.lanes["vae"].model.plan(), torch.zeros(99))
+        assert client.portal is not None
+        client.portal.call(engine.submit, "vae", [impossible])
+        give_up = time.monotonic() + 10
+        while (answer := client.get("/health/live")).status_code == 200:
+            assert time.monotonic() < give_up
+        assert (answer.status_code, answer.json()) == (503, {"status": "dead"})
