@@ -31,8 +31,10 @@ class State:
 
     def count_error(self, name: str | None, code: str) -> None:
         """Count an answer with an error; names that are no served model's share one series."""
-        label = name if name in self.registry.served else UNKNOWN_MODEL
-        self.metrics.errors.labels(label, code).inc()
+        if name in self.engine.lanes:
+            self.engine.lanes[name].metrics.errors[code].inc()
+        else:
+            self.metrics.errors.labels(UNKNOWN_MODEL, code).inc()
 
 
 def state_of(request: Request) -> State:
