@@ -10,7 +10,7 @@ STEP_BYTES = 64 << 20
 MAPPED_BYTES = 32 << 20
 
 #: Objects made between two collections of the youngest generation, and of each next one in collections of the last.
-COLLECT_AFTER = (50_000, 20, 50)
+COLLECT_AFTER = (10_000, 20, 50)
 
 
 def keep_memory() -> None:

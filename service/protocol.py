@@ -11,16 +11,20 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 class Protocol(HttpToolsProtocol):
     """uvicorn tells only a connection's newest request, which with pipelining is not the one that computes.
 
-    ``scope["state"]["received"]()`` gives the body if all of it has come, else None: asking for it message by message,
-    within a time, costs as much as checking it.
+    ``scope["state"]["body"]`` is the body once all of it has come: asking for it message by message, within a time,
+    costs as much as checking it.
     """
 
     _running: RequestResponseCycle | None = None
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:  # noqa: ANN401  (uvicorn's private type)
         self._running = cycle
-        cycle.scope["state"]["received"] = lambda: None if cycle.more_body else bytes(cycle.body)
         super()._start_asgi_task(cycle, app)
+
+    def on_message_complete(self) -> None:
+        """A request has come to its end."""
+        super().on_message_complete()
+        self.cycle.scope["state"]["body"] = self.cycle.body
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone, or was sent away."""

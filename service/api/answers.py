@@ -4,8 +4,8 @@ import asyncio
 import base64
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache, partial
+from typing import NamedTuple
 
 import numpy as np
 from starlette.requests import ClientDisconnect, Request
@@ -30,8 +30,7 @@ WATCH_AFTER_S = 0.02
 INLINE_PIXELS = 65_536
 
 
-@dataclass(frozen=True)
-class Ask:
+class Order(NamedTuple):
     """One request, ready to compute: ``rows``' pictures, shown as ``media``, in ``columns`` where one image has all.
 
     ``timeout_ms`` is the client's own; None, the service's.
@@ -56,26 +55,26 @@ class PicturesResponse(Response):
         self.body, self.raw_headers = content, headers
 
 
-async def answer(request: Request, state: State, ask: Ask) -> Response:
-    """Compute ``ask`` and answer it. Raises ServiceError; ClientDisconnect when the client leaves, its work dropped."""
+async def answer(request: Request, state: State, order: Order) -> Response:
+    """Compute ``order``, and answer. Raises ServiceError; ClientDisconnect when the client leaves, its work dropped."""
     timeout_s = state.settings.request_timeout_s
-    if ask.timeout_ms is not None:
-        timeout_s = min(timeout_s, ask.timeout_ms / 1000)
-    job = state.engine.submit(ask.model.name, ask.rows, _client(request), timeout_s)
+    if order.timeout_ms is not None:
+        timeout_s = min(timeout_s, order.timeout_ms / 1000)
+    job = state.engine.submit(order.model.name, order.rows, _client(request), timeout_s)
     pictures = await _wait(request, job, timeout_s)
     encoding = time.perf_counter()
     queue_s, compute_s = _stages(job)
-    encode = partial(_encode, ask, pictures, queue_s, compute_s)
-    inline = len(pictures) * pictures[0].size * ask.scale**2 <= INLINE_PIXELS
+    encode = partial(_encode, order, pictures, queue_s, compute_s)
+    inline = len(pictures) * pictures[0].size * order.scale**2 <= INLINE_PIXELS
     content = encode() if inline else await asyncio.to_thread(encode)
     answered = time.perf_counter()
-    metrics = state.engine.lanes[ask.model.name].metrics
+    metrics = state.engine.lanes[order.model.name].metrics
     metrics.images.inc(len(pictures))
     metrics.queue_seconds.observe(queue_s)
     metrics.compute_seconds.observe(compute_s)
     metrics.encode_seconds.observe(answered - encoding)
-    metrics.request_seconds.observe(answered - request.state.arrived_at)
-    return PicturesResponse(content, _headers(ask, len(content), queue_s, compute_s, answered - encoding))
+    metrics.request_seconds.observe(answered - request.scope["state"]["arrived_at"])
+    return PicturesResponse(content, _headers(order, len(content), queue_s, compute_s, answered - encoding))
 
 
 async def _wait(request: Request, job: Job[images.Pixels], timeout_s: float) -> Sequence[images.Pixels]:
@@ -123,38 +122,38 @@ def _stages(job: Job[images.Pixels]) -> tuple[float, float]:
     return job.started_at - job.submitted_at, job.finished_at - job.started_at
 
 
-def _encode(ask: Ask, pictures: Sequence[images.Pixels], queue_s: float, compute_s: float) -> bytes:
-    if ask.media == PNG:
-        return images.encode_png(images.enlarge(images.tile(pictures, ask.columns), ask.scale))
-    if ask.media == JSON:
-        return _json(ask, pictures, queue_s, compute_s)
-    enlarged = np.stack([images.enlarge(picture, ask.scale) for picture in pictures])
-    if ask.media == NPY:
+def _encode(order: Order, pictures: Sequence[images.Pixels], queue_s: float, compute_s: float) -> bytes:
+    if order.media == PNG:
+        return images.encode_png(images.enlarge(images.tile(pictures, order.columns), order.scale))
+    if order.media == JSON:
+        return _json(order, pictures, queue_s, compute_s)
+    enlarged = np.stack([images.enlarge(picture, order.scale) for picture in pictures])
+    if order.media == NPY:
         return images.encode_npy(enlarged)
-    assert ask.media == GIF
+    assert order.media == GIF
     return images.encode_gif(enlarged, GIF_FPS)
 
 
-def _json(ask: Ask, pictures: Sequence[images.Pixels], queue_s: float, compute_s: float) -> bytes:
+def _json(order: Order, pictures: Sequence[images.Pixels], queue_s: float, compute_s: float) -> bytes:
     started = time.perf_counter()
-    shown = [_picture(ask, index, images.enlarge(picture, ask.scale)) for index, picture in enumerate(pictures)]
+    shown = [_picture(order, index, images.enlarge(picture, order.scale)) for index, picture in enumerate(pictures)]
     encode_s = time.perf_counter() - started
     body = PicturesAnswer(
-        model=ask.model.name,
-        model_version=ask.model.manifest.version,
-        params=ask.params,
+        model=order.model.name,
+        model_version=order.model.manifest.version,
+        params=order.params,
         images=shown,
         timings=Timings(queue_ms=1000 * queue_s, compute_ms=1000 * compute_s, encode_ms=1000 * encode_s),
     )
     return body.model_dump_json().encode()
 
 
-def _picture(ask: Ask, index: int, picture: images.Pixels) -> Picture:
+def _picture(order: Order, index: int, picture: images.Pixels) -> Picture:
     height, width, _ = picture.shape
-    names, label = ask.model.manifest.class_names, ask.rows[index].label
+    names, label = order.model.manifest.class_names, order.rows[index].label
     return Picture(
         index=index,
-        seed=ask.seeds[index],
+        seed=order.seeds[index],
         class_label=names[label] if label < len(names) else None,
         width=width,
         height=height,
@@ -162,11 +161,11 @@ def _picture(ask: Ask, index: int, picture: images.Pixels) -> Picture:
     )
 
 
-def _headers(ask: Ask, length: int, queue_s: float, compute_s: float, encode_s: float) -> list[tuple[bytes, bytes]]:
-    seeds = ", ".join([str(seed) for seed in ask.seeds if seed is not None])
+def _headers(order: Order, length: int, queue_s: float, compute_s: float, encode_s: float) -> list[tuple[bytes, bytes]]:
+    seeds = ", ".join([str(seed) for seed in order.seeds if seed is not None])
     timing = f"queue;dur={1000 * queue_s:.3f}, compute;dur={1000 * compute_s:.3f}, encode;dur={1000 * encode_s:.3f}"
     return [
-        *_fixed_headers(ask.model.name, ask.model.manifest.version, ask.media),
+        *_fixed_headers(order.model.name, order.model.manifest.version, order.media),
         (b"content-length", b"%d" % length),
         (b"x-seed", seeds.encode()),
         (b"server-timing", timing.encode()),

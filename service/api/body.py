@@ -22,13 +22,12 @@ async def read_body(request: Request, settings: Settings) -> bytes:
 
     Raises BodyTooLarge as soon as too many bytes have come, BodyTooSlow when it is not whole in time.
     """
-    received = request.scope.get("state", {}).get("received")
-    whole: bytes | None = received() if received is not None else None
+    whole: bytearray | None = request.scope.get("state", {}).get("body")
     if whole is None:
         return await _receive(request, settings)
     if len(whole) > settings.max_body_bytes:
         raise BodyTooLarge(settings.max_body_bytes)
-    return whole
+    return bytes(whole)
 
 
 async def _receive(request: Request, settings: Settings) -> bytes:

@@ -5,11 +5,11 @@ import random
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.api.answers import Ask, answer
+from service.api.answers import Order, answer
 from service.api.body import parse_json, parse_query, read_body
 from service.api.docs import operation
 from service.api.endpoint import route
-from service.api.negotiation import JSON, NPY, PNG, choose
+from service.api.negotiation import JSON, NPY, PNG, accept_of, choose
 from service.api.resolve import resolve
 from service.api.schemas import GenerateRequest
 from service.api.state import State, model_of, state_of
@@ -49,11 +49,11 @@ OPERATIONS = {
 
 
 async def _generate(request: Request, state: State, model: Model, body: GenerateRequest) -> Response:
-    media = choose(request.headers.getlist("accept"), FORMATS)
+    media = choose(accept_of(request), FORMATS)
     resolved = resolve(body, model, state.settings)
     seed = random.getrandbits(32) if body.seed is None else body.seed
     rows = request_rows(body.n, seed, resolved.label_of, resolved.guidance_scale, resolved.plan)
-    ask = Ask(
+    order = Order(
         model=model,
         rows=rows,
         timeout_ms=body.timeout_ms,
@@ -63,4 +63,4 @@ async def _generate(request: Request, state: State, model: Model, body: Generate
         params={"n": body.n, "seed": seed, **resolved.params, "scale": body.scale},
         seeds=[row.seed for row in rows],
     )
-    return await answer(request, state, ask)
+    return await answer(request, state, order)

@@ -5,11 +5,11 @@ import random
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.api.answers import Ask, answer
+from service.api.answers import Order, answer
 from service.api.body import parse_json, read_body
 from service.api.docs import operation
 from service.api.endpoint import route
-from service.api.negotiation import GIF, JSON, NPY, PNG, choose
+from service.api.negotiation import GIF, JSON, NPY, PNG, accept_of, choose
 from service.api.resolve import resolve
 from service.api.schemas import End, InterpolateRequest
 from service.api.state import model_of, state_of
@@ -29,12 +29,12 @@ async def post_interpolate(request: Request) -> Response:
     state = state_of(request)
     body = parse_json(InterpolateRequest, await read_body(request, state.settings))
     model = model_of(request, state, body.model)
-    media = choose(request.headers.getlist("accept"), FORMATS)
+    media = choose(accept_of(request), FORMATS)
     resolved = resolve(body, model, state.settings)
     ends = _seed(body.start), _seed(body.end)
     # Both ends are draws of a Gaussian: the straight line between them leaves the shell that such draws lie on.
     method: InterpolationMethod = "slerp" if body.method == "auto" else body.method
-    ask = Ask(
+    order = Order(
         model=model,
         rows=interpolation_rows(
             model, ends, body.frames, method, resolved.label_of(ends[0]), resolved.guidance_scale, resolved.plan
@@ -53,7 +53,7 @@ async def post_interpolate(request: Request) -> Response:
         },
         seeds=[ends[0], *[None] * (body.frames - 2), ends[1]],
     )
-    return await answer(request, state, ask)
+    return await answer(request, state, order)
 
 
 ROUTE = route("/interpolate", {"POST": post_interpolate})

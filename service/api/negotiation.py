@@ -2,9 +2,16 @@
 
 from collections.abc import Iterable, Sequence
 
+from starlette.requests import Request
+
 from service.errors import NotAcceptable
 
 PNG, JSON, NPY, GIF = "image/png", "application/json", "application/x-npy", "image/gif"
+
+
+def accept_of(request: Request) -> list[str]:
+    """The lines of Accept."""
+    return [value.decode("latin-1") for name, value in request.scope["headers"] if name == b"accept"]
 
 
 def choose(accept: Iterable[str], offered: Sequence[str]) -> str:

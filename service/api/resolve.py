@@ -1,7 +1,7 @@
 """A request against its model: defaults filled in, names looked up, bounds and capabilities checked."""
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from service.api.schemas import GenerateRequest, InterpolateRequest
 from service.contract.manifest import Defaults, SolverName
@@ -17,8 +17,7 @@ MEGAPIXEL = 1_000_000
 NO_CLASS = "none"
 
 
-@dataclass(frozen=True)
-class Resolved:
+class Resolved(NamedTuple):
     """What a request means for its model. ``label`` None leaves the class to each seed; ``params`` is what to tell."""
 
     model: Model

@@ -45,6 +45,10 @@ class Lane:
         self._queue: RowQueue[LiveRow] = RowQueue()
         self._sweep_due = False
         self._table = RowTable(model, settings.table_rows)
+        # Asked when somebody looks: setting them at every request costs what a request's whole check does.
+        metrics.queued_rows.set_function(lambda: len(self._queue))
+        metrics.live_rows.set_function(lambda: self._table.live)
+        metrics.cost_ratio.set_function(lambda: self.cost.ratio)
 
     @property
     def has_work(self) -> bool:
@@ -59,7 +63,6 @@ class Lane:
     def put(self, rows: Iterable[LiveRow]) -> None:
         """Queue the rows of one job."""
         self._queue.put(rows)
-        self._gauge()
 
     def sweep(self) -> None:
         """Drop the rows of cancelled jobs before the next tick."""
@@ -78,7 +81,6 @@ class Lane:
         slots = self._table.claim(min(bucket, math.ceil(self._table.ready_call_rows / threads)))
         for row in self._table.rows(slots[self._table.first_step(slots)]):
             row.job.start(now)
-        self._gauge()
         return slots
 
     def compute(self, slots: Slots) -> Ticked:
@@ -112,10 +114,8 @@ class Lane:
         self.served_ms += spent_ms
         if ticked.call_rows:
             self.cost.learn(ticked.call_rows, spent_ms)
-            self.metrics.cost_ratio.set(self.cost.ratio)
         self._table.release(ticked.going_on)
         self._table.drop(ticked.leaving)
-        self._gauge()
 
     def _sweep(self) -> None:
         """Drop the rows that nobody waits for."""
@@ -178,7 +178,3 @@ class Lane:
 
     def _index(self, slots: Slots) -> torch.Tensor:
         return to_device(torch.from_numpy(slots), self.model.device)
-
-    def _gauge(self) -> None:
-        self.metrics.queued_rows.set(len(self._queue))
-        self.metrics.live_rows.set(self._table.live)
