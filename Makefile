@@ -27,7 +27,7 @@ peers := bentoml litserve mosec
 
 rest := slow or containers or prometheus or gpu
 
-.PHONY: help install bench-fair bench-gpu bench-latency bench-limit bench-mixed bench-overload bench-peers bench-png bench-prepare bench-steps serve test test-all lint train which-model clean
+.PHONY: help install bench-fair bench-gpu bench-latency bench-limit bench-mixed bench-overload bench-peers bench-png bench-prepare bench-rest bench-steps serve test test-all lint train which-model clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -87,6 +87,9 @@ bench-png: $(VENV)/.serve  ## the PNG writer against Pillow's
 
 bench-prepare: $(VENV)/.serve  ## ways to prepare a model for serving on a CPU
 	$(python) -m benchmarks.prepare $(ARGS)
+
+bench-rest: $(VENV)/.serve  ## seconds to ready, idle processor time and memory
+	$(python) -m benchmarks.rest $(ARGS)
 
 bench-steps: $(VENV)/.train  ## what fewer solver steps do to the DDPM's pictures
 	$(python) -m benchmarks.steps $(ARGS)

@@ -16,8 +16,8 @@ COLLECT_AFTER = (10_000, 20, 50)
 def keep_memory() -> None:
     """Keep what a network call frees for the next one.
 
-    glibc gives large blocks back to the kernel, so that every call faults its pages in anew: a third of the time of a
-    call of 16 rows (`make bench-prepare`). Another C library is left as it is.
+    glibc gives large blocks back to the kernel, so that every call faults its pages in anew: up to a third of the time
+    of a call of 16 rows, by model (`make bench-prepare`). Another C library is left as it is.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
