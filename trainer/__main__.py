@@ -3,12 +3,14 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import ValidationError
+from torch import Tensor
 
 from trainer import checkpoint, export
-from trainer.config import OVERRIDES, RunConfig, load_preset
+from trainer.config import OVERRIDES, RunConfig, load_preset, presets
 from trainer.data import DataError, ImageData, load_fashion_mnist
 from trainer.image_folder import load_image_folder
 from trainer.loop import Diverged, Interrupted, TrainingRun
@@ -59,12 +61,19 @@ def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     train = commands.add_parser(
         "train",
         help="train a model from its preset, or resume a run",
-        description="Train a model. What is not given comes from trainer/presets/MODEL.toml.",
+        description="Train a model. What is not given comes from trainer/presets/PRESET.toml.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     train.set_defaults(command=_train)
-    train.add_argument("model", choices=["vae", "gan", "ddpm"])
+    train.add_argument("preset", choices=presets(), metavar="PRESET", help=f"one of {', '.join(presets())}")
+    train.add_argument(
+        "--from",
+        dest="start",
+        type=Path,
+        metavar="RUN",
+        help="finished run to begin with: ldm from an autoencoder's, few-step from a ddpm's",
+    )
     train.add_argument("--dataset", choices=["fashion-mnist", "folder"], help="what to learn (default: the preset's)")
     train.add_argument(
         "--data-dir",
@@ -80,7 +89,7 @@ def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     train.add_argument("--precision", choices=["fp32", "bf16"])
     train.add_argument("--grid-every", type=int, metavar="N", help="write a grid of samples every N epochs")
     train.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    train.add_argument("--out", type=Path, help="folder of the run (default: runs/MODEL)")
+    train.add_argument("--out", type=Path, help="folder of the run (default: runs/PRESET)")
     train.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out, with its config")
 
 
@@ -93,15 +102,16 @@ def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 
 def _train(options: argparse.Namespace) -> None:
-    folder = options.out or Path("runs") / options.model
+    folder = options.out or Path("runs") / options.preset
     config, state = _resumed(options, folder) if options.resume else (_fresh(options, folder), None)
     data = _data(config, options.data_dir)
     print(f"data: {data.provenance}")
-    run = TrainingRun(config, data, folder, _device(options.device))
+    start = _averages(options.start) if options.start and state is None else None
+    run = TrainingRun(config, data, folder, _device(options.device), start)
     if state is not None:
         run.load_state_dict(state)
     run.fit()
-    print(f"done: {folder}. Next: python -m trainer export {folder} weights/{options.model}")
+    print(f"done: {folder}. Next: python -m trainer export {folder} weights/{options.preset}")
 
 
 def _data(config: RunConfig, folder: Path | None) -> ImageData:
@@ -112,7 +122,7 @@ def _data(config: RunConfig, folder: Path | None) -> ImageData:
     return load_image_folder(folder, config.image_size, config.channels)
 
 
-def _overrides(options: argparse.Namespace) -> dict[str, object]:
+def _overrides(options: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name in OVERRIDES if (value := getattr(options, name)) is not None}
 
 
@@ -120,17 +130,28 @@ def _fresh(options: argparse.Namespace, folder: Path) -> RunConfig:
     if (folder / checkpoint.FILE_NAME).exists():
         raise UsageError(f"{folder} already holds a run: add --resume to go on, or choose another --out")
     try:
-        return load_preset(options.model, **_overrides(options))
+        if options.start is None:
+            return load_preset(options.preset, **_overrides(options))
+        begun, _ = checkpoint.load(options.start)
+        return load_preset(options.preset, begun, start=options.start.as_posix(), **_overrides(options))
     except ValidationError as failure:
         first = failure.errors()[0]
         option = f"--{str(first['loc'][0]).replace('_', '-')}: " if first["loc"] else ""
         raise UsageError(option + first["msg"].removeprefix("Value error, ")) from failure
+    except ValueError as failure:
+        raise UsageError(str(failure)) from failure
+
+
+def _averages(folder: Path) -> dict[str, Tensor]:
+    """The averaged generator of a run, a ``state_dict``."""
+    average = checkpoint.load(folder)[1]["average"]
+    return {name.removeprefix("module."): value for name, value in average.items() if name.startswith("module.")}
 
 
 def _resumed(options: argparse.Namespace, folder: Path) -> tuple[RunConfig, dict[str, object]]:
     config, state = checkpoint.load(folder)
-    if config.family != options.model:
-        raise UsageError(f"{folder} holds a {config.family}, not a {options.model}")
+    if config.preset != options.preset:
+        raise UsageError(f"{folder} was begun with the preset {config.preset}, not {options.preset}")
     for name, value in _overrides(options).items():
         if getattr(config, name) != value:
             raise UsageError(

@@ -1,4 +1,4 @@
-"""What a run is: typed, complete, stored in its checkpoint; defaults come from presets/<family>.toml."""
+"""What a run is: typed, complete, stored in its checkpoint; defaults come from presets/<name>.toml."""
 
 import tomllib
 from importlib import resources
@@ -6,12 +6,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from service.contract.manifest import NoiseSchedule
+from service.contract.manifest import NoiseSchedule, SolverName
 
 #: The fields that the command line can replace, each by an option of its name.
 OVERRIDES = ("dataset", "image_size", "channels", "epochs", "batch_size", "seed", "precision", "grid_every")
 
-Family = Literal["vae", "gan", "ddpm"]
+Family = Literal["autoencoder", "vae", "gan", "ddpm", "ldm", "few-step"]
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -22,33 +22,91 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class VaeConfig(Strict):
-    """Convolutional VAE: ``width`` channels at half resolution, ``latent`` dimensions, ELBO with ``beta``."""
+class BoundConfig(Strict):
+    """An evidence lower bound on networks with ``width`` channels at half, twice that at quarter resolution."""
 
-    family: Literal["vae"]
     width: Positive
-    latent: Positive
+    blocks: Positive = Field(description="residual blocks at each resolution")
+    latent: Positive = Field(description="dimensions of a VAE's code; channels of an autoencoder's")
     beta: float = Field(ge=0.0, description="weight of the KL term")
     kl_warmup: Fraction = Field(description="share of the run over which the KL weight rises from 0 to beta")
+    free_bits: float = Field(default=0.0, ge=0.0, description="nats that every dimension of the code may cost for free")
+
+
+class AutoencoderConfig(BoundConfig):
+    """Codes that are maps, for reconstruction and for latent diffusion; nothing is drawn from their prior."""
+
+    family: Literal["autoencoder"]
+
+
+class VaeConfig(BoundConfig):
+    """Codes that are vectors, drawn from the standard normal or from a flow that learns where they lie."""
+
+    family: Literal["vae"]
+    prior: Literal["standard", "flow"]
+    prior_width: Positive = Field(default=256, description="hidden units of a coupling of the flow")
+    prior_layers: Positive = Field(default=8, description="couplings of the flow")
 
 
 class GanConfig(Strict):
-    """DCGAN: ``width`` channels at half resolution in both players."""
+    """Generator and discriminator, ``width`` channels at half and twice that at quarter resolution in both."""
 
     family: Literal["gan"]
+    network: Literal["residual", "dcgan"]
     width: Positive
+    blocks: Positive = Field(default=1, description="residual blocks at each resolution; a DCGAN has none")
     latent: Positive
-    real_target: Fraction = Field(description="target for real images: one-sided label smoothing below 1")
+    loss: Literal["relativistic", "hinge", "bce", "wasserstein"]
+    real_target: Fraction = Field(default=1.0, description="bce's target for real images: label smoothing below 1")
+    gamma: float = Field(default=0.0, ge=0.0, description="weight of the gradient penalty: R1 + R2, or WGAN-GP's")
+    penalty_every: Positive = Field(default=1, description="steps between penalties, which then weigh as much more")
+    critic_steps: Positive = Field(default=1, description="discriminator steps a generator step")
+    spectral_norm: bool = Field(default=False, description="bound the discriminator's layers (Miyato et al. 2018)")
 
 
-class DdpmConfig(Strict):
-    """DDPM: a U-Net of ``width`` channels at half and twice that at quarter resolution."""
+class DiffusionConfig(Strict):
+    """How a network learns to denoise, and how it is sampled unless a request says otherwise."""
+
+    noise_schedule: NoiseSchedule
+    prediction: Literal["epsilon", "v", "velocity"] = Field(description="what the network's output is")
+    time_density: Literal["uniform", "logit-normal"] = Field(description="how training draws its steps")
+    min_snr_gamma: float | None = Field(default=None, gt=0.0, description="bound of the loss weight; none, no weights")
+    solver: SolverName = Field(default="dpmpp_2m", description="the artefact's default")
+    steps: Positive = Field(default=20, description="the artefact's default")
+
+
+class DdpmConfig(DiffusionConfig):
+    """Diffusion of pictures: a U-Net of ``width`` channels at half and twice that at quarter resolution."""
 
     family: Literal["ddpm"]
     width: Positive
     blocks: Positive
     dropout: Fraction
-    noise_schedule: NoiseSchedule
+
+
+class LdmConfig(DiffusionConfig):
+    """Diffusion of an autoencoder's codes: ``blocks`` pairs of residual blocks of ``width`` channels."""
+
+    family: Literal["ldm"]
+    width: Positive
+    blocks: Positive
+    dropout: Fraction
+    autoencoder: AutoencoderConfig = Field(description="that of the run it starts from")
+
+
+class FewStepConfig(Strict):
+    """Consistency tuning of the ``base`` that it starts from."""
+
+    family: Literal["few-step"]
+    base: DdpmConfig = Field(description="that of the run it starts from, with the sampler of the tuned model")
+    stages: Positive = Field(description="how often the gap between the two steps is halved")
+    huber: float = Field(gt=0.0, description="distance of pictures below which the loss is quadratic")
+
+
+#: What a family begins with: the field of its config that describes it, and the family of the run it is taken from.
+STARTS: dict[str, tuple[str, Family]] = {"ldm": ("autoencoder", "autoencoder"), "few-step": ("base", "ddpm")}
+
+ModelConfig = AutoencoderConfig | VaeConfig | GanConfig | DdpmConfig | LdmConfig | FewStepConfig
 
 
 class OptimizerConfig(Strict):
@@ -65,6 +123,8 @@ class OptimizerConfig(Strict):
 class RunConfig(Strict):
     """Everything that decides a run's numbers."""
 
+    preset: str = Field(description="the file of trainer/presets that it began with")
+    start: str | None = Field(default=None, description="folder of the run whose network it began with")
     dataset: Literal["fashion-mnist", "folder"]
     image_size: Literal[28, 32, 64] = Field(default=28, description="height and width, in pixels")
     channels: Literal[1, 3] = Field(default=1, description="1 for grey, 3 for RGB")
@@ -76,7 +136,7 @@ class RunConfig(Strict):
     ema_decay: Fraction = Field(description="per step, once enough steps were seen (see loop.ema_average)")
     grid_every: Positive = Field(description="epochs between sample grids")
     optimizer: OptimizerConfig
-    model: VaeConfig | GanConfig | DdpmConfig = Field(discriminator="family")
+    model: ModelConfig = Field(discriminator="family")
 
     @model_validator(mode="after")
     def _published_size(self) -> Self:
@@ -90,20 +150,36 @@ class RunConfig(Strict):
         return self.model.family
 
 
-def load_preset(family: Family, **overrides: Any) -> RunConfig:  # noqa: ANN401  (values of any field)
-    """The preset of a family with some fields replaced; None leaves the preset's value."""
-    text = resources.files("trainer").joinpath("presets", f"{family}.toml").read_text()
-    values = tomllib.loads(text)
+def presets() -> list[str]:
+    """The names of the files in trainer/presets."""
+    folder = resources.files("trainer").joinpath("presets")
+    return sorted(path.name.removesuffix(".toml") for path in folder.iterdir() if path.name.endswith(".toml"))
+
+
+def load_preset(name: str, begun: RunConfig | None = None, **overrides: Any) -> RunConfig:  # noqa: ANN401  (any field)
+    """The preset of this name with some fields replaced; None leaves the preset's value.
+
+    Families that begin with the network of another run take that network's description from ``begun``. Raises
+    ValueError when it is missing, of the wrong family, or not wanted.
+    """
+    text = resources.files("trainer").joinpath("presets", f"{name}.toml").read_text()
+    values = tomllib.loads(text) | {"preset": name}
     values.update({key: value for key, value in overrides.items() if value is not None})
+    field, family = STARTS.get(values["model"]["family"], (None, None))
+    if family != (begun.family if begun else None):
+        raise ValueError(f"--from: {name} starts from {f'a run of family {family}' if family else 'nothing'}")
+    if field and begun:
+        values["model"][field] = begun.model.model_dump() | values["model"].get(field, {})
     return RunConfig.model_validate(values)
 
 
 def train_command(config: RunConfig) -> str:
     """The command that begins the same run: its seed, and whatever else differs from the preset."""
-    preset = load_preset(config.family)
-    names = [
-        "seed",
-        *(name for name in OVERRIDES if name != "seed" and getattr(config, name) != getattr(preset, name)),
-    ]
-    options = [f"--{name.replace('_', '-')} {getattr(config, name)}" for name in names]
-    return " ".join(["python -m trainer train", config.family, *options])
+    text = resources.files("trainer").joinpath("presets", f"{config.preset}.toml").read_text()
+    preset = tomllib.loads(text)
+    options = [f"--from {config.start}"] if config.start else []
+    options += [f"--seed {config.seed}"]
+    for name in OVERRIDES:
+        if name != "seed" and getattr(config, name) != preset.get(name, RunConfig.model_fields[name].default):
+            options.append(f"--{name.replace('_', '-')} {getattr(config, name)}")
+    return " ".join(["python -m trainer train", config.preset, *options])

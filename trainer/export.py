@@ -23,8 +23,8 @@ from service.contract.manifest import (
     Artifact,
     Capability,
     Dataset,
-    Defaults,
     Manifest,
+    ManifestFamily,
     Training,
     artifact_file,
     max_steps,
@@ -33,7 +33,7 @@ from service.contract.manifest import (
 from trainer import card, checkpoint
 from trainer.config import Family, RunConfig, train_command
 from trainer.data import DataFacts
-from trainer.generate import GRID_STEPS, save_grid
+from trainer.generate import save_grid
 from trainer.models.parts import Parts
 from trainer.objectives import build
 
@@ -41,10 +41,18 @@ TOLERANCE = 1e-5
 COMPARED_BATCHES = (1, 2, 7)
 
 CAPABILITIES: dict[Family, tuple[Capability, ...]] = {
-    "vae": ("generate", "interpolate", "encode"),
-    "gan": ("generate", "interpolate"),
+    "autoencoder": ("encode", "decode"),
+    "vae": ("generate", "interpolate", "encode", "decode"),
+    "gan": ("generate", "interpolate", "decode"),
     "ddpm": ("generate", "interpolate"),
+    "ldm": ("generate", "interpolate", "encode", "decode"),
+    "few-step": ("generate", "interpolate"),
 }
+
+
+def manifest_family(family: Family) -> ManifestFamily:
+    """What the service calls it: to it a tuned diffusion model is one like any other."""
+    return "ddpm" if family == "few-step" else family
 
 
 class ExportError(Exception):
@@ -180,7 +188,7 @@ def _manifest(name: str, config: RunConfig, state: dict[str, Any], parts: Parts,
         return Manifest(
             schema_version=1,
             name=name,
-            family=config.family,
+            family=manifest_family(config.family),
             image_shape=facts.image_shape,
             latent_shape=parts.latent_shape,
             x0_range=diffusion.x0_range if diffusion else None,
@@ -188,7 +196,7 @@ def _manifest(name: str, config: RunConfig, state: dict[str, Any], parts: Parts,
             noise_schedule=diffusion.noise_schedule if diffusion else None,
             t_max=diffusion.t_max if diffusion else None,
             capabilities=CAPABILITIES[config.family],
-            defaults=Defaults(steps=GRID_STEPS, solver="dpmpp_2m", guidance_scale=1.0) if diffusion else None,
+            defaults=diffusion.defaults if diffusion else None,
             inference_dtype="float32",
             artifact=Artifact(format="torchscript", file=artifact_file(sha256), size=len(payload), sha256=sha256),
             dataset=Dataset(name=facts.name, licence=facts.licence, source=facts.source, images=facts.images),

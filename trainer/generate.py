@@ -13,7 +13,6 @@ from service.sampling.solvers import EMPTY_PLAN, Plan, make_plan
 from trainer.models.parts import Parts
 from trainer.vision import utils
 
-GRID_STEPS = 20
 GRID_ROWS = 8
 
 
@@ -30,10 +29,11 @@ def generate(parts: Parts, label: Tensor, seeds: Sequence[int], plan: Plan) -> T
 
 
 def default_plan(parts: Parts) -> Plan:
-    """DPM-Solver++(2M) for models that denoise, nothing for the others."""
+    """The model's own for models that denoise, nothing for the others."""
     if parts.diffusion is None:
         return EMPTY_PLAN
-    return make_plan(parts.diffusion.noise_schedule, parts.diffusion.t_max, "dpmpp_2m", GRID_STEPS)
+    defaults = parts.diffusion.defaults
+    return make_plan(parts.diffusion.noise_schedule, parts.diffusion.t_max, defaults.solver, defaults.steps)
 
 
 def save_grid(parts: Parts, path: Path, device: torch.device) -> Tensor:

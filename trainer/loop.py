@@ -25,9 +25,12 @@ from trainer.config import OptimizerConfig, RunConfig
 from trainer.data import DataError, DataFacts, ImageData, to_unit_range
 from trainer.generate import save_grid
 from trainer.objectives import Objective, build
+from trainer.objectives.base import Position
 
 LOG_EVERY_STEPS = 50
 CHECKPOINT_EVERY_SECONDS = 60.0
+#: Pictures on which a run that begins with another's network measures its codes.
+MEASURED_IMAGES = 2048
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
 
@@ -105,9 +108,20 @@ def device_name(device: torch.device) -> str:
 class TrainingRun:
     """One run in one folder. ``fit`` trains to the end of the config from wherever the run stands."""
 
-    def __init__(self, config: RunConfig, data: ImageData, folder: Path, device: torch.device) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        data: ImageData,
+        folder: Path,
+        device: torch.device,
+        start: dict[str, Tensor] | None = None,
+    ) -> None:
+        """``start`` is the averaged generator, a ``state_dict``, of the run that this one begins with."""
         self.config, self.data, self.folder, self.device = config, data, folder, device
         self.objective: Objective = build(config, data.facts.image_shape, len(data.facts.class_names), device)
+        if start is not None:
+            sample = to_unit_range(data.images[:MEASURED_IMAGES]).to(device)
+            self.objective.start_from(start, sample, data.labels[:MEASURED_IMAGES].to(device))
         self.average = AveragedModel(
             self.objective.generator, multi_avg_fn=ema_average(config.ema_decay), use_buffers=True
         )
@@ -184,9 +198,9 @@ class TrainingRun:
 
     def _epoch_step(self, board: SummaryWriter, bar: "tqdm[Any]") -> None:
         started = time.monotonic()
-        progress = self.state.step / self.total_steps
-        self._set_learning_rate(progress)
-        losses = self._train_on(self._batch_index(), progress)
+        at = Position(self.state.step, self.total_steps)
+        self._set_learning_rate(at.share)
+        losses = self._train_on(self._batch_index(), at)
         self.average.update_parameters(self.objective.generator)
         for name, loss in losses.items():
             self.state.loss_sums[name] = self.state.loss_sums.get(name, torch.zeros_like(loss)) + loss
@@ -204,10 +218,10 @@ class TrainingRun:
         first = position * self.config.batch_size
         return self._order[first : first + self.config.batch_size]
 
-    def _train_on(self, index: Tensor, progress: float) -> dict[str, Tensor]:
+    def _train_on(self, index: Tensor, at: Position) -> dict[str, Tensor]:
         images = to_unit_range(self.images[index]).contiguous(memory_format=torch.channels_last)
         label = drop_labels(self.labels[index], self.config.label_dropout, len(self.data.facts.class_names))
-        return self.objective.train_step(images, label, progress)
+        return self.objective.train_step(images, label, at)
 
     def _set_learning_rate(self, progress: float) -> None:
         settings = self.config.optimizer

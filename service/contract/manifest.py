@@ -21,8 +21,9 @@ from service.contract.files import ContractError, replacing
 MANIFEST_FILE = "manifest.json"
 MAX_MANIFEST_BYTES = 1 << 20
 
-SolverName = Literal["ddpm", "ddim", "dpmpp_2m"]
-Capability = Literal["generate", "interpolate", "encode"]
+SolverName = Literal["ddpm", "ddim", "dpmpp_2m", "consistency"]
+Capability = Literal["generate", "interpolate", "encode", "decode"]
+ManifestFamily = Literal["autoencoder", "vae", "gan", "ddpm", "ldm"]
 
 
 class ManifestError(ContractError):
@@ -57,9 +58,13 @@ class _Record(BaseModel):
 
 
 class NoiseSchedule(_Record):
-    """The forward process in discrete steps; the two betas bound the linear one, the cosine has its own."""
+    """The forward process in discrete steps.
 
-    kind: Literal["linear", "cosine"]
+    "linear" and "cosine" keep the variance, by betas that `beta_start` and `beta_end` bound for the first and the paper
+    fixes for the second; "flow" is the straight line from picture to noise.
+    """
+
+    kind: Literal["linear", "cosine", "flow"]
     timesteps: Annotated[int, Field(ge=1, le=10_000)]
     beta_start: Annotated[float, Field(gt=0, lt=1)] = 1e-4
     beta_end: Annotated[float, Field(gt=0, lt=1)] = 0.02
@@ -137,7 +142,7 @@ class Manifest(_Record):
 
     schema_version: Literal[1]
     name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
-    family: Literal["autoencoder", "vae", "gan", "ddpm", "ldm"]
+    family: ManifestFamily
     image_shape: tuple[PositiveInt, PositiveInt, PositiveInt]
     latent_shape: Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
     x0_range: Annotated[tuple[float, float], AfterValidator(_ascending)] | None

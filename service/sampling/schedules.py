@@ -11,13 +11,20 @@ __all__ = ["alpha_sigma", "alphas_cumprod", "max_steps", "trailing_timesteps"]
 
 
 def alphas_cumprod(schedule: NoiseSchedule) -> Tensor:
-    """The papers' alpha-bar, (timesteps,) float64, falling from near 1 to near 0."""
+    """The papers' alpha-bar of a schedule that keeps the variance, (timesteps,) float64, falling from near 1 to 0."""
     betas = _linear_betas(schedule) if schedule.kind == "linear" else _cosine_betas(schedule.timesteps)
     return torch.cumprod(1.0 - betas, dim=0)
 
 
 def alpha_sigma(schedule: NoiseSchedule) -> tuple[Tensor, Tensor]:
-    """Scales of the clean latent and of the noise, (timesteps,) float64 each; their squares sum to 1."""
+    """Scales of the clean latent and of the noise, (timesteps,) float64 each.
+
+    Their squares sum to 1, or they themselves do in a flow (Lipman et al. 2023, "Flow Matching for Generative
+    Modeling"; Liu et al. 2023, "Flow Straight and Fast").
+    """
+    if schedule.kind == "flow":
+        sigma = torch.arange(1, schedule.timesteps + 1, dtype=torch.float64) / schedule.timesteps
+        return 1.0 - sigma, sigma
     cumulative = alphas_cumprod(schedule)
     return cumulative.sqrt(), (1.0 - cumulative).sqrt()
 

@@ -48,7 +48,7 @@ def make_plan(schedule: NoiseSchedule, t_max: float, solver: SolverName, steps: 
     Args:
         schedule: the forward process that the network was trained on.
         t_max: where to start, in (0, 1].
-        solver: "ddpm" (ancestral), "ddim" or "dpmpp_2m".
+        solver: "ddpm" (ancestral), "ddim", "dpmpp_2m", or "consistency" for models tuned to a few steps.
         steps: 1 to `max_steps(schedule, t_max)`.
         eta: how much of the ancestral noise "ddim" adds, 0 to 1; the other solvers have none to set.
 
@@ -78,18 +78,15 @@ _Coefficients = tuple[Tensor, Tensor, Tensor, Tensor]
 
 def _ddpm(alpha: Tensor, sigma: Tensor, _eta: float) -> _Coefficients:
     """Ho et al. 2020, equation 7, with the betas of the respaced chain and the posterior's own variance."""
-    alpha_step = alpha[:-1] / alpha[1:]
-    beta = 1 - alpha_step**2
-    variance, variance_next = sigma[:-1] ** 2, sigma[1:] ** 2
-    a = alpha_step * variance_next / variance
-    b = alpha[1:] * beta / variance
-    d = (variance_next / variance * beta).sqrt()
-    return a, b, torch.zeros_like(a), d
+    alpha_step, variance = alpha[:-1] / alpha[1:], sigma[:-1] ** 2
+    a = alpha_step * sigma[1:] ** 2 / variance
+    b = alpha[1:] * _added_variance(alpha, sigma) / variance
+    return a, b, torch.zeros_like(a), _posterior_deviation(alpha, sigma)
 
 
 def _ddim(alpha: Tensor, sigma: Tensor, eta: float) -> _Coefficients:
     """Song et al. 2021, "Denoising Diffusion Implicit Models", equations 12 and 16."""
-    d = eta * sigma[1:] / sigma[:-1] * (1 - (alpha[:-1] / alpha[1:]) ** 2).sqrt()
+    d = eta * _posterior_deviation(alpha, sigma)
     a = (sigma[1:] ** 2 - d**2).sqrt() / sigma[:-1]
     b = alpha[1:] - a * alpha[:-1]
     return a, b, torch.zeros_like(a), d
@@ -104,12 +101,28 @@ def _dpmpp_2m(alpha: Tensor, sigma: Tensor, _eta: float) -> _Coefficients:
     a = sigma[1:] / sigma[:-1]
     first_order = -alpha[1:] * torch.expm1(-h)
     extrapolation = torch.zeros_like(h)
-    extrapolation[1:-1] = h[1:-1] / (2 * h[:-2])
+    extrapolation[1:-1] = h[1:-1] / (2 * h[:-2])  # 0 after a step from pure noise, whose stride is infinite too
     return a, first_order * (1 + extrapolation), -first_order * extrapolation, torch.zeros_like(a)
+
+
+def _consistency(alpha: Tensor, sigma: Tensor, _eta: float) -> _Coefficients:
+    """Song et al. 2023, "Consistency Models", algorithm 1: predict, and noise the prediction anew."""
+    return torch.zeros_like(alpha[1:]), alpha[1:], torch.zeros_like(alpha[1:]), sigma[1:]
+
+
+def _added_variance(alpha: Tensor, sigma: Tensor) -> Tensor:
+    """The variance that the forward process adds between two of the plan's steps: the betas of the respaced chain."""
+    return sigma[:-1] ** 2 - (alpha[:-1] / alpha[1:] * sigma[1:]) ** 2
+
+
+def _posterior_deviation(alpha: Tensor, sigma: Tensor) -> Tensor:
+    """The standard deviation of q(x_next | x, x_start)."""
+    return sigma[1:] / sigma[:-1] * _added_variance(alpha, sigma).sqrt()
 
 
 _SOLVERS: dict[str, Callable[[Tensor, Tensor, float], _Coefficients]] = {
     "ddpm": _ddpm,
     "ddim": _ddim,
     "dpmpp_2m": _dpmpp_2m,
+    "consistency": _consistency,
 }

@@ -1,63 +1,47 @@
-"""The DCGAN pair (Radford et al. 2016, arXiv 1511.06434), made class-conditional.
+"""A residual discriminator without normalisation, class-conditional; its generator is the pyramid's decoder.
 
-The generator reads the class as an embedding beside the noise; the discriminator by projection (Miyato &
-Koyama 2018, arXiv 1802.05637), which asks "real, and real for this class" with one inner product.
+In outline the pair of Huang et al. 2024, "The GAN is dead; long live the GAN!" (R3GAN, arXiv 2501.05441): residual
+blocks, no normalisation in the discriminator, no minibatch statistics. The class is read as in `trainer.models.dcgan`.
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trainer.models.unet import zeroed
 
-class Generator(nn.Module):
-    """(batch, latent), (batch,) int64 -> (batch, channel, height, width) in [-1, 1]."""
 
-    def __init__(self, image_shape: tuple[int, int, int], classes: int, width: int, latent: int) -> None:
+class PlainBlock(nn.Module):
+    """Two convolutions around an identity, without normalisation: the second starts at zero."""
+
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        channel, height, image_width = image_shape
-        self.wide, self.rows, self.columns = 2 * width, height // 4, image_width // 4
-        self.label = nn.Embedding(classes + 1, latent)
-        self.enter = nn.Linear(2 * latent, self.wide * self.rows * self.columns, bias=False)
-        self.norm_enter = nn.BatchNorm2d(self.wide)
-        self.coarse = nn.ConvTranspose2d(self.wide, width, 4, stride=2, padding=1, bias=False)
-        self.norm_coarse = nn.BatchNorm2d(width)
-        self.fine = nn.ConvTranspose2d(width, channel, 4, stride=2, padding=1)
-        self.apply(dcgan_init)
+        self.conv_in = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv_out = zeroed(nn.Conv2d(channels, channels, 3, padding=1))
 
-    def forward(self, z: Tensor, label: Tensor) -> Tensor:
-        hidden = self.enter(torch.cat([z, self.label(label)], dim=1))
-        hidden = hidden.reshape(-1, self.wide, self.rows, self.columns)  # (B, 2W, H/4, W/4)
-        hidden = F.relu(self.norm_enter(hidden))
-        hidden = F.relu(self.norm_coarse(self.coarse(hidden)))  # (B, W, H/2, W/2)
-        return torch.tanh(self.fine(hidden))  # (B, C, H, W)
+    def forward(self, x: Tensor) -> Tensor:
+        residual: Tensor = self.conv_out(F.leaky_relu(self.conv_in(F.leaky_relu(x, 0.2)), 0.2))
+        return x + residual
 
 
 class Discriminator(nn.Module):
     """(batch, channel, height, width) in [-1, 1], (batch,) int64 -> logits (batch,)."""
 
-    def __init__(self, image_shape: tuple[int, int, int], classes: int, width: int) -> None:
+    def __init__(self, image_shape: tuple[int, int, int], classes: int, width: int, blocks: int) -> None:
         super().__init__()
         channel, height, image_width = image_shape
         wide = 2 * width
-        self.fine = nn.Conv2d(channel, width, 4, stride=2, padding=1)
-        self.coarse = nn.Conv2d(width, wide, 4, stride=2, padding=1, bias=False)
-        self.norm_coarse = nn.BatchNorm2d(wide)
-        self.features = nn.Linear(wide * (height // 4) * (image_width // 4), wide)
-        self.out = nn.Linear(wide, 1)
-        self.label = nn.Embedding(classes + 1, wide)
-        self.apply(dcgan_init)
+        self.stem = nn.Conv2d(4 * channel, width, 3, padding=1)
+        self.fine = nn.Sequential(*(PlainBlock(width) for _ in range(blocks)))
+        self.downsample = nn.Conv2d(width, wide, 3, stride=2, padding=1)
+        self.coarse = nn.Sequential(*(PlainBlock(wide) for _ in range(blocks)))
+        self.features = nn.Linear(wide * (height // 4) * (image_width // 4), 2 * wide)
+        self.out = nn.Linear(2 * wide, 1)
+        self.label = nn.Embedding(classes + 1, 2 * wide)
+        nn.init.normal_(self.label.weight, 0.0, 0.02)
 
     def forward(self, image: Tensor, label: Tensor) -> Tensor:
-        hidden = F.leaky_relu(self.fine(image), 0.2)  # (B, W, H/2, W/2)
-        hidden = F.leaky_relu(self.norm_coarse(self.coarse(hidden)), 0.2)
-        features = F.leaky_relu(self.features(hidden.flatten(1)), 0.2)  # (B, 2W)
+        hidden = self.fine(self.stem(F.pixel_unshuffle(image, 2)))  # (B, W, H/2, W/2)
+        hidden = F.leaky_relu(self.coarse(self.downsample(hidden)), 0.2)  # (B, 2W, H/4, W/4)
+        features = F.leaky_relu(self.features(hidden.flatten(1)), 0.2)  # (B, 4W)
         logits: Tensor = self.out(features).squeeze(1) + (features * self.label(label)).sum(dim=1)
         return logits
-
-
-def dcgan_init(module: nn.Module) -> None:
-    """Weights from N(0, 0.02), batch-norm gains around one, as in section 4 of the paper."""
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear | nn.Embedding):
-        nn.init.normal_(module.weight, 0.0, 0.02)
-    elif isinstance(module, nn.BatchNorm2d):
-        nn.init.normal_(module.weight, 1.0, 0.02)

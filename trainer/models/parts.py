@@ -1,23 +1,30 @@
 """The three functions of an artefact, as modules: encode, denoise, decode."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from service.contract.manifest import NoiseSchedule
+from service.contract.manifest import Defaults, NoiseSchedule
 
 #: The least alpha at which (x - sigma epsilon) / alpha is still a number worth clamping.
 LEAST_ALPHA = 0.005
 
+Prediction = Literal["epsilon", "v", "velocity"]
+
 
 @dataclass(frozen=True)
 class Diffusion:
-    """How the latent of a denoising model is reached: the schedule, its usable end, the clamp of x_start."""
+    """How the latent of a denoising model is reached.
+
+    The schedule, its usable end, the clamp of x_start, and the sampler unless somebody asks for another.
+    """
 
     noise_schedule: NoiseSchedule
     t_max: float
     x0_range: tuple[float, float] | None
+    defaults: Defaults
 
 
 @dataclass(frozen=True)
@@ -50,29 +57,50 @@ class PixelDecode(nn.Module):
         return z
 
 
-def largest_t(alpha: Tensor) -> float:
-    """The last t = (i + 1) / T at which epsilon still tells x_start; ``alpha`` is (timesteps,), falling."""
-    return int((alpha >= LEAST_ALPHA).sum()) / len(alpha)
+def largest_t(alpha: Tensor, sigma: Tensor, prediction: Prediction) -> float:
+    """The last t = (i + 1) / T at which the prediction still tells x_start; both are (timesteps,), alpha falling."""
+    weight, _ = x_start_weights(alpha, sigma, prediction)
+    return int((weight.abs() <= 1 / LEAST_ALPHA).sum()) / len(alpha)
 
 
-class EpsilonDenoise(nn.Module):
-    """A noise predictor as a predictor of x_start: x_start = (x - sigma epsilon) / alpha.
+def x_start_weights(alpha: Tensor, sigma: Tensor, prediction: Prediction) -> tuple[Tensor, Tensor]:
+    """The weights of x and of the network's output in x_start, (timesteps,) each.
 
-    ``alpha`` and ``sigma`` are float32 (timesteps,); step i of T is at t = (i + 1) / T.
+    The output is p x_start + q noise, and x is alpha x_start + sigma noise: two equations, x_start is their solution.
+    """
+    p, q = target_weights(alpha, sigma, prediction)
+    determinant = q * alpha - p * sigma
+    return q / determinant, -sigma / determinant
+
+
+def target_weights(alpha: Tensor, sigma: Tensor, prediction: Prediction) -> tuple[Tensor, Tensor]:
+    """p and q of what a network learns to predict, p x_start + q noise; (timesteps,) each.
+
+    epsilon: the noise (Ho et al. 2020). v: alpha noise - sigma x_start (Salimans & Ho 2022). velocity: noise - x_start
+    (Lipman et al. 2023).
+    """
+    if prediction == "v":
+        return -sigma, alpha
+    return (-torch.ones_like(sigma) if prediction == "velocity" else torch.zeros_like(sigma)), torch.ones_like(sigma)
+
+
+class XStart(nn.Module):
+    """A network's prediction, whatever it was trained to predict, as one of x_start.
+
+    ``alpha`` and ``sigma`` are (timesteps,); step i of T is at t = (i + 1) / T.
     """
 
-    alpha: Tensor
-    sigma: Tensor
+    of_x: Tensor
+    of_output: Tensor
 
-    def __init__(self, network: nn.Module, alpha: Tensor, sigma: Tensor) -> None:
+    def __init__(self, network: nn.Module, alpha: Tensor, sigma: Tensor, prediction: Prediction) -> None:
         super().__init__()
         self.network = network
-        self.register_buffer("alpha", alpha.float())
-        self.register_buffer("sigma", sigma.float())
+        of_x, of_output = x_start_weights(alpha.double(), sigma.double(), prediction)
+        self.register_buffer("of_x", of_x.float())
+        self.register_buffer("of_output", of_output.float())
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
-        step = (t * self.alpha.shape[0]).round().to(torch.int64) - 1  # (B,)
-        alpha = self.alpha[step][:, None, None, None]  # (B, 1, 1, 1)
-        sigma = self.sigma[step][:, None, None, None]
-        noise: Tensor = self.network(x, t, label)
-        return (x - sigma * noise) / alpha
+        step = (t * self.of_x.shape[0]).round().to(torch.int64) - 1  # (B,)
+        output: Tensor = self.network(x, t, label)
+        return self.of_x[step][:, None, None, None] * x + self.of_output[step][:, None, None, None] * output

@@ -1,4 +1,4 @@
-"""The noise predictor of the DDPM: a small U-Net with time and class embedding.
+"""The network of the diffusion models: a small U-Net with time and class embedding.
 
 Ho et al. 2020 (arXiv 2006.11239) in outline; sized for a CPU: a 2x2 pixel unshuffle at the entry means no
 feature map has the full resolution, and the normalisation is over channels so that it is one fused call in
@@ -97,7 +97,7 @@ class Stage(nn.Module):
 
 
 class UNet(nn.Module):
-    """Predicts the noise in ``x`` at time ``t`` for a class.
+    """Predicts what its objective asks of it (noise, v, velocity) in ``x`` at time ``t`` for a class.
 
     ``forward(x, t, label)``: (batch, channel, height, width), (batch,) float in (0, 1], (batch,) int64 with
     ``classes`` meaning "no class" -> the shape of ``x``. Height and width are multiples of 4.
@@ -114,9 +114,9 @@ class UNet(nn.Module):
         self.stem = nn.Conv2d(channel, width, 3, padding=1)
         self.down_fine = Stage([width] * (blocks + 1), embedding, dropout, attention=False)
         self.downsample = nn.Conv2d(width, wide, 3, stride=2, padding=1)
-        self.down_coarse = Stage([wide] * (blocks + 1), embedding, dropout, attention=False)
+        self.down_coarse = Stage([wide] * (blocks + 1), embedding, dropout, attention=True)
         self.middle = Stage([wide, wide], embedding, dropout, attention=True)
-        self.up_coarse = Stage([2 * wide] + [wide] * blocks, embedding, dropout, attention=False)
+        self.up_coarse = Stage([2 * wide] + [wide] * blocks, embedding, dropout, attention=True)
         self.upsample = nn.Conv2d(wide, width, 3, padding=1)
         self.up_fine = Stage([2 * width] + [width] * blocks, embedding, dropout, attention=False)
         self.norm = ChannelNorm(width)

@@ -2,22 +2,28 @@
 
 import torch
 
-from trainer.config import DdpmConfig, GanConfig, RunConfig
+from trainer.config import DdpmConfig, FewStepConfig, GanConfig, LdmConfig, RunConfig
 from trainer.objectives.base import Objective, Task
 from trainer.objectives.ddpm import DdpmObjective
+from trainer.objectives.few_step import FewStepObjective
 from trainer.objectives.gan import GanObjective
+from trainer.objectives.ldm import LdmObjective
 from trainer.objectives.vae import VaeObjective
 
 
 def build(config: RunConfig, image_shape: tuple[int, int, int], classes: int, device: torch.device) -> Objective:
     """The objective of a run, its networks initialised from ``config.seed`` and on ``device``."""
     torch.manual_seed(config.seed)
-    task = Task(config, image_shape, classes, device)
-    if isinstance(config.model, DdpmConfig):
-        return DdpmObjective(task, config.model)
-    if isinstance(config.model, GanConfig):
-        return GanObjective(task, config.model)
-    return VaeObjective(task, config.model)
+    task, model = Task(config, image_shape, classes, device), config.model
+    if isinstance(model, DdpmConfig):
+        return DdpmObjective(task, model)
+    if isinstance(model, GanConfig):
+        return GanObjective(task, model)
+    if isinstance(model, LdmConfig):
+        return LdmObjective(task, model)
+    if isinstance(model, FewStepConfig):
+        return FewStepObjective(task, model)
+    return VaeObjective(task, model)
 
 
 __all__ = ["Objective", "build"]

@@ -14,6 +14,19 @@ from trainer.models.parts import Parts
 
 
 @dataclass(frozen=True)
+class Position:
+    """Where in a run a step is: ``step`` of ``total``, from 0."""
+
+    step: int
+    total: int
+
+    @property
+    def share(self) -> float:
+        """The part of the run that is done, 0 to 1."""
+        return self.step / self.total
+
+
+@dataclass(frozen=True)
 class Task:
     """What every objective is built from."""
 
@@ -38,13 +51,20 @@ class Objective(ABC):
         self.task = task
 
     @abstractmethod
-    def train_step(self, images: Tensor, label: Tensor, progress: float) -> dict[str, Tensor]:
+    def train_step(self, images: Tensor, label: Tensor, at: Position) -> dict[str, Tensor]:
         """One optimisation step on a batch.
 
         ``images`` (batch, channel, height, width) in [-1, 1], ``label`` (batch,) int64 with dropped labels
-        already replaced, ``progress`` the share of the run done. Returns detached scalar losses, still on the
-        device: reading one waits for it.
+        already replaced. Returns detached scalar losses, still on the device: reading one waits for it.
         """
+
+    def start_from(self, averages: dict[str, Tensor], images: Tensor, label: Tensor) -> None:
+        """Begin with another run's averaged generator, its ``state_dict``.
+
+        ``images`` (batch, channel, height, width) in [-1, 1] and ``label`` (batch,) are for what must be measured on
+        the data. Only families of ``config.STARTS`` begin so.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def parts(self, generator: nn.Module) -> Parts:

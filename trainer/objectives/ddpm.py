@@ -1,14 +1,28 @@
-"""The simple DDPM loss (Ho et al. 2020, equation 14): predict the noise mixed in at a random step."""
+"""Denoising losses: predict the noise, v or velocity of a picture that was noised to a random step."""
+
+from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from service.contract.manifest import Defaults
 from service.sampling.schedules import alpha_sigma
-from trainer.config import DdpmConfig
-from trainer.models.parts import Diffusion, EpsilonDenoise, Parts, PixelDecode, largest_t
+from trainer.config import DdpmConfig, DiffusionConfig
+from trainer.models.parts import (
+    Diffusion,
+    Parts,
+    PixelDecode,
+    Prediction,
+    XStart,
+    largest_t,
+    target_weights,
+    x_start_weights,
+)
 from trainer.models.unet import UNet
-from trainer.objectives.base import Objective, Task
+from trainer.objectives.base import Objective, Position, Task
+
+#: (x (batch, *latent), t (batch,), label (batch,)) -> a prediction shaped like x.
+Network = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def q_sample(x_start: Tensor, noise: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
@@ -19,8 +33,59 @@ def q_sample(x_start: Tensor, noise: Tensor, alpha: Tensor, sigma: Tensor) -> Te
     return alpha[:, None, None, None] * x_start + sigma[:, None, None, None] * noise
 
 
+def min_snr_weight(alpha: Tensor, sigma: Tensor, prediction: Prediction, gamma: float) -> Tensor:
+    """Loss weights (timesteps,) under which the squared error of x_start counts min(SNR, gamma) times.
+
+    Hang et al. 2023, "Efficient Diffusion Training via Min-SNR Weighting Strategy" (arXiv 2303.09556), section 3.4. The
+    error of x_start is the error of the output times the output's weight in x_start.
+    """
+    _, of_output = x_start_weights(alpha, sigma, prediction)
+    return (alpha / sigma).square().clamp(max=gamma) * of_output.square()
+
+
+class Denoising:
+    """The loss of a diffusion over clean latents of any kind, and what the sampler must know of it."""
+
+    def __init__(self, config: DiffusionConfig, x0_range: tuple[float, float] | None, device: torch.device) -> None:
+        alpha, sigma = alpha_sigma(config.noise_schedule)
+        self.config = config
+        t_max = largest_t(alpha, sigma, config.prediction)
+        defaults = Defaults(steps=config.steps, solver=config.solver, guidance_scale=1.0)
+        self.diffusion = Diffusion(config.noise_schedule, t_max, x0_range, defaults)
+        self.alpha, self.sigma = alpha.float().to(device), sigma.float().to(device)
+        self._of_x_start, self._of_noise = target_weights(self.alpha, self.sigma, config.prediction)
+        gamma = config.min_snr_gamma
+        self._weight = None if gamma is None else min_snr_weight(self.alpha, self.sigma, config.prediction, gamma)
+
+    def loss(self, network: Network, x_start: Tensor, label: Tensor) -> Tensor:
+        """The mean squared error of ``network`` on clean latents (batch, *latent), each noised to a step of its own."""
+        step = self.draw_steps(len(x_start))
+        noise = torch.randn_like(x_start)
+        x = q_sample(x_start, noise, self.alpha[step], self.sigma[step])
+        target = q_sample(x_start, noise, self._of_x_start[step], self._of_noise[step])
+        predicted = network(x, (step + 1) / len(self.alpha), label).float()
+        squared = (predicted - target).square().flatten(1).mean(dim=1)
+        return squared.mean() if self._weight is None else (self._weight[step] * squared).mean()
+
+    def draw_steps(self, count: int) -> Tensor:
+        """Random steps (count,) int64.
+
+        All alike, or as the logit of t is normal, which spends the effort where the prediction is neither trivial nor
+        hopeless (Esser et al. 2024, arXiv 2403.03206, section 3.1).
+        """
+        timesteps, device = len(self.alpha), self.alpha.device
+        if self.config.time_density == "uniform":
+            return torch.randint(timesteps, (count,), device=device)
+        t = torch.randn(count, device=device).sigmoid()
+        return (t * timesteps).long().clamp(max=timesteps - 1)
+
+    def x_start(self, network: nn.Module) -> XStart:
+        """``network`` as a predictor of the clean latent."""
+        return XStart(network, self.alpha, self.sigma, self.config.prediction)
+
+
 class DdpmObjective(Objective):
-    """Mean squared error between the noise and its prediction."""
+    """A U-Net that denoises pictures."""
 
     def __init__(self, task: Task, model: DdpmConfig) -> None:
         super().__init__(task)
@@ -29,19 +94,13 @@ class DdpmObjective(Objective):
         self.networks = nn.ModuleDict({"unet": network})
         self.optimizers = {"unet": self.make_optimizer(network.parameters())}
         self.latent_shape = task.image_shape
-        alpha, sigma = alpha_sigma(model.noise_schedule)
-        self.alpha, self.sigma = alpha.float().to(task.device), sigma.float().to(task.device)
-        self.diffusion = Diffusion(model.noise_schedule, largest_t(alpha), x0_range=(-1.0, 1.0))
+        self.denoising = Denoising(model, (-1.0, 1.0), task.device)
 
-    def train_step(self, images: Tensor, label: Tensor, progress: float) -> dict[str, Tensor]:  # noqa: ARG002
-        step = torch.randint(len(self.alpha), (len(images),), device=images.device)
-        noise = torch.randn_like(images)
-        x = q_sample(images, noise, self.alpha[step], self.sigma[step])
+    def train_step(self, images: Tensor, label: Tensor, at: Position) -> dict[str, Tensor]:  # noqa: ARG002
         with self.autocast():
-            predicted = self.networks["unet"](x, (step + 1) / len(self.alpha), label)
-        loss = F.mse_loss(predicted.float(), noise)
+            loss = self.denoising.loss(self.networks["unet"], images, label)
         self.descend(self.optimizers["unet"], loss)
-        return {"epsilon_mse": loss.detach()}
+        return {f"{self.denoising.config.prediction}_mse": loss.detach()}
 
     def parts(self, generator: nn.Module) -> Parts:
         return Parts(
@@ -49,6 +108,6 @@ class DdpmObjective(Objective):
             self.task.classes,
             self.latent_shape,
             decode=PixelDecode(),
-            diffusion=self.diffusion,
-            denoise=EpsilonDenoise(generator, self.alpha, self.sigma),
+            diffusion=self.denoising.diffusion,
+            denoise=self.denoising.x_start(generator),
         )

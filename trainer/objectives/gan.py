@@ -1,57 +1,118 @@
-"""The non-saturating GAN loss (Goodfellow et al. 2014), one-sided label smoothing (Salimans et al. 2016)."""
+"""Adversarial losses: relativistic pairs with gradient penalties, hinge, cross-entropy, Wasserstein."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
 
 from trainer.config import GanConfig
-from trainer.models.gan import Discriminator, Generator
+from trainer.models import dcgan, gan
 from trainer.models.parts import Parts
-from trainer.objectives.base import Objective, Task
+from trainer.models.pyramid import Decoder
+from trainer.objectives.base import Objective, Position, Task
 
 
-def discriminator_loss(real: Tensor, fake: Tensor, real_target: float) -> Tensor:
-    """Binary cross-entropy of the logits (batch,): real images towards ``real_target``, fakes towards 0.
+def discriminator_loss(loss: str, real: Tensor, fake: Tensor, real_target: float = 1.0) -> Tensor:
+    """What the discriminator minimises, of its logits (batch,) for real and fake pictures of the same labels.
 
-    Only the real side is smoothed: a smoothed fake target would reward the generator for staying where it is.
+    relativistic: each real one should beat its fake (Jolicoeur-Martineau 2019). hinge: Lim & Ye 2017. bce: Goodfellow
+    et al. 2014, real pictures towards ``real_target``; only that side is smoothed (Salimans et al. 2016), for a
+    smoothed fake target would reward the generator for staying where it is. wasserstein: Arjovsky et al. 2017.
     """
-    targets = torch.full_like(real, real_target)
-    on_real = F.binary_cross_entropy_with_logits(real, targets)
-    return on_real + F.softplus(fake).mean()
+    if loss == "relativistic":
+        return F.softplus(fake - real).mean()
+    if loss == "hinge":
+        return F.relu(1.0 - real).mean() + F.relu(1.0 + fake).mean()
+    if loss == "bce":
+        return F.binary_cross_entropy_with_logits(real, torch.full_like(real, real_target)) + F.softplus(fake).mean()
+    return (fake - real).mean()
 
 
-def generator_loss(fake: Tensor) -> Tensor:
-    """-log D(G(z)) from the logits (batch,): its gradient does not vanish where the discriminator is sure."""
-    return F.softplus(-fake).mean()
+def generator_loss(loss: str, real: Tensor, fake: Tensor) -> Tensor:
+    """What the generator minimises; cross-entropy in its form whose gradient does not vanish."""
+    if loss == "relativistic":
+        return F.softplus(real - fake).mean()
+    return F.softplus(-fake).mean() if loss == "bce" else -fake.mean()
+
+
+def gradient_norm(discriminator: nn.Module, images: Tensor, label: Tensor) -> Tensor:
+    """The squared norm of the logit's gradient by each picture: (batch,), differentiable by the weights."""
+    images = images.detach().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(discriminator(images, label).sum(), images, create_graph=True)
+    return gradient.square().flatten(1).sum(dim=1)
+
+
+def zero_centred_penalty(discriminator: nn.Module, real: Tensor, fake: Tensor, label: Tensor) -> Tensor:
+    """R1 + R2 (Mescheder et al. 2018, arXiv 1801.04406): half the mean squared gradient norm on each side."""
+    both = gradient_norm(discriminator, torch.cat([real, fake]), torch.cat([label, label]))
+    return both.sum() / (2 * len(real))
+
+
+def wasserstein_penalty(discriminator: nn.Module, real: Tensor, fake: Tensor, label: Tensor) -> Tensor:
+    """WGAN-GP (Gulrajani et al. 2017, arXiv 1704.00028): gradients between the pairs are to have norm one."""
+    share = torch.rand(len(real), 1, 1, 1, device=real.device)
+    between = torch.lerp(real, fake, share)
+    return (gradient_norm(discriminator, between, label).add(1e-12).sqrt() - 1.0).square().mean()
 
 
 class GanObjective(Objective):
-    """One discriminator step, then one generator step, on the same labels."""
+    """A discriminator step, then, every ``critic_steps`` of them, a generator step on the same labels."""
 
     def __init__(self, task: Task, model: GanConfig) -> None:
         super().__init__(task)
-        self.real_target = model.real_target
-        generator = Generator(task.image_shape, task.classes, model.width, model.latent)
-        discriminator = Discriminator(task.image_shape, task.classes, model.width)
-        self.networks = nn.ModuleDict({"generator": generator, "discriminator": discriminator})
+        self.model = model
+        self.networks = _networks(task, model)
         self.place(self.networks)
-        self.generator = generator
+        self.generator, self.discriminator = self.networks["generator"], self.networks["discriminator"]
         self.optimizers = {name: self.make_optimizer(net.parameters()) for name, net in self.networks.items()}
         self.latent_shape = (model.latent,)
 
-    def train_step(self, images: Tensor, label: Tensor, progress: float) -> dict[str, Tensor]:  # noqa: ARG002
-        generator, discriminator = self.networks["generator"], self.networks["discriminator"]
+    def train_step(self, images: Tensor, label: Tensor, at: Position) -> dict[str, Tensor]:
         z = torch.randn(len(images), *self.latent_shape, device=images.device)
         with self.autocast():
-            fake = generator(z, label)
-            real_logits, fake_logits = discriminator(images, label), discriminator(fake.detach(), label)
-        loss_d = discriminator_loss(real_logits.float(), fake_logits.float(), self.real_target)
-        self.descend(self.optimizers["discriminator"], loss_d)
-        with self.autocast():
-            fake_logits = discriminator(fake, label)
-        loss_g = generator_loss(fake_logits.float())
-        self.descend(self.optimizers["generator"], loss_g)
-        return {"discriminator": loss_d.detach(), "generator": loss_g.detach()}
+            fake = self.generator(z, label)
+        losses = self._discriminate(images, fake.detach().float(), label, at)
+        if (at.step + 1) % self.model.critic_steps == 0:
+            losses["generator"] = self._generate(images, fake, label)
+        return losses
 
     def parts(self, generator: nn.Module) -> Parts:
         return Parts(self.task.image_shape, self.task.classes, self.latent_shape, decode=generator)
+
+    def _discriminate(self, images: Tensor, fake: Tensor, label: Tensor, at: Position) -> dict[str, Tensor]:
+        with self.autocast():
+            real_logits, fake_logits = self.discriminator(images, label), self.discriminator(fake, label)
+        loss = discriminator_loss(self.model.loss, real_logits.float(), fake_logits.float(), self.model.real_target)
+        told = {"discriminator": loss.detach()}
+        if self.model.gamma and at.step % self.model.penalty_every == 0:
+            penalise = wasserstein_penalty if self.model.loss == "wasserstein" else zero_centred_penalty
+            penalty = penalise(self.discriminator, images, fake, label)
+            # Now and then, for all the steps between: the same expected gradient (Karras et al. 2020, appendix B).
+            loss = loss + self.model.penalty_every * self.model.gamma * penalty
+        self.descend(self.optimizers["discriminator"], loss)
+        return told
+
+    def _generate(self, images: Tensor, fake: Tensor, label: Tensor) -> Tensor:
+        self.discriminator.requires_grad_(False)
+        with self.autocast():
+            fake_logits = self.discriminator(fake, label)
+            real_logits = self.discriminator(images, label) if self.model.loss == "relativistic" else fake_logits
+        self.discriminator.requires_grad_(True)
+        loss = generator_loss(self.model.loss, real_logits.float(), fake_logits.float())
+        self.descend(self.optimizers["generator"], loss)
+        return loss.detach()
+
+
+def _networks(task: Task, model: GanConfig) -> nn.ModuleDict:
+    shape, classes = task.image_shape, task.classes
+    if model.network == "dcgan":
+        generator: nn.Module = dcgan.Generator(shape, classes, model.width, model.latent)
+        discriminator: nn.Module = dcgan.Discriminator(shape, classes, model.width)
+    else:
+        generator = Decoder(shape, classes, (model.latent,), model.width, model.blocks)
+        discriminator = gan.Discriminator(shape, classes, model.width, model.blocks)
+    if model.spectral_norm:
+        for layer in discriminator.modules():
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                spectral_norm(layer)
+    return nn.ModuleDict({"generator": generator, "discriminator": discriminator})

@@ -1,22 +1,34 @@
 """The evidence lower bound (Kingma & Welling 2014) with an optimal decoder variance (Rybkin et al. 2021)."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
-from trainer.config import VaeConfig
+from trainer.config import AutoencoderConfig, VaeConfig
 from trainer.models.parts import Parts
+from trainer.models.prior import CouplingFlow, PriorDecode, PriorEncode
+from trainer.models.pyramid import Decoder, Encoder
 from trainer.models.vae import VAE
-from trainer.objectives.base import Objective, Task
+from trainer.objectives.base import Objective, Position, Task
 
 
 def reparametrise(mean: Tensor, logvar: Tensor) -> Tensor:
-    """A draw of N(mean, exp(logvar)) through which gradients flow: (batch, latent)."""
+    """A draw of N(mean, exp(logvar)) through which gradients flow: (batch, *latent)."""
     return mean + (0.5 * logvar).exp() * torch.randn_like(mean)
 
 
 def kl_to_standard_normal(mean: Tensor, logvar: Tensor) -> Tensor:
-    """KL(N(mean, exp(logvar)) || N(0, 1)) in nats, summed over the latent: (batch,)."""
-    return 0.5 * (mean.square() + logvar.exp() - 1.0 - logvar).sum(dim=1)
+    """KL(N(mean, exp(logvar)) || N(0, 1)) in nats, dimension by dimension: (batch, latent)."""
+    return 0.5 * (mean.square() + logvar.exp() - 1.0 - logvar).flatten(1)
+
+
+def with_free_bits(kl: Tensor, free_bits: float) -> Tensor:
+    """The KL (batch, latent) as a loss: the batch's mean, summed over dimensions that cost at least ``free_bits`` nats.
+
+    Kingma et al. 2016 (arXiv 1606.04934), section C.8: what a dimension costs below that is not worth saving.
+    """
+    return kl.mean(dim=0).clamp(min=free_bits).sum()
 
 
 def gaussian_nll(image: Tensor, reconstruction: Tensor) -> Tensor:
@@ -29,42 +41,71 @@ def gaussian_nll(image: Tensor, reconstruction: Tensor) -> Tensor:
     return 0.5 * pixels * (image - reconstruction).square().mean().log()
 
 
-class VaeObjective(Objective):
-    """Reconstruction + beta KL; beta rises over the first steps, so that codes are used before they cost."""
+def prior_nll(prior: CouplingFlow, codes: Tensor, label: Tensor) -> Tensor:
+    """Negative log-likelihood of codes (batch, latent) in nats per image."""
+    noise, log_determinant = prior.inverse(codes, label)
+    log_normal = -0.5 * (noise.square() + math.log(2.0 * math.pi)).sum(dim=1)
+    return -(log_normal + log_determinant).mean()
 
-    def __init__(self, task: Task, model: VaeConfig) -> None:
+
+class VaeObjective(Objective):
+    """Reconstruction + beta KL; beta rises over the first steps, so that codes are used before they cost.
+
+    A learned prior is fitted beside it to codes that it cannot move: the second stage of a two-stage VAE.
+    """
+
+    def __init__(self, task: Task, model: VaeConfig | AutoencoderConfig) -> None:
         super().__init__(task)
         self.model = model
-        vae = VAE(task.image_shape, task.classes, model.width, model.latent)
-        self.generator = self.place(vae)
-        self.networks = nn.ModuleDict({"vae": vae})
-        self.optimizers = {"vae": self.make_optimizer(vae.parameters())}
-        self.latent_shape = (model.latent,)
+        self.latent_shape = latent_shape(task.image_shape, model)
+        self.vae = build_vae(task.image_shape, task.classes, model)
+        self.generator = self.place(self.vae)
+        self.networks = nn.ModuleDict({"vae": self.vae})
+        self.optimizers = {"vae": self.make_optimizer(self.vae.parameters())}
 
-    def train_step(self, images: Tensor, label: Tensor, progress: float) -> dict[str, Tensor]:
-        vae = self.networks["vae"]
-        assert isinstance(vae, VAE)
+    def train_step(self, images: Tensor, label: Tensor, at: Position) -> dict[str, Tensor]:
         with self.autocast():
-            mean, logvar = vae.encoder(images, label)
+            mean, logvar = self.vae.encoder(images, label)
             mean, logvar = mean.float(), logvar.float()
-            reconstruction = vae.decoder(reparametrise(mean, logvar), label)
-        negative_log_likelihood = gaussian_nll(images, reconstruction.float())
-        kl = kl_to_standard_normal(mean, logvar).mean()
-        self.descend(self.optimizers["vae"], negative_log_likelihood + self.kl_weight(progress) * kl)
-        return {"reconstruction": negative_log_likelihood.detach(), "kl": kl.detach()}
+            codes = reparametrise(mean, logvar)
+            reconstruction = self.vae.decoder(codes, label)
+        losses = {
+            "reconstruction": gaussian_nll(images, reconstruction.float()),
+            "kl": with_free_bits(kl_to_standard_normal(mean, logvar), self.model.free_bits),
+        }
+        total = losses["reconstruction"] + self.kl_weight(at.share) * losses["kl"]
+        if self.vae.prior is not None:
+            losses["prior"] = prior_nll(self.vae.prior, codes.detach(), label)
+            total = total + losses["prior"]
+        self.descend(self.optimizers["vae"], total)
+        return {name: loss.detach() for name, loss in losses.items()}
 
-    def kl_weight(self, progress: float) -> float:
+    def kl_weight(self, share: float) -> float:
         """beta, risen linearly over the warm-up."""
-        if progress >= self.model.kl_warmup:
+        if share >= self.model.kl_warmup:
             return self.model.beta
-        return self.model.beta * progress / self.model.kl_warmup
+        return self.model.beta * share / self.model.kl_warmup
 
     def parts(self, generator: nn.Module) -> Parts:
         assert isinstance(generator, VAE)
-        return Parts(
-            self.task.image_shape,
-            self.task.classes,
-            self.latent_shape,
-            encode=generator.encoder,
-            decode=generator.decoder,
-        )
+        encode: nn.Module = generator.encoder
+        decode: nn.Module = generator.decoder
+        if generator.prior is not None:
+            encode, decode = PriorEncode(encode, generator.prior), PriorDecode(decode, generator.prior)
+        return Parts(self.task.image_shape, self.task.classes, self.latent_shape, encode=encode, decode=decode)
+
+
+def latent_shape(image_shape: tuple[int, int, int], model: VaeConfig | AutoencoderConfig) -> tuple[int, ...]:
+    """A vector, or for an autoencoder a map at a quarter of the picture's height and width."""
+    if isinstance(model, VaeConfig):
+        return (model.latent,)
+    return (model.latent, image_shape[1] // 4, image_shape[2] // 4)
+
+
+def build_vae(image_shape: tuple[int, int, int], classes: int, model: VaeConfig | AutoencoderConfig) -> VAE:
+    """The networks that ``model`` describes."""
+    shape = image_shape, classes, latent_shape(image_shape, model), model.width, model.blocks
+    prior = None
+    if isinstance(model, VaeConfig) and model.prior == "flow":
+        prior = CouplingFlow(model.latent, classes, model.prior_width, model.prior_layers)
+    return VAE(Encoder(*shape), Decoder(*shape), prior)

@@ -1,0 +1,97 @@
+"""From pictures to latents and back in two resolutions: what autoencoders, VAEs and the GAN's generator are made of.
+
+A 2x2 pixel (un)shuffle stands at the picture's side, so no feature map has the full resolution; below it are residual
+blocks at half and quarter height, which the class modulates. A latent is a vector, or a map at quarter height.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trainer.models.unet import ChannelNorm, Stage
+
+
+class Encoder(nn.Module):
+    """(batch, channel, height, width) in [-1, 1], (batch,) int64 -> mean, log-variance (batch, *latent)."""
+
+    def __init__(
+        self, image_shape: tuple[int, int, int], classes: int, latent_shape: tuple[int, ...], width: int, blocks: int
+    ) -> None:
+        super().__init__()
+        channel, height, image_width = image_shape
+        wide, embedding = 2 * width, 4 * width
+        self.label = nn.Embedding(classes + 1, embedding)
+        self.stem = nn.Conv2d(4 * channel, width, 3, padding=1)
+        self.fine = Stage([width] * (blocks + 1), embedding, 0.0, attention=False)
+        self.downsample = nn.Conv2d(width, wide, 3, stride=2, padding=1)
+        self.coarse = Stage([wide] * (blocks + 1), embedding, 0.0, attention=False)
+        self.norm = ChannelNorm(wide)
+        self.head: nn.Module
+        if len(latent_shape) == 1:
+            pixels = (height // 4) * (image_width // 4)
+            self.head = nn.Sequential(nn.Flatten(), nn.Linear(wide * pixels, 2 * latent_shape[0]))
+        else:
+            self.head = nn.Conv2d(wide, 2 * latent_shape[0], 1)
+
+    def forward(self, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        embedding = F.silu(self.label(label))  # (B, E)
+        hidden = self.fine(self.stem(F.pixel_unshuffle(image, 2)), embedding)  # (B, W, H/2, W/2)
+        hidden = self.coarse(self.downsample(hidden), embedding)  # (B, 2W, H/4, W/4)
+        mean, logvar = self.head(F.silu(self.norm(hidden))).chunk(2, dim=1)  # (B, *latent) each
+        # Bounded so that exp() of an early, wild prediction cannot overflow.
+        return mean, logvar.clamp(-12.0, 6.0)
+
+
+class Decoder(nn.Module):
+    """(batch, *latent), (batch,) int64 -> (batch, channel, height, width) in [-1, 1]."""
+
+    def __init__(
+        self, image_shape: tuple[int, int, int], classes: int, latent_shape: tuple[int, ...], width: int, blocks: int
+    ) -> None:
+        super().__init__()
+        channel, height, image_width = image_shape
+        wide, embedding = 2 * width, 4 * width
+        self.enter: nn.Module
+        if len(latent_shape) == 1:
+            self.enter = VectorEntry(latent_shape[0], classes, (wide, height // 4, image_width // 4), embedding)
+        else:
+            self.enter = MapEntry(latent_shape[0], classes, wide, embedding)
+        self.coarse = Stage([wide] * (blocks + 1), embedding, 0.0, attention=False)
+        self.upsample = nn.Conv2d(wide, width, 3, padding=1)
+        self.fine = Stage([width] * (blocks + 1), embedding, 0.0, attention=False)
+        self.norm = ChannelNorm(width)
+        self.head = nn.Conv2d(width, 4 * channel, 3, padding=1)
+
+    def forward(self, z: Tensor, label: Tensor) -> Tensor:
+        hidden, embedding = self.enter(z, label)  # (B, 2W, H/4, W/4), (B, E)
+        hidden = self.coarse(hidden, embedding)
+        hidden = self.upsample(F.interpolate(hidden, scale_factor=2.0, mode="nearest"))  # (B, W, H/2, W/2)
+        hidden = self.fine(hidden, embedding)
+        return torch.tanh(F.pixel_shuffle(self.head(F.silu(self.norm(hidden))), 2))  # (B, C, H, W)
+
+
+class VectorEntry(nn.Module):
+    """A vector and a class as a first feature map, and as what modulates the blocks."""
+
+    def __init__(self, latent: int, classes: int, shape: tuple[int, int, int], embedding: int) -> None:
+        super().__init__()
+        self.channels, self.rows, self.columns = shape
+        self.label = nn.Embedding(classes + 1, latent)
+        self.map = nn.Linear(2 * latent, self.channels * self.rows * self.columns)
+        self.mix = nn.Sequential(nn.Linear(2 * latent, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
+
+    def forward(self, z: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        joined = torch.cat([z, self.label(label)], dim=1)  # (B, 2 latent)
+        return self.map(joined).reshape(-1, self.channels, self.rows, self.columns), F.silu(self.mix(joined))
+
+
+class MapEntry(nn.Module):
+    """A latent map as a first feature map; the class alone modulates the blocks."""
+
+    def __init__(self, latent: int, classes: int, channels: int, embedding: int) -> None:
+        super().__init__()
+        self.label = nn.Embedding(classes + 1, embedding)
+        self.map = nn.Conv2d(latent, channels, 3, padding=1)
+
+    def forward(self, z: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        return self.map(z), F.silu(self.label(label))
