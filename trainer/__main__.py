@@ -98,6 +98,7 @@ def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     command.formatter_class = argparse.RawDescriptionHelpFormatter
     command.set_defaults(command=_export)
     command.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
+    command.add_argument("--data-dir", type=Path, help="folder of what the run was trained on, as for train")
     command.add_argument("target", type=Path, metavar="weights/NAME", help="folder of the model; NAME is its name")
 
 
@@ -170,7 +171,8 @@ def _device(name: str) -> torch.device:
 
 
 def _export(options: argparse.Namespace) -> None:
-    manifest = export.export(options.run, options.target)
+    config, _ = checkpoint.load(options.run)
+    manifest = export.export(options.run, options.target, _data(config, options.data_dir))
     print(f"{options.target}/{manifest.artifact.file}: {manifest.artifact.size:,} bytes")
 
 

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from service.contract.artifact import write_artifact
+from service.contract.artifact import write_artifact, write_latents
 from service.contract.files import ContractError, replacing
 from service.contract.manifest import (
     Artifact,
@@ -30,9 +30,11 @@ from service.contract.manifest import (
     max_steps,
     write_manifest,
 )
+from service.sampling.latent_map import pack
 from trainer import card, checkpoint
 from trainer.config import Family, RunConfig, train_command
-from trainer.data import DataFacts
+from trainer.data import DataFacts, ImageData
+from trainer.encode import latent_map
 from trainer.generate import save_grid
 from trainer.models.parts import Parts
 from trainer.objectives import build
@@ -59,9 +61,10 @@ class ExportError(Exception):
     """The run cannot become an artefact; the message says why. Nothing of the model in use was touched."""
 
 
-def export(run: Path, target: Path) -> Manifest:
+def export(run: Path, target: Path, data: ImageData) -> Manifest:
     """Write the averaged generator of the finished ``run`` to ``target`` as TorchScript in float32.
 
+    ``data`` is what the run was trained on: models that encode get a latent map of it, latents-<sha8>.npz.
     ``target`` (weights/NAME) gets model-<sha8>.pt, card.md, samples.png and last of all manifest.json: until
     that one is replaced, the previous manifest stands beside its own weights, which stay for a rollback. All
     that can be wrong with the run is found before the first file is written.
@@ -71,13 +74,15 @@ def export(run: Path, target: Path) -> Manifest:
     """
     config, state = checkpoint.load(run)
     _require_finished(run, config, state)
+    _require_same(data, state)
     parts = averaged_parts(config, state)
     payload = script(parts)
     loaded = load(payload, parts)
     compare(parts, loaded)
+    codes = None if loaded.encode is None else pack(latent_map(loaded, data))
     manifest = _manifest(target.name, config, state, loaded, payload)
     try:
-        _publish(target, payload, manifest, card.render(manifest, config), _samples(loaded))
+        _publish(target, payload, codes, manifest, card.render(manifest, config), _samples(loaded, data))
     except (OSError, ContractError) as failure:
         raise ExportError(f"{target} cannot be written: {failure}") from failure
     return manifest
@@ -181,6 +186,12 @@ def _require_finished(run: Path, config: RunConfig, state: dict[str, Any]) -> No
         )
 
 
+def _require_same(data: ImageData, state: dict[str, Any]) -> None:
+    begun_on = DataFacts(**state["data"])
+    if data.facts != begun_on:
+        raise ExportError(f"the run saw {begun_on}, and these are {data.facts}: see --data-dir")
+
+
 def _manifest(name: str, config: RunConfig, state: dict[str, Any], parts: Parts, payload: bytes) -> Manifest:
     diffusion, facts = parts.diffusion, DataFacts(**state["data"])
     sha256 = hashlib.sha256(payload).hexdigest()
@@ -225,16 +236,18 @@ def _training(config: RunConfig, state: dict[str, Any], parts: Parts) -> Trainin
     )
 
 
-def _samples(parts: Parts) -> bytes:
+def _samples(parts: Parts, data: ImageData) -> bytes:
     with tempfile.TemporaryDirectory(prefix="genserve-export-") as scratch:
         path = Path(scratch) / "samples.png"
-        save_grid(parts, path, torch.device("cpu"))
+        save_grid(parts, path, torch.device("cpu"), data)
         return path.read_bytes()
 
 
-def _publish(target: Path, payload: bytes, manifest: Manifest, text: str, samples: bytes) -> None:
+def _publish(target: Path, payload: bytes, codes: bytes | None, manifest: Manifest, text: str, samples: bytes) -> None:
     target.mkdir(parents=True, exist_ok=True)
     write_artifact(target, payload)
+    if codes is not None:
+        manifest = manifest.model_copy(update={"latents": write_latents(target, codes)})
     for name, content in (("card.md", text.encode()), ("samples.png", samples)):
         with replacing(target / name, content):
             pass

@@ -10,6 +10,7 @@ from service.sampling.loop import sample
 from service.sampling.noise import RowNoise
 from service.sampling.pixels import to_uint8
 from service.sampling.solvers import EMPTY_PLAN, Plan, make_plan
+from trainer.data import ImageData, to_unit_range
 from trainer.models.parts import Parts
 from trainer.vision import utils
 
@@ -36,16 +37,33 @@ def default_plan(parts: Parts) -> Plan:
     return make_plan(parts.diffusion.noise_schedule, parts.diffusion.t_max, defaults.solver, defaults.steps)
 
 
-def save_grid(parts: Parts, path: Path, device: torch.device) -> Tensor:
-    """Write a grid of pictures, a class a column; returns it as uint8 (channel, height, width)."""
-    columns = parts.classes or GRID_ROWS
-    label = (
-        torch.arange(columns).repeat(GRID_ROWS)
-        if parts.classes
-        else torch.zeros(columns * GRID_ROWS, dtype=torch.int64)
-    )
-    pictures = generate(parts, label.to(device), range(len(label)), default_plan(parts))
-    grid: Tensor = utils.make_grid(pictures.permute(0, 3, 1, 2).cpu(), nrow=columns, padding=2, pad_value=255)
+@torch.inference_mode()
+def reconstruct(parts: Parts, images: Tensor, label: Tensor) -> Tensor:
+    """uint8 (batch, height, width, channel): what is left of uint8 ``images`` (batch, channel, ...) after their codes."""
+    assert parts.encode is not None
+    mean, _ = parts.encode(to_unit_range(images), label)
+    return to_uint8(parts.decode(mean, label))
+
+
+def save_grid(parts: Parts, path: Path, device: torch.device, data: ImageData) -> Tensor:
+    """Write a grid of pictures; returns it as uint8 (channel, height, width).
+
+    A class a column; of a model that draws none, pictures of ``data`` with their reconstructions below them.
+    """
+    grid: Tensor = utils.make_grid(*_cells(parts, device, data), padding=2, pad_value=255)
     path.parent.mkdir(parents=True, exist_ok=True)
     utils.save_image(grid / 255, str(path))
     return grid
+
+
+def _cells(parts: Parts, device: torch.device, data: ImageData) -> tuple[Tensor, int]:
+    """Pictures, uint8 (count, channel, height, width), and how many there are in a row."""
+    columns = parts.classes or GRID_ROWS
+    if parts.generates:
+        label = (torch.arange(columns) % max(1, parts.classes)).repeat(GRID_ROWS)
+        pictures = generate(parts, label.to(device), range(len(label)), default_plan(parts))
+        return pictures.permute(0, 3, 1, 2).cpu(), columns
+    images, label = data.images[: columns * GRID_ROWS // 2].to(device), data.labels[: columns * GRID_ROWS // 2]
+    back = reconstruct(parts, images, label.to(device)).permute(0, 3, 1, 2)
+    rows = zip(images.cpu().split(columns), back.cpu().split(columns), strict=True)
+    return torch.cat([picture for pair in rows for picture in pair]), columns

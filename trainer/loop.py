@@ -249,7 +249,7 @@ class TrainingRun:
     def _save_grid(self) -> Tensor:
         parts = self.objective.parts(self.average.module)
         path = self.folder / "samples" / f"epoch-{self.epoch:03d}.png"
-        return save_grid(parts, path, self.device)
+        return save_grid(parts, path, self.device, self.data)
 
     def _require_finite(self) -> None:
         bad = [f"loss {name}" for name, total in self.state.loss_sums.items() if not torch.isfinite(total)]

@@ -1,4 +1,4 @@
-"""The weights' file, read and written so that the bytes that were hashed are the bytes that are used."""
+"""The files that a manifest names, read and written so that the bytes that were hashed are the bytes that are used."""
 
 import errno
 import hashlib
@@ -7,23 +7,23 @@ import stat
 from pathlib import Path
 
 from service.contract.files import ContractError, replacing
-from service.contract.manifest import Artifact, Manifest, artifact_file
+from service.contract.manifest import Artifact, LatentCodes, artifact_file, latents_file
 
 
 class ArtifactError(ContractError):
-    """The weights' file is missing, is no regular file, or is not the one its manifest names."""
+    """A file is missing, is no regular file, or is not the one its manifest names."""
 
 
-def read_artifact(directory: Path, manifest: Manifest) -> bytes:
-    """Read the weights once and check those very bytes: a second read could see another file.
+def read_artifact(directory: Path, named: Artifact | LatentCodes) -> bytes:
+    """Read a file that a manifest names once and check those very bytes: a second read could see another file.
 
     Raises:
         ArtifactError: the file is missing, a symbolic link or not regular, or its size or SHA-256 differs.
     """
-    path = directory / manifest.artifact.file
-    payload = _read_regular_file(path, manifest.artifact.size)
-    if hashlib.sha256(payload).hexdigest() != manifest.artifact.sha256:
-        raise ArtifactError(path, f"its SHA-256 is not {manifest.artifact.sha256}")
+    path = directory / named.file
+    payload = _read_regular_file(path, named.size)
+    if hashlib.sha256(payload).hexdigest() != named.sha256:
+        raise ArtifactError(path, f"its SHA-256 is not {named.sha256}")
     return payload
 
 
@@ -34,12 +34,23 @@ def write_artifact(directory: Path, payload: bytes) -> Artifact:
         ArtifactError: what the disk gives back is not what was written.
     """
     sha256 = hashlib.sha256(payload).hexdigest()
-    path = directory / artifact_file(sha256)
-    artifact = Artifact(format="torchscript", file=path.name, size=len(payload), sha256=sha256)
+    artifact = Artifact(format="torchscript", file=artifact_file(sha256), size=len(payload), sha256=sha256)
+    _write(directory / artifact.file, payload, sha256)
+    return artifact
+
+
+def write_latents(directory: Path, payload: bytes) -> LatentCodes:
+    """Write codes to `directory`/latents-<sha8>.npz, as `write_artifact` writes weights. Raises ArtifactError."""
+    sha256 = hashlib.sha256(payload).hexdigest()
+    latents = LatentCodes(file=latents_file(sha256), size=len(payload), sha256=sha256)
+    _write(directory / latents.file, payload, sha256)
+    return latents
+
+
+def _write(path: Path, payload: bytes, sha256: str) -> None:
     with replacing(path, payload) as written:
         if hashlib.sha256(written.read_bytes()).hexdigest() != sha256:
             raise ArtifactError(path, "read back, its SHA-256 is not that of what was written")
-    return artifact
 
 
 def _read_regular_file(path: Path, size: int) -> bytes:

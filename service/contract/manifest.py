@@ -93,6 +93,20 @@ class Artifact(_Record):
         return self
 
 
+class LatentCodes(_Record):
+    """The file with codes of training pictures, see service.sampling.latent_map; named and checked like the weights."""
+
+    file: Annotated[str, StringConstraints(pattern=r"^latents-[0-9a-f]{8}\.npz$")]
+    size: PositiveInt
+    sha256: Sha256
+
+    @model_validator(mode="after")
+    def _named_by_its_hash(self) -> Self:
+        if self.file != latents_file(self.sha256):
+            raise ValueError(f"file {self.file} is not named by its sha256 {self.sha256[:8]}...")
+        return self
+
+
 class Dataset(_Record):
     """What the model has seen: `source` says where to find it, `images` is a count."""
 
@@ -153,6 +167,7 @@ class Manifest(_Record):
     defaults: Defaults | None
     inference_dtype: Literal["float32", "bfloat16"]
     artifact: Artifact
+    latents: LatentCodes | None = None
     dataset: Dataset
     training: Training
     quality: tuple[Score, ...] = ()
@@ -199,6 +214,11 @@ def max_steps(schedule: NoiseSchedule, t_max: float) -> int:
 def artifact_file(sha256: str) -> str:
     """The name of the file that holds weights with this hash (64 hexadecimal characters)."""
     return f"model-{sha256[:8]}.pt"
+
+
+def latents_file(sha256: str) -> str:
+    """The name of the file that holds codes with this hash (64 hexadecimal characters)."""
+    return f"latents-{sha256[:8]}.npz"
 
 
 def read_manifest(directory: Path) -> Manifest:

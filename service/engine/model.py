@@ -77,7 +77,7 @@ def load_model(directory: Path, device: torch.device) -> Model:
     manifest = read_manifest(directory)
     if manifest.name != directory.name:
         raise ContractError(directory / MANIFEST_FILE, f"name: {manifest.name} in a folder named {directory.name}")
-    payload = read_artifact(directory, manifest)
+    payload = read_artifact(directory, manifest.artifact)
     path = directory / manifest.artifact.file
     try:
         module = torch.jit.load(io.BytesIO(payload), map_location=device)  # type: ignore[no-untyped-call]

@@ -96,7 +96,7 @@ def test_the_artefact_says_what_it_is(exported: Path, model: str) -> None:
         "card.md",
         "samples.png",
     }
-    assert len(read_artifact(folder, manifest)) == manifest.artifact.size < 10_000_000
+    assert len(read_artifact(folder, manifest.artifact)) == manifest.artifact.size < 10_000_000
     assert (manifest.name, manifest.family, manifest.image_shape) == (model, model, (1, 28, 28))
     assert len(manifest.class_names) == 10
     assert (manifest.dataset.name, manifest.dataset.images) == ("fashion-mnist", 2000)

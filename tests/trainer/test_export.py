@@ -49,7 +49,7 @@ def vae_run(finished_runs: dict[str, TrainingRun]) -> TrainingRun:
 def served(target: Path) -> tuple[Manifest, dict[str, nn.Module]]:
     """What the service would find in ``target``: the manifest and the parts of the file that it names."""
     manifest = read_manifest(target)
-    module = torch.jit.load(io.BytesIO(read_artifact(target, manifest)))  # type: ignore[no-untyped-call]
+    module = torch.jit.load(io.BytesIO(read_artifact(target, manifest.artifact)))  # type: ignore[no-untyped-call]
     return manifest, dict(module.named_children())
 
 
@@ -211,7 +211,7 @@ def test_a_new_version_leaves_the_old_file_for_a_rollback(exported: tuple[Path, 
     new = export(newer, target)
     assert new.version != old.version
     assert served(target)[0] == new
-    read_artifact(target, old)
+    read_artifact(target, old.artifact)
 
 
 def failing_fsync(failing: int) -> Callable[[int], None]:

@@ -32,7 +32,7 @@ class Parts:
     """What a trained model can do; a part that the family lacks is None.
 
     ``image_shape`` is (channel, height, width), ``classes`` their number (label ``classes`` means "no class"),
-    ``latent_shape`` the shape of one image's starting noise.
+    ``latent_shape`` the shape of one image's starting noise. Without ``generates``, latents are codes, and noise is none.
 
     encode: image (batch, channel, height, width) in [-1, 1], label (batch,) int64
         -> mean and log-variance, (batch, *latent) each.
@@ -48,6 +48,7 @@ class Parts:
     diffusion: Diffusion | None = None
     encode: nn.Module | None = None
     denoise: nn.Module | None = None
+    generates: bool = True
 
 
 class PixelDecode(nn.Module):

@@ -92,7 +92,8 @@ class VaeObjective(Objective):
         decode: nn.Module = generator.decoder
         if generator.prior is not None:
             encode, decode = PriorEncode(encode, generator.prior), PriorDecode(decode, generator.prior)
-        return Parts(self.task.image_shape, self.task.classes, self.latent_shape, encode=encode, decode=decode)
+        shape = self.task.image_shape, self.task.classes, self.latent_shape
+        return Parts(*shape, encode=encode, decode=decode, generates=isinstance(self.model, VaeConfig))
 
 
 def latent_shape(image_shape: tuple[int, int, int], model: VaeConfig | AutoencoderConfig) -> tuple[int, ...]:

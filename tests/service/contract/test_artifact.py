@@ -37,7 +37,7 @@ def replace_by_directory(path: Path) -> None:
 
 
 def test_written_artifact_reads_back(file: Path, payload: bytes, manifest: Manifest) -> None:
-    assert read_artifact(file.parent, manifest) == payload
+    assert read_artifact(file.parent, manifest.artifact) == payload
 
 
 def test_written_artifact_describes_itself(tmp_path: Path, payload: bytes, manifest: Manifest) -> None:
@@ -68,7 +68,7 @@ def test_earlier_artifact_stays(file: Path, payload: bytes) -> None:
 def test_another_file_is_refused(file: Path, manifest: Manifest, tamper: Callable[[Path], object], reason: str) -> None:
     tamper(file)
     with pytest.raises(ArtifactError) as caught:
-        read_artifact(file.parent, manifest)
+        read_artifact(file.parent, manifest.artifact)
     assert str(caught.value) == f"{file}: {reason}"
 
 
@@ -76,9 +76,9 @@ def test_every_flipped_bit_is_refused(file: Path, payload: bytes, manifest: Mani
     for bit in range(8 * len(payload)):
         flip_bit(file, bit)
         with pytest.raises(ArtifactError, match="SHA-256"):
-            read_artifact(file.parent, manifest)
+            read_artifact(file.parent, manifest.artifact)
         flip_bit(file, bit)
-    assert read_artifact(file.parent, manifest) == payload
+    assert read_artifact(file.parent, manifest.artifact) == payload
 
 
 def test_artifact_is_read_once(file: Path, payload: bytes, manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +90,7 @@ def test_artifact_is_read_once(file: Path, payload: bytes, manifest: Manifest, m
         return sha256(content)
 
     monkeypatch.setattr(hashlib, "sha256", change_while_hashing)
-    assert read_artifact(file.parent, manifest) == payload
+    assert read_artifact(file.parent, manifest.artifact) == payload
 
 
 def test_disk_that_gives_back_other_bytes_is_noticed(
