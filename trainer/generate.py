@@ -39,7 +39,7 @@ def default_plan(parts: Parts) -> Plan:
 
 @torch.inference_mode()
 def reconstruct(parts: Parts, images: Tensor, label: Tensor) -> Tensor:
-    """uint8 (batch, height, width, channel): what is left of uint8 ``images`` (batch, channel, ...) after their codes."""
+    """uint8 (batch, height, width, channel): what codes keep of uint8 ``images`` (batch, channel, height, width)."""
     assert parts.encode is not None
     mean, _ = parts.encode(to_unit_range(images), label)
     return to_uint8(parts.decode(mean, label))
@@ -65,5 +65,5 @@ def _cells(parts: Parts, device: torch.device, data: ImageData) -> tuple[Tensor,
         return pictures.permute(0, 3, 1, 2).cpu(), columns
     images, label = data.images[: columns * GRID_ROWS // 2].to(device), data.labels[: columns * GRID_ROWS // 2]
     back = reconstruct(parts, images, label.to(device)).permute(0, 3, 1, 2)
-    rows = zip(images.cpu().split(columns), back.cpu().split(columns), strict=True)
+    rows = zip(torch.split(images.cpu(), columns), torch.split(back.cpu(), columns), strict=True)
     return torch.cat([picture for pair in rows for picture in pair]), columns

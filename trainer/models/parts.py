@@ -32,7 +32,8 @@ class Parts:
     """What a trained model can do; a part that the family lacks is None.
 
     ``image_shape`` is (channel, height, width), ``classes`` their number (label ``classes`` means "no class"),
-    ``latent_shape`` the shape of one image's starting noise. Without ``generates``, latents are codes, and noise is none.
+    ``latent_shape`` the shape of one image's starting noise. Without ``generates``, only codes are latents: noise is
+    none.
 
     encode: image (batch, channel, height, width) in [-1, 1], label (batch,) int64
         -> mean and log-variance, (batch, *latent) each.
