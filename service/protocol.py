@@ -9,7 +9,6 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-
 #: Bounds of a request's head, its first line and headers: bytes (checked when it comes in pieces) and seconds.
 MAX_HEAD_BYTES = 65_536
 MAX_HEAD_S = 10.0
