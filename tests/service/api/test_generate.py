@@ -277,6 +277,7 @@ def test_each_picture_may_have_its_own_class(client: TestClient, model: str) -> 
     answer = client.post(f"/generate/{model}", json={"seed": 4, "n": 4, "class_label": labels}, headers=JSON).json()
     assert answer["params"]["class_label"] == ["bag", "trouser", "none", "t-shirt"]
     assert [image["class_label"] for image in answer["images"]] == ["bag", "trouser", None, "t-shirt"]
-    query = client.get(f"/generate/{model}", params={"seed": 4, "n": 4, "class_label": labels, "format": "npy"})
+    fields: dict[str, Any] = {"seed": 4, "n": 4, "class_label": labels, "format": "npy"}
+    query = client.get(f"/generate/{model}", params=fields)
     assert_same(load(query.content), together)
     assert_same(pictures(client, model, seed=4, class_label=["bag"]), together[:1])
