@@ -3,9 +3,12 @@
     ServiceError
     |-- BadRequest            400  the body is not what its form promises
     |-- UnknownModel          404  no model of that name is served
+    |-- UnknownVersion        404  the model is served in another version
     |-- NotAcceptable         406  none of the asked formats is offered
     |-- BodyTooSlow           408  the body did not come in time
     |-- BodyTooLarge          413  more bytes than any valid request needs
+    |-- ImageTooLarge         413  an uploaded picture has too many bytes or pixels
+    |-- UnsupportedImage      415  an uploaded picture is in a format that is not read
     |-- InvalidField          422  a field is unknown, out of range, or means nothing to this model
     |-- ShareExceeded         429  the client's accepted work fills its share of the queue
     |-- ComputeFailed         500  the model gave no usable picture for this row
@@ -67,6 +70,15 @@ class UnknownModel(ServiceError):
         super().__init__(f"There is no model {name[:64]!r}. The models are: {', '.join(names) or 'none'}.{hint}")
 
 
+class UnknownVersion(ServiceError):
+    """The model is served, and not in the version that was asked for."""
+
+    status, code = 404, "unknown-version"
+
+    def __init__(self, model: str, served: str) -> None:
+        super().__init__(f"{model} is not served in that version. There is: {served}.")
+
+
 class NotAcceptable(ServiceError):
     """None of the formats in Accept is offered; lists those that are."""
 
@@ -92,6 +104,18 @@ class BodyTooLarge(ServiceError):
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"The body is larger than {limit} bytes.")
+
+
+class ImageTooLarge(ServiceError):
+    """An uploaded picture has more bytes or pixels than are read."""
+
+    status, code = 413, "image-too-large"
+
+
+class UnsupportedImage(ServiceError):
+    """An uploaded picture is in a format that is not read."""
+
+    status, code = 415, "unsupported-image"
 
 
 class InvalidField(ServiceError):

@@ -82,14 +82,14 @@ def test_json_holds_the_same_pictures_with_their_seeds(client: TestClient, model
     fields = {"n": 3, "seed": 2**32 - 2, "class_label": "TROUSER"}
     response = client.post(f"/generate/{model}", json=fields, headers=JSON)
     assert response.headers["content-type"] == "application/json"
-    assert response.json().keys() == {"model", "model_version", "params", "images", "timings"}
+    assert response.json().keys() == PicturesAnswer.model_fields.keys()
     answer = PicturesAnswer.model_validate(response.json(), strict=True)
     assert answer.model == model
     assert [image.index for image in answer.images] == [0, 1, 2]
     assert [image.seed for image in answer.images] == [2**32 - 2, 2**32 - 1, 0]
     assert {image.class_label for image in answer.images} == {"trouser"}
     assert {(image.width, image.height) for image in answer.images} == {(8, 8)}
-    shown = np.stack([decode(base64.b64decode(image.b64_png, validate=True)) for image in answer.images])
+    shown = np.stack([decode(base64.b64decode(image.b64_json, validate=True)) for image in answer.images])
     assert_same(shown, pictures(client, model, **fields))
     assert min(answer.timings.queue_ms, answer.timings.compute_ms, answer.timings.encode_ms) >= 0
 
@@ -129,7 +129,7 @@ def test_scale_makes_every_pixel_a_square(client: TestClient) -> None:
     assert_same(pictures(client, "vae", seed=3, scale=4)[0], expected)
     image = client.post("/generate/vae", json={"seed": 3, "scale": 4}, headers=JSON).json()["images"][0]
     assert (image["width"], image["height"]) == (32, 32)
-    assert_same(decode(base64.b64decode(image["b64_png"])), expected)
+    assert_same(decode(base64.b64decode(image["b64_json"])), expected)
 
 
 @each_model
@@ -244,7 +244,7 @@ def test_steps_and_solvers(client: TestClient, solver: str, steps: int) -> None:
     body = {"seed": 6, "solver": solver, "steps": steps}
     answer = client.post("/generate/ddpm", json=body, headers=JSON).json()
     assert answer["params"].items() >= body.items()
-    picture = decode(base64.b64decode(answer["images"][0]["b64_png"]))
+    picture = decode(base64.b64decode(answer["images"][0]["b64_json"]))
     assert_same(pictures(client, "ddpm", **body)[0], picture)
     if steps == 50:
         others = {"ddpm", "ddim", "dpmpp_2m"} - {solver}
@@ -255,3 +255,29 @@ def test_steps_and_solvers(client: TestClient, solver: str, steps: int) -> None:
 def test_defaults_are_the_manifests(client: TestClient) -> None:
     defaults = client.get("/models/ddpm").json()["manifest"]["defaults"]
     assert_same(pictures(client, "ddpm", seed=8, **defaults), pictures(client, "ddpm", seed=8))
+
+
+@each_model
+def test_seeds_may_be_any(client: TestClient, model: str) -> None:
+    seeds = [9, 0, 9, 2**32 - 1]
+    response = client.post(f"/generate/{model}", json={"seeds": seeds}, headers=NPY)
+    assert response.headers["x-seed"] == "9, 0, 9, 4294967295"
+    for picture, seed in zip(load(response.content), seeds, strict=True):
+        assert_same(pictures(client, model, seed=seed)[0], picture)
+    query = client.get(f"/generate/{model}", params={"seeds": seeds, "format": "npy"})
+    assert_same(load(query.content), load(response.content))
+
+
+@each_model
+def test_each_picture_may_have_its_own_class(client: TestClient, model: str) -> None:
+    labels = [2, "TROUSER", "none", "0"]
+    together = pictures(client, model, seed=4, n=4, class_label=labels)
+    for index, label in enumerate(labels):
+        assert_same(pictures(client, model, seed=4 + index, class_label=label)[0], together[index])
+    answer = client.post(f"/generate/{model}", json={"seed": 4, "n": 4, "class_label": labels}, headers=JSON).json()
+    assert answer["params"]["class_label"] == ["bag", "trouser", "none", "t-shirt"]
+    assert [image["class_label"] for image in answer["images"]] == ["bag", "trouser", None, "t-shirt"]
+    fields: dict[str, Any] = {"seed": 4, "n": 4, "class_label": labels, "format": "npy"}
+    query = client.get(f"/generate/{model}", params=fields)
+    assert_same(load(query.content), together)
+    assert_same(pictures(client, model, seed=4, class_label=["bag"]), together[:1])
