@@ -59,9 +59,9 @@ def sample(model: Model, steps: Sequence[int]) -> Tensor:
     for step in range(len(plans[0])):
         rows = sum(len(plan) > step for plan in plans)
         coefficients = torch.stack([plan[step] for plan in plans[:rows]])
-        now, before, scale = x[:rows], x_start[:rows].clone(), torch.ones(rows)
+        now, before = x[:rows], x_start[:rows].clone()
         x_start[:rows] = predict_x_start(
-            model.denoise, now, coefficients[:, 0], label[:rows], 0, scale, None, model.manifest.x0_range
+            model.denoise, now, coefficients[:, 0], label[:rows], None, None, model.manifest.x0_range
         )
         x[:rows] = update(now, x_start[:rows], before, coefficients[:, 1:], None)
     return model.decode(x, label)[torch.tensor(longest_first).argsort()]

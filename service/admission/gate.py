@@ -101,6 +101,10 @@ class Gate:
         if not self._rows_by_calls[ask.calls]:
             del self._rows_by_calls[ask.calls]
 
+    def seconds_until_done(self, calls: int, call_ms: float) -> float:
+        """When rows accepted with ``calls`` calls left, at ``call_ms``, will be done: see ``admit``."""
+        return self._drain.seconds_for(self._turns(calls) * call_ms)
+
     def _check_room(self, ask: Ask) -> None:
         over_ms = self._all.ms + ask.price_ms - self._limit_ms
         if over_ms > 0:
@@ -123,8 +127,11 @@ class Gate:
 
     def _work_until_done(self, ask: Ask) -> float:
         """Device milliseconds until ``ask`` is done: rows are served in turn, so none is served more than its rows."""
-        calls = sum(rows * min(each, ask.calls) for each, rows in self._rows_by_calls.items())
-        return calls * ask.call_ms + ask.price_ms
+        return self._turns(ask.calls) * ask.call_ms + ask.price_ms
+
+    def _turns(self, calls: int) -> int:
+        """Calls of all accepted rows until one of them has had ``calls``."""
+        return sum(rows * min(each, calls) for each, rows in self._rows_by_calls.items())
 
     def _wait_s(self, over_ms: float) -> int:
         """After how many seconds ``over_ms`` of what is accepted will have been worked off."""

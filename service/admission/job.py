@@ -3,7 +3,7 @@
 import asyncio
 import math
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 Result = TypeVar("Result")
 
@@ -12,9 +12,14 @@ class Job(Generic[Result]):
     """``rows`` results, collected in any order on the event loop and handed over together.
 
     Times are seconds of the monotonic clock that the caller reads. From ``expires_at`` on the results are of no use.
-    ``on_end`` is called once, when the job has all results, has failed or was cancelled.
+    ``on_end`` is called once, when the job has all results, has failed or was cancelled. ``on_preview``, which whoever
+    waits may set, is called with every preview of a row: those of one row in the order of its steps and before its
+    result. ``on_result`` is so too, with a row's place and its result, before the last one ends the job.
     Engine threads call ``start`` and ``dropped``; all the rest is the event loop's.
     """
+
+    on_preview: Callable[[Any], None] | None = None
+    on_result: Callable[[int, Result], None] | None = None
 
     def __init__(
         self,
@@ -31,6 +36,11 @@ class Job(Generic[Result]):
         self._results: list[Result | None] = [None] * rows
         self._missing = rows
         self.future: asyncio.Future[Sequence[Result]] = asyncio.get_running_loop().create_future()
+
+    @property
+    def rows(self) -> int:
+        """How many results it is to have."""
+        return len(self._results)
 
     @property
     def done(self) -> bool:
@@ -57,10 +67,17 @@ class Job(Generic[Result]):
             return
         self._results[row] = result
         self._missing -= 1
+        if self.on_result is not None:
+            self.on_result(row, result)
         if self._missing == 0:
             self.finished_at = now
             self.future.set_result([result for result in self._results if result is not None])
             self._end()
+
+    def preview(self, preview: object) -> None:
+        """Show how a row looks on its way, to whoever asked; a job that is over shows nothing."""
+        if self.on_preview is not None and not self.done:
+            self.on_preview(preview)
 
     def fail(self, failure: Exception) -> None:
         """End the job with an error; its other rows are dropped at their next tick."""

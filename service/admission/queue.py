@@ -1,7 +1,7 @@
 """Rows that wait for a place in a table, served a row from each request in turn."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Generic, TypeVar
 
 Row = TypeVar("Row")
@@ -23,6 +23,16 @@ class RowQueue(Generic[Row]):
         if request:
             self._requests.append(request)
             self._rows += len(request)
+
+    def find(self, wanted: Callable[[Row], bool]) -> tuple[int, Sequence[Row]]:
+        """How many rows go before the next one of a request whose rows ``wanted`` is true of, and those that wait.
+
+        0 and none when none waits.
+        """
+        for place, request in enumerate(self._requests):
+            if wanted(request[0]):
+                return place, tuple(request)
+        return 0, ()
 
     def discard(self, unwanted: Callable[[Row], bool]) -> None:
         """Remove every row that ``unwanted`` is true of."""

@@ -9,19 +9,21 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 
-from service.engine.lane import Ended, Lane, Ticked
+from service.admission.job import Job
+from service.engine.lane import Ended, Filmed, Lane, Ticked
 from service.engine.table import LiveRow, Slots
 
 log = logging.getLogger(__name__)
 
-Deliver = Callable[[Sequence[Ended], float], None]
+Deliver = Callable[[Sequence[Ended], Sequence[Filmed], float], None]
 
 
 class Device:
-    """``threads`` threads over the lanes of one device; ``deliver`` is called on the event loop with what ended."""
+    """``threads`` threads over the lanes of a device; ``deliver`` is called on the event loop with a tick's results."""
 
     def __init__(self, lanes: Sequence[Lane], threads: int, tick_budget_ms: float, deliver: Deliver) -> None:
         self._lanes = lanes
@@ -61,6 +63,11 @@ class Device:
         with self._lock:
             lane.sweep()
             self._lock.notify()
+
+    def left(self, lane: Lane, job: Job[Any]) -> tuple[int, dict[int, int]]:
+        """``Lane.left``, of a lane whose rows are being served."""
+        with self._lock:
+            return lane.left(job)
 
     def is_idle(self) -> bool:
         """Whether no lane has a row queued or under way."""
@@ -106,10 +113,15 @@ class Device:
             return None
 
     def _settle(self, lane: Lane, ticked: Ticked, spent_ms: float) -> None:
+        if ticked.filmed:  # before another thread can serve the same rows on: previews come in their order
+            self._tell(ticked)
         with self._lock:
             self._free_threads += 1
             lane.settle(ticked, spent_ms)
             self._lock.notify()  # rows went back to the table: a thread that found none may take some of them
-        if ticked.ended:
-            assert self._loop is not None
-            self._loop.call_soon_threadsafe(self._deliver, ticked.ended, time.monotonic())
+        if ticked.ended and not ticked.filmed:
+            self._tell(ticked)
+
+    def _tell(self, ticked: Ticked) -> None:
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(self._deliver, ticked.ended, ticked.filmed, time.monotonic())

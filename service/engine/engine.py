@@ -3,17 +3,20 @@
 import asyncio
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 
 from service.admission.gate import Ask, Gate
 from service.admission.job import Job
 from service.engine.device import Device
-from service.engine.lane import Ended, Lane
-from service.engine.registry import Registry
+from service.engine.lane import Ended, Filmed, Lane
+from service.engine.model import encoder_name
+from service.engine.registry import Registry, Served
+from service.engine.results import Latent, Picture, Progress
 from service.engine.rows import RowSpec
-from service.engine.table import LiveRow, Picture
+from service.engine.table import LiveRow
 from service.errors import ComputeFailed, ModelUnavailable, ServiceError
 from service.metrics import Metrics
 from service.settings import Settings
@@ -22,13 +25,13 @@ DRAIN_POLL_S = 0.01
 
 
 class Engine:
-    """A lane and a gate for each model, over the device they share. Lives on one event loop."""
+    """A lane and a gate for each model and each encoder, over the device they share. Lives on one event loop."""
 
     def __init__(self, registry: Registry, device: torch.device, settings: Settings, metrics: Metrics) -> None:
         reasons = ServiceError.codes()
         self.lanes = {
-            name: Lane(served.model, served.cost, settings, metrics.for_model(name, reasons))
-            for name, served in registry.served.items()
+            each.model.name: Lane(each.model, each.cost, settings, metrics.for_model(each.model.name, reasons))
+            for each in _all_served(registry)
         }
         threads = settings.cpu_threads() if device.type == "cpu" else 1
         self._gates = {
@@ -56,8 +59,9 @@ class Engine:
     def submit(self, model: str, rows: Sequence[RowSpec], client: str = "", within_s: float = math.inf) -> Job[Picture]:
         """Accept the rows of one request of ``client``, of no use to it after ``within_s`` seconds.
 
-        The job's future gives their pictures, (height, width, channel) uint8 each, in the order of ``rows``, which have
-        plans of one length. Rows that are late are not computed, but it is for the caller to tell the client.
+        The job's future gives their pictures, (height, width, channel) uint8 each, in the order of ``rows``, each of
+        which is priced as the longest is. Rows that are late are not computed, but it is for the caller to tell the
+        client.
 
         Raises:
             ShareExceeded: too much of the queue is this client's.
@@ -65,23 +69,56 @@ class Engine:
             TooLate: it is too long for an answer in time.
             ModelUnavailable: the service is stopping.
         """
+        return self._submit(model, rows, client, within_s)
+
+    def encode(self, model: str, rows: Sequence[RowSpec], client: str = "", within_s: float = math.inf) -> Job[Latent]:
+        """``submit`` for rows of ``encode_row``, of a model that has an encoder: KeyError for one that has none.
+
+        The job's future gives mean and log-variance of each, (2, *latent) float32.
+        """
+        return self._submit(encoder_name(model), rows, client, within_s)
+
+    def invert(self, model: str, rows: Sequence[RowSpec], client: str = "", within_s: float = math.inf) -> Job[Latent]:
+        """``submit`` for rows that end ``as_latent``, such as those of ``inversion_row``.
+
+        The job's future gives the latent where each row's plan ends, (*latent) float32.
+        """
+        return self._submit(model, rows, client, within_s)
+
+    def progress(self, lane: str, job: Job[Any]) -> Progress:
+        """How far ``job`` is, which was submitted to ``lane``: a model, or an encoder by its ``encoder_name``."""
+        ahead, calls_left = self._device.left(self.lanes[lane], job)
+        most = max(calls_left.values(), default=0)
+        eta_s = self._gates[lane].seconds_until_done(most, self.lanes[lane].cost.row_ms())
+        return Progress(ahead, [calls_left.get(row, 0) for row in range(job.rows)], 1000 * eta_s)
+
+    def _submit(self, name: str, rows: Sequence[RowSpec], client: str, within_s: float) -> Job[Any]:
         if self._draining:
             raise ModelUnavailable("The service is stopping.")
-        lane, gate, now = self.lanes[model], self._gates[model], time.monotonic()
-        ask = Ask(len(rows), rows[0].calls, lane.cost.row_ms(), client, within_s)
+        lane, gate, now = self.lanes[name], self._gates[name], time.monotonic()
+        ask = Ask(len(rows), max([row.calls for row in rows]), lane.cost.row_ms(), client, within_s)
         gate.admit(ask, now)
 
-        def over(job: Job[Picture]) -> None:
+        def over(job: Job[Any]) -> None:
             gate.release(ask, time.monotonic(), finished=not job.cancelled)
             if job.cancelled:
                 self._device.sweep(lane)
 
-        job: Job[Picture] = Job(len(rows), now, now + within_s, over)
+        job: Job[Any] = Job(len(rows), now, now + within_s, over)
         self._device.put(lane, [LiveRow(job, index, row) for index, row in enumerate(rows)])
         return job
 
 
-def _deliver(ended: Sequence[Ended], now: float) -> None:
+def _all_served(registry: Registry) -> Iterator[Served]:
+    for served in registry.served.values():
+        yield served
+        if served.encoder is not None:
+            yield served.encoder
+
+
+def _deliver(ended: Sequence[Ended], filmed: Sequence[Filmed], now: float) -> None:
+    for row, preview in filmed:
+        row.job.preview(preview)
     for row, outcome in ended:
         if isinstance(outcome, ComputeFailed):
             row.job.fail(outcome)

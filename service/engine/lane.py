@@ -3,22 +3,27 @@
 import math
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
+from service.admission.job import Job
 from service.admission.queue import RowQueue
 from service.engine.cost import CostModel
 from service.engine.model import Model
-from service.engine.table import LiveRow, Picture, RowTable, Slots
+from service.engine.results import Preview, Result
+from service.engine.table import LiveRow, RowTable, Slots
 from service.engine.tick import Batch, Step, Stepped, run_isolating
 from service.engine.transfer import to_device
 from service.errors import ComputeFailed
 from service.metrics import ModelMetrics
 from service.settings import Settings
 
-#: A row that leaves the table, with its picture or the reason why there is none.
-Ended = tuple[LiveRow, Picture | ComputeFailed]
+#: A row that leaves the table, with its result or the reason why there is none.
+Ended = tuple[LiveRow, Result | ComputeFailed]
+#: A row that goes on, and how it looks on its way.
+Filmed = tuple[LiveRow, Preview]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +37,7 @@ class Ticked:
     leaving: Slots
     ended: list[Ended]
     call_rows: int = 0
+    filmed: list[Filmed] = field(default_factory=list)
 
 
 class Lane:
@@ -64,6 +70,12 @@ class Lane:
         """Queue the rows of one job."""
         self._queue.put(rows)
 
+    def left(self, job: Job[Any]) -> tuple[int, dict[int, int]]:
+        """How many rows of others join before the next of ``job``; by index, the calls that its rows still take."""
+        ahead, queued = self._queue.find(lambda row: row.job is job)
+        calls_left = {row.index: row.spec.calls for row in queued} | dict(self._table.calls_left(job))
+        return ahead, calls_left
+
     def sweep(self) -> None:
         """Drop the rows of cancelled jobs before the next tick."""
         self._sweep_due = True
@@ -89,6 +101,7 @@ class Lane:
         self.metrics.tick_rows.observe(batch.call_rows)
         self.metrics.padding_rows.inc(self.model.padding(batch.call_rows))
         ended: list[Ended] = []
+        filmed: list[Filmed] = []
         leaving = batch.ending.copy()
         results = run_isolating(self.model, batch, self._failed)
         for rows, result in results:
@@ -96,13 +109,15 @@ class Lane:
             if isinstance(result, Stepped):
                 if batch.step is not None:
                     self._scatter(places, result)
-                ended += self._pictures(places[batch.ending[rows]], result)
+                ended += self._results(places[batch.ending[rows]], result)
+                if result.shots:
+                    filmed += self._previews(places, result)
             else:
                 leaving[rows] = True
                 reason = f"The model could not compute this picture: {type(result).__name__}."
                 ended += [(row, ComputeFailed(reason)) for row in self._table.rows(places)]
         smooth = len(results) == 1 and isinstance(results[0][1], Stepped)
-        return Ticked(slots[~leaving], slots[leaving], ended, batch.call_rows if smooth else 0)
+        return Ticked(slots[~leaving], slots[leaving], ended, batch.call_rows if smooth else 0, filmed)
 
     def abandon(self, slots: Slots) -> Ticked:
         """Give up the claimed rows."""
@@ -160,10 +175,13 @@ class Lane:
         noise = table.draw_noise(slots, coefficients)
         return Step(
             table.x_start_prev[self._index(slots)],
-            to_device(table.guidance_scale(slots), device),
             to_device(coefficients, device),
-            None if noise is None else to_device(noise, device),
             table.guided(slots),
+            table.guidance_scale(slots),
+            table.negative_label(slots),
+            None if noise is None else to_device(noise, device),
+            table.inpaint(slots),
+            table.asks(slots),
         )
 
     def _scatter(self, slots: Slots, stepped: Stepped) -> None:
@@ -171,10 +189,18 @@ class Lane:
         self._table.x[index] = stepped.x
         self._table.x_start_prev[index] = stepped.x_start
 
-    def _pictures(self, slots: Slots, stepped: Stepped) -> list[Ended]:
-        pairs = zip(self._table.rows(slots), stepped.pictures, stepped.usable, strict=True)
+    def _results(self, slots: Slots, stepped: Stepped) -> list[Ended]:
+        rows = zip(self._table.rows(slots), stepped.results, stepped.usable, strict=True)
         not_finite = "The model gave numbers that are not finite for this picture."
-        return [(row, picture if usable else ComputeFailed(not_finite)) for row, picture, usable in pairs]
+        return [(row, result if usable else ComputeFailed(not_finite)) for row, result, usable in rows]
+
+    def _previews(self, slots: Slots, stepped: Stepped) -> list[Filmed]:
+        places = slots[[shot.row for shot in stepped.shots]]
+        times = self._table.coefficients(places)[:, 0].tolist()
+        looks = zip(self._table.rows(places), *self._table.position(places), times, stepped.shots, strict=True)
+        return [
+            (row, Preview(row.index, step, steps, t, shot.x_start, shot.x_t)) for row, step, steps, t, shot in looks
+        ]
 
     def _index(self, slots: Slots) -> torch.Tensor:
         return to_device(torch.from_numpy(slots), self.model.device)

@@ -1,7 +1,7 @@
 """A loaded model: its manifest and its functions on a device. The only file of the service that reads TorchScript."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,17 +13,32 @@ from torch import Tensor
 from service.contract.artifact import read_artifact
 from service.contract.files import ContractError
 from service.contract.manifest import MANIFEST_FILE, Manifest, SolverName, read_manifest
+from service.sampling.pixels import to_uint8
 from service.sampling.schedules import max_steps
-from service.sampling.solvers import EMPTY_PLAN, Plan, make_plan
+from service.sampling.solvers import EMPTY_PLAN, Plan, make_inversion_plan, make_plan
 from service.sampling.step import Denoise
 
 Decode = Callable[[Tensor, Tensor], Tensor]
+Encode = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 # The profiling executor watches a function's first calls and compiles it anew for the shapes it has seen: a pause in
 # the middle of serving whenever a batch has another size. Calls are as fast without it.
 torch._C._jit_set_profiling_executor(False)
 
 _plan = lru_cache(maxsize=256)(make_plan)
+_inversion_plan = lru_cache(maxsize=16)(make_inversion_plan)
+
+
+def _as_pictures(images: Tensor) -> tuple[Tensor, Tensor]:
+    return to_uint8(images), images.flatten(1).isfinite().all(dim=1)
+
+
+def _as_numbers(numbers: Tensor) -> tuple[Tensor, Tensor]:
+    return numbers.float(), numbers.flatten(1).isfinite().all(dim=1)
+
+
+# Compiled into one call, because every call of torch lets go of the interpreter's lock and waits for it again.
+_pictures, _numbers = torch.jit.script(_as_pictures), torch.jit.script(_as_numbers)
 
 
 @dataclass(frozen=True)
@@ -32,7 +47,8 @@ class Model:
 
     ``decode``: (batch, *latent), (batch,) int64 -> (batch, channel, height, width) in [-1, 1]. ``denoise`` predicts the
     clean latent (see ``service.sampling.step.Denoise``) and is None for models that decode at once. ``call_sizes`` are
-    the numbers of rows that both are computed at, whatever they are given; none, any.
+    the numbers of rows that both are computed at, whatever they are given; none, any. ``encode``: (batch, channel,
+    height, width) in [-1, 1], (batch,) int64 -> mean and log-variance, (batch, *latent) each; None where there is none.
     """
 
     manifest: Manifest
@@ -40,6 +56,7 @@ class Model:
     decode: Decode
     denoise: Denoise | None
     call_sizes: tuple[int, ...] = ()
+    encode: Encode | None = None
 
     @property
     def name(self) -> str:
@@ -47,9 +64,25 @@ class Model:
         return self.manifest.name
 
     @property
+    def row_shape(self) -> Sequence[int]:
+        """What a row of it holds: a latent."""
+        return self.manifest.latent_shape
+
+    @property
+    def result_shape(self) -> Sequence[int]:
+        """What a row of it ends as: (height, width, channel)."""
+        channel, height, width = self.manifest.image_shape
+        return height, width, channel
+
+    def finish(self, decoded: Tensor) -> tuple[Tensor, Tensor]:
+        """What of ``decode``'s result goes to the host: (batch, *result_shape), and which rows are finite, (batch,)."""
+        finished: tuple[Tensor, Tensor] = _pictures(decoded)
+        return finished
+
+    @property
     def max_steps(self) -> int:
         """The longest plan that this model has; 0 when it decodes at once."""
-        if self.manifest.noise_schedule is None or self.manifest.t_max is None:
+        if self.denoise is None or self.manifest.noise_schedule is None or self.manifest.t_max is None:
             return 0
         return max_steps(self.manifest.noise_schedule, self.manifest.t_max)
 
@@ -59,13 +92,67 @@ class Model:
             return 0
         return next((size - rows for size in self.call_sizes if size >= rows), -rows % self.call_sizes[-1])
 
-    def plan(self, solver: SolverName | None = None, steps: int | None = None) -> Plan:
-        """The steps of one picture, the manifest's defaults where not given; empty for a model that decodes at once."""
+    def plan(
+        self,
+        solver: SolverName | None = None,
+        steps: int | None = None,
+        eta: float = 0.0,
+        strength: float = 1.0,
+    ) -> Plan:
+        """The steps of one picture, the manifest's defaults where not given; empty for a model that decodes at once.
+
+        Raises ValueError as ``make_plan``.
+        """
         manifest = self.manifest
         if manifest.noise_schedule is None or manifest.t_max is None or manifest.defaults is None:
             return EMPTY_PLAN
         chosen = manifest.defaults
-        return _plan(manifest.noise_schedule, manifest.t_max, solver or chosen.solver, steps or chosen.steps)
+        return _plan(
+            manifest.noise_schedule, manifest.t_max, solver or chosen.solver, steps or chosen.steps, eta, strength
+        )
+
+    def inversion_plan(self, steps: int) -> Plan:
+        """The steps from a clean latent up to its noise. Raises ValueError: no such steps, or no steps at all."""
+        if self.manifest.noise_schedule is None or self.manifest.t_max is None:
+            raise ValueError(f"{self.name} makes its pictures without steps, which cannot be taken backwards")
+        return _inversion_plan(self.manifest.noise_schedule, self.manifest.t_max, steps)
+
+
+class Encoder(Model):
+    """A model's encoder, to the engine a model of its own: from images at once to mean and log-variance."""
+
+    @property
+    def name(self) -> str:
+        """The name of its lane."""
+        return encoder_name(self.manifest.name)
+
+    @property
+    def row_shape(self) -> Sequence[int]:
+        """What a row of it holds: an image."""
+        return self.manifest.image_shape
+
+    @property
+    def result_shape(self) -> Sequence[int]:
+        """What a row of it ends as: mean and log-variance, (2, *latent)."""
+        return 2, *self.manifest.latent_shape
+
+    def finish(self, decoded: Tensor) -> tuple[Tensor, Tensor]:
+        """As a model's, but the numbers as they are, float32."""
+        finished: tuple[Tensor, Tensor] = _numbers(decoded)
+        return finished
+
+
+def encoder_name(model: str) -> str:
+    """The name of a model's encoder among the lanes."""
+    return f"{model}/encode"
+
+
+def encoder_of(model: Model) -> Encoder | None:
+    """The encoder of a model that has one."""
+    encode = model.encode
+    if encode is None:
+        return None
+    return Encoder(model.manifest, model.device, lambda image, label: torch.stack(encode(image, label), dim=1), None)
 
 
 def load_model(directory: Path, device: torch.device) -> Model:
@@ -83,9 +170,10 @@ def load_model(directory: Path, device: torch.device) -> Model:
         module = torch.jit.load(io.BytesIO(payload), map_location=device)  # type: ignore[no-untyped-call]
         decode = _prepared(module.decode, device)
         denoise = _prepared(module.denoise, device) if manifest.denoises else None
+        encode = _prepared(module.encode, device) if "encode" in manifest.capabilities else None
     except (RuntimeError, AttributeError) as failure:
         raise ContractError(path, f"not a TorchScript artefact of family {manifest.family}") from failure
-    return Model(manifest, device, decode, denoise)
+    return Model(manifest, device, decode, denoise, encode=encode)
 
 
 def _prepared(part: torch.jit.ScriptModule, device: torch.device) -> Callable[..., Any]:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -11,7 +11,7 @@ from service.contract.files import ContractError
 from service.contract.manifest import MANIFEST_FILE
 from service.engine.buckets import at_fixed_sizes
 from service.engine.cost import CostModel
-from service.engine.model import Model, load_model
+from service.engine.model import Model, encoder_of, load_model
 from service.engine.warmup import warm_up
 from service.settings import Settings
 
@@ -20,10 +20,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Served:
-    """A model that is verified and warmed, with its price list."""
+    """A model that is verified and warmed, with its price list; so is its encoder, if it has one."""
 
     model: Model
     cost: CostModel
+    encoder: "Served | None" = None
 
 
 @dataclass
@@ -53,14 +54,20 @@ def load_registry(settings: Settings, device: torch.device) -> Registry:
     for directory in _model_directories(settings.weights_dir):
         try:
             model = load_model(directory, device)
-            if device.type == "cuda" or settings.deterministic:
-                model = at_fixed_sizes(model, settings.buckets())
-            registry.served[model.name] = Served(model, warm_up(model, settings))
+            encoder = encoder_of(model)
+            served = None if encoder is None else _warmed(encoder, settings)
+            registry.served[model.name] = replace(_warmed(model, settings), encoder=served)
         except (ContractError, RuntimeError, ValueError) as failure:
             reason = str(failure) if isinstance(failure, ContractError) else f"{directory}: {_last_line(failure)}"
             registry.refused[directory.name] = reason
             log.error("model refused", extra={"model": directory.name, "reason": reason})
     return registry
+
+
+def _warmed(model: Model, settings: Settings) -> Served:
+    if model.device.type == "cuda" or settings.deterministic:
+        model = at_fixed_sizes(model, settings.buckets())
+    return Served(model, warm_up(model, settings))
 
 
 def _model_directories(weights: Path) -> Iterator[Path]:

@@ -4,8 +4,9 @@ Latents live on the model's device. What a tick needs to choose rows and look up
 in arrays: choosing is arithmetic on them, without a loop over rows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,18 +16,19 @@ from torch import Tensor
 from service.admission.job import Job
 from service.engine.model import Model
 from service.engine.rows import RowSpec
+from service.engine.tick import SHOWS, Asks
 from service.engine.transfer import to_device
 from service.sampling.noise import RowNoise, draw_each
+from service.sampling.step import Inpaint
 
-Picture = npt.NDArray[np.uint8]
 Slots = npt.NDArray[np.int64]
 
 
 @dataclass(slots=True)
 class LiveRow:
-    """One picture of a job: ``index`` is its place in the job's answer."""
+    """One row of a job: ``index`` is its place in the job's answer."""
 
-    job: "Job[Picture]"
+    job: "Job[Any]"
     index: int
     spec: RowSpec
 
@@ -35,10 +37,18 @@ class RowTable:
     """``rows`` places. A place is free, ready (waiting for a tick) or running (in one)."""
 
     def __init__(self, model: Model, rows: int) -> None:
-        shape, device = model.manifest.latent_shape, model.device
+        shape, device = model.row_shape, model.device
         self.x = torch.zeros(rows, *shape, device=device)
         self.x_start_prev = torch.zeros(rows, *shape, device=device)
         self._denoises = model.denoise is not None
+        # Of every place from the first row on that has a mask; a row without one has a mask of ones.
+        self._inpaint: Inpaint | None = None
+        self._inpaints = np.zeros(rows, dtype=np.bool_)
+        self._null_label = model.manifest.null_label
+        self._negative_label = np.zeros(rows, dtype=np.int64)
+        self._film_every = np.zeros(rows, dtype=np.int64)
+        self._film_shows = np.zeros(rows, dtype=np.int64)
+        self._as_latent = np.zeros(rows, dtype=np.bool_)
         self._label = np.zeros(rows, dtype=np.int64)
         self._guidance_scale = np.ones(rows, dtype=np.float32)
         # Step k of place s is coefficients[s, k] = (t, a, b, c, d).
@@ -81,11 +91,12 @@ class RowTable:
         slots = np.array([self._free.pop() for _ in rows])
         index = to_device(torch.from_numpy(slots), self.x.device)
         self.x.index_copy_(0, index, to_device(self._starts(slots, rows), self.x.device))
+        specs = [row.spec for row in rows]
         if self._denoises:  # what the place's last row left would pass into this one's first step, for 0 * NaN is NaN
             self.x_start_prev.index_fill_(0, index, 0.0)
+            self._admit_asks(slots, index, specs)
         self._step[slots] = 0
         self._last_served[slots] = self._claims  # behind all that wait: the place's last row says nothing of this one
-        specs = [row.spec for row in rows]
         self._label[slots] = [spec.label for spec in specs]
         self._guidance_scale[slots] = [spec.guidance_scale for spec in specs]
         self._weight[slots] = [spec.weight for spec in specs]
@@ -124,6 +135,12 @@ class RowTable:
         """The pictures in these places."""
         return [row for slot in slots.tolist() if (row := self._live[slot]) is not None]
 
+    def calls_left(self, job: "Job[Any]") -> Iterator[tuple[int, int]]:
+        """Of each row of ``job`` here, its index and how many rows of network calls it still takes."""
+        for slot, row in enumerate(self._live):
+            if row is not None and row.job is job:
+                yield row.index, row.spec.calls - int(self._step[slot]) * row.spec.weight
+
     def drop_cancelled(self) -> bool:
         """Free the ready places whose sender has gone; true when a running one has yet to come back."""
         gone = [slot for slot, row in enumerate(self._live) if row is not None and row.job.cancelled]
@@ -136,9 +153,32 @@ class RowTable:
         """The classes: (slots,) int64 on the host."""
         return torch.from_numpy(self._label[slots])
 
-    def guidance_scale(self, slots: Slots) -> Tensor:
-        """(slots,) float32 on the host."""
-        return torch.from_numpy(self._guidance_scale[slots])
+    def guidance_scale(self, slots: Slots) -> npt.NDArray[np.float32]:
+        """(slots,)."""
+        return self._guidance_scale[slots]
+
+    def negative_label(self, slots: Slots) -> npt.NDArray[np.int64]:
+        """What guidance leads away from: (slots,)."""
+        return self._negative_label[slots]
+
+    def inpaint(self, slots: Slots) -> Inpaint | None:
+        """The masks and what is known, (slots, *latent) each, on the model's device; None when no row has a mask."""
+        if self._inpaint is None or not self._inpaints[slots].any():
+            return None
+        index = to_device(torch.from_numpy(slots), self.x.device)
+        return Inpaint(*(tensor[index] for tensor in self._inpaint))
+
+    def asks(self, slots: Slots) -> Asks | None:
+        """What these rows want shown at the step under way, and which end as latents; None when none wants either."""
+        as_latent, every = self._as_latent[slots], self._film_every[slots]
+        if not (as_latent.any() or every.any()):
+            return None
+        due = (every > 0) & (self._step[slots] % np.maximum(every, 1) == 0)
+        return Asks(as_latent, np.where(due, self._film_shows[slots], 0))
+
+    def position(self, slots: Slots) -> tuple[list[int], list[int]]:
+        """How many steps these rows have done, and how many their plans have."""
+        return self._step[slots].tolist(), self._length[slots].tolist()
 
     def coefficients(self, slots: Slots) -> Tensor:
         """This step's (t, a, b, c, d) of each place: (slots, 5) float32 on the host."""
@@ -168,6 +208,26 @@ class RowTable:
         for position in adding.nonzero().flatten().tolist():
             self._noise[slots[position]].fill(drawn[position])
         return drawn
+
+    def _admit_asks(self, slots: Slots, index: Tensor, specs: Sequence[RowSpec]) -> None:
+        """Note what rows of a model that denoises want beside their picture."""
+        labels = [spec.negative_label for spec in specs]
+        self._negative_label[slots] = [self._null_label if label is None else label for label in labels]
+        films = [spec.film for spec in specs]
+        self._film_every[slots] = [0 if film is None else film.every for film in films]
+        self._film_shows[slots] = [0 if film is None else SHOWS[film.kind] for film in films]
+        self._as_latent[slots] = [spec.as_latent for spec in specs]
+        self._inpaints[slots] = [spec.inpaint is not None for spec in specs]
+        if self._inpaints[slots].any() or self._inpaint is not None:
+            self._admit_inpaint(slots, index, specs)
+
+    def _admit_inpaint(self, slots: Slots, index: Tensor, specs: Sequence[RowSpec]) -> None:
+        mask, known = self._inpaint = self._inpaint or Inpaint(torch.ones_like(self.x), torch.zeros_like(self.x))
+        mask.index_fill_(0, index, 1.0)
+        known.index_fill_(0, index, 0.0)
+        for slot, spec in zip(slots.tolist(), specs, strict=True):
+            if spec.inpaint is not None:
+                mask[slot], known[slot] = spec.inpaint
 
     def _starts(self, slots: Slots, rows: Sequence[LiveRow]) -> Tensor:
         """What the rows begin with, (rows, *latent) on the host; readies the noise of those that will want more."""

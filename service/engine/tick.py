@@ -4,8 +4,9 @@ Pure: the batch comes in as tensors and the results go out as tensors, so a batc
 halves until the row at fault is alone.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,38 +14,69 @@ import torch
 from torch import Tensor
 
 from service.engine.model import Model
+from service.engine.results import Latent, Picture, Result
+from service.engine.rows import FilmKind
 from service.engine.transfer import to_device, to_host
-from service.sampling.pixels import to_uint8
-from service.sampling.step import predict_x_start, update
+from service.sampling.step import Guidance, Inpaint, predict_x_start, update
 
 Flags = npt.NDArray[np.bool_]
+
+#: What of a row an ``Asks`` wants shown, one bit each.
+X_START, X_T = 1, 2
+SHOWS: dict[FilmKind, int] = {"x0": X_START, "xt": X_T, "both": X_START | X_T}
+
+#: In the place of a result that is not usable.
+NOTHING: Picture = np.empty(0, np.uint8)
 
 #: Told of a batch whose call raised, and what it raised.
 Failed = Callable[["Batch", Exception], None]
 
 
 @dataclass(frozen=True, slots=True)
+class Asks:
+    """What rows want beside pictures at their ends, an entry a row, on the host.
+
+    ``as_latent`` says which end as a latent; ``shows`` what of this step is to be shown, the bits X_START and X_T.
+    """
+
+    as_latent: Flags
+    shows: npt.NDArray[np.int64]
+
+    def part(self, rows: slice) -> "Asks":
+        """Some of the rows."""
+        return Asks(self.as_latent[rows], self.shows[rows])
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """What a solver step needs beside the latents, an entry a row.
 
-    ``x_start_prev`` (rows, *latent); ``guidance_scale`` (rows,); ``coefficients`` (rows, 5): t, a, b, c, d; ``noise``
-    (rows, *latent), or None when no row adds any; ``guided``, on the host: which rows take two in the call.
+    On the device: ``x_start_prev`` (rows, *latent); ``coefficients`` (rows, 5): t, a, b, c, d; ``noise`` (rows,
+    *latent), or None when no row adds any; ``inpaint`` (rows, *latent) each, or None when no row has a mask.
+    On the host: ``guided``, which rows take two in the call, and, read of those alone, ``guidance_scale`` and
+    ``negative_label``; ``asks``, or None when no row wants anything but its picture.
     """
 
     x_start_prev: Tensor
-    guidance_scale: Tensor
     coefficients: Tensor
-    noise: Tensor | None
     guided: Flags
+    guidance_scale: npt.NDArray[np.float32]
+    negative_label: npt.NDArray[np.int64]
+    noise: Tensor | None = None
+    inpaint: Inpaint | None = None
+    asks: Asks | None = None
 
     def part(self, rows: slice) -> "Step":
         """Some of the rows."""
         return Step(
             self.x_start_prev[rows],
-            self.guidance_scale[rows],
             self.coefficients[rows],
-            None if self.noise is None else self.noise[rows],
             self.guided[rows],
+            self.guidance_scale[rows],
+            self.negative_label[rows],
+            None if self.noise is None else self.noise[rows],
+            None if self.inpaint is None else Inpaint(*(tensor[rows] for tensor in self.inpaint)),
+            None if self.asks is None else self.asks.part(rows),
         )
 
 
@@ -74,29 +106,41 @@ class Batch:
         return Batch(self.x[rows], self.label[rows], self.ending[rows], step)
 
 
+class Shot(NamedTuple):
+    """What row ``row`` of the batch wanted shown: its prediction of the clean latent, its noisy latent, decoded."""
+
+    row: int
+    x_start: Picture | None
+    x_t: Picture | None
+
+
 @dataclass(frozen=True, slots=True)
 class Stepped:
-    """The rows one step further. ``pictures`` (ending rows, height, width, channel) uint8 are on the host.
+    """The rows one step further, and on the host what they give.
 
-    ``x_start`` is what the network predicted, ``x`` itself for a model without steps. ``usable`` says for each ending
-    row whether its picture is made of finite numbers: what a NaN becomes in uint8 would pass for a picture.
+    ``x_start`` is what the network predicted, ``x`` itself for a model without steps. ``results`` are those of the
+    ending rows, in their order; ``usable`` says of each whether it is made of finite numbers: what a NaN becomes in
+    uint8 would pass for a picture. ``shots`` are of rows that wanted one, as far as they are finite.
     """
 
     x: Tensor
     x_start: Tensor
-    pictures: npt.NDArray[np.uint8]
+    results: Sequence[Result] | npt.NDArray[Any]
     usable: Flags
+    shots: Sequence[Shot] = ()
 
 
 @torch.inference_mode()
 def run(model: Model, batch: Batch) -> Stepped:
-    """Denoise, guide, clamp and update every row, then decode those that end."""
-    x = x_start = batch.x
-    if batch.step is not None:
-        x_start = _predict(model, batch, batch.step)
-        x = update(x, x_start, batch.step.x_start_prev, batch.step.coefficients[:, 1:], batch.step.noise)
-    pictures, usable = _decode(model, x, batch)
-    return Stepped(x, x_start, pictures, usable)
+    """Denoise, guide, clamp, inpaint and update every row, then decode those that end."""
+    step = batch.step
+    if step is None:
+        return Stepped(batch.x, batch.x, *_decode(model, batch.x, batch.label, batch.ending))
+    x_start = _predict(model, batch, step)
+    x = update(batch.x, x_start, step.x_start_prev, step.coefficients[:, 1:], step.noise)
+    if step.asks is None:
+        return Stepped(x, x_start, *_decode(model, x, batch.label, batch.ending))
+    return _answer(model, x, x_start, batch, step.asks)
 
 
 def run_isolating(model: Model, batch: Batch, failed: Failed) -> list[tuple[slice, Stepped | Exception]]:
@@ -129,34 +173,63 @@ def _isolate(model: Model, batch: Batch, rows: slice, failed: Failed) -> list[tu
 
 def _predict(model: Model, batch: Batch, step: Step) -> Tensor:
     assert model.denoise is not None
-    guided = np.flatnonzero(step.guided)
     return predict_x_start(
         model.denoise,
         batch.x,
         step.coefficients[:, 0],
         batch.label,
-        model.manifest.null_label,
-        step.guidance_scale,
-        to_device(torch.from_numpy(guided), model.device) if len(guided) else None,
+        _guidance(step, model.device) if step.guided.any() else None,
+        step.inpaint,
         model.manifest.x0_range,
     )
 
 
-def _decode(model: Model, x: Tensor, batch: Batch) -> tuple[npt.NDArray[np.uint8], Flags]:
-    if not batch.ending.any():
-        channel, height, width = model.manifest.image_shape
-        return np.empty((0, height, width, channel), np.uint8), np.empty(0, np.bool_)
-    label = batch.label
-    if not batch.ending.all():
-        index = to_device(torch.from_numpy(np.flatnonzero(batch.ending)), x.device)
+def _guidance(step: Step, device: torch.device) -> Guidance:
+    rows = np.flatnonzero(step.guided)
+    columns = rows, step.guidance_scale[rows], step.negative_label[rows]
+    return Guidance(*(to_device(torch.from_numpy(column), device) for column in columns))
+
+
+def _decode(model: Model, x: Tensor, label: Tensor, shown: Flags) -> tuple[npt.NDArray[np.uint8], Flags]:
+    """Results (shown rows, ...) on the host, and which are finite."""
+    if not shown.any():
+        return np.empty((0, *model.result_shape), np.uint8), np.empty(0, np.bool_)
+    if not shown.all():
+        index = _index(shown, x.device)
         x, label = x[index], label[index]
-    pictures, usable = to_host(*_finish(model.decode(x, label)))
-    return pictures.numpy(), usable.numpy()
+    results, usable = to_host(*model.finish(model.decode(x, label)))
+    return results.numpy(), usable.numpy()
 
 
-def _as_pictures(images: Tensor) -> tuple[Tensor, Tensor]:
-    return to_uint8(images), images.flatten(1).isfinite().all(dim=1)
+def _answer(model: Model, x: Tensor, x_start: Tensor, batch: Batch, asks: Asks) -> Stepped:
+    """The step of rows that want more than pictures at their ends: decoded in one call, copied once."""
+    shown = [batch.ending & ~asks.as_latent, asks.shows & X_START != 0, asks.shows & X_T != 0]
+    flags, rows = np.concatenate(shown), len(batch)
+    made = _by_place(flags, *_decode(model, torch.cat([x, x_start, batch.x]), batch.label.repeat(3), flags))
+    shots = [
+        Shot(row, made.get(rows + row), made.get(2 * rows + row))
+        for row in np.flatnonzero(asks.shows).tolist()
+        if rows + row in made or 2 * rows + row in made
+    ]
+    results: dict[int, Result] = {**made, **_latents(x, batch.ending & asks.as_latent)}
+    ending = np.flatnonzero(batch.ending).tolist()
+    usable = np.array([row in results for row in ending], dtype=np.bool_)
+    return Stepped(x, x_start, [results.get(row, NOTHING) for row in ending], usable, shots)
 
 
-# Compiled into one call, because every call of torch lets go of the interpreter's lock and waits for it again.
-_finish = torch.jit.script(_as_pictures)
+def _latents(x: Tensor, wanted: Flags) -> dict[int, Latent]:
+    if not wanted.any():
+        return {}
+    chosen = x[_index(wanted, x.device)]
+    latents, usable = to_host(chosen, chosen.flatten(1).isfinite().all(dim=1))
+    return _by_place(wanted, latents.numpy(), usable.numpy())
+
+
+def _by_place(shown: Flags, values: npt.NDArray[np.generic], usable: Flags) -> dict[int, npt.NDArray[Any]]:
+    """The values that are finite, by the places of those that were shown."""
+    places = np.flatnonzero(shown).tolist()
+    return {place: value for place, value, good in zip(places, values, usable, strict=True) if good}
+
+
+def _index(shown: Flags, device: torch.device) -> Tensor:
+    return to_device(torch.from_numpy(np.flatnonzero(shown)), device)

@@ -38,16 +38,16 @@ def _call_ms(model: Model, batch: Batch) -> float:
 
 def _check(model: Model, batch: Batch) -> None:
     stepped = run(model, batch)
-    channel, height, width = model.manifest.image_shape
-    if stepped.pictures.shape != (len(batch), height, width, channel):
-        raise ValueError(f"warm-up gave pictures of shape {stepped.pictures.shape[1:]}, not {(height, width, channel)}")
+    found, wanted = stepped.results[0].shape, tuple(model.result_shape)
+    if found != wanted:
+        raise ValueError(f"warm-up gave results of shape {found}, not {wanted}")
     if not stepped.usable.all():
-        raise ValueError("warm-up gave a picture of numbers that are not finite")
+        raise ValueError("warm-up gave numbers that are not finite")
 
 
 def _batch(model: Model, rows: int) -> Batch:
     """Rows at the first step of the default plan, all of them decoded at its end."""
-    latent = torch.randn(rows, *model.manifest.latent_shape, generator=torch.Generator().manual_seed(0))
+    latent = torch.randn(rows, *model.row_shape, generator=torch.Generator().manual_seed(0))
     label = torch.full((rows,), model.manifest.null_label)
     ending = np.ones(rows, dtype=np.bool_)
     return Batch(latent.to(model.device), label.to(model.device), ending, _step(model, latent))
@@ -60,8 +60,8 @@ def _step(model: Model, latent: torch.Tensor) -> Step | None:
     coefficients = model.plan().table[0].float().expand(rows, 5)
     return Step(
         torch.zeros_like(latent).to(device),
-        torch.ones(rows, device=device),
         coefficients.to(device),
-        None,
         np.zeros(rows, dtype=np.bool_),
+        np.ones(rows, dtype=np.float32),
+        np.zeros(rows, dtype=np.int64),
     )

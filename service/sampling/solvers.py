@@ -16,14 +16,19 @@ from torch import Tensor
 from service.contract.manifest import NoiseSchedule, SolverName
 from service.sampling.schedules import alpha_sigma, max_steps, trailing_timesteps
 
-__all__ = ["EMPTY_PLAN", "Plan", "SolverName", "make_plan"]
+__all__ = ["EMPTY_PLAN", "Plan", "SolverName", "make_inversion_plan", "make_plan"]
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """The steps of one picture: `table` is (steps, 5) float64, columns t, a, b, c, d."""
+    """The steps of one picture: `table` is (steps, 5) float64, columns t, a, b, c, d.
+
+    `alpha` and `sigma` are the scales of the clean latent and of the noise where it starts.
+    """
 
     table: Tensor
+    alpha: float = 0.0
+    sigma: float = 1.0
 
     @cached_property
     def steps(self) -> int:
@@ -35,6 +40,10 @@ class Plan:
         """Whether any step does."""
         return bool((self.table[:, 4] != 0).any())
 
+    def start(self, x_start: Tensor, noise: Tensor) -> Tensor:
+        """Where the plan starts for a clean latent: alpha * x_start + sigma * noise, all (*latent)."""
+        return self.alpha * x_start + self.sigma * noise
+
     def __len__(self) -> int:
         return self.steps
 
@@ -42,8 +51,10 @@ class Plan:
 EMPTY_PLAN = Plan(torch.empty(0, 5, dtype=torch.float64))
 
 
-def make_plan(schedule: NoiseSchedule, t_max: float, solver: SolverName, steps: int, eta: float = 0.0) -> Plan:
-    """The plan of `steps` steps from `t_max` down to the clean end.
+def make_plan(
+    schedule: NoiseSchedule, t_max: float, solver: SolverName, steps: int, eta: float = 0.0, strength: float = 1.0
+) -> Plan:
+    """The plan of `steps` steps from `t_max` down to the clean end, or of the last part of that way.
 
     Args:
         schedule: the forward process that the network was trained on.
@@ -51,9 +62,12 @@ def make_plan(schedule: NoiseSchedule, t_max: float, solver: SolverName, steps: 
         solver: "ddpm" (ancestral), "ddim", "dpmpp_2m", or "consistency" for models tuned to a few steps.
         steps: 1 to `max_steps(schedule, t_max)`.
         eta: how much of the ancestral noise "ddim" adds, 0 to 1; the other solvers have none to set.
+        strength: in (0, 1]: the plan starts at strength * t_max and has round(steps * strength) steps, at least 1.
+            Image to image (Meng et al. 2022, "SDEdit") starts there with `Plan.start`. Where steps * strength is
+            whole, these are the last timesteps of the whole plan, which are those that diffusers takes.
 
     Raises:
-        ValueError: an unknown solver, or steps or eta out of range.
+        ValueError: an unknown solver, or steps, eta or strength out of range.
     """
     if solver not in _SOLVERS:
         raise ValueError(f"solver {solver!r} is unknown; there are {', '.join(_SOLVERS)}")
@@ -63,12 +77,37 @@ def make_plan(schedule: NoiseSchedule, t_max: float, solver: SolverName, steps: 
     most_eta = 1 if solver == "ddim" else 0
     if not 0 <= eta <= most_eta:
         raise ValueError(f"eta {eta} is out of range; ddim takes 0 to 1, the other solvers only 0")
-    timesteps = torch.tensor(trailing_timesteps(most - 1, steps))
+    if not 0 < strength <= 1:
+        raise ValueError(f"strength {strength} is out of range; it is above 0 and at most 1")
+    last, steps = max(1, round(most * strength)) - 1, max(1, round(steps * strength))
+    timesteps = torch.tensor(trailing_timesteps(last, steps))
     alpha, sigma = alpha_sigma(schedule)
     alpha = torch.cat([alpha[timesteps], torch.ones(1, dtype=torch.float64)])
     sigma = torch.cat([sigma[timesteps], torch.zeros(1, dtype=torch.float64)])
     coefficients = _SOLVERS[solver](alpha, sigma, eta)
-    return Plan(torch.stack([(timesteps.double() + 1) / schedule.timesteps, *coefficients], dim=1))
+    table = torch.stack([(timesteps.double() + 1) / schedule.timesteps, *coefficients], dim=1)
+    return Plan(table, float(alpha[0]), float(sigma[0]))
+
+
+def make_inversion_plan(schedule: NoiseSchedule, t_max: float, steps: int) -> Plan:
+    """The plan from a clean latent up to the noise at `t_max` that "ddim" would make it from again.
+
+    The deterministic DDIM step taken upwards (Song et al. 2021, section 5.4), first from the lowest timestep to the
+    lowest of the plan of `steps` steps, then up that plan's timesteps. `Plan.start` is the clean latent there, without
+    noise. Sampling from the result with as many steps gives the latent back up to an error of order 1 / steps.
+
+    Raises:
+        ValueError: steps out of range, as in `make_plan`.
+    """
+    most = max_steps(schedule, t_max)
+    if not 1 <= steps <= most:
+        raise ValueError(f"steps {steps} is out of range; this model takes 1 to {most}")
+    timesteps = torch.tensor([0, *reversed(trailing_timesteps(most - 1, steps))])
+    alpha, sigma = (scale[timesteps] for scale in alpha_sigma(schedule))
+    a = sigma[1:] / sigma[:-1]
+    b = alpha[1:] - a * alpha[:-1]
+    t = (timesteps[:-1].double() + 1) / schedule.timesteps
+    return Plan(torch.stack([t, a, b, torch.zeros_like(a), torch.zeros_like(a)], dim=1), float(alpha[0]), 0.0)
 
 
 # Each solver takes alpha and sigma at the timesteps and at the clean end, (steps + 1,) float64, and the eta;

@@ -1,15 +1,38 @@
-"""One step of a batch, the same for training's evaluation and for serving: denoise, guide, clamp, update.
+"""One step of a batch, the same for training's evaluation and for serving: denoise, guide, clamp, inpaint, update.
 
-Every row has its own t, label, guidance scale and coefficients, so rows of different plans share a call.
+Every row has its own t, label, guidance, mask and coefficients, so rows of different plans share a call.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 Denoise = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(x (batch, *latent), t (batch,) in (0, 1], label (batch,) int64) -> the clean latent, shaped like x."""
+
+
+class Guidance(NamedTuple):
+    """Which rows of a batch are guided, (guided,) each: their indices, int64; the scales; the labels to lead away from.
+
+    A negative label is the one that means "no class", or a class. Two classes are blended so: with a class as the
+    negative label, scale s in [0, 1] gives (1 - s) of its prediction and s of that of the row's own class.
+    """
+
+    rows: Tensor
+    scale: Tensor
+    negative_label: Tensor
+
+
+class Inpaint(NamedTuple):
+    """What of a clean latent is known, (*latent) each, or (batch, *latent) for a batch.
+
+    ``mask`` is 1 where the latent is made anew, 0 where ``known`` is kept exactly, between them a blend.
+    """
+
+    mask: Tensor
+    known: Tensor
 
 
 def guide(conditional: Tensor, unconditional: Tensor, scale: Tensor) -> Tensor:
@@ -26,28 +49,25 @@ def predict_x_start(
     x: Tensor,
     t: Tensor,
     label: Tensor,
-    null_label: int,
-    guidance_scale: Tensor,
-    guided: Tensor | None,
+    guidance: Guidance | None,
+    inpaint: Inpaint | None,
     x0_range: tuple[float, float] | None,
 ) -> Tensor:
-    """The clean latent that one network call predicts, guided and clamped, (batch, *latent).
+    """The clean latent that one network call predicts, guided, clamped and with what is known of it, (batch, *latent).
 
     Args:
-        denoise: the network; guided rows come to it twice, the second time with `null_label`.
+        denoise: the network; guided rows come to it twice, the second time with their negative label.
         x: noisy latents, (batch, *latent).
         t: noise levels, (batch,), each in (0, 1].
         label: classes, (batch,) int64.
-        null_label: the label that means "no class".
-        guidance_scale: (batch,); only that of guided rows is read.
-        guided: indices of the rows whose scale is not 1, (guided,) int64; None or empty, no row.
+        guidance: of the rows whose scale is not 1; None, no row.
+        inpaint: the mask and the known latent of every row; None where no row has one.
         x0_range: bounds of a clean latent; None, no clamp.
     """
-    if guided is None or len(guided) == 0:
-        x_start = denoise(x, t, label).to(x.dtype)
-    else:
-        x_start = _denoise_guided(denoise, x, t, label, null_label, guidance_scale, guided)
-    return x_start if x0_range is None else x_start.clamp(*x0_range)
+    x_start = denoise(x, t, label).to(x.dtype) if guidance is None else _denoise_guided(denoise, x, t, label, guidance)
+    if x0_range is not None:
+        x_start = x_start.clamp(*x0_range)
+    return x_start if inpaint is None else inpaint.mask * x_start + (1 - inpaint.mask) * inpaint.known
 
 
 def update(x: Tensor, x_start: Tensor, x_start_prev: Tensor, coefficients: Tensor, noise: Tensor | None) -> Tensor:
@@ -66,22 +86,15 @@ def update(x: Tensor, x_start: Tensor, x_start_prev: Tensor, coefficients: Tenso
     return x_next if noise is None else x_next + d * noise
 
 
-def _denoise_guided(
-    denoise: Denoise,
-    x: Tensor,
-    t: Tensor,
-    label: Tensor,
-    null_label: int,
-    guidance_scale: Tensor,
-    guided: Tensor,
-) -> Tensor:
+def _denoise_guided(denoise: Denoise, x: Tensor, t: Tensor, label: Tensor, guidance: Guidance) -> Tensor:
+    rows = guidance.rows
     predictions = denoise(
-        torch.cat([x, x[guided]]),
-        torch.cat([t, t[guided]]),
-        torch.cat([label, torch.full_like(guided, null_label)]),
+        torch.cat([x, x[rows]]),
+        torch.cat([t, t[rows]]),
+        torch.cat([label, guidance.negative_label]),
     ).to(x.dtype)  # a half-precision network must not pull the solver's arithmetic down with it
     x_start, unconditional = predictions[: len(x)], predictions[len(x) :]
-    return x_start.index_copy(0, guided, guide(x_start[guided], unconditional, guidance_scale[guided]))
+    return x_start.index_copy(0, rows, guide(x_start[rows], unconditional, guidance.scale))
 
 
 def _per_row(values: Tensor, like: Tensor) -> Tensor:

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from service.admission.job import Job
 from service.engine import rows
 from service.engine.cost import CostModel
-from service.engine.lane import Ended, Lane
+from service.engine.lane import Ended, Filmed, Lane
 from service.engine.model import Model, load_model
+from service.engine.results import Picture
 from service.engine.rows import RowSpec
-from service.engine.table import LiveRow, Picture
+from service.engine.table import LiveRow
 from service.errors import ComputeFailed
 from service.metrics import Metrics
 from service.sampling.solvers import Plan
@@ -88,8 +89,10 @@ def put(lane: Lane, rows: list[RowSpec], expires_at: float = math.inf) -> Job[Pi
     return job
 
 
-def deliver(ended: Sequence[Ended], now: float) -> None:
+def deliver(ended: Sequence[Ended], filmed: Sequence[Filmed], now: float) -> None:
     """Tell jobs what became of their rows."""
+    for row, preview in filmed:
+        row.job.preview(preview)
     for row, outcome in ended:
         if isinstance(outcome, ComputeFailed):
             row.job.fail(outcome)
@@ -104,7 +107,7 @@ def tick(lane: Lane, threads: int = 1, spent_ms: float = 1.0) -> int:
         return 0
     ticked = lane.compute(slots)
     lane.settle(ticked, spent_ms)
-    deliver(ticked.ended, now=1.0)
+    deliver(ticked.ended, ticked.filmed, now=1.0)
     return len(slots)
 
 

@@ -11,7 +11,7 @@ from service.engine.cost import CostModel
 from service.engine.device import Device
 from service.engine.lane import Lane, Ticked
 from service.engine.model import Model
-from service.engine.table import Picture
+from service.engine.results import Picture
 from service.errors import ComputeFailed
 from tests.service.engine.conftest import deliver, new_job, new_lane, request_rows
 
@@ -111,7 +111,7 @@ def test_the_least_served_lane_goes_next(one_shot: Model, diffusion: Model) -> N
     async def scenario() -> None:
         order: list[str] = []
         lanes = [lane_for(one_shot, bucket=1), lane_for(diffusion, bucket=1)]
-        device = Device(lanes, 1, tick_budget_ms=100.0, deliver=lambda ended, now: order.append("tick"))
+        device = Device(lanes, 1, tick_budget_ms=100.0, deliver=lambda *_: order.append("tick"))
         submit(device, lanes[0], 2, one_shot)
         submit(device, lanes[1], 2, diffusion)
         lanes[0].served_ms, lanes[1].served_ms = 5.0, 1.0

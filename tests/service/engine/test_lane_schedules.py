@@ -19,8 +19,9 @@ from service.admission.job import Job
 from service.contract.manifest import SolverName
 from service.engine.lane import Ended, Lane
 from service.engine.model import load_model
+from service.engine.results import Picture
 from service.engine.rows import RowSpec
-from service.engine.table import LiveRow, Picture, Slots
+from service.engine.table import LiveRow, Slots
 from service.errors import ComputeFailed, DeadlineExceeded
 from tests.service.artefacts import PoisonDecode, write_diffusion, write_one_shot
 from tests.service.engine.conftest import CPU, Watched, deliver, new_lane, pictures_of, request_rows, sample
@@ -153,7 +154,7 @@ class Schedules(RuleBasedStateMachine):
     @rule()
     def deliver(self) -> None:
         """The event loop comes round to what ticks have sent it."""
-        deliver(self.mail, now=self.clock.now)
+        deliver(self.mail, [], now=self.clock.now)
         self.mail.clear()
 
     @rule(name=NAMES, threads=st.integers(1, 3))

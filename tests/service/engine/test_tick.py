@@ -9,6 +9,7 @@ from service.engine.tick import Batch, Step, Stepped, run, run_isolating
 from tests.service.engine.conftest import Watched
 
 RAISES, NOT_FINITE = 101.0, -101.0
+NO_CLASS = 3
 
 
 def told_of_nothing(batch: Batch, failure: Exception) -> None:
@@ -27,8 +28,8 @@ def decode_batch(first_numbers: list[float]) -> Batch:
 
 def test_a_picture_is_uint8_height_width_channel(one_shot: Model) -> None:
     stepped = run(one_shot, decode_batch([0.0, 1.0]))
-    assert stepped.pictures.shape == (2, 8, 8, 1)
-    assert stepped.pictures.dtype == np.uint8
+    assert np.shape(stepped.results) == (2, 8, 8, 1)
+    assert stepped.results[0].dtype == np.uint8
     assert stepped.usable.all()
 
 
@@ -36,8 +37,8 @@ def test_only_ending_rows_are_decoded(one_shot: Model) -> None:
     batch = decode_batch([0.0, 1.0, 2.0])
     batch.ending[:] = [False, True, False]
     stepped = run(one_shot, batch)
-    expected = run(one_shot, decode_batch([0.0, 1.0, 2.0])).pictures[1:2]
-    np.testing.assert_array_equal(stepped.pictures, expected)
+    expected = run(one_shot, decode_batch([0.0, 1.0, 2.0])).results[1:2]
+    np.testing.assert_array_equal(stepped.results, expected)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -51,13 +52,13 @@ def test_bad_rows_fail_alone_wherever_they_are(one_shot: Model, kinds: list[str]
         assert rows.start == len(outcomes)  # consecutive: no row is lost or told twice
         if isinstance(result, Stepped):
             outcomes += ["good" if usable else "not finite" for usable in result.usable]
-            pictures |= {rows.start + index: picture for index, picture in enumerate(result.pictures)}
+            pictures |= {rows.start + index: picture for index, picture in enumerate(result.results)}
         else:
             assert rows.stop - rows.start == 1
             outcomes.append("raises")
     assert outcomes == kinds
     for row in (row for row, kind in enumerate(kinds) if kind == "good"):
-        alone = run(one_shot, batch.part(slice(row, row + 1))).pictures[0]
+        alone = run(one_shot, batch.part(slice(row, row + 1))).results[0]
         np.testing.assert_allclose(pictures[row].astype(int), alone.astype(int), atol=1)
 
 
@@ -97,8 +98,8 @@ def test_a_batch_that_does_not_fit_is_run_in_parts_that_do(one_shot: Model, room
     results = run_isolating(watched.model, batch, lambda batch, failure: told.append((len(batch), failure)))
     stepped = [result for _, result in results if isinstance(result, Stepped)]
     assert len(stepped) == len(results)
-    pictures = np.concatenate([result.pictures for result in stepped])
-    np.testing.assert_allclose(pictures.astype(int), run(one_shot, batch).pictures.astype(int), atol=1)
+    pictures = np.concatenate([np.asarray(result.results) for result in stepped])
+    np.testing.assert_allclose(pictures.astype(int), np.asarray(run(one_shot, batch).results).astype(int), atol=1)
     assert len(told) == watched.refused
     assert all(rows > room and isinstance(failure, torch.OutOfMemoryError) for rows, failure in told)
     # A traceback would keep the tensors of the call that failed while its halves want their memory.
@@ -110,7 +111,9 @@ def test_whoever_is_told_of_a_failure_is_told_of_its_rows(diffusion: Model) -> N
     rows = 4
     guided = np.array([True, False, True, True])
     coefficients = diffusion.plan("ddim", 5).table[1].float().expand(rows, 5)
-    step = Step(torch.zeros(rows, 1, 8, 8), torch.full((rows,), 2.0), coefficients, None, guided)
+    step = Step(
+        torch.zeros(rows, 1, 8, 8), coefficients, guided, np.full(rows, 2.0, np.float32), np.full(rows, NO_CLASS)
+    )
     batch = Batch(torch.ones(rows, 1, 8, 8), torch.zeros(rows, dtype=torch.int64), np.zeros(rows, np.bool_), step)
     told: list[tuple[int, int]] = []
     results = run_isolating(
@@ -128,8 +131,8 @@ def test_rows_of_different_plans_step_as_they_would_alone(diffusion: Model) -> N
     generator = torch.Generator().manual_seed(1)
     x, previous, noise = (torch.randn(rows, 1, 8, 8, generator=generator) for _ in range(3))
     guided = np.array([False, True, False])
-    scale = torch.tensor([1.0, 2.5, 1.0])
-    step = Step(previous, scale, coefficients, noise, guided)
+    scale = np.array([1.0, 2.5, 1.0], np.float32)
+    step = Step(previous, coefficients, guided, scale, np.full(rows, NO_CLASS), noise)
     batch = Batch(x, torch.tensor([0, 1, 3]), np.zeros(rows, np.bool_), step)
     together = run(diffusion, batch)
     for row in range(rows):

@@ -8,7 +8,7 @@ from service.contract.manifest import NoiseSchedule
 from service.sampling.loop import sample
 from service.sampling.noise import RowNoise
 from service.sampling.solvers import Plan, make_plan
-from service.sampling.step import guide, predict_x_start, update
+from service.sampling.step import Guidance, Inpaint, guide, predict_x_start, update
 
 SHAPE = (2, 3, 4)
 CLASSES = 3
@@ -51,11 +51,15 @@ def test_guidance_scales_are_the_papers(shape: tuple[int, ...]) -> None:
     torch.testing.assert_close(guided[3], (conditional[3] + unconditional[3]) / 2)
 
 
-@pytest.mark.parametrize("guided", [None, torch.tensor([], dtype=torch.int64)])
-def test_without_guided_rows_the_network_sees_the_batch_once(guided: Tensor | None) -> None:
+def guidance(guided: list[int], scale: list[float], negative_label: int = CLASSES) -> Guidance:
+    rows = torch.tensor(guided)
+    return Guidance(rows, torch.tensor(scale), torch.full_like(rows, negative_label))
+
+
+def test_without_guided_rows_the_network_sees_the_batch_once() -> None:
     x, t, label = rows(4)
     denoise = Recorder()
-    x_start = predict_x_start(denoise, x, t, label, CLASSES, torch.ones(4), guided, None)
+    x_start = predict_x_start(denoise, x, t, label, None, None, None)
     assert torch.equal(x_start, Recorder()(x, t, label))
     (call,) = denoise.calls
     assert [len(argument) for argument in call] == [4, 4, 4]
@@ -64,9 +68,8 @@ def test_without_guided_rows_the_network_sees_the_batch_once(guided: Tensor | No
 def test_only_guided_rows_are_guided() -> None:
     x, t, label = rows(4)
     denoise = Recorder()
-    scale = torch.tensor([torch.nan, 3.0, torch.nan, 0.0])  # those of rows without guidance are not read
-    guided = torch.tensor([1, 3])
-    x_start = predict_x_start(denoise, x, t, label, CLASSES, scale, guided, None)
+    guided = [1, 3]
+    x_start = predict_x_start(denoise, x, t, label, guidance(guided, [3.0, 0.0]), None, None)
 
     conditional = Recorder()(x, t, label)
     unconditional = Recorder()(x, t, torch.full_like(label, CLASSES))
@@ -83,22 +86,46 @@ def test_only_guided_rows_are_guided() -> None:
 
 def test_clamp_comes_after_guidance() -> None:
     x, t, label = rows(4)
-    scale, guided = torch.full((4,), 5.0), torch.arange(4)
-    free = predict_x_start(Recorder(), x, t, label, CLASSES, scale, guided, None)
-    clamped = predict_x_start(Recorder(), x, t, label, CLASSES, scale, guided, (-0.5, 0.25))
+    guided = guidance([0, 1, 2, 3], [5.0] * 4)
+    free = predict_x_start(Recorder(), x, t, label, guided, None, None)
+    clamped = predict_x_start(Recorder(), x, t, label, guided, None, (-0.5, 0.25))
     assert free.min() < -0.5
     assert free.max() > 0.25
     assert torch.equal(clamped, free.clamp(-0.5, 0.25))
 
 
-@pytest.mark.parametrize("guided", [None, torch.tensor([0])])
-def test_solver_stays_in_its_precision_beside_a_half_precision_network(guided: Tensor | None) -> None:
+def test_each_guided_row_is_led_away_from_its_own_label() -> None:
+    """And two classes are blended by taking one for the other's negative label."""
+    x, t, label = rows(3)
+    denoise = Recorder()
+    negative = Guidance(torch.tensor([0, 2]), torch.tensor([2.0, 0.25]), torch.tensor([CLASSES, 1]))
+    x_start = predict_x_start(denoise, x, t, label, negative, None, None)
+    of = [Recorder()(x, t, torch.full_like(label, each)) for each in range(CLASSES + 1)]
+    torch.testing.assert_close(x_start[0], 2 * of[0][0] - of[CLASSES][0])
+    torch.testing.assert_close(x_start[1], of[1][1])
+    torch.testing.assert_close(x_start[2], 0.25 * of[2][2] + 0.75 * of[1][2])
+
+
+@pytest.mark.parametrize("x0_range", [None, (-0.5, 0.5)])
+def test_what_is_known_comes_after_the_clamp_and_exactly(x0_range: tuple[float, float] | None) -> None:
+    x, t, label = rows(3)
+    known = torch.full((3, *SHAPE), 0.7)  # beyond the clamp
+    mask = torch.tensor([1.0, 0.0, 0.25]).view(3, 1, 1, 1).expand_as(known)
+    free = predict_x_start(Recorder(), x, t, label, None, None, x0_range)
+    held = predict_x_start(Recorder(), x, t, label, None, Inpaint(mask, known), x0_range)
+    assert torch.equal(held[0], free[0])
+    assert torch.equal(held[1], known[1])
+    torch.testing.assert_close(held[2], 0.25 * free[2] + 0.75 * known[2])
+
+
+@pytest.mark.parametrize("guided", [None, guidance([0], [2.0])])
+def test_solver_stays_in_its_precision_beside_a_half_precision_network(guided: Guidance | None) -> None:
     x, t, label = rows(2)
 
     def denoise(x: Tensor, t: Tensor, label: Tensor) -> Tensor:
         return x.bfloat16()
 
-    x_start = predict_x_start(denoise, x, t, label, CLASSES, torch.full((2,), 2.0), guided, None)
+    x_start = predict_x_start(denoise, x, t, label, guided, None, None)
     assert x_start.dtype == torch.float32
     assert update(x, x_start, x_start, torch.ones(2, 4, dtype=torch.float64), None).dtype == torch.float32
 
@@ -139,7 +166,6 @@ def together(plans: list[Plan], labels: list[int], scales: list[float], starts: 
     noises = [RowNoise(seed) for seed in range(len(plans))]
     x = torch.stack([noise.draw(SHAPE) for noise in noises])
     x_start_prev = torch.zeros_like(x)
-    scale = torch.tensor(scales)
     for tick in range(max(start + len(plan) for start, plan in zip(starts, plans, strict=True))):
         steps = [tick - start for start in starts]
         here = [row for row, step in enumerate(steps) if 0 <= step < len(plans[row])]
@@ -147,10 +173,10 @@ def together(plans: list[Plan], labels: list[int], scales: list[float], starts: 
             continue
         table = torch.stack([plans[row].table[steps[row]] for row in here]).float()
         noise = torch.stack([noises[row].draw(SHAPE) if plans[row].table[:, 4].any() else x[0] * 0 for row in here])
-        guided = (scale[here] != 1).nonzero().flatten()
+        guided = [place for place, row in enumerate(here) if scales[row] != 1]
         label = torch.tensor([labels[row] for row in here])
-        arguments = (x[here], table[:, 0], label, CLASSES, scale[here], guided, (-1.0, 1.0))
-        x_start = predict_x_start(Recorder(), *arguments)
+        guidance_here = guidance(guided, [scales[here[place]] for place in guided]) if guided else None
+        x_start = predict_x_start(Recorder(), x[here], table[:, 0], label, guidance_here, None, (-1.0, 1.0))
         x[here] = update(x[here], x_start, x_start_prev[here], table[:, 1:], noise)
         x_start_prev[here] = x_start
     return list(x)
