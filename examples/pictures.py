@@ -28,7 +28,7 @@ def main(model: str, folder: Path) -> None:
     for class_name in call(f"/models/{model}")["class_names"]:
         answer = call(f"/generate/{model}", {"seed": 7, "class_label": class_name, "scale": 4})
         path = folder / f"{class_name.replace(' ', '-')}.png"
-        path.write_bytes(base64.b64decode(answer["images"][0]["b64_png"]))
+        path.write_bytes(base64.b64decode(answer["images"][0]["b64_json"]))
         print(f"{path}: {answer['timings']['compute_ms']:.1f} ms of computing")
 
 

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 
-from service.api import error_handlers, generate, health, interpolate, models
+from service.api import error_handlers, generate, health, inspect, interpolate, models, reference
 from service.api.docs import describe
 from service.api.endpoint import App
 from service.api.state import State
@@ -38,11 +38,20 @@ def create_app(settings: Settings) -> FastAPI:
         yield
         await state.engine.drain(settings.drain_s)
 
-    app = App(title="genserve", version="0.1.0", description=DESCRIPTION, lifespan=lifespan, telemetry=NO_TELEMETRY)
-    for pictures in (interpolate, generate):
+    app = App(
+        title="genserve",
+        version="0.1.0",
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        telemetry=NO_TELEMETRY,
+        # FastAPI's pages take their scripts from other hosts; `reference` has one without.
+        docs_url=None,
+        redoc_url=None,
+    )
+    for pictures in (inspect, interpolate, generate):
         app.add_endpoint(pictures.ROUTE)
         describe(app, pictures.OPERATIONS)
-    for part in (models, health):
+    for part in (models, health, reference):
         app.include_router(part.router)
     error_handlers.install(app)
     return app

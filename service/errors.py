@@ -5,12 +5,15 @@
     |-- UnknownModel          404  no model of that name is served
     |-- UnknownJob            404  no job of that id was made
     |-- JobExpired            404  the job ended too long ago, or too many have since
+    |-- UnknownVersion        404  the model is served in another version
     |-- NotAcceptable         406  none of the asked formats is offered
     |-- BodyTooSlow           408  the body did not come in time
     |-- JobRunning            409  the job has no result yet
     |-- KeyInUse              409  the request of that Idempotency-Key is being answered
     |-- JobCanceled           410  the job has no result, and will have none
     |-- BodyTooLarge          413  more bytes than any valid request needs
+    |-- ImageTooLarge         413  an uploaded picture has too many bytes or pixels
+    |-- UnsupportedImage      415  an uploaded picture is in a format that is not read
     |-- InvalidField          422  a field is unknown, out of range, or means nothing to this model
     |-- KeyReused             422  the Idempotency-Key is that of another request
     |-- ShareExceeded         429  the client's accepted work fills its share of the queue
@@ -73,6 +76,15 @@ class UnknownModel(ServiceError):
         near = get_close_matches(name, names, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
         super().__init__(f"There is no model {name[:64]!r}. The models are: {', '.join(names) or 'none'}.{hint}")
+
+
+class UnknownVersion(ServiceError):
+    """The model is served, and not in the version that was asked for."""
+
+    status, code = 404, "unknown-version"
+
+    def __init__(self, model: str, served: str) -> None:
+        super().__init__(f"{model} is not served in that version. There is: {served}.")
 
 
 class UnknownJob(ServiceError):
@@ -149,6 +161,18 @@ class BodyTooLarge(ServiceError):
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"The body is larger than {limit} bytes.")
+
+
+class ImageTooLarge(ServiceError):
+    """An uploaded picture has more bytes or pixels than are read."""
+
+    status, code = 413, "image-too-large"
+
+
+class UnsupportedImage(ServiceError):
+    """An uploaded picture is in a format that is not read."""
+
+    status, code = 415, "unsupported-image"
 
 
 class InvalidField(ServiceError):

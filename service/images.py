@@ -6,7 +6,8 @@ Everywhere a picture is uint8 (height, width, channel) and channel is 1 (grey) o
 import io
 import math
 import struct
-from collections.abc import Sequence
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -20,8 +21,21 @@ _PADDING = 2
 _BACKGROUND = 128  # neither of the two colours that generated pictures have as their own background
 
 
-def encode_png(image: Pixels) -> bytes:
-    """A PNG of one picture (height, width, channel).
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+#: The keyword is the one that other generators use. Behind it: not compressed, in no language (PNG, section 11.3.4.5).
+_PARAMETERS = b"parameters\0\0\0\0\0"
+_PLAIN_PARAMETERS = b"parameters\0"
+MAX_PARAMETERS = 65_536
+
+#: The most pixels along a side that a WebP, and a JPEG, can have.
+MAX_WEBP_SIDE, MAX_JPEG_SIDE = 16_383, 65_500
+
+_ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+def encode_png(image: Pixels, parameters: bytes = b"") -> bytes:
+    """A PNG of one picture (height, width, channel), with UTF-8 text for ``png_parameters`` to read back.
 
     Written here and not by Pillow: encoding is on every request's way, and for small pictures this takes a quarter of
     the time (docs/decisions/0004-png-by-hand.md).
@@ -35,7 +49,54 @@ def encode_png(image: Pixels) -> bytes:
     lines[:, 1:] = image.reshape(height, -1)
     # Small pictures hardly shrink further at higher levels.
     data = zlib_ng.compress(lines, 1)
+    if parameters:
+        head += _png_chunk(b"iTXt", _PARAMETERS + parameters)
     return head + _png_chunk(b"IDAT", data) + _PNG_END
+
+
+def png_parameters(png: bytes) -> bytes | None:
+    """The text that a PNG carries under the keyword "parameters", in UTF-8; None where there is none of that size.
+
+    Only what is not compressed is read: what ``encode_png`` writes, and tEXt chunks.
+    """
+    for kind, data in _png_chunks(png):
+        if len(data) > MAX_PARAMETERS:
+            continue
+        if kind == b"iTXt" and data.startswith(_PARAMETERS):
+            return data.removeprefix(_PARAMETERS)
+        if kind == b"tEXt" and data.startswith(_PLAIN_PARAMETERS):
+            return data.removeprefix(_PLAIN_PARAMETERS).decode("latin-1").encode()
+    return None
+
+
+def encode_webp(image: Pixels, quality: int | None = None) -> bytes:
+    """A WebP of one picture (height, width, channel): without loss, or at ``quality`` 1 to 100.
+
+    Raises ValueError as ``encode_png``, and for more than ``MAX_WEBP_SIDE`` pixels a side.
+    """
+    file = io.BytesIO()
+    # Effort 1 of 6: generated pictures are small, and higher ones take several times as long for a few bytes.
+    _to_pillow(image).save(file, format="WEBP", lossless=quality is None, quality=quality or 0, method=1, exact=True)
+    return file.getvalue()
+
+
+def encode_jpeg(image: Pixels, quality: int = 90) -> bytes:
+    """A JPEG of one picture (height, width, channel) at ``quality`` 1 to 100, its colours not sub-sampled.
+
+    Raises ValueError as ``encode_png``.
+    """
+    file = io.BytesIO()
+    _to_pillow(image).save(file, format="JPEG", quality=quality, subsampling=0)
+    return file.getvalue()
+
+
+def encode_zip(files: Mapping[str, bytes]) -> bytes:
+    """A ZIP archive of ``files`` by name. They are stored: pictures are compressed already. Same files, same bytes."""
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as target:
+        for name, content in files.items():
+            target.writestr(zipfile.ZipInfo(name, _ZIP_EPOCH), content)
+    return archive.getvalue()
 
 
 def encode_gif(frames: Pixels, fps: float) -> bytes:
@@ -100,12 +161,25 @@ def _png_head(height: int, width: int, channels: int) -> bytes:
     if channels not in _PNG_COLOUR_TYPES:
         raise _wrong_channels(channels)
     header = struct.pack(">IIBBBBB", width, height, 8, _PNG_COLOUR_TYPES[channels], 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + _png_chunk(b"IHDR", header)
+    return PNG_SIGNATURE + _png_chunk(b"IHDR", header)
 
 
 def _png_chunk(kind: bytes, data: bytes) -> bytes:
     """A chunk as RFC 2083, section 3.2, has it: length, type, data, CRC of type and data."""
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib_ng.crc32(data, zlib_ng.crc32(kind)))
+
+
+def _png_chunks(png: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Type and data of every whole chunk."""
+    if not png.startswith(PNG_SIGNATURE):
+        return
+    at = len(PNG_SIGNATURE)
+    while at + 8 <= len(png):
+        length = int.from_bytes(png[at : at + 4])
+        if at + 12 + length > len(png):
+            return
+        yield png[at + 4 : at + 8], png[at + 8 : at + 8 + length]
+        at += 12 + length
 
 
 _PNG_END = _png_chunk(b"IEND", b"")

@@ -91,7 +91,13 @@ class Settings(BaseSettings):
     max_megapixels: PositiveFloat = Field(
         default=4.0, description="Most pixels in one answer, in millions, after enlarging."
     )
-    max_body_bytes: PositiveInt = Field(default=65_536, description="Largest request body.")
+    max_body_bytes: PositiveInt = Field(
+        default=65_536, description="Largest request body, beside the pictures that are uploaded in it."
+    )
+    max_image_bytes: PositiveInt = Field(
+        default=10_000_000,
+        description="Largest file of one uploaded picture; 4096 x 4096 pixels whatever this is.",
+    )
     body_timeout_s: PositiveFloat = Field(
         default=10.0, description="Longest time that a request's body may take to arrive; then 408."
     )

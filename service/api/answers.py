@@ -1,27 +1,19 @@
 """From accepted rows to an HTTP answer: wait, encode, label, measure. What generating and interpolating share."""
 
 import asyncio
-import base64
 import time
-from collections.abc import Sequence
-from functools import lru_cache, partial
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 
-import numpy as np
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from service import images
 from service.admission.job import Job
-from service.api.negotiation import GIF, JSON, NPY, PNG
-from service.api.schemas import Picture, PicturesAnswer, Timings
+from service.api.caching import not_modified, unchanged
+from service.api.rendering import Made, Order, file_name, render
 from service.api.state import State
-from service.engine.model import Model
-from service.engine.rows import RowSpec
 from service.errors import DeadlineExceeded
-
-#: Frames a second of an animation.
-GIF_FPS = 10
 
 #: A client's leaving is looked for from here on: the task that looks costs more than a quick model's whole answer.
 WATCH_AFTER_S = 0.02
@@ -30,20 +22,8 @@ WATCH_AFTER_S = 0.02
 INLINE_PIXELS = 65_536
 
 
-class Order(NamedTuple):
-    """One request, ready to compute: ``rows``' pictures, shown as ``media``, in ``columns`` where one image has all.
-
-    ``timeout_ms`` is the client's own; None, the service's.
-    """
-
-    model: Model
-    rows: Sequence[RowSpec]
-    timeout_ms: int | None
-    media: str
-    scale: int
-    columns: int
-    params: dict[str, int | float | str | None]
-    seeds: Sequence[int | None]
+#: The body of an answer.
+Encode = Callable[[Order, Made, Request], bytes]
 
 
 class PicturesResponse(Response):
@@ -55,26 +35,37 @@ class PicturesResponse(Response):
         self.body, self.raw_headers = content, headers
 
 
-async def answer(request: Request, state: State, order: Order) -> Response:
-    """Compute ``order``, and answer. Raises ServiceError; ClientDisconnect when the client leaves, its work dropped."""
-    timeout_s = state.settings.request_timeout_s
-    if order.timeout_ms is not None:
-        timeout_s = min(timeout_s, order.timeout_ms / 1000)
-    job = state.engine.submit(order.model.name, order.rows, _client(request), timeout_s)
-    pictures = await _wait(request, job, timeout_s)
+async def answer(request: Request, state: State, order: Order, encode: Encode = render) -> Response:
+    """Compute ``order``, and answer with what ``encode`` makes of its pictures, of type ``order.media``.
+
+    Raises ServiceError; ClientDisconnect when the client leaves, its work dropped.
+    """
+    if order.cache is not None and not_modified(request, order.cache):
+        return unchanged(order.cache)
+    made = await compute(request, state, order)
     encoding = time.perf_counter()
-    queue_s, compute_s = _stages(job)
-    encode = partial(_encode, order, pictures, queue_s, compute_s)
-    inline = len(pictures) * pictures[0].size * order.scale**2 <= INLINE_PIXELS
-    content = encode() if inline else await asyncio.to_thread(encode)
+    inline = len(made.pictures) * made.pictures[0].size * order.asked.scale**2 <= INLINE_PIXELS
+    content = encode(order, made, request) if inline else await asyncio.to_thread(encode, order, made, request)
     answered = time.perf_counter()
     metrics = state.engine.lanes[order.model.name].metrics
-    metrics.images.inc(len(pictures))
-    metrics.queue_seconds.observe(queue_s)
-    metrics.compute_seconds.observe(compute_s)
     metrics.encode_seconds.observe(answered - encoding)
     metrics.request_seconds.observe(answered - request.scope["state"]["arrived_at"])
-    return PicturesResponse(content, _headers(order, len(content), queue_s, compute_s, answered - encoding))
+    return PicturesResponse(content, _headers(order, len(content), made, answered - encoding))
+
+
+async def compute(request: Request, state: State, order: Order) -> Made:
+    """The pictures of ``order``. Raises as ``answer``."""
+    timeout_s = state.settings.request_timeout_s
+    if order.asked.timeout_ms is not None:
+        timeout_s = min(timeout_s, order.asked.timeout_ms / 1000)
+    job = state.engine.submit(order.model.name, order.rows, _client(request), timeout_s)
+    pictures = await _wait(request, job, timeout_s)
+    made = Made(pictures, *_stages(job))
+    metrics = state.engine.lanes[order.model.name].metrics
+    metrics.images.inc(len(pictures))
+    metrics.queue_seconds.observe(made.queue_s)
+    metrics.compute_seconds.observe(made.compute_s)
+    return made
 
 
 async def _wait(request: Request, job: Job[images.Pixels], timeout_s: float) -> Sequence[images.Pixels]:
@@ -122,54 +113,24 @@ def _stages(job: Job[images.Pixels]) -> tuple[float, float]:
     return job.started_at - job.submitted_at, job.finished_at - job.started_at
 
 
-def _encode(order: Order, pictures: Sequence[images.Pixels], queue_s: float, compute_s: float) -> bytes:
-    if order.media == PNG:
-        return images.encode_png(images.enlarge(images.tile(pictures, order.columns), order.scale))
-    if order.media == JSON:
-        return _json(order, pictures, queue_s, compute_s)
-    enlarged = np.stack([images.enlarge(picture, order.scale) for picture in pictures])
-    if order.media == NPY:
-        return images.encode_npy(enlarged)
-    assert order.media == GIF
-    return images.encode_gif(enlarged, GIF_FPS)
-
-
-def _json(order: Order, pictures: Sequence[images.Pixels], queue_s: float, compute_s: float) -> bytes:
-    started = time.perf_counter()
-    shown = [_picture(order, index, images.enlarge(picture, order.scale)) for index, picture in enumerate(pictures)]
-    encode_s = time.perf_counter() - started
-    body = PicturesAnswer(
-        model=order.model.name,
-        model_version=order.model.manifest.version,
-        params=order.params,
-        images=shown,
-        timings=Timings(queue_ms=1000 * queue_s, compute_ms=1000 * compute_s, encode_ms=1000 * encode_s),
-    )
-    return body.model_dump_json().encode()
-
-
-def _picture(order: Order, index: int, picture: images.Pixels) -> Picture:
-    height, width, _ = picture.shape
-    names, label = order.model.manifest.class_names, order.rows[index].label
-    return Picture(
-        index=index,
-        seed=order.seeds[index],
-        class_label=names[label] if label < len(names) else None,
-        width=width,
-        height=height,
-        b64_png=base64.b64encode(images.encode_png(picture)).decode(),
-    )
-
-
-def _headers(order: Order, length: int, queue_s: float, compute_s: float, encode_s: float) -> list[tuple[bytes, bytes]]:
+def _headers(order: Order, length: int, made: Made, encode_s: float) -> list[tuple[bytes, bytes]]:
     seeds = ", ".join([str(seed) for seed in order.seeds if seed is not None])
-    timing = f"queue;dur={1000 * queue_s:.3f}, compute;dur={1000 * compute_s:.3f}, encode;dur={1000 * encode_s:.3f}"
-    return [
+    queue_ms, compute_ms, encode_ms = 1000 * made.queue_s, 1000 * made.compute_s, 1000 * encode_s
+    timing = f"queue;dur={queue_ms:.3f}, compute;dur={compute_ms:.3f}, encode;dur={encode_ms:.3f}"
+    headers = [
         *_fixed_headers(order.model.name, order.model.manifest.version, order.media),
         (b"content-length", b"%d" % length),
         (b"x-seed", seeds.encode()),
         (b"server-timing", timing.encode()),
+        (b"content-disposition", f'inline; filename="{file_name(order, order.media)}"'.encode()),
     ]
+    headers += (
+        [_NO_STORE] if order.cache is None else [(b"etag", order.cache.etag), (b"cache-control", order.cache.control)]
+    )
+    return headers
+
+
+_NO_STORE = (b"cache-control", b"no-store")
 
 
 @lru_cache
@@ -179,5 +140,4 @@ def _fixed_headers(model: str, version: str, media: str) -> list[tuple[bytes, by
         (b"x-model", model.encode()),
         (b"x-model-version", version.encode()),
         (b"vary", b"Accept"),
-        (b"cache-control", b"no-store"),
     ]

@@ -1,12 +1,20 @@
-"""From bytes and query strings to a checked request; every complaint names its field."""
+"""From bytes and query strings to a checked request; every complaint names its field.
+
+What a body is, its first bytes say: clients name no Content-Type, or a wrong one.
+"""
 
 import asyncio
-from collections.abc import Sequence
-from typing import TypeVar
+import re
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from typing import TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
+from starlette.datastructures import Headers, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
+from service.api.schemas import Showing
+from service.api.uploads import PICTURE_FIELD, sniff
 from service.errors import BadRequest, BodyTooLarge, BodyTooSlow, FieldProblem, InvalidField
 from service.settings import Settings
 
@@ -16,28 +24,59 @@ Schema = TypeVar("Schema", bound=BaseModel)
 MAX_PROBLEMS = 10
 MAX_ECHO = 80
 
+# Parts of a form: more than any request has fields, and files.
+MAX_FIELDS, MAX_FILES = 64, 8
 
-async def read_body(request: Request, settings: Settings) -> bytes:
-    """The whole body.
+#: The first line of a form: two dashes and the boundary (RFC 2046, section 5.1.1), then two more where it is the last.
+_FIRST_BOUNDARY = re.compile(rb"(--[0-9A-Za-z'()+_,./:=?-]{1,70}?)(--)?\r\n")
 
-    Raises BodyTooLarge as soon as too many bytes have come, BodyTooSlow when it is not whole in time.
+
+async def read_request(request: Request, settings: Settings, schema: type[Schema], *, pictures: int = 0) -> Schema:
+    """The request in the body of ``request``, with up to so many ``pictures`` in it.
+
+    JSON; nothing, which is all defaults; a form (multipart/form-data); or one picture as it is, with the other fields
+    in the query. Raises as ``read_body`` and ``parse_json``.
     """
+    body = await read_body(request, settings, pictures)
+    if body[:1] == b"{":
+        return parse_json(schema, body)
+    if sniff(body):
+        return parse_fields(schema, [*request.query_params.multi_items(), (PICTURE_FIELD, body)])
+    if body[:2] == b"--":
+        return parse_fields(schema, await read_form(body, settings))
+    return parse_json(schema, body)
+
+
+async def read_body(request: Request, settings: Settings, pictures: int = 0) -> bytes:
+    """The whole body, with room for so many uploaded ``pictures``.
+
+    Raises BodyTooLarge as soon as too many bytes have come, or where a JSON body has more in it than pictures account
+    for; BodyTooSlow when it is not whole in time.
+    """
+    # Base64 takes four bytes for three.
+    limit = settings.max_body_bytes + pictures * (settings.max_image_bytes * 4 // 3 + 4)
     whole: bytearray | None = request.scope.get("state", {}).get("body")
-    if whole is None:
-        return await _receive(request, settings)
-    if len(whole) > settings.max_body_bytes:
-        raise BodyTooLarge(settings.max_body_bytes)
-    return bytes(whole)
+    body = await _receive(request, settings, limit) if whole is None else bytes(whole)
+    if len(body) > settings.max_body_bytes:
+        _check_large(body, settings, limit)
+    return body
 
 
-async def _receive(request: Request, settings: Settings) -> bytes:
+def _check_large(body: bytes, settings: Settings, limit: int) -> None:
+    """A picture in base64 is one value: many of them are no picture, and would take long to check."""
+    values = sum(body.count(mark) for mark in (b",", b"[", b"{")) if body[:1] in b"{[ \t\r\n" else 0
+    if len(body) > limit or values > settings.max_body_bytes:
+        raise BodyTooLarge(limit)
+
+
+async def _receive(request: Request, settings: Settings, limit: int) -> bytes:
     body = bytearray()
     try:
         async with asyncio.timeout(settings.body_timeout_s):
             async for chunk in request.stream():
                 body += chunk
-                if len(body) > settings.max_body_bytes:
-                    raise BodyTooLarge(settings.max_body_bytes)
+                if len(body) > limit:
+                    raise BodyTooLarge(limit)
     except TimeoutError:
         raise BodyTooSlow(settings.body_timeout_s) from None
     return bytes(body)
@@ -58,15 +97,68 @@ def parse_json(schema: type[Schema], body: bytes) -> Schema:
 
 def parse_query(schema: type[Schema], request: Request) -> Schema:
     """The request in the query string. Raises InvalidField."""
-    pairs = request.query_params.multi_items()
-    values = dict(pairs)
-    if len(values) != len(pairs):
-        name = next(name for name, _ in pairs if len(request.query_params.getlist(name)) > 1)
-        raise InvalidField.of(name[:MAX_ECHO], "was given more than once")
+    return parse_fields(schema, request.query_params.multi_items())
+
+
+def parse_fields(schema: type[Schema], pairs: Iterable[tuple[str, str | bytes]]) -> Schema:
+    """The request in the fields of a query or a form, where numbers are text and files are bytes. Raises InvalidField.
+
+    A field that the schema calls repeatable may come several times, and is a list then.
+    """
+    values: dict[str, list[str | bytes]] = {}
+    for name, value in pairs:
+        if name in values and name not in _repeatable(schema):
+            raise InvalidField.of(name[:MAX_ECHO], "was given more than once")
+        values.setdefault(name, []).append(value)
     try:
-        return schema.model_validate_strings(values)
+        # Not strict: numbers are text here.
+        return schema.model_validate({name: _value(schema, name, all_) for name, all_ in values.items()}, strict=False)
     except ValidationError as failure:
         raise _invalid(schema, failure) from None
+
+
+def _value(schema: type[BaseModel], name: str, given: list[str | bytes]) -> object:
+    """What a field was given: a list where it came several times, or can be nothing else."""
+    only_list = name in _repeatable(schema) and int not in get_args(schema.model_fields[name].annotation)
+    return given if only_list or len(given) > 1 else given[0]
+
+
+def _repeatable(schema: type[BaseModel]) -> frozenset[str]:
+    return schema.repeatable if issubclass(schema, Showing) else frozenset()
+
+
+async def read_form(body: bytes, settings: Settings) -> list[tuple[str, str | bytes]]:
+    """The fields of a multipart/form-data body, in order: text as text, files as bytes.
+
+    The boundary is its first line. Raises BadRequest where it is no whole form or has too many parts.
+    """
+    found = _FIRST_BOUNDARY.match(body)
+    if found is None or not body.rstrip().endswith(found[1] + b"--"):
+        raise BadRequest("The body begins as a form does (multipart/form-data), and does not end as one.")
+    if found[2]:  # the last boundary is the first one: a form without fields
+        return []
+    try:
+        form = await _Form(found[1][2:], body, settings.max_body_bytes).parse()
+    except MultiPartException as failure:
+        raise BadRequest(f"The body is not a form: {failure.message}") from None
+    fields = [
+        (name, await value.read() if isinstance(value, UploadFile) else value) for name, value in form.multi_items()
+    ]
+    await form.close()
+    return fields
+
+
+class _Form(MultiPartParser):
+    """Starlette's parser over a body that has come whole, which it would write to a file."""
+
+    spool_max_size = 1 << 40
+
+    def __init__(self, boundary: bytes, body: bytes, max_part_bytes: int) -> None:
+        async def chunks() -> AsyncGenerator[bytes, None]:
+            yield body
+
+        headers = Headers({"Content-Type": f'multipart/form-data; boundary="{boundary.decode()}"'})
+        super().__init__(headers, chunks(), max_fields=MAX_FIELDS, max_files=MAX_FILES, max_part_size=max_part_bytes)
 
 
 def _invalid(schema: type[BaseModel], failure: ValidationError) -> InvalidField:

@@ -9,14 +9,16 @@ from pydantic import BaseModel
 
 from service.api.negotiation import JSON
 from service.api.schemas import PicturesAnswer, Problem
+from service.api.uploads import PICTURE_FIELD, UPLOADS
 
 PROBLEM_JSON = "application/problem+json"
 _REFUSALS = {
-    400: "The body is not JSON.",
-    404: "No such model; the answer names those there are.",
+    400: "The body is not JSON, or a form or picture in it cannot be read.",
+    404: "No such model, or not in that version; the answer names those there are.",
     406: "None of the formats in Accept is offered.",
     408: "The body did not arrive in time.",
-    413: "The body is too large.",
+    413: "The body, or a picture in it, is too large.",
+    415: "An uploaded picture is in no format that is read.",
     422: "A field is unknown, out of range, or means nothing to this model.",
     429: "The client's accepted work fills its share of the queue; Retry-After says when to come back.",
     500: "The model gave no usable picture.",
@@ -36,15 +38,33 @@ def operation(
 ) -> dict[str, Any]:
     """The operation of ``handler``, described by its docstring: what it reads, and what it answers in ``formats``."""
     parameters = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in path]
-    described: dict[str, Any] = {
+    return {
+        **described(handler),
+        "parameters": [*parameters, *(_query_parameters(query) if query else [])],
+        "responses": _picture_responses(formats, conditional=query is not None),
+        **({"requestBody": request_body(body)} if body else {}),
+    }
+
+
+def described(handler: Callable[..., object]) -> dict[str, Any]:
+    """What the name and the docstring of ``handler`` say of its operation."""
+    return {
         "tags": ["pictures"],
         "operationId": handler.__name__,
         "summary": handler.__name__.replace("_", " ").capitalize(),
         "description": cleandoc(handler.__doc__ or ""),
-        "parameters": [*parameters, *(_query_parameters(query) if query else [])],
-        "responses": _picture_responses(formats),
     }
-    return described | ({"requestBody": _request_body(body)} if body else {})
+
+
+def refusals(*statuses: int) -> dict[str, Any]:
+    """The errors of those statuses."""
+    return {
+        str(status): {
+            "description": _REFUSALS[status],
+            "content": {PROBLEM_JSON: {"schema": inlined(Problem.model_json_schema())}},
+        }
+        for status in statuses
+    }
 
 
 def describe(app: FastAPI, operations: Mapping[str, Mapping[str, Any]]) -> None:
@@ -59,29 +79,41 @@ def describe(app: FastAPI, operations: Mapping[str, Mapping[str, Any]]) -> None:
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-def _request_body(schema: type[BaseModel]) -> dict[str, Any]:
-    """A JSON body of ``schema``, optional where all of its fields are."""
-    document = _inlined(schema.model_json_schema())
-    return {"required": "required" in document, "content": {JSON: {"schema": document}}}
+def request_body(schema: type[BaseModel]) -> dict[str, Any]:
+    """A body of ``schema``, optional where all of its fields are: JSON, or what else can hold the fields it has."""
+    document = inlined(schema.model_json_schema())
+    content: dict[str, Any] = {JSON: {"schema": document}}
+    if PICTURE_FIELD in document["properties"]:
+        content |= {
+            "multipart/form-data": {"schema": document},
+            **{media: {} for media in UPLOADS},
+        }
+    return {"required": "required" in document, "content": content}
 
 
 def _query_parameters(schema: type[BaseModel]) -> list[dict[str, Any]]:
-    fields = _inlined(schema.model_json_schema())["properties"]
-    return [{"name": name, "in": "query", "required": False, "schema": field} for name, field in fields.items()]
+    """The fields of ``schema``, but those that are objects: a query cannot hold them."""
+    fields = inlined(schema.model_json_schema())["properties"]
+    return [
+        {"name": name, "in": "query", "required": False, "schema": field}
+        for name, field in fields.items()
+        if "object" not in {form.get("type") for form in field.get("anyOf", ())}
+    ]
 
 
-def _picture_responses(formats: Sequence[str]) -> dict[str, dict[str, Any]]:
+def _picture_responses(formats: Sequence[str], *, conditional: bool) -> dict[str, dict[str, Any]]:
     """A success in each of ``formats`` and every refusal."""
     binary = {media: {"schema": {"type": "string", "format": "binary"}} for media in formats if media != JSON}
     success = {JSON: {"schema": PicturesAnswer.model_json_schema()}, **binary}
-    refusals = {
-        str(status): {"description": text, "content": {PROBLEM_JSON: {"schema": Problem.model_json_schema()}}}
-        for status, text in _REFUSALS.items()
+    kept = {"304": {"description": "What If-None-Match names is what would be answered."}} if conditional else {}
+    return {
+        "200": {"description": "The pictures.", "content": inlined(success)},
+        **kept,
+        **refusals(*_REFUSALS),
     }
-    return {"200": {"description": "The pictures.", "content": _inlined(success)}, **refusals}
 
 
-def _inlined(document: dict[str, Any]) -> dict[str, Any]:
+def inlined(document: dict[str, Any]) -> dict[str, Any]:
     """``document`` with local $defs put where they are used: it is moved to where their addresses mean nothing."""
     definitions: dict[str, Any] = {}
 

@@ -13,9 +13,10 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from service.api.error_handlers import respond
+from service.api.request_id import HEADER, request_id
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -34,6 +35,7 @@ class Endpoint:
             response = await self.handlers[scope["method"]](request)
         except Exception as failure:
             response = await respond(request, failure)
+        response.raw_headers.append((HEADER, request_id(scope).encode()))
         await response(scope, receive, send)
 
 
@@ -54,23 +56,37 @@ class App(FastAPI):
         self._named: dict[str, tuple[Endpoint, str]] = {}
 
     def add_endpoint(self, route: Route) -> None:
-        """Serve ``route``, whose path is fixed or ends with its one parameter."""
+        """Serve ``route``; itself where its path is fixed or ends with its one parameter, else FastAPI's way."""
         assert isinstance(route.app, Endpoint)
         self.router.routes.insert(0, route)
         head, _, last = route.path.rpartition("/")
-        if last.startswith("{"):
-            self._named[head] = route.app, last.strip("{}")
-        else:
+        if "{" not in route.path:
             self._fixed[route.path] = route.app
+        elif "{" not in head:
+            self._named[head] = route.app, last.strip("{}")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request, or the lifespan."""
-        endpoint = self._match(scope) if scope["type"] == "http" else None
-        if endpoint is None:
+        if scope["type"] != "http":
             await super().__call__(scope, receive, send)
-        else:
+        elif (endpoint := self._match(scope)) is not None:
             scope["app"] = self
             await endpoint(scope, receive, send)
+        else:
+            await self._through_fastapi(scope, receive, send)
+
+    async def _through_fastapi(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request as FastAPI does; HEAD is answered as GET is, and the answer tells the request's id."""
+        identity = (HEADER, request_id(scope).encode())
+
+        async def named(message: Message) -> None:
+            if message["type"] == "http.response.start" and identity not in message["headers"]:
+                message["headers"] = [*message["headers"], identity]
+            await send(message)
+
+        # The server looks at its own scope when it leaves the body out.
+        asked = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+        await super().__call__(asked, receive, named)
 
     def _match(self, scope: Scope) -> Endpoint | None:
         if (endpoint := self._fixed.get(scope["path"])) is not None:

@@ -1,7 +1,10 @@
-"""The error tree as application/problem+json (RFC 9457): the only place that writes an error body."""
+"""The error tree as application/problem+json (RFC 9457): the only place that writes an error body.
+
+The one body serves the clients of OpenAI and Hugging Face too, which look into ``error`` and ``errors``.
+"""
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
 
 from fastapi import FastAPI
@@ -10,8 +13,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from service.api.docs import PROBLEM_JSON
+from service.api.request_id import request_id
+from service.api.schemas import FieldError, OpenAIError, Problem
 from service.api.state import state_of
-from service.errors import ServiceError
+from service.errors import FieldProblem, ServiceError
 
 log = logging.getLogger(__name__)
 
@@ -34,23 +39,14 @@ async def respond(request: Request, failure: Exception) -> Response:
 async def _service_error(request: Request, failure: Exception) -> Response:
     assert isinstance(failure, ServiceError)
     _count(request, failure.code)
-    errors = [
-        {
-            "pointer": problem.pointer,
-            "message": problem.message,
-            **({"allowed": problem.allowed} if problem.allowed else {}),
-        }
-        for problem in failure.problems
-    ]
     headers = {} if failure.retry_after_s is None else {"Retry-After": str(failure.retry_after_s)}
-    return _problem(failure.status, failure.code, failure.detail, errors, headers)
+    return _answer(request, failure.status, failure.code, failure.detail, failure.problems, headers)
 
 
-async def _http_exception(request: Request, failure: Exception) -> Response:  # noqa: ARG001
+async def _http_exception(request: Request, failure: Exception) -> Response:
     assert isinstance(failure, HTTPException)
-    phrase = HTTPStatus(failure.status_code).phrase
-    code = phrase.lower().replace(" ", "-")
-    return _problem(failure.status_code, code, failure.detail, [], dict(failure.headers or {}))
+    code = HTTPStatus(failure.status_code).phrase.lower().replace(" ", "-")
+    return _answer(request, failure.status_code, code, failure.detail, (), dict(failure.headers or {}))
 
 
 async def _client_gone(request: Request, failure: Exception) -> Response:  # noqa: ARG001
@@ -59,25 +55,69 @@ async def _client_gone(request: Request, failure: Exception) -> Response:  # noq
 
 async def _unexpected(request: Request, failure: Exception) -> Response:
     _count(request, ServiceError.code)
-    log.error("unexpected error", exc_info=failure, extra={"path": request.url.path})
-    return _problem(500, ServiceError.code, "The service failed; its log says why.", [], {})
+    log.error(
+        "unexpected error",
+        exc_info=failure,
+        extra={"path": request.url.path, "request_id": request_id(request.scope)},
+    )
+    return _answer(request, 500, ServiceError.code, "The service failed; its log says why.", (), {})
 
 
 def _count(request: Request, code: str) -> None:
     state_of(request).count_error(getattr(request.state, "model", None), code)
 
 
-def _problem(status: int, code: str, detail: str, errors: list[dict[str, str]], headers: dict[str, str]) -> Response:
-    body = {
-        "type": "about:blank",
-        "title": HTTPStatus(status).phrase,
-        "status": status,
-        "detail": detail,
-        "code": code,
-        "errors": errors,
-    }
-    return JSONResponse(body, status_code=status, headers=headers, media_type=PROBLEM_JSON)
+def _answer(
+    request: Request,
+    status: int,
+    code: str,
+    detail: str,
+    problems: Sequence[FieldProblem],
+    headers: Mapping[str, str],
+) -> Response:
+    problem = Problem(
+        type="about:blank",
+        title=HTTPStatus(status).phrase,
+        status=status,
+        detail=detail,
+        instance=f"/requests/{request_id(request.scope)}",
+        code=code,
+        request_id=request_id(request.scope),
+        errors=[FieldError(pointer=each.pointer, message=each.message, allowed=each.allowed) for each in problems],
+        error=OpenAIError(
+            message=detail,
+            type="server_error" if status >= 500 else "rate_limit_error" if status == 429 else "invalid_request_error",
+            param=problems[0].pointer.removeprefix("#").removeprefix("/") or None if problems else None,
+            code=code,
+        ),
+    )
+    render = next((own for prefix, own in _DIALECTS.items() if request.scope["path"].startswith(prefix)), _problem)
+    return render(problem, {**_about(request), **headers})
 
+
+def _about(request: Request) -> dict[str, str]:
+    """Headers of every error: it is nobody's to keep, and says which model it is of where that is known."""
+    fixed = {"Cache-Control": "no-store", "Vary": "Accept"}
+    name = request.scope.get("state", {}).get("model")
+    served = state_of(request).registry.served.get(name) if name else None
+    return {**fixed, "X-Model": name, "X-Model-Version": served.model.manifest.version} if served else fixed
+
+
+def _problem(problem: Problem, headers: Mapping[str, str]) -> Response:
+    """RFC 9457, with ``error`` for OpenAI's clients."""
+    body = problem.model_dump(exclude={"errors"}) | {
+        "errors": [error.model_dump(exclude_none=True) for error in problem.errors]
+    }
+    return JSONResponse(body, status_code=problem.status, headers=headers, media_type=PROBLEM_JSON)
+
+
+def _open_inference(problem: Problem, headers: Mapping[str, str]) -> Response:
+    """The Open Inference Protocol's: one text, nothing beside it."""
+    return JSONResponse({"error": problem.detail}, status_code=problem.status, headers=headers)
+
+
+#: How errors look to the clients that expect another form, by the beginning of the path.
+_DIALECTS: Mapping[str, Callable[[Problem, Mapping[str, str]], Response]] = {"/v2/": _open_inference}
 
 _HANDLERS: Mapping[type[Exception], Callable[[Request, Exception], Awaitable[Response]]] = {
     ServiceError: _service_error,

@@ -5,6 +5,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from service.api.state import state_of
+from service.engine.registry import Registry
 
 router = APIRouter(tags=["operations"])
 
@@ -23,15 +24,25 @@ async def live(request: Request) -> JSONResponse:
 async def ready(request: Request) -> JSONResponse:
     """200 when every model is verified and warmed; else 503, with the reason for each model that was refused."""
     registry = state_of(request).registry
-    body = {
-        "status": "ready" if registry.ready else "not ready",
-        "models": {name: served.model.manifest.version for name, served in registry.served.items()},
-        "refused": registry.refused,
-    }
-    return JSONResponse(body, status_code=200 if registry.ready else 503)
+    return JSONResponse(_readiness(registry), status_code=200 if registry.ready else 503)
+
+
+@router.get("/health", response_class=JSONResponse)
+async def health(request: Request) -> JSONResponse:
+    """200 while the process answers, with what the other two say: for people, and for probes that only ask HEAD."""
+    state = state_of(request)
+    return JSONResponse({"live": state.engine.is_alive(), **_readiness(state.registry)})
 
 
 @router.get("/metrics", response_class=Response)
 async def metrics(request: Request) -> Response:
     """Every series, in Prometheus' text format."""
     return Response(state_of(request).metrics.expose(), media_type=METRICS_TYPE)
+
+
+def _readiness(registry: Registry) -> dict[str, object]:
+    return {
+        "status": "ready" if registry.ready else "not ready",
+        "models": {name: served.model.manifest.version for name, served in registry.served.items()},
+        "refused": registry.refused,
+    }

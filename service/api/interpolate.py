@@ -5,60 +5,75 @@ import random
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.api.answers import Order, answer
-from service.api.body import parse_json, read_body
+from service.api.answers import answer
+from service.api.body import read_request
 from service.api.docs import operation
 from service.api.endpoint import route
-from service.api.negotiation import GIF, JSON, NPY, PNG, accept_of, choose
+from service.api.negotiation import PICTURES, media_of
+from service.api.rendering import Order, check_form
 from service.api.resolve import resolve
-from service.api.schemas import End, InterpolateRequest
+from service.api.schemas import End, InterpolateRequest, Params
 from service.api.state import model_of, state_of
+from service.engine.model import Model
 from service.engine.rows import interpolation_rows
 from service.sampling.interpolate import InterpolationMethod
-
-FORMATS = (PNG, GIF, JSON, NPY)
+from service.settings import Settings
 
 
 async def post_interpolate(request: Request) -> Response:
     """Make the frames between two pictures of one model.
 
-    Accept chooses the form: image/png (a strip), image/gif (an animation), application/json, or application/x-npy.
+    The field format, else Accept, chooses the form: as of /generate, but one image is a strip, and image/gif plays.
     Without class_label, all frames are of the class of the first seed. Models that denoise walk from the interpolated
     noise with a deterministic solver.
     """
     state = state_of(request)
-    body = parse_json(InterpolateRequest, await read_body(request, state.settings))
+    body = await read_request(request, state.settings, InterpolateRequest)
     model = model_of(request, state, body.model)
-    media = choose(accept_of(request), FORMATS)
-    resolved = resolve(body, model, state.settings)
-    ends = _seed(body.start), _seed(body.end)
-    # Both ends are draws of a Gaussian: the straight line between them leaves the shell that such draws lie on.
-    method: InterpolationMethod = "slerp" if body.method == "auto" else body.method
-    order = Order(
-        model=model,
-        rows=interpolation_rows(
-            model, ends, body.frames, method, resolved.label_of(ends[0]), resolved.guidance_scale, resolved.plan
-        ),
-        timeout_ms=body.timeout_ms,
-        media=media,
-        scale=body.scale,
-        columns=body.columns,
-        params={
-            "from_seed": ends[0],
-            "to_seed": ends[1],
-            "frames": body.frames,
-            "method": method,
-            **resolved.params,
-            "scale": body.scale,
-        },
-        seeds=[ends[0], *[None] * (body.frames - 2), ends[1]],
-    )
-    return await answer(request, state, order)
+    return await answer(request, state, interpolate_order(body, model, media_of(request, body.format), state.settings))
 
 
 ROUTE = route("/interpolate", {"POST": post_interpolate})
 
-OPERATIONS = {"/interpolate": {"post": operation(post_interpolate, FORMATS, body=InterpolateRequest)}}
+OPERATIONS = {"/interpolate": {"post": operation(post_interpolate, PICTURES, body=InterpolateRequest)}}
+
+
+def interpolate_order(body: InterpolateRequest, model: Model, media: str, settings: Settings) -> Order:
+    """``body`` of ``model``, ready to compute. Raises InvalidField, UnknownVersion."""
+    resolved = resolve(body, model, settings)
+    check_form(body, media, model.manifest.image_shape)
+    start, end = _seed(body.start), _seed(body.end)
+    # Both ends are draws of a Gaussian: the straight line between them leaves the shell that such draws lie on.
+    method: InterpolationMethod = "slerp" if body.method == "auto" else body.method
+    rows = interpolation_rows(
+        model,
+        (start, end),
+        body.frames,
+        method,
+        resolved.label_of(start),
+        resolved.guidance_scale,
+        resolved.plan,
+    )
+    params: Params = {
+        "model": model.name,
+        "from": {"seed": start},
+        "to": {"seed": end},
+        "frames": body.frames,
+        "method": method,
+        **resolved.params,
+        "scale": body.scale,
+    }
+    if body.layout != "auto":
+        params["layout"] = body.layout
+    return Order(
+        model=model,
+        rows=rows,
+        asked=body,
+        media=media,
+        path="/interpolate",
+        params=params,
+        seeds=[start, *[None] * (body.frames - 2), end],
+    )
 
 
 def _seed(end: End) -> int:

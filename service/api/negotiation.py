@@ -1,12 +1,32 @@
-"""Which format an answer takes: Accept with its q-values (RFC 9110, section 12.5.1)."""
+"""Which format an answer takes: the field ``format``, else Accept with its q-values (RFC 9110, section 12.5.1)."""
 
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 from starlette.requests import Request
 
 from service.errors import NotAcceptable
 
-PNG, JSON, NPY, GIF = "image/png", "application/json", "application/x-npy", "image/gif"
+PNG, WEBP, JPEG, GIF = "image/png", "image/webp", "image/jpeg", "image/gif"
+JSON, NPY, ZIP = "application/json", "application/x-npy", "application/zip"
+
+Format = Literal["png", "webp", "jpeg", "gif", "npy", "zip", "json"]
+MEDIA: dict[Format, str] = {"png": PNG, "webp": WEBP, "jpeg": JPEG, "gif": GIF, "npy": NPY, "zip": ZIP, "json": JSON}
+FORMAT: dict[str, Format] = {media: name for name, media in MEDIA.items()}
+
+#: What pictures are answered in, the first of them where Accept does not care.
+PICTURES = (PNG, JSON, NPY, WEBP, JPEG, GIF, ZIP)
+
+#: Those that show all pictures of an answer in one image.
+ONE_IMAGE = frozenset({PNG, WEBP, JPEG})
+
+
+def media_of(request: Request, asked: Format | None, offered: Sequence[str] = PICTURES) -> str:
+    """The media type of the answer: that of ``asked``, the request's own field, else what Accept wants most.
+
+    Raises NotAcceptable.
+    """
+    return choose(accept_of(request), offered) if asked is None else MEDIA[asked]
 
 
 def accept_of(request: Request) -> list[str]:

@@ -1,16 +1,22 @@
 """What requests and answers look like. Bounds that depend on the model or the settings are checked in `resolve`."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from service.api.negotiation import Format
+from service.api.uploads import Upload
 from service.contract.manifest import Capability, Manifest, SolverName
 from service.images import grid_columns
 
+Layout = Literal["auto", "grid", "strip", "list"]
+ClassLabel = int | Annotated[str, Field(max_length=64)]
+SeedNumber = Annotated[int, Field(ge=0, lt=2**32)]
 Seed = Annotated[
-    int,
-    Field(ge=0, lt=2**32, description="Seed of the first picture; picture i has seed + i. Drawn if absent."),
+    SeedNumber,
+    Field(description="Seed of the first picture; picture i has (seed + i) mod 2^32. Drawn if absent."),
 ]
+Params = dict[str, JsonValue]
 
 
 class _Request(BaseModel):
@@ -18,23 +24,31 @@ class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
 
 
-class Sampling(_Request):
-    """The fields that generating and interpolating share."""
+class Showing(_Request):
+    """The fields that say how pictures are answered, and decide none."""
 
-    class_label: int | Annotated[str, Field(max_length=64)] | None = Field(
-        default=None,
-        description="Index or name of a class. Absent: all classes in turn, seed modulo their number; for an "
-        "interpolation, the class of its first seed. 'none': no class, the model's unconditional pictures.",
-        examples=[7],
-    )
-    steps: int | None = Field(default=None, ge=1, description="Solver steps; only models that denoise.", examples=[20])
-    guidance_scale: float | None = Field(
-        default=None,
-        ge=0,
-        le=20,
-        description="Classifier-free guidance: 1 is none, more exaggerates the class; only models that denoise.",
-    )
+    #: Fields that a query may hold several times, each time with one value of their list.
+    repeatable: ClassVar[frozenset[str]] = frozenset()
+    #: What ``layout`` auto means where one image shows all pictures.
+    natural_layout: ClassVar[Literal["grid", "strip"]] = "grid"
+
     scale: int = Field(default=1, ge=1, le=32, description="Every pixel becomes scale x scale pixels.")
+    format: Format | None = Field(
+        default=None, description="Form of the answer; stronger than Accept, which decides where this is absent."
+    )
+    layout: Layout = Field(
+        default="auto",
+        description="How png, webp and jpeg show several pictures in one image: a near-square grid, or a strip of one "
+        "row. The other formats hold a list, one picture after another. auto is what the format can, and a strip "
+        "rather than a grid for a path.",
+    )
+    quality: int | None = Field(
+        default=None,
+        ge=1,
+        le=100,
+        description="Of webp and jpeg: more is larger and nearer to the picture. Absent: webp without any loss, jpeg "
+        "at 90. The other formats lose nothing (gif: nothing of grey pictures).",
+    )
     timeout_ms: int | None = Field(
         default=None,
         ge=1,
@@ -43,19 +57,56 @@ class Sampling(_Request):
         "up after it. Absent, or above the service's own limit: that limit.",
         examples=[5000],
     )
+    version: str | None = Field(
+        default=None,
+        max_length=64,
+        description="The version of the model that must make the pictures, as X-Model-Version tells it: any other is "
+        "404. A GET with it and a seed may be cached for ever.",
+    )
+    metadata: dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]] | None = Field(
+        default=None, max_length=16, description="Given back as it is in a JSON answer. Not in a query."
+    )
+
+
+class Sampling(Showing):
+    """The fields that generating and interpolating share."""
+
+    steps: int | None = Field(default=None, ge=1, description="Solver steps; only models that denoise.", examples=[20])
+    guidance_scale: float | None = Field(
+        default=None,
+        ge=0,
+        le=20,
+        description="Classifier-free guidance: 1 is none, more exaggerates the class; only models that denoise.",
+    )
 
 
 class GenerateRequest(Sampling):
     """The body of POST /generate/{model}. All fields are optional."""
 
+    repeatable = frozenset({"seeds", "class_label"})
+
     n: int = Field(default=1, ge=1, description="Number of pictures.", examples=[4])
     seed: Seed | None = None
+    seeds: list[SeedNumber] | None = Field(
+        default=None, min_length=1, description="The seed of each picture, instead of seed; n may be left out."
+    )
+    class_label: ClassLabel | list[ClassLabel] | None = Field(
+        default=None,
+        description="Index or name of a class, or a list with that of each picture. Absent: all classes in turn, seed "
+        "modulo their number. 'none': no class, the model's unconditional pictures.",
+        examples=[7],
+    )
     solver: SolverName | None = Field(default=None, description="How steps are taken; only models that denoise.")
 
     @property
+    def count(self) -> int:
+        """Number of pictures."""
+        return self.n if self.seeds is None else len(self.seeds)
+
+    @property
     def columns(self) -> int:
-        """Columns of the single image that shows all pictures: a near-square grid."""
-        return grid_columns(self.n)
+        """Columns of the single image that shows all pictures."""
+        return self.count if self.layout == "strip" else grid_columns(self.count)
 
 
 class End(_Request):
@@ -67,6 +118,8 @@ class End(_Request):
 class InterpolateRequest(Sampling):
     """The body of POST /interpolate."""
 
+    natural_layout = "strip"
+
     model: Annotated[str, Field(max_length=64)] = Field(description="Name of the model.", examples=["vae"])
     start: End = Field(default=End(), alias="from", description="Where the path begins.")
     end: End = Field(default=End(), alias="to", description="Where the path ends.")
@@ -74,15 +127,31 @@ class InterpolateRequest(Sampling):
     method: Literal["auto", "linear", "slerp"] = Field(
         default="auto", description="slerp keeps the norm that Gaussian noise has, and is what auto takes."
     )
+    class_label: ClassLabel | None = Field(
+        default=None,
+        description="Index or name of a class. Absent: that of the first seed. 'none': no class.",
+        examples=[7],
+    )
     solver: Literal["ddim", "dpmpp_2m"] | None = Field(
         default=None,
         description="A deterministic solver, so that the starting noise alone decides the picture.",
     )
 
     @property
-    def columns(self) -> int:
-        """Columns of the single image that shows all frames: one row."""
+    def count(self) -> int:
+        """Number of pictures."""
         return self.frames
+
+    @property
+    def columns(self) -> int:
+        """Columns of the single image that shows all frames."""
+        return grid_columns(self.frames) if self.layout == "grid" else self.frames
+
+
+class InspectRequest(_Request):
+    """The body of POST /inspect."""
+
+    image: Upload = Field(description="A PNG that this service made, base64 or a data URI.")
 
 
 class Timings(BaseModel):
@@ -91,6 +160,8 @@ class Timings(BaseModel):
     queue_ms: float
     compute_ms: float
     encode_ms: float
+    total_ms: float = Field(description="From the request's arrival until the pictures were encoded.")
+    ms_per_step: float | None = Field(description="Of computing; none where the model takes no steps.")
 
 
 class Picture(BaseModel):
@@ -99,19 +170,47 @@ class Picture(BaseModel):
     index: int
     seed: int | None = Field(description="What makes this picture again alone; none for a frame between two seeds.")
     class_label: str | None
+    b64_json: str = Field(description="The file, base64.")
+    mime: Literal["image/png"]
     width: int
     height: int
-    b64_png: str = Field(description="The PNG file, base64.")
 
 
 class PicturesAnswer(BaseModel):
     """The JSON form of an answer."""
 
+    id: str = Field(description="That of X-Request-Id.")
+    object: Literal["generation", "interpolation"]
+    created: int = Field(description="Seconds since 1970, UTC.")
     model: str
     model_version: str
-    params: dict[str, int | float | str | None] = Field(description="Every value that decided the pictures.")
     images: list[Picture]
+    params: Params = Field(description="The body with every default in: sent again, it makes the same pictures.")
+    warnings: list[str] = Field(description="What was done to the request that it did not ask for.")
+    metadata: dict[str, str]
     timings: Timings
+    reproduce: str = Field(description="A curl command that makes the same pictures.")
+
+
+class Parameters(_Request):
+    """What a PNG carries in its text: which request of which model makes it."""
+
+    model: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
+    model_version: Annotated[str, Field(pattern=r"^[0-9a-f]{8}$")]
+    path: Annotated[str, Field(pattern=r"^/[a-z0-9/_-]{1,99}$")]
+    params: Params
+
+
+class InspectAnswer(BaseModel):
+    """What a PNG says of itself, and how to make it again."""
+
+    model: str
+    model_version: str
+    path: str
+    params: Params
+    served_version: str | None = Field(description="The version that is served here; with another, other pictures.")
+    curl: str = Field(description="A command that makes the picture again.")
+    python: str = Field(description="The same in Python, with its standard library only.")
 
 
 class ModelCard(BaseModel):
@@ -127,12 +226,32 @@ class ModelCard(BaseModel):
     manifest: Manifest
 
 
+class FieldError(BaseModel):
+    """One thing that is wrong with one field."""
+
+    pointer: str = Field(description="JSON pointer, as a fragment.")
+    message: str
+    allowed: str | None = Field(default=None, description="What may stand there.")
+
+
+class OpenAIError(BaseModel):
+    """The error as OpenAI's clients read it."""
+
+    message: str
+    type: Literal["invalid_request_error", "rate_limit_error", "server_error"]
+    param: str | None
+    code: str
+
+
 class Problem(BaseModel):
-    """An error, as RFC 9457 problem details."""
+    """An error, as RFC 9457 problem details with the members that other clients look for."""
 
     type: str
     title: str
     status: int
     detail: str
+    instance: str
     code: str
-    errors: list[dict[str, str]] = Field(default_factory=list)
+    request_id: str
+    errors: list[FieldError]
+    error: OpenAIError

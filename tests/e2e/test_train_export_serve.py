@@ -159,7 +159,7 @@ def test_many_at_once_as_json(service: Service) -> None:
     answer = service.client.post("/generate/ddpm", json=body, headers={"Accept": "application/json"}).json()
     assert [image["seed"] for image in answer["images"]] == [3, 4, 5, 6, 7]
     assert {image["class_label"] for image in answer["images"]} == {"ankle boot"}
-    assert {decode(base64.b64decode(image["b64_png"])).shape for image in answer["images"]} == {(28, 28)}
+    assert {decode(base64.b64decode(image["b64_json"])).shape for image in answer["images"]} == {(28, 28)}
     assert answer["params"].items() >= {"steps": 3, "solver": "dpmpp_2m", "guidance_scale": 2.0}.items()
 
 

@@ -44,7 +44,7 @@ def test_a_large_answer_is_the_same_picture(client: TestClient) -> None:
     # Encoded beside the event loop, where small ones are encoded on it.
     fields = {"seed": 2, "n": 2, "scale": 32}
     large = client.post("/generate/vae", json=fields, headers=JSON).json()["images"]
-    shown = np.stack([decode(base64.b64decode(image["b64_png"])) for image in large])
+    shown = np.stack([decode(base64.b64decode(image["b64_json"])) for image in large])
     assert_same(shown, pictures(client, "vae", seed=2, n=2).repeat(32, axis=1).repeat(32, axis=2))
 
 

@@ -89,7 +89,7 @@ def test_json_holds_the_same_pictures_with_their_seeds(client: TestClient, model
     assert [image.seed for image in answer.images] == [2**32 - 2, 2**32 - 1, 0]
     assert {image.class_label for image in answer.images} == {"trouser"}
     assert {(image.width, image.height) for image in answer.images} == {(8, 8)}
-    shown = np.stack([decode(base64.b64decode(image.b64_png, validate=True)) for image in answer.images])
+    shown = np.stack([decode(base64.b64decode(image.b64_json, validate=True)) for image in answer.images])
     assert_same(shown, pictures(client, model, **fields))
     assert min(answer.timings.queue_ms, answer.timings.compute_ms, answer.timings.encode_ms) >= 0
 
@@ -129,7 +129,7 @@ def test_scale_makes_every_pixel_a_square(client: TestClient) -> None:
     assert_same(pictures(client, "vae", seed=3, scale=4)[0], expected)
     image = client.post("/generate/vae", json={"seed": 3, "scale": 4}, headers=JSON).json()["images"][0]
     assert (image["width"], image["height"]) == (32, 32)
-    assert_same(decode(base64.b64decode(image["b64_png"])), expected)
+    assert_same(decode(base64.b64decode(image["b64_json"])), expected)
 
 
 @each_model
@@ -244,7 +244,7 @@ def test_steps_and_solvers(client: TestClient, solver: str, steps: int) -> None:
     body = {"seed": 6, "solver": solver, "steps": steps}
     answer = client.post("/generate/ddpm", json=body, headers=JSON).json()
     assert answer["params"].items() >= body.items()
-    picture = decode(base64.b64decode(answer["images"][0]["b64_png"]))
+    picture = decode(base64.b64decode(answer["images"][0]["b64_json"]))
     assert_same(pictures(client, "ddpm", **body)[0], picture)
     if steps == 50:
         others = {"ddpm", "ddim", "dpmpp_2m"} - {solver}

@@ -93,7 +93,7 @@ def test_without_a_body_but_the_model_all_is_default(client: TestClient) -> None
     again = frames(
         client, model="vae", **{"from": {"seed": params["from_seed"]}, "to": {"seed": params["to_seed"]}}, frames=10
     )
-    shown = np.stack([decode(base64.b64decode(image["b64_png"])) for image in response.json()["images"]])
+    shown = np.stack([decode(base64.b64decode(image["b64_json"])) for image in response.json()["images"]])
     assert_same(shown, again)
     other = client.post("/interpolate", json={"model": "vae", "from": {}, "to": {"seed": None}}, headers=JSON)
     assert other.json()["params"]["from_seed"] != params["from_seed"]
@@ -143,7 +143,7 @@ def test_json_names_the_seeds_of_the_ends_only(client: TestClient) -> None:
         "guidance_scale": 1.0,
         "scale": 1,
     }
-    shown = np.stack([decode(base64.b64decode(image.b64_png)) for image in answer.images])
+    shown = np.stack([decode(base64.b64decode(image.b64_json)) for image in answer.images])
     assert_same(shown, frames(client, **body))
 
 

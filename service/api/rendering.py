@@ -1,0 +1,192 @@
+"""Pictures as the bytes of an answer, in any of the formats that are offered."""
+
+import base64
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from pydantic_core import to_json
+from starlette.requests import Request
+
+from service import images
+from service.api.negotiation import FORMAT, GIF, JPEG, JSON, NPY, ONE_IMAGE, PNG, WEBP, ZIP
+from service.api.reproduce import curl, origin_of
+from service.api.request_id import request_id
+from service.api.schemas import GenerateRequest, InterpolateRequest, Params, Picture, PicturesAnswer, Timings
+from service.engine.model import Model
+from service.engine.rows import RowSpec
+from service.errors import FieldProblem, InvalidField
+
+#: Frames a second of an animation.
+GIF_FPS = 10
+
+_SIDES = {WEBP: images.MAX_WEBP_SIDE, JPEG: images.MAX_JPEG_SIDE}
+
+
+class Cache(NamedTuple):
+    """How long an answer may be kept, and the name of what it shows."""
+
+    etag: bytes
+    control: bytes
+
+
+class Order(NamedTuple):
+    """One request, ready to compute: ``rows``' pictures, answered as ``media`` in the way that ``asked`` says.
+
+    ``path`` and ``params`` are the request that makes the same pictures, ``seeds`` those of the pictures: None for one
+    that no seed makes alone. ``warnings`` tell what the request did not ask for. Without ``cache``, nobody may keep the
+    answer.
+    """
+
+    model: Model
+    rows: Sequence[RowSpec]
+    asked: GenerateRequest | InterpolateRequest
+    media: str
+    path: str
+    params: Params
+    seeds: Sequence[int | None]
+    warnings: Sequence[str] = ()
+    cache: Cache | None = None
+
+
+class Made(NamedTuple):
+    """What the engine made of an order: its pictures, and seconds that it waited and computed."""
+
+    pictures: Sequence[images.Pixels]
+    queue_s: float
+    compute_s: float
+
+
+def check_form(asked: GenerateRequest | InterpolateRequest, media: str, image_shape: tuple[int, int, int]) -> None:
+    """Raise InvalidField where ``media`` cannot be what layout and quality ask for, or so many pixels wide or high."""
+    problems, name, together = [], FORMAT[media], media in ONE_IMAGE
+    if asked.count > 1 and asked.layout != "auto" and together == (asked.layout == "list"):
+        says = "shows all pictures in one image" if together else "holds pictures one after another"
+        others = sorted(FORMAT[each] for each in FORMAT if (each in ONE_IMAGE) != together)
+        allowed = f"{'auto, grid, strip' if together else 'auto, list'}; or a format of {', '.join(others)}"
+        problems.append(FieldProblem("#/layout", f"{name} {says}", allowed))
+    if asked.quality is not None and media not in _SIDES:
+        problems.append(FieldProblem("#/quality", f"means nothing to {name}", "leave it out; or format webp, jpeg"))
+    if media in _SIDES:
+        _, height, width = image_shape
+        side = asked.scale * max(images.tile_shape(asked.count, height, width, asked.columns))
+        if side > _SIDES[media]:
+            problems.append(FieldProblem("#/scale", f"{side} pixels are too many for {name}", f"up to {_SIDES[media]}"))
+    if problems:
+        raise InvalidField(problems)
+
+
+def render(order: Order, made: Made, request: Request) -> bytes:
+    """The body of the answer to ``request``."""
+    if order.media in ONE_IMAGE:
+        return _one_image(order, made.pictures)
+    if order.media == JSON:
+        return _json(order, made, request)
+    if order.media == ZIP:
+        return _zip(order, made.pictures)
+    enlarged = np.stack([images.enlarge(picture, order.asked.scale) for picture in made.pictures])
+    if order.media == NPY:
+        return images.encode_npy(enlarged)
+    assert order.media == GIF
+    return images.encode_gif(enlarged, GIF_FPS)
+
+
+def picture_png(order: Order, index: int, picture: images.Pixels) -> bytes:
+    """One of the pictures as a PNG of its own, with the parameters that make it alone, or else the whole order's."""
+    return images.encode_png(images.enlarge(picture, order.asked.scale), _parameters(order, _params_of(order, index)))
+
+
+def class_name(order: Order, index: int) -> str | None:
+    """The class of a picture; none where it has none."""
+    names, label = order.model.manifest.class_names, order.rows[index].label
+    return names[label] if label < len(names) else None
+
+
+def _one_image(order: Order, pictures: Sequence[images.Pixels]) -> bytes:
+    image = images.enlarge(images.tile(pictures, order.asked.columns), order.asked.scale)
+    if order.media == PNG:
+        return images.encode_png(image, _parameters(order, order.params))
+    quality = order.asked.quality
+    if order.media == WEBP:
+        return images.encode_webp(image, quality)
+    return images.encode_jpeg(image) if quality is None else images.encode_jpeg(image, quality)
+
+
+def _json(order: Order, made: Made, request: Request) -> bytes:
+    started = time.perf_counter()
+    shown = [_picture(order, index, picture) for index, picture in enumerate(made.pictures)]
+    encoded = time.perf_counter()
+    steps = order.rows[0].plan.steps
+    return (
+        PicturesAnswer(
+            id=request_id(request.scope),
+            object="generation" if isinstance(order.asked, GenerateRequest) else "interpolation",
+            created=int(time.time()),
+            model=order.model.name,
+            model_version=order.model.manifest.version,
+            images=shown,
+            params=order.params,
+            warnings=list(order.warnings),
+            metadata=order.asked.metadata or {},
+            timings=Timings(
+                queue_ms=1000 * made.queue_s,
+                compute_ms=1000 * made.compute_s,
+                encode_ms=1000 * (encoded - started),
+                total_ms=1000 * (encoded - request.scope["state"]["arrived_at"]),
+                ms_per_step=1000 * made.compute_s / steps if steps else None,
+            ),
+            reproduce=curl(origin_of(request), order.path, order.params, PNG, file_name(order, PNG)),
+        )
+        .model_dump_json()
+        .encode()
+    )
+
+
+def _picture(order: Order, index: int, picture: images.Pixels) -> Picture:
+    height, width, _ = picture.shape
+    return Picture(
+        index=index,
+        seed=order.seeds[index],
+        class_label=class_name(order, index),
+        b64_json=base64.b64encode(picture_png(order, index, picture)).decode(),
+        mime="image/png",
+        width=width * order.asked.scale,
+        height=height * order.asked.scale,
+    )
+
+
+def _zip(order: Order, pictures: Sequence[images.Pixels]) -> bytes:
+    """A PNG for each picture, numbered in order, and params.json."""
+    files = {f"{index:04d}.png": picture_png(order, index, picture) for index, picture in enumerate(pictures)}
+    return images.encode_zip({**files, "params.json": _parameters(order, order.params)})
+
+
+def file_name(order: Order, media: str) -> str:
+    """What to save an answer as: the model, the first seed, and the format."""
+    seed = "" if order.seeds[0] is None else f"-{order.seeds[0]}"
+    return f"{order.model.name}{seed}.{FORMAT[media]}"
+
+
+def _parameters(order: Order, params: Params) -> bytes:
+    return to_json(
+        {
+            "model": order.model.name,
+            "model_version": order.model.manifest.version,
+            "path": order.path,
+            "params": params,
+        }
+    )
+
+
+def _params_of(order: Order, index: int) -> Params:
+    """The request that makes one of the pictures alone; that of all where no request does."""
+    if len(order.rows) == 1 or not isinstance(order.asked, GenerateRequest):
+        return order.params
+    label = order.params["class_label"]
+    alone: Params = {
+        "n": 1,
+        "seed": order.seeds[index],
+        "class_label": label[index] if isinstance(label, list) else label,
+    }
+    return {**alone, **{name: value for name, value in order.params.items() if name not in {*alone, "seeds", "layout"}}}

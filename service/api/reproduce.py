@@ -1,0 +1,33 @@
+"""The commands that make a picture again."""
+
+import re
+import shlex
+
+from pydantic_core import to_json
+from starlette.requests import Request
+
+from service.api.schemas import Params
+
+_HOST = re.compile(r"[A-Za-z0-9.-]{1,253}(:\d{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:\d{1,5})?")
+
+
+def origin_of(request: Request) -> str:
+    """Scheme and host that the client sent ``request`` to, as it says; this machine's where that is no host."""
+    host = request.headers.get("host", "")
+    return f"{request.scope['scheme']}://{host if _HOST.fullmatch(host) else 'localhost:8000'}"
+
+
+def curl(origin: str, path: str, params: Params, media: str, file: str) -> str:
+    """A shell command that sends ``params`` to ``path`` and saves the answer of type ``media`` as ``file``."""
+    words = ["curl", "-X", "POST", origin + path, "-H", f"Accept: {media}", "-d", to_json(params).decode(), "-o", file]
+    return shlex.join(words)
+
+
+def python(origin: str, path: str, params: Params, media: str, file: str) -> str:
+    """The same as a line of Python without further packages."""
+    body, headers = to_json(params).decode(), {"Accept": media}
+    return (
+        "import pathlib, urllib.request as r; "
+        f"pathlib.Path({file!r}).write_bytes("
+        f"r.urlopen(r.Request({origin + path!r}, {body!r}.encode(), {headers!r})).read())"
+    )

@@ -1,0 +1,28 @@
+"""The name that a request has in its answer, in errors and in what is done with it later."""
+
+import os
+import re
+from collections.abc import MutableMapping
+from typing import Any
+
+VALID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+HEADER = b"x-request-id"
+
+
+def request_id(scope: MutableMapping[str, Any]) -> str:
+    """The id of the request that ``scope`` is of: the client's own X-Request-Id if it is valid, else a new one.
+
+    Always the same for one scope.
+    """
+    state = scope.setdefault("state", {})
+    known: str | None = state.get("request_id")
+    if known is None:
+        known = state["request_id"] = _given(scope) or os.urandom(12).hex()
+    return known
+
+
+def _given(scope: MutableMapping[str, Any]) -> str | None:
+    for name, value in scope["headers"]:
+        if name == HEADER:
+            return value.decode() if VALID.fullmatch(value) else None
+    return None
