@@ -16,6 +16,12 @@ Result = TypeVar("Result")
 PASSING_EVENTS = 128
 PASSING_BYTES = 262_144
 
+
+
+def _nothing() -> None:
+    pass
+
+
 #: What a job takes beside its events, roughly.
 RECORD_BYTES = 2048
 
@@ -43,6 +49,8 @@ class JobRecord(Generic[Work, Result]):
         self.result: Result | None = None
         self.error: ServiceError | None = None
         self.log = EventLog(PASSING_EVENTS, PASSING_BYTES)
+        #: Brings ``state`` and ``standing`` up to date, for whoever asks; set by what computes the job.
+        self.look: Callable[[], None] = _nothing
         self._own_size = RECORD_BYTES + size
         self._ended = asyncio.Event()
         self._on_end: list[Callable[[], None]] = []
@@ -122,6 +130,7 @@ class JobRecord(Generic[Work, Result]):
         self.standing = self.standing._replace(queue_position=0, eta_ms=0.0)
         self.log.add(name, payload, size)
         self.log.end()
+        self.look = _nothing
         self._ended.set()
         calls, self._on_end = self._on_end, []
         for call in calls:
