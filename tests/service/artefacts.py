@@ -39,6 +39,18 @@ class PoisonDecode(Decode):
         return torch.where((z[:, 0] < -100.0)[:, None, None, None], torch.full_like(images, float("nan")), images)
 
 
+class Encode(nn.Module):
+    """Means and log-variances that depend on the whole picture and on its class."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(64, 8, generator=torch.Generator().manual_seed(1)) / 8)
+
+    def forward(self, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        mean, logvar = (image.flatten(1) @ self.weight + 0.1 * label[:, None]).chunk(2, dim=1)
+        return mean, logvar
+
+
 class PixelDecode(nn.Module):
     def forward(self, z: Tensor, label: Tensor) -> Tensor:
         return z
@@ -64,6 +76,19 @@ def write_one_shot(weights: Path, name: str = "vae", decode: nn.Module | None = 
     return _write(weights / name, Container(decode=decode or Decode()), family="vae", latent_shape=LATENT_SHAPE)
 
 
+def write_autoencoder(
+    weights: Path, name: str = "vae", decode: nn.Module | None = None, encode: nn.Module | None = None
+) -> Manifest:
+    """weights/<name>: the same with an encoder."""
+    return _write(
+        weights / name,
+        Container(decode=decode or Decode(), encode=encode or Encode()),
+        family="vae",
+        latent_shape=LATENT_SHAPE,
+        capabilities=("generate", "interpolate", "encode"),
+    )
+
+
 def write_diffusion(weights: Path, name: str = "ddpm", denoise: nn.Module | None = None) -> Manifest:
     """weights/<name>: a diffusion in pixel space with T = 1000."""
     return _write(
@@ -87,7 +112,6 @@ def _write(directory: Path, container: nn.Module, **fields: Any) -> Manifest:
         name=directory.name,
         image_shape=IMAGE_SHAPE,
         class_names=CLASS_NAMES,
-        capabilities=("generate", "interpolate"),
         inference_dtype="float32",
         artifact=write_artifact(directory, file.getvalue()),
         dataset=Dataset(name="none", licence="CC0", source="https://example.org/none", images=1),
@@ -104,7 +128,14 @@ def _write(directory: Path, container: nn.Module, **fields: Any) -> Manifest:
         ),
         torch_version=torch.__version__,
         created="2026-01-01",
-        **{"x0_range": None, "noise_schedule": None, "t_max": None, "defaults": None, **fields},
+        **{
+            "capabilities": ("generate", "interpolate"),
+            "x0_range": None,
+            "noise_schedule": None,
+            "t_max": None,
+            "defaults": None,
+            **fields,
+        },
     )
     write_manifest(directory, manifest)
     return manifest

@@ -171,3 +171,12 @@ def test_work_that_was_given_up_does_not_slow_the_clock_without_bound_nor_for_ev
     gate.release(Ask(1, 1, FULL_MS, "other"), now, finished=False)
     now = serve(gate, 1.0, busy_s=60, started=now)
     assert retry_after(gate, now, Overloaded) == pytest.approx(40, abs=1)
+
+
+def test_when_accepted_work_will_be_done_counts_what_is_served_in_turn() -> None:
+    gate = roomy()
+    assert gate.seconds_until_done(5, 1.0) == 0
+    gate.admit(Ask(rows=2, calls=100, call_ms=1.0), now=0.0)
+    gate.admit(Ask(rows=3, calls=4, call_ms=1.0), now=0.0)
+    for calls, turns in ((4, 5 * 4), (10, 2 * 10 + 3 * 4), (100, 2 * 100 + 3 * 4), (0, 0)):
+        assert gate.seconds_until_done(calls, 1.0) == pytest.approx(turns / EXPECTED)

@@ -171,3 +171,32 @@ def test_rows_that_nobody_waits_for_are_dropped_before_they_expire(end: Callable
             assert job.future.exception()
 
     asyncio.run(scenario())
+
+
+@on_a_loop
+async def test_whoever_asks_sees_previews_and_results_as_they_come() -> None:
+    job: Job[str] = Job(2, 0.0)
+    job.preview("nobody asked")
+    seen: list[object] = []
+    job.on_preview = seen.append
+    job.on_result = lambda row, result: seen.append((row, result, job.done))
+    job.preview("sketch of 1")
+    job.deliver(1, "second", 1.0)
+    job.deliver(1, "again", 1.0)
+    job.preview("sketch of 0")
+    job.deliver(0, "first", 2.0)
+    job.preview("late")
+    assert seen == ["sketch of 1", (1, "second", False), "sketch of 0", (0, "first", False)]
+    assert await job.future == ["first", "second"]
+
+
+@on_a_loop
+async def test_a_job_that_is_over_shows_nothing() -> None:
+    job: Job[str] = Job(1, 0.0)
+    seen: list[object] = []
+    job.on_preview = seen.append
+    job.on_result = lambda row, result: seen.append(result)
+    job.cancel()
+    job.preview("late")
+    job.deliver(0, "late", 1.0)
+    assert seen == []

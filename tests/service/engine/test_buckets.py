@@ -14,8 +14,9 @@ from service.engine.buckets import GraphedPart, PaddedPart, at_fixed_sizes
 from service.engine.engine import Engine
 from service.engine.model import Model, load_model
 from service.engine.registry import load_registry
-from service.engine.rows import RowSpec
+from service.engine.rows import Film, RowSpec, inversion_row, started_from
 from service.metrics import Metrics
+from service.sampling.step import Inpaint
 from service.settings import Settings
 from tests.service.engine.conftest import CPU, request_rows
 
@@ -59,13 +60,24 @@ def test_padding_is_counted(one_shot: Model, rows: int, padding: int) -> None:
 
 
 def kinds_of_rows(model: Model) -> list[RowSpec]:
-    """A row of each solver, guided and not."""
+    """A row of each solver, guided and not; begun in the middle, with a mask, filmed, ended as a latent."""
     if model.denoise is None:
         return [request_rows(1, seed, seed % 3, 1.0, model.plan())[0] for seed in range(4)]
     asks = [("ddpm", 7, 1.0), ("ddim", 3, 3.0), ("dpmpp_2m", 5, 1.0), ("ddpm", 4, 2.0)]
-    return [
+    rows = [
         request_rows(1, seed, seed % 3, scale, model.plan(solver, steps))[0]  # type: ignore[arg-type]
         for seed, (solver, steps, scale) in enumerate(asks)
+    ]
+    picture = torch.linspace(-1, 1, 64).reshape(1, 8, 8)
+    started = started_from(rows[0]._replace(plan=model.plan("ddpm", 6, strength=0.5)), picture)
+    inpaint = Inpaint(torch.tensor([0.0, 0.3, 1.0, 0.0, 1.0, 1.0, 0.5, 0.0]).expand(1, 8, 8), picture)
+    return [
+        *rows,
+        started,
+        rows[0]._replace(inpaint=inpaint),
+        rows[1]._replace(negative_label=0, film=Film(2, "both")),
+        rows[2]._replace(as_latent=True),
+        inversion_row(picture, 1, model.inversion_plan(4)),
     ]
 
 

@@ -10,11 +10,14 @@ import torch
 
 from service.engine.engine import Engine
 from service.engine.registry import Registry, load_registry
-from service.engine.rows import RowSpec, interpolation_rows
-from service.errors import DeadlineExceeded, ModelUnavailable, Overloaded, ShareExceeded, TooLate
+from service.engine.results import Preview
+from service.engine.rows import Film, RowSpec, encode_row, interpolation_rows, inversion_row
+from service.errors import ComputeFailed, DeadlineExceeded, ModelUnavailable, Overloaded, ShareExceeded, TooLate
 from service.metrics import Metrics
 from service.sampling.noise import RowNoise
+from service.sampling.pixels import to_uint8
 from service.settings import Settings
+from tests.service.artefacts import write_autoencoder
 from tests.service.engine.conftest import CPU, request_rows
 
 NO_CLASS = 3
@@ -22,6 +25,7 @@ NO_CLASS = 3
 
 @pytest.fixture
 def registry(settings: Settings) -> Registry:
+    write_autoencoder(settings.weights_dir, "coder")
     return load_registry(settings, CPU)
 
 
@@ -271,3 +275,123 @@ def test_rows_are_told_apart_only_by_what_decides_them(registry: Registry) -> No
     start, end = (RowNoise(seed).draw(model.manifest.latent_shape) for seed in (1, 2))
     latents = [frame.latent for frame in frames if frame.latent is not None]
     torch.testing.assert_close(torch.stack(latents), torch.stack([start, (start + end) / 2, end]))
+
+
+def test_encoded_pictures_are_what_the_model_encodes(running: Callable[..., object], registry: Registry) -> None:
+    async def scenario() -> None:
+        async with running() as (engine, metrics):  # type: ignore[attr-defined]
+            model = registry.served["coder"].model
+            pictures, label = torch.rand(11, 1, 8, 8) * 2 - 1, torch.arange(11) % 4
+            rows = [encode_row(picture, int(each)) for picture, each in zip(pictures, label, strict=True)]
+            encoded = torch.from_numpy(np.stack(await engine.encode("coder", rows).future))
+            assert model.encode is not None
+            torch.testing.assert_close(encoded, torch.stack(model.encode(pictures, label), dim=1))
+            # And decoded again, what the model's own decoder gives.
+            again = [RowSpec(0, row.label, 1.0, model.plan(), each[0]) for row, each in zip(rows, encoded, strict=True)]
+            made = np.stack(await engine.submit("coder", again).future)
+            expected = to_uint8(model.decode(encoded[:, 0], label)).numpy()
+            assert np.abs(made.astype(int) - expected.astype(int)).max() <= 1
+            assert metrics.registry.get_sample_value("genserve_tick_rows_sum", {"model": "coder/encode"}) == 11
+            with pytest.raises(KeyError):
+                engine.encode("vae", rows)
+
+    asyncio.run(scenario())
+
+
+def test_encoding_is_bounded_and_cancelled_as_all_work_is(running: Callable[..., object], registry: Registry) -> None:
+    async def scenario() -> None:
+        async with running(start=False, max_queue_ms=1e-6) as (engine, metrics):  # type: ignore[attr-defined]
+            rows = [encode_row(torch.zeros(1, 8, 8), 0)] * 3
+            first = engine.encode("coder", rows)
+            with pytest.raises(Overloaded):
+                engine.encode("coder", rows)
+            first.cancel()
+            second = engine.encode("coder", rows[:1])
+        assert len(await second.future) == 1
+        dropped = {"model": "coder/encode", "stage": "queued"}
+        assert metrics.registry.get_sample_value("genserve_dropped_rows_total", dropped) == 3
+
+    asyncio.run(scenario())
+
+
+def test_a_picture_that_encodes_to_nan_fails(running: Callable[..., object], registry: Registry) -> None:
+    async def scenario() -> None:
+        async with running() as (engine, _):  # type: ignore[attr-defined]
+            with pytest.raises(ComputeFailed, match="not finite"):
+                await engine.encode("coder", [encode_row(torch.full((1, 8, 8), float("nan")), 0)]).future
+
+    asyncio.run(scenario())
+
+
+def test_inverted_latents_and_their_pictures(running: Callable[..., object], registry: Registry) -> None:
+    async def scenario() -> None:
+        async with running() as (engine, _):  # type: ignore[attr-defined]
+            model = registry.served["ddpm"].model
+            row = inversion_row(torch.zeros(1, 8, 8), 1, model.inversion_plan(6))
+            first, second = await engine.invert("ddpm", [row, row]).future
+            assert (first.dtype, first.shape) == (np.float32, (1, 8, 8))
+            np.testing.assert_allclose(first, second, rtol=1e-5)
+
+    asyncio.run(scenario())
+
+
+def test_rows_of_one_request_may_differ_in_everything(running: Callable[..., object], registry: Registry) -> None:
+    async def scenario() -> None:
+        async with running() as (engine, _):  # type: ignore[attr-defined]
+            rows = [row for rows in mixed_rows(registry) for row in rows]
+            together = await engine.submit("ddpm", rows).future
+            for row, picture in zip(rows, together, strict=True):
+                alone = (await engine.submit("ddpm", [row]).future)[0]
+                assert np.abs(picture.astype(int) - alone.astype(int)).max() <= 1
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_previews_come_in_order_and_before_their_picture(
+    running: Callable[..., object], registry: Registry, threads: int
+) -> None:
+    async def scenario() -> None:
+        async with running(engine_threads=threads) as (engine, _):  # type: ignore[attr-defined]
+            plan = registry.served["ddpm"].model.plan("ddim", 40)
+            rows = [row._replace(film=Film(3, "both")) for row in request_rows(9, 0, 0, 1.0, plan)]
+            seen: dict[int, list[int | str]] = {row: [] for row in range(9)}
+
+            def preview(preview: Preview) -> None:
+                assert preview.x_t is not None
+                assert preview.x_start is not None
+                assert preview.steps == 40
+                seen[preview.row].append(preview.step)
+
+            job = engine.submit("ddpm", rows)
+            job.on_preview = preview
+            job.on_result = lambda row, _: seen[row].append("result")
+            await job.future
+            assert seen == {row: [*range(0, 40, 3), "result"] for row in range(9)}
+
+    asyncio.run(scenario())
+
+
+def test_a_job_is_told_how_far_it_is(running: Callable[..., object], registry: Registry) -> None:
+    async def scenario() -> None:
+        async with running(start=False, client_share=1.0, max_queue_ms=1e9) as (engine, _):  # type: ignore[attr-defined]
+            plan = registry.served["ddpm"].model.plan
+            first = engine.submit("ddpm", request_rows(2, 0, 0, 2.0, plan("ddim", 10)))
+            second = engine.submit("ddpm", request_rows(3, 0, 0, 1.0, plan("ddim", 5)))
+            row_ms = registry.served["ddpm"].cost.row_ms()
+            before, after = engine.progress("ddpm", first), engine.progress("ddpm", second)
+            assert (before.rows_ahead, before.calls_left) == (0, [20, 20])
+            assert (after.rows_ahead, after.calls_left) == (1, [5, 5, 5])
+            # Two threads: of the first two rows 20 calls each, of the others 5.
+            assert before.eta_ms == pytest.approx((2 * 20 + 3 * 5) * row_ms / 2)
+            assert after.eta_ms == pytest.approx(5 * 5 * row_ms / 2)
+            lane = engine.lanes["ddpm"]
+            slots = lane.claim(None, 1)
+            lane.settle(lane.compute(slots), spent_ms=1.0)
+            assert sum(engine.progress("ddpm", first).calls_left + engine.progress("ddpm", second).calls_left) < 55
+            assert engine.progress("ddpm", second).rows_ahead == 0
+        await asyncio.gather(first.future, second.future)
+        done = engine.progress("ddpm", first)
+        assert (done.rows_ahead, done.calls_left, done.eta_ms) == (0, [0, 0], 0)
+
+    asyncio.run(scenario())

@@ -17,21 +17,33 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from service.admission.job import Job
 from service.contract.manifest import SolverName
-from service.engine.lane import Ended, Lane
-from service.engine.model import load_model
-from service.engine.results import Picture
-from service.engine.rows import RowSpec
+from service.engine.lane import Ended, Filmed, Lane
+from service.engine.model import encoder_of, load_model
+from service.engine.results import Preview, Result
+from service.engine.rows import Film, RowSpec, encode_row, started_from
 from service.engine.table import LiveRow, Slots
 from service.errors import ComputeFailed, DeadlineExceeded
-from tests.service.artefacts import PoisonDecode, write_diffusion, write_one_shot
-from tests.service.engine.conftest import CPU, Watched, deliver, new_lane, pictures_of, request_rows, sample
+from service.sampling.step import Inpaint
+from tests.service.artefacts import PoisonDecode, write_autoencoder, write_diffusion
+from tests.service.engine.conftest import CPU, Watched, deliver, drain, new_lane, put, request_rows, sample
 
 NO_CLASS = 3
 PLACES = 5
-NAMES = st.sampled_from(["ddpm", "vae"])
+NAMES = st.sampled_from(["ddpm", "vae", "vae/encode"])
+PICTURE = torch.linspace(-1, 1, 64).reshape(1, 8, 8)
 SEEDS = st.integers(0, 2**32 - 1)
 #: For how long a sender waits; now and then for no time at all.
 PATIENCE = st.sampled_from([math.inf, math.inf, math.inf, 2.0, 0.0])
+
+
+def assert_close(found: Result | None, expected: Result | None) -> None:
+    """Pictures within a grey level, numbers within their rounding."""
+    if found is None or expected is None:
+        assert found is expected
+    elif found.dtype == np.uint8:
+        np.testing.assert_allclose(found.astype(int), expected.astype(int), atol=1)
+    else:
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 class Clock:
@@ -51,12 +63,13 @@ class Sent:
     rows: list[RowSpec]
     expires_at: float
     poisoned: bool
-    ends: list[Job[Picture]] = field(default_factory=list)
+    ends: list[Job[Result]] = field(default_factory=list)
     abandoned: bool = False
+    previews: list[Preview] = field(default_factory=list)
 
 
 class Schedules(RuleBasedStateMachine):
-    """Two lanes with fewer places than there is work, and everything that happens around them in any order."""
+    """Three lanes with fewer places than there is work, and everything that happens around them in any order."""
 
     batching: ClassVar[Literal["step", "request"]] = "step"
 
@@ -65,16 +78,20 @@ class Schedules(RuleBasedStateMachine):
         self.folder = TemporaryDirectory()
         path = Path(self.folder.name)
         write_diffusion(path, "ddpm")
-        write_one_shot(path, "vae", PoisonDecode())
+        write_autoencoder(path, "vae", PoisonDecode())
         self.models = {name: load_model(path / name, CPU) for name in ("ddpm", "vae")}
+        encoder = encoder_of(self.models["vae"])
+        assert encoder is not None
+        self.models[encoder.name] = encoder
         self.watched = {name: Watched(model) for name, model in self.models.items()}
         self.lanes = {name: new_lane(each.model, PLACES, 3, self.batching) for name, each in self.watched.items()}
         self.clock = Clock()
         self.patch = mock.patch("service.engine.lane.time", self.clock)
         self.patch.start()
-        self.jobs: dict[Job[Picture], Sent] = {}
+        self.jobs: dict[Job[Result], Sent] = {}
         self.running: list[tuple[str, Slots]] = []
         self.mail: list[Ended] = []
+        self.films: list[Filmed] = []
         self.sent_rows = dict.fromkeys(self.lanes, 0)
         self.ended_rows = dict.fromkeys(self.lanes, 0)
         self.loop = asyncio.new_event_loop()
@@ -96,7 +113,8 @@ class Schedules(RuleBasedStateMachine):
     def send(self, name: str, rows: list[RowSpec], patience: float, *, poisoned: bool = False) -> None:
         async def submit() -> None:
             sent = Sent(name, rows, self.clock.now + patience, poisoned)
-            job: Job[Picture] = Job(len(rows), self.clock.now, sent.expires_at, sent.ends.append)
+            job: Job[Result] = Job(len(rows), self.clock.now, sent.expires_at, sent.ends.append)
+            job.on_preview = sent.previews.append
             self.jobs[job] = sent
             self.lanes[name].put([LiveRow(job, index, row) for index, row in enumerate(rows)])
 
@@ -116,6 +134,45 @@ class Schedules(RuleBasedStateMachine):
         self, n: int, seed: int, label: int, scale: float, solver: SolverName, steps: int, patience: float
     ) -> None:
         self.send("ddpm", request_rows(n, seed, label, scale, self.models["ddpm"].plan(solver, steps)), patience)
+
+    @rule(
+        n=st.integers(1, 4),
+        seed=SEEDS,
+        scale=st.sampled_from([1.0, 2.0]),
+        negative_label=st.sampled_from([None, 0, 2]),
+        strength=st.sampled_from([0.3, 1.0]),
+        solver=st.sampled_from(["ddpm", "dpmpp_2m"]),
+        mask=st.sampled_from([None, 0.0, 0.5, 1.0]),
+        film=st.sampled_from([None, Film(1, "both"), Film(2, "x0"), Film(3, "xt")]),
+        as_latent=st.booleans(),
+        patience=PATIENCE,
+    )
+    def send_what_asks_for_more(
+        self,
+        n: int,
+        seed: int,
+        scale: float,
+        negative_label: int | None,
+        strength: float,
+        solver: SolverName,
+        mask: float | None,
+        film: Film | None,
+        as_latent: bool,
+        patience: float,
+    ) -> None:
+        plan = self.models["ddpm"].plan(solver, 5, strength=strength)
+        inpaint = None if mask is None else Inpaint(torch.full((1, 1, 8), mask), PICTURE)
+        rows = [
+            started_from(row, PICTURE)._replace(
+                inpaint=inpaint, negative_label=negative_label, film=film, as_latent=as_latent
+            )
+            for row in request_rows(n, seed, seed % 4, scale, plan)
+        ]
+        self.send("ddpm", rows, patience)
+
+    @rule(n=st.integers(1, 4), label=st.integers(0, 3), patience=PATIENCE)
+    def send_pictures_to_encode(self, n: int, label: int, patience: float) -> None:
+        self.send("vae/encode", [encode_row(PICTURE / (1 + row), label) for row in range(n)], patience)
 
     @rule(n=st.integers(1, 7), seed=SEEDS, label=st.integers(0, 3), patience=PATIENCE)
     def send_one_shot(self, n: int, seed: int, label: int, patience: float) -> None:
@@ -154,8 +211,9 @@ class Schedules(RuleBasedStateMachine):
     @rule()
     def deliver(self) -> None:
         """The event loop comes round to what ticks have sent it."""
-        deliver(self.mail, [], now=self.clock.now)
+        deliver(self.mail, self.films, now=self.clock.now)
         self.mail.clear()
+        self.films.clear()
 
     @rule(name=NAMES, threads=st.integers(1, 3))
     def tick(self, name: str, threads: int) -> None:
@@ -223,8 +281,9 @@ class Schedules(RuleBasedStateMachine):
                 self.jobs[row.job].abandoned = True
         self.ended_rows[name] += len(ticked.ended)
         self.mail += ticked.ended
+        self.films += ticked.filmed
 
-    def check(self, job: Job[Picture], sent: Sent) -> None:
+    def check(self, job: Job[Result], sent: Sent) -> None:
         assert sent.ends == [job]
         if job.future.cancelled():
             return
@@ -234,11 +293,27 @@ class Schedules(RuleBasedStateMachine):
             return
         assert not sent.poisoned
         assert not sent.abandoned
-        for row, picture in zip(sent.rows, job.future.result(), strict=True):
-            np.testing.assert_allclose(picture.astype(int), self.alone(sent.name, row).astype(int), atol=1)
+        for index, (row, result) in enumerate(zip(sent.rows, job.future.result(), strict=True)):
+            expected, previews = self.alone(sent.name, row)
+            assert_close(result, expected)
+            of_row = [preview for preview in sent.previews if preview.row == index]
+            assert [preview.step for preview in of_row] == list(
+                range(0, len(row.plan), row.film.every) if row.film else []
+            )
+            for found, other in zip(of_row, previews, strict=True):
+                assert found[1:4] == other[1:4]
+                for picture, alone in zip(found[4:], other[4:], strict=True):
+                    assert_close(picture, alone)
 
-    def alone(self, name: str, row: RowSpec) -> Picture:
-        return self.loop.run_until_complete(pictures_of(new_lane(self.models[name], PLACES, 3), [row]))[0]
+    def alone(self, name: str, row: RowSpec) -> tuple[Result, list[Preview]]:
+        async def scenario() -> tuple[Result, list[Preview]]:
+            lane = new_lane(self.models[name], PLACES, 3)
+            job, previews = put(lane, [row]), []
+            job.on_preview = previews.append
+            drain(lane)
+            return (await job.future)[0], previews
+
+        return self.loop.run_until_complete(scenario())
 
     def every_row_left_once_and_every_place_is_free(self, name: str, lane: Lane) -> None:
         dropped = sample(lane.metrics.dropped_queued) + sample(lane.metrics.dropped_running)

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from service.contract.files import ContractError
-from service.engine.model import Model, load_model
-from tests.service.artefacts import CLASS_NAMES, write_diffusion, write_one_shot
+from service.engine.model import Model, encoder_of, load_model
+from tests.service.artefacts import CLASS_NAMES, write_autoencoder, write_diffusion, write_one_shot
 from tests.service.engine.conftest import CPU
 
 
@@ -27,6 +27,39 @@ def test_a_one_shot_model_has_an_empty_plan(one_shot: Model) -> None:
     assert one_shot.denoise is None
     assert one_shot.max_steps == 0
     assert len(one_shot.plan()) == 0
+
+
+def test_plans_start_in_the_middle_and_go_back_up(diffusion: Model, one_shot: Model) -> None:
+    assert len(diffusion.plan("ddim", 30, eta=0.5, strength=0.5)) == 15
+    assert diffusion.plan("ddim", 30, eta=0.5, strength=0.5).adds_noise
+    assert len(diffusion.inversion_plan(30)) == 30
+    assert diffusion.inversion_plan(30) is diffusion.inversion_plan(30)
+    with pytest.raises(ValueError, match="vae makes its pictures without steps"):
+        one_shot.inversion_plan(30)
+
+
+def test_an_encoder_is_the_models_own_function(tmp_path: Path) -> None:
+    write_autoencoder(tmp_path)
+    model = load_model(tmp_path / "vae", CPU)
+    encoder = encoder_of(model)
+    assert model.encode is not None
+    assert encoder is not None
+    assert encoder.max_steps == 0
+    image, label = torch.rand(3, 1, 8, 8), torch.tensor([0, 1, 3])
+    mean, logvar = model.encode(image, label)
+    numbers, usable = encoder.finish(encoder.decode(image, label))
+    assert numbers.shape == (3, *encoder.result_shape) == (3, 2, 4)
+    torch.testing.assert_close(numbers[:, 0], mean)
+    torch.testing.assert_close(numbers[:, 1], logvar)
+    assert usable.all()
+
+
+def test_a_model_without_the_encoder_that_it_promises_is_refused(tmp_path: Path) -> None:
+    decoder_only = tmp_path / "vae" / write_one_shot(tmp_path).artifact.file
+    manifest = write_autoencoder(tmp_path, "coder")
+    _replace(tmp_path / "coder", manifest.artifact.file, decoder_only.read_bytes())
+    with pytest.raises(ContractError, match="not a TorchScript artefact of family vae"):
+        load_model(tmp_path / "coder", CPU)
 
 
 @pytest.mark.parametrize("keep", [0, 1, 100, -1])

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from service.engine.registry import load_registry, pick_device
 from service.settings import Settings
-from tests.service.artefacts import write_one_shot
+from tests.service.artefacts import write_autoencoder, write_one_shot
 from tests.service.engine.conftest import CPU
 
 
@@ -64,3 +64,36 @@ def test_devices_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     assert pick_device("auto") == pick_device("cpu") == CPU
     with pytest.raises(ValueError, match="no CUDA device"):
         pick_device("cuda")
+
+
+def test_an_encoder_is_warmed_and_priced_for_itself(weights: Path, settings: Settings) -> None:
+    write_autoencoder(weights, "coder")
+    registry = load_registry(settings, CPU)
+    encoder = registry.served["coder"].encoder
+    assert encoder is not None
+    assert encoder.model.name == "coder/encode"
+    assert encoder.cost.call_ms(4) > 0
+    assert sorted(registry.served) == ["coder", "ddpm", "vae"]
+    assert registry.served["vae"].encoder is None
+
+
+class NotFiniteEncode(nn.Module):
+    def forward(self, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        mean = torch.full((len(image), 4), float("nan"))
+        return mean, mean
+
+
+class WrongShapeEncode(nn.Module):
+    def forward(self, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        mean = torch.zeros(len(image), 5)
+        return mean, mean
+
+
+@pytest.mark.parametrize(("encode", "reason"), [(NotFiniteEncode(), "not finite"), (WrongShapeEncode(), "shape")])
+def test_a_model_whose_encoder_fails_its_warm_up_is_refused(
+    weights: Path, settings: Settings, encode: nn.Module, reason: str
+) -> None:
+    write_autoencoder(weights, "bad", encode=encode)
+    registry = load_registry(settings, CPU)
+    assert sorted(registry.served) == ["ddpm", "vae"]
+    assert reason in registry.refused["bad"]

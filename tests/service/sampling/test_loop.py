@@ -6,6 +6,7 @@ from service.contract.manifest import NoiseSchedule
 from service.sampling.loop import sample
 from service.sampling.noise import RowNoise
 from service.sampling.solvers import EMPTY_PLAN, SolverName, make_plan
+from service.sampling.step import Inpaint
 
 SHAPE = (1, 4, 4)
 SCHEDULE = NoiseSchedule(kind="linear", timesteps=100)
@@ -89,3 +90,26 @@ def test_empty_plan_asks_no_network() -> None:
     result = sample(network, latent, [RowNoise(0)] * 2, label, EMPTY_PLAN, null_label=9, x0_range=None)
     assert torch.equal(result, latent)
     assert network.rows == []
+
+
+@pytest.mark.parametrize("solver", ["ddpm", "ddim", "dpmpp_2m"])
+def test_known_pixels_come_out_exact_and_the_others_heed_them(solver: SolverName) -> None:
+    plan, label = make_plan(SCHEDULE, 1.0, solver, 5), torch.zeros(2, dtype=torch.int64)
+    known, mask = torch.rand(2, *SHAPE) - 0.5, (torch.rand(2, *SHAPE) > 0.5).float()
+
+    def paint(inpaint: Inpaint | None) -> Tensor:
+        noises = [RowNoise(0), RowNoise(1)]
+        latent = torch.stack([noise.draw(SHAPE) for noise in noises])
+        return sample(Neighbours(), latent, noises, label, plan, null_label=9, x0_range=(-1.0, 1.0), inpaint=inpaint)
+
+    free, held = paint(None), paint(Inpaint(mask, known))
+    assert torch.equal(held[mask == 0], known[mask == 0])
+    assert not torch.allclose(held[mask == 1], free[mask == 1])
+    assert torch.equal(paint(Inpaint(torch.ones_like(mask), known)), free)
+
+
+class Neighbours(torch.nn.Module):
+    """Predicts from the mean of the whole latent, so that what is known of one pixel is told to the others."""
+
+    def forward(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
+        return torch.tanh(0.3 * x + x.mean(dim=(1, 2, 3), keepdim=True))

@@ -11,7 +11,7 @@ from service.contract.manifest import NoiseSchedule
 from service.sampling.loop import sample
 from service.sampling.noise import RowNoise
 from service.sampling.schedules import alpha_sigma, alphas_cumprod, trailing_timesteps
-from service.sampling.solvers import EMPTY_PLAN, SolverName, make_plan
+from service.sampling.solvers import EMPTY_PLAN, SolverName, make_inversion_plan, make_plan
 
 LINEAR = NoiseSchedule(kind="linear", timesteps=1000)
 COSINE = NoiseSchedule(kind="cosine", timesteps=1000)
@@ -230,3 +230,67 @@ def test_empty_plan_has_no_steps() -> None:
 def test_what_no_plan_can_have_is_refused(solver: SolverName, steps: int, eta: float, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make_plan(LINEAR, 0.9, solver, steps, eta)
+
+
+@schedules
+@solvers
+@pytest.mark.parametrize("steps", [1, 20, 37])
+def test_whole_strength_is_the_whole_plan(schedule: NoiseSchedule, solver: SolverName, steps: int) -> None:
+    whole, same = make_plan(schedule, 0.9, solver, steps), make_plan(schedule, 0.9, solver, steps, strength=1.0)
+    assert torch.equal(whole.table, same.table)
+    alpha, sigma = (float(scale[899]) for scale in alpha_sigma(schedule))
+    assert (same.alpha, same.sigma) == (alpha, sigma)
+
+
+@schedules
+@pytest.mark.parametrize(("steps", "strength"), [(50, 0.6), (10, 0.1), (20, 0.75), (1000, 0.333)])
+def test_a_plan_of_less_strength_takes_the_timesteps_of_diffusers(
+    schedule: NoiseSchedule, steps: int, strength: float
+) -> None:
+    """StableDiffusionImg2ImgPipeline.get_timesteps leaves out the first steps - int(steps * strength)."""
+    scheduler = reference(DDIMScheduler, schedule, steps)
+    timesteps = scheduler.timesteps[steps - int(steps * strength) :]
+    whole, part = make_plan(schedule, 1.0, "ddim", steps), make_plan(schedule, 1.0, "ddim", steps, strength=strength)
+    torch.testing.assert_close(part.table[:, 0], (timesteps + 1).double() / 1000)
+    torch.testing.assert_close(part.table, whole.table[-len(part) :])
+    alpha, sigma = (scale[timesteps[0]] for scale in alpha_sigma(schedule))
+    x_start, noise = torch.randn(2, *SHAPE, dtype=torch.float64)
+    torch.testing.assert_close(part.start(x_start, noise), alpha * x_start + sigma * noise)
+
+
+@given(steps=st.integers(1, 900), strength=st.floats(0, 1, exclude_min=True), solver=st.sampled_from(["ddpm", "ddim"]))
+def test_a_plan_starts_at_its_strength_and_has_its_share_of_steps(
+    steps: int, strength: float, solver: SolverName
+) -> None:
+    plan = make_plan(LINEAR, 0.9, solver, steps, strength=strength)
+    assert len(plan) == max(1, round(steps * strength))
+    assert float(plan.table[0, 0]) == pytest.approx(max(0.001, 0.9 * strength), abs=0.0005001)
+    assert plan.alpha**2 + plan.sigma**2 == pytest.approx(1)
+    assert (plan.table[:, 0].diff() < 0).all()
+
+
+@pytest.mark.parametrize("strength", [0.0, -0.1, 1.01, float("nan")])
+def test_strength_out_of_range_is_refused(strength: float) -> None:
+    with pytest.raises(ValueError, match="is out of range; it is above 0 and at most 1"):
+        make_plan(LINEAR, 0.9, "ddim", 10, strength=strength)
+
+
+@schedules
+@pytest.mark.parametrize("steps", [1, 7, 900])
+def test_an_inversion_goes_up_the_timesteps_of_its_plan(schedule: NoiseSchedule, steps: int) -> None:
+    up, down = make_inversion_plan(schedule, 0.9, steps), make_plan(schedule, 0.9, "ddim", steps)
+    assert len(up) == steps
+    assert not up.adds_noise
+    assert up.table.isfinite().all()
+    torch.testing.assert_close(up.table[1:, 0], down.table[1:, 0].flip(0))
+    assert (up.table[0, 0], up.sigma) == (0.001, 0.0)
+    # Its second and later steps undo those of the plan, if the prediction is the same.
+    x, x_start = torch.randn(2, *SHAPE, dtype=torch.float64)
+    for (_, a, b, _, _), (_, a_down, b_down, _, _) in zip(up.table[1:], down.table[:-1].flip(0), strict=True):
+        torch.testing.assert_close(a_down * (a * x + b * x_start) + b_down * x_start, x)
+
+
+@pytest.mark.parametrize("steps", [0, 901])
+def test_an_inversion_has_no_more_steps_than_timesteps(steps: int) -> None:
+    with pytest.raises(ValueError, match=f"steps {steps} is out of range; this model takes 1 to 900"):
+        make_inversion_plan(LINEAR, 0.9, steps)

@@ -9,7 +9,7 @@ from service.contract.manifest import NoiseSchedule
 from service.sampling.loop import sample
 from service.sampling.noise import RowNoise
 from service.sampling.schedules import alpha_sigma
-from service.sampling.solvers import EMPTY_PLAN, Plan, SolverName, make_plan
+from service.sampling.solvers import EMPTY_PLAN, Plan, SolverName, make_inversion_plan, make_plan
 from service.sampling.step import Denoise
 
 # 1280 timesteps: 10, 20, ... 320 steps divide it, so that strides are even and orders of convergence clean.
@@ -63,11 +63,14 @@ def start(rows: int) -> Tensor:
     return torch.randn(rows, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
 
-def flow(x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-    """The probability flow from t = 1 to the level (alpha, sigma): deviations go as the marginals' root."""
-    start_values, vectors = torch.linalg.eigh(marginal_covariance(ALPHA[-1], SIGMA[-1]))
+CLEAN = torch.tensor(1.0, dtype=torch.float64), torch.tensor(0.0, dtype=torch.float64)
+
+
+def flow(x: Tensor, alpha: Tensor, sigma: Tensor, start: tuple[Tensor, Tensor] = (ALPHA[-1], SIGMA[-1])) -> Tensor:
+    """The probability flow from level ``start`` to the level (alpha, sigma): deviations go as the marginals' root."""
+    start_values, vectors = torch.linalg.eigh(marginal_covariance(*start))
     end_values = torch.linalg.eigvalsh(marginal_covariance(alpha, sigma))
-    deviation = (x - ALPHA[-1] * MEAN) @ vectors * (end_values / start_values).sqrt()
+    deviation = (x - start[0] * MEAN) @ vectors * (end_values / start_values).sqrt()
     return torch.addmm(alpha * MEAN, deviation, vectors.T)
 
 
@@ -90,7 +93,7 @@ def test_deterministic_solvers_converge_to_the_flow_with_their_order(solver: Sol
 @pytest.mark.parametrize("solver", ["ddim", "dpmpp_2m"])
 def test_deterministic_solvers_converge_to_the_data(solver: SolverName) -> None:
     x = start(16)
-    exact = flow(x, torch.tensor(1.0, dtype=torch.float64), torch.tensor(0.0, dtype=torch.float64))
+    exact = flow(x, *CLEAN)
     plans = [make_plan(SCHEDULE, 1.0, solver, steps) for steps in STEP_COUNTS]
     errors = [float((run(denoise_gaussian, x, plan) - exact).abs().max()) for plan in plans]
     assert order(errors) > 0.9
@@ -163,3 +166,33 @@ def test_samples_of_a_finite_data_set_are_its_points(solver: SolverName) -> None
 def test_no_steps_leave_the_start() -> None:
     x = start(2)
     assert torch.equal(run(denoise_gaussian, x, EMPTY_PLAN), x)
+
+
+@pytest.mark.parametrize("solver", ["ddim", "dpmpp_2m"])
+@pytest.mark.parametrize("strength", [0.25, 0.8])
+def test_from_the_middle_it_is_the_flow_from_there(solver: SolverName, strength: float) -> None:
+    x_start, noise = start(32).chunk(2)
+    errors = []
+    for steps in STEP_COUNTS:
+        plan = make_plan(SCHEDULE, 1.0, solver, steps, strength=strength)
+        x = plan.start(x_start, noise)
+        level = round(T * strength) - 1
+        exact = flow(x, *CLEAN, (ALPHA[level], SIGMA[level]))
+        errors.append(float((run(denoise_gaussian, x, plan) - exact).abs().max()))
+    assert order(errors) > 0.9
+    assert errors[-1] < 0.03
+
+
+def test_inversion_converges_to_the_flow_and_sampling_gives_the_data_back() -> None:
+    x_start = MEAN + start(16) @ torch.linalg.cholesky(COVARIANCE).T
+    exact = flow(x_start, ALPHA[-1], SIGMA[-1], CLEAN)
+    errors, returns = [], []
+    for steps in STEP_COUNTS:
+        up = make_inversion_plan(SCHEDULE, 1.0, steps)
+        noise = run(denoise_gaussian, up.start(x_start, torch.zeros_like(x_start)), up)
+        errors.append(float((noise - exact).abs().max()))
+        back = run(denoise_gaussian, noise, make_plan(SCHEDULE, 1.0, "ddim", steps))
+        returns.append(float((back - x_start).abs().max()))
+    assert order(errors) > 0.8
+    assert order(returns) > 0.8
+    assert max(errors[-1], returns[-1]) < 0.06
