@@ -1,11 +1,20 @@
-"""uvicorn's HTTP protocol with two things added.
+"""uvicorn's HTTP protocol with three things added.
 
-A connection's running request learns that its client has gone, and a body that came with its head is there at once.
+A connection's running request learns that its client has gone, a body that came with its head is there at once, and a
+head that is too long, or takes too long, ends its connection.
 """
 
+import asyncio
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+#: Bounds of a request's head, its first line and headers: bytes (checked when it comes in pieces) and seconds.
+MAX_HEAD_BYTES = 65_536
+MAX_HEAD_S = 10.0
+
+TOO_LONG = (431, b"Request Header Fields Too Large")
+TOO_SLOW = (408, b"Request Timeout")
 
 
 class Protocol(HttpToolsProtocol):
@@ -16,6 +25,47 @@ class Protocol(HttpToolsProtocol):
     """
 
     _running: RequestResponseCycle | None = None
+    _head_bytes = 0
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client has connected; it need not send, but not for ever."""
+        super().connection_made(transport)
+        self._head_timer = self.loop.call_later(MAX_HEAD_S, self._refuse, TOO_SLOW)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes have come: of a head, of a body, or of several requests."""
+        super().data_received(data)
+        # uvicorn's scope gets its method when the head is whole; the next request's first byte makes a new one.
+        if self.scope is None or "method" not in self.scope:
+            self._await_head(len(data))
+        elif self._head_timer is not None:
+            self._forget_head()
+
+    def _await_head(self, received: int) -> None:
+        self._head_bytes += received
+        if self._head_bytes > MAX_HEAD_BYTES:
+            self._refuse(TOO_LONG)
+        elif self._head_timer is None:
+            self._head_timer = self.loop.call_later(MAX_HEAD_S, self._refuse, TOO_SLOW)
+
+    def _forget_head(self) -> None:
+        self._head_bytes = 0
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _refuse(self, answer: tuple[int, bytes]) -> None:
+        """End the connection; say why where that can be told from another request's answer, and something had come."""
+        begun, busy = self._head_bytes > 0, self.cycle is not None and not self.cycle.response_complete
+        self._forget_head()
+        if not self.transport.is_closing():
+            if begun and not busy:
+                status, phrase = answer
+                self.transport.write(
+                    b"HTTP/1.1 %d %b\r\nconnection: close\r\ncontent-length: 0\r\n\r\n" % (status, phrase)
+                )
+            self.transport.close()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:  # noqa: ANN401  (uvicorn's private type)
         self._running = cycle
@@ -29,6 +79,7 @@ class Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone, or was sent away."""
         super().connection_lost(exc)
+        self._forget_head()
         if self._running is not None and not self._running.response_complete:
             self._running.disconnected = True
             self._running.message_event.set()

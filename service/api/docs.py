@@ -114,7 +114,10 @@ def _picture_responses(formats: Sequence[str], *, conditional: bool) -> dict[str
 
 
 def inlined(document: dict[str, Any]) -> dict[str, Any]:
-    """``document`` with local $defs put where they are used: it is moved to where their addresses mean nothing."""
+    """``document``, which has JSON schemas, with their $defs put where they are used.
+
+    It is moved to where their addresses mean nothing.
+    """
     definitions: dict[str, Any] = {}
 
     def collect(node: Any) -> None:  # noqa: ANN401  (any JSON value)

@@ -5,7 +5,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.api.body import read_request
-from service.api.docs import described, refusals, request_body
+from service.api.docs import described, inlined, refusals, request_body
 from service.api.endpoint import route
 from service.api.negotiation import JSON, PNG
 from service.api.reproduce import curl, origin_of, python
@@ -47,7 +47,7 @@ OPERATIONS = {
             "responses": {
                 "200": {
                     "description": "What the picture says.",
-                    "content": {JSON: {"schema": InspectAnswer.model_json_schema()}},
+                    "content": {JSON: {"schema": inlined(InspectAnswer.model_json_schema())}},
                 },
                 **refusals(400, 408, 413, 415, 422, 500),
             },

@@ -30,6 +30,9 @@ NPY = {"Accept": "application/x-npy"}
 JSON = {"Accept": "application/json"}
 GIF = {"Accept": "image/gif"}
 
+#: The members of an error.
+PROBLEM = {"type", "title", "status", "detail", "instance", "code", "request_id", "errors", "error"}
+
 MODELS = ("vae", "ddpm")
 
 #: Thousands of calls of the tiny network: for requests that a test gives up before they are done.
@@ -105,8 +108,12 @@ def problem(response: httpx2.Response, status: int, code: str) -> dict[str, Any]
     assert "Traceback" not in response.text
     assert ".py" not in response.text
     document: dict[str, Any] = response.json()
-    assert document.keys() == {"type", "title", "status", "detail", "code", "errors"}
+    assert document.keys() == PROBLEM
     assert (document["status"], document["code"]) == (status, code)
+    assert document["request_id"] == response.headers["x-request-id"]
+    assert document["instance"] == f"/requests/{document['request_id']}"
+    assert document["error"].keys() == {"message", "type", "param", "code"}
+    assert (document["error"]["message"], document["error"]["code"]) == (document["detail"], code)
     assert document["detail"].endswith(".") or not document["errors"]
     for error in document["errors"]:
         assert error.keys() <= {"pointer", "message", "allowed"}

@@ -27,7 +27,10 @@ from tests.service.api.conftest import (
 from tests.service.artefacts import CLASS_NAMES
 
 ENDS = {"from": {"seed": 3}, "to": {"seed": 8}}
-FIELDS = "class_label, frames, from, guidance_scale, method, model, scale, solver, steps, timeout_ms, to"
+FIELDS = (
+    "class_label, format, frames, from, guidance_scale, layout, metadata, method, model, quality, scale, solver, "
+    "steps, timeout_ms, to, version"
+)
 
 
 @pytest.mark.parametrize("method", ["auto", "linear", "slerp"])
@@ -90,14 +93,12 @@ def test_without_a_body_but_the_model_all_is_default(client: TestClient) -> None
     response = client.post("/interpolate", json={"model": "vae"}, headers=JSON)
     params = response.json()["params"]
     assert params.items() >= {"frames": 10, "method": "slerp", "scale": 1, "class_label": None}.items()
-    again = frames(
-        client, model="vae", **{"from": {"seed": params["from_seed"]}, "to": {"seed": params["to_seed"]}}, frames=10
-    )
+    again = frames(client, **params)
     shown = np.stack([decode(base64.b64decode(image["b64_json"])) for image in response.json()["images"]])
     assert_same(shown, again)
     other = client.post("/interpolate", json={"model": "vae", "from": {}, "to": {"seed": None}}, headers=JSON)
-    assert other.json()["params"]["from_seed"] != params["from_seed"]
-    assert other.json()["params"]["from_seed"] != other.json()["params"]["to_seed"]
+    assert other.json()["params"]["from"] != params["from"]
+    assert other.json()["params"]["from"] != other.json()["params"]["to"]
 
 
 @pytest.mark.parametrize("count", [2, 7, 64])
@@ -133,8 +134,9 @@ def test_json_names_the_seeds_of_the_ends_only(client: TestClient) -> None:
     assert [image.seed for image in answer.images] == [3, None, None, 8]
     assert {image.class_label for image in answer.images} == {"bag"}
     assert answer.params == {
-        "from_seed": 3,
-        "to_seed": 8,
+        "model": "ddpm",
+        "from": {"seed": 3},
+        "to": {"seed": 8},
         "frames": 4,
         "method": "slerp",
         "class_label": "bag",

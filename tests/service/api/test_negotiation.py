@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from service.api.negotiation import GIF, JSON, NPY, PNG, choose
+from service.api.negotiation import GIF, JPEG, JSON, MEDIA, NPY, PICTURES, PNG, WEBP, ZIP, choose
 from service.errors import NotAcceptable
 from tests.service.api.conftest import problem
 
@@ -16,7 +16,13 @@ ANSWERED = [
     ("", PNG),
     (" , ", PNG),
     ("*/*", PNG),
-    (BROWSER, PNG),
+    (BROWSER, WEBP),
+    ("image/avif,image/webp,image/apng,image/svg+xml,image/*,*/*;q=0.8", PNG),  # a browser's, for <img>
+    ("image/webp", WEBP),
+    ("image/jpeg, text/plain;q=0.9", JPEG),
+    ("image/gif", GIF),
+    ("application/zip", ZIP),
+    ("image/png, application/json;q=0.9", PNG),
     ("image/*", PNG),
     ("image/png", PNG),
     ("application/json", JSON),
@@ -38,8 +44,8 @@ ANSWERED = [
 ]
 REFUSED = [
     "text/html",
-    "image/gif",
-    "image/jpeg, text/plain;q=0.9",
+    "image/avif",
+    "image/bmp, text/plain;q=0.9",
     "image/png;q=0",
     "*/*;q=0",
     "image/png;q=x",
@@ -61,11 +67,22 @@ def test_accept_chooses_the_form(client: TestClient, accept: str | None, media: 
 def test_no_form_that_is_offered(client: TestClient, accept: str) -> None:
     response = client.post("/generate/vae", headers={"Accept": accept})
     detail = problem(response, 406, "not-acceptable")["detail"]
-    for media in (PNG, JSON, NPY):
-        assert media in detail
-    assert GIF not in detail
-    both = client.post("/interpolate", json={"model": "vae"}, headers={"Accept": accept})
-    assert both.status_code == (200 if accept == "image/gif" else 406)
+    assert all(media in detail for media in PICTURES)
+    problem(client.post("/interpolate", json={"model": "vae"}, headers={"Accept": accept}), 406, "not-acceptable")
+
+
+@pytest.mark.parametrize(("name", "media"), MEDIA.items())
+def test_the_field_is_stronger_than_accept(client: TestClient, name: str, media: str) -> None:
+    for accept in ("text/html", "application/json", "image/gif;q=0"):
+        headers = {"Accept": accept}
+        for response in (
+            client.post("/generate/vae", json={"format": name}, headers=headers),
+            client.get("/generate/vae", params={"format": name}, headers=headers),
+            client.post("/interpolate", json={"model": "vae", "format": name}, headers=headers),
+        ):
+            assert response.status_code == 200
+            assert response.headers["content-type"] == media
+            assert response.headers["content-disposition"].endswith(f'.{name}"')
 
 
 def test_lines_of_accept_are_one_list(client: TestClient) -> None:
