@@ -46,7 +46,7 @@ def _object(job: PictureJob, payload: object) -> Any:  # noqa: ANN401  (any JSON
     if isinstance(payload, ServiceError):
         return problem_body(job.id, payload)
     if isinstance(payload, Shown):
-        return show_picture(job.work, payload.index, payload.picture).model_dump()
+        return show_picture(job.work, payload.row, payload.picture).model_dump()
     if isinstance(payload, Glimpse):
         return _glimpse(job.work, payload)
     return payload

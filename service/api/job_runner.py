@@ -35,9 +35,9 @@ class Glimpse(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """What an image event shows: picture ``index`` of the job."""
+    """What an image event shows: the picture of one row."""
 
-    index: int
+    row: int
     picture: images.Pixels
 
 
@@ -60,8 +60,7 @@ def start_job(request: Request, state: State, order: Order, *, live: bool) -> Pi
         state.jobs.withdraw(record)
         raise
     _connect(state, record, job)
-    task = asyncio.create_task(_finish(state, record, job, _about(request, record.id), timeout_s))
-    record.on_end(task.get_name)  # holds it: the event loop alone would not
+    record.task = asyncio.create_task(_finish(state, record, job, _about(request, record.id), timeout_s))
     return record
 
 
@@ -93,15 +92,13 @@ def _connect(state: State, record: PictureJob, job: Job[images.Pixels]) -> None:
                 record.preview(Glimpse(preview, kind, picture), picture.nbytes)
 
     job.on_preview = preview
-    job.on_result = lambda index, picture: record.image(Shown(index, picture), picture.nbytes)
+    job.on_result = lambda row, picture: record.image(Shown(row, picture), picture.nbytes)
     record.on_end(lambda: job.fail(JobCanceled(record.id)))
     record.look = look
     look()
 
 
-async def _finish(
-    state: State, record: PictureJob, job: Job[images.Pixels], about: Request, timeout_s: float
-) -> None:
+async def _finish(state: State, record: PictureJob, job: Job[images.Pixels], about: Request, timeout_s: float) -> None:
     """Wait for ``job``, and end ``record`` with what it gives."""
     timer = asyncio.get_running_loop().call_later(timeout_s, lambda: job.fail(too_late(timeout_s)))
     try:

@@ -79,7 +79,6 @@ class Sampling(Showing):
         description="Classifier-free guidance: 1 is none, more exaggerates the class; only models that denoise.",
     )
 
-
     stream: bool = Field(
         default=False,
         description="Answer with events as they happen (text/event-stream), as Accept: text/event-stream does too.",

@@ -17,7 +17,6 @@ from service.jobs.store import JobStore
 from service.metrics import UNKNOWN_MODEL, Metrics
 from service.settings import Settings
 
-
 #: The lines of a head, encoded.
 Headers = Sequence[tuple[bytes, bytes]]
 

@@ -74,5 +74,7 @@ def _with_headers(request: Request, way: Way) -> Way:
         raise BadRequest("Idempotency-Key is 1 to 255 visible ASCII characters.")
     way = way._replace(wait_s=wait_of(request), key=key)
     if way.live and key is not None and way.wait_s is None:
-        raise BadRequest("A stream is not kept for its Idempotency-Key: a job is (Prefer: respond-async), events and all.")
+        raise BadRequest(
+            "A stream is not kept for its Idempotency-Key: a job is (Prefer: respond-async), events and all."
+        )
     return way

@@ -17,7 +17,6 @@ PASSING_EVENTS = 128
 PASSING_BYTES = 262_144
 
 
-
 def _nothing() -> None:
     pass
 
@@ -51,6 +50,8 @@ class JobRecord(Generic[Work, Result]):
         self.log = EventLog(PASSING_EVENTS, PASSING_BYTES)
         #: Brings ``state`` and ``standing`` up to date, for whoever asks; set by what computes the job.
         self.look: Callable[[], None] = _nothing
+        #: What computes the job, held here because the event loop holds no task.
+        self.task: object = None
         self._own_size = RECORD_BYTES + size
         self._ended = asyncio.Event()
         self._on_end: list[Callable[[], None]] = []
