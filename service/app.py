@@ -2,19 +2,24 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 
-from service.api import error_handlers, generate, health, inspect, interpolate, models, reference
+from service.api import error_handlers, generate, health, inspect, interpolate, jobs, models, reference
 from service.api.docs import describe
 from service.api.endpoint import App
-from service.api.state import State
+from service.api.rendering import Order
+from service.api.state import Finished, State
 from service.engine.engine import Engine
 from service.engine.registry import load_registry, pick_device
 from service.errors import ServiceError
+from service.jobs.keys import KeyedAnswers
+from service.jobs.shelf import Bounds
+from service.jobs.store import JobStore
 from service.metrics import Metrics
 from service.process import settle
 from service.settings import Settings
@@ -37,6 +42,7 @@ def create_app(settings: Settings) -> FastAPI:
         settle()
         yield
         await state.engine.drain(settings.drain_s)
+        state.jobs.stop()
 
     app = App(
         title="genserve",
@@ -51,6 +57,9 @@ def create_app(settings: Settings) -> FastAPI:
     for pictures in (inspect, interpolate, generate):
         app.add_endpoint(pictures.ROUTE)
         describe(app, pictures.OPERATIONS)
+    for each in jobs.ROUTES:
+        app.add_endpoint(each)
+    describe(app, jobs.OPERATIONS)
     for part in (models, health, reference):
         app.include_router(part.router)
     error_handlers.install(app)
@@ -80,4 +89,7 @@ async def _start(settings: Settings) -> State:
         )
     engine = Engine(registry, device, settings, metrics)
     engine.start()
-    return State(settings, registry, engine, metrics)
+    bounds = Bounds(settings.max_jobs, settings.job_bytes, settings.job_keep_s)
+    store: JobStore[Order, Finished] = JobStore(bounds, time.monotonic)
+    metrics.count_jobs(lambda: store.open, lambda: store.ended)
+    return State(settings, registry, engine, metrics, store, KeyedAnswers(bounds, time.monotonic))

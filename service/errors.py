@@ -3,18 +3,26 @@
     ServiceError
     |-- BadRequest            400  the body is not what its form promises
     |-- UnknownModel          404  no model of that name is served
+    |-- UnknownJob            404  no job of that id was made
+    |-- JobExpired            404  the job ended too long ago, or too many have since
     |-- UnknownVersion        404  the model is served in another version
     |-- NotAcceptable         406  none of the asked formats is offered
     |-- BodyTooSlow           408  the body did not come in time
+    |-- JobRunning            409  the job has no result yet
+    |-- KeyInUse              409  the request of that Idempotency-Key is being answered
+    |-- JobCanceled           410  the job has no result, and will have none
     |-- BodyTooLarge          413  more bytes than any valid request needs
     |-- ImageTooLarge         413  an uploaded picture has too many bytes or pixels
     |-- UnsupportedImage      415  an uploaded picture is in a format that is not read
     |-- InvalidField          422  a field is unknown, out of range, or means nothing to this model
+    |-- KeyReused             422  the Idempotency-Key is that of another request
     |-- ShareExceeded         429  the client's accepted work fills its share of the queue
     |-- ComputeFailed         500  the model gave no usable picture for this row
     |-- Overloaded            503  the accepted work already fills the queue
     |-- TooLate               503  the queue is too long for an answer in the time given
     |-- ModelUnavailable      503  the model's files were refused at start, or the service is stopping
+    |-- JobsFull              503  there are as many jobs that have not ended as there may be
+    |-- ServiceStopping       503  the service stopped before the job ended
     `-- DeadlineExceeded      504  the picture was not ready in time
 
 A class carries its HTTP status and a code that programs can match; an instance says what to do about it.
@@ -79,6 +87,26 @@ class UnknownVersion(ServiceError):
         super().__init__(f"{model} is not served in that version. There is: {served}.")
 
 
+class UnknownJob(ServiceError):
+    """No job of that id was made."""
+
+    status, code = 404, "unknown-job"
+
+    def __init__(self, id: str) -> None:
+        super().__init__(f"There is no job {id[:64]!r}.")
+
+
+class JobExpired(ServiceError):
+    """The job ended, and is no longer kept."""
+
+    status, code = 404, "job-expired"
+
+    def __init__(self, id: str, keep_s: float) -> None:
+        super().__init__(
+            f"The job {id} has expired: a job that ended is kept for {keep_s:g} s, or until newer ones need its room."
+        )
+
+
 class NotAcceptable(ServiceError):
     """None of the formats in Accept is offered; lists those that are."""
 
@@ -95,6 +123,35 @@ class BodyTooSlow(ServiceError):
 
     def __init__(self, limit_s: float) -> None:
         super().__init__(f"The body did not come within {limit_s:g} s.")
+
+
+class JobRunning(ServiceError):
+    """The job has no result yet."""
+
+    status, code = 409, "job-running"
+
+    def __init__(self, id: str, state: str, retry_after_s: int) -> None:
+        super().__init__(f"The job {id} is {state}, and has no result yet.")
+        self.retry_after_s = retry_after_s
+
+
+class KeyInUse(ServiceError):
+    """The request of that Idempotency-Key is being answered."""
+
+    status, code = 409, "idempotency-key-in-use"
+    retry_after_s = 1
+
+    def __init__(self) -> None:
+        super().__init__("The request with this Idempotency-Key is being answered, or too many others with one are.")
+
+
+class JobCanceled(ServiceError):
+    """The job was given up by whoever asked for it."""
+
+    status, code = 410, "job-canceled"
+
+    def __init__(self, id: str) -> None:
+        super().__init__(f"The job {id} was canceled.")
 
 
 class BodyTooLarge(ServiceError):
@@ -130,6 +187,15 @@ class InvalidField(ServiceError):
     def of(cls, field: str, message: str, allowed: str | None = None) -> "InvalidField":
         """One problem with one field of the body."""
         return cls([FieldProblem(f"#/{field}", message, allowed)])
+
+
+class KeyReused(ServiceError):
+    """The Idempotency-Key is that of another request."""
+
+    status, code = 422, "idempotency-key-reused"
+
+    def __init__(self) -> None:
+        super().__init__("This Idempotency-Key was sent with another request; a new request needs a new key.")
 
 
 class ShareExceeded(ServiceError):
@@ -172,6 +238,25 @@ class ModelUnavailable(ServiceError):
     """The model's files were refused at start, or the service is stopping."""
 
     status, code = 503, "model-unavailable"
+
+
+class JobsFull(ServiceError):
+    """There are as many jobs that have not ended as there may be."""
+
+    status, code = 503, "jobs-full"
+    retry_after_s = 1
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"There are {most} jobs that have not ended, which is as many as there may be.")
+
+
+class ServiceStopping(ServiceError):
+    """The service stopped before the job ended."""
+
+    status, code = 503, "service-stopping"
+
+    def __init__(self) -> None:
+        super().__init__("The service stopped before the job ended.")
 
 
 class DeadlineExceeded(ServiceError):

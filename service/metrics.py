@@ -5,7 +5,7 @@ all series of a model exist from the moment it is registered.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -101,12 +101,18 @@ class Metrics:
         self.model_ready = self._gauge("model_ready", "1 when the model is verified and warmed", "model")
         self.model_info = self._gauge("model_info", "Which version of a model runs", "model", "family", "version")
         self.cost_ratio = self._gauge("cost_ratio", "What network calls cost of late over what warm-up found", "model")
+        self.jobs = self._gauge("jobs", "Jobs that are known", "state")
         self.images = self._counter("images", "Pictures made", "model")
         self.errors = self._counter("errors", "Requests answered with an error", "model", "reason")
         self.dropped_rows = self._counter("dropped_rows", "Rows given up: nobody waited any more", "model", "stage")
         self.padding_rows = self._counter("padding_rows", "Rows computed only to fill a network call up", "model")
         self.split_calls = self._counter("split_calls", "Network calls that raised and were run in halves", "model")
         self.out_of_memory = self._counter("out_of_memory", "Network calls that the device had no room for", "model")
+
+    def count_jobs(self, open: Callable[[], float], ended: Callable[[], float]) -> None:
+        """Ask how many jobs have not ended, and how many have and are kept, when somebody looks."""
+        self.jobs.labels("open").set_function(open)
+        self.jobs.labels("ended").set_function(ended)
 
     def for_unknown_models(self, reasons: Iterable[str]) -> None:
         """Create the error series that requests for models that are not served share."""

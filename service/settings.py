@@ -73,6 +73,19 @@ class Settings(BaseSettings):
     drain_s: PositiveFloat = Field(
         default=20.0, description="After SIGTERM, how long accepted requests may take to finish."
     )
+    job_timeout_s: PositiveFloat = Field(
+        default=600.0,
+        description="The same for a job, and for an answer as events: neither waits on a silent connection.",
+    )
+    job_keep_s: PositiveFloat = Field(
+        default=600.0, description="For how long a job that ended is kept, and the answer to an Idempotency-Key."
+    )
+    max_jobs: PositiveInt = Field(
+        default=1000, description="Most jobs, and most answers to Idempotency-Keys; those that ended first go first."
+    )
+    job_bytes: PositiveInt = Field(
+        default=67_108_864, description="Most memory for jobs that ended, and as much again for answers to keys."
+    )
     max_images: PositiveInt = Field(default=64, le=1024, description="Most pictures in one request.")
     max_steps: PositiveInt = Field(default=1000, description="Most solver steps for one picture.")
     max_megapixels: PositiveFloat = Field(

@@ -42,15 +42,22 @@ async def answer(request: Request, state: State, order: Order, encode: Encode = 
     """
     if order.cache is not None and not_modified(request, order.cache):
         return unchanged(order.cache)
-    made = await compute(request, state, order)
+    response = await answer_made(request, state, order, await compute(request, state, order), encode)
+    seconds = time.perf_counter() - request.scope["state"]["arrived_at"]
+    state.engine.lanes[order.model.name].metrics.request_seconds.observe(seconds)
+    return response
+
+
+async def answer_made(
+    request: Request, state: State, order: Order, made: Made, encode: Encode = render
+) -> PicturesResponse:
+    """The answer to ``request`` that shows what was ``made`` of ``order``."""
     encoding = time.perf_counter()
     inline = len(made.pictures) * made.pictures[0].size * order.asked.scale**2 <= INLINE_PIXELS
     content = encode(order, made, request) if inline else await asyncio.to_thread(encode, order, made, request)
-    answered = time.perf_counter()
-    metrics = state.engine.lanes[order.model.name].metrics
-    metrics.encode_seconds.observe(answered - encoding)
-    metrics.request_seconds.observe(answered - request.scope["state"]["arrived_at"])
-    return PicturesResponse(content, _headers(order, len(content), made, answered - encoding))
+    encode_s = time.perf_counter() - encoding
+    state.engine.lanes[order.model.name].metrics.encode_seconds.observe(encode_s)
+    return PicturesResponse(content, _headers(order, len(content), made, encode_s))
 
 
 async def compute(request: Request, state: State, order: Order) -> Made:
@@ -58,8 +65,12 @@ async def compute(request: Request, state: State, order: Order) -> Made:
     timeout_s = state.settings.request_timeout_s
     if order.asked.timeout_ms is not None:
         timeout_s = min(timeout_s, order.asked.timeout_ms / 1000)
-    job = state.engine.submit(order.model.name, order.rows, _client(request), timeout_s)
-    pictures = await _wait(request, job, timeout_s)
+    job = state.engine.submit(order.model.name, order.rows, client_of(request), timeout_s)
+    return count_made(state, order, job, await _wait(request, job, timeout_s))
+
+
+def count_made(state: State, order: Order, job: Job[images.Pixels], pictures: Sequence[images.Pixels]) -> Made:
+    """What ``job`` made of ``order``, counted."""
     made = Made(pictures, *_stages(job))
     metrics = state.engine.lanes[order.model.name].metrics
     metrics.images.inc(len(pictures))
@@ -85,7 +96,7 @@ async def _wait(request: Request, job: Job[images.Pixels], timeout_s: float) -> 
             task.cancel()
 
 
-def _client(request: Request) -> str:
+def client_of(request: Request) -> str:
     """Who asks: the address of the other end of the connection, which a sender cannot choose."""
     client = request.scope["client"]
     return client[0] if client else ""
@@ -99,10 +110,11 @@ async def _watch(request: Request, job: Job[images.Pixels], end: float, timeout_
                 pass
         job.fail(ClientDisconnect())
     except TimeoutError:
-        job.fail(_too_late(timeout_s))
+        job.fail(too_late(timeout_s))
 
 
-def _too_late(timeout_s: float) -> DeadlineExceeded:
+def too_late(timeout_s: float) -> DeadlineExceeded:
+    """What a request or a job ends with that took longer than it may."""
     return DeadlineExceeded(f"The pictures were not ready within {timeout_s:g} s; their work was dropped.")
 
 

@@ -7,19 +7,21 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic import BaseModel
 
-from service.api.negotiation import JSON
-from service.api.schemas import PicturesAnswer, Problem
+from service.api.negotiation import EVENT_STREAM, JSON, PICTURES
+from service.api.schemas import JobStatus, PicturesAnswer, Problem
 from service.api.uploads import PICTURE_FIELD, UPLOADS
 
 PROBLEM_JSON = "application/problem+json"
 _REFUSALS = {
     400: "The body is not JSON, or a form or picture in it cannot be read.",
-    404: "No such model, or not in that version; the answer names those there are.",
+    404: "No such model, or not in that version, and the answer names those there are; or no such job any more.",
     406: "None of the formats in Accept is offered.",
     408: "The body did not arrive in time.",
+    409: "The request with this Idempotency-Key is being answered; or the job has no result yet.",
+    410: "The job was canceled.",
     413: "The body, or a picture in it, is too large.",
     415: "An uploaded picture is in no format that is read.",
-    422: "A field is unknown, out of range, or means nothing to this model.",
+    422: "A field is unknown, out of range, or means nothing to this model; or the Idempotency-Key is another's.",
     429: "The client's accepted work fills its share of the queue; Retry-After says when to come back.",
     500: "The model gave no usable picture.",
     503: "The queue is full, or too long for an answer in time (Retry-After says when to come back); or the model was "
@@ -40,16 +42,16 @@ def operation(
     parameters = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in path]
     return {
         **described(handler),
-        "parameters": [*parameters, *(_query_parameters(query) if query else [])],
+        "parameters": [*parameters, *(_query_parameters(query) if query else []), *_header_parameters(post=bool(body))],
         "responses": _picture_responses(formats, conditional=query is not None),
         **({"requestBody": request_body(body)} if body else {}),
     }
 
 
-def described(handler: Callable[..., object]) -> dict[str, Any]:
+def described(handler: Callable[..., object], tag: str = "pictures") -> dict[str, Any]:
     """What the name and the docstring of ``handler`` say of its operation."""
     return {
-        "tags": ["pictures"],
+        "tags": [tag],
         "operationId": handler.__name__,
         "summary": handler.__name__.replace("_", " ").capitalize(),
         "description": cleandoc(handler.__doc__ or ""),
@@ -103,14 +105,37 @@ def _query_parameters(schema: type[BaseModel]) -> list[dict[str, Any]]:
 
 def _picture_responses(formats: Sequence[str], *, conditional: bool) -> dict[str, dict[str, Any]]:
     """A success in each of ``formats`` and every refusal."""
-    binary = {media: {"schema": {"type": "string", "format": "binary"}} for media in formats if media != JSON}
-    success = {JSON: {"schema": PicturesAnswer.model_json_schema()}, **binary}
     kept = {"304": {"description": "What If-None-Match names is what would be answered."}} if conditional else {}
     return {
-        "200": {"description": "The pictures.", "content": inlined(success)},
+        "200": {"description": "The pictures, or events.", "content": picture_content(formats) | _EVENTS},
+        "202": {
+            "description": "A job, whose address is in Location: what Prefer asks for.",
+            "content": {JSON: {"schema": inlined(JobStatus.model_json_schema())}},
+        },
         **kept,
-        **refusals(*_REFUSALS),
+        **refusals(*(status for status in _REFUSALS if status != 410)),
     }
+
+
+def picture_content(formats: Sequence[str] = PICTURES) -> dict[str, Any]:
+    """Pictures, in each of ``formats``."""
+    binary = {media: {"schema": {"type": "string", "format": "binary"}} for media in formats if media != JSON}
+    return inlined({JSON: {"schema": PicturesAnswer.model_json_schema()}, **binary})
+
+
+_EVENTS = {EVENT_STREAM: {"schema": {"type": "string"}}}
+
+
+def _header_parameters(*, post: bool) -> list[dict[str, Any]]:
+    """The headers by which a request chooses how it is answered."""
+    headers = {"Prefer": "respond-async: 202, and a job. wait=10: 202 where it is not done in ten seconds."}
+    if post:
+        headers["Idempotency-Key"] = "A name for the request: sent again with it, it is answered as before."
+    schema = {"type": "string"}
+    return [
+        {"name": name, "in": "header", "required": False, "description": text, "schema": schema}
+        for name, text in headers.items()
+    ]
 
 
 def inlined(document: dict[str, Any]) -> dict[str, Any]:

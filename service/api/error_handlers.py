@@ -6,6 +6,7 @@ The one body serves the clients of OpenAI and Hugging Face too, which look into 
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
@@ -64,7 +65,8 @@ async def _unexpected(request: Request, failure: Exception) -> Response:
 
 
 def _count(request: Request, code: str) -> None:
-    state_of(request).count_error(getattr(request.state, "model", None), code)
+    if not getattr(request.state, "counted", False):
+        state_of(request).count_error(getattr(request.state, "model", None), code)
 
 
 def _answer(
@@ -75,14 +77,25 @@ def _answer(
     problems: Sequence[FieldProblem],
     headers: Mapping[str, str],
 ) -> Response:
-    problem = Problem(
+    problem = _problem_of(request_id(request.scope), status, code, detail, problems)
+    render = next((own for prefix, own in _DIALECTS.items() if request.scope["path"].startswith(prefix)), _problem)
+    return render(problem, {**_about(request), **headers})
+
+
+def problem_body(id: str, failure: ServiceError) -> dict[str, Any]:
+    """What an answer to request or job ``id`` that ends with ``failure`` has in its body."""
+    return _dump(_problem_of(id, failure.status, failure.code, failure.detail, failure.problems))
+
+
+def _problem_of(id: str, status: int, code: str, detail: str, problems: Sequence[FieldProblem]) -> Problem:
+    return Problem(
         type="about:blank",
         title=HTTPStatus(status).phrase,
         status=status,
         detail=detail,
-        instance=f"/requests/{request_id(request.scope)}",
+        instance=f"/requests/{id}",
         code=code,
-        request_id=request_id(request.scope),
+        request_id=id,
         errors=[FieldError(pointer=each.pointer, message=each.message, allowed=each.allowed) for each in problems],
         error=OpenAIError(
             message=detail,
@@ -91,8 +104,12 @@ def _answer(
             code=code,
         ),
     )
-    render = next((own for prefix, own in _DIALECTS.items() if request.scope["path"].startswith(prefix)), _problem)
-    return render(problem, {**_about(request), **headers})
+
+
+def _dump(problem: Problem) -> dict[str, Any]:
+    return problem.model_dump(exclude={"errors"}) | {
+        "errors": [error.model_dump(exclude_none=True) for error in problem.errors]
+    }
 
 
 def _about(request: Request) -> dict[str, str]:
@@ -105,10 +122,7 @@ def _about(request: Request) -> dict[str, str]:
 
 def _problem(problem: Problem, headers: Mapping[str, str]) -> Response:
     """RFC 9457, with ``error`` for OpenAI's clients."""
-    body = problem.model_dump(exclude={"errors"}) | {
-        "errors": [error.model_dump(exclude_none=True) for error in problem.errors]
-    }
-    return JSONResponse(body, status_code=problem.status, headers=headers, media_type=PROBLEM_JSON)
+    return JSONResponse(_dump(problem), status_code=problem.status, headers=headers, media_type=PROBLEM_JSON)
 
 
 def _open_inference(problem: Problem, headers: Mapping[str, str]) -> Response:

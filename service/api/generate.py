@@ -6,16 +6,17 @@ from collections.abc import Sequence
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.api.answers import answer
 from service.api.body import parse_query, read_request
 from service.api.caching import cacheable
 from service.api.docs import operation
 from service.api.endpoint import route
-from service.api.negotiation import PICTURES, media_of
+from service.api.negotiation import PICTURES
 from service.api.rendering import Order, check_form
 from service.api.resolve import Resolved, resolve
+from service.api.respond import respond
 from service.api.schemas import GenerateRequest, Params
 from service.api.state import model_of, state_of
+from service.api.way import way_of
 from service.engine.model import Model
 from service.engine.rows import RowSpec, request_rows
 from service.sampling.noise import image_seed
@@ -28,11 +29,16 @@ async def post_generate(request: Request) -> Response:
     The field format, else Accept, chooses the form: image/png, image/webp or image/jpeg (one image, with all pictures
     where n > 1), image/gif (a frame each), application/json (each as base64 PNG with its seed), application/x-npy
     (uint8, (n, height, width, channel)) or application/zip (a PNG each, and params.json).
+
+    text/event-stream, or the field stream, answers with events while pictures are made: queued, started, preview,
+    image, then completed with the JSON answer, or error. `Prefer: respond-async` answers 202 at once, with the address
+    of a job; `Prefer: wait=10` does so where the pictures are not ready in ten seconds.
     """
     state = state_of(request)
     model = model_of(request, state, request.path_params["model"])
     body = await read_request(request, state.settings, GenerateRequest)
-    return await answer(request, state, generate_order(body, model, media_of(request, body.format), state.settings))
+    way = way_of(request, body)
+    return await respond(request, state, generate_order(body, model, way.media, state.settings), way)
 
 
 async def get_generate(request: Request) -> Response:
@@ -43,9 +49,10 @@ async def get_generate(request: Request) -> Response:
     state = state_of(request)
     model = model_of(request, state, request.path_params["model"])
     body = parse_query(GenerateRequest, request)
-    order = generate_order(body, model, media_of(request, body.format), state.settings)
+    way = way_of(request, body)
+    order = generate_order(body, model, way.media, state.settings)
     repeatable = body.seed is not None or body.seeds is not None
-    return await answer(request, state, cacheable(order) if repeatable else order)
+    return await respond(request, state, cacheable(order) if repeatable and way.plain else order, way)
 
 
 ROUTE = route("/generate/{model}", {"POST": post_generate, "GET": get_generate})

@@ -5,15 +5,16 @@ import random
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.api.answers import answer
 from service.api.body import read_request
 from service.api.docs import operation
 from service.api.endpoint import route
-from service.api.negotiation import PICTURES, media_of
+from service.api.negotiation import PICTURES
 from service.api.rendering import Order, check_form
 from service.api.resolve import resolve
+from service.api.respond import respond
 from service.api.schemas import End, InterpolateRequest, Params
 from service.api.state import model_of, state_of
+from service.api.way import way_of
 from service.engine.model import Model
 from service.engine.rows import interpolation_rows
 from service.sampling.interpolate import InterpolationMethod
@@ -30,7 +31,8 @@ async def post_interpolate(request: Request) -> Response:
     state = state_of(request)
     body = await read_request(request, state.settings, InterpolateRequest)
     model = model_of(request, state, body.model)
-    return await answer(request, state, interpolate_order(body, model, media_of(request, body.format), state.settings))
+    way = way_of(request, body)
+    return await respond(request, state, interpolate_order(body, model, way.media, state.settings), way)
 
 
 ROUTE = route("/interpolate", {"POST": post_interpolate})

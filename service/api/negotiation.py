@@ -9,6 +9,7 @@ from service.errors import NotAcceptable
 
 PNG, WEBP, JPEG, GIF = "image/png", "image/webp", "image/jpeg", "image/gif"
 JSON, NPY, ZIP = "application/json", "application/x-npy", "application/zip"
+EVENT_STREAM = "text/event-stream"
 
 Format = Literal["png", "webp", "jpeg", "gif", "npy", "zip", "json"]
 MEDIA: dict[Format, str] = {"png": PNG, "webp": WEBP, "jpeg": JPEG, "gif": GIF, "npy": NPY, "zip": ZIP, "json": JSON}

@@ -115,7 +115,7 @@ def _one_image(order: Order, pictures: Sequence[images.Pixels]) -> bytes:
 
 def _json(order: Order, made: Made, request: Request) -> bytes:
     started = time.perf_counter()
-    shown = [_picture(order, index, picture) for index, picture in enumerate(made.pictures)]
+    shown = [show_picture(order, index, picture) for index, picture in enumerate(made.pictures)]
     encoded = time.perf_counter()
     steps = order.rows[0].plan.steps
     return (
@@ -143,7 +143,8 @@ def _json(order: Order, made: Made, request: Request) -> bytes:
     )
 
 
-def _picture(order: Order, index: int, picture: images.Pixels) -> Picture:
+def show_picture(order: Order, index: int, picture: images.Pixels) -> Picture:
+    """One of the pictures as JSON has it."""
     height, width, _ = picture.shape
     return Picture(
         index=index,

@@ -147,7 +147,11 @@ def _step_problems(
     request: GenerateRequest | InterpolateRequest, model: Model, labels: Sequence[int | None], settings: Settings
 ) -> list[FieldProblem]:
     if not model.manifest.denoises:
-        given = [name for name in ("steps", "solver", "guidance_scale") if getattr(request, name) is not None]
+        given = [
+            name
+            for name in ("steps", "solver", "guidance_scale", "preview_every", "preview_kind")
+            if getattr(request, name) is not None
+        ]
         return [
             FieldProblem(f"#/{name}", f"means nothing to {model.name}, a {model.manifest.family}", "leave it out")
             for name in given

@@ -79,6 +79,22 @@ class Sampling(Showing):
         description="Classifier-free guidance: 1 is none, more exaggerates the class; only models that denoise.",
     )
 
+    stream: bool = Field(
+        default=False,
+        description="Answer with events as they happen (text/event-stream), as Accept: text/event-stream does too.",
+    )
+    preview_every: int | None = Field(
+        default=None,
+        ge=0,
+        description="Steps between two previews of a picture on its way, which a stream and a job have; 0 is none. "
+        "Absent: about ten in a stream, none in a job. Only models that denoise.",
+    )
+    preview_kind: Literal["x0", "xt", "both"] | None = Field(
+        default=None,
+        description="What previews show: x0, the clean picture that is predicted there, which is the default; xt, the "
+        "noisy state; or both. Only models that denoise.",
+    )
+
 
 class GenerateRequest(Sampling):
     """The body of POST /generate/{model}. All fields are optional."""
@@ -255,3 +271,35 @@ class Problem(BaseModel):
     request_id: str
     errors: list[FieldError]
     error: OpenAIError
+
+
+class JobUrls(BaseModel):
+    """Where to ask about a job."""
+
+    self: str
+    result: str
+    events: str
+    cancel: str
+
+
+class JobStatus(BaseModel):
+    """A job, as far as it is."""
+
+    id: str
+    status: Literal["queued", "running", "succeeded", "failed", "canceled"]
+    model: str
+    created: int = Field(description="Seconds since 1970, UTC.")
+    progress: float = Field(description="The part that is done, 0 to 1.")
+    step: int = Field(description="Steps that its pictures have taken, in the mean.")
+    steps: int = Field(description="Steps that each of them takes; 0 where the model takes none.")
+    queue_position: int = Field(description="Pictures of others that go before its next one; 0: it is next, or runs.")
+    eta_ms: float | None = Field(description="Milliseconds until it is done, by how fast the model was of late.")
+    params: Params = Field(description="As in the JSON answer.")
+    error: Problem | None = Field(description="What a failed or canceled job ended with.")
+    urls: JobUrls
+
+
+class JobList(BaseModel):
+    """The jobs of one client."""
+
+    jobs: list[JobStatus]

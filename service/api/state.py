@@ -1,15 +1,43 @@
 """What the routes share, put on the app by the composition root."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from starlette.requests import Request
 
+from service.api.rendering import Made, Order
 from service.engine.engine import Engine
 from service.engine.model import Model
 from service.engine.registry import Registry
 from service.errors import ModelUnavailable, UnknownModel
+from service.jobs.keys import KeyedAnswers
+from service.jobs.record import JobRecord
+from service.jobs.store import JobStore
 from service.metrics import UNKNOWN_MODEL, Metrics
 from service.settings import Settings
+
+#: The lines of a head, encoded.
+Headers = Sequence[tuple[bytes, bytes]]
+
+
+class Finished(NamedTuple):
+    """What a job made, and its JSON answer."""
+
+    made: Made
+    body: bytes
+    headers: Headers
+
+
+PictureJob = JobRecord[Order, Finished]
+
+
+class KeptAnswer(NamedTuple):
+    """An answer that is given again."""
+
+    status: int
+    headers: Headers
+    body: bytes
 
 
 @dataclass(frozen=True)
@@ -20,6 +48,8 @@ class State:
     registry: Registry
     engine: Engine
     metrics: Metrics
+    jobs: JobStore[Order, Finished]
+    keyed: KeyedAnswers[KeptAnswer]
 
     def model(self, name: str) -> Model:
         """The served model of that name. Raises UnknownModel, or ModelUnavailable when it was refused at start."""

@@ -1,0 +1,136 @@
+"""From an order to a job: what becomes of it on the engine, told as the job's events."""
+
+import asyncio
+import logging
+import os
+import time
+from typing import NamedTuple
+
+from pydantic_core import to_json
+from starlette.requests import Request
+
+from service import images
+from service.admission.job import Job
+from service.api.answers import answer_made, client_of, count_made, too_late
+from service.api.negotiation import JSON
+from service.api.rendering import Order
+from service.api.state import Finished, PictureJob, State
+from service.engine.results import Preview
+from service.engine.rows import Film
+from service.errors import JobCanceled, ServiceError
+from service.jobs.record import JobRecord, Standing
+
+log = logging.getLogger(__name__)
+
+#: About so many previews of a picture, where the client does not say.
+PREVIEWS = 10
+
+
+class Glimpse(NamedTuple):
+    """What a preview event shows: ``picture``, of one kind, of a row on its way."""
+
+    preview: Preview
+    kind: str
+    picture: images.Pixels
+
+
+class Shown(NamedTuple):
+    """What an image event shows: the picture of one row."""
+
+    row: int
+    picture: images.Pixels
+
+
+def start_job(request: Request, state: State, order: Order, *, live: bool) -> PictureJob:
+    """Begin ``order`` as a job of the client of ``request``, ``live`` where its events are what it is for.
+
+    Raises JobsFull, and as ``Engine.submit``.
+    """
+    order = filmed(order, live=live)
+    timeout_s = state.settings.job_timeout_s
+    if order.asked.timeout_ms is not None:
+        timeout_s = min(timeout_s, order.asked.timeout_ms / 1000)
+    record: PictureJob = JobRecord(
+        os.urandom(16).hex(), client_of(request), order, int(time.time()), len(to_json(order.params))
+    )
+    state.jobs.add(record)
+    try:
+        job = state.engine.submit(order.model.name, order.rows, record.client, timeout_s)
+    except BaseException:
+        state.jobs.withdraw(record)
+        raise
+    _connect(state, record, job)
+    record.task = asyncio.create_task(_finish(state, record, job, _about(request, record.id), timeout_s))
+    return record
+
+
+def filmed(order: Order, *, live: bool) -> Order:
+    """``order`` with the previews that it asks for, or in a stream some."""
+    steps, every = order.rows[0].plan.steps, order.asked.preview_every
+    if every is None and live:
+        every = max(1, steps // PREVIEWS)
+    if not steps or not every:
+        return order
+    film = Film(every, order.asked.preview_kind or "x0")
+    return order._replace(rows=[row._replace(film=film) for row in order.rows])
+
+
+def _connect(state: State, record: PictureJob, job: Job[images.Pixels]) -> None:
+    """Tell ``record`` what happens to ``job``, and drop the work when nobody wants it any more."""
+    name, calls = record.work.model.name, sum(row.calls for row in record.work.rows)
+
+    def look() -> None:
+        progress = state.engine.progress(name, job)
+        done = 1 - sum(progress.calls_left) / calls
+        record.stand(Standing(done, progress.rows_ahead, progress.eta_ms))
+        if job.started_at is not None:
+            record.start()
+
+    def preview(preview: Preview) -> None:
+        for kind, picture in (("x0", preview.x_start), ("xt", preview.x_t)):
+            if picture is not None:
+                record.preview(Glimpse(preview, kind, picture), picture.nbytes)
+
+    job.on_preview = preview
+    job.on_result = lambda row, picture: record.image(Shown(row, picture), picture.nbytes)
+    record.on_end(lambda: job.fail(JobCanceled(record.id)))
+    record.look = look
+    look()
+
+
+async def _finish(state: State, record: PictureJob, job: Job[images.Pixels], about: Request, timeout_s: float) -> None:
+    """Wait for ``job``, and end ``record`` with what it gives."""
+    timer = asyncio.get_running_loop().call_later(timeout_s, lambda: job.fail(too_late(timeout_s)))
+    try:
+        made = count_made(state, record.work, job, await job.future)
+        answer = await answer_made(about, state, record.work._replace(media=JSON), made)
+        record.work = _slim(record.work)
+        body = bytes(answer.body)
+        record.succeed(Finished(made, body, answer.raw_headers), body, len(body))
+    except ServiceError as failure:
+        _fail(state, record, failure)
+    except Exception:
+        log.exception("unexpected error", extra={"job": record.id})
+        _fail(state, record, ServiceError("The service failed; its log says why."))
+    finally:
+        timer.cancel()
+
+
+def _fail(state: State, record: PictureJob, failure: ServiceError) -> None:
+    if not record.done:
+        state.count_error(record.work.model.name, failure.code)
+        record.fail(failure.with_traceback(None))
+
+
+def _slim(order: Order) -> Order:
+    """``order`` without what only computing it took."""
+    uploads = {name: None for name, value in order.asked if isinstance(value, bytes)}
+    rows = [row._replace(latent=None, inpaint=None) for row in order.rows]
+    return order._replace(rows=rows, asked=order.asked.model_copy(update=uploads))
+
+
+def _about(request: Request, id: str) -> Request:
+    """What a job's answer tells of ``request``, without its connection and its body; the answer's id is the job's."""
+    state = {"request_id": id, "arrived_at": request.scope["state"]["arrived_at"]}
+    headers = [(name, value) for name, value in request.scope["headers"] if name == b"host"]
+    return Request({"type": "http", "scheme": request.scope["scheme"], "headers": headers, "state": state})
