@@ -75,7 +75,7 @@ def export(run: Path, target: Path) -> Manifest:
     payload = script(parts)
     loaded = load(payload, parts)
     compare(parts, loaded)
-    manifest = _manifest(target.name, config, state, loaded, payload)
+    manifest = _manifest(target.name, config, state, parts, payload)
     try:
         _publish(target, payload, manifest, card.render(manifest, config), _samples(loaded))
     except (OSError, ContractError) as failure:
@@ -177,7 +177,7 @@ def _require_finished(run: Path, config: RunConfig, state: dict[str, Any]) -> No
         done = state["step"] // steps_per_epoch
         raise ExportError(
             f"{run} is not finished: {done} of {config.epochs} epochs are done. "
-            f"Go on with: python -m trainer train {config.family} --out {run} --resume"
+            f"Go on with: python -m trainer train {config.preset} --out {run} --resume"
         )
 
 
@@ -219,7 +219,7 @@ def _training(config: RunConfig, state: dict[str, Any], parts: Parts) -> Trainin
         device=state["device"],
         precision=config.precision,
         seed=config.seed,
-        parameters=sum(value.numel() for part in _named(parts).values() for value in part.parameters()),
+        parameters=sum(value.numel() for value in Container(parts).parameters()),
         losses=state["losses"],
         ema_decay=config.ema_decay,
     )
