@@ -1,21 +1,36 @@
 """The card of a model: what it is, how it came about, what it is not good for. Written for people."""
 
 from service.contract.manifest import Manifest, Score
-from trainer.config import Family, RunConfig
+from trainer.config import Family, ModelConfig, RunConfig, VaeConfig
 
 ABOUT: dict[Family, str] = {
+    "autoencoder": """\
+An autoencoder, conditioned on the class: pictures to maps of codes and back, the first stage of latent diffusion
+(Rombach et al. 2022). Its codes are kept tame by a KL term of weight {beta:g}; nothing is drawn from it.""",
     "vae": """\
-A convolutional variational autoencoder (Kingma & Welling 2014), conditioned on the class.
-One pass of the decoder turns a standard normal latent vector into a picture; the encoder goes the other way.
-VAEs tend to cover their data and to soften what they draw.""",
+A convolutional variational autoencoder (Kingma & Welling 2014), conditioned on the class. One pass of the decoder turns
+a standard normal latent vector into a picture; the encoder goes the other way.
+The decoder's variance is learned (Rybkin et al. 2021), the KL term has weight {beta:g}, the prior is {prior}.""",
     "gan": """\
-A DCGAN (Radford et al. 2016) whose generator and discriminator were both told the class.
-One pass of the generator turns a standard normal latent vector into a picture.
-GANs tend to crisp pictures and to leaving out rarer kinds; there is no encoder and no likelihood.""",
+A generative adversarial network, conditioned on the class. One pass of the generator turns a standard normal latent
+vector into a picture; there is no encoder and no likelihood.
+Network {network}, loss {loss}, gradient penalty of weight {gamma:g} every {penalty_every} steps.""",
     "ddpm": """\
-A denoising diffusion model (Ho et al. 2020): a small U-Net, conditioned on the class, predicts the noise.
-A picture starts as noise and is denoised in steps: 20 of DPM-Solver++(2M) unless asked otherwise.
-Each step is a pass of the network, so a picture costs far more than one of a VAE or a GAN.""",
+A diffusion model of pictures (Ho et al. 2020; Lipman et al. 2023): a small U-Net, conditioned on the class, predicts
+{prediction}. A picture starts as noise and is denoised in steps, {steps} of {solver} unless asked otherwise; each is a
+pass of the network.""",
+    "ldm": """\
+Diffusion in the latent space of an autoencoder (Rombach et al. 2022): a network on {latent}-channel maps at a quarter
+of the picture's height, conditioned on the class, predicts {prediction}. {steps} steps of {solver} unless asked
+otherwise, then one pass of the decoder.""",
+    "few-step": """\
+A diffusion model of pictures, tuned to one to four steps by consistency tuning (Geng et al. 2024): the network is a
+small U-Net, conditioned on the class, that predicts {prediction}. {steps} steps of {solver} unless asked otherwise.""",
+}
+
+PRIORS = {
+    "standard": "the standard normal itself",
+    "flow": "a flow fitted to the codes (a second stage, Dai & Wipf 2019)",
 }
 
 CAVEATS: dict[str, tuple[str, ...]] = {
@@ -25,14 +40,34 @@ CAVEATS: dict[str, tuple[str, ...]] = {
     )
 }
 
+SAMPLES = {
+    True: """\
+![Samples, a class a column](samples.png)
+
+Columns: {classes}. Rows differ in the seed only. The pictures were not chosen.""",
+    False: """\
+![Pictures, and below each row what is left of them](samples.png)
+
+The first training pictures, and below each row their reconstructions. The pictures were not chosen.""",
+}
+
+USE = {
+    True: """\
+    curl -o {name}.png http://127.0.0.1:8000/generate/{name}
+    curl -o {name}-grid.png -H 'Content-Type: application/json' \\
+         -d '{{"n": 16, "seed": 7, "class_label": "{example}"}}' http://127.0.0.1:8000/generate/{name}
+
+The same seed gives the same picture.""",
+    False: """\
+    curl --data-binary @picture.png http://127.0.0.1:8000/encode/{name}""",
+}
+
 TEMPLATE = """\
 # {name}
 
 {about}
 
-![Samples, a class a column]({samples})
-
-Columns: {classes}. Rows differ in the seed only. The pictures were not chosen.
+{samples}
 
 ## Training
 
@@ -55,11 +90,7 @@ All settings of the run: `{config}`
 ## Use
 
     make serve
-    curl -o {name}.png http://127.0.0.1:8000/generate/{name}
-    curl -o {name}-grid.png -H 'Content-Type: application/json' \\
-         -d '{{"n": 16, "seed": 7, "class_label": "{example}"}}' http://127.0.0.1:8000/generate/{name}
-
-The same seed gives the same picture.
+{use}
 
 ## Shapes
 
@@ -83,10 +114,9 @@ def render(manifest: Manifest, config: RunConfig) -> str:
     training, dataset, artifact = manifest.training, manifest.dataset, manifest.artifact
     return TEMPLATE.format(
         name=manifest.name,
-        about=ABOUT[config.family],
-        samples="samples.png",
-        classes=", ".join(manifest.class_names),
-        example=manifest.class_names[-1],
+        about=_about(config.model),
+        samples=_either(SAMPLES, manifest),
+        use=_either(USE, manifest),
         command=training.command,
         seen=training.images_seen,
         epochs=training.epochs,
@@ -112,6 +142,22 @@ def render(manifest: Manifest, config: RunConfig) -> str:
         quality="\n".join(map(_line, manifest.quality)) or "No score has been measured yet: look at the pictures.",
         limits="\n".join(f"- {limit}" for limit in _limits(manifest)),
     )
+
+
+def _either(texts: dict[bool, str], manifest: Manifest) -> str:
+    """The text for models that draw pictures, or the one for those that only encode them."""
+    classes = manifest.class_names or ("none",)
+    text = texts["generate" in manifest.capabilities]
+    return text.format(name=manifest.name, classes=", ".join(classes), example=classes[-1])
+
+
+def _about(model: ModelConfig) -> str:
+    """What the model is, with whatever of its config decides what it can do."""
+    values = model.model_dump()
+    values |= values.get("base", {}) | values.get("autoencoder", {}) | {"family": model.family}
+    if isinstance(model, VaeConfig):
+        values["prior"] = PRIORS[model.prior]
+    return ABOUT[model.family].format(**values)
 
 
 def _limits(manifest: Manifest) -> list[str]:
