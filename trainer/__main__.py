@@ -11,7 +11,7 @@ from torch import Tensor
 
 from trainer import checkpoint, export
 from trainer.config import OVERRIDES, RunConfig, load_preset, presets
-from trainer.data import DataError, ImageData, load_fashion_mnist
+from trainer.data import DataError, DataFacts, ImageData, load_fashion_mnist
 from trainer.image_folder import load_image_folder
 from trainer.loop import Diverged, Interrupted, TrainingRun
 
@@ -107,7 +107,7 @@ def _train(options: argparse.Namespace) -> None:
     config, state = _resumed(options, folder) if options.resume else (_fresh(options, folder), None)
     data = _data(config, options.data_dir)
     print(f"data: {data.provenance}")
-    start = _averages(options.start) if options.start and state is None else None
+    start = _averages(options.start, data.facts) if options.start and state is None else None
     run = TrainingRun(config, data, folder, _device(options.device), start)
     if state is not None:
         run.load_state_dict(state)
@@ -143,9 +143,12 @@ def _fresh(options: argparse.Namespace, folder: Path) -> RunConfig:
         raise UsageError(str(failure)) from failure
 
 
-def _averages(folder: Path) -> dict[str, Tensor]:
-    """The averaged generator of a run, a ``state_dict``."""
-    average = checkpoint.load(folder)[1]["average"]
+def _averages(folder: Path, facts: DataFacts) -> dict[str, Tensor]:
+    """The averaged generator of a run on pictures and classes like those of ``facts``, a ``state_dict``."""
+    state = checkpoint.load(folder)[1]
+    begun_on, average = DataFacts(**state["data"]), state["average"]
+    if (begun_on.image_shape, begun_on.class_names) != (facts.image_shape, facts.class_names):
+        raise UsageError(f"--from: the run in {folder} was trained on {begun_on}, and these are {facts}")
     return {name.removeprefix("module."): value for name, value in average.items() if name.startswith("module.")}
 
 
@@ -153,10 +156,12 @@ def _resumed(options: argparse.Namespace, folder: Path) -> tuple[RunConfig, dict
     config, state = checkpoint.load(folder)
     if config.preset != options.preset:
         raise UsageError(f"{folder} was begun with the preset {config.preset}, not {options.preset}")
-    for name, value in _overrides(options).items():
+    start = {} if options.start is None else {"start": options.start.as_posix()}
+    for name, value in (start | _overrides(options)).items():
         if getattr(config, name) != value:
+            option = "--from" if name == "start" else f"--{name.replace('_', '-')}"
             raise UsageError(
-                f"--{name.replace('_', '-')} {value}: the run in {folder} was begun with "
+                f"{option} {value}: the run in {folder} was begun with "
                 f"{getattr(config, name)}, and a resumed run keeps its config"
             )
     return config, state

@@ -1,5 +1,6 @@
 """What a run is: typed, complete, stored in its checkpoint; defaults come from presets/<name>.toml."""
 
+import shlex
 import tomllib
 from importlib import resources
 from typing import Annotated, Any, Literal, Self
@@ -177,7 +178,7 @@ def train_command(config: RunConfig) -> str:
     """The command that begins the same run: its seed, and whatever else differs from the preset."""
     text = resources.files("trainer").joinpath("presets", f"{config.preset}.toml").read_text()
     preset = tomllib.loads(text)
-    options = [f"--from {config.start}"] if config.start else []
+    options = [f"--from {shlex.quote(config.start)}"] if config.start else []
     options += [f"--seed {config.seed}"]
     for name in OVERRIDES:
         if name != "seed" and getattr(config, name) != preset.get(name, RunConfig.model_fields[name].default):

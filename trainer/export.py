@@ -80,7 +80,7 @@ def export(run: Path, target: Path, data: ImageData) -> Manifest:
     loaded = load(payload, parts)
     compare(parts, loaded)
     codes = None if loaded.encode is None else pack(latent_map(loaded, data))
-    manifest = _manifest(target.name, config, state, loaded, payload)
+    manifest = _manifest(target.name, config, state, parts, payload)
     try:
         _publish(target, payload, codes, manifest, card.render(manifest, config), _samples(loaded, data))
     except (OSError, ContractError) as failure:
@@ -182,7 +182,7 @@ def _require_finished(run: Path, config: RunConfig, state: dict[str, Any]) -> No
         done = state["step"] // steps_per_epoch
         raise ExportError(
             f"{run} is not finished: {done} of {config.epochs} epochs are done. "
-            f"Go on with: python -m trainer train {config.family} --out {run} --resume"
+            f"Go on with: python -m trainer train {config.preset} --out {run} --resume"
         )
 
 
@@ -230,7 +230,7 @@ def _training(config: RunConfig, state: dict[str, Any], parts: Parts) -> Trainin
         device=state["device"],
         precision=config.precision,
         seed=config.seed,
-        parameters=sum(value.numel() for part in _named(parts).values() for value in part.parameters()),
+        parameters=sum(value.numel() for value in Container(parts).parameters()),
         losses=state["losses"],
         ema_decay=config.ema_decay,
     )

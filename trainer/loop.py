@@ -49,11 +49,15 @@ class Interrupted(Exception):
 
 @dataclass
 class RunState:
-    """Where a run stands: steps taken, seconds spent, losses of this epoch and of the last whole one."""
+    """Where a run stands: steps taken, seconds spent, losses of this epoch and of the last whole one.
+
+    ``loss_counts`` are the steps of this epoch that told each loss: a WGAN's generator moves in one of five.
+    """
 
     step: int = 0
     seconds: float = 0.0
     loss_sums: dict[str, Tensor] = field(default_factory=dict)
+    loss_counts: dict[str, int] = field(default_factory=dict)
     losses: dict[str, float] = field(default_factory=dict)
 
 
@@ -120,8 +124,10 @@ class TrainingRun:
         self.config, self.data, self.folder, self.device = config, data, folder, device
         self.objective: Objective = build(config, data.facts.image_shape, len(data.facts.class_names), device)
         if start is not None:
-            sample = to_unit_range(data.images[:MEASURED_IMAGES]).to(device)
-            self.objective.start_from(start, sample, data.labels[:MEASURED_IMAGES].to(device))
+            # Shuffled: a folder's pictures lie class by class.
+            measured = epoch_order(config.seed, 0, len(data.images))[:MEASURED_IMAGES]
+            sample = to_unit_range(data.images[measured]).to(device)
+            self.objective.start_from(start, sample, data.labels[measured].to(device))
         self.average = AveragedModel(
             self.objective.generator, multi_avg_fn=ema_average(config.ema_decay), use_buffers=True
         )
@@ -171,6 +177,7 @@ class TrainingRun:
             "device": device_name(self.device),
             "data": asdict(self.data.facts),
             "loss_sums": self.state.loss_sums,
+            "loss_counts": self.state.loss_counts,
             "losses": self.state.losses,
             "networks": self.objective.networks.state_dict(),
             "optimizers": {name: opt.state_dict() for name, opt in self.objective.optimizers.items()},
@@ -187,7 +194,8 @@ class TrainingRun:
         if begun_on != self.data.facts:
             raise checkpoint.CheckpointError(f"{self.folder} was begun on {begun_on}, and these are {self.data.facts}")
         sums = {name: value.to(self.device) for name, value in state["loss_sums"].items()}
-        self.state = RunState(state["step"], state["seconds"], sums, dict(state["losses"]))
+        counts = dict(state["loss_counts"])
+        self.state = RunState(state["step"], state["seconds"], sums, counts, dict(state["losses"]))
         self.objective.networks.load_state_dict(state["networks"])
         for name, optimizer in self.objective.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
@@ -204,6 +212,7 @@ class TrainingRun:
         self.average.update_parameters(self.objective.generator)
         for name, loss in losses.items():
             self.state.loss_sums[name] = self.state.loss_sums.get(name, torch.zeros_like(loss)) + loss
+            self.state.loss_counts[name] = self.state.loss_counts.get(name, 0) + 1
         self.state.step += 1
         self.state.seconds += time.monotonic() - started
         bar.update(self.config.batch_size)
@@ -239,8 +248,9 @@ class TrainingRun:
 
     def _close_epoch(self, board: SummaryWriter) -> None:
         self._require_finite()
-        self.state.losses = {name: float(total) / self.steps_per_epoch for name, total in self.state.loss_sums.items()}
-        self.state.loss_sums = {}
+        counts = self.state.loss_counts
+        self.state.losses = {name: float(total) / counts[name] for name, total in self.state.loss_sums.items()}
+        self.state.loss_sums, self.state.loss_counts = {}, {}
         for name, value in self.state.losses.items():
             board.add_scalar(f"epoch/{name}", value, self.epoch)
         if self.epoch % self.config.grid_every == 0 or self.epoch == self.config.epochs:

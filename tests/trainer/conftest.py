@@ -7,22 +7,62 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
-from trainer.config import RunConfig
+from trainer.config import RunConfig, presets
 from trainer.data import ImageData, load_fashion_mnist
 from trainer.loop import TrainingRun
+from trainer.objectives import build
 
+FLOW: dict[str, Any] = {"kind": "flow", "timesteps": 1000}
+AUTOENCODER: dict[str, Any] = {
+    "family": "autoencoder",
+    "width": 8,
+    "blocks": 1,
+    "latent": 2,
+    "beta": 1.0,
+    "kl_warmup": 0.5,
+}
+RESIDUAL_GAN: dict[str, Any] = {"family": "gan", "network": "residual", "width": 8, "latent": 4}
+DDPM: dict[str, Any] = {
+    "family": "ddpm",
+    "width": 8,
+    "blocks": 1,
+    "dropout": 0.1,
+    "noise_schedule": FLOW,
+    "prediction": "velocity",
+    "time_density": "logit-normal",
+    "steps": 3,
+}
+
+#: Every family, and each of its losses and networks, under the name of its preset or, beside it, of what differs.
 MODELS: dict[str, dict[str, Any]] = {
-    "vae": {"family": "vae", "width": 8, "latent": 4, "beta": 1.0, "kl_warmup": 0.5},
-    "gan": {"family": "gan", "width": 8, "latent": 4, "real_target": 0.9},
-    "ddpm": {
-        "family": "ddpm",
-        "width": 8,
-        "blocks": 1,
-        "dropout": 0.1,
+    "autoencoder": AUTOENCODER,
+    "vae": AUTOENCODER | {"family": "vae", "latent": 4, "prior": "flow", "prior_width": 8, "prior_layers": 2},
+    "vae-standard": AUTOENCODER | {"family": "vae", "latent": 4, "prior": "standard"},
+    "gan": RESIDUAL_GAN | {"loss": "relativistic", "gamma": 0.05, "penalty_every": 3},
+    "hinge": RESIDUAL_GAN | {"loss": "hinge", "spectral_norm": True},
+    "wgan-gp": RESIDUAL_GAN | {"loss": "wasserstein", "gamma": 10.0, "critic_steps": 3},
+    "dcgan": RESIDUAL_GAN | {"network": "dcgan", "loss": "bce", "real_target": 0.9},
+    "ddpm": DDPM,
+    "ddpm-epsilon": DDPM
+    | {
         "noise_schedule": {"kind": "linear", "timesteps": 1000},
+        "prediction": "epsilon",
+        "time_density": "uniform",
+    },
+    "ddpm-v": DDPM | {"noise_schedule": {"kind": "cosine", "timesteps": 1000}, "prediction": "v", "min_snr_gamma": 5.0},
+    "ldm": DDPM | {"family": "ldm", "autoencoder": AUTOENCODER},
+    "few-step": {
+        "family": "few-step",
+        "base": DDPM | {"solver": "consistency", "steps": 2},
+        "stages": 4,
+        "huber": 0.9,
     },
 }
+
+#: Whose network a run of this name begins with.
+STARTS = {"ldm": "autoencoder", "few-step": "ddpm"}
 
 OPTIMIZER: dict[str, Any] = {
     "learning_rate": 1e-3,
@@ -33,7 +73,7 @@ OPTIMIZER: dict[str, Any] = {
     "clip": 1.0,
 }
 
-FAMILIES = tuple(MODELS)
+VARIANTS = tuple(MODELS)
 
 MakeConfig = Callable[..., RunConfig]
 MakeRun = Callable[..., TrainingRun]
@@ -59,10 +99,12 @@ def data(sample_folder: Path) -> ImageData:
 
 @pytest.fixture(scope="session")
 def make_config() -> MakeConfig:
-    """(family, **replaced fields) -> a config of two epochs of four steps on 64 images."""
+    """(a name of MODELS, **replaced fields) -> a config of two epochs of four steps on 64 images."""
 
-    def make(family: str, **replaced: Any) -> RunConfig:
+    def make(name: str, **replaced: Any) -> RunConfig:
         fields = {
+            "preset": name if name in presets() else MODELS[name]["family"],
+            "start": f"runs/{STARTS[name]}" if name in STARTS else None,
             "dataset": "fashion-mnist",
             "epochs": 2,
             "batch_size": 16,
@@ -72,7 +114,7 @@ def make_config() -> MakeConfig:
             "ema_decay": 0.9,
             "grid_every": 2,
             "optimizer": OPTIMIZER,
-            "model": MODELS[family],
+            "model": MODELS[name],
         }
         return RunConfig.model_validate(fields | replaced)
 
@@ -80,10 +122,30 @@ def make_config() -> MakeConfig:
 
 
 @pytest.fixture(scope="session")
-def make_run(make_config: MakeConfig, data: ImageData) -> MakeRun:
-    """(family, folder, **replaced fields) -> a run that stands at its start, on the CPU."""
+def averages(make_config: MakeConfig) -> dict[str, dict[str, Tensor]]:
+    """What the runs of STARTS begin with: the averaged generators of two others, which have learnt nothing yet."""
+    device = torch.device("cpu")
+    return {
+        name: build(make_config(begun), (1, 28, 28), 10, device).generator.state_dict()
+        for name, begun in STARTS.items()
+    }
 
-    def make(family: str, folder: Path, **replaced: Any) -> TrainingRun:
-        return TrainingRun(make_config(family, **replaced), data, folder, torch.device("cpu"))
+
+@pytest.fixture(scope="session")
+def make_run(make_config: MakeConfig, averages: dict[str, dict[str, Tensor]], data: ImageData) -> MakeRun:
+    """(a name of MODELS, folder, **replaced fields) -> a run that stands at its start, on the CPU."""
+
+    def make(name: str, folder: Path, **replaced: Any) -> TrainingRun:
+        return TrainingRun(make_config(name, **replaced), data, folder, torch.device("cpu"), averages.get(name))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def finished_runs(make_run: MakeRun, tmp_path_factory: pytest.TempPathFactory) -> dict[str, TrainingRun]:
+    """A run of every variant, trained to its end without a break."""
+    runs = {}
+    for name in VARIANTS:
+        runs[name] = make_run(name, tmp_path_factory.mktemp(name))
+        runs[name].fit()
+    return runs

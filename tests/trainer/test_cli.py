@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from service.contract.manifest import read_manifest
 from tests.trainer.conftest import MakeRun
 from trainer import checkpoint
 from trainer.__main__ import main
+from trainer.config import presets
 from trainer.data import load_fashion_mnist
 from trainer.loop import TrainingRun
 
@@ -57,7 +59,9 @@ def test_an_existing_run_is_not_overwritten(vae_run: Path, capsys: pytest.Captur
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["train", "gan", "--resume"], "holds a vae, not a gan"),
+        (["train", "gan", "--resume"], "begun with the preset vae, not gan"),
+        (["train", "autoencoder", "--resume"], "begun with the preset vae, not autoencoder"),
+        (["train", "vae", "--resume", "--from", "runs/other"], "--from runs/other: .* begun with None"),
         (["train", "vae", "--resume", "--epochs", "3"], "--epochs 3: .* begun with 2"),
         (["train", "vae", "--resume", "--batch-size", "8"], "--batch-size 8: .* begun with 16"),
     ],
@@ -99,7 +103,87 @@ def test_a_missing_gpu_is_told(sample_folder: Path, tmp_path: Path, capsys: pyte
 
 
 def test_an_unfinished_run_is_not_exported(vae_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "0 of 2 epochs" in error_of(capsys, "export", vae_run, tmp_path / "weights" / "vae")
+    line = error_of(capsys, "export", vae_run, tmp_path / "weights" / "vae")
+    assert f"0 of 2 epochs are done. Go on with: python -m trainer train vae --out {vae_run} --resume" in line
+
+
+# Runs that begin with another's network
+
+
+@pytest.fixture
+def begun_runs(make_run: MakeRun, tmp_path: Path) -> Path:
+    """A folder with a run of an autoencoder and one of a ddpm."""
+    for name in ("autoencoder", "ddpm"):
+        (tmp_path / name).mkdir()
+        make_run(name, tmp_path / name).save()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("preset", "start", "complaint"),
+    [
+        ("ldm", None, "--from: ldm starts from a run of family autoencoder"),
+        ("few-step", None, "--from: few-step starts from a run of family ddpm"),
+        ("ldm", "ddpm", "--from: ldm starts from a run of family autoencoder"),
+        ("few-step", "autoencoder", "--from: few-step starts from a run of family ddpm"),
+        ("vae", "autoencoder", "--from: vae starts from nothing"),
+        ("ldm", "nowhere", "nothing was trained there yet"),
+    ],
+)
+def test_what_a_run_begins_with_is_checked(
+    begun_runs: Path, capsys: pytest.CaptureFixture[str], preset: str, start: str | None, complaint: str
+) -> None:
+    out = begun_runs / "new"
+    options = [] if start is None else ["--from", begun_runs / start]
+    assert complaint in error_of(capsys, "train", preset, "--out", out, *options)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(("preset", "start"), [("ldm", "autoencoder"), ("few-step", "ddpm")])
+def test_a_run_that_begins_with_another(
+    begun_runs: Path, sample_folder: Path, capsys: pytest.CaptureFixture[str], preset: str, start: str
+) -> None:
+    """Trained, refused with another start, and resumed without one: it is in the checkpoint."""
+    out, begun = begun_runs / "new", begun_runs / start
+    options = ["--data-dir", str(sample_folder), "--device", "cpu", "--out", str(out)]
+    fresh = ["--from", str(begun), "--epochs", "1", "--batch-size", "1000", "--precision", "fp32"]
+    assert main(["train", preset, *fresh, *options]) == 0
+    config, state = checkpoint.load(out)
+    assert (config.preset, config.start, state["step"]) == (preset, begun.as_posix(), 2)
+    assert main(["train", preset, "--resume", *options]) == 0
+    capsys.readouterr()
+    line = error_of(capsys, "train", preset, "--resume", "--from", begun_runs / "nowhere", *options)
+    assert f"--from {begun_runs / 'nowhere'}: the run in {out} was begun with {begun}" in line
+
+
+def test_a_run_on_other_pictures_is_no_beginning(begun_runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for index in range(4):
+        path = begun_runs / "photos" / "all" / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (32, 32), index).save(path)
+    options = ["--dataset", "folder", "--data-dir", begun_runs / "photos", "--image-size", 32, "--batch-size", 2]
+    begun = ["--from", begun_runs / "autoencoder", "--out", begun_runs / "new"]
+    line = error_of(capsys, "train", "ldm", *begun, *options)
+    assert re.search(r"--from: .* trained on 64 images of fashion-mnist .*, and these are 4 images", line)
+
+
+# Help
+
+
+def test_help_names_every_preset(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["train", "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert f"one of {', '.join(presets())}" in told
+    assert "--from RUN" in told
+
+
+def test_an_unknown_preset_is_told_with_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["train", "gans"])
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "'gans'" in line
+    assert all(name in line for name in presets())
 
 
 def test_help_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:

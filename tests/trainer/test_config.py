@@ -4,18 +4,57 @@ from typing import Any, get_args
 import pytest
 from pydantic import ValidationError
 
+from tests.trainer.conftest import MakeConfig
 from trainer.__main__ import parser
-from trainer.config import OVERRIDES, Family, load_preset, train_command
+from trainer.config import (
+    OVERRIDES,
+    STARTS,
+    Family,
+    FewStepConfig,
+    LdmConfig,
+    RunConfig,
+    load_preset,
+    presets,
+    train_command,
+)
 
-FAMILIES: tuple[Family, ...] = get_args(Family)
+PRESETS = presets()
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_has_a_preset_of_at_least_twenty_epochs(family: Family) -> None:
-    config = load_preset(family)
-    assert config.family == family
-    assert config.epochs >= 20
-    assert 0 < config.label_dropout < 1
+@pytest.fixture(params=PRESETS)
+def preset(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def begun_by(preset: str) -> RunConfig | None:
+    """The config of a run that this preset can begin with; None, it begins with nothing."""
+    needed = {"ldm": "autoencoder", "few-step": "ddpm"}
+    return load_preset(needed[preset]) if preset in needed else None
+
+
+def load(preset: str, **changes: Any) -> RunConfig:
+    begun = begun_by(preset)
+    start = None if begun is None else f"runs/{begun.preset}"
+    return load_preset(preset, begun, start=start, **changes)
+
+
+def test_every_family_has_a_preset_of_its_name() -> None:
+    for family in get_args(Family):
+        assert load(family).family == family
+
+
+def test_every_preset_is_whole(preset: str) -> None:
+    config = load(preset)
+    assert config.preset == preset
+    assert config.dataset == "fashion-mnist"
+    assert 0 < config.label_dropout <= 1
+
+
+def test_every_loss_and_prediction_that_was_asked_for_has_a_preset() -> None:
+    models = [load(name).model.model_dump() for name in PRESETS]
+    assert {model.get("loss") for model in models} >= {"relativistic", "hinge", "bce", "wasserstein"}
+    assert {model.get("network") for model in models} >= {"residual", "dcgan"}
+    assert {model.get("prediction") for model in models} >= {"epsilon", "velocity"}
 
 
 def test_given_values_replace_the_preset_and_none_leaves_it() -> None:
@@ -32,22 +71,84 @@ def test_unknown_fields_and_impossible_values_are_refused(wrong: dict[str, Any])
         load_preset("vae", **wrong)
 
 
-def test_a_models_unknown_field_is_refused() -> None:
-    model = load_preset("gan").model.model_dump() | {"beta": 1.0}
-    with pytest.raises(ValidationError, match="beta"):
-        load_preset("gan", model=model)
+@pytest.mark.parametrize(
+    ("preset", "wrong"),
+    [
+        ("gan", {"beta": 1.0}),
+        ("gan", {"loss": "least-squares"}),
+        ("gan", {"penalty_every": 0}),
+        ("vae", {"prior": "mixture"}),
+        ("vae", {"free_bits": -1.0}),
+        ("ddpm", {"prediction": "x_start"}),
+        ("ddpm", {"min_snr_gamma": 0.0}),
+        ("autoencoder", {"prior": "flow"}),
+    ],
+)
+def test_a_models_wrong_field_is_refused_by_name(preset: str, wrong: dict[str, Any]) -> None:
+    model = load_preset(preset).model.model_dump() | wrong
+    with pytest.raises(ValidationError, match=next(iter(wrong))):
+        load_preset(preset, model=model)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+# Runs that begin with another's network
+
+
+def test_latent_diffusion_is_told_its_autoencoder() -> None:
+    begun = load_preset("autoencoder", model=load_preset("autoencoder").model.model_dump() | {"latent": 3})
+    config = load_preset("ldm", begun, start="runs/mine")
+    assert isinstance(config.model, LdmConfig)
+    assert config.model.autoencoder == begun.model
+    assert config.start == "runs/mine"
+
+
+def test_a_tuned_model_keeps_its_base_but_for_the_sampler() -> None:
+    begun = load_preset("ddpm", model=load_preset("ddpm").model.model_dump() | {"width": 32, "steps": 17})
+    config = load_preset("few-step", begun)
+    assert isinstance(config.model, FewStepConfig)
+    sampler = {"solver": "consistency", "steps": 2}
+    assert config.model.base == begun.model.model_copy(update=sampler)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("preset", "begun", "complaint"),
+    [
+        ("ldm", None, "ldm starts from a run of family autoencoder"),
+        ("ldm", "ddpm", "ldm starts from a run of family autoencoder"),
+        ("few-step", None, "few-step starts from a run of family ddpm"),
+        ("few-step", "vae", "few-step starts from a run of family ddpm"),
+        ("vae", "autoencoder", "vae starts from nothing"),
+        ("ddpm", "ddpm", "ddpm starts from nothing"),
+    ],
+)
+def test_what_a_run_begins_with_is_of_the_right_family(preset: str, begun: str | None, complaint: str) -> None:
+    with pytest.raises(ValueError, match=f"^--from: {complaint}$"):
+        load_preset(preset, None if begun is None else load_preset(begun))
+
+
+def test_only_these_families_begin_with_another() -> None:
+    assert {name: family for name, (_, family) in STARTS.items()} == {"ldm": "autoencoder", "few-step": "ddpm"}
+
+
+# The command that gives a run again
+
+
 @pytest.mark.parametrize("changes", [{}, {"epochs": 3, "batch_size": 7, "seed": 11, "precision": "fp32"}])
-def test_the_train_command_gives_the_config_back(family: Family, changes: dict[str, Any]) -> None:
-    config = load_preset(family, **changes)
-    program, *arguments = train_command(config).split(" train ")
+def test_the_train_command_gives_the_config_back(preset: str, changes: dict[str, Any]) -> None:
+    config = load(preset, **changes)
+    program, arguments = train_command(config).split(" train ")
     assert program == "python -m trainer"
-    options = parser().parse_args(["train", *shlex.split(arguments[0])])
-    assert load_preset(options.model, **{name: getattr(options, name) for name in OVERRIDES}) == config
+    options = parser().parse_args(["train", *shlex.split(arguments)])
+    start = None if options.start is None else options.start.as_posix()
+    overrides = {name: getattr(options, name) for name in OVERRIDES}
+    assert load_preset(options.preset, begun_by(options.preset), start=start, **overrides) == config
 
 
 def test_the_train_command_says_no_more_than_differs() -> None:
     assert train_command(load_preset("vae")) == "python -m trainer train vae --seed 0"
     assert train_command(load_preset("vae", epochs=3)) == "python -m trainer train vae --seed 0 --epochs 3"
+    assert train_command(load("ldm")) == "python -m trainer train ldm --from runs/autoencoder --seed 0"
+
+
+def test_a_folder_with_a_space_survives_the_train_command(make_config: MakeConfig) -> None:
+    config = make_config("ldm", start="my runs/auto encoder")
+    assert "--from 'my runs/auto encoder'" in train_command(config)

@@ -3,6 +3,7 @@ import dataclasses
 import io
 import math
 import os
+import re
 import zipfile
 from collections.abc import Callable
 from itertools import count
@@ -15,29 +16,42 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from service.contract.artifact import read_artifact
-from service.contract.manifest import Defaults, Manifest, NoiseSchedule, read_manifest
-from tests.trainer.conftest import FAMILIES, MakeRun
-from trainer.config import Family, load_preset
+from service.contract.manifest import Defaults, Manifest, read_manifest
+from tests.trainer.conftest import VARIANTS, MakeRun
+from trainer.config import load_preset, presets
 from trainer.data import CLASS_NAMES, ImageData
-from trainer.export import ExportError, averaged_parts, compare, export, load, script
+from trainer.export import Container, ExportError, averaged_parts, compare, export, load, script
 from trainer.loop import TrainingRun
 from trainer.models.parts import Parts, PixelDecode
 from trainer.objectives import build
 
 ROOT = Path(__file__).parents[2]
-PARTS = {"vae": {"encode", "decode"}, "gan": {"decode"}, "ddpm": {"denoise", "decode"}}
+PARTS = {
+    "autoencoder": {"encode", "decode"},
+    "vae": {"encode", "decode"},
+    "gan": {"decode"},
+    "ddpm": {"denoise", "decode"},
+    "ldm": {"encode", "denoise", "decode"},
+    "few-step": {"denoise", "decode"},
+}
+CAPABILITIES = {
+    "autoencoder": {"encode", "decode"},
+    "vae": {"generate", "interpolate", "encode", "decode"},
+    "gan": {"generate", "interpolate", "decode"},
+    "ddpm": {"generate", "interpolate"},
+    "ldm": {"generate", "interpolate", "encode", "decode"},
+    "few-step": {"generate", "interpolate"},
+}
 
 
-@pytest.fixture(scope="session")
-def finished_runs(make_run: MakeRun, tmp_path_factory: pytest.TempPathFactory) -> dict[str, TrainingRun]:
-    runs = {family: make_run(family, tmp_path_factory.mktemp(family)) for family in FAMILIES}
-    for run in runs.values():
-        run.fit()
-    return runs
-
-
-@pytest.fixture(params=FAMILIES)
+@pytest.fixture(params=VARIANTS)
 def run(request: pytest.FixtureRequest, finished_runs: dict[str, TrainingRun]) -> TrainingRun:
+    return finished_runs[request.param]
+
+
+@pytest.fixture(params=PARTS)
+def family_run(request: pytest.FixtureRequest, finished_runs: dict[str, TrainingRun]) -> TrainingRun:
+    """One of each family, for what its losses and networks have no part in."""
     return finished_runs[request.param]
 
 
@@ -54,10 +68,10 @@ def served(target: Path) -> tuple[Manifest, dict[str, nn.Module]]:
 
 
 def arguments(latent_shape: tuple[int, ...], batch: int) -> dict[str, tuple[Tensor, ...]]:
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(batch)
     latent = torch.randn(batch, *latent_shape, generator=generator)
     image = torch.rand(batch, 1, 28, 28, generator=generator) * 2 - 1
-    t = torch.rand(batch, generator=generator).clamp(min=0.01)
+    t = torch.rand(batch, generator=generator).clamp(min=0.01, max=0.98)
     label = torch.arange(batch) % (len(CLASS_NAMES) + 1)
     return {"encode": (image, label), "denoise": (latent, t, label), "decode": (latent, label)}
 
@@ -66,17 +80,43 @@ def arguments(latent_shape: tuple[int, ...], batch: int) -> dict[str, tuple[Tens
 
 
 def test_the_artefact_computes_what_the_averaged_network_computes(run: TrainingRun, tmp_path: Path) -> None:
+    """Eager, scripted and reloaded, every part at every batch size, the first call and later ones."""
+    export(run.folder, tmp_path / "model")
+    manifest, reloaded = served(tmp_path / "model")
+    eager = run.objective.parts(run.average.module)
+    scripted = torch.jit.script(Container(eager))
+    assert reloaded.keys() == PARTS[run.config.family]
+    for batch in (1, 3, 11, 1):
+        inputs = arguments(manifest.latent_shape, batch)
+        for name, part in reloaded.items():
+            wanted = getattr(eager, name)(*inputs[name])
+            for same in (part, getattr(scripted, name)):
+                torch.testing.assert_close(same(*inputs[name]), wanted, rtol=0.0, atol=1e-5)
+
+
+def test_the_artefact_is_the_average_and_not_the_last_network(run: TrainingRun, tmp_path: Path) -> None:
     export(run.folder, tmp_path / "model")
     manifest, parts = served(tmp_path / "model")
-    assert parts.keys() == PARTS[run.config.family]
-    eager = run.objective.parts(run.average.module)
-    inputs = arguments(manifest.latent_shape, batch=11)
-    for name, part in parts.items():
-        torch.testing.assert_close(part(*inputs[name]), getattr(eager, name)(*inputs[name]), rtol=0.0, atol=1e-5)
-
     name = "denoise" if "denoise" in parts else "decode"
+    inputs = arguments(manifest.latent_shape, batch=11)
     last = run.objective.parts(copy.deepcopy(run.objective.generator).eval())
     assert (parts[name](*inputs[name]) - getattr(last, name)(*inputs[name])).abs().max() > 1e-4
+
+
+def test_the_artefact_holds_what_its_parts_use_and_nothing_of_training(run: TrainingRun, tmp_path: Path) -> None:
+    """No discriminator, no optimizer, no spectral norm's vectors, no state of the average: names and bytes tell."""
+    export(run.folder, tmp_path / "model")
+    manifest, parts = served(tmp_path / "model")
+    eager = Container(run.objective.parts(run.average.module))
+    told = {f"{name}.{key}": value for name, part in parts.items() for key, value in part.state_dict().items()}
+    assert told.keys() == eager.state_dict().keys()
+    assert all(torch.equal(value, eager.state_dict()[key]) for key, value in told.items())
+    assert not [key for key in told if re.search("discriminator|parametrizations|n_averaged|exp_avg", key)]
+    assert manifest.training.parameters == sum(weight.numel() for weight in eager.parameters())
+    with zipfile.ZipFile(tmp_path / "model" / manifest.artifact.file) as file:
+        stored = sum(entry.file_size for entry in file.infolist() if "/data/" in entry.filename)
+    distinct = {value.data_ptr(): value.nbytes for value in eager.state_dict().values()}
+    assert stored == pytest.approx(sum(distinct.values()), abs=1000 + 0.02 * stored)
 
 
 def test_the_artefact_is_frozen_float32(run: TrainingRun, tmp_path: Path) -> None:
@@ -86,16 +126,16 @@ def test_the_artefact_is_frozen_float32(run: TrainingRun, tmp_path: Path) -> Non
     assert not any(module.training for part in parts.values() for module in part.modules())
     assert not any(weight.requires_grad for weight in weights)
     assert all(weight.dtype == torch.float32 and weight.is_contiguous() for weight in weights)
-    assert sum(weight.numel() for weight in weights) == manifest.training.parameters
+    assert manifest.inference_dtype == "float32"
 
 
-def test_the_manifest_tells_the_run(run: TrainingRun, tmp_path: Path) -> None:
-    family = run.config.family
+def test_the_manifest_tells_the_run(family_run: TrainingRun, tmp_path: Path) -> None:
+    run, family = family_run, family_run.config.family
     manifest = export(run.folder, tmp_path / f"my-{family}")
     assert read_manifest(tmp_path / f"my-{family}") == manifest
-    assert (manifest.name, manifest.family) == (f"my-{family}", family)
+    assert (manifest.name, manifest.family) == (f"my-{family}", "ddpm" if family == "few-step" else family)
     assert (manifest.image_shape, manifest.class_names) == ((1, 28, 28), CLASS_NAMES)
-    assert manifest.capabilities == ("generate", "interpolate", *(["encode"] if family == "vae" else []))
+    assert set(manifest.capabilities) == CAPABILITIES[family]
     training = manifest.training
     assert (training.epochs, training.images_seen, manifest.dataset.images) == (2, 128, 64)
     assert (training.seed, training.precision, training.ema_decay) == (3, "fp32", 0.9)
@@ -104,17 +144,42 @@ def test_the_manifest_tells_the_run(run: TrainingRun, tmp_path: Path) -> None:
     assert training.seconds == pytest.approx(run.state.seconds, abs=0.1)
 
 
-def test_only_a_diffusion_names_its_sampler(finished_runs: dict[str, TrainingRun], tmp_path: Path) -> None:
-    ddpm = export(finished_runs["ddpm"].folder, tmp_path / "ddpm")
-    assert ddpm.noise_schedule == NoiseSchedule(kind="linear", timesteps=1000)
-    assert (ddpm.t_max, ddpm.x0_range, ddpm.latent_shape) == (1.0, (-1.0, 1.0), (1, 28, 28))
-    assert ddpm.defaults == Defaults(steps=20, solver="dpmpp_2m", guidance_scale=1.0)
-    gan = export(finished_runs["gan"].folder, tmp_path / "gan")
-    assert (gan.noise_schedule, gan.t_max, gan.x0_range, gan.defaults, gan.latent_shape) == (None,) * 4 + ((4,),)
+@pytest.mark.parametrize(
+    ("name", "schedule", "x0_range", "latent_shape", "defaults"),
+    [
+        ("ddpm", "flow", (-1.0, 1.0), (1, 28, 28), Defaults(steps=3, solver="dpmpp_2m", guidance_scale=1.0)),
+        ("ddpm-epsilon", "linear", (-1.0, 1.0), (1, 28, 28), Defaults(steps=3, solver="dpmpp_2m", guidance_scale=1.0)),
+        ("ddpm-v", "cosine", (-1.0, 1.0), (1, 28, 28), Defaults(steps=3, solver="dpmpp_2m", guidance_scale=1.0)),
+        ("ldm", "flow", None, (2, 7, 7), Defaults(steps=3, solver="dpmpp_2m", guidance_scale=1.0)),
+        ("few-step", "flow", (-1.0, 1.0), (1, 28, 28), Defaults(steps=2, solver="consistency", guidance_scale=1.0)),
+    ],
+)
+def test_a_diffusion_names_its_sampler(
+    finished_runs: dict[str, TrainingRun],
+    tmp_path: Path,
+    name: str,
+    schedule: str,
+    x0_range: tuple[float, float] | None,
+    latent_shape: tuple[int, ...],
+    defaults: Defaults,
+) -> None:
+    manifest = export(finished_runs[name].folder, tmp_path / "model")
+    assert manifest.noise_schedule is not None
+    assert (manifest.noise_schedule.kind, manifest.noise_schedule.timesteps, manifest.t_max) == (schedule, 1000, 1.0)
+    assert (manifest.x0_range, manifest.latent_shape, manifest.defaults) == (x0_range, latent_shape, defaults)
 
 
-def test_card_and_samples_are_for_people(run: TrainingRun, tmp_path: Path) -> None:
-    target = tmp_path / "model"
+@pytest.mark.parametrize(("name", "latent_shape"), [("gan", (4,)), ("vae", (4,)), ("autoencoder", (2, 7, 7))])
+def test_only_a_diffusion_names_one(
+    finished_runs: dict[str, TrainingRun], tmp_path: Path, name: str, latent_shape: tuple[int, ...]
+) -> None:
+    manifest = export(finished_runs[name].folder, tmp_path / "model")
+    assert (manifest.noise_schedule, manifest.t_max, manifest.x0_range, manifest.defaults) == (None,) * 4
+    assert manifest.latent_shape == latent_shape
+
+
+def test_card_and_samples_are_for_people(family_run: TrainingRun, tmp_path: Path) -> None:
+    run, target = family_run, tmp_path / "model"
     manifest = export(run.folder, target)
     card = (target / "card.md").read_text()
     for needed in (
@@ -139,9 +204,10 @@ def test_card_and_samples_are_for_people(run: TrainingRun, tmp_path: Path) -> No
     }
 
 
-@pytest.mark.parametrize("family", ["vae", "gan", "ddpm"])
-def test_the_presets_files_are_small_and_tell_nothing_of_the_machine(family: Family, data: ImageData) -> None:
-    config = load_preset(family)
+@pytest.mark.parametrize("preset", presets())
+def test_the_presets_files_are_small_and_tell_nothing_of_the_machine(preset: str, data: ImageData) -> None:
+    begun = {"ldm": "autoencoder", "few-step": "ddpm"}.get(preset)
+    config = load_preset(preset, load_preset(begun) if begun else None)
     fresh = build(config, (1, 28, 28), len(CLASS_NAMES), torch.device("cpu"))
     average = AveragedModel(fresh.generator).state_dict()
     parts = averaged_parts(config, {"average": average, "data": dataclasses.asdict(data.facts)})

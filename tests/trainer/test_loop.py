@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from tests.trainer.conftest import FAMILIES, MakeRun
-from trainer import checkpoint
-from trainer.config import OptimizerConfig
+from tests.trainer.conftest import VARIANTS, MakeConfig, MakeRun
+from trainer import checkpoint, loop
+from trainer.config import LdmConfig, OptimizerConfig, RunConfig
 from trainer.data import DataError, DataFacts, ImageData
 from trainer.loop import (
+    MEASURED_IMAGES,
     Diverged,
     Interrupted,
     TrainingRun,
@@ -24,6 +25,8 @@ from trainer.loop import (
     epoch_order,
     learning_rate_factor,
 )
+from trainer.objectives.base import Position, Task
+from trainer.objectives.ldm import LdmObjective
 
 STEPS_PER_EPOCH, TOTAL_STEPS = 4, 8
 
@@ -32,10 +35,10 @@ def before_step(run: TrainingRun, step: int, act: Callable[[], None], monkeypatc
     """Have ``act`` called when ``run`` comes to its step number ``step``, counted from 0."""
     train_step = run.objective.train_step
 
-    def watched(images: Tensor, label: Tensor, progress: float) -> dict[str, Tensor]:
+    def watched(images: Tensor, label: Tensor, at: Position) -> dict[str, Tensor]:
         if run.state.step == step:
             act()
-        return train_step(images, label, progress)
+        return train_step(images, label, at)
 
     monkeypatch.setattr(run.objective, "train_step", watched)
 
@@ -59,46 +62,66 @@ def assert_equal(one: Any, other: Any, where: str = "state") -> None:
 # Resume
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("steps", [2, 4, 5], ids=["in the first epoch", "between epochs", "in the last epoch"])
+@pytest.mark.parametrize(
+    ("name", "steps"),
+    [("vae", 2), ("vae", 4), *((name, 5) for name in VARIANTS)],
+    ids=lambda value: str(value),
+)
 def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(
-    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str, steps: int
+    make_run: MakeRun,
+    finished_runs: dict[str, TrainingRun],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    steps: int,
 ) -> None:
-    whole = make_run(family, tmp_path / "whole")
-    whole.fit()
-
-    cut = make_run(family, tmp_path / "cut")
+    """Cut off in the first epoch, between the epochs, and in the last one."""
+    cut = make_run(name, tmp_path)
     before_step(cut, steps - 1, lambda: signal.raise_signal(signal.SIGTERM), monkeypatch)
     with pytest.raises(Interrupted, match="--resume") as stopped:
         cut.fit()
     assert stopped.value.signum == signal.SIGTERM
-    _, state = checkpoint.load(tmp_path / "cut")
+    _, state = checkpoint.load(tmp_path)
     assert state["step"] == steps
 
     torch.manual_seed(99)  # whatever happened since
-    resumed = make_run(family, tmp_path / "cut")
+    resumed = TrainingRun(cut.config, cut.data, tmp_path, cut.device)  # what it began with is in the checkpoint
     resumed.load_state_dict(state)
     resumed.fit()
-    ours, theirs = (run.state_dict() | {"seconds": None} for run in (resumed, whole))
+    ours, theirs = (checkpoint.load(folder)[1] | {"seconds": None} for folder in (tmp_path, finished_runs[name].folder))
     assert ours["step"] == TOTAL_STEPS
     assert_equal(ours, theirs)
 
 
-def test_a_finished_run_has_left_its_checkpoint_grid_and_events(make_run: MakeRun, tmp_path: Path) -> None:
-    run = make_run("vae", tmp_path)
-    run.fit()
-    _, state = checkpoint.load(tmp_path)
+def test_a_finished_run_has_left_its_checkpoint_grid_and_events(finished_runs: dict[str, TrainingRun]) -> None:
+    vae_run = finished_runs["vae"]
+    _, state = checkpoint.load(vae_run.folder)
     assert state["step"] == TOTAL_STEPS
-    assert DataFacts(**state["data"]) == run.data.facts
+    assert DataFacts(**state["data"]) == vae_run.data.facts
     assert state["device"] == device_name(torch.device("cpu"))
-    assert state["losses"].keys() == {"reconstruction", "kl"}
-    assert (tmp_path / "samples" / "epoch-002.png").is_file()
-    assert any((tmp_path / "tensorboard").iterdir())
+    assert state["losses"].keys() == {"reconstruction", "kl", "prior"}
+    assert (vae_run.folder / "samples" / "epoch-002.png").is_file()
+    assert any((vae_run.folder / "tensorboard").iterdir())
 
 
-def test_the_average_takes_the_statistics_of_batch_norm_along(make_run: MakeRun, tmp_path: Path) -> None:
-    run = make_run("gan", tmp_path)
+@pytest.mark.parametrize(("name", "told"), [("wgan-gp", [6]), ("gan", [4, 5, 6, 7])])
+def test_an_epochs_loss_is_the_mean_over_the_steps_that_told_it(
+    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, told: list[int]
+) -> None:
+    """A WGAN's generator moves at every third step here: in the second epoch of four steps at one."""
+    run = make_run(name, tmp_path)
+
+    def numbered(images: Tensor, label: Tensor, at: Position) -> dict[str, Tensor]:
+        losses = {"discriminator": torch.tensor(100.0)}
+        return losses | ({"generator": torch.tensor(float(at.step))} if at.step in told else {})
+
+    monkeypatch.setattr(run.objective, "train_step", numbered)
     run.fit()
+    assert run.state.losses == {"discriminator": 100.0, "generator": sum(told) / len(told)}
+
+
+def test_the_average_takes_the_statistics_of_batch_norm_along(finished_runs: dict[str, TrainingRun]) -> None:
+    run = finished_runs["dcgan"]
     averaged, last = run.average.module.state_dict(), run.objective.generator.state_dict()
     assert averaged["norm_enter.num_batches_tracked"] == last["norm_enter.num_batches_tracked"] == TOTAL_STEPS
     for name in ("norm_enter.running_mean", "norm_enter.running_var"):
@@ -113,6 +136,32 @@ def test_resuming_on_other_data_is_refused(make_run: MakeRun, tmp_path: Path, da
     other = dataclasses.replace(data, facts=facts, images=data.images[:48], labels=data.labels[:48])
     with pytest.raises(checkpoint.CheckpointError, match=r"begun on 64 images .* and these are 48 images"):
         TrainingRun(run.config, other, tmp_path, run.device).load_state_dict(run.state_dict())
+
+
+def test_codes_are_measured_on_pictures_from_all_over_the_data(
+    make_config: MakeConfig, averages: dict[str, dict[str, Tensor]], data: ImageData, tmp_path: Path
+) -> None:
+    """A folder's pictures lie class by class: here 2,048 dark ones, then as many bright ones."""
+    dark, bright = torch.zeros(MEASURED_IMAGES, 1, 28, 28), torch.full((MEASURED_IMAGES, 1, 28, 28), 255.0)
+    images = torch.cat([dark, bright]).to(torch.uint8)
+    facts = dataclasses.replace(data.facts, images=len(images))
+    halves = dataclasses.replace(data, facts=facts, images=images, labels=torch.zeros(len(images), dtype=torch.int64))
+    seen: list[Tensor] = []
+
+    class Recorder(LdmObjective):
+        def start_from(self, averages: dict[str, Tensor], images: Tensor, label: Tensor) -> None:
+            seen.append(images)
+
+    def build(config: RunConfig, shape: tuple[int, int, int], classes: int, device: torch.device) -> Recorder:
+        assert isinstance(config.model, LdmConfig)
+        return Recorder(Task(config, shape, classes, device), config.model)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "build", build)
+        TrainingRun(make_config("ldm"), halves, tmp_path, torch.device("cpu"), averages["ldm"])
+    (measured,) = seen
+    assert len(measured) == MEASURED_IMAGES
+    assert float((measured > 0).float().mean()) == pytest.approx(0.5, abs=0.05)
 
 
 def test_less_data_than_a_batch_is_refused(make_run: MakeRun, tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ class CouplingFlow(nn.Module):
         x, log_determinant = code, torch.zeros_like(code[:, 0])
         for coupling in self.couplings[::-1]:
             kept, moved = x.flip(1).tensor_split([x.shape[1] // 2], dim=1)
-            log_scale, shift = coupling(kept, label)
+            log_scale, shift = coupling.forward(kept, label)  # TorchScript cannot call what a slice with a step gives
             x = torch.cat([kept, (moved - shift) * (-log_scale).exp()], dim=1)
             log_determinant = log_determinant - log_scale.sum(dim=1)
         return x, log_determinant

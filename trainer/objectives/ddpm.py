@@ -39,6 +39,7 @@ def min_snr_weight(alpha: Tensor, sigma: Tensor, prediction: Prediction, gamma: 
     Hang et al. 2023, "Efficient Diffusion Training via Min-SNR Weighting Strategy" (arXiv 2303.09556), section 3.4. The
     error of x_start is the error of the output times the output's weight in x_start.
     """
+    alpha = alpha.clamp(min=1e-12)  # in the pure noise that ends a flow epsilon's weight is a limit, 0 times infinity
     _, of_output = x_start_weights(alpha, sigma, prediction)
     return (alpha / sigma).square().clamp(max=gamma) * of_output.square()
 

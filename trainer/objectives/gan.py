@@ -114,5 +114,7 @@ def _networks(task: Task, model: GanConfig) -> nn.ModuleDict:
     if model.spectral_norm:
         for layer in discriminator.modules():
             if isinstance(layer, nn.Conv2d | nn.Linear):
+                if not layer.weight.any():
+                    layer.reset_parameters()  # a weight of zeros has no norm to be divided by
                 spectral_norm(layer)
     return nn.ModuleDict({"generator": generator, "discriminator": discriminator})

@@ -71,6 +71,32 @@ def test_model_without_steps_reads(tmp_path: Path, one_shot_fields: dict[str, An
     assert manifest.defaults is None
 
 
+@pytest.mark.parametrize(
+    ("family", "denoises"), [("autoencoder", False), ("vae", False), ("gan", False), ("ddpm", True), ("ldm", True)]
+)
+def test_every_family_reads(tmp_path: Path, fields: dict[str, Any], family: str, denoises: bool) -> None:
+    sampler = {} if denoises else {"noise_schedule": None, "t_max": None, "defaults": None}
+    write_json(tmp_path, fields | sampler | {"family": family})
+    manifest = read_manifest(tmp_path)
+    assert (manifest.family, manifest.denoises) == (family, denoises)
+
+
+@pytest.mark.parametrize("capability", ["generate", "interpolate", "encode", "decode"])
+def test_every_capability_reads(tmp_path: Path, fields: dict[str, Any], capability: str) -> None:
+    write_json(tmp_path, changed(fields, "capabilities", [capability]))
+    assert read_manifest(tmp_path).capabilities == (capability,)
+
+
+@pytest.mark.parametrize("solver", ["ddpm", "ddim", "dpmpp_2m", "consistency"])
+def test_a_flow_and_every_solver_read(tmp_path: Path, fields: dict[str, Any], solver: str) -> None:
+    changes = {"noise_schedule": {"kind": "flow", "timesteps": 1000}, "t_max": 1.0}
+    write_json(tmp_path, changed(fields | changes, "defaults.solver", solver))
+    manifest = read_manifest(tmp_path)
+    assert manifest.noise_schedule == NoiseSchedule(kind="flow", timesteps=1000)
+    assert manifest.defaults is not None
+    assert manifest.defaults.solver == solver
+
+
 def test_model_without_classes_has_null_label_zero(tmp_path: Path, fields: dict[str, Any]) -> None:
     write_json(tmp_path, changed(fields, "class_names", []))
     assert read_manifest(tmp_path).null_label == 0
@@ -92,6 +118,7 @@ def test_manifest_is_immutable(manifest: Manifest) -> None:
         ("name", "a" * 33, "name:"),
         ("name", "two\nlines", "name:"),
         ("family", "flow", "family:"),
+        ("family", "few-step", "family:"),
         ("image_shape", [28, 28], "image_shape"),
         ("image_shape", [1, 0, 28], "image_shape.1:"),
         ("image_shape", [1, 28.0, 28], "image_shape.1:"),

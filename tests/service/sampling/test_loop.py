@@ -64,7 +64,7 @@ def test_network_is_asked_at_the_times_of_the_plan() -> None:
     assert network.times == pytest.approx([1.0, 0.8, 0.6, 0.4, 0.2])
 
 
-@pytest.mark.parametrize(("solver", "draws"), [("ddpm", 4), ("ddim", 0), ("dpmpp_2m", 0)])
+@pytest.mark.parametrize(("solver", "draws"), [("ddpm", 4), ("ddim", 0), ("dpmpp_2m", 0), ("consistency", 4)])
 def test_noise_is_drawn_once_a_row_for_each_step_that_adds_some(solver: SolverName, draws: int) -> None:
     noises = [CountingNoise(0), CountingNoise(1)]
     plan = make_plan(SCHEDULE, 1.0, solver, 5)

@@ -52,6 +52,15 @@ def test_noise_only_grows_and_power_is_kept(kind: str, timesteps: int) -> None:
     assert (alpha.diff() < 0).all()
 
 
+@given(timesteps=st.integers(1, 2000))
+def test_a_flow_is_the_straight_line_from_picture_to_noise(timesteps: int) -> None:
+    alpha, sigma = alpha_sigma(NoiseSchedule(kind="flow", timesteps=timesteps))
+    assert alpha.dtype == sigma.dtype == torch.float64
+    assert torch.equal(alpha + sigma, torch.ones_like(alpha))
+    torch.testing.assert_close(sigma, torch.arange(1, timesteps + 1, dtype=torch.float64) / timesteps)
+    assert (alpha[-1], sigma[-1]) == (0.0, 1.0)  # nothing of the picture is left
+
+
 @pytest.mark.parametrize("steps", [1, 2, 3, 5, 7, 10, 13, 20, 30, 50, 64, 100, 333, 1000])
 def test_trailing_timesteps_are_those_of_diffusers(steps: int) -> None:
     reference = diffusers.DDIMScheduler(timestep_spacing="trailing")

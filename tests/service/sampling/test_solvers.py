@@ -2,7 +2,13 @@
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, SchedulerMixin
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    SchedulerMixin,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -15,6 +21,7 @@ from service.sampling.solvers import EMPTY_PLAN, SolverName, make_inversion_plan
 
 LINEAR = NoiseSchedule(kind="linear", timesteps=1000)
 COSINE = NoiseSchedule(kind="cosine", timesteps=1000)
+FLOW = NoiseSchedule(kind="flow", timesteps=1000)
 DIFFUSERS_NAMES = {"linear": "linear", "cosine": "squaredcos_cap_v2"}
 # DPMSolverMultistepScheduler hands tensors to numpy the old way.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")
@@ -24,7 +31,7 @@ SEEDS = (3, 2**32 - 1)
 
 schedules = pytest.mark.parametrize("schedule", [LINEAR, COSINE], ids=lambda schedule: schedule.kind)
 step_counts = pytest.mark.parametrize("steps", [5, 10, 20, 50, 1000])
-solvers = pytest.mark.parametrize("solver", ["ddpm", "ddim", "dpmpp_2m"])
+solvers = pytest.mark.parametrize("solver", ["ddpm", "ddim", "dpmpp_2m", "consistency"])
 
 
 class TinyNet(torch.nn.Module):
@@ -128,6 +135,30 @@ def test_dpmpp_2m_is_that_of_diffusers(schedule: NoiseSchedule, steps: int) -> N
     assert_same_pictures(actual, theirs(scheduler, TinyNet(), clamp=True))
 
 
+@torch.no_grad()
+@step_counts
+def test_ddim_on_a_flow_is_diffusers_euler_method(steps: int) -> None:
+    net, clamped = TinyNet(), (-1.0, 1.0)
+    plan = make_plan(FLOW, 1.0, "ddim", steps)
+    scheduler = FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=1.0)
+    scheduler.set_timesteps(sigmas=plan.table[:, 0].tolist())
+    x = torch.stack([torch.randn(SHAPE, generator=torch.Generator().manual_seed(seed)) for seed in SEEDS])
+    for timestep, sigma in zip(scheduler.timesteps, scheduler.sigmas, strict=False):
+        velocity = (x - net(x, sigma.expand(len(SEEDS)), torch.zeros(0)).clamp(*clamped)) / sigma
+        x = scheduler.step(velocity, timestep, x).prev_sample
+    assert_same_pictures(ours(FLOW, net, solver="ddim", steps=steps), x)
+
+
+@given(t_max=st.floats(0.01, 1.0), data=st.data())
+def test_ddim_on_a_flow_is_eulers_method(t_max: float, data: st.DataObject) -> None:
+    """x + (sigma_next - sigma) velocity, with the velocity (x - x_start) / sigma."""
+    plan = make_plan(FLOW, t_max, "ddim", data.draw(st.integers(1, round(t_max * 1000))))
+    sigma = torch.cat([plan.table[:, 0], torch.zeros(1, dtype=torch.float64)])
+    stride = sigma.diff() / sigma[:-1]
+    nothing = torch.zeros_like(stride)
+    torch.testing.assert_close(plan.table[:, 1:], torch.stack([1 + stride, -stride, nothing, nothing], dim=1))
+
+
 @step_counts
 def test_noise_predicting_network_samples_as_in_diffusers(steps: int) -> None:
     """In float64: dividing by the first alpha, 0.006, would show float32's rounding, not a difference."""
@@ -170,18 +201,19 @@ def test_ancestral_noise_survives_a_schedule_that_ends_in_pure_noise() -> None:
 
 
 @given(
-    kind=st.sampled_from(["linear", "cosine"]),
-    solver=st.sampled_from(["ddpm", "ddim", "dpmpp_2m"]),
+    kind=st.sampled_from(["linear", "cosine", "flow"]),
+    solver_and_eta=st.sampled_from([("ddpm", 0), ("ddim", 0), ("ddim", 1), ("dpmpp_2m", 0), ("consistency", 0)]),
     t_max=st.floats(0.01, 1.0),
     data=st.data(),
 )
 def test_every_plan_ends_in_its_last_prediction(
-    kind: str, solver: SolverName, t_max: float, data: st.DataObject
+    kind: str, solver_and_eta: tuple[SolverName, float], t_max: float, data: st.DataObject
 ) -> None:
+    solver, eta = solver_and_eta
     schedule = NoiseSchedule.model_validate({"kind": kind, "timesteps": 200})
     most = round(t_max * 200)
     steps = data.draw(st.integers(1, most))
-    plan = make_plan(schedule, t_max, solver, steps)
+    plan = make_plan(schedule, t_max, solver, steps, eta)
     assert plan.table.dtype == torch.float64
     assert plan.table.shape == (steps, 5)
     assert len(plan) == steps
@@ -191,7 +223,7 @@ def test_every_plan_ends_in_its_last_prediction(
     torch.testing.assert_close(plan.table[-1, 1:].float(), torch.tensor([0.0, 1.0, 0.0, 0.0]))
 
 
-@schedules
+@pytest.mark.parametrize("schedule", [LINEAR, COSINE, FLOW], ids=lambda schedule: schedule.kind)
 @solvers
 def test_clean_signal_and_its_noise_keep_their_scales(schedule: NoiseSchedule, solver: SolverName) -> None:
     """With the true x_start, x = alpha x_start + sigma noise goes to the next level's alpha and variance."""
@@ -204,10 +236,28 @@ def test_clean_signal_and_its_noise_keep_their_scales(schedule: NoiseSchedule, s
 
 @pytest.mark.parametrize(
     ("solver", "eta", "stochastic"),
-    [("ddpm", 0.0, True), ("ddim", 0.0, False), ("ddim", 0.1, True), ("dpmpp_2m", 0.0, False)],
+    [
+        ("ddpm", 0.0, True),
+        ("ddim", 0.0, False),
+        ("ddim", 0.1, True),
+        ("dpmpp_2m", 0.0, False),
+        ("consistency", 0.0, True),
+    ],
 )
 def test_plan_tells_whether_it_adds_noise(solver: SolverName, eta: float, stochastic: bool) -> None:
     assert bool(make_plan(COSINE, 1.0, solver, 5, eta).table[:, 4].any()) is stochastic
+
+
+@given(schedule=st.sampled_from([LINEAR, COSINE, FLOW]), steps=st.integers(1, 900))
+def test_consistency_noises_every_prediction_anew(schedule: NoiseSchedule, steps: int) -> None:
+    """Song et al. 2023, algorithm 1: of x nothing is kept, and nothing is added to the last prediction."""
+    table = make_plan(schedule, 0.9, "consistency", steps).table
+    alpha, sigma = (scale[trailing_timesteps(899, steps)[1:]] for scale in alpha_sigma(schedule))
+    _, a, b, c, d = table.T
+    assert not a.any()
+    assert not c.any()
+    torch.testing.assert_close(b, torch.cat([alpha, torch.ones(1, dtype=torch.float64)]))
+    torch.testing.assert_close(d, torch.cat([sigma, torch.zeros(1, dtype=torch.float64)]))
 
 
 def test_empty_plan_has_no_steps() -> None:
@@ -218,13 +268,14 @@ def test_empty_plan_has_no_steps() -> None:
 @pytest.mark.parametrize(
     ("solver", "steps", "eta", "message"),
     [
-        ("euler", 10, 0.0, "solver 'euler' is unknown; there are ddpm, ddim, dpmpp_2m"),
+        ("euler", 10, 0.0, "solver 'euler' is unknown; there are ddpm, ddim, dpmpp_2m, consistency"),
         ("ddim", 0, 0.0, "steps 0 is out of range; this model takes 1 to 900"),
         ("ddim", 901, 0.0, "steps 901 is out of range; this model takes 1 to 900"),
         ("ddim", 10, -0.1, "eta -0.1 is out of range"),
         ("ddim", 10, 1.1, "eta 1.1 is out of range"),
         ("ddim", 10, float("nan"), "eta nan is out of range"),
         ("ddpm", 10, 0.5, "eta 0.5 is out of range; ddim takes 0 to 1, the other solvers only 0"),
+        ("consistency", 2, 0.5, "eta 0.5 is out of range; ddim takes 0 to 1, the other solvers only 0"),
     ],
 )
 def test_what_no_plan_can_have_is_refused(solver: SolverName, steps: int, eta: float, message: str) -> None:

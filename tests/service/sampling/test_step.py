@@ -19,6 +19,8 @@ PLANS = (
     make_plan(SCHEDULE, 0.9, "ddim", 5, eta=0.7),
     make_plan(SCHEDULE, 0.9, "dpmpp_2m", 7),
     make_plan(SCHEDULE, 0.5, "dpmpp_2m", 1),
+    make_plan(SCHEDULE, 0.9, "consistency", 3),
+    make_plan(NoiseSchedule(kind="flow", timesteps=100), 1.0, "dpmpp_2m", 5),
 )
 
 

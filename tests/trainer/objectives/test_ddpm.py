@@ -1,0 +1,169 @@
+import itertools
+import math
+from typing import get_args
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from service.contract.manifest import NoiseSchedule
+from service.sampling.schedules import alpha_sigma
+from tests.trainer.conftest import DDPM, MODELS
+from tests.trainer.objectives.conftest import MakeObjective, batch_of
+from trainer.config import DdpmConfig
+from trainer.models.parts import Prediction, target_weights
+from trainer.objectives.base import Position
+from trainer.objectives.ddpm import Denoising, min_snr_weight, q_sample
+
+SCHEDULES = {kind: NoiseSchedule(kind=kind, timesteps=1000) for kind in ("linear", "cosine", "flow")}
+PREDICTIONS: tuple[Prediction, ...] = get_args(Prediction)
+EVERY = [(kind, prediction) for kind, prediction in itertools.product(SCHEDULES, PREDICTIONS)]
+
+
+def denoising(kind: str, prediction: Prediction, density: str = "uniform", gamma: float | None = None) -> Denoising:
+    fields = {
+        "noise_schedule": SCHEDULES[kind].model_dump(),
+        "prediction": prediction,
+        "time_density": density,
+        "min_snr_gamma": gamma,
+    }
+    return Denoising(DdpmConfig.model_validate(DDPM | fields), None, torch.device("cpu"))
+
+
+# The forward process
+
+
+def test_the_forward_process_has_the_closed_forms_mean_and_variance() -> None:
+    alpha, sigma = (table.float() for table in alpha_sigma(SCHEDULES["linear"]))
+    x_start = torch.tensor([-1.0, 0.5]).reshape(1, 1, 1, 2).expand(100_000, 1, 1, 2)
+    noise = torch.randn(x_start.shape, generator=torch.Generator().manual_seed(0))
+    for step in (0, 200, 999):
+        scales = alpha[step].expand(len(noise)), sigma[step].expand(len(noise))
+        x = q_sample(x_start, noise, *scales)
+        torch.testing.assert_close(x.mean(dim=0), alpha[step] * x_start[0], rtol=0.0, atol=0.02)
+        torch.testing.assert_close(x.var(dim=0), (sigma[step] ** 2).expand(1, 1, 2), rtol=0.02, atol=0.0)
+
+
+def test_single_steps_compose_to_the_closed_form() -> None:
+    """x_t = sqrt(1 - beta_t) x_(t-1) + sqrt(beta_t) noise, with the betas of Ho et al. 2020, section 4."""
+    alpha, sigma = alpha_sigma(SCHEDULES["linear"])
+    mean_scale, variance = 1.0, 0.0
+    for step, beta in enumerate(torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64).tolist()):
+        mean_scale, variance = math.sqrt(1 - beta) * mean_scale, (1 - beta) * variance + beta
+        assert float(alpha[step]) == pytest.approx(mean_scale, rel=1e-12)
+        assert float(sigma[step] ** 2) == pytest.approx(variance, rel=1e-9)
+
+
+@pytest.mark.parametrize("density", ["uniform", "logit-normal"])
+def test_steps_are_drawn_as_their_density_says(density: str) -> None:
+    torch.manual_seed(0)
+    count = 200_000
+    t = (denoising("flow", "velocity", density).draw_steps(count) + 1) / 1000
+    assert 0.001 <= float(t.min()) <= float(t.max()) <= 1.0
+    for logit in (-1.5, -0.5, 0.0, 1.0):
+        bound = torch.tensor(logit).sigmoid()
+        below = torch.special.ndtr(torch.tensor(logit)) if density == "logit-normal" else bound
+        assert float((t <= bound).float().mean()) == pytest.approx(float(below), abs=0.006)
+
+
+# The loss
+
+
+class Told(nn.Module):
+    """A network that answers with its one tensor, whatever it is asked; it keeps what it was asked."""
+
+    def __init__(self, answer: Tensor) -> None:
+        super().__init__()
+        self.answer = nn.Parameter(answer)
+
+    def forward(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
+        self.x, self.t = x, t
+        return self.answer
+
+
+def drawn(of: Denoising, x_start: Tensor) -> tuple[Tensor, Tensor]:
+    """The steps and the noise that `Denoising.loss` draws after this seed."""
+    torch.manual_seed(5)
+    return of.draw_steps(len(x_start)), torch.randn_like(x_start)
+
+
+@pytest.mark.parametrize(("kind", "prediction"), EVERY)
+def test_the_perfect_prediction_costs_nothing(kind: str, prediction: Prediction) -> None:
+    of, (x_start, label) = denoising(kind, prediction, gamma=5.0), batch_of(16)
+    step, noise = drawn(of, x_start)
+    p, q = target_weights(of.alpha[step], of.sigma[step], prediction)
+    network = Told(q_sample(x_start, noise, p, q))
+    torch.manual_seed(5)
+    loss = of.loss(network, x_start, label)
+    assert float(loss.detach()) == pytest.approx(0.0, abs=1e-12)
+    torch.testing.assert_close(network.t, (step + 1) / 1000)
+    torch.testing.assert_close(network.x, q_sample(x_start, noise, of.alpha[step], of.sigma[step]))
+
+
+def stated_weight(alpha: Tensor, sigma: Tensor, prediction: Prediction, gamma: float) -> Tensor:
+    """Hang et al. 2023, section 3.4; the velocity's error is x_start's divided by sigma where the two sum to 1."""
+    snr = (alpha / sigma).square()
+    by_prediction = {
+        "epsilon": torch.where(snr > gamma, gamma / snr, torch.ones_like(snr)),
+        "v": snr.clamp(max=gamma) / (snr + 1),
+        "velocity": snr.clamp(max=gamma) * sigma.square() / (alpha + sigma).square(),
+    }
+    scale = (alpha.square() + sigma.square()) if prediction == "v" else torch.ones_like(snr)
+    return by_prediction[prediction] / scale
+
+
+@pytest.mark.parametrize(("kind", "prediction"), EVERY)
+@pytest.mark.parametrize("gamma", [1.0, 5.0])
+def test_min_snr_weights_are_the_papers(kind: str, prediction: Prediction, gamma: float) -> None:
+    alpha, sigma = alpha_sigma(SCHEDULES[kind])
+    weight = min_snr_weight(alpha, sigma, prediction, gamma)
+    assert weight.isfinite().all()
+    torch.testing.assert_close(weight, stated_weight(alpha, sigma, prediction, gamma))
+
+
+@pytest.mark.parametrize(("kind", "prediction"), EVERY)
+@pytest.mark.parametrize("gamma", [None, 5.0])
+def test_the_gradient_carries_the_stated_weight(kind: str, prediction: Prediction, gamma: float | None) -> None:
+    of, (x_start, label) = denoising(kind, prediction, gamma=gamma), batch_of(16)
+    network = Told(torch.randn(x_start.shape, generator=torch.Generator().manual_seed(1)))
+    torch.manual_seed(5)
+    of.loss(network, x_start, label).backward()  # type: ignore[no-untyped-call]
+    step, noise = drawn(of, x_start)
+    alpha, sigma = (table[step] for table in alpha_sigma(SCHEDULES[kind]))
+    target = q_sample(x_start, noise, *(scale.float() for scale in target_weights(alpha, sigma, prediction)))
+    weight = torch.ones(16) if gamma is None else stated_weight(alpha, sigma, prediction, gamma).float()
+    wanted = weight[:, None, None, None] * 2 * (network.answer.detach() - target) / x_start.numel()
+    assert network.answer.grad is not None
+    torch.testing.assert_close(network.answer.grad, wanted, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["ddpm", "ddpm-epsilon"])
+def test_the_reported_loss_is_the_mean_squared_error(make_objective: MakeObjective, name: str) -> None:
+    """Of a network that predicts zero, as a U-Net does at first."""
+    objective, (images, label) = make_objective(name), batch_of(16)
+    torch.manual_seed(5)
+    losses = objective.train_step(images, label, Position(0, 8))
+    torch.manual_seed(5)
+    if name == "ddpm":
+        torch.randn(16)
+    else:
+        torch.randint(1000, (16,))
+    noise = torch.randn_like(images)
+    target = noise - images if name == "ddpm" else noise
+    (loss,) = losses.values()
+    assert losses.keys() == {f"{MODELS[name]['prediction']}_mse"}
+    torch.testing.assert_close(loss, F.mse_loss(torch.zeros_like(images), target))
+
+
+# What the sampler is told
+
+
+@pytest.mark.parametrize(("kind", "prediction"), EVERY)
+def test_plans_start_where_the_prediction_still_tells_the_picture(kind: str, prediction: Prediction) -> None:
+    """Only of pure noise nothing can be told from its noise; v and velocity tell the picture even there."""
+    t_max = denoising(kind, prediction).diffusion.t_max
+    if prediction != "epsilon" or kind == "linear":
+        assert t_max == 1.0
+    else:
+        assert 0.99 < t_max < 1.0
