@@ -104,6 +104,11 @@ def script(parts: Parts) -> bytes:
     """
     scripted = torch.jit.script(Container(parts))
     compare(parts, _with_modules(parts, scripted))
+    return archive(scripted)
+
+
+def archive(scripted: torch.jit.ScriptModule) -> bytes:
+    """The file of a scripted module, without what differs between machines."""
     file = io.BytesIO()
     torch.jit.save(scripted, file)
     return _without_debug_records(file.getvalue())
