@@ -107,10 +107,10 @@ def script(parts: Parts) -> bytes:
     return archive(scripted)
 
 
-def archive(scripted: torch.jit.ScriptModule) -> bytes:
-    """The file of a scripted module, without what differs between machines."""
+def archive(module: nn.Module) -> bytes:
+    """The file of a module in TorchScript, without what differs between machines."""
     file = io.BytesIO()
-    torch.jit.save(scripted, file)
+    torch.jit.save(torch.jit.script(module), file)
     return _without_debug_records(file.getvalue())
 
 

@@ -18,6 +18,7 @@ from trainer.evaluate.inception import fid
 from trainer.evaluate.measurement import measurement_of
 from trainer.evaluate.pictures import Sampler, draw, labels_like, make_sampler
 from trainer.evaluate.quality import (
+    LEAST_SAMPLES,
     Reference,
     against_test,
     against_training,
@@ -144,13 +145,14 @@ def _evaluator(options: argparse.Namespace) -> None:
 
 def _evaluate(options: argparse.Namespace) -> None:
     device = _device(options.device)
+    _require_samples(options)
     if options.write and options.against != "test":
         raise EvaluationError("--write: a published figure is against the test images, so leave --against out")
     evaluator = load_evaluator(options.evaluator, device)
     subject = load_subject(options.target, device)
     if options.write and subject.manifest is None:
         raise EvaluationError(f"--write: {options.target} is a run; export it first, scores belong to a model")
-    require_matching(subject.parts, evaluator)
+    _require_matching(subject, evaluator)
     sampler = _sampler(subject, options)
     reference = _reference(evaluator, options.data_dir, options.against, options.samples)
     pictures = draw(
@@ -182,8 +184,8 @@ def _compare(options: argparse.Namespace) -> None:
     baseline = measurement.read_json(options.baseline) if options.baseline else None
     path = options.docs / curves.FILE_NAME
     if options.measure:
-        curves.write(path, _measure(options, [manifest.name for manifest in manifests]))
-    measured = curves.read(path) if path.exists() else None
+        curves.write_json(path, _measure(options, [manifest.name for manifest in manifests]))
+    measured = curves.read_json(path) if path.exists() else None
     table = compare.table(manifests, measured, baseline)
     print(table)
     if options.write:
@@ -193,11 +195,26 @@ def _compare(options: argparse.Namespace) -> None:
 
 
 def _measure(options: argparse.Namespace, names: list[str]) -> curves.Curves:
+    _require_samples(options)
     device = _device(options.device)
     evaluator = load_evaluator(options.evaluator, device)
     reference = _reference(evaluator, options.data_dir, "test", options.samples)
     subjects = (load_artefact(options.weights / name, device) for name in names)
     return curves.measure(subjects, reference, options.samples, device_name(device))
+
+
+def _require_samples(options: argparse.Namespace) -> None:
+    if options.samples < LEAST_SAMPLES:
+        raise EvaluationError(f"--samples {options.samples}: at least {LEAST_SAMPLES} can be scored")
+
+
+def _require_matching(subject: Subject, evaluator: Evaluator) -> None:
+    require_matching(subject.parts, evaluator)
+    if subject.dataset != evaluator.facts.dataset:
+        raise EvaluationError(
+            f"{subject.name} was trained on {subject.dataset}, the evaluator {evaluator.facts.version} on "
+            f"{evaluator.facts.dataset}: name another with --evaluator"
+        )
 
 
 def _sampler(subject: Subject, options: argparse.Namespace) -> Sampler:

@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from service.contract.files import replacing
 from service.contract.manifest import MANIFEST_FILE, Manifest, Score, read_manifest
 from trainer.evaluate.curves import Curves
 from trainer.evaluate.errors import EvaluationError
+from trainer.evaluate.files import write
 from trainer.evaluate.measurement import TITLES, Measurement
 
 BEGIN, END = "<!-- written by python -m trainer compare --write -->", "<!-- end -->"
@@ -46,8 +46,7 @@ def write_table(path: Path, text: str) -> None:
     _, end, after = rest.partition(END)
     if not (begin and end):
         raise EvaluationError(f"{path} has no place for the table: no line {BEGIN} before a line {END}")
-    with replacing(path, f"{before}{begin}\n\n{text}\n\n{end}{after}".encode()):
-        pass
+    write(path, f"{before}{begin}\n\n{text}\n\n{end}{after}".encode())
 
 
 def _rows(manifest: Manifest, curves: Curves | None, baseline: Measurement | None) -> Iterable[list[str]]:

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from service.contract.files import replacing
 from service.sampling.schedules import max_steps
 from trainer.evaluate.errors import EvaluationError
+from trainer.evaluate.files import write
 from trainer.evaluate.pictures import Sampler, make_sampler
 from trainer.evaluate.quality import Reference, evaluate_parts
 from trainer.evaluate.subject import Subject
@@ -67,15 +67,13 @@ def measure(subjects: Iterable[Subject], reference: Reference, samples: int, dev
     )
 
 
-def write(path: Path, curves: Curves) -> None:
+def write_json(path: Path, curves: Curves) -> None:
     """Keep the points for tables and plots to come."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path, curves.model_dump_json(indent=2).encode() + b"\n"):
-        pass
+    write(path, curves.model_dump_json(indent=2).encode() + b"\n")
 
 
-def read(path: Path) -> Curves:
-    """Raises EvaluationError when ``path`` does not hold what ``write`` wrote."""
+def read_json(path: Path) -> Curves:
+    """Raises EvaluationError when ``path`` does not hold what ``write_json`` wrote."""
     try:
         return Curves.model_validate_json(path.read_text())
     except (OSError, UnicodeDecodeError, ValidationError) as failure:

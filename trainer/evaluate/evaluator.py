@@ -10,10 +10,10 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from service.contract.files import replacing
 from trainer.data import ImageData, to_unit_range
 from trainer.evaluate.classifier import FEATURES
 from trainer.evaluate.errors import EvaluationError
+from trainer.evaluate.files import write
 from trainer.export import archive
 
 FACTS_FILE = "evaluator.json"
@@ -85,7 +85,7 @@ def write_evaluator(
 
     ``training`` holds the fields of EvaluatorFacts that only the caller knows: command, epochs, seconds, device.
     """
-    payload = archive(torch.jit.script(network.cpu().to(memory_format=torch.contiguous_format)))  # type: ignore[call-overload]
+    payload = archive(network.cpu().to(memory_format=torch.contiguous_format))  # type: ignore[call-overload]
     sha256 = hashlib.sha256(payload).hexdigest()
     facts = EvaluatorFacts.model_validate(
         {
@@ -102,10 +102,8 @@ def write_evaluator(
             **training,
         }
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in ((facts.file, payload), (FACTS_FILE, facts.model_dump_json(indent=2).encode() + b"\n")):
-        with replacing(folder / name, content):
-            pass
+    write(folder / facts.file, payload)
+    write(folder / FACTS_FILE, facts.model_dump_json(indent=2).encode() + b"\n")
     return facts
 
 
@@ -119,7 +117,10 @@ def load_evaluator(folder: Path, device: torch.device) -> Evaluator:
         raise EvaluationError(f"{path}: {failure.strerror}") from failure
     if hashlib.sha256(payload).hexdigest() != facts.sha256:
         raise EvaluationError(f"{path}: its SHA-256 is not {facts.sha256}, so its scores would not be comparable")
-    network = torch.jit.load(io.BytesIO(payload), map_location="cpu")  # type: ignore[no-untyped-call]
+    try:
+        network = torch.jit.load(io.BytesIO(payload), map_location="cpu")  # type: ignore[no-untyped-call]
+    except RuntimeError as failure:
+        raise EvaluationError(f"{path} is not TorchScript") from failure
     return Evaluator(facts, network, device)
 
 

@@ -5,10 +5,10 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from service.contract.files import replacing
 from service.contract.manifest import Score, read_manifest, write_manifest
 from trainer import card
 from trainer.evaluate.errors import EvaluationError
+from trainer.evaluate.files import write
 from trainer.evaluate.quality import Quality
 
 #: The name of each score for people, and what is better.
@@ -63,9 +63,7 @@ def table(measurement: Measurement) -> str:
 
 def write_json(path: Path, measurement: Measurement) -> None:
     """Keep a measurement, for instance of a baseline, for ``python -m trainer compare``."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path, measurement.model_dump_json(indent=2).encode() + b"\n"):
-        pass
+    write(path, measurement.model_dump_json(indent=2).encode() + b"\n")
 
 
 def read_json(path: Path) -> Measurement:
@@ -97,8 +95,7 @@ def publish(folder: Path, measurement: Measurement) -> None:
         text = card.with_quality(path.read_text(), quality)
     except (OSError, ValueError) as failure:
         raise EvaluationError(f"{path}: {failure}; export the run again") from failure
-    with replacing(path, text.encode()):
-        pass
+    write(path, text.encode())
     write_manifest(folder, manifest.model_copy(update={"quality": quality}))
 
 

@@ -3,9 +3,9 @@
 import io
 from pathlib import Path
 
-from service.contract.files import replacing
 from trainer.evaluate.curves import Curves, Point
 from trainer.evaluate.errors import EvaluationError
+from trainer.evaluate.files import write
 
 AXES = {"steps": "network calls a picture", "milliseconds": "milliseconds a picture, batch 16, one thread"}
 
@@ -15,12 +15,9 @@ def draw(curves: Curves, folder: Path) -> list[Path]:
 
     Raises EvaluationError when matplotlib is not installed.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for axis in AXES:
-        paths.append(folder / f"quality-{axis}.png")
-        with replacing(paths[-1], _picture(curves, axis)):
-            pass
+    paths = [folder / f"quality-{axis}.png" for axis in AXES]
+    for path, axis in zip(paths, AXES, strict=True):
+        write(path, _picture(curves, axis))
     return paths
 
 

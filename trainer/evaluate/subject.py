@@ -43,18 +43,22 @@ def load_subject(folder: Path, device: torch.device) -> Subject:
 
 
 def load_artefact(folder: Path, device: torch.device) -> Subject:
-    """The exported model in ``folder``, prepared as the service prepares it. Raises ContractError."""
+    """The exported model in ``folder``, prepared as the service prepares it. Raises ContractError, or EvaluationError."""
     manifest = read_manifest(folder)
     payload = read_artifact(folder, manifest)
-    container = torch.jit.load(io.BytesIO(payload), map_location="cpu")  # type: ignore[no-untyped-call]
-    parts = Parts(
-        image_shape=manifest.image_shape,
-        classes=manifest.null_label,
-        latent_shape=manifest.latent_shape,
-        decode=container.decode,
-        diffusion=_diffusion(manifest),
-        denoise=container.denoise if manifest.denoises else None,
-    )
+    try:
+        container = torch.jit.load(io.BytesIO(payload), map_location="cpu")  # type: ignore[no-untyped-call]
+        parts = Parts(
+            image_shape=manifest.image_shape,
+            classes=manifest.null_label,
+            latent_shape=manifest.latent_shape,
+            decode=container.decode,
+            diffusion=_diffusion(manifest),
+            denoise=container.denoise if manifest.denoises else None,
+        )
+    except (RuntimeError, AttributeError) as failure:
+        path = folder / manifest.artifact.file
+        raise EvaluationError(f"{path} is not a TorchScript artefact of family {manifest.family}") from failure
     defaults = manifest.defaults or RUN_DEFAULTS
     return Subject(manifest.name, manifest.dataset.name, _placed(parts, device, freeze=True), defaults, manifest)
 

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -84,7 +85,7 @@ def test_distances_are_relative_to_the_baseline(vae: Manifest) -> None:
 
 
 @pytest.mark.parametrize("changed", [{"samples": 5000}, {"evaluator": "99999999"}, {"reference": "some pictures"}])
-def test_a_baseline_that_was_measured_otherwise_is_refused(vae: Manifest, changed: dict[str, object]) -> None:
+def test_a_baseline_that_was_measured_otherwise_is_refused(vae: Manifest, changed: dict[str, Any]) -> None:
     with pytest.raises(EvaluationError, match="measure both alike"):
         table([vae], None, measured(model="dcgan-20", **changed))
 

@@ -78,5 +78,5 @@ def test_wrong_facts_are_refused_by_field(folder: Path, change: dict[str, object
 
 def test_pictures_of_another_shape_are_refused_by_name(evaluator: Evaluator, train: ImageData) -> None:
     colour = dataclasses.replace(train, images=torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
-    with pytest.raises(EvaluationError, match="the pictures are 3 x 32 x 32, .* of fashion-mnist sees 1 x 28 x 28"):
+    with pytest.raises(EvaluationError, match=r"the pictures are 3 x 32 x 32, .* of fashion-mnist sees 1 x 28 x 28"):
         evaluator.see(colour.images)

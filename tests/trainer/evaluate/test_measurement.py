@@ -52,6 +52,8 @@ def test_a_measurement_is_kept_and_read_again(tmp_path: Path) -> None:
     path = tmp_path / "new" / "vae.json"
     write_json(path, measured())
     assert read_json(path) == measured()
+    with pytest.raises(EvaluationError, match=r"vae\.json/new\.json cannot be written"):
+        write_json(path / "new.json", measured())
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", '{"model": 1}'])

@@ -43,7 +43,9 @@ def test_any_two_covariances_have_the_trace_of_the_product_s_root() -> None:
     zero = torch.zeros(8).double()
     distance = metrics.frechet_distance(metrics.Moments(zero, first), metrics.Moments(zero, second))
     assert distance == pytest.approx(wanted, rel=1e-9)
-    assert metrics.frechet_distance(metrics.Moments(zero, second), metrics.Moments(zero, first)) == pytest.approx(wanted)
+    assert metrics.frechet_distance(metrics.Moments(zero, second), metrics.Moments(zero, first)) == pytest.approx(
+        wanted
+    )
 
 
 def test_moments_are_those_of_the_sample() -> None:
@@ -136,9 +138,7 @@ def test_a_manifold_needs_a_fifth_neighbour() -> None:
         (lambda x: x, "density", 0.8, 1.2),
     ],
 )
-def test_support_tells_what_is_wrong(
-    change: Callable[[Tensor], Tensor], field: str, least: float, most: float
-) -> None:
+def test_support_tells_what_is_wrong(change: Callable[[Tensor], Tensor], field: str, least: float, most: float) -> None:
     real, generated = normal(200, 4, seed=14), change(normal(200, 4, seed=15))
     found = metrics.support(metrics.manifold(real), metrics.manifold(generated))
     assert least <= getattr(found, field) <= most
