@@ -43,7 +43,7 @@ def load_subject(folder: Path, device: torch.device) -> Subject:
 
 
 def load_artefact(folder: Path, device: torch.device) -> Subject:
-    """The exported model in ``folder``, prepared as the service prepares it. Raises ContractError, or EvaluationError."""
+    """The exported model in ``folder``, prepared as the service does. Raises ContractError or EvaluationError."""
     manifest = read_manifest(folder)
     payload = read_artifact(folder, manifest)
     try:
