@@ -9,9 +9,12 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from service.contract.files import ContractError
 from trainer import checkpoint, export
 from trainer.config import OVERRIDES, RunConfig, load_preset, presets
 from trainer.data import DataError, DataFacts, ImageData, load_fashion_mnist
+from trainer.evaluate.commands import add_commands
+from trainer.evaluate.errors import EvaluationError
 from trainer.image_folder import load_image_folder
 from trainer.loop import Diverged, Interrupted, TrainingRun
 
@@ -22,6 +25,7 @@ examples:
   python -m trainer train ddpm --out runs/long --resume          go on after it was cut off
   python -m trainer train gan --dataset folder --data-dir photos --image-size 32 --channels 3 --out runs/photos
   python -m trainer export runs/vae weights/vae                  make the artefact that the service loads
+  python -m trainer evaluate weights/vae                         score it; evaluate --help says more
 """
 
 
@@ -33,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     except Interrupted as stopped:
         print(stopped, file=sys.stderr)
         return 128 + stopped.signum
-    except (DataError, Diverged, checkpoint.CheckpointError, export.ExportError, UsageError) as failure:
+    except FAILURES as failure:
         print(f"error: {failure}", file=sys.stderr)
         return 1
     return 0
@@ -41,6 +45,18 @@ def main(arguments: list[str] | None = None) -> int:
 
 class UsageError(Exception):
     """Arguments that contradict each other or the config."""
+
+
+#: What ends a command with one line: the user can mend it.
+FAILURES = (
+    checkpoint.CheckpointError,
+    ContractError,
+    DataError,
+    Diverged,
+    EvaluationError,
+    export.ExportError,
+    UsageError,
+)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -54,6 +70,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     _add_train(commands)
     _add_export(commands)
+    add_commands(commands)
     return top
 
 

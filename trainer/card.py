@@ -1,5 +1,7 @@
 """The card of a model: what it is, how it came about, what it is not good for. Written for people."""
 
+from itertools import groupby
+
 from service.contract.manifest import Manifest, Score
 from trainer.config import Family, ModelConfig, RunConfig, VaeConfig
 
@@ -61,6 +63,8 @@ The same seed gives the same picture.""",
     False: """\
     curl --data-binary @picture.png http://127.0.0.1:8000/encode/{name}""",
 }
+#: What stands around the scores in the template below.
+QUALITY_HEADING, LIMITS_HEADING = "\n## Quality\n\n", "\n\n## Limits\n\n"
 
 TEMPLATE = """\
 # {name}
@@ -139,7 +143,7 @@ def render(manifest: Manifest, config: RunConfig) -> str:
         file=artifact.file,
         size=artifact.size,
         torch=manifest.torch_version,
-        quality="\n".join(map(_line, manifest.quality)) or "No score has been measured yet: look at the pictures.",
+        quality=_quality(manifest.quality),
         limits="\n".join(f"- {limit}" for limit in _limits(manifest)),
     )
 
@@ -174,8 +178,32 @@ def duration(seconds: float) -> str:
     return f"{whole // 60} min {whole % 60} s"
 
 
-def _line(score: Score) -> str:
-    floor = "" if score.floor is None else f"; between two sets of real pictures {score.floor:.4g}"
-    sampler = "" if score.sampler is None else f", {score.sampler}"
-    measured = f"{score.metric} {score.value:.4g} on {score.samples:,} pictures{sampler}"
-    return f"- {measured}, against {score.reference}{floor}."
+def with_quality(text: str, quality: tuple[Score, ...]) -> str:
+    """A rendered card with other scores. Raises ValueError when it has no Quality section."""
+    before, found, rest = text.partition(QUALITY_HEADING)
+    _, limits, after = rest.partition(LIMITS_HEADING)
+    if not (found and limits):
+        raise ValueError("no section Quality before a section Limits")
+    return f"{before}{found}{_quality(quality)}{limits}{after}"
+
+
+def _quality(scores: tuple[Score, ...]) -> str:
+    """A table for each set of pictures that was measured, in the order of the scores."""
+    if not scores:
+        return "No score has been measured yet: look at the pictures."
+    tables = []
+    for (sampler, samples, reference), group in groupby(scores, lambda it: (it.sampler, it.samples, it.reference)):
+        made_by = f" ({sampler})" if sampler else ""
+        head = [
+            f"{samples:,} pictures{made_by} against {reference}:",
+            "",
+            "| | this model | real pictures |",
+            "| --- | --- | --- |",
+        ]
+        tables.append("\n".join([*head, *map(_row, group)]))
+    return "\n\n".join(tables)
+
+
+def _row(score: Score) -> str:
+    floor = "" if score.floor is None else f"{score.floor:.4g}"
+    return f"| {score.metric} | {score.value:.4g} | {floor} |"

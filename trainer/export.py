@@ -117,8 +117,13 @@ def script(parts: Parts) -> bytes:
     """
     scripted = torch.jit.script(Container(parts))
     compare(parts, _with_modules(parts, scripted))
+    return archive(scripted)
+
+
+def archive(module: nn.Module) -> bytes:
+    """The file of a module in TorchScript, without what differs between machines."""
     file = io.BytesIO()
-    torch.jit.save(scripted, file)
+    torch.jit.save(torch.jit.script(module), file)
     return _without_debug_records(file.getvalue())
 
 

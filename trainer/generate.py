@@ -18,14 +18,22 @@ GRID_ROWS = 8
 
 
 @torch.inference_mode()
-def generate(parts: Parts, label: Tensor, seeds: Sequence[int], plan: Plan) -> Tensor:
-    """uint8 (batch, height, width, channel): a picture for each label (batch,) and seed, without guidance."""
+def generate(parts: Parts, label: Tensor, seeds: Sequence[int], plan: Plan, *, guidance_scale: float = 1.0) -> Tensor:
+    """uint8 (batch, height, width, channel): a picture for each label (batch,) and seed; scale 1 is no guidance."""
     device = label.device
     noises = [RowNoise(seed) for seed in seeds]
     latent = torch.stack([noise.draw(parts.latent_shape) for noise in noises]).to(device)
     if parts.denoise is not None and parts.diffusion is not None:
-        x0_range = parts.diffusion.x0_range
-        latent = sample(parts.denoise, latent, noises, label, plan, null_label=parts.classes, x0_range=x0_range)
+        latent = sample(
+            parts.denoise,
+            latent,
+            noises,
+            label,
+            plan,
+            null_label=parts.classes,
+            guidance_scale=guidance_scale,
+            x0_range=parts.diffusion.x0_range,
+        )
     return to_uint8(parts.decode(latent, label))
 
 

@@ -1,0 +1,187 @@
+import gzip
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from service.contract.manifest import read_manifest
+from tests.trainer.conftest import MakeRun
+from tests.trainer.evaluate.conftest import SHIPPED
+from tests.trainer.test_cli import error_of
+from trainer.__main__ import main
+from trainer.evaluate import classifier, curves
+from trainer.evaluate.compare import BEGIN, END
+from trainer.evaluate.evaluator import FACTS_FILE
+from trainer.evaluate.measurement import read_json
+from trainer.export import export
+
+
+@pytest.fixture(scope="module")
+def trained(make_run: MakeRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of runs/vae, runs/ddpm and weights/vae."""
+    folder = tmp_path_factory.mktemp("trained")
+    for family in ("vae", "ddpm"):
+        run = make_run(family, folder / "runs" / family, epochs=1)
+        run.fit()
+    export(folder / "runs" / "vae", folder / "weights" / "vae")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data_folder(sample_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """400 training and 150 test pictures."""
+    folder = tmp_path_factory.mktemp("data")
+    for packed in sample_folder.glob("*.gz"):
+        header, item = (16, 784) if "images" in packed.name else (8, 1)
+        count = 400 if "train" in packed.name else 150
+        whole = gzip.decompress(packed.read_bytes())
+        cut = whole[:4] + count.to_bytes(4, "big") + whole[8 : header + count * item]
+        (folder / packed.stem).write_bytes(cut)
+    return folder
+
+
+@pytest.fixture
+def options(data_folder: Path) -> list[str]:
+    return ["--evaluator", str(SHIPPED), "--data-dir", str(data_folder), "--device", "cpu"]
+
+
+def test_a_model_is_scored_into_its_manifest_and_then_compared(
+    trained: Path,
+    options: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    weights, docs = tmp_path / "weights", tmp_path / "docs"
+    shutil.copytree(trained / "weights", weights)
+    kept = tmp_path / "vae.json"
+    arguments = ["evaluate", str(weights / "vae"), "--samples", "100", "--write", "--json", str(kept)]
+    assert main([*arguments, *options]) == 0
+    assert "vae: 100 pictures, against 150 test images of fashion-mnist" in capsys.readouterr().out
+    quality = {score.metric: score for score in read_manifest(weights / "vae").quality}
+    assert quality["Frechet distance"].value == read_json(kept).scores["frechet_distance"]
+    assert "| Frechet distance |" in (weights / "vae" / "card.md").read_text()
+
+    docs.mkdir()
+    (docs / "QUALITY.md").write_text(f"{BEGIN}\n{END}\n")
+    monkeypatch.setattr(curves, "TIMED_ROUNDS", 1)
+    arguments = ["compare", str(weights), "--docs", str(docs), "--baseline", str(kept), "--measure", "--write"]
+    assert main([*arguments, "--samples", "100", *options]) == 0
+    printed = capsys.readouterr().out
+    assert "| vae | 1.00 |" in printed
+    assert printed.strip() in (docs / "QUALITY.md").read_text()
+    assert {path.name for path in docs.rglob("*.*")} == {
+        "QUALITY.md",
+        "quality.json",
+        "quality-steps.png",
+        "quality-milliseconds.png",
+    }
+
+
+def test_a_run_is_scored_against_training_images_by_the_sampler_asked_for(
+    trained: Path, options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = tmp_path / "ddpm.json"
+    arguments = ["evaluate", str(trained / "runs" / "ddpm"), "--against", "train", "--samples", "100"]
+    arguments += ["--solver", "ddim", "--steps", "2", "--guidance-scale", "1.5", "--seed", "7", "--json", str(kept)]
+    assert main([*arguments, *options]) == 0
+    found = read_json(kept)
+    assert found.sampler == "ddim 2 steps, guidance 1.5"
+    assert (found.model, found.first_seed, found.samples) == ("ddpm", 7, 100)
+    assert found.reference == "200 training images of fashion-mnist"
+    assert "copies" not in found.scores
+    assert "ddim 2 steps, guidance 1.5" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("target", "arguments", "complaint"),
+    [
+        ("weights/none", [], "holds no manifest.json of a model and no checkpoint.pt of a run"),
+        ("runs/vae", ["--write"], "--write: .* is a run; export it first"),
+        ("weights/vae", ["--write", "--against", "train"], "--write: a published figure is against the test images"),
+        ("weights/vae", ["--steps", "5"], "--steps: vae makes a picture at once"),
+        ("weights/vae", ["--guidance-scale", "2"], "--guidance-scale: vae makes a picture at once"),
+        ("runs/ddpm", ["--steps", "5000"], "steps 5000 is out of range"),
+        ("weights/vae", ["--samples", "50"], "--samples 50: at least 100"),
+        ("weights/vae", ["--evaluator", "none"], "none/evaluator.json: No such file"),
+        ("weights/vae", ["--data-dir", "none"], "no Fashion-MNIST in none"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_told_in_a_line(
+    trained: Path,
+    options: list[str],
+    capsys: pytest.CaptureFixture[str],
+    target: str,
+    arguments: list[str],
+    complaint: str,
+) -> None:
+    assert re.search(complaint, error_of(capsys, "evaluate", trained / target, *options, *arguments))
+
+
+@pytest.mark.parametrize(("option", "value"), [("--samples", "0"), ("--samples", "many"), ("--steps", "-1")])
+def test_an_impossible_number_is_told_by_its_option(
+    capsys: pytest.CaptureFixture[str], option: str, value: str
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["evaluate", "weights/vae", option, value])
+    assert option in capsys.readouterr().err
+
+
+def test_a_model_of_another_shape_is_refused_by_name(
+    trained: Path, options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = Path(shutil.copytree(trained / "weights" / "vae", tmp_path / "vae"))
+    manifest = json.loads((model / "manifest.json").read_text())
+    (model / "manifest.json").write_text(json.dumps(manifest | {"image_shape": [3, 32, 32]}))
+    message = error_of(capsys, "evaluate", model, *options)
+    assert "the model's pictures are 3 x 32 x 32, the evaluator" in message
+    assert "sees 1 x 28 x 28" in message
+
+
+def test_a_model_of_other_classes_is_refused_by_name(
+    trained: Path, options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = Path(shutil.copytree(trained / "weights" / "vae", tmp_path / "vae"))
+    manifest = json.loads((model / "manifest.json").read_text())
+    (model / "manifest.json").write_text(json.dumps(manifest | {"class_names": ["cat", "dog"]}))
+    assert "the model knows 2 classes" in error_of(capsys, "evaluate", model, *options)
+
+
+def test_a_model_of_other_data_is_refused_by_name(
+    trained: Path, options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = Path(shutil.copytree(trained / "weights" / "vae", tmp_path / "vae"))
+    manifest = json.loads((model / "manifest.json").read_text())
+    manifest["dataset"]["name"] = "mnist"
+    (model / "manifest.json").write_text(json.dumps(manifest))
+    assert "vae was trained on mnist, the evaluator" in error_of(capsys, "evaluate", model, *options)
+
+
+def test_an_altered_evaluator_is_refused_by_name(
+    trained: Path, options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(SHIPPED, tmp_path / "evaluator"))
+    file = json.loads((folder / FACTS_FILE).read_text())["file"]
+    (folder / file).write_bytes(b"something else")
+    message = error_of(capsys, "evaluate", trained / "weights" / "vae", *options, "--evaluator", folder)
+    assert f"{file}: its SHA-256 is not" in message
+
+
+def test_an_evaluator_is_trained_and_used(
+    trained: Path,
+    options: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(classifier, "BATCH_SIZE", 200)
+    folder = tmp_path / "evaluator"
+    assert main(["evaluator", "--epochs", "1", "--out", str(folder), *options[2:]]) == 0
+    assert re.search(r"evaluator-\w{8}\.pt: \d+\.\d\d% of 150 test images right", capsys.readouterr().out)
+    facts = json.loads((folder / FACTS_FILE).read_text())
+    assert facts["command"] == "python -m trainer evaluator --dataset fashion-mnist --epochs 1 --seed 0"
+    arguments = ["evaluate", str(trained / "weights" / "vae"), "--samples", "100", *options]
+    assert main([*arguments, "--evaluator", str(folder)]) == 0
+    assert f"evaluator {facts['sha256'][:8]}" in capsys.readouterr().out

@@ -1,0 +1,60 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from tests.trainer.conftest import MakeRun
+from trainer.evaluate import curves
+from trainer.evaluate.errors import EvaluationError
+from trainer.evaluate.plots import draw
+from trainer.evaluate.quality import Reference
+from trainer.evaluate.subject import load_artefact
+from trainer.export import export
+
+
+@pytest.fixture
+def measured(make_run: MakeRun, reference: Reference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> curves.Curves:
+    monkeypatch.setattr(curves, "STEPS", (1, 2, 5000))
+    monkeypatch.setattr(curves, "TIMED_ROUNDS", 1)
+    subjects = []
+    for family in ("vae", "ddpm"):
+        run = make_run(family, tmp_path / "runs" / family, epochs=1)
+        run.fit()
+        export(run.folder, tmp_path / "weights" / family)
+        subject = load_artefact(tmp_path / "weights" / family, torch.device("cpu"))
+        subjects.append(replace(subject, defaults=subject.defaults.model_copy(update={"steps": 6})))
+    return curves.measure(subjects, reference, 100, "CPU, 1 thread")
+
+
+def test_each_model_is_measured_at_its_steps_and_drawn(measured: curves.Curves, tmp_path: Path) -> None:
+    found = [(point.model, point.steps, point.sampler, point.default) for point in measured.points]
+    assert found == [
+        ("vae", 1, None, True),
+        ("ddpm", 1, "dpmpp_2m 1 step", False),
+        ("ddpm", 2, "dpmpp_2m 2 steps", False),
+        ("ddpm", 6, "dpmpp_2m 6 steps", True),  # its default; 5,000 are more than it has
+    ]
+    assert all(point.milliseconds > 0 and point.frechet_distance > measured.floor for point in measured.points)
+    times = [point.milliseconds for point in measured.points]
+    assert times[3] > times[1]
+
+    path = tmp_path / "docs" / curves.FILE_NAME
+    curves.write_json(path, measured)
+    assert curves.read_json(path) == measured
+    pictures = draw(curves.read_json(path), tmp_path / "pictures")
+    assert [picture.name for picture in pictures] == ["quality-steps.png", "quality-milliseconds.png"]
+    first = pictures[0].read_bytes()
+    with Image.open(pictures[0]) as image:
+        assert image.format == "PNG"
+        assert image.size == (840, 504)
+    draw(measured, tmp_path / "pictures")
+    assert pictures[0].read_bytes() == first
+
+
+def test_a_damaged_file_is_told(tmp_path: Path) -> None:
+    path = tmp_path / curves.FILE_NAME
+    path.write_text("{}")
+    with pytest.raises(EvaluationError, match=r"quality\.json cannot be read: .*; --measure makes it anew"):
+        curves.read_json(path)

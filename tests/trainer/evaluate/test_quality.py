@@ -1,0 +1,133 @@
+"""Each fault that a generator can have is caught by the metric that is there to catch it."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tests.trainer.conftest import MakeRun
+from trainer.data import ImageData
+from trainer.evaluate.errors import EvaluationError
+from trainer.evaluate.evaluator import Evaluator
+from trainer.evaluate.pictures import choose, make_sampler
+from trainer.evaluate.quality import (
+    Quality,
+    Reference,
+    against_test,
+    against_training,
+    evaluate_parts,
+    evaluate_pictures,
+)
+
+
+@pytest.fixture(scope="session")
+def others(train: ImageData) -> ImageData:
+    """The 600 real pictures that are not in the reference."""
+    rest = choose(len(train.images), len(train.images))[600:]
+    return dataclasses.replace(train, images=train.images[rest], labels=train.labels[rest])
+
+
+def first(count: int, data: ImageData) -> ImageData:
+    return dataclasses.replace(data, images=data.images[:count], labels=data.labels[:count])
+
+
+def blurred(images: Tensor) -> Tensor:
+    return F.avg_pool2d(images.float(), 3, stride=1, padding=1).round().to(torch.uint8)
+
+
+def noisy(images: Tensor) -> Tensor:
+    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
+    return (images + 25 * noise).clamp(0, 255).round().to(torch.uint8)
+
+
+def test_the_floor_is_the_quality_of_the_other_real_pictures(reference: Reference, others: ImageData) -> None:
+    assert evaluate_pictures(others.images, reference) == reference.floor
+    assert reference.name == "600 training images of fashion-mnist"
+    assert reference.floor.coverage > 0.9
+    assert reference.floor.frechet_distance > 0
+    assert abs(reference.floor.kernel_distance) < 0.01
+    assert reference.floor.class_kl < 0.05
+    assert set(reference.floor.scores()) == {field.name for field in dataclasses.fields(Quality)} - {
+        "nearest_ratio",
+        "copies",
+    }
+
+
+def test_the_reference_itself_is_perfect(reference: Reference) -> None:
+    own = evaluate_pictures(reference.pictures, reference)
+    assert own.frechet_distance == pytest.approx(0, abs=1e-6)
+    assert (own.precision, own.recall, own.coverage, own.class_kl) == (1, 1, 1, 0)
+
+
+@pytest.mark.parametrize("fault", [blurred, noisy])
+def test_blur_and_noise_are_far_in_feature_space(
+    reference: Reference, others: ImageData, fault: Callable[[Tensor], Tensor]
+) -> None:
+    spoilt, floor = evaluate_pictures(fault(others.images), reference), reference.floor
+    assert spoilt.frechet_distance > 2 * floor.frechet_distance
+    assert spoilt.kernel_distance > 5 * abs(floor.kernel_distance)
+    assert spoilt.precision < floor.precision
+
+
+def test_a_dropped_class_is_seen_by_histogram_recall_and_coverage(reference: Reference, others: ImageData) -> None:
+    kept = others.labels != 8  # bags
+    partial, floor = evaluate_pictures(others.images[kept], reference), reference.floor
+    assert partial.class_kl > floor.class_kl + 0.05
+    assert partial.recall < floor.recall - 0.05
+    assert partial.coverage < floor.coverage - 0.05
+    assert partial.precision > floor.precision - 0.02
+
+
+def test_few_pictures_often_repeated_are_seen_by_recall_and_coverage(reference: Reference, others: ImageData) -> None:
+    repeated, floor = evaluate_pictures(others.images[:60].repeat(10, 1, 1, 1), reference), reference.floor
+    assert repeated.recall < 0.1 * floor.recall
+    assert repeated.coverage < 0.6 * floor.coverage
+    assert repeated.precision > floor.precision - 0.1
+
+
+def test_copies_of_the_training_set_are_seen(evaluator: Evaluator, train: ImageData, test_split: ImageData) -> None:
+    train, test_split = first(600, train), first(300, test_split)
+    reference = against_test(evaluator, test_split, train, 300)
+    assert reference.name == "300 test images of fashion-mnist"
+    assert (reference.floor.nearest_ratio, reference.floor.copies) == (1.0, 0.01)
+    copied = evaluate_pictures(train.images[:200], reference)
+    assert copied.copies == 1
+    assert copied.nearest_ratio is not None
+    assert copied.nearest_ratio < 0.01
+    held_out = evaluate_pictures(test_split.images, reference)
+    assert held_out.nearest_ratio == pytest.approx(1)
+    assert held_out.copies == pytest.approx(0.01, abs=0.005)
+
+
+def test_the_floor_is_of_as_many_pictures_as_will_be_drawn(evaluator: Evaluator, train: ImageData) -> None:
+    """Fewer pictures are farther away, real ones too."""
+    small = against_training(evaluator, train, 150)
+    order = choose(len(train.images), len(train.images))
+    assert small.floor == evaluate_pictures(train.images[order[600:750]], small)
+
+
+def test_a_model_is_scored_on_its_pictures(make_run: MakeRun, reference: Reference, tmp_path: Path) -> None:
+    run = make_run("vae", tmp_path)
+    parts = run.objective.parts(run.average.module)
+    sampler = make_sampler(parts, "dpmpp_2m", 20, 1.0)
+    random = torch.get_rng_state()
+    quality = evaluate_parts(parts, reference, 120, sampler)
+    assert quality == evaluate_parts(parts, reference, 120, sampler)
+    assert quality != evaluate_parts(parts, reference, 120, sampler, first_seed=1000)
+    assert quality.frechet_distance > 10 * reference.floor.frechet_distance  # it was never trained
+    assert torch.equal(torch.get_rng_state(), random)  # a run that is scored on the way goes on as if it were not
+
+
+def test_too_few_pictures_are_refused(reference: Reference) -> None:
+    with pytest.raises(EvaluationError, match="99 pictures are too few: at least 100"):
+        evaluate_pictures(reference.pictures[:99], reference)
+
+
+def test_other_data_than_the_evaluator_s_are_refused(evaluator: Evaluator, train: ImageData) -> None:
+    other = dataclasses.replace(train, facts=dataclasses.replace(train.facts, name="mnist"))
+    with pytest.raises(EvaluationError, match="was trained on fashion-mnist, the reference pictures are of mnist"):
+        against_training(evaluator, other, 100)

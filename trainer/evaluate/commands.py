@@ -1,0 +1,246 @@
+"""The commands that measure: `evaluator` trains the judge, `evaluate` scores a model, `compare` sets all in a row."""
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import get_args
+
+import torch
+
+from service.contract.manifest import SolverName
+from trainer.data import ImageData, load_fashion_mnist
+from trainer.evaluate import compare, curves, measurement, plots
+from trainer.evaluate.classifier import accuracy, train_classifier
+from trainer.evaluate.errors import EvaluationError
+from trainer.evaluate.evaluator import Evaluator, load_evaluator, write_evaluator
+from trainer.evaluate.inception import fid
+from trainer.evaluate.measurement import measurement_of
+from trainer.evaluate.pictures import Sampler, draw, labels_like, make_sampler
+from trainer.evaluate.quality import (
+    LEAST_SAMPLES,
+    Reference,
+    against_test,
+    against_training,
+    evaluate_pictures,
+    require_matching,
+)
+from trainer.evaluate.subject import Subject, load_artefact, load_subject
+from trainer.loop import device_name
+
+EVALUATOR_FOLDER = Path("weights/evaluator")
+SPLITS: dict[str, Callable[..., ImageData]] = {"fashion-mnist": load_fashion_mnist}
+
+EXAMPLES = """\
+examples:
+  python -m trainer evaluator                                    train the classifier in weights/evaluator
+  python -m trainer evaluate weights/vae --write                 10,000 pictures against the test images, into the card
+  python -m trainer evaluate weights/ddpm --steps 5              another sampler than the default
+  python -m trainer evaluate runs/long --against train --samples 1000   choose between checkpoints
+  python -m trainer evaluate runs/dcgan --json dcgan.json        keep a baseline ...
+  python -m trainer compare --baseline dcgan.json                ... and set the shipped models beside it
+  python -m trainer compare --measure --write                    quality against steps and time, into docs/
+"""
+
+
+def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add evaluator, evaluate and compare to the trainer's command line."""
+    _add_evaluator(commands)
+    _add_evaluate(commands)
+    _add_compare(commands)
+
+
+def _add_evaluator(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = _command(commands, "evaluator", _evaluator, "train the classifier whose features are the yardstick")
+    _add_data(command)
+    command.add_argument("--dataset", choices=list(SPLITS), default="fashion-mnist")
+    command.add_argument("--epochs", type=_positive, default=14)
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--out", type=Path, default=EVALUATOR_FOLDER, help="folder to write (default: %(default)s)")
+
+
+def _add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = _command(commands, "evaluate", _evaluate, "score the pictures of a model or of a run")
+    command.add_argument("target", type=Path, metavar="weights/NAME|RUN", help="folder of a model or of a run")
+    command.add_argument("--samples", type=_positive, default=10_000, help="pictures to draw (default: %(default)s)")
+    command.add_argument("--seed", type=int, default=0, help="of the first picture; the others follow (default: 0)")
+    command.add_argument("--steps", type=_positive, help="solver steps (default: the model's)")
+    command.add_argument("--solver", choices=get_args(SolverName), help="(default: the model's)")
+    command.add_argument("--guidance-scale", type=float, help="1 is none (default: the model's)")
+    command.add_argument(
+        "--against",
+        choices=["test", "train"],
+        default="test",
+        help="test images for the published figure, training images to choose by (default: test)",
+    )
+    command.add_argument("--json", type=Path, metavar="FILE", help="keep the scores in FILE")
+    command.add_argument(
+        "--write", action="store_true", help="put the scores into the model's manifest.json and card.md"
+    )
+    command.add_argument("--inception", type=Path, metavar="FILE", help="a TorchScript Inception network: adds the FID")
+    _add_evaluator_folder(command)
+
+
+def _add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = _command(commands, "compare", _compare, "one table of all models, and quality against steps and time")
+    command.add_argument("weights", type=Path, nargs="?", default=Path("weights"), help="(default: weights)")
+    command.add_argument("--baseline", type=Path, metavar="FILE", help="scores of evaluate --json that count as 1.00")
+    command.add_argument("--measure", action="store_true", help="measure quality against steps and time anew")
+    command.add_argument("--samples", type=_positive, default=2000, help="pictures a point (default: %(default)s)")
+    command.add_argument("--docs", type=Path, default=Path("docs"), help="where quality.json lies (default: docs)")
+    command.add_argument("--write", action="store_true", help="write the table and the plots into --docs")
+    _add_evaluator_folder(command)
+
+
+def _command(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    name: str,
+    run: Callable[[argparse.Namespace], None],
+    summary: str,
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=summary, description=summary.capitalize() + ".", epilog=EXAMPLES)
+    command.formatter_class = argparse.RawDescriptionHelpFormatter
+    command.set_defaults(command=run)
+    return command
+
+
+def _add_evaluator_folder(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--evaluator", type=Path, default=EVALUATOR_FOLDER, metavar="FOLDER", help="(default: %(default)s)"
+    )
+    _add_data(command)
+
+
+def _add_data(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--data-dir", type=Path, help="folder of the data set (default: as for train)")
+    command.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value
+
+
+def _evaluator(options: argparse.Namespace) -> None:
+    device = _device(options.device)
+    train, test = (_split(options.dataset, options.data_dir, train=train) for train in (True, False))
+    print(f"data: {train.provenance}")
+    started = time.monotonic()
+    network = train_classifier(train, options.epochs, options.seed, device)
+    settings = f"--epochs {options.epochs} --seed {options.seed}"
+    facts = write_evaluator(
+        options.out,
+        network,
+        test,
+        accuracy(network, test),
+        command=f"python -m trainer evaluator --dataset {train.facts.name} {settings}",
+        epochs=options.epochs,
+        seconds=round(time.monotonic() - started, 1),
+        device=device_name(device),
+    )
+    print(f"{options.out}/{facts.file}: {facts.accuracy:.2%} of {facts.test_images:,} test images right")
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    device = _device(options.device)
+    _require_samples(options)
+    if options.write and options.against != "test":
+        raise EvaluationError("--write: a published figure is against the test images, so leave --against out")
+    evaluator = load_evaluator(options.evaluator, device)
+    subject = load_subject(options.target, device)
+    if options.write and subject.manifest is None:
+        raise EvaluationError(f"--write: {options.target} is a run; export it first, scores belong to a model")
+    _require_matching(subject, evaluator)
+    sampler = _sampler(subject, options)
+    reference = _reference(evaluator, options.data_dir, options.against, options.samples)
+    pictures = draw(
+        subject.parts, labels_like(reference.labels, options.samples), sampler, first_seed=options.seed, device=device
+    )
+    quality = evaluate_pictures(pictures, reference)
+    measured = measurement_of(
+        quality,
+        reference.floor,
+        model=subject.name,
+        reference=reference.name,
+        evaluator=evaluator.facts.version,
+        samples=options.samples,
+        first_seed=options.seed,
+        sampler=sampler.name,
+    )
+    if options.inception is not None:
+        figure = fid(reference.pictures, pictures, options.inception)
+        measured = measured.model_copy(update={"scores": {**measured.scores, "fid": figure}})
+    print(measurement.table(measured))
+    if options.json is not None:
+        measurement.write_json(options.json, measured)
+    if options.write:
+        measurement.publish(options.target, measured)
+
+
+def _compare(options: argparse.Namespace) -> None:
+    manifests = compare.read_manifests(options.weights)
+    baseline = measurement.read_json(options.baseline) if options.baseline else None
+    path = options.docs / curves.FILE_NAME
+    if options.measure:
+        curves.write_json(path, _measure(options, [manifest.name for manifest in manifests]))
+    measured = curves.read_json(path) if path.exists() else None
+    table = compare.table(manifests, measured, baseline)
+    print(table)
+    if options.write:
+        compare.write_table(options.docs / "QUALITY.md", table)
+    if options.write and measured is not None:
+        plots.draw(measured, options.docs / "pictures")
+
+
+def _measure(options: argparse.Namespace, names: list[str]) -> curves.Curves:
+    _require_samples(options)
+    device = _device(options.device)
+    evaluator = load_evaluator(options.evaluator, device)
+    reference = _reference(evaluator, options.data_dir, "test", options.samples)
+    subjects = (load_artefact(options.weights / name, device) for name in names)
+    return curves.measure(subjects, reference, options.samples, device_name(device))
+
+
+def _require_samples(options: argparse.Namespace) -> None:
+    if options.samples < LEAST_SAMPLES:
+        raise EvaluationError(f"--samples {options.samples}: at least {LEAST_SAMPLES} can be scored")
+
+
+def _require_matching(subject: Subject, evaluator: Evaluator) -> None:
+    require_matching(subject.parts, evaluator)
+    if subject.dataset != evaluator.facts.dataset:
+        raise EvaluationError(
+            f"{subject.name} was trained on {subject.dataset}, the evaluator {evaluator.facts.version} on "
+            f"{evaluator.facts.dataset}: name another with --evaluator"
+        )
+
+
+def _sampler(subject: Subject, options: argparse.Namespace) -> Sampler:
+    asked = {"--steps": options.steps, "--solver": options.solver, "--guidance-scale": options.guidance_scale}
+    given = [option for option, value in asked.items() if value is not None]
+    if subject.parts.diffusion is None and given:
+        raise EvaluationError(f"{given[0]}: {subject.name} makes a picture at once and has no solver")
+    return make_sampler(subject.parts, options.solver, options.steps, options.guidance_scale)
+
+
+def _reference(evaluator: Evaluator, data_dir: Path | None, against: str, samples: int) -> Reference:
+    train = _split(evaluator.facts.dataset, data_dir, train=True)
+    if against == "train":
+        return against_training(evaluator, train, samples)
+    return against_test(evaluator, _split(evaluator.facts.dataset, data_dir, train=False), train, samples)
+
+
+def _split(dataset: str, data_dir: Path | None, *, train: bool) -> ImageData:
+    if dataset not in SPLITS:
+        raise EvaluationError(f"{dataset} has no test images that this command knows; known are {', '.join(SPLITS)}")
+    return SPLITS[dataset](data_dir, train=train)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise EvaluationError("--device cuda: torch finds no CUDA device here")
+    return torch.device(name)

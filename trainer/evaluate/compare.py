@@ -1,0 +1,100 @@
+"""All shipped models in one table, from their manifests."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from service.contract.manifest import MANIFEST_FILE, Manifest, Score, read_manifest
+from trainer.evaluate.curves import Curves
+from trainer.evaluate.errors import EvaluationError
+from trainer.evaluate.files import write
+from trainer.evaluate.measurement import TITLES, Measurement
+
+BEGIN, END = "<!-- written by python -m trainer compare --write -->", "<!-- end -->"
+COLUMNS = ("frechet_distance", "kernel_distance", "precision", "recall", "density", "coverage", "class_kl", "copies")
+DISTANCE = TITLES["frechet_distance"][0]
+
+
+def read_manifests(weights: Path) -> list[Manifest]:
+    """Of every model in ``weights``, by name. Raises EvaluationError when there is none, ContractError of a bad one."""
+    folders = sorted(path.parent for path in weights.glob(f"*/{MANIFEST_FILE}"))
+    if not folders:
+        raise EvaluationError(f"{weights} holds no model: no */{MANIFEST_FILE}")
+    return [read_manifest(folder) for folder in folders]
+
+
+def table(manifests: Sequence[Manifest], curves: Curves | None, baseline: Measurement | None) -> str:
+    """Markdown: a row a model and sampler, each score with its floor behind it; then the sets that were compared.
+
+    With a baseline a column tells its distance as 1.00. Raises EvaluationError when the baseline was not measured
+    against the same pictures by the same evaluator.
+    """
+    head = ["model", *(TITLES[name][0] for name in COLUMNS), "parameters", "bytes", "ms a picture"]
+    if baseline is not None:
+        head.insert(1, f"relative to {baseline.model}")
+    rows = [row for manifest in manifests for row in _rows(manifest, curves, baseline)]
+    lines = [_line(head), _line(["---"] * len(head)), *map(_line, rows)]
+    return "\n".join([*lines, "", *_notes(manifests, curves)])
+
+
+def write_table(path: Path, text: str) -> None:
+    """Replace what stands between the two marks in ``path``. Raises EvaluationError when they are not there."""
+    try:
+        document = path.read_text()
+    except OSError as failure:
+        raise EvaluationError(f"{path}: {failure.strerror}") from failure
+    before, begin, rest = document.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise EvaluationError(f"{path} has no place for the table: no line {BEGIN} before a line {END}")
+    write(path, f"{before}{begin}\n\n{text}\n\n{end}{after}".encode())
+
+
+def _rows(manifest: Manifest, curves: Curves | None, baseline: Measurement | None) -> Iterable[list[str]]:
+    samplers = dict.fromkeys(score.sampler for score in manifest.quality) or {None: None}
+    for sampler in samplers:
+        scores = {score.metric: score for score in manifest.quality if score.sampler == sampler}
+        row = [f"{manifest.name} ({sampler})" if sampler else manifest.name]
+        if baseline is not None:
+            row.append(_relative(scores.get(DISTANCE), baseline))
+        row += [_cell(scores.get(TITLES[name][0])) for name in COLUMNS]
+        row += [f"{manifest.training.parameters:,}", f"{manifest.artifact.size:,}", _time(manifest, sampler, curves)]
+        yield row
+
+
+def _cell(score: Score | None) -> str:
+    if score is None:
+        return "-"
+    return f"{score.value:.3g}" if score.floor is None else f"{score.value:.3g} ({score.floor:.3g})"
+
+
+def _relative(score: Score | None, baseline: Measurement) -> str:
+    if score is None:
+        return "-"
+    if score.reference != baseline.compared_with or score.samples != baseline.samples:
+        raise EvaluationError(
+            f"{baseline.model} was measured on {baseline.samples:,} pictures against {baseline.compared_with}, "
+            f"this model on {score.samples:,} against {score.reference}: measure both alike"
+        )
+    return f"{score.value / baseline.scores['frechet_distance']:.2f}"
+
+
+def _time(manifest: Manifest, sampler: str | None, curves: Curves | None) -> str:
+    points = curves.points if curves is not None else ()
+    times = (
+        point.milliseconds
+        for point in points
+        if (point.model, point.version, point.sampler) == (manifest.name, manifest.version, sampler)
+    )
+    return next((f"{value:.3g}" for value in times), "-")
+
+
+def _notes(manifests: Sequence[Manifest], curves: Curves | None) -> list[str]:
+    sets = dict.fromkeys((score.samples, score.reference) for manifest in manifests for score in manifest.quality)
+    notes = [f"{samples:,} pictures against {reference}; in brackets, real pictures." for samples, reference in sets]
+    if curves is not None:
+        notes.append(f"Time in batches of 16 on one thread: {curves.device}.")
+    return notes or ["No model has scores yet: python -m trainer evaluate weights/NAME --write."]
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"

@@ -1,0 +1,123 @@
+"""Quality against solver steps and against time: measured once, kept as JSON, drawn as often as wanted."""
+
+import statistics
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from service.sampling.schedules import max_steps
+from trainer.evaluate.errors import EvaluationError
+from trainer.evaluate.files import write
+from trainer.evaluate.pictures import Sampler, make_sampler
+from trainer.evaluate.quality import Reference, evaluate_parts
+from trainer.evaluate.subject import Subject
+from trainer.generate import generate
+from trainer.models.parts import Parts
+
+FILE_NAME = "quality.json"
+STEPS = (1, 2, 4, 5, 10, 20, 50)
+TIMED_BATCH = 16
+TIMED_ROUNDS = 5
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Point(_Record):
+    """One model by one sampler: ``milliseconds`` a picture in batches of 16 on one thread, ``steps`` network calls.
+
+    ``default`` marks the sampler that the model is served with unless asked otherwise.
+    """
+
+    model: str
+    version: str
+    sampler: str | None
+    steps: int
+    default: bool
+    frechet_distance: float
+    milliseconds: float
+
+
+class Curves(_Record):
+    """All points of one run; ``floor`` is the distance of ``samples`` real training pictures."""
+
+    reference: str
+    evaluator: str
+    samples: int
+    device: str
+    floor: float
+    points: tuple[Point, ...]
+
+
+def measure(subjects: Iterable[Subject], reference: Reference, samples: int, device: str) -> Curves:
+    """Every model at several numbers of steps, or once where it has none; ``reference.floor`` is of ``samples``."""
+    points = [point for subject in subjects for point in _points(subject, reference, samples)]
+    return Curves(
+        reference=reference.name,
+        evaluator=reference.evaluator.facts.version,
+        samples=samples,
+        device=device,
+        floor=reference.floor.frechet_distance,
+        points=tuple(points),
+    )
+
+
+def write_json(path: Path, curves: Curves) -> None:
+    """Keep the points for tables and plots to come."""
+    write(path, curves.model_dump_json(indent=2).encode() + b"\n")
+
+
+def read_json(path: Path) -> Curves:
+    """Raises EvaluationError when ``path`` does not hold what ``write_json`` wrote."""
+    try:
+        return Curves.model_validate_json(path.read_text())
+    except (OSError, UnicodeDecodeError, ValidationError) as failure:
+        reason = str(failure).splitlines()[0]
+        raise EvaluationError(f"{path} cannot be read: {reason}; --measure makes it anew") from failure
+
+
+def milliseconds(parts: Parts, sampler: Sampler, device: torch.device) -> float:
+    """A picture's time in batches of 16 on one thread, median of five batches after one to warm up."""
+    label = (torch.arange(TIMED_BATCH) % max(1, parts.classes)).to(device)
+    seconds = []
+    with _one_thread():
+        for _ in range(TIMED_ROUNDS + 1):
+            started = time.perf_counter()
+            generate(parts, label, range(TIMED_BATCH), sampler.plan, guidance_scale=sampler.guidance_scale).cpu()
+            seconds.append(time.perf_counter() - started)
+    return 1000 * statistics.median(seconds[1:]) / TIMED_BATCH
+
+
+def _points(subject: Subject, reference: Reference, samples: int) -> Iterator[Point]:
+    diffusion = subject.parts.diffusion
+    steps: set[int] = {1}
+    if diffusion is not None:
+        most = max_steps(diffusion.noise_schedule, diffusion.t_max)
+        steps = {count for count in (*STEPS, diffusion.defaults.steps) if count <= most}
+    for count in sorted(steps):
+        sampler = make_sampler(subject.parts, steps=count)
+        quality = evaluate_parts(subject.parts, reference, samples, sampler)
+        yield Point(
+            model=subject.name,
+            version=subject.manifest.version if subject.manifest else "",
+            sampler=sampler.name,
+            steps=count,
+            default=diffusion is None or count == diffusion.defaults.steps,
+            frechet_distance=quality.frechet_distance,
+            milliseconds=milliseconds(subject.parts, sampler, reference.evaluator.device),
+        )
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,119 @@
+"""One measurement as it is kept: in a JSON file, in a model's manifest, in its card, on the terminal."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from service.contract.manifest import Score, read_manifest, write_manifest
+from trainer import card
+from trainer.evaluate.errors import EvaluationError
+from trainer.evaluate.files import write
+from trainer.evaluate.quality import Quality
+
+#: The name of each score for people, and what is better.
+TITLES = {
+    "frechet_distance": ("Frechet distance", "lower"),
+    "kernel_distance": ("kernel distance (KID)", "lower"),
+    "precision": ("precision", "higher"),
+    "recall": ("recall", "higher"),
+    "density": ("density", "higher"),
+    "coverage": ("coverage", "higher"),
+    "class_kl": ("class histogram KL", "lower"),
+    "nearest_ratio": ("distance to training set / that of test images", "about 1"),
+    "copies": ("share nearer to the training set than 99 % of test images", "about 0.01"),
+    "fid": ("FID", "lower"),
+}
+
+
+class Measurement(BaseModel):
+    """The scores of ``model`` on ``samples`` pictures, seeds from ``first_seed`` on, each beside its floor.
+
+    ``evaluator`` is the version of the classifier: scores of two of them must not be compared.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    model: str
+    reference: str
+    evaluator: str
+    samples: Annotated[int, Field(gt=0)]
+    first_seed: int
+    sampler: str | None
+    scores: dict[str, float]
+    floor: dict[str, float]
+
+    @property
+    def compared_with(self) -> str:
+        """The reference and the evaluator in words: figures with equal ones can be compared."""
+        return f"{self.reference}, evaluator {self.evaluator}"
+
+
+def table(measurement: Measurement) -> str:
+    """The scores as a table for the terminal, each beside that of real pictures."""
+    sampler = f", {measurement.sampler}" if measurement.sampler else ""
+    head = f"{measurement.model}: {measurement.samples:,} pictures{sampler}"
+    lines = [f"{head}, against {measurement.compared_with}", f"{'':60}{'model':>12}{'real':>12}  better"]
+    for name, value in measurement.scores.items():
+        title, better = TITLES[name]
+        floor = f"{measurement.floor[name]:12.4g}" if name in measurement.floor else f"{'-':>12}"
+        lines.append(f"{title:60}{value:12.4g}{floor}  {better}")
+    return "\n".join(lines)
+
+
+def write_json(path: Path, measurement: Measurement) -> None:
+    """Keep a measurement, for instance of a baseline, for ``python -m trainer compare``."""
+    write(path, measurement.model_dump_json(indent=2).encode() + b"\n")
+
+
+def read_json(path: Path) -> Measurement:
+    """Raises EvaluationError when ``path`` is missing or no measurement."""
+    try:
+        return Measurement.model_validate_json(path.read_text())
+    except (OSError, UnicodeDecodeError) as failure:
+        raise EvaluationError(f"{path} cannot be read: {failure}") from failure
+    except ValidationError as failure:
+        error = failure.errors(include_url=False)[0]
+        field = ".".join(map(str, error["loc"]))
+        reason = f"{field}: {error['msg']}"
+        raise EvaluationError(f"{path} is no measurement of python -m trainer evaluate: {reason}") from failure
+
+
+def publish(folder: Path, measurement: Measurement) -> None:
+    """Put the scores into the card and, last, the manifest of the model in ``folder``.
+
+    They replace earlier ones of the same sampler, or against another reference. Raises EvaluationError when the card
+    has no place for them, ContractError when the manifest cannot be read.
+    """
+    manifest = read_manifest(folder)
+    fresh = scores(measurement)
+    reference, sampler = fresh[0].reference, fresh[0].sampler
+    kept = (score for score in manifest.quality if score.reference == reference and score.sampler != sampler)
+    quality = (*fresh, *kept)
+    path = folder / "card.md"
+    try:
+        text = card.with_quality(path.read_text(), quality)
+    except (OSError, ValueError) as failure:
+        raise EvaluationError(f"{path}: {failure}; export the run again") from failure
+    write(path, text.encode())
+    write_manifest(folder, manifest.model_copy(update={"quality": quality}))
+
+
+def scores(measurement: Measurement) -> tuple[Score, ...]:
+    """The measurement as the manifest has it."""
+    return tuple(
+        Score(
+            metric=TITLES[name][0],
+            value=value,
+            samples=measurement.samples,
+            reference=measurement.compared_with,
+            floor=measurement.floor.get(name),
+            sampler=measurement.sampler,
+        )
+        for name, value in measurement.scores.items()
+    )
+
+
+def measurement_of(quality: Quality, floor: Quality, **facts: object) -> Measurement:
+    """``facts`` are the other fields of Measurement."""
+    return Measurement.model_validate({"scores": quality.scores(), "floor": floor.scores(), **facts})

@@ -1,0 +1,80 @@
+"""Pictures to score: from a model by the very sampler that serves, or real ones by a fixed choice."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from service.contract.manifest import SolverName
+from service.sampling.noise import image_seed
+from service.sampling.solvers import EMPTY_PLAN, Plan, make_plan
+from trainer.evaluate.errors import EvaluationError
+from trainer.generate import generate
+from trainer.models.parts import Parts
+
+BATCH_SIZE = 100
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """How a model's pictures are made: the plan (empty for a model without steps) and the guidance.
+
+    ``name`` says it in words; None for a model without steps.
+    """
+
+    plan: Plan
+    guidance_scale: float
+    name: str | None
+
+
+NO_SAMPLER = Sampler(EMPTY_PLAN, 1.0, None)
+
+
+def make_sampler(
+    parts: Parts,
+    solver: SolverName | None = None,
+    steps: int | None = None,
+    guidance_scale: float | None = None,
+) -> Sampler:
+    """The sampler of a model that denoises, its own defaults where not given.
+
+    Raises EvaluationError when the model cannot take so many steps.
+    """
+    if parts.diffusion is None:
+        return NO_SAMPLER
+    defaults = parts.diffusion.defaults
+    solver, steps = solver or defaults.solver, steps or defaults.steps
+    guidance_scale = defaults.guidance_scale if guidance_scale is None else guidance_scale
+    try:
+        plan = make_plan(parts.diffusion.noise_schedule, parts.diffusion.t_max, solver, steps)
+    except ValueError as failure:
+        raise EvaluationError(str(failure)) from failure
+    guidance = f", guidance {guidance_scale:g}" if guidance_scale != 1 else ""
+    return Sampler(plan, guidance_scale, f"{solver} {steps} step{'s' if steps > 1 else ''}{guidance}")
+
+
+def draw(parts: Parts, labels: Tensor, sampler: Sampler, *, first_seed: int = 0, device: torch.device) -> Tensor:
+    """uint8 (count, channel, height, width): picture i has seed ``first_seed`` + i and class ``labels[i]``."""
+    pictures = []
+    with tqdm(total=len(labels), desc="pictures", unit="img", leave=False) as bar:
+        for first in range(0, len(labels), BATCH_SIZE):
+            label = labels[first : first + BATCH_SIZE].to(device)
+            seeds = [image_seed(first_seed, first + row) for row in range(len(label))]
+            batch = generate(parts, label, seeds, sampler.plan, guidance_scale=sampler.guidance_scale)
+            pictures.append(batch.permute(0, 3, 1, 2).cpu())
+            bar.update(len(label))
+    return torch.cat(pictures)
+
+
+def labels_like(labels: Tensor, count: int) -> Tensor:
+    """``count`` labels in the proportions of ``labels`` (any number,), in a fixed random order."""
+    even = torch.arange(count) * len(labels) // count
+    generator = torch.Generator().manual_seed(0)
+    return labels.sort().values[even][torch.randperm(count, generator=generator)]
+
+
+def choose(count: int, of: int) -> Tensor:
+    """A fixed random order of the first ``count`` of ``of`` indices, (count,) int64."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randperm(of, generator=generator)[:count]

@@ -1,0 +1,73 @@
+"""What is evaluated: an exported model, or a run that is still going or done, as parts ready to draw pictures."""
+
+import io
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from service.contract.artifact import read_artifact
+from service.contract.manifest import MANIFEST_FILE, Manifest, read_manifest
+from trainer import checkpoint
+from trainer.evaluate.errors import EvaluationError
+from trainer.export import averaged_parts
+from trainer.models.parts import Diffusion, Parts
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model to score: ``dataset`` is what it was trained on."""
+
+    name: str
+    dataset: str
+    parts: Parts
+    manifest: Manifest | None = None
+
+
+def load_subject(folder: Path, device: torch.device) -> Subject:
+    """The model in ``folder``: weights/NAME or runs/NAME, on ``device``.
+
+    Raises EvaluationError when it holds neither, ContractError or CheckpointError when what it holds is damaged.
+    """
+    if (folder / MANIFEST_FILE).is_file():
+        return load_artefact(folder, device)
+    if (folder / checkpoint.FILE_NAME).is_file():
+        config, state = checkpoint.load(folder)
+        return Subject(folder.name, config.dataset, _placed(averaged_parts(config, state), device))
+    raise EvaluationError(f"{folder} holds no {MANIFEST_FILE} of a model and no {checkpoint.FILE_NAME} of a run")
+
+
+def load_artefact(folder: Path, device: torch.device) -> Subject:
+    """The exported model in ``folder``, prepared as the service does. Raises ContractError or EvaluationError."""
+    manifest = read_manifest(folder)
+    payload = read_artifact(folder, manifest.artifact)
+    try:
+        container = torch.jit.load(io.BytesIO(payload), map_location="cpu")  # type: ignore[no-untyped-call]
+        parts = Parts(
+            image_shape=manifest.image_shape,
+            classes=manifest.null_label,
+            latent_shape=manifest.latent_shape,
+            decode=container.decode,
+            diffusion=_diffusion(manifest),
+            denoise=container.denoise if manifest.denoises else None,
+        )
+    except (RuntimeError, AttributeError) as failure:
+        path = folder / manifest.artifact.file
+        raise EvaluationError(f"{path} is not a TorchScript artefact of family {manifest.family}") from failure
+    return Subject(manifest.name, manifest.dataset.name, _placed(parts, device, freeze=True), manifest)
+
+
+def _diffusion(manifest: Manifest) -> Diffusion | None:
+    if manifest.noise_schedule is None or manifest.t_max is None or manifest.defaults is None:
+        return None
+    return Diffusion(manifest.noise_schedule, manifest.t_max, manifest.x0_range, manifest.defaults)
+
+
+def _placed(parts: Parts, device: torch.device, *, freeze: bool = False) -> Parts:
+    def place(module: nn.Module) -> nn.Module:
+        placed: nn.Module = module.eval().to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return torch.jit.freeze(placed) if freeze else placed
+
+    denoise = None if parts.denoise is None else place(parts.denoise)
+    return replace(parts, decode=place(parts.decode), denoise=denoise)
