@@ -80,7 +80,7 @@ def export(run: Path, target: Path, data: ImageData) -> Manifest:
     loaded = load(payload, parts)
     compare(parts, loaded)
     codes = None if loaded.encode is None else pack(latent_map(loaded, data))
-    manifest = _manifest(target.name, config, state, parts, payload)
+    manifest = _manifest(target.name, config, state, loaded, payload)
     try:
         _publish(target, payload, codes, manifest, card.render(manifest, config), _samples(loaded, data))
     except (OSError, ContractError) as failure:
@@ -227,6 +227,8 @@ def _manifest(name: str, config: RunConfig, state: dict[str, Any], parts: Parts,
 
 
 def _training(config: RunConfig, state: dict[str, Any], parts: Parts) -> Training:
+    # By their place in memory: two parts can share a network, as both ends of a VAE do its prior.
+    parameters = {value.data_ptr(): value.numel() for value in Container(parts).parameters()}
     return Training(
         command=train_command(config),
         epochs=config.epochs,
@@ -235,7 +237,7 @@ def _training(config: RunConfig, state: dict[str, Any], parts: Parts) -> Trainin
         device=state["device"],
         precision=config.precision,
         seed=config.seed,
-        parameters=sum(value.numel() for value in Container(parts).parameters()),
+        parameters=sum(parameters.values()),
         losses=state["losses"],
         ema_decay=config.ema_decay,
     )
