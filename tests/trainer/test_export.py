@@ -81,7 +81,7 @@ def arguments(latent_shape: tuple[int, ...], batch: int) -> dict[str, tuple[Tens
 
 def test_the_artefact_computes_what_the_averaged_network_computes(run: TrainingRun, tmp_path: Path) -> None:
     """Eager, scripted and reloaded, every part at every batch size, the first call and later ones."""
-    export(run.folder, tmp_path / "model")
+    export(run.folder, tmp_path / "model", run.data)
     manifest, reloaded = served(tmp_path / "model")
     eager = run.objective.parts(run.average.module)
     scripted = torch.jit.script(Container(eager))
@@ -95,7 +95,7 @@ def test_the_artefact_computes_what_the_averaged_network_computes(run: TrainingR
 
 
 def test_the_artefact_is_the_average_and_not_the_last_network(run: TrainingRun, tmp_path: Path) -> None:
-    export(run.folder, tmp_path / "model")
+    export(run.folder, tmp_path / "model", run.data)
     manifest, parts = served(tmp_path / "model")
     name = "denoise" if "denoise" in parts else "decode"
     inputs = arguments(manifest.latent_shape, batch=11)
@@ -105,7 +105,7 @@ def test_the_artefact_is_the_average_and_not_the_last_network(run: TrainingRun, 
 
 def test_the_artefact_holds_what_its_parts_use_and_nothing_of_training(run: TrainingRun, tmp_path: Path) -> None:
     """No discriminator, no optimizer, no spectral norm's vectors, no state of the average: names and bytes tell."""
-    export(run.folder, tmp_path / "model")
+    export(run.folder, tmp_path / "model", run.data)
     manifest, parts = served(tmp_path / "model")
     eager = Container(run.objective.parts(run.average.module))
     told = {f"{name}.{key}": value for name, part in parts.items() for key, value in part.state_dict().items()}
@@ -120,7 +120,7 @@ def test_the_artefact_holds_what_its_parts_use_and_nothing_of_training(run: Trai
 
 
 def test_the_artefact_is_frozen_float32(run: TrainingRun, tmp_path: Path) -> None:
-    export(run.folder, tmp_path / "model")
+    export(run.folder, tmp_path / "model", run.data)
     manifest, parts = served(tmp_path / "model")
     weights = [weight for part in parts.values() for weight in part.parameters()]
     assert not any(module.training for part in parts.values() for module in part.modules())
@@ -131,7 +131,7 @@ def test_the_artefact_is_frozen_float32(run: TrainingRun, tmp_path: Path) -> Non
 
 def test_the_manifest_tells_the_run(family_run: TrainingRun, tmp_path: Path) -> None:
     run, family = family_run, family_run.config.family
-    manifest = export(run.folder, tmp_path / f"my-{family}")
+    manifest = export(run.folder, tmp_path / f"my-{family}", run.data)
     assert read_manifest(tmp_path / f"my-{family}") == manifest
     assert (manifest.name, manifest.family) == (f"my-{family}", "ddpm" if family == "few-step" else family)
     assert (manifest.image_shape, manifest.class_names) == ((1, 28, 28), CLASS_NAMES)
@@ -163,7 +163,7 @@ def test_a_diffusion_names_its_sampler(
     latent_shape: tuple[int, ...],
     defaults: Defaults,
 ) -> None:
-    manifest = export(finished_runs[name].folder, tmp_path / "model")
+    manifest = export(finished_runs[name].folder, tmp_path / "model", finished_runs[name].data)
     assert manifest.noise_schedule is not None
     assert (manifest.noise_schedule.kind, manifest.noise_schedule.timesteps, manifest.t_max) == (schedule, 1000, 1.0)
     assert (manifest.x0_range, manifest.latent_shape, manifest.defaults) == (x0_range, latent_shape, defaults)
@@ -173,14 +173,14 @@ def test_a_diffusion_names_its_sampler(
 def test_only_a_diffusion_names_one(
     finished_runs: dict[str, TrainingRun], tmp_path: Path, name: str, latent_shape: tuple[int, ...]
 ) -> None:
-    manifest = export(finished_runs[name].folder, tmp_path / "model")
+    manifest = export(finished_runs[name].folder, tmp_path / "model", finished_runs[name].data)
     assert (manifest.noise_schedule, manifest.t_max, manifest.x0_range, manifest.defaults) == (None,) * 4
     assert manifest.latent_shape == latent_shape
 
 
 def test_card_and_samples_are_for_people(family_run: TrainingRun, tmp_path: Path) -> None:
     run, target = family_run, tmp_path / "model"
-    manifest = export(run.folder, target)
+    manifest = export(run.folder, target, run.data)
     card = (target / "card.md").read_text()
     for needed in (
         manifest.training.command,
@@ -247,13 +247,13 @@ def test_an_unfinished_run_is_refused_with_how_to_go_on(make_run: MakeRun, tmp_p
     run.state.step = 5
     run.save()
     with pytest.raises(ExportError, match=r"1 of 2 epochs.* train vae --out .*run --resume"):
-        export(run.folder, tmp_path / "weights")
+        export(run.folder, tmp_path / "weights", run.data)
     assert not (tmp_path / "weights").exists()
 
 
 def test_a_name_that_the_service_would_refuse_leaves_nothing_behind(vae_run: TrainingRun, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="name"):
-        export(vae_run.folder, tmp_path / "My VAE")
+        export(vae_run.folder, tmp_path / "My VAE", vae_run.data)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -264,7 +264,7 @@ def test_a_name_that_the_service_would_refuse_leaves_nothing_behind(vae_run: Tra
 def exported(vae_run: TrainingRun, tmp_path: Path) -> tuple[Path, Manifest, Path]:
     """A model in use, and the folder of a newer run with other weights."""
     target = tmp_path / "vae"
-    old = export(vae_run.folder, target)
+    old = export(vae_run.folder, target, vae_run.data)
     newer = TrainingRun(vae_run.config, vae_run.data, tmp_path / "newer", vae_run.device)
     newer.folder.mkdir()
     newer.state = dataclasses.replace(vae_run.state)
@@ -274,7 +274,7 @@ def exported(vae_run: TrainingRun, tmp_path: Path) -> tuple[Path, Manifest, Path
 
 def test_a_new_version_leaves_the_old_file_for_a_rollback(exported: tuple[Path, Manifest, Path]) -> None:
     target, old, newer = exported
-    new = export(newer, target)
+    new = export(newer, target, vae_run.data)
     assert new.version != old.version
     assert served(target)[0] == new
     read_artifact(target, old.artifact)
@@ -300,7 +300,7 @@ def test_a_failure_at_any_write_leaves_a_model_that_can_be_read(
     target, old, newer = exported
     monkeypatch.setattr(os, "fsync", failing_fsync(failing))
     with pytest.raises(ExportError, match="No space left"):
-        export(newer, target)
+        export(newer, target, vae_run.data)
     manifest = served(target)[0]
     if failing < 7:
         assert manifest == old
