@@ -65,17 +65,17 @@ def as_picture(latent: Tensor) -> np.ndarray:
 
 def every_kind(model: Model) -> list[RowSpec]:
     """Rows that ask for different things, and such as ask for nothing."""
+    kinds: list[tuple[int, float, SolverName]] = [
+        (4, 1.0, "ddpm"),
+        (3, 2.0, "ddim"),
+        (5, 1.0, "ddpm"),
+        (6, 1.0, "dpmpp_2m"),
+        (7, 1.0, "dpmpp_2m"),
+        (2, 3.0, "ddim"),
+        (8, 0.5, "ddpm"),
+    ]
     plain, guided, painted, begun, shown, negative, all_of_it = (
-        rows_of(1, model, steps, scale, solver)[0]._replace(seed=steps)
-        for steps, scale, solver in (
-            (4, 1.0, "ddpm"),
-            (3, 2.0, "ddim"),
-            (5, 1.0, "ddpm"),
-            (6, 1.0, "dpmpp_2m"),
-            (7, 1.0, "dpmpp_2m"),
-            (2, 3.0, "ddim"),
-            (8, 0.5, "ddpm"),
-        )
+        rows_of(1, model, steps, scale, solver)[0]._replace(seed=steps) for steps, scale, solver in kinds
     )
     soft = Inpaint(torch.full(SHAPE, 0.25), PICTURE)
     return [
@@ -239,7 +239,8 @@ def test_inverting_and_sampling_give_the_picture_back(
         apart = []
         for steps in (20, 80, 320):
             (latent,), _ = await results_of(lane, [inversion_row(clean, 0, model.inversion_plan(steps))])
-            assert (latent.dtype, latent.shape) == (np.float32, SHAPE)
+            assert latent.dtype == np.float32
+            assert latent.shape == SHAPE
             row = rows_of(1, model, steps=steps)[0]
             noise = torch.from_numpy(latent)
             (again,), _ = await results_of(lane, [row._replace(latent=noise, as_latent=True)])

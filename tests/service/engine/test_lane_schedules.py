@@ -297,9 +297,8 @@ class Schedules(RuleBasedStateMachine):
             expected, previews = self.alone(sent.name, row)
             assert_close(result, expected)
             of_row = [preview for preview in sent.previews if preview.row == index]
-            assert [preview.step for preview in of_row] == list(
-                range(0, len(row.plan), row.film.every) if row.film else []
-            )
+            steps = range(0, len(row.plan), row.film.every) if row.film else []
+            assert [preview.step for preview in of_row] == list(steps)
             for found, other in zip(of_row, previews, strict=True):
                 assert found[1:4] == other[1:4]
                 for picture, alone in zip(found[4:], other[4:], strict=True):
@@ -308,7 +307,8 @@ class Schedules(RuleBasedStateMachine):
     def alone(self, name: str, row: RowSpec) -> tuple[Result, list[Preview]]:
         async def scenario() -> tuple[Result, list[Preview]]:
             lane = new_lane(self.models[name], PLACES, 3)
-            job, previews = put(lane, [row]), []
+            previews: list[Preview] = []
+            job = put(lane, [row])
             job.on_preview = previews.append
             drain(lane)
             return (await job.future)[0], previews
