@@ -1,5 +1,6 @@
 import io
 import math
+import zipfile
 
 import numpy as np
 import pytest
@@ -8,7 +9,22 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from service.images import Pixels, encode_gif, encode_npy, encode_png, enlarge, grid_columns, tile, tile_shape
+from service.images import (
+    MAX_PARAMETERS,
+    MAX_WEBP_SIDE,
+    Pixels,
+    encode_gif,
+    encode_jpeg,
+    encode_npy,
+    encode_png,
+    encode_webp,
+    encode_zip,
+    enlarge,
+    grid_columns,
+    png_parameters,
+    tile,
+    tile_shape,
+)
 
 CHANNELS = st.sampled_from([1, 3])
 
@@ -120,3 +136,60 @@ def test_npy_keeps_the_array(images: Pixels) -> None:
 def test_npy_never_pickles() -> None:
     with pytest.raises(ValueError, match="Object arrays cannot be saved"):
         encode_npy(np.array([{"any": "object"}], dtype=object))
+
+
+@given(
+    text=st.text(min_size=1, max_size=60),
+    image=hnp.arrays(np.uint8, st.tuples(st.integers(1, 9), st.just(4), CHANNELS)),
+)
+def test_a_png_carries_text_that_pillow_reads_too(text: str, image: Pixels) -> None:
+    data = encode_png(image, text.encode(errors="ignore"))
+    if text.encode(errors="ignore"):
+        assert png_parameters(data) == text.encode(errors="ignore")
+    png = decode(data)
+    np.testing.assert_array_equal(np.asarray(png).reshape(image.shape), image)
+    if "\0" not in text:
+        assert png.info.get("parameters", "") == text.encode(errors="ignore").decode()
+
+
+@given(data=st.binary(max_size=100))
+def test_text_is_looked_for_in_any_bytes(data: bytes) -> None:
+    assert png_parameters(data) is None
+    whole = encode_png(pixels(3, 3, 1))
+    assert png_parameters(whole + data) is None
+    assert png_parameters(whole[:33] + data) is None
+
+
+def test_text_is_bounded() -> None:
+    image = pixels(2, 2, 1)
+    assert png_parameters(encode_png(image, b"x" * (MAX_PARAMETERS - 100))) is not None
+    assert png_parameters(encode_png(image, b"x" * (MAX_PARAMETERS + 1))) is None
+
+
+@given(image=hnp.arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), CHANNELS)))
+def test_webp_keeps_every_pixel(image: Pixels) -> None:
+    webp = decode(encode_webp(image))
+    assert webp.format == "WEBP"
+    shown = np.asarray(webp.convert("L" if image.shape[2] == 1 else "RGB")).reshape(image.shape)
+    np.testing.assert_array_equal(shown, image)
+
+
+def test_webp_has_the_most_pixels_a_side_that_it_is_said_to_have() -> None:
+    assert decode(encode_webp(pixels(1, MAX_WEBP_SIDE, 1))).size == (MAX_WEBP_SIDE, 1)
+    with pytest.raises(ValueError, match="encoding"):
+        encode_webp(pixels(1, MAX_WEBP_SIDE + 1, 1))
+
+
+def test_jpeg_keeps_colours_apart() -> None:
+    image = np.zeros((16, 16, 3), np.uint8)
+    image[:, ::2, 0], image[:, 1::2, 2] = 255, 255  # columns of red and blue, which sub-sampling would mix
+    shown = np.asarray(decode(encode_jpeg(image, 100)))
+    assert np.abs(shown.astype(int) - image).max() < 12
+
+
+def test_zip_is_the_same_for_the_same_files() -> None:
+    files = {"a.txt": b"a" * 100, "b": b""}
+    archive = encode_zip(files)
+    assert archive == encode_zip(files)
+    with zipfile.ZipFile(io.BytesIO(archive)) as opened:
+        assert {name: opened.read(name) for name in opened.namelist()} == files

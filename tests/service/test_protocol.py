@@ -3,13 +3,14 @@
 import asyncio
 import gc
 from typing import Any
-from unittest import mock
 
+import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from service.protocol import Protocol
+from service import protocol
+from service.protocol import MAX_HEAD_BYTES, Protocol
 
 REQUEST = b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 4\r\n\r\n"
 
@@ -20,23 +21,35 @@ class Transport(asyncio.Transport):
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return default
 
-    def write(self, data: bytes | bytearray | memoryview) -> None: ...
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent = bytearray()
+        self.closed = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.sent += data
 
     def is_closing(self) -> bool:
-        return False
+        return self.closed
+
+    def close(self) -> None:
+        self.closed = True
 
 
-async def speak(app: Any, *packets: bytes) -> None:
-    """Send packets on one connection, a turn of the loop after each."""
+async def speak(app: Any, *packets: bytes, wait_s: float = 0) -> Transport:
+    """Send packets on one connection, a turn of the loop after each, and wait."""
     config = uvicorn.Config(app, http=Protocol, log_config=None, ws="none", lifespan="off")
     config.load()
-    protocol = Protocol(config=config, server_state=ServerState(), app_state={})
-    protocol.connection_made(Transport())
+    connection = Protocol(config=config, server_state=ServerState(), app_state={})
+    transport = Transport()
+    connection.connection_made(transport)
     for packet in packets:
-        protocol.data_received(packet)
+        connection.data_received(packet)
         for _ in range(3):
             await asyncio.sleep(0)
-    protocol.timeout_keep_alive_task = mock.Mock()
+    await asyncio.sleep(wait_s)
+    connection.connection_lost(RuntimeError("the test is over"))
+    return transport
 
 
 async def answer(send: Send) -> None:
@@ -74,3 +87,53 @@ def test_a_request_leaves_nothing_for_the_garbage_collector() -> None:
             gc.enable()
 
     asyncio.run(scenario())
+
+
+async def ok(scope: Scope, receive: Receive, send: Send) -> None:
+    await answer(send)
+
+
+def test_a_head_without_an_end_is_not_collected() -> None:
+    pieces = [b"POST / HTTP/1.1\r\n", *[b"X-%d: %b\r\n" % (i, b"y" * 1000) for i in range(MAX_HEAD_BYTES // 1000 + 2)]]
+    transport = asyncio.run(speak(ok, *pieces))
+    assert transport.sent.startswith(b"HTTP/1.1 431 ")
+    assert transport.closed
+
+
+def test_a_long_head_that_has_an_end_is_read() -> None:
+    pieces = [b"POST / HTTP/1.1\r\n", *[b"X-%d: %b\r\n" % (i, b"y" * 1000) for i in range(50)], b"\r\n"]
+    transport = asyncio.run(speak(ok, *pieces * 3))
+    assert transport.sent.count(b"HTTP/1.1 200 ") == 3
+    assert not transport.closed
+
+
+def test_a_body_is_no_head() -> None:
+    pieces = [b"POST / HTTP/1.1\r\nContent-Length: 100000\r\n\r\n", *[b"x" * 1000] * 100]
+    transport = asyncio.run(speak(ok, *pieces, wait_s=0.1))
+    assert transport.sent.startswith(b"HTTP/1.1 200 ")
+    assert not transport.closed
+
+
+@pytest.mark.parametrize(
+    ("packets", "said"),
+    [
+        ([], b""),
+        ([b"POST / HT"], b"HTTP/1.1 408 "),
+        ([REQUEST + b"body", b"POST / HT"], b"HTTP/1.1 200 "),
+        ([b"\r\n"], b"HTTP/1.1 408 "),
+    ],
+)
+def test_a_head_that_does_not_come_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, packets: list[bytes], said: bytes
+) -> None:
+    monkeypatch.setattr(protocol, "MAX_HEAD_S", 0.05)
+    transport = asyncio.run(speak(ok, *packets, wait_s=0.2))
+    assert transport.closed
+    assert transport.sent.startswith(said)
+    assert bool(transport.sent) == bool(said)
+    assert (b"408" in transport.sent) == any(not packet.startswith(REQUEST) for packet in packets)
+
+
+def test_a_connection_that_sent_a_request_is_left_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "MAX_HEAD_S", 0.05)
+    assert not asyncio.run(speak(ok, REQUEST + b"body", wait_s=0.2)).closed

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from starlette.requests import Request
 from starlette.testclient import TestClient
 from starlette.types import Message
@@ -238,3 +240,69 @@ def test_a_body_that_does_not_come_is_not_waited_for(settings: Settings) -> None
     impatient = settings.model_copy(update={"body_timeout_s": 0.01})
     with pytest.raises(BodyTooSlow, match=r"0\.01 s"):
         asyncio.run(read_body(request, impatient))
+
+
+def form(*parts: tuple[str, str], boundary: str = "b", end: str = "--") -> bytes:
+    text = "".join(
+        f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n' for name, value in parts
+    )
+    return f"{text}--{boundary}{end}\r\n".encode()
+
+
+def test_a_form_is_read_whatever_its_content_type_says(client: TestClient) -> None:
+    body = form(("seed", "5"), ("n", "2"), ("class_label", "bag"), boundary="----WebKit+x'(1)")
+    expected = client.post("/generate/ddpm", json={"seed": 5, "n": 2, "class_label": "bag"})
+    for content_type in ("multipart/form-data; boundary=other", "application/json", ""):
+        response = client.post("/generate/ddpm", content=body, headers={"Content-Type": content_type})
+        assert response.content == expected.content
+
+
+def test_a_field_of_a_form_that_comes_several_times_is_a_list(client: TestClient) -> None:
+    response = client.post("/generate/vae", content=form(("seeds", "5"), ("seeds", "1")))
+    assert response.headers["x-seed"] == "5, 1"
+    assert client.post("/generate/vae", content=form(("seeds", "5"))).headers["x-seed"] == "5"
+    assert "more than once" in refused(client.post("/generate/vae", content=form(("n", "1"), ("n", "2"))), "#/n")
+    assert "no such field" in refused(client.post("/generate/vae", content=form(("colour", "1"))), "#/colour")
+    assert "valid integer" in refused(client.post("/generate/vae", content=form(("n", "x"))), "#/n")
+
+
+def test_a_form_without_fields_is_all_defaults(client: TestClient) -> None:
+    assert client.post("/generate/vae", content=form()).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"--",
+        b"--b",
+        b"--b\r\n",
+        form(("n", "1"), end=""),
+        form(("n", "1"))[:-10],
+        b"--b\r\nContent-Disposition: form-data\r\n\r\n1\r\n--b--\r\n",
+        b"--b\r\nno header\r\n\r\n1\r\n--b--\r\n",
+        form(*[("n", "1")] * 65),
+        form(("n", "1"), boundary="x" * 71),
+        form(("n", "1"), boundary="ä"),
+    ],
+)
+def test_a_form_that_is_none_is_refused(client: TestClient, body: bytes) -> None:
+    problem(client.post("/generate/vae", content=body), 400, "bad-request")
+
+
+def test_a_picture_where_none_is_taken_is_refused(client: TestClient) -> None:
+    png = client.post("/generate/vae").content
+    for response in (
+        client.post("/generate/vae", content=png),
+        client.post("/generate/vae", files={"image": png}),
+        client.post("/generate/vae", json={"image": "aGVsbG8="}),
+    ):
+        assert "no such field" in refused(response, "#/image")
+
+
+@given(
+    head=st.sampled_from([b"", b"{", b"--b\r\n", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b'{"image": "', form()[:5]]),
+    tail=st.binary(max_size=300),
+)
+def test_any_bytes_get_an_answer_and_never_a_fault(client: TestClient, head: bytes, tail: bytes) -> None:
+    for path in ("/generate/vae", "/interpolate", "/inspect"):
+        assert client.post(path, content=head + tail).status_code in (200, 400, 413, 415, 422)

@@ -1,3 +1,4 @@
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -5,7 +6,7 @@ from starlette.testclient import TestClient
 
 from tests.service.api.conftest import problem, series, value
 
-Query = dict[str, Any]
+Query = Mapping[str, Any]
 
 
 def version(client: TestClient, model: str = "vae") -> str:
@@ -36,7 +37,7 @@ def test_a_get_with_seeds_is_asked_for_again_by_its_name_alone(client: TestClien
 
 
 def test_the_version_makes_an_answer_one_for_ever(client: TestClient) -> None:
-    query = {"seed": 7, "version": version(client)}
+    query: Query = {"seed": 7, "version": version(client)}
     response = client.get("/generate/vae", params=query)
     assert response.headers["cache-control"] == "public, max-age=31536000, immutable"
     kept = client.get("/generate/vae", params=query, headers={"If-None-Match": response.headers["etag"]})

@@ -32,6 +32,12 @@ def test_the_page_is_there(client: TestClient) -> None:
     response = client.get("/docs")
     assert response.status_code == 200
     assert "openapi.json" in response.text
+    assert "default-src 'none'" in response.headers["content-security-policy"]
+    assert "://" not in response.text
+    assert "<script" not in response.text
+    paths = client.get("/openapi.json").json()["paths"]
+    assert all(f"{method.upper()} {path}" in response.text for path, item in paths.items() for method in item)
+    assert all(f"<code>{name}</code>" in response.text for name in GenerateRequest.model_fields)
 
 
 def test_every_route_is_described(document: Document) -> None:

@@ -210,3 +210,12 @@ def test_head_is_answered_as_get_is(client: TestClient) -> None:
     assert response.status_code == 200
     assert response.headers["x-seed"] == "3"
     assert response.headers["content-type"] == "image/png"
+
+
+@pytest.mark.parametrize(
+    "path", ["/health", "/health/live", "/health/ready", "/metrics", "/models", "/models/vae", "/docs", "/openapi.json"]
+)
+def test_what_answers_get_answers_head(client: TestClient, path: str) -> None:
+    get, head = client.get(path), client.head(path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-type"] == get.headers["content-type"]

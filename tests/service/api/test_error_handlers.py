@@ -85,3 +85,39 @@ def test_a_problem_says_its_title_in_words(client: TestClient) -> None:
     document = problem(client.post("/generate/nope"), 404, "unknown-model")
     assert document["type"] == "about:blank"
     assert document["title"] == "Not Found"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "kind", "param"),
+    [
+        ("/generate/nope", {}, 404, "invalid_request_error", None),
+        ("/generate/vae", {"n": 0}, 422, "invalid_request_error", "n"),
+        ("/interpolate", {"model": "vae", "to": {"seed": -1}}, 422, "invalid_request_error", "to/seed"),
+        ("/generate/vae", [], 422, "invalid_request_error", None),
+    ],
+)
+def test_an_error_says_the_same_to_openais_clients(
+    client: TestClient, path: str, body: object, status: int, kind: str, param: str | None
+) -> None:
+    response = client.post(path, json=body)
+    assert response.status_code == status
+    error = response.json()["error"]
+    assert (error["type"], error["param"]) == (kind, param)
+
+
+@pytest.mark.parametrize(("path", "method", "status"), [("/v2/nope", "GET", 404), ("/v2/", "POST", 404)])
+def test_an_error_of_the_open_inference_protocol_is_a_text(
+    client: TestClient, path: str, method: str, status: int
+) -> None:
+    response = client.request(method, path)
+    assert (response.status_code, response.headers["content-type"]) == (status, "application/json")
+    assert response.json() == {"error": "Not Found"}
+
+
+def test_an_error_tells_its_model_and_is_not_kept(client: TestClient) -> None:
+    for path, body in (("/generate/vae", {"n": 0}), ("/interpolate", {"model": "vae", "class_label": "x"})):
+        headers = client.post(path, json=body).headers
+        assert headers["x-model"] == "vae"
+        assert headers["x-model-version"] == client.get("/models/vae").json()["version"]
+        assert (headers["cache-control"], headers["vary"]) == ("no-store", "Accept")
+    assert "x-model" not in client.post("/generate/nope").headers

@@ -255,3 +255,29 @@ def test_steps_and_solvers(client: TestClient, solver: str, steps: int) -> None:
 def test_defaults_are_the_manifests(client: TestClient) -> None:
     defaults = client.get("/models/ddpm").json()["manifest"]["defaults"]
     assert_same(pictures(client, "ddpm", seed=8, **defaults), pictures(client, "ddpm", seed=8))
+
+
+@each_model
+def test_seeds_may_be_any(client: TestClient, model: str) -> None:
+    seeds = [9, 0, 9, 2**32 - 1]
+    response = client.post(f"/generate/{model}", json={"seeds": seeds}, headers=NPY)
+    assert response.headers["x-seed"] == "9, 0, 9, 4294967295"
+    for picture, seed in zip(load(response.content), seeds, strict=True):
+        assert_same(pictures(client, model, seed=seed)[0], picture)
+    query = client.get(f"/generate/{model}", params={"seeds": seeds, "format": "npy"})
+    assert_same(load(query.content), load(response.content))
+
+
+@each_model
+def test_each_picture_may_have_its_own_class(client: TestClient, model: str) -> None:
+    labels = [2, "TROUSER", "none", "0"]
+    together = pictures(client, model, seed=4, n=4, class_label=labels)
+    for index, label in enumerate(labels):
+        assert_same(pictures(client, model, seed=4 + index, class_label=label)[0], together[index])
+    answer = client.post(f"/generate/{model}", json={"seed": 4, "n": 4, "class_label": labels}, headers=JSON).json()
+    assert answer["params"]["class_label"] == ["bag", "trouser", "none", "t-shirt"]
+    assert [image["class_label"] for image in answer["images"]] == ["bag", "trouser", None, "t-shirt"]
+    fields: dict[str, Any] = {"seed": 4, "n": 4, "class_label": labels, "format": "npy"}
+    query = client.get(f"/generate/{model}", params=fields)
+    assert_same(load(query.content), together)
+    assert_same(pictures(client, model, seed=4, class_label=["bag"]), together[:1])

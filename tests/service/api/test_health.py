@@ -190,3 +190,12 @@ def test_an_engine_that_has_lost_a_thread_is_not_live(settings: Settings) -> Non
         while (answer := client.get("/health/live")).status_code == 200:
             assert time.monotonic() < give_up
         assert (answer.status_code, answer.json()) == (503, {"status": "dead"})
+
+
+def test_health_tells_all_and_is_always_200(settings: Settings) -> None:
+    flip_a_byte(settings.weights_dir / "vae")
+    with TestClient(create_app(settings)) as client:
+        assert client.get("/health/ready").status_code == 503
+        found = client.get("/health")
+        assert found.status_code == 200
+        assert found.json() == {"live": True, **client.get("/health/ready").json()}

@@ -115,3 +115,27 @@ def test_a_model_makes_only_what_its_manifest_says(settings: Settings) -> None:
         assert client.post("/generate/vae").status_code == 200
         said = refused(client.post("/interpolate", json={"model": "vae"}), "#/model")
         assert said == "vae cannot interpolate generate"
+
+
+@pytest.mark.parametrize(
+    ("fields", "pointer", "said"),
+    [
+        ({"seeds": [1, 2], "seed": 1}, "#/seeds", "one of the two"),
+        ({"seeds": [1, 2], "n": 3}, "#/n", "not the number of seeds, 2"),
+        ({"seeds": [1, 2], "n": 1}, "#/n", "not the number of seeds, 2"),
+        ({"seeds": list(range(65))}, "#/seeds", "up to 64"),
+        ({"class_label": ["bag"], "n": 2}, "#/class_label", "a list of 2"),
+        ({"class_label": []}, "#/class_label", "a list of 1"),
+        ({"class_label": ["bag", "shoe"], "n": 2}, "#/class_label", CLASSES),
+        ({"class_label": ["bag", "bag"], "seeds": [1]}, "#/class_label", "a list of 1"),
+        ({"class_label": ["bag", "none"], "n": 2, "guidance_scale": 2}, "#/guidance_scale", "ask for a class"),
+    ],
+)
+def test_lists_with_a_value_for_each_picture(
+    client: TestClient, fields: Mapping[str, Any], pointer: str, said: str
+) -> None:
+    assert said in refused(client.post("/generate/ddpm", json=fields), pointer)
+
+
+def test_the_number_of_seeds_may_be_told(client: TestClient) -> None:
+    assert client.post("/generate/vae", json={"seeds": [1, 2], "n": 2, "seed": None}).status_code == 200

@@ -1,6 +1,7 @@
 import base64
 import io
 import struct
+import zlib
 from contextlib import suppress
 
 import numpy as np
@@ -113,6 +114,7 @@ def test_too_many_bytes() -> None:
 def big_png() -> bytes:
     data = bytearray(encode_png(noise(8, 8, 1)))
     data[16:24] = struct.pack(">II", 4097, 4096)
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4)
     return bytes(data)
 
 
