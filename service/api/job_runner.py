@@ -51,7 +51,7 @@ def start_job(request: Request, state: State, order: Order, *, live: bool) -> Pi
     if order.asked.timeout_ms is not None:
         timeout_s = min(timeout_s, order.asked.timeout_ms / 1000)
     record: PictureJob = JobRecord(
-        os.urandom(16).hex(), client_of(request), order, int(time.time()), len(to_json(order.params))
+        os.urandom(16).hex(), client_of(request), order, time.time(), len(to_json(order.params))
     )
     state.jobs.add(record)
     try:

@@ -131,6 +131,31 @@ def refused(response: httpx2.Response, pointer: str) -> str:
     return " ".join([error["message"], error.get("allowed", "")])
 
 
+@dataclass
+class Told:
+    """An event as it was sent."""
+
+    id: int
+    name: str
+    data: dict[str, Any]
+
+
+def read_events(body: bytes) -> list[Told]:
+    """The events of an answer as text/event-stream; comments are left out."""
+    told = []
+    for block in body.decode().removesuffix("\n\n").split("\n\n"):
+        if block != ":":
+            id, name, data = block.split("\n")
+            told.append(
+                Told(
+                    int(id.removeprefix("id: ")),
+                    name.removeprefix("event: "),
+                    json.loads(data.removeprefix("data: ")),
+                )
+            )
+    return told
+
+
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
