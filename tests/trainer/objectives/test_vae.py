@@ -27,7 +27,7 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 
 
 def log_density(distribution: Distribution, value: Tensor) -> Tensor:
-    result: Tensor = distribution.log_prob(value)  # type: ignore[no-untyped-call]
+    result: Tensor = distribution.log_prob(value)
     return result
 
 
