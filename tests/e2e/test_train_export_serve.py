@@ -18,7 +18,7 @@ from service.contract.artifact import read_artifact
 from service.contract.manifest import read_manifest
 from tests.e2e.process import ROOT, Service, serving
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 SAMPLE = "tests/data/fashion-mnist"
 TRAIN = {
