@@ -4,10 +4,13 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 
+import torch
 from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 
+from service import nvml
 from service.api import error_handlers, generate, health, interpolate, models
 from service.api.docs import describe
 from service.api.endpoint import App
@@ -24,6 +27,8 @@ log = logging.getLogger(__name__)
 #: Prometheus is told by the service itself; asking OpenTelemetry on every request whether it listens is not free.
 NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
 
+VERSION = version("genserve")
+
 DESCRIPTION = "Pictures from small generative models, batched over requests. Same seed, same picture."
 
 
@@ -38,7 +43,7 @@ def create_app(settings: Settings) -> FastAPI:
         yield
         await state.engine.drain(settings.drain_s)
 
-    app = App(title="genserve", version="0.1.0", description=DESCRIPTION, lifespan=lifespan, telemetry=NO_TELEMETRY)
+    app = App(title="genserve", version=VERSION, description=DESCRIPTION, lifespan=lifespan, telemetry=NO_TELEMETRY)
     for pictures in (interpolate, generate):
         app.add_endpoint(pictures.ROUTE)
         describe(app, pictures.OPERATIONS)
@@ -52,13 +57,17 @@ async def _start(settings: Settings) -> State:
     device = pick_device(settings.device)
     registry = await asyncio.to_thread(load_registry, settings, device)
     metrics = Metrics()
+    metrics.show_build(VERSION, torch.__version__, settings.commit)
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        nvml.watch(f"GPU-{properties.uuid}", str(torch.cuda.current_device()), metrics)
     metrics.for_unknown_models(ServiceError.codes())
     for name in registry.refused:
         metrics.model_ready.labels(name).set(0)
     for name, served in registry.served.items():
         metrics.model_ready.labels(name).set(1)
         manifest = served.model.manifest
-        metrics.model_info.labels(name, manifest.family, manifest.version).set(1)
+        metrics.show_version(name, manifest.family, manifest.version, manifest.artifact.sha256)
         cost = served.cost
         log.info(
             "model ready",

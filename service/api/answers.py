@@ -19,6 +19,7 @@ from service.api.state import State
 from service.engine.model import Model
 from service.engine.rows import RowSpec
 from service.errors import DeadlineExceeded
+from service.metrics import ModelMetrics
 
 #: Frames a second of an animation.
 GIF_FPS = 10
@@ -60,30 +61,36 @@ async def answer(request: Request, state: State, order: Order) -> Response:
     timeout_s = state.settings.request_timeout_s
     if order.timeout_ms is not None:
         timeout_s = min(timeout_s, order.timeout_ms / 1000)
+    metrics = state.engine.lanes[order.model.name].metrics
+    told = request.scope["state"]
+    told["rows"] = len(order.rows)
     job = state.engine.submit(order.model.name, order.rows, _client(request), timeout_s)
-    pictures = await _wait(request, job, timeout_s)
-    encoding = time.perf_counter()
-    queue_s, compute_s = _stages(job)
+    pictures = await _wait(request, job, timeout_s, metrics)
+    queue_s, compute_s = _stages(job, told["arrived_at"])
     encode = partial(_encode, order, pictures, queue_s, compute_s)
     inline = len(pictures) * pictures[0].size * order.scale**2 <= INLINE_PIXELS
     content = encode() if inline else await asyncio.to_thread(encode)
-    answered = time.perf_counter()
-    metrics = state.engine.lanes[order.model.name].metrics
+    request_s = time.monotonic() - told["arrived_at"]
+    encode_s = request_s - queue_s - compute_s
+    told["stages_s"] = queue_s, compute_s, encode_s
     metrics.images.inc(len(pictures))
     metrics.queue_seconds.observe(queue_s)
     metrics.compute_seconds.observe(compute_s)
-    metrics.encode_seconds.observe(answered - encoding)
-    metrics.request_seconds.observe(answered - request.scope["state"]["arrived_at"])
-    return PicturesResponse(content, _headers(order, len(content), queue_s, compute_s, answered - encoding))
+    metrics.encode_seconds.observe(encode_s)
+    metrics.request_seconds.observe(request_s)
+    return PicturesResponse(content, _headers(order, len(content), queue_s, compute_s, encode_s))
 
 
-async def _wait(request: Request, job: Job[images.Pixels], timeout_s: float) -> Sequence[images.Pixels]:
+async def _wait(
+    request: Request, job: Job[images.Pixels], timeout_s: float, metrics: ModelMetrics
+) -> Sequence[images.Pixels]:
     """The job's pictures, unless the client leaves or the time is up: then its rows never reach the device."""
     loop = asyncio.get_running_loop()
     end = loop.time() + timeout_s
     watcher: list[asyncio.Task[None]] = []
     timer = loop.call_later(
-        min(WATCH_AFTER_S, timeout_s), lambda: watcher.append(loop.create_task(_watch(request, job, end, timeout_s)))
+        min(WATCH_AFTER_S, timeout_s),
+        lambda: watcher.append(loop.create_task(_watch(request, job, end, timeout_s, metrics))),
     )
     try:
         return await job.future
@@ -100,14 +107,18 @@ def _client(request: Request) -> str:
     return client[0] if client else ""
 
 
-async def _watch(request: Request, job: Job[images.Pixels], end: float, timeout_s: float) -> None:
+async def _watch(
+    request: Request, job: Job[images.Pixels], end: float, timeout_s: float, metrics: ModelMetrics
+) -> None:
     """Fail ``job`` when its client leaves, or at ``end`` on the event loop's clock."""
     try:
         async with asyncio.timeout_at(end):
             while (await request.receive())["type"] != "http.disconnect":
                 pass
+        metrics.cancelled["client-left"].inc()
         job.fail(ClientDisconnect())
     except TimeoutError:
+        metrics.cancelled["too-late"].inc()
         job.fail(_too_late(timeout_s))
 
 
@@ -115,11 +126,11 @@ def _too_late(timeout_s: float) -> DeadlineExceeded:
     return DeadlineExceeded(f"The pictures were not ready within {timeout_s:g} s; their work was dropped.")
 
 
-def _stages(job: Job[images.Pixels]) -> tuple[float, float]:
-    """Seconds queued and seconds computing."""
+def _stages(job: Job[images.Pixels], arrived_at: float) -> tuple[float, float]:
+    """Seconds until its first tick, and from there to its last picture."""
     assert job.started_at is not None
     assert job.finished_at is not None
-    return job.started_at - job.submitted_at, job.finished_at - job.started_at
+    return job.started_at - arrived_at, job.finished_at - job.started_at
 
 
 def _encode(order: Order, pictures: Sequence[images.Pixels], queue_s: float, compute_s: float) -> bytes:

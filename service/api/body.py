@@ -1,6 +1,7 @@
 """From bytes and query strings to a checked request; every complaint names its field."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -40,6 +41,7 @@ async def _receive(request: Request, settings: Settings) -> bytes:
                     raise BodyTooLarge(settings.max_body_bytes)
     except TimeoutError:
         raise BodyTooSlow(settings.body_timeout_s) from None
+    request.scope["state"]["arrived_at"] = time.monotonic()  # how slowly it was sent is not how slow we are
     return bytes(body)
 
 

@@ -28,7 +28,7 @@ class Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request; whatever a handler raises becomes an answer."""
-        scope.setdefault("state", {})["arrived_at"] = time.perf_counter()
+        scope.setdefault("state", {})["arrived_at"] = time.monotonic()
         request = Request(scope, receive)
         try:
             response = await self.handlers[scope["method"]](request)

@@ -95,7 +95,7 @@ class Schedules(RuleBasedStateMachine):
     def send(self, name: str, rows: list[RowSpec], patience: float, *, poisoned: bool = False) -> None:
         async def submit() -> None:
             sent = Sent(name, rows, self.clock.now + patience, poisoned)
-            job: Job[Picture] = Job(len(rows), self.clock.now, sent.expires_at, sent.ends.append)
+            job: Job[Picture] = Job(len(rows), sent.expires_at, sent.ends.append)
             self.jobs[job] = sent
             self.lanes[name].put([LiveRow(job, index, row) for index, row in enumerate(rows)])
 
