@@ -18,6 +18,7 @@ from service.api.state import State
 from service.engine.engine import Engine
 from service.engine.registry import load_registry, pick_device
 from service.errors import ServiceError
+from service.logs import AccessLog
 from service.metrics import Metrics
 from service.process import settle
 from service.settings import Settings
@@ -39,9 +40,12 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         state = await _start(settings)
         app.state.service = state
+        app.state.access_log = access_log = _access_log(settings, state.metrics)
         settle()
         yield
         await state.engine.drain(settings.drain_s)
+        if access_log is not None:
+            access_log.close()
 
     app = App(title="genserve", version=VERSION, description=DESCRIPTION, lifespan=lifespan, telemetry=NO_TELEMETRY)
     for pictures in (interpolate, generate):
@@ -51,6 +55,12 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(part.router)
     error_handlers.install(app)
     return app
+
+
+def _access_log(settings: Settings, metrics: Metrics) -> AccessLog | None:
+    if not settings.access_log or settings.log_level not in ("debug", "info"):
+        return None
+    return AccessLog(metrics.lost_log_lines.inc, everything=settings.log_level == "debug")
 
 
 async def _start(settings: Settings) -> State:

@@ -3,7 +3,14 @@
 import json
 import logging
 import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
+from http import HTTPStatus
+from random import getrandbits
 from typing import Any
 
 #: What every record carries; whatever else it has was given with `extra` and belongs in the line.
@@ -16,7 +23,7 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """One line, without its end."""
         line: dict[str, Any] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "time": _utc(record.created),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
@@ -32,3 +39,83 @@ def configure(level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+
+
+#: Seconds between two writes of an access log, and how many lines wait for one at most.
+WRITE_EVERY_S = 0.2
+MOST_LINES = 10_000
+#: Characters told of a text that a caller chose.
+MOST_CHARACTERS = 128
+
+#: Paths that machines ask for every few seconds.
+POLLED = ("/health/", "/metrics")
+
+
+class AccessLog:
+    """A line for each request, on standard error; for those that only poll, when ``everything`` is asked for.
+
+    The event loop makes the line and puts it aside; a thread writes what has gathered a few times a second, so that a
+    slow reader holds up no request. Lines that find no room are lost, and ``lost`` is called for each.
+    """
+
+    def __init__(self, lost: Callable[[], None], *, everything: bool = False) -> None:
+        self._lost, self._everything = lost, everything
+        self._lines: deque[str] = deque()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._write, name="access-log", daemon=True)
+        self._thread.start()
+
+    def note(self, state: Mapping[str, Any], method: str, path: str, status: int) -> None:
+        """Tell of a request that is answered; ``state`` is what its handlers left in the ASGI scope's."""
+        if path.startswith(POLLED) and status < HTTPStatus.BAD_REQUEST and not self._everything:
+            return
+        if len(self._lines) < MOST_LINES:
+            self._lines.append(access_line(state, method, path, status, time.time(), time.monotonic()))
+        else:
+            self._lost()
+
+    def close(self) -> None:
+        """Write what is left and end the thread. A reader that is stuck is not waited for."""
+        self._stopping.set()
+        self._thread.join(10 * WRITE_EVERY_S)
+
+    def _write(self) -> None:
+        with suppress(OSError), open(2, "w", encoding="ascii", closefd=False) as stream:
+            last = False
+            while not last:
+                last = self._stopping.wait(WRITE_EVERY_S)
+                stream.writelines([self._lines.popleft() for _ in range(len(self._lines))])
+                stream.flush()
+
+
+def access_line(state: Mapping[str, Any], method: str, path: str, status: int, now: float, clock: float) -> str:
+    """The line of a request that ended at ``now``; ``clock`` is the same moment on the monotonic clock.
+
+    Written by hand: a record of ``logging`` costs several times as much. What a caller can choose goes through
+    ``json.dumps``, the rest is numbers and words of our own.
+    """
+    texts = {"id": state.get("request_id") or f"{getrandbits(64):016x}", "method": method, "path": path}
+    if isinstance(state.get("model"), str):
+        texts["model"] = state["model"]
+    fields = [f'"{name}": {json.dumps(text[:MOST_CHARACTERS])}' for name, text in texts.items()]
+    if "rows" in state:
+        fields.append(f'"rows": {state["rows"]:d}')
+    if "stages_s" in state:
+        queue_s, compute_s, encode_s = state["stages_s"]
+        fields.append(
+            f'"queue_ms": {1000 * queue_s:.3f}, "compute_ms": {1000 * compute_s:.3f}, "encode_ms": {1000 * encode_s:.3f}'
+        )
+    outcome = state.get("outcome") or _OUTCOMES.get(status) or ("ok" if status < HTTPStatus.BAD_REQUEST else "error")
+    return (
+        f'{{"time": "{_utc(now)}", "level": "info", "logger": "service.access", "message": "request", '
+        f'{", ".join(fields)}, "total_ms": {1000 * (clock - state["arrived_at"]):.3f}, "status": {status:d}, '
+        f'"outcome": "{outcome}"}}\n'
+    )
+
+
+#: What no error of ours stands for: nginx's number for a client that left, and HTTP's own.
+_OUTCOMES = {499: "client-left", 404: "not-found", 405: "method-not-allowed"}
+
+
+def _utc(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")

@@ -13,9 +13,10 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from service.api.error_handlers import respond
+from service.logs import AccessLog
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -42,6 +43,21 @@ def route(path: str, handlers: Mapping[str, Handler]) -> Route:
     return Route(path, Endpoint(handlers), methods=list(handlers))
 
 
+def _noted(scope: Scope, send: Send, log: AccessLog) -> Send:
+    """``send``, which also tells ``log`` of the answer once all of it is sent."""
+    state, status = scope.setdefault("state", {}), 0
+    state["arrived_at"] = time.monotonic()
+
+    async def noting(message: Message) -> None:
+        nonlocal status
+        await send(message)
+        status = message.get("status", status)
+        if message["type"] == "http.response.body" and not message.get("more_body"):
+            log.note(state, scope["method"], scope["path"], status)
+
+    return noting
+
+
 class App(FastAPI):
     """FastAPI with endpoints that it hands requests to itself, before any of its layers.
 
@@ -65,6 +81,8 @@ class App(FastAPI):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request, or the lifespan."""
+        if scope["type"] == "http" and (log := getattr(self.state, "access_log", None)) is not None:
+            send = _noted(scope, send, log)
         endpoint = self._match(scope) if scope["type"] == "http" else None
         if endpoint is None:
             await super().__call__(scope, receive, send)

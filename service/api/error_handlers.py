@@ -64,6 +64,7 @@ async def _unexpected(request: Request, failure: Exception) -> Response:
 
 
 def _count(request: Request, code: str) -> None:
+    request.scope.setdefault("state", {})["outcome"] = code
     state_of(request).count_error(getattr(request.state, "model", None), code)
 
 
