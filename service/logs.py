@@ -101,10 +101,8 @@ def access_line(state: Mapping[str, Any], method: str, path: str, status: int, n
     if "rows" in state:
         fields.append(f'"rows": {state["rows"]:d}')
     if "stages_s" in state:
-        queue_s, compute_s, encode_s = state["stages_s"]
-        fields.append(
-            f'"queue_ms": {1000 * queue_s:.3f}, "compute_ms": {1000 * compute_s:.3f}, "encode_ms": {1000 * encode_s:.3f}'
-        )
+        stages = zip(("queue", "compute", "encode"), state["stages_s"], strict=True)
+        fields += [f'"{stage}_ms": {1000 * seconds:.3f}' for stage, seconds in stages]
     outcome = state.get("outcome") or _OUTCOMES.get(status) or ("ok" if status < HTTPStatus.BAD_REQUEST else "error")
     return (
         f'{{"time": "{_utc(now)}", "level": "info", "logger": "service.access", "message": "request", '

@@ -16,7 +16,8 @@ from prometheus_client.metrics_core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 #: x1.6 from 100 microseconds to 30 seconds: small models answer in under a millisecond, 1,000-step jobs in seconds.
-SECONDS_BUCKETS = (*(1e-4 * 1.6**i for i in range(27)), 30.0)
+#: Three digits, for alerts and queries name them.
+SECONDS_BUCKETS = (*(float(f"{1e-4 * 1.6**power:.3g}") for power in range(27)), 30.0)
 ROW_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 #: The model label of a request for a model that is not served.
