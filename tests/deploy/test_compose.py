@@ -130,7 +130,7 @@ def check_schema(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def check_dashboard(dashboard: dict[str, Any], folder: Path) -> subprocess.CompletedProcess[str]:
-    """Grafana's published schema knows annotations of its own data source only, as it says itself: theirs are left out."""
+    """Check without the queries of annotations: Grafana's schema says itself that it knows only its own source's."""
     published = {"name", "enable", "iconColor", "datasource"}
     annotations = [
         {key: value for key, value in annotation.items() if key in published}

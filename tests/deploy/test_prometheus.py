@@ -67,8 +67,8 @@ def test_a_wrong_rule_would_be_seen(tmp_path: Path) -> None:
 class Prometheus:
     """A running Prometheus, asked over its API."""
 
-    def __init__(self, port: int) -> None:
-        self._client = httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=SECONDS)
+    def __init__(self, client: httpx2.Client) -> None:
+        self._client = client
         self._since = time.time()
 
     def series(self, query: str) -> list[dict[str, Any]]:
@@ -112,9 +112,10 @@ def scraping(service: Service, folder: Path) -> Iterator[Prometheus]:
     with (
         (folder / "log").open("wb") as log,
         subprocess.Popen([command("prometheus"), *arguments], stderr=log) as server,
+        httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=SECONDS) as client,
     ):
         try:
-            yield Prometheus(port)
+            yield Prometheus(client)
         finally:
             server.terminate()
 
