@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from service.metrics import Metrics
+from service.settings import Settings
 from tests.deploy.shipped import ROOT, alerts, dashboard_queries, read_dashboard, read_yaml, rules
 
 COMPOSE = read_yaml("docker-compose.yml")
@@ -43,12 +44,28 @@ class TestEveryService:
         assert "no-new-privileges:true" in service["security_opt"]
         assert not {"privileged", "cap_add", "network_mode", "pid"} & service.keys()
 
+    def test_has_limits(self, name: str) -> None:
+        assert SERVICES[name]["deploy"]["resources"]["limits"].keys() == {"memory", "pids"}
+        assert SERVICES[name]["logging"]["options"].keys() == {"max-size", "max-file"}
+
     def test_does_not_wait_for_grafana(self, name: str) -> None:
         assert "grafana" not in SERVICES[name].get("depends_on", [])
 
 
-def test_the_service_cannot_change_its_weights() -> None:
-    assert ["./weights", "/app/weights", "ro"] in mounts("service")
+def test_the_service_may_finish_what_it_accepted() -> None:
+    grace_s = int(SERVICES["service"]["stop_grace_period"].removesuffix("s"))
+    assert grace_s > Settings.model_fields["drain_s"].default
+
+
+def test_the_service_is_healthy_when_it_is_ready() -> None:
+    assert "/health/ready" in (ROOT / "Dockerfile").read_text().partition("HEALTHCHECK")[2]
+
+
+def test_the_trainer_writes_where_the_service_reads() -> None:
+    (written,) = (mount for mount in mounts("trainer") if mount[0] == "./weights")
+    (read,) = (mount for mount in mounts("service") if mount[0] == "./weights")
+    assert written == ["./weights", "/app/weights"]
+    assert read == [*written, "ro"]
 
 
 def test_the_trainer_runs_only_when_asked() -> None:
