@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
+from select import PIPE_BUF
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service import logs
-from service.logs import AccessLog, JsonFormatter, access_line
+from service.logs import MOST_CHARACTERS, AccessLog, JsonFormatter, access_line, chunks
 
 logger = logging.getLogger("tests.logs")
 
@@ -157,8 +158,28 @@ def test_a_request_without_an_id_gets_one_of_its_own() -> None:
 @given(model=st.text(), path=st.text(), given_id=st.text(min_size=1))
 def test_no_request_can_forge_a_line_or_a_field(model: str, path: str, given_id: str) -> None:
     line = access(model=model, path=path, request_id=given_id)
-    assert (line["model"], line["path"], line["id"]) == (model[:128], path[:128], given_id[:128])
+    assert (line["model"], line["path"], line["id"]) == (
+        model[:MOST_CHARACTERS],
+        path[:MOST_CHARACTERS],
+        given_id[:MOST_CHARACTERS],
+    )
     assert line["outcome"] == "ok"
+
+
+def test_no_line_is_too_long_to_be_written_in_one_piece() -> None:
+    longest = "\U0001f600" * 10_000
+    state = {"arrived_at": 0.0, "model": longest, "request_id": longest, "rows": 64, "stages_s": (1e5, 1e5, 1e5)}
+    line = access_line(state, "OPTIONS", longest, 503, NOW, 1e6)
+    assert 3000 < len(line) <= PIPE_BUF
+
+
+@given(lengths=st.lists(st.integers(1, PIPE_BUF), max_size=30))
+def test_lines_are_written_whole_and_in_order(lengths: list[int]) -> None:
+    lines = ["x" * (length - 1) + "\n" for length in lengths]
+    found = list(chunks(lines))
+    assert "".join(found) == "".join(lines)
+    assert all(0 < len(chunk) <= PIPE_BUF and chunk.endswith("\n") for chunk in found)
+    assert len(found) <= 1 + 2 * sum(lengths) / PIPE_BUF
 
 
 def lines_of(printed: str) -> list[dict[str, Any]]:
