@@ -1,10 +1,12 @@
 import asyncio
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
+from starlette.types import Message
 
 from service.app import create_app
 from service.errors import ServiceError
@@ -159,6 +161,29 @@ def test_time_counts_for_the_stage_that_it_was_spent_in(fresh: TestClient) -> No
     assert fresh.post("/generate/vae", json={"n": 64, "scale": 24}).status_code == 200
     encoded = sums(series(fresh), "vae")
     assert encoded["encode"] > encoded["compute"]
+
+
+def test_how_slowly_a_body_is_sent_is_nobodys_latency(settings: Settings) -> None:
+    slowly_s = 0.3
+
+    async def scenario() -> None:
+        sent = asyncio.Event()
+
+        async def receive() -> Message:
+            if sent.is_set():
+                await asyncio.Event().wait()
+            await asyncio.sleep(slowly_s)
+            sent.set()
+            return {"type": "http.request", "body": b"{}", "more_body": False}
+
+        async with running(settings) as app:
+            started = time.monotonic()
+            assert (await ask(app, "/generate/vae", receive=receive)).status == 200
+            took_s = time.monotonic() - started
+            samples = read_series(app.state.service.metrics.expose().decode())
+            assert 0 < value(samples, "request_seconds_sum", model="vae") <= took_s - 0.99 * slowly_s
+
+    asyncio.run(scenario())
 
 
 def test_the_device_is_busy_for_as_long_as_it_computes(fresh: TestClient) -> None:
