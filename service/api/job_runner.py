@@ -100,9 +100,10 @@ def _connect(state: State, record: PictureJob, job: Job[images.Pixels]) -> None:
 
 async def _finish(state: State, record: PictureJob, job: Job[images.Pixels], about: Request, timeout_s: float) -> None:
     """Wait for ``job``, and end ``record`` with what it gives."""
+    arrived_at = about.scope["state"]["arrived_at"]
     timer = asyncio.get_running_loop().call_later(timeout_s, lambda: job.fail(too_late(timeout_s)))
     try:
-        made = count_made(state, record.work, job, await job.future)
+        made = count_made(state, record.work, job, await job.future, arrived_at)
         answer = await answer_made(about, state, record.work._replace(media=JSON), made)
         record.work = _slim(record.work)
         body = bytes(answer.body)

@@ -114,9 +114,9 @@ def _one_image(order: Order, pictures: Sequence[images.Pixels]) -> bytes:
 
 
 def _json(order: Order, made: Made, request: Request) -> bytes:
-    started = time.perf_counter()
+    started = time.monotonic()
     shown = [show_picture(order, index, picture) for index, picture in enumerate(made.pictures)]
-    encoded = time.perf_counter()
+    encoded = time.monotonic()
     steps = order.rows[0].plan.steps
     return (
         PicturesAnswer(
