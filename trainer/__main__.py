@@ -2,15 +2,16 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import ValidationError
 
-from trainer import checkpoint, export
-from trainer.config import OVERRIDES, RunConfig, load_preset
-from trainer.data import DataError, ImageData, load_fashion_mnist
-from trainer.image_folder import load_image_folder
+from trainer import checkpoint, data, export
+from trainer.config import OVERRIDES, SHAPES, RunConfig, load_preset
+from trainer.data import DataError
 from trainer.loop import Diverged, Interrupted, TrainingRun
 
 EXAMPLES = """\
@@ -18,7 +19,7 @@ examples:
   python -m trainer train vae                                    the preset, into runs/vae
   python -m trainer train ddpm --epochs 40 --out runs/long       more epochs, another folder
   python -m trainer train ddpm --out runs/long --resume          go on after it was cut off
-  python -m trainer train gan --dataset folder --data-dir photos --image-size 32 --channels 3 --out runs/photos
+  python -m trainer train gan --dataset folder:photos --image-size 32 --channels 3 --out runs/photos
   python -m trainer export runs/vae weights/vae                  make the artefact that the service loads
 """
 
@@ -39,6 +40,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 class UsageError(Exception):
     """Arguments that contradict each other or the config."""
+
+
+PUBLISHED = tuple(name for name in SHAPES if name != "folder")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -65,15 +69,22 @@ def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     train.set_defaults(command=_train)
     train.add_argument("model", choices=["vae", "gan", "ddpm"])
-    train.add_argument("--dataset", choices=["fashion-mnist", "folder"], help="what to learn (default: the preset's)")
+    train.add_argument(
+        "--dataset",
+        action=DatasetOption,
+        metavar="NAME",
+        help=f"what to learn: {', '.join(PUBLISHED)}, or folder:PATH, your pictures, a sub-folder a class "
+        "(default: the preset's)",
+    )
     train.add_argument(
         "--data-dir",
         type=Path,
-        help="folder of your pictures, a sub-folder a class; or of Fashion-MNIST's files (default: Debian's package, "
-        "then ./data, then a download there)",
+        help="folder of the data set's files (default: ./data, and a download there; for fashion-mnist Debian's "
+        "package first); with --resume of a folder, where the pictures are",
     )
-    train.add_argument("--image-size", type=int, choices=[28, 32, 64], help="for --dataset folder (default: 28)")
-    train.add_argument("--channels", type=int, choices=[1, 3], help="for --dataset folder (default: 1, grey)")
+    train.add_argument("--image-size", type=int, choices=[28, 32, 64], help="for a folder (default: 28)")
+    train.add_argument("--channels", type=int, choices=[1, 3], help="for a folder: 1 grey (default), 3 RGB")
+    train.add_argument("--strict", action="store_true", help="refuse pictures that are unreadable or too small")
     train.add_argument("--epochs", type=int)
     train.add_argument("--batch-size", type=int)
     train.add_argument("--seed", type=int, help="everything random follows from it")
@@ -92,24 +103,41 @@ def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     command.add_argument("target", type=Path, metavar="weights/NAME", help="folder of the model; NAME is its name")
 
 
+class DatasetOption(argparse.Action):
+    """A data set's name; "folder:PATH" also gives the folder, which is no part of a run's config."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,  # noqa: ARG002
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,  # noqa: ARG002
+    ) -> None:
+        """Raises ArgumentError, which argparse prints, for an unknown name and a folder without a path."""
+        name, _, folder = str(values).partition(":")
+        if not (name == "folder" and folder) and values not in PUBLISHED:
+            raise argparse.ArgumentError(self, f"{values!r} is none of {', '.join(PUBLISHED)}, folder:PATH")
+        namespace.dataset = name
+        if folder:
+            namespace.data_dir = Path(folder)
+
+
 def _train(options: argparse.Namespace) -> None:
     folder = options.out or Path("runs") / options.model
     config, state = _resumed(options, folder) if options.resume else (_fresh(options, folder), None)
-    data = _data(config, options.data_dir)
-    print(f"data: {data.provenance}")
-    run = TrainingRun(config, data, folder, _device(options.device))
+    images = data.load(
+        config.dataset,
+        options.data_dir,
+        image_size=config.image_size,
+        channels=config.channels,
+        strict=options.strict,
+    )
+    print(f"data: {images.provenance}")
+    run = TrainingRun(config, images, folder, _device(options.device))
     if state is not None:
         run.load_state_dict(state)
     run.fit()
     print(f"done: {folder}. Next: python -m trainer export {folder} weights/{options.model}")
-
-
-def _data(config: RunConfig, folder: Path | None) -> ImageData:
-    if config.dataset == "fashion-mnist":
-        return load_fashion_mnist(folder)
-    if folder is None:
-        raise UsageError("--dataset folder needs --data-dir, the folder of your pictures")
-    return load_image_folder(folder, config.image_size, config.channels)
 
 
 def _overrides(options: argparse.Namespace) -> dict[str, object]:

@@ -12,6 +12,17 @@ from service.contract.manifest import NoiseSchedule
 OVERRIDES = ("dataset", "image_size", "channels", "epochs", "batch_size", "seed", "precision", "grid_every")
 
 Family = Literal["vae", "gan", "ddpm"]
+DatasetName = Literal["fashion-mnist", "mnist", "cifar10", "celeba", "folder"]
+
+#: Channels and pixels of each data set's pictures; a folder's may be given others.
+SHAPES: dict[str, tuple[int, int]] = {
+    "fashion-mnist": (1, 28),
+    "mnist": (1, 28),
+    "cifar10": (3, 32),
+    "celeba": (3, 64),
+    "folder": (1, 28),
+}
+
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -65,9 +76,9 @@ class OptimizerConfig(Strict):
 class RunConfig(Strict):
     """Everything that decides a run's numbers."""
 
-    dataset: Literal["fashion-mnist", "folder"]
-    image_size: Literal[28, 32, 64] = Field(default=28, description="height and width, in pixels")
-    channels: Literal[1, 3] = Field(default=1, description="1 for grey, 3 for RGB")
+    dataset: DatasetName
+    image_size: Literal[28, 32, 64] = Field(description="height and width, in pixels; left out, the data set's")
+    channels: Literal[1, 3] = Field(description="1 for grey, 3 for RGB; left out, the data set's")
     epochs: Positive
     batch_size: Positive
     seed: Annotated[int, Field(ge=0, lt=2**32)]
@@ -78,10 +89,20 @@ class RunConfig(Strict):
     optimizer: OptimizerConfig
     model: VaeConfig | GanConfig | DdpmConfig = Field(discriminator="family")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _shape_of_the_data(cls, values: Any) -> Any:  # noqa: ANN401  (whatever was given)
+        if not isinstance(values, dict) or values.get("dataset") not in SHAPES:
+            return values
+        channels, image_size = SHAPES[values["dataset"]]
+        return {"channels": channels, "image_size": image_size} | values
+
     @model_validator(mode="after")
-    def _published_size(self) -> Self:
-        if self.dataset == "fashion-mnist" and (self.channels, self.image_size) != (1, 28):
-            raise ValueError("fashion-mnist is grey pictures of 28 pixels: leave --image-size and --channels out")
+    def _published_shape(self) -> Self:
+        channels, size = SHAPES[self.dataset]
+        if self.dataset != "folder" and (self.channels, self.image_size) != (channels, size):
+            kind = "grey" if channels == 1 else "RGB"
+            raise ValueError(f"{self.dataset} is {kind} of {size} pixels: leave --image-size and --channels out")
         return self
 
     @property
@@ -99,11 +120,15 @@ def load_preset(family: Family, **overrides: Any) -> RunConfig:  # noqa: ANN401 
 
 
 def train_command(config: RunConfig) -> str:
-    """The command that begins the same run: its seed, and whatever else differs from the preset."""
-    preset = load_preset(config.family)
-    names = [
-        "seed",
-        *(name for name in OVERRIDES if name != "seed" and getattr(config, name) != getattr(preset, name)),
-    ]
-    options = [f"--{name.replace('_', '-')} {getattr(config, name)}" for name in names]
+    """The command that begins the same run: its seed, and whatever else differs from the preset on the same data.
+
+    Where somebody keeps their own pictures is not told: the command has PATH in its place.
+    """
+    preset, on_this_data = load_preset(config.family), load_preset(config.family, dataset=config.dataset)
+    options = [f"--seed {config.seed}"]
+    if config.dataset != preset.dataset:
+        options.append(f"--dataset {config.dataset}{':PATH' if config.dataset == 'folder' else ''}")
+    for name in OVERRIDES:
+        if name not in ("seed", "dataset") and getattr(config, name) != getattr(on_this_data, name):
+            options.append(f"--{name.replace('_', '-')} {getattr(config, name)}")
     return " ".join(["python -m trainer train", config.family, *options])

@@ -18,7 +18,8 @@ from service.contract.artifact import read_artifact
 from service.contract.manifest import Defaults, Manifest, NoiseSchedule, read_manifest
 from tests.trainer.conftest import FAMILIES, MakeRun
 from trainer.config import Family, load_preset
-from trainer.data import CLASS_NAMES, ImageData
+from trainer.data import ImageData
+from trainer.data.mnist import CLASS_NAMES
 from trainer.export import ExportError, averaged_parts, compare, export, load, script
 from trainer.loop import TrainingRun
 from trainer.models.parts import Parts, PixelDecode
