@@ -1,6 +1,7 @@
 """The trainer's command line: parse, build, call. No training code lives here."""
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,7 +33,10 @@ def main(arguments: list[str] | None = None) -> int:
     except Interrupted as stopped:
         print(stopped, file=sys.stderr)
         return 128 + stopped.signum
-    except (DataError, Diverged, checkpoint.CheckpointError, export.ExportError, UsageError) as failure:
+    except KeyboardInterrupt:
+        print("stopped before the first step", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except (DataError, Diverged, checkpoint.CheckpointError, export.ExportError, UsageError, OSError) as failure:
         print(f"error: {failure}", file=sys.stderr)
         return 1
     return 0

@@ -174,10 +174,16 @@ class TrainingRun:
             raise checkpoint.CheckpointError(f"{self.folder} was begun on {begun_on}, and these are {self.data.facts}")
         sums = {name: value.to(self.device) for name, value in state["loss_sums"].items()}
         self.state = RunState(state["step"], state["seconds"], sums, dict(state["losses"]))
-        self.objective.networks.load_state_dict(state["networks"])
-        for name, optimizer in self.objective.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][name])
-        self.average.load_state_dict(state["average"])
+        try:
+            self.objective.networks.load_state_dict(state["networks"])
+            for name, optimizer in self.objective.optimizers.items():
+                optimizer.load_state_dict(state["optimizers"][name])
+            self.average.load_state_dict(state["average"])
+        except (RuntimeError, ValueError, KeyError) as failure:
+            raise checkpoint.CheckpointError(
+                f"{self.folder} holds a {self.config.family} of another version, whose networks differ: "
+                + " ".join(str(failure).split())
+            ) from failure
         torch.set_rng_state(state["rng"])
         if self.device.type == "cuda" and "cuda_rng" in state:
             torch.cuda.set_rng_state(state["cuda_rng"], self.device)
@@ -243,8 +249,10 @@ class TrainingRun:
         weights = self.objective.networks.named_parameters()
         bad += [f"weight {name}" for name, weight in weights if not torch.isfinite(weight.detach()).all()]
         if bad:
+            kept = (self.folder / checkpoint.FILE_NAME).exists()
             raise Diverged(
-                f"the {bad[0]} is not finite at step {self.state.step}. The last checkpoint is kept; "
+                f"the {bad[0]} is not finite at step {self.state.step}. "
+                f"{'The last checkpoint is kept' if kept else 'There is no checkpoint from before'}; "
                 "try a lower learning rate, or --precision fp32."
             )
 

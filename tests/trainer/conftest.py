@@ -1,7 +1,9 @@
 """Tiny runs on 64 real images: the code of the real ones, in a fraction of a second."""
 
 import dataclasses
-from collections.abc import Callable
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,7 @@ FAMILIES = tuple(MODELS)
 
 MakeConfig = Callable[..., RunConfig]
 MakeRun = Callable[..., TrainingRun]
+FileSizeLimit = Callable[[int], AbstractContextManager[None]]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -87,3 +90,19 @@ def make_run(make_config: MakeConfig, data: ImageData) -> MakeRun:
         return TrainingRun(make_config(family, **replaced), data, folder, torch.device("cpu"))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def file_size_limit() -> FileSizeLimit:
+    """(bytes) -> inside, a write beyond so many bytes of a file fails in the kernel, as on a full disk."""
+
+    @contextmanager
+    def limit(most: int) -> Iterator[None]:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limit

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from service.contract.manifest import read_manifest
-from tests.trainer.conftest import MakeRun
-from trainer import checkpoint
+from tests.trainer.conftest import FileSizeLimit, MakeRun
+from trainer import checkpoint, data
 from trainer.__main__ import main
 from trainer.data import load_fashion_mnist
 from trainer.loop import TrainingRun
@@ -102,13 +102,39 @@ def test_an_unfinished_run_is_not_exported(vae_run: Path, tmp_path: Path, capsys
     assert "0 of 2 epochs" in error_of(capsys, "export", vae_run, tmp_path / "weights" / "vae")
 
 
+def test_a_signal_before_the_first_step_is_no_traceback(
+    sample_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(data, "load", interrupted)
+    assert main(["train", "vae", "--data-dir", str(sample_folder), "--out", str(tmp_path / "run")]) == 130
+    assert capsys.readouterr().err == "stopped before the first step\n"
+
+
+def test_a_full_disk_is_told_in_a_line(
+    vae_run: Path, sample_folder: Path, capsys: pytest.CaptureFixture[str], file_size_limit: FileSizeLimit
+) -> None:
+    config, state = checkpoint.load(vae_run)
+    state["data"]["images"] = 2000
+    checkpoint.save(vae_run, config, state)
+    with file_size_limit(10_000):
+        message = error_of(capsys, "train", "vae", "--resume", "--data-dir", sample_folder, "--out", vae_run)
+    assert "cannot be written" in message
+    assert checkpoint.load(vae_run)[1]["step"] == 0
+
+
 def test_help_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         main(["train", "--help"])
     assert "python -m trainer train ddpm --out runs/long --resume" in capsys.readouterr().out
 
 
-def test_sigterm_ends_with_143_and_a_checkpoint_that_goes_on(sample_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_with_its_code_and_a_checkpoint_that_goes_on(
+    sample_folder: Path, tmp_path: Path, signum: signal.Signals, code: int
+) -> None:
     command = [sys.executable, "-m", "trainer", "train", "vae", "--epochs", "1000", "--batch-size", "500"]
     command += ["--precision", "fp32", "--device", "cpu", "--data-dir", str(sample_folder), "--out", str(tmp_path)]
     process = subprocess.Popen(
@@ -120,12 +146,12 @@ def test_sigterm_ends_with_143_and_a_checkpoint_that_goes_on(sample_folder: Path
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(signum)
         _, errors = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert process.returncode == 128 + signal.SIGTERM
-    assert "stopped by SIGTERM; go on with --resume" in errors
+    assert process.returncode == code
+    assert f"stopped by {signum.name}; go on with --resume" in errors
 
     config, state = checkpoint.load(tmp_path)
     run = TrainingRun(config, load_fashion_mnist(sample_folder), tmp_path, torch.device("cpu"))

@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from service.contract.artifact import read_artifact
 from service.contract.manifest import Defaults, Manifest, NoiseSchedule, read_manifest
-from tests.trainer.conftest import FAMILIES, MakeRun
+from tests.trainer.conftest import FAMILIES, FileSizeLimit, MakeRun
 from trainer.config import Family, load_preset
 from trainer.data import ImageData
 from trainer.data.mnist import CLASS_NAMES
@@ -242,3 +242,14 @@ def test_a_failure_at_any_write_leaves_a_model_that_can_be_read(
     else:  # the manifest was already renamed: there is no way back from there, and none is needed
         assert manifest.version != old.version
     assert not list(target.glob(".*"))
+
+
+def test_a_full_disk_leaves_the_model_as_it_was(
+    exported: tuple[Path, Manifest, Path], file_size_limit: FileSizeLimit
+) -> None:
+    target, manifest, newer = exported
+    before = {path.name: path.read_bytes() for path in target.iterdir()}
+    with file_size_limit(10_000), pytest.raises(ExportError, match=r"cannot be written: .*File too large"):
+        export(newer, target)
+    assert {path.name: path.read_bytes() for path in target.iterdir()} == before
+    assert served(target)[0] == manifest

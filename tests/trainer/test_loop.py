@@ -115,6 +115,15 @@ def test_resuming_on_other_data_is_refused(make_run: MakeRun, tmp_path: Path, da
         TrainingRun(run.config, other, tmp_path, run.device).load_state_dict(run.state_dict())
 
 
+def test_a_checkpoint_of_other_networks_is_refused(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run("gan", tmp_path)
+    state = run.state_dict()
+    state["networks"] = {f"old.{name}": weight for name, weight in state["networks"].items()}
+    with pytest.raises(checkpoint.CheckpointError, match="holds a gan of another version") as refusal:
+        run.load_state_dict(state)
+    assert "\n" not in str(refusal.value)
+
+
 def test_less_data_than_a_batch_is_refused(make_run: MakeRun, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"64 images .* batch of 65"):
         make_run("vae", tmp_path, batch_size=65)
@@ -130,11 +139,19 @@ def test_a_run_that_diverges_keeps_its_last_checkpoint(
             next(run.objective.networks.parameters()).fill_(math.nan)
 
     before_step(run, STEPS_PER_EPOCH + 1, ruin, monkeypatch)
-    with pytest.raises(Diverged, match="not finite at step 8"):
+    with pytest.raises(Diverged, match=r"not finite at step 8. The last checkpoint is kept; try a lower learning rate"):
         run.fit()
     _, state = checkpoint.load(tmp_path)
     assert state["step"] == STEPS_PER_EPOCH
     assert all(weight.isfinite().all() for weight in state["networks"].values())
+
+
+def test_a_run_that_diverges_at_once_says_that_nothing_is_kept(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run("vae", tmp_path)
+    with torch.no_grad():
+        next(run.objective.networks.parameters()).fill_(math.inf)
+    with pytest.raises(Diverged, match="There is no checkpoint from before"):
+        run.fit()
 
 
 # Learning rate, average, order, labels

@@ -33,7 +33,8 @@ def test_see_through_parts_are_white(tmp_path: Path) -> None:
     image.convert("LA").save(tmp_path / "la.png")
     image.save(tmp_path / "palette.gif")
     for name, mode in {"rgba.png": "RGBA", "la.png": "LA", "palette.gif": "P"}.items():
-        assert Image.open(tmp_path / name).mode == mode
+        with Image.open(tmp_path / name) as stored:
+            assert stored.mode == mode
         picture = read(tmp_path / name)
         assert (picture[:, -1] == 255).all(), name
         assert (picture[1, 0] < 100).all(), name
