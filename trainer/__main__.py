@@ -10,10 +10,12 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from trainer import checkpoint, data, export
+from trainer import checkpoint, data, export, processes
+from trainer.checkpoint import CheckpointError
 from trainer.config import OVERRIDES, SHAPES, RunConfig, load_preset
 from trainer.data import DataError
-from trainer.loop import Diverged, Interrupted, TrainingRun
+from trainer.export import ExportError
+from trainer.loop import Diverged, Indivisible, Interrupted, TrainingRun
 
 EXAMPLES = """\
 examples:
@@ -21,6 +23,7 @@ examples:
   python -m trainer train ddpm --epochs 40 --out runs/long       more epochs, another folder
   python -m trainer train ddpm --out runs/long --resume          go on after it was cut off
   python -m trainer train gan --dataset folder:photos --image-size 32 --channels 3 --out runs/photos
+  torchrun --nproc-per-node 2 -m trainer train ddpm              two processes, or GPUs: the same losses as one
   python -m trainer export runs/vae weights/vae                  make the artefact that the service loads
 """
 
@@ -36,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped before the first step", file=sys.stderr)
         return 128 + signal.SIGINT
-    except (DataError, Diverged, checkpoint.CheckpointError, export.ExportError, UsageError, OSError) as failure:
+    except (UsageError, DataError, Indivisible, Diverged, CheckpointError, ExportError, OSError) as failure:
         print(f"error: {failure}", file=sys.stderr)
         return 1
     return 0
@@ -95,6 +98,13 @@ def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     train.add_argument("--precision", choices=["fp32", "bf16"])
     train.add_argument("--grid-every", type=int, metavar="N", help="write a grid of samples every N epochs")
     train.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    train.add_argument(
+        "--accumulate",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="work on a batch in N micro-batches: less memory, the same numbers",
+    )
     train.add_argument("--out", type=Path, help="folder of the run (default: runs/MODEL)")
     train.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out, with its config")
 
@@ -105,6 +115,13 @@ def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     command.set_defaults(command=_export)
     command.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
     command.add_argument("target", type=Path, metavar="weights/NAME", help="folder of the model; NAME is its name")
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
 
 
 class DatasetOption(argparse.Action):
@@ -127,21 +144,33 @@ class DatasetOption(argparse.Action):
 
 
 def _train(options: argparse.Namespace) -> None:
+    with processes.joined(_device(options.device)) as device:
+        _train_here(options, device)
+
+
+def _train_here(options: argparse.Namespace, device: torch.device) -> None:
+    """What each of the processes does that train together."""
     folder = options.out or Path("runs") / options.model
     config, state = _resumed(options, folder) if options.resume else (_fresh(options, folder), None)
-    images = data.load(
-        config.dataset,
-        options.data_dir,
-        image_size=config.image_size,
-        channels=config.channels,
-        strict=options.strict,
-    )
-    print(f"data: {images.provenance}")
-    run = TrainingRun(config, images, folder, _device(options.device))
+    with processes.first_alone():
+        images = data.load(
+            config.dataset,
+            options.data_dir,
+            image_size=config.image_size,
+            channels=config.channels,
+            strict=options.strict,
+        )
+    _tell(f"data: {images.provenance}")
+    run = TrainingRun(config, images, folder, device, options.accumulate)
     if state is not None:
         run.load_state_dict(state)
     run.fit()
-    print(f"done: {folder}. Next: python -m trainer export {folder} weights/{options.model}")
+    _tell(f"done: {folder}. Next: python -m trainer export {folder} weights/{options.model}")
+
+
+def _tell(line: str) -> None:
+    if processes.rank() == 0:
+        print(line)
 
 
 def _overrides(options: argparse.Namespace) -> dict[str, object]:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from trainer.config import RunConfig
 
 FILE_NAME = "checkpoint.pt"
-FORMAT = 1
+FORMAT = 2
 
 
 class CheckpointError(Exception):

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from trainer.config import RunConfig
 from trainer.data import ImageData, load_fashion_mnist
@@ -35,6 +36,8 @@ OPTIMIZER: dict[str, Any] = {
     "clip": 1.0,
 }
 
+SAMPLE = Path(__file__).parents[1] / "data" / "fashion-mnist"
+
 FAMILIES = tuple(MODELS)
 
 MakeConfig = Callable[..., RunConfig]
@@ -50,14 +53,18 @@ def _one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def sample_folder() -> Path:
-    return Path(__file__).parents[1] / "data" / "fashion-mnist"
+    return SAMPLE
+
+
+def some(whole: ImageData, count: int) -> ImageData:
+    """The first ``count`` images of ``whole``."""
+    facts = dataclasses.replace(whole.facts, images=count)
+    return dataclasses.replace(whole, facts=facts, images=whole.images[:count], labels=whole.labels[:count])
 
 
 @pytest.fixture(scope="session")
 def data(sample_folder: Path) -> ImageData:
-    whole = load_fashion_mnist(sample_folder)
-    facts = dataclasses.replace(whole.facts, images=64)
-    return dataclasses.replace(whole, facts=facts, images=whole.images[:64], labels=whole.labels[:64])
+    return some(load_fashion_mnist(sample_folder), 64)
 
 
 @pytest.fixture(scope="session")
@@ -106,3 +113,15 @@ def file_size_limit() -> FileSizeLimit:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
     return limit
+
+
+def before_step(run: TrainingRun, step: int, act: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have ``act`` called when ``run`` comes to its step number ``step``, counted from 0."""
+    train_step = run.objective.train_step
+
+    def watched(images: Tensor, label: Tensor, progress: float) -> dict[str, Tensor]:
+        if run.state.step == step:
+            act()
+        return train_step(images, label, progress)
+
+    monkeypatch.setattr(run.objective, "train_step", watched)

@@ -119,7 +119,7 @@ def test_a_full_disk_is_told_in_a_line(
     config, state = checkpoint.load(vae_run)
     state["data"]["images"] = 2000
     checkpoint.save(vae_run, config, state)
-    with file_size_limit(10_000):
+    with file_size_limit(100_000):  # more than a grid, less than a checkpoint
         message = error_of(capsys, "train", "vae", "--resume", "--data-dir", sample_folder, "--out", vae_run)
     assert "cannot be written" in message
     assert checkpoint.load(vae_run)[1]["step"] == 0

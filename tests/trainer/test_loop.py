@@ -1,7 +1,6 @@
 import dataclasses
 import math
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from tests.trainer.conftest import FAMILIES, MakeRun
+from tests.trainer.conftest import FAMILIES, MODELS, MakeConfig, MakeRun, before_step
 from trainer import checkpoint
 from trainer.config import OptimizerConfig
 from trainer.data import DataError, DataFacts, ImageData
+from trainer.draws import Draws
 from trainer.loop import (
     Diverged,
+    Indivisible,
     Interrupted,
     TrainingRun,
     device_name,
@@ -26,18 +27,6 @@ from trainer.loop import (
 )
 
 STEPS_PER_EPOCH, TOTAL_STEPS = 4, 8
-
-
-def before_step(run: TrainingRun, step: int, act: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have ``act`` called when ``run`` comes to its step number ``step``, counted from 0."""
-    train_step = run.objective.train_step
-
-    def watched(images: Tensor, label: Tensor, progress: float) -> dict[str, Tensor]:
-        if run.state.step == step:
-            act()
-        return train_step(images, label, progress)
-
-    monkeypatch.setattr(run.objective, "train_step", watched)
 
 
 def assert_equal(one: Any, other: Any, where: str = "state") -> None:
@@ -212,11 +201,75 @@ def test_an_epoch_visits_every_image_once_in_an_order_of_its_own() -> None:
 
 
 def test_the_given_share_of_labels_is_dropped() -> None:
-    torch.manual_seed(0)
+    draws = Draws(torch.device("cpu"))
     label = torch.arange(10).repeat(10_000)
-    dropped = drop_labels(label, 0.1, null_label=10)
+    dropped = drop_labels(label, 0.1, null_label=10, draws=draws)
     assert dropped.dtype == torch.int64
     assert float((dropped == 10).double().mean()) == pytest.approx(0.1, abs=0.005)
     kept = dropped != 10
     assert torch.equal(dropped[kept], label[kept])
-    assert torch.equal(drop_labels(label, 0.0, null_label=10), label)
+    assert torch.equal(drop_labels(label, 0.0, null_label=10, draws=draws), label)
+
+
+# Batches in parts
+
+
+def losses_of(run: TrainingRun, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The losses of every step of ``run``, and the run done."""
+    told: list[float] = []
+    train_on = run._train_on
+
+    def watched(index: Tensor, progress: float) -> dict[str, Tensor]:
+        losses = train_on(index, progress)
+        told.extend(float(loss) for loss in losses.values())
+        return losses
+
+    monkeypatch.setattr(run, "_train_on", watched)
+    run.fit()
+    return told
+
+
+WITHOUT_DROPOUT = MODELS["ddpm"] | {"dropout": 0.0}
+
+
+def test_micro_batches_give_the_losses_of_the_whole_batch(
+    make_config: MakeConfig, data: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config("ddpm", model=WITHOUT_DROPOUT)
+    cpu = torch.device("cpu")
+    whole = losses_of(TrainingRun(config, data, tmp_path / "whole", cpu), monkeypatch)
+    parts = losses_of(TrainingRun(config, data, tmp_path / "parts", cpu, accumulate=4), monkeypatch)
+    assert len(whole) == TOTAL_STEPS
+    assert parts == pytest.approx(whole, rel=1e-4)
+    other = losses_of(TrainingRun(config.model_copy(update={"seed": 4}), data, tmp_path / "other", cpu), monkeypatch)
+    assert other != pytest.approx(whole, rel=1e-2)
+
+
+def test_a_run_goes_on_in_another_number_of_micro_batches(
+    make_config: MakeConfig, data: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config("ddpm", model=WITHOUT_DROPOUT)
+    cpu = torch.device("cpu")
+    whole = losses_of(TrainingRun(config, data, tmp_path / "whole", cpu), monkeypatch)
+    cut = TrainingRun(config, data, tmp_path / "cut", cpu)
+    before_step(cut, 4, lambda: signal.raise_signal(signal.SIGINT), monkeypatch)
+    with pytest.raises(Interrupted):
+        cut.fit()
+    resumed = TrainingRun(config, data, tmp_path / "cut", cpu, accumulate=2)
+    resumed.load_state_dict(checkpoint.load(tmp_path / "cut")[1])
+    assert losses_of(resumed, monkeypatch) == pytest.approx(whole[5:], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("family", "accumulate", "complaint"),
+    [
+        ("ddpm", 3, "--batch-size 16 cannot be cut into 3 parts"),
+        ("vae", 2, "--accumulate: the vae's step needs the whole batch"),
+        ("gan", 2, "--accumulate: the gan's step needs the whole batch"),
+    ],
+)
+def test_what_cannot_be_taken_apart_is_refused(
+    make_config: MakeConfig, data: ImageData, tmp_path: Path, family: str, accumulate: int, complaint: str
+) -> None:
+    with pytest.raises(Indivisible, match=complaint):
+        TrainingRun(make_config(family), data, tmp_path, torch.device("cpu"), accumulate)

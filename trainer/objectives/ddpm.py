@@ -1,6 +1,5 @@
 """The simple DDPM loss (Ho et al. 2020, equation 14): predict the noise mixed in at a random step."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -22,6 +21,8 @@ def q_sample(x_start: Tensor, noise: Tensor, alpha: Tensor, sigma: Tensor) -> Te
 class DdpmObjective(Objective):
     """Mean squared error between the noise and its prediction."""
 
+    accumulates = True
+
     def __init__(self, task: Task, model: DdpmConfig) -> None:
         super().__init__(task)
         network = UNet(task.image_shape, task.classes, model.width, model.blocks, model.dropout)
@@ -34,8 +35,8 @@ class DdpmObjective(Objective):
         self.diffusion = Diffusion(model.noise_schedule, largest_t(alpha), x0_range=(-1.0, 1.0))
 
     def train_step(self, images: Tensor, label: Tensor, progress: float) -> dict[str, Tensor]:  # noqa: ARG002
-        step = torch.randint(len(self.alpha), (len(images),), device=images.device)
-        noise = torch.randn_like(images)
+        step = self.draws.randint(len(self.alpha), len(images))
+        noise = self.draws.randn_like(images)
         x = q_sample(images, noise, self.alpha[step], self.sigma[step])
         with self.autocast():
             predicted = self.networks["unet"](x, (step + 1) / len(self.alpha), label)

@@ -41,7 +41,7 @@ class GanObjective(Objective):
 
     def train_step(self, images: Tensor, label: Tensor, progress: float) -> dict[str, Tensor]:  # noqa: ARG002
         generator, discriminator = self.networks["generator"], self.networks["discriminator"]
-        z = torch.randn(len(images), *self.latent_shape, device=images.device)
+        z = self.draws.randn(len(images), *self.latent_shape)
         with self.autocast():
             fake = generator(z, label)
             real_logits, fake_logits = discriminator(images, label), discriminator(fake.detach(), label)

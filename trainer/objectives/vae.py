@@ -1,17 +1,17 @@
 """The evidence lower bound (Kingma & Welling 2014) with an optimal decoder variance (Rybkin et al. 2021)."""
 
-import torch
 from torch import Tensor, nn
 
 from trainer.config import VaeConfig
 from trainer.models.parts import Parts
 from trainer.models.vae import VAE
 from trainer.objectives.base import Objective, Task
+from trainer.processes import batch_mean
 
 
-def reparametrise(mean: Tensor, logvar: Tensor) -> Tensor:
-    """A draw of N(mean, exp(logvar)) through which gradients flow: (batch, latent)."""
-    return mean + (0.5 * logvar).exp() * torch.randn_like(mean)
+def reparametrise(mean: Tensor, logvar: Tensor, noise: Tensor) -> Tensor:
+    """A draw of N(mean, exp(logvar)) through which gradients flow, from standard normal ``noise``: (batch, latent)."""
+    return mean + (0.5 * logvar).exp() * noise
 
 
 def kl_to_standard_normal(mean: Tensor, logvar: Tensor) -> Tensor:
@@ -26,7 +26,7 @@ def gaussian_nll(image: Tensor, reconstruction: Tensor) -> Tensor:
     D/2 log(MSE) for D pixels (sigma-VAE, arXiv 2006.13202, section 3): no weight to tune by hand.
     """
     pixels = image[0].numel()
-    return 0.5 * pixels * (image - reconstruction).square().mean().log()
+    return 0.5 * pixels * batch_mean((image - reconstruction).square().mean()).log()
 
 
 class VaeObjective(Objective):
@@ -47,7 +47,7 @@ class VaeObjective(Objective):
         with self.autocast():
             mean, logvar = vae.encoder(images, label)
             mean, logvar = mean.float(), logvar.float()
-            reconstruction = vae.decoder(reparametrise(mean, logvar), label)
+            reconstruction = vae.decoder(reparametrise(mean, logvar, self.draws.randn_like(mean)), label)
         negative_log_likelihood = gaussian_nll(images, reconstruction.float())
         kl = kl_to_standard_normal(mean, logvar).mean()
         self.descend(self.optimizers["vae"], negative_log_likelihood + self.kl_weight(progress) * kl)
