@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -114,15 +115,26 @@ def test_a_signal_before_the_first_step_is_no_traceback(
 
 
 def test_a_full_disk_is_told_in_a_line(
-    vae_run: Path, sample_folder: Path, capsys: pytest.CaptureFixture[str], file_size_limit: FileSizeLimit
+    sample_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    file_size_limit: FileSizeLimit,
 ) -> None:
-    config, state = checkpoint.load(vae_run)
-    state["data"]["images"] = 2000
-    checkpoint.save(vae_run, config, state)
-    with file_size_limit(100_000):  # more than a grid, less than a checkpoint
-        message = error_of(capsys, "train", "vae", "--resume", "--data-dir", sample_folder, "--out", vae_run)
-    assert "cannot be written" in message
-    assert checkpoint.load(vae_run)[1]["step"] == 0
+    save = checkpoint.save
+
+    def on_a_full_disk(*arguments: Any) -> None:
+        with file_size_limit(10_000):
+            save(*arguments)
+
+    monkeypatch.setattr(checkpoint, "save", on_a_full_disk)
+    options = ["--data-dir", sample_folder, "--epochs", 1, "--batch-size", 500, "--device", "cpu", "--out", tmp_path]
+    assert main(["train", "vae", *map(str, options)]) == 1
+    bar, line = capsys.readouterr().err.rsplit("error: ", 1)
+    assert line.startswith(f"{tmp_path / checkpoint.FILE_NAME} cannot be written")
+    assert line.count("\n") == 1
+    assert "Traceback" not in bar
+    assert not (tmp_path / checkpoint.FILE_NAME).exists()
 
 
 def test_help_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:
