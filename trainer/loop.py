@@ -282,7 +282,9 @@ class TrainingRun:
         return save_grid(parts, path, self.device)
 
     def _require_finite(self) -> None:
-        bad = [f"loss {name}" for name, total in self.state.loss_sums.items() if not torch.isfinite(total)]
+        # Of all processes, so that all of them stop.
+        totals = processes.mean_of(self.state.loss_sums)
+        bad = [f"loss {name}" for name, total in totals.items() if not torch.isfinite(total)]
         # A loss is of the weights before its step: the step itself may be what broke them.
         weights = self.objective.networks.named_parameters()
         bad += [f"weight {name}" for name, weight in weights if not torch.isfinite(weight.detach()).all()]

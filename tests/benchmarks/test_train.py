@@ -19,6 +19,6 @@ def test_ratios_are_of_the_same_round() -> None:
 
 
 def test_the_nearest_width_is_taken_and_built_with_weights() -> None:
-    network = nearest(lambda width: nn.Linear(width, width, bias=False), 100 * 100)
+    network = nearest(lambda width: nn.Linear(width, width, bias=False), 103 * 103)
     assert [weight.shape for weight in network.parameters()] == [(104, 104)]
     assert next(network.parameters()).device == torch.device("cpu")
