@@ -13,6 +13,7 @@ from service.api.docs import describe
 from service.api.endpoint import App
 from service.api.state import State
 from service.engine.engine import Engine
+from service.engine.motion import Motion
 from service.engine.registry import load_registry, pick_device
 from service.errors import ServiceError
 from service.metrics import Metrics
@@ -35,7 +36,10 @@ def create_app(settings: Settings) -> FastAPI:
         state = await _start(settings)
         app.state.service = state
         settle()
+        watching = asyncio.create_task(state.motion.watch(settings.watch_s)) if settings.watch_s else None
         yield
+        if watching:
+            watching.cancel()
         await state.engine.drain(settings.drain_s)
 
     app = App(title="genserve", version="0.1.0", description=DESCRIPTION, lifespan=lifespan, telemetry=NO_TELEMETRY)
@@ -53,22 +57,19 @@ async def _start(settings: Settings) -> State:
     registry = await asyncio.to_thread(load_registry, settings, device)
     metrics = Metrics()
     metrics.for_unknown_models(ServiceError.codes())
+    engine = Engine(registry.served, device, settings, metrics)
     for name in registry.refused:
         metrics.model_ready.labels(name).set(0)
     for name, served in registry.served.items():
-        metrics.model_ready.labels(name).set(1)
-        manifest = served.model.manifest
-        metrics.model_info.labels(name, manifest.family, manifest.version).set(1)
         cost = served.cost
         log.info(
             "model ready",
             extra={
                 "model": name,
-                "version": manifest.version,
+                "version": served.model.manifest.version,
                 "bucket": cost.best_bucket,
                 "row_ms": cost.row_ms(),
             },
         )
-    engine = Engine(registry, device, settings, metrics)
     engine.start()
-    return State(settings, registry, engine, metrics)
+    return State(settings, engine, Motion(engine, device, settings, metrics, registry.refused), metrics)

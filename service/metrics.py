@@ -7,6 +7,7 @@ all series of a model exist from the moment it is registered.
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from itertools import accumulate
+from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.metrics_core import HistogramMetricFamily
@@ -15,6 +16,9 @@ from prometheus_client.registry import Collector
 #: x1.6 from 100 microseconds to 30 seconds: small models answer in under a millisecond, 1,000-step jobs in seconds.
 SECONDS_BUCKETS = (*(1e-4 * 1.6**i for i in range(27)), 30.0)
 ROW_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+#: What became of a change of a model: another version serves, nothing was to do, it was refused, it was taken away.
+Change = Literal["swapped", "unchanged", "failed", "unloaded"]
 
 #: The model label of a request for a model that is not served.
 UNKNOWN_MODEL = "_unknown"
@@ -78,6 +82,8 @@ class ModelMetrics:
             metrics.dropped_rows.labels(model, stage) for stage in ("queued", "running")
         )
         self.errors = {reason: metrics.errors.labels(model, reason) for reason in reasons}
+        for outcome in get_args(Change):
+            metrics.model_changes.labels(model, outcome)
 
 
 class Metrics:
@@ -100,6 +106,7 @@ class Metrics:
         self.live_rows = self._gauge("live_rows", "Rows in the table", "model")
         self.model_ready = self._gauge("model_ready", "1 when the model is verified and warmed", "model")
         self.model_info = self._gauge("model_info", "Which version of a model runs", "model", "family", "version")
+        self.model_changes = self._counter("model_changes", "Loads, reloads, rollbacks, unloads", "model", "outcome")
         self.cost_ratio = self._gauge("cost_ratio", "What network calls cost of late over what warm-up found", "model")
         self.images = self._counter("images", "Pictures made", "model")
         self.errors = self._counter("errors", "Requests answered with an error", "model", "reason")
@@ -116,6 +123,17 @@ class Metrics:
     def for_model(self, model: str, reasons: Iterable[str]) -> ModelMetrics:
         """The bound series of ``model``, created at zero; ``reasons`` are the codes an error can have."""
         return ModelMetrics(self, model, reasons)
+
+    def show_version(self, model: str, family: str, version: str) -> None:
+        """Tell which version of ``model`` runs, in place of the one that ran before."""
+        self.model_info.remove_by_labels({"model": model})
+        self.model_info.labels(model, family, version).set(1)
+        self.model_ready.labels(model).set(1)
+
+    def forget(self, model: str) -> None:
+        """Remove the gauges of a model that is served no more; what was counted stays counted."""
+        for gauge in (self.queued_rows, self.live_rows, self.cost_ratio, self.model_ready, self.model_info):
+            gauge.remove_by_labels({"model": model})
 
     def expose(self) -> bytes:
         """The text that Prometheus scrapes."""

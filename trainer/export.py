@@ -3,6 +3,7 @@
 TorchScript is deprecated upstream; only this file scripts, so another format is a change here alone.
 """
 
+import base64
 import dataclasses
 import hashlib
 import io
@@ -24,6 +25,7 @@ from service.contract.manifest import (
     Capability,
     Dataset,
     Defaults,
+    Golden,
     Manifest,
     Training,
     artifact_file,
@@ -33,12 +35,13 @@ from service.contract.manifest import (
 from trainer import card, checkpoint
 from trainer.config import Family, RunConfig, train_command
 from trainer.data import DataFacts
-from trainer.generate import GRID_STEPS, save_grid
+from trainer.generate import GRID_STEPS, default_plan, generate, save_grid
 from trainer.models.parts import Parts
 from trainer.objectives import build
 
 TOLERANCE = 1e-5
 COMPARED_BATCHES = (1, 2, 7)
+GOLDEN_SEED = 0
 
 CAPABILITIES: dict[Family, tuple[Capability, ...]] = {
     "vae": ("generate", "interpolate", "encode"),
@@ -55,7 +58,7 @@ def export(run: Path, target: Path) -> Manifest:
     """Write the averaged generator of the finished ``run`` to ``target`` as TorchScript in float32.
 
     ``target`` (weights/NAME) gets model-<sha8>.pt, card.md, samples.png and last of all manifest.json: until
-    that one is replaced, the previous manifest stands beside its own weights, which stay for a rollback. All
+    that one is replaced, the previous manifest stands beside its own weights, and both stay for a rollback. All
     that can be wrong with the run is found before the first file is written.
 
     Raises CheckpointError when the run cannot be read; ExportError when it is not finished, when the scripted
@@ -193,6 +196,7 @@ def _manifest(name: str, config: RunConfig, state: dict[str, Any], parts: Parts,
             artifact=Artifact(format="torchscript", file=artifact_file(sha256), size=len(payload), sha256=sha256),
             dataset=Dataset(name=facts.name, licence=facts.licence, source=facts.source, images=facts.images),
             training=_training(config, state, parts),
+            golden=_golden(parts),
             torch_version=torch.__version__.split("+")[0],
             created=datetime.now(UTC).date().isoformat(),
         )
@@ -214,6 +218,17 @@ def _training(config: RunConfig, state: dict[str, Any], parts: Parts) -> Trainin
         parameters=sum(value.numel() for part in _named(parts).values() for value in part.parameters()),
         losses=state["losses"],
         ema_decay=config.ema_decay,
+    )
+
+
+def _golden(parts: Parts) -> Golden:
+    (picture,) = generate(parts, torch.zeros(1, dtype=torch.int64), [GOLDEN_SEED], default_plan(parts))
+    return Golden(
+        seed=GOLDEN_SEED,
+        class_label=0,
+        steps=GRID_STEPS if parts.diffusion else None,
+        solver="dpmpp_2m" if parts.diffusion else None,
+        picture=base64.b64encode(picture.numpy().tobytes()).decode(),
     )
 
 

@@ -16,6 +16,7 @@ from service.admission.job import Job
 from service.api.negotiation import GIF, JSON, NPY, PNG
 from service.api.schemas import Picture, PicturesAnswer, Timings
 from service.api.state import State
+from service.engine.engine import Deployment
 from service.engine.model import Model
 from service.engine.rows import RowSpec
 from service.errors import DeadlineExceeded
@@ -36,7 +37,7 @@ class Order(NamedTuple):
     ``timeout_ms`` is the client's own; None, the service's.
     """
 
-    model: Model
+    deployment: Deployment
     rows: Sequence[RowSpec]
     timeout_ms: int | None
     media: str
@@ -44,6 +45,11 @@ class Order(NamedTuple):
     columns: int
     params: dict[str, int | float | str | None]
     seeds: Sequence[int | None]
+
+    @property
+    def model(self) -> Model:
+        """What computes it."""
+        return self.deployment.model
 
 
 class PicturesResponse(Response):
@@ -60,7 +66,7 @@ async def answer(request: Request, state: State, order: Order) -> Response:
     timeout_s = state.settings.request_timeout_s
     if order.timeout_ms is not None:
         timeout_s = min(timeout_s, order.timeout_ms / 1000)
-    job = state.engine.submit(order.model.name, order.rows, _client(request), timeout_s)
+    job = state.engine.submit(order.deployment, order.rows, _client(request), timeout_s)
     pictures = await _wait(request, job, timeout_s)
     encoding = time.perf_counter()
     queue_s, compute_s = _stages(job)
@@ -68,7 +74,7 @@ async def answer(request: Request, state: State, order: Order) -> Response:
     inline = len(pictures) * pictures[0].size * order.scale**2 <= INLINE_PIXELS
     content = encode() if inline else await asyncio.to_thread(encode)
     answered = time.perf_counter()
-    metrics = state.engine.lanes[order.model.name].metrics
+    metrics = order.deployment.metrics
     metrics.images.inc(len(pictures))
     metrics.queue_seconds.observe(queue_s)
     metrics.compute_seconds.observe(compute_s)

@@ -12,8 +12,8 @@ from service.api.endpoint import route
 from service.api.negotiation import JSON, NPY, PNG, accept_of, choose
 from service.api.resolve import resolve
 from service.api.schemas import GenerateRequest
-from service.api.state import State, model_of, state_of
-from service.engine.model import Model
+from service.api.state import State, deployment_of, state_of
+from service.engine.engine import Deployment
 from service.engine.rows import request_rows
 
 FORMATS = (PNG, JSON, NPY)
@@ -26,16 +26,16 @@ async def post_generate(request: Request) -> Response:
     or application/x-npy (uint8, (n, height, width, channel)).
     """
     state = state_of(request)
-    model = model_of(request, state, request.path_params["model"])
+    deployment = deployment_of(request, state, request.path_params["model"])
     body = await read_body(request, state.settings)
-    return await _generate(request, state, model, parse_json(GenerateRequest, body))
+    return await _generate(request, state, deployment, parse_json(GenerateRequest, body))
 
 
 async def get_generate(request: Request) -> Response:
     """The same with the fields in the query, for browsers: /generate/ddpm?seed=7&class_label=sneaker&scale=8."""
     state = state_of(request)
-    model = model_of(request, state, request.path_params["model"])
-    return await _generate(request, state, model, parse_query(GenerateRequest, request))
+    deployment = deployment_of(request, state, request.path_params["model"])
+    return await _generate(request, state, deployment, parse_query(GenerateRequest, request))
 
 
 ROUTE = route("/generate/{model}", {"POST": post_generate, "GET": get_generate})
@@ -48,13 +48,13 @@ OPERATIONS = {
 }
 
 
-async def _generate(request: Request, state: State, model: Model, body: GenerateRequest) -> Response:
+async def _generate(request: Request, state: State, deployment: Deployment, body: GenerateRequest) -> Response:
     media = choose(accept_of(request), FORMATS)
-    resolved = resolve(body, model, state.settings)
+    resolved = resolve(body, deployment.model, state.settings)
     seed = random.getrandbits(32) if body.seed is None else body.seed
     rows = request_rows(body.n, seed, resolved.label_of, resolved.guidance_scale, resolved.plan)
     order = Order(
-        model=model,
+        deployment=deployment,
         rows=rows,
         timeout_ms=body.timeout_ms,
         media=media,

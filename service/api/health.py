@@ -22,13 +22,14 @@ async def live(request: Request) -> JSONResponse:
 @router.get("/health/ready", response_class=JSONResponse, responses={503: {"description": "A model was refused."}})
 async def ready(request: Request) -> JSONResponse:
     """200 when every model is verified and warmed; else 503, with the reason for each model that was refused."""
-    registry = state_of(request).registry
+    state = state_of(request)
+    ready = state.motion.ready
     body = {
-        "status": "ready" if registry.ready else "not ready",
-        "models": {name: served.model.manifest.version for name, served in registry.served.items()},
-        "refused": registry.refused,
+        "status": "ready" if ready else "not ready",
+        "models": {name: each.model.manifest.version for name, each in state.engine.deployments.items()},
+        "refused": state.motion.refused,
     }
-    return JSONResponse(body, status_code=200 if registry.ready else 503)
+    return JSONResponse(body, status_code=200 if ready else 503)
 
 
 @router.get("/metrics", response_class=Response)

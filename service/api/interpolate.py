@@ -12,7 +12,7 @@ from service.api.endpoint import route
 from service.api.negotiation import GIF, JSON, NPY, PNG, accept_of, choose
 from service.api.resolve import resolve
 from service.api.schemas import End, InterpolateRequest
-from service.api.state import model_of, state_of
+from service.api.state import deployment_of, state_of
 from service.engine.rows import interpolation_rows
 from service.sampling.interpolate import InterpolationMethod
 
@@ -28,14 +28,15 @@ async def post_interpolate(request: Request) -> Response:
     """
     state = state_of(request)
     body = parse_json(InterpolateRequest, await read_body(request, state.settings))
-    model = model_of(request, state, body.model)
+    deployment = deployment_of(request, state, body.model)
+    model = deployment.model
     media = choose(accept_of(request), FORMATS)
     resolved = resolve(body, model, state.settings)
     ends = _seed(body.start), _seed(body.end)
     # Both ends are draws of a Gaussian: the straight line between them leaves the shell that such draws lie on.
     method: InterpolationMethod = "slerp" if body.method == "auto" else body.method
     order = Order(
-        model=model,
+        deployment=deployment,
         rows=interpolation_rows(
             model, ends, body.frames, method, resolved.label_of(ends[0]), resolved.guidance_scale, resolved.plan
         ),

@@ -4,7 +4,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 
 from service.api.schemas import ModelCard
-from service.api.state import State, model_of, state_of
+from service.api.state import State, deployment_of, state_of
 from service.engine.model import Model
 
 router = APIRouter(tags=["models"])
@@ -14,14 +14,14 @@ router = APIRouter(tags=["models"])
 async def list_models(request: Request) -> list[ModelCard]:
     """Every model that is served."""
     state = state_of(request)
-    return [_card(served.model, state) for served in state.registry.served.values()]
+    return [_card(deployment.model, state) for deployment in state.engine.deployments.values()]
 
 
 @router.get("/models/{name}", responses={404: {"description": "No such model."}, 503: {"description": "Refused."}})
 async def get_model(name: str, request: Request) -> ModelCard:
     """One model."""
     state = state_of(request)
-    return _card(model_of(request, state, name), state)
+    return _card(deployment_of(request, state, name).model, state)
 
 
 def _card(model: Model, state: State) -> ModelCard:

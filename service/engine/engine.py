@@ -1,9 +1,15 @@
-"""The engine as the API sees it: submit rows to a model by name, get a job."""
+"""The engine as the API sees it: submit rows to a deployed model, get a job.
+
+A request holds the deployment that it began with, so that all of it is computed by one version. A deployment that was
+replaced serves those that hold it, and goes, its model's memory with it, when the last of them is answered.
+"""
 
 import asyncio
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from typing import NamedTuple, TypeVar
 
 import torch
 
@@ -11,31 +17,46 @@ from service.admission.gate import Ask, Gate
 from service.admission.job import Job
 from service.engine.device import Device
 from service.engine.lane import Ended, Lane
-from service.engine.registry import Registry
+from service.engine.model import Model
+from service.engine.registry import Served
 from service.engine.rows import RowSpec
 from service.engine.table import LiveRow, Picture
 from service.errors import ComputeFailed, ModelUnavailable, ServiceError
-from service.metrics import Metrics
+from service.metrics import Metrics, ModelMetrics
 from service.settings import Settings
 
 DRAIN_POLL_S = 0.01
 
+Result = TypeVar("Result")
+
+
+class Deployment(NamedTuple):
+    """One version of a model while it serves. The gate and the metrics are the model's, whatever its version."""
+
+    lane: Lane
+    gate: Gate
+    metrics: ModelMetrics
+
+    @property
+    def model(self) -> Model:
+        """What it computes with."""
+        return self.lane.model
+
 
 class Engine:
-    """A lane and a gate for each model, over the device they share. Lives on one event loop."""
+    """The deployed models, over the device they share. Lives on one event loop."""
 
-    def __init__(self, registry: Registry, device: torch.device, settings: Settings, metrics: Metrics) -> None:
-        reasons = ServiceError.codes()
-        self.lanes = {
-            name: Lane(served.model, served.cost, settings, metrics.for_model(name, reasons))
-            for name, served in registry.served.items()
-        }
-        threads = settings.cpu_threads() if device.type == "cpu" else 1
-        self._gates = {
-            name: Gate(settings.max_queue_ms, settings.client_share, 1000.0 * threads) for name in self.lanes
-        }
-        self._device = Device(list(self.lanes.values()), threads, settings.tick_budget_ms, _deliver)
+    def __init__(
+        self, served: Mapping[str, Served], device: torch.device, settings: Settings, metrics: Metrics
+    ) -> None:
+        #: The version of each model that new requests get.
+        self.deployments: dict[str, Deployment] = {}
+        self._settings, self._metrics = settings, metrics
+        self._threads = settings.cpu_threads() if device.type == "cpu" else 1
+        self._device = Device(self._threads, settings.tick_budget_ms, _deliver)
         self._draining = False
+        for each in served.values():
+            self.deploy(each)
 
     def start(self) -> None:
         """Begin to serve, on the running event loop."""
@@ -53,7 +74,27 @@ class Engine:
             await asyncio.sleep(DRAIN_POLL_S)
         self._device.stop()
 
-    def submit(self, model: str, rows: Sequence[RowSpec], client: str = "", within_s: float = math.inf) -> Job[Picture]:
+    def lend(self, work: Callable[[], Result]) -> Future[Result]:
+        """See ``Device.lend``: ``work`` takes its turn among the ticks."""
+        return self._device.lend(work)
+
+    def deploy(self, served: Served) -> Deployment | None:
+        """Give new requests for the model this version of it; returns the one that they had until now."""
+        model, name = served.model, served.model.name
+        replaced = self.deployments.get(name)
+        gate, metrics = replaced[1:] if replaced else (self._new_gate(), self._bind_metrics(name))
+        self.deployments[name] = Deployment(Lane(model, served.cost, self._settings, metrics), gate, metrics)
+        self._metrics.show_version(name, model.manifest.family, model.manifest.version)
+        return replaced
+
+    def withdraw(self, name: str) -> Deployment:
+        """Take the model from new requests; returns what they had until now."""
+        self._metrics.forget(name)
+        return self.deployments.pop(name)
+
+    def submit(
+        self, deployment: Deployment, rows: Sequence[RowSpec], client: str = "", within_s: float = math.inf
+    ) -> Job[Picture]:
         """Accept the rows of one request of ``client``, of no use to it after ``within_s`` seconds.
 
         The job's future gives their pictures, (height, width, channel) uint8 each, in the order of ``rows``, which have
@@ -67,7 +108,7 @@ class Engine:
         """
         if self._draining:
             raise ModelUnavailable("The service is stopping.")
-        lane, gate, now = self.lanes[model], self._gates[model], time.monotonic()
+        lane, gate, now = deployment.lane, deployment.gate, time.monotonic()
         ask = Ask(len(rows), rows[0].calls, lane.cost.row_ms(), client, within_s)
         gate.admit(ask, now)
 
@@ -79,6 +120,24 @@ class Engine:
         job: Job[Picture] = Job(len(rows), now, now + within_s, over)
         self._device.put(lane, [LiveRow(job, index, row) for index, row in enumerate(rows)])
         return job
+
+    def _new_gate(self) -> Gate:
+        return Gate(self._settings.max_queue_ms, self._settings.client_share, 1000.0 * self._threads)
+
+    def _bind_metrics(self, name: str) -> ModelMetrics:
+        """The model's series; gauges are asked when somebody looks, for setting them would cost every request.
+
+        They ask for the lanes there are, for a lane that they held would never go.
+        """
+        metrics = self._metrics.for_model(name, ServiceError.codes())
+        metrics.queued_rows.set_function(lambda: sum(lane.queued for lane in self._busy_lanes(name)))
+        metrics.live_rows.set_function(lambda: sum(lane.live for lane in self._busy_lanes(name)))
+        metrics.cost_ratio.set_function(lambda: self.deployments[name].lane.cost.ratio)
+        return metrics
+
+    def _busy_lanes(self, name: str) -> list[Lane]:
+        """Of all of the model's versions."""
+        return [lane for lane in self._device.busy_lanes() if lane.model.name == name]
 
 
 def _deliver(ended: Sequence[Ended], now: float) -> None:

@@ -1,6 +1,7 @@
 """The engine from submit to pictures: sharing, determinism, bounds, drain."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -8,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from service.admission.job import Job
 from service.engine.engine import Engine
 from service.engine.registry import Registry, load_registry
 from service.engine.rows import RowSpec, interpolation_rows
+from service.engine.table import Picture
 from service.errors import DeadlineExceeded, ModelUnavailable, Overloaded, ShareExceeded, TooLate
 from service.metrics import Metrics
 from service.sampling.noise import RowNoise
@@ -31,7 +34,7 @@ def running(registry: Registry, settings: Settings) -> Callable[..., object]:
     async def run(*, start: bool = True, **changes: object) -> AsyncIterator[tuple[Engine, Metrics]]:
         """An engine, drained at the end; ``start`` it at once, or only then."""
         metrics = Metrics()
-        engine = Engine(registry, CPU, settings.model_copy(update=changes), metrics)
+        engine = Engine(registry.served, CPU, settings.model_copy(update=changes), metrics)
         if start:
             engine.start()
         try:
@@ -42,6 +45,13 @@ def running(registry: Registry, settings: Settings) -> Callable[..., object]:
             await engine.drain(within_s=10.0)
 
     return run
+
+
+def submit(
+    engine: Engine, model: str, rows: list[RowSpec], client: str = "", within_s: float = math.inf
+) -> Job[Picture]:
+    """What a request that comes in now does."""
+    return engine.submit(engine.deployments[model], rows, client, within_s)
 
 
 def mixed_rows(registry: Registry) -> list[list[RowSpec]]:
@@ -59,11 +69,11 @@ def test_same_seed_same_picture_alone_or_among_others(registry: Registry, runnin
     async def scenario() -> None:
         async with running() as (engine, _):  # type: ignore[attr-defined]
             requests = mixed_rows(registry)
-            jobs = [engine.submit("ddpm", rows) for rows in requests * 3]
+            jobs = [submit(engine, "ddpm", rows) for rows in requests * 3]
             together = await asyncio.gather(*(job.future for job in jobs))
             for rows, *copies in zip(requests, together[:4], together[4:8], together[8:], strict=True):
                 for index, row in enumerate(rows):
-                    alone = (await engine.submit("ddpm", [row]).future)[0].astype(int)
+                    alone = (await submit(engine, "ddpm", [row]).future)[0].astype(int)
                     for copy in copies:
                         assert np.abs(copy[index].astype(int) - alone).max() <= 1
 
@@ -73,7 +83,7 @@ def test_same_seed_same_picture_alone_or_among_others(registry: Registry, runnin
 def test_concurrent_requests_share_batches(registry: Registry, running: Callable[..., object]) -> None:
     async def scenario() -> None:
         async with running(engine_threads=1) as (engine, metrics):  # type: ignore[attr-defined]
-            jobs = [engine.submit("ddpm", rows) for rows in mixed_rows(registry) for _ in range(4)]
+            jobs = [submit(engine, "ddpm", rows) for rows in mixed_rows(registry) for _ in range(4)]
             await asyncio.gather(*(job.future for job in jobs))
         calls = sum(row.calls for rows in mixed_rows(registry) for row in rows) * 4
         ticks = metrics.registry.get_sample_value("genserve_tick_rows_count", {"model": "ddpm"})
@@ -89,9 +99,9 @@ def test_picture_i_is_the_picture_of_seed_plus_i(running: Callable[..., object],
     async def scenario() -> None:
         async with running() as (engine, _):  # type: ignore[attr-defined]
             plan = registry.served["vae"].model.plan()
-            many = await engine.submit("vae", request_rows(4, 2**32 - 2, 0, 1.0, plan)).future
+            many = await submit(engine, "vae", request_rows(4, 2**32 - 2, 0, 1.0, plan)).future
             for index, seed in enumerate([2**32 - 2, 2**32 - 1, 0, 1]):
-                alone = (await engine.submit("vae", request_rows(1, seed, 0, 1.0, plan)).future)[0]
+                alone = (await submit(engine, "vae", request_rows(1, seed, 0, 1.0, plan)).future)[0]
                 assert np.abs(many[index].astype(int) - alone.astype(int)).max() <= 1
             assert len({picture.tobytes() for picture in many}) == 4
 
@@ -104,9 +114,9 @@ def test_an_interpolation_begins_and_ends_at_its_seeds(running: Callable[..., ob
             for name in ("vae", "ddpm"):
                 model = registry.served[name].model
                 plan = model.plan()
-                frames = await engine.submit(name, interpolation_rows(model, (3, 9), 5, "slerp", 1, 1.0, plan)).future
+                frames = await submit(engine, name, interpolation_rows(model, (3, 9), 5, "slerp", 1, 1.0, plan)).future
                 for frame, seed in ((frames[0], 3), (frames[-1], 9)):
-                    alone = (await engine.submit(name, request_rows(1, seed, 1, 1.0, plan)).future)[0]
+                    alone = (await submit(engine, name, request_rows(1, seed, 1, 1.0, plan)).future)[0]
                     assert np.abs(frame.astype(int) - alone.astype(int)).max() <= 1
 
     asyncio.run(scenario())
@@ -116,15 +126,15 @@ def test_a_full_queue_refuses_with_a_time_to_come_back(running: Callable[..., ob
     async def scenario() -> None:
         async with running(max_queue_ms=0.001) as (engine, _):  # type: ignore[attr-defined]
             plan = registry.served["ddpm"].model.plan("ddim", 500)
-            first = engine.submit("ddpm", request_rows(2, 0, 0, 1.0, plan))
+            first = submit(engine, "ddpm", request_rows(2, 0, 0, 1.0, plan))
             with pytest.raises(Overloaded) as refusal:
-                engine.submit("ddpm", request_rows(2, 0, 0, 1.0, plan))
+                submit(engine, "ddpm", request_rows(2, 0, 0, 1.0, plan))
             assert refusal.value.retry_after_s is not None
             assert refusal.value.retry_after_s >= 1
             # The other model's queue is its own.
-            vae = engine.submit("vae", request_rows(1, 0, 0, 1.0, registry.served["vae"].model.plan()))
+            vae = submit(engine, "vae", request_rows(1, 0, 0, 1.0, registry.served["vae"].model.plan()))
             await asyncio.gather(first.future, vae.future)
-            await engine.submit("ddpm", request_rows(1, 0, 0, 1.0, registry.served["ddpm"].model.plan())).future
+            await submit(engine, "ddpm", request_rows(1, 0, 0, 1.0, registry.served["ddpm"].model.plan())).future
 
     asyncio.run(scenario())
 
@@ -135,9 +145,9 @@ def test_a_cancelled_job_gives_its_price_and_its_places_back(
     async def scenario() -> None:
         async with running(max_queue_ms=0.001) as (engine, metrics):  # type: ignore[attr-defined]
             plan = registry.served["ddpm"].model.plan("ddim", 1000)
-            job = engine.submit("ddpm", request_rows(8, 0, 0, 1.0, plan))
+            job = submit(engine, "ddpm", request_rows(8, 0, 0, 1.0, plan))
             job.cancel()
-            short = engine.submit("ddpm", request_rows(1, 0, 0, 1.0, registry.served["ddpm"].model.plan()))
+            short = submit(engine, "ddpm", request_rows(1, 0, 0, 1.0, registry.served["ddpm"].model.plan()))
             assert len(await short.future) == 1
         for gauge in ("genserve_live_rows", "genserve_queued_rows"):
             assert metrics.registry.get_sample_value(gauge, {"model": "ddpm"}) == 0
@@ -152,9 +162,9 @@ def test_a_job_that_ends_badly_gives_its_price_back_at_once(
     async def scenario() -> None:
         async with running(start=False, max_queue_ms=0.001) as (engine, _):  # type: ignore[attr-defined]
             rows = request_rows(1, 0, 0, 1.0, registry.served["ddpm"].model.plan())
-            job = engine.submit("ddpm", rows)
+            job = submit(engine, "ddpm", rows)
             with pytest.raises(Overloaded):
-                engine.submit("ddpm", rows)
+                submit(engine, "ddpm", rows)
             if end == "fails":
                 job.fail(DeadlineExceeded("late"))
                 assert job.future.exception()
@@ -162,7 +172,7 @@ def test_a_job_that_ends_badly_gives_its_price_back_at_once(
                 if end == "is waited for no longer":
                     job.future.cancel()
                 job.cancel()
-            again = engine.submit("ddpm", rows)
+            again = submit(engine, "ddpm", rows)
         assert len(await again.future) == 1
 
     asyncio.run(scenario())
@@ -173,12 +183,12 @@ def test_a_client_has_its_share_of_a_models_queue(running: Callable[..., object]
         room = 100 * registry.served["ddpm"].cost.row_ms()
         async with running(start=False, max_queue_ms=room, client_share=0.5) as (engine, _):  # type: ignore[attr-defined]
             rows = request_rows(1, 0, 0, 1.0, registry.served["ddpm"].model.plan("ddim", 30))
-            jobs = [engine.submit("ddpm", rows, "this")]
+            jobs = [submit(engine, "ddpm", rows, "this")]
             with pytest.raises(ShareExceeded):
-                engine.submit("ddpm", rows, "this")
-            jobs.append(engine.submit("ddpm", rows, "other"))
+                submit(engine, "ddpm", rows, "this")
+            jobs.append(submit(engine, "ddpm", rows, "other"))
             # Each model's queue is its own.
-            jobs.append(engine.submit("vae", request_rows(1, 0, 0, 1.0, registry.served["vae"].model.plan()), "this"))
+            jobs.append(submit(engine, "vae", request_rows(1, 0, 0, 1.0, registry.served["vae"].model.plan()), "this"))
         for job in jobs:
             assert len(await job.future) == 1
 
@@ -193,15 +203,15 @@ def test_what_would_come_too_late_is_refused_and_what_is_short_enough_is_not(
             plan = registry.served["ddpm"].model.plan
             long = request_rows(8, 0, 0, 1.0, plan("ddim", 1000))
             for _ in range(100):
-                engine.submit("ddpm", long).cancel()  # which is not quickly done: it is not done at all
-            first = engine.submit("ddpm", long)
+                submit(engine, "ddpm", long).cancel()  # which is not quickly done: it is not done at all
+            first = submit(engine, "ddpm", long)
             # What two threads need for 4,000 rows of calls: half of what is accepted.
             half_s = 4000 * registry.served["ddpm"].cost.row_ms() / (2 * 1000)
             with pytest.raises(TooLate) as refusal:
-                engine.submit("ddpm", long, within_s=half_s)
+                submit(engine, "ddpm", long, within_s=half_s)
             assert refusal.value.retry_after_s is not None
             assert refusal.value.retry_after_s >= 1
-            short = engine.submit("ddpm", request_rows(1, 0, 0, 1.0, plan("ddim", 4)), within_s=half_s)
+            short = submit(engine, "ddpm", request_rows(1, 0, 0, 1.0, plan("ddim", 4)), within_s=half_s)
             first.cancel()
             short.cancel()
 
@@ -212,8 +222,8 @@ def test_a_request_without_any_time_is_not_computed(running: Callable[..., objec
     async def scenario() -> None:
         async with running() as (engine, metrics):  # type: ignore[attr-defined]
             rows = request_rows(3, 0, 0, 1.0, registry.served["ddpm"].model.plan())
-            late = engine.submit("ddpm", rows, within_s=0.0)
-            await engine.submit("ddpm", rows, within_s=60.0).future
+            late = submit(engine, "ddpm", rows, within_s=0.0)
+            await submit(engine, "ddpm", rows, within_s=60.0).future
         assert late.started_at is None
         assert not late.done  # it is for the caller to tell the client
         late.cancel()
@@ -232,11 +242,11 @@ def test_draining_finishes_what_was_accepted_and_takes_nothing_new(
     async def scenario() -> None:
         async with running() as (engine, _):  # type: ignore[attr-defined]
             rows = request_rows(4, 0, 0, 1.0, registry.served["ddpm"].model.plan("ddim", 50))
-            job = engine.submit("ddpm", rows)
+            job = submit(engine, "ddpm", rows)
             draining = asyncio.create_task(engine.drain(within_s=30.0))
             await asyncio.sleep(0)
             with pytest.raises(ModelUnavailable):
-                engine.submit("ddpm", rows)
+                submit(engine, "ddpm", rows)
             assert len(await job.future) == 4
             await draining
 
@@ -253,12 +263,12 @@ def test_a_price_counts_steps_and_guidance(running: Callable[..., object], regis
             plan = registry.served["ddpm"].model.plan
             guided = request_rows(2, 0, 0, 3.0, plan("ddim", 20))
             accepted = [
-                engine.submit("ddpm", guided),
-                engine.submit("ddpm", request_rows(1, 0, 0, 1.0, plan("ddim", 10))),
+                submit(engine, "ddpm", guided),
+                submit(engine, "ddpm", request_rows(1, 0, 0, 1.0, plan("ddim", 10))),
             ]
             with pytest.raises(Overloaded):
-                engine.submit("ddpm", request_rows(1, 0, 0, 1.0, plan("ddim", 11)))
-            accepted.append(engine.submit("ddpm", request_rows(1, 0, 0, 1.0, plan("ddim", 9))))
+                submit(engine, "ddpm", request_rows(1, 0, 0, 1.0, plan("ddim", 11)))
+            accepted.append(submit(engine, "ddpm", request_rows(1, 0, 0, 1.0, plan("ddim", 9))))
         for job in accepted:
             assert await job.future
 
