@@ -45,6 +45,8 @@ def test_a_model_has_all_of_its_series_from_the_start() -> None:
         assert f"genserve_{name} [('model', 'vae')]" in found
     for stage in ("queued", "running"):
         assert f"genserve_dropped_rows_total [('model', 'vae'), ('stage', '{stage}')]" in found
+    for outcome in ("swapped", "unchanged", "failed", "unloaded"):
+        assert f"genserve_model_changes_total [('model', 'vae'), ('outcome', '{outcome}')]" in found
     for reason in ("internal", "overloaded"):
         assert f"genserve_errors_total [('model', 'vae'), ('reason', '{reason}')]" in found
 
@@ -76,6 +78,27 @@ def test_what_is_observed_is_exposed() -> None:
     assert found["genserve_dropped_rows_total [('model', 'vae'), ('stage', 'running')]"] == 5
     assert not any(number for name, number in found.items() if "'gan'" in name)
     assert gan is not vae
+
+
+def test_one_version_of_a_model_runs_at_a_time() -> None:
+    metrics = Metrics()
+    metrics.for_model("vae", [])
+    for version in ("aaaaaaaa", "bbbbbbbb"):
+        metrics.show_version("vae", "vae", version)
+    found = {name: number for name, number in samples(metrics).items() if "model_info" in name}
+    assert found == {"genserve_model_info [('family', 'vae'), ('model', 'vae'), ('version', 'bbbbbbbb')]": 1}
+    assert samples(metrics)["genserve_model_ready [('model', 'vae')]"] == 1
+
+
+def test_of_a_model_that_is_served_no_more_only_what_was_counted_is_left() -> None:
+    metrics = Metrics()
+    metrics.for_model("vae", []).images.inc(3)
+    metrics.show_version("vae", "vae", "aaaaaaaa")
+    metrics.forget("vae")
+    found = samples(metrics)
+    assert found["genserve_images_total [('model', 'vae')]"] == 3
+    gauges = ("queued_rows", "live_rows", "cost_ratio", "model_ready", "model_info")
+    assert not [name for name in found if name.startswith(tuple(f"genserve_{gauge} " for gauge in gauges))]
 
 
 def buckets(metrics: Metrics, model: str = "vae") -> dict[float, float]:

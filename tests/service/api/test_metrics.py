@@ -73,6 +73,7 @@ def test_the_exposition_names_and_describes_every_family(client: TestClient) -> 
         "genserve_cost_ratio",
         "genserve_model_ready",
         "genserve_model_info",
+        "genserve_model_changes",
     }
     for family in families:
         assert family.name.startswith("genserve_")
