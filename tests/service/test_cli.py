@@ -136,6 +136,12 @@ def test_somebody_else_there_is_told(answers: Answers, capsys: pytest.CaptureFix
     assert "no admin port of genserve" in capsys.readouterr().err
 
 
+def test_serving_is_what_the_module_does(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("GENSERVE_PORT", "http")
+    assert main(["serve"]) == 2
+    assert "GENSERVE_PORT" in capsys.readouterr().err
+
+
 def test_help_shows_every_command_with_examples(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["--help"])

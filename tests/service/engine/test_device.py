@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import weakref
 from functools import partial
 
 import pytest
@@ -169,6 +170,62 @@ def test_a_model_that_raises_does_not_stop_the_thread(one_shot: Model) -> None:
             await asyncio.wait_for(submit(device, lane, 3, model).future, 60)
         failing = False
         assert len(await asyncio.wait_for(submit(device, lane, 3, model).future, 60)) == 3
+        device.stop()
+
+    asyncio.run(scenario())
+
+
+def test_work_that_is_lent_is_done_by_the_threads_between_ticks(one_shot: Model) -> None:
+    async def scenario() -> None:
+        lane = lane_for(one_shot)
+        device = Device(1, tick_budget_ms=100.0, deliver=deliver)
+        before = submit(device, lane, 3, one_shot)
+        names = [device.lend(lambda: threading.current_thread().name) for _ in range(3)]
+        fails = device.lend(lambda: 1 / 0)
+        device.start(asyncio.get_running_loop())
+        assert {name.result(60) for name in names} == {"engine-0"}
+        assert isinstance(fails.exception(60), ZeroDivisionError)
+        after = submit(device, lane, 3, one_shot)
+        assert len(await asyncio.wait_for(before.future, 60)) == len(await asyncio.wait_for(after.future, 60)) == 3
+        assert device._free_threads == 1
+        device.stop()
+
+    asyncio.run(scenario())
+
+
+def test_work_that_is_lent_is_not_done_once_the_device_stops() -> None:
+    device = Device(1, tick_budget_ms=100.0, deliver=deliver)
+    early = device.lend(lambda: None)
+    with pytest.raises(RuntimeError, match="cannot join"):  # its threads were never started
+        device.stop()
+    assert early.cancelled()
+    assert device.lend(lambda: None).cancelled()
+
+
+def test_a_lane_is_forgotten_with_its_last_row(one_shot: Model) -> None:
+    async def scenario() -> None:
+        device, lane = Device(1, tick_budget_ms=100.0, deliver=deliver), lane_for(one_shot)
+        job = submit(device, lane, 3, one_shot)
+        assert device.busy_lanes() == [lane]
+        device.start(asyncio.get_running_loop())
+        await asyncio.wait_for(job.future, 60)
+        assert device.busy_lanes() == []
+        gone = weakref.ref(lane)
+        del job, lane
+        assert gone() is None
+        device.stop()
+
+    asyncio.run(scenario())
+
+
+def test_a_lane_whose_rows_were_all_given_up_is_forgotten_too(one_shot: Model) -> None:
+    async def scenario() -> None:
+        device, lane = Device(1, tick_budget_ms=100.0, deliver=deliver), lane_for(one_shot)
+        submit(device, lane, 3, one_shot).cancel()
+        device.sweep(lane)
+        device.start(asyncio.get_running_loop())
+        while not device.is_idle():
+            await asyncio.sleep(0)
         device.stop()
 
     asyncio.run(scenario())
