@@ -43,7 +43,9 @@ def test_every_kind_has_its_own_code_and_an_error_status() -> None:
 def test_the_tree_at_the_top_is_the_tree() -> None:
     assert errors.__doc__
     drawn = dict(re.findall(r"[|`]-- (\w+) +(\d{3}) ", errors.__doc__))
-    assert drawn == {kind.__name__: str(kind.status) for kind in (*kinds(), *ChangeError.__subclasses__())}
+    assert drawn == {kind.__name__: str(kind.status) for kind in kinds()} | {
+        kind.__name__: str(kind.status) for kind in ChangeError.__subclasses__()
+    }
 
 
 def test_every_change_that_is_not_made_has_its_own_code_and_an_error_status() -> None:
