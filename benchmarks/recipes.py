@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from service.sampling.pixels import to_uint8
+from trainer.config import DatasetName
 from trainer.data import ImageData, load, to_unit_range
 from trainer.evaluate import measurement
 from trainer.evaluate.evaluator import load_evaluator
 from trainer.evaluate.quality import against_test, evaluate_pictures
 
 BATCH_SIZE = 128
-DATASET = "fashion-mnist"
+DATASET: DatasetName = "fashion-mnist"
 PIXELS = 784
 
 
@@ -51,7 +52,7 @@ def mlp_gan(data: ImageData, epochs: int) -> Callable[[int], Tensor]:
         _descend(second, F.softplus(-discriminator(images)).mean() + F.softplus(discriminator(fake.detach())).mean())
         _descend(first, F.softplus(-discriminator(fake)).mean())
     generator.eval()
-    return lambda count: generator(torch.randn(count, 100))  # type: ignore[no-any-return]
+    return lambda count: generator(torch.randn(count, 100))
 
 
 RECIPES = {"mlp-vae": (mlp_vae, 20), "mlp-gan": (mlp_gan, 50)}

@@ -19,7 +19,8 @@ from service.contract.artifact import read_artifact
 from service.contract.manifest import Defaults, Manifest, read_manifest
 from tests.trainer.conftest import FAMILIES, VARIANTS, MakeRun
 from trainer.config import load_preset, presets
-from trainer.data import CLASS_NAMES, ImageData
+from trainer.data import ImageData
+from trainer.data.mnist import CLASS_NAMES
 from trainer.export import Container, ExportError, averaged_parts, compare, export, load, script
 from trainer.loop import TrainingRun
 from trainer.models.parts import Parts, PixelDecode
