@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
+import torch
+
 from service.contract.manifest import SolverName
 from trainer import data
 from trainer.config import SHAPES, DatasetName, dataset_option
@@ -65,6 +67,7 @@ def _add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     command.add_argument("--seed", type=int, default=0, help="of the first picture; the others follow (default: 0)")
     command.add_argument("--steps", type=positive, help="solver steps (default: the model's)")
     command.add_argument("--solver", choices=get_args(SolverName), help="(default: the model's)")
+    command.add_argument("--unconditional", action="store_true", help="pictures of no class, for what learned without")
     command.add_argument("--guidance-scale", type=float, help="1 is none (default: the model's)")
     command.add_argument(
         "--against",
@@ -149,9 +152,10 @@ def _evaluate(options: argparse.Namespace) -> None:
     _require_matching(subject, evaluator)
     sampler = _sampler(subject, options)
     reference = _reference(evaluator, options.data_dir, options.against, options.samples)
-    pictures = draw(
-        subject.parts, labels_like(reference.labels, options.samples), sampler, first_seed=options.seed, device=device
-    )
+    labels = labels_like(reference.labels, options.samples)
+    if options.unconditional:
+        labels = torch.full_like(labels, subject.parts.classes)
+    pictures = draw(subject.parts, labels, sampler, first_seed=options.seed, device=device)
     quality = evaluate_pictures(pictures, reference)
     measured = measurement_of(
         quality,
@@ -161,7 +165,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         evaluator=evaluator.facts.version,
         samples=options.samples,
         first_seed=options.seed,
-        sampler=sampler.name,
+        sampler=", ".join(filter(None, [sampler.name, options.unconditional and "no class"])) or None,
     )
     if options.inception is not None:
         figure = fid(reference.pictures, pictures, options.inception)

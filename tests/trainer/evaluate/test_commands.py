@@ -95,6 +95,16 @@ def test_a_run_is_scored_against_training_images_by_the_sampler_asked_for(
     assert "ddim 2 steps, guidance 1.5" in capsys.readouterr().out
 
 
+def test_pictures_of_no_class_are_others_and_are_told(trained: Path, options: list[str], tmp_path: Path) -> None:
+    """What learned without classes is scored without them."""
+    run = ["evaluate", str(trained / "runs" / "vae"), "--against", "train", "--samples", "100", *options]
+    assert main([*run, "--json", str(tmp_path / "classes.json")]) == 0
+    assert main([*run, "--unconditional", "--json", str(tmp_path / "none.json")]) == 0
+    classes, none = read_json(tmp_path / "classes.json"), read_json(tmp_path / "none.json")
+    assert (classes.sampler, none.sampler) == (None, "no class")
+    assert classes.scores["frechet_distance"] != none.scores["frechet_distance"]
+
+
 @pytest.mark.parametrize(
     ("target", "arguments", "complaint"),
     [
