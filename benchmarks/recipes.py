@@ -7,6 +7,7 @@ What is compared with them is in docs/QUALITY.md. Neither knows classes, neither
 
 import argparse
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -60,7 +61,7 @@ RECIPES = {"mlp-vae": (mlp_vae, 20), "mlp-gan": (mlp_gan, 50)}
 
 def _perceptron(*sizes: int, dropout: float) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for size, following in zip(sizes[:-2], sizes[1:-1], strict=True):
+    for size, following in pairwise(sizes[:-1]):
         layers += [nn.Linear(size, following), nn.LeakyReLU(0.2), nn.Dropout(dropout)]
     return nn.Sequential(*layers, nn.Linear(sizes[-2], sizes[-1]))
 

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from service.contract.manifest import read_manifest
 from tests.trainer.conftest import MakeRun
@@ -204,3 +205,26 @@ def test_an_evaluator_is_trained_and_used(
     arguments = ["evaluate", str(trained / "weights" / "vae"), "--samples", "100", *options]
     assert main([*arguments, "--evaluator", str(folder)]) == 0
     assert f"evaluator {facts['sha256'][:8]}" in capsys.readouterr().out
+
+
+def test_an_evaluator_of_a_folder_is_tested_on_its_held_out_pictures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(classifier, "BATCH_SIZE", 18)
+    for name, value in (("dark", 0), ("bright", 255)):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(20):
+            Image.new("RGB", (32, 32), (value, number, number)).save(tmp_path / "photos" / name / f"{number}.png")
+    folder = tmp_path / "evaluator"
+    arguments = ["--dataset", f"folder:{tmp_path / 'photos'}", "--image-size", "32", "--channels", "3"]
+    assert main(["evaluator", *arguments, "--epochs", "1", "--out", str(folder), "--device", "cpu"]) == 0
+    assert "of 4 test images right" in capsys.readouterr().out
+    facts = json.loads((folder / FACTS_FILE).read_text())
+    wanted = "--dataset folder:PATH --image-size 32 --channels 3 --epochs 1 --seed 0"
+    assert facts["command"] == f"python -m trainer evaluator {wanted}"
+    assert (facts["image_shape"], facts["class_names"]) == ([3, 32, 32], ["bright", "dark"])
+
+
+def test_a_published_set_takes_no_other_shape(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--dataset", "mnist", "--image-size", "32", "--out", tmp_path / "evaluator"]
+    assert "--image-size and --channels are for a folder" in error_of(capsys, "evaluator", *options)
