@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -12,8 +13,12 @@ from service import images
 from service.admission.job import Job
 from service.api.caching import not_modified, unchanged
 from service.api.rendering import Made, Order, file_name, render
+from service.api.schemas import Showing
 from service.api.state import State
+from service.engine.results import Preview
 from service.errors import DeadlineExceeded
+
+Result = TypeVar("Result")
 
 #: A client's leaving is looked for from here on: the task that looks costs more than a quick model's whole answer.
 WATCH_AFTER_S = 0.02
@@ -53,7 +58,8 @@ async def answer_made(
 ) -> PicturesResponse:
     """The answer to ``request`` that shows what was ``made`` of ``order``."""
     encoding = time.perf_counter()
-    inline = len(made.pictures) * made.pictures[0].size * order.asked.scale**2 <= INLINE_PIXELS
+    tiles = len(made.pictures) + 2 * len(made.film)
+    inline = tiles * made.pictures[0].size * order.asked.scale**2 <= INLINE_PIXELS
     content = encode(order, made, request) if inline else await asyncio.to_thread(encode, order, made, request)
     encode_s = time.perf_counter() - encoding
     state.engine.lanes[order.model.name].metrics.encode_seconds.observe(encode_s)
@@ -62,25 +68,46 @@ async def answer_made(
 
 async def compute(request: Request, state: State, order: Order) -> Made:
     """The pictures of ``order``. Raises as ``answer``."""
-    timeout_s = state.settings.request_timeout_s
-    if order.asked.timeout_ms is not None:
-        timeout_s = min(timeout_s, order.asked.timeout_ms / 1000)
+    timeout_s = timeout_of(state, order.asked)
     job = state.engine.submit(order.model.name, order.rows, client_of(request), timeout_s)
-    return count_made(state, order, job, await _wait(request, job, timeout_s))
+    film: list[Preview] = []
+    if order.rows[0].film is not None:
+        job.on_preview = film.append
+    return count_made(state, order, job, await wait(request, job, timeout_s), film)
 
 
-def count_made(state: State, order: Order, job: Job[images.Pixels], pictures: Sequence[images.Pixels]) -> Made:
+def timeout_of(state: State, asked: Showing) -> float:
+    """For how many seconds an answer to ``asked`` may take."""
+    timeout_s = state.settings.request_timeout_s
+    return timeout_s if asked.timeout_ms is None else min(timeout_s, asked.timeout_ms / 1000)
+
+
+def count_made(
+    state: State,
+    order: Order,
+    job: Job[images.Pixels],
+    pictures: Sequence[images.Pixels],
+    film: Sequence[Preview] = (),
+) -> Made:
     """What ``job`` made of ``order``, counted."""
-    made = Made(pictures, *_stages(job))
-    metrics = state.engine.lanes[order.model.name].metrics
-    metrics.images.inc(len(pictures))
-    metrics.queue_seconds.observe(made.queue_s)
-    metrics.compute_seconds.observe(made.compute_s)
+    made = Made(pictures, *observe(state, order.model.name, job), film)
+    state.engine.lanes[order.model.name].metrics.images.inc(len(pictures))
     return made
 
 
-async def _wait(request: Request, job: Job[images.Pixels], timeout_s: float) -> Sequence[images.Pixels]:
-    """The job's pictures, unless the client leaves or the time is up: then its rows never reach the device."""
+def observe(state: State, lane: str, job: Job[Any]) -> tuple[float, float]:
+    """Count how long a job of ``lane`` that is done took: seconds queued and seconds computing."""
+    assert job.started_at is not None
+    assert job.finished_at is not None
+    queue_s, compute_s = job.started_at - job.submitted_at, job.finished_at - job.started_at
+    metrics = state.engine.lanes[lane].metrics
+    metrics.queue_seconds.observe(queue_s)
+    metrics.compute_seconds.observe(compute_s)
+    return queue_s, compute_s
+
+
+async def wait(request: Request, job: Job[Result], timeout_s: float) -> Sequence[Result]:
+    """The job's results, unless the client leaves or the time is up: then its rows never reach the device."""
     loop = asyncio.get_running_loop()
     end = loop.time() + timeout_s
     watcher: list[asyncio.Task[None]] = []
@@ -102,7 +129,7 @@ def client_of(request: Request) -> str:
     return client[0] if client else ""
 
 
-async def _watch(request: Request, job: Job[images.Pixels], end: float, timeout_s: float) -> None:
+async def _watch(request: Request, job: Job[Any], end: float, timeout_s: float) -> None:
     """Fail ``job`` when its client leaves, or at ``end`` on the event loop's clock."""
     try:
         async with asyncio.timeout_at(end):
@@ -116,13 +143,6 @@ async def _watch(request: Request, job: Job[images.Pixels], end: float, timeout_
 def too_late(timeout_s: float) -> DeadlineExceeded:
     """What a request or a job ends with that took longer than it may."""
     return DeadlineExceeded(f"The pictures were not ready within {timeout_s:g} s; their work was dropped.")
-
-
-def _stages(job: Job[images.Pixels]) -> tuple[float, float]:
-    """Seconds queued and seconds computing."""
-    assert job.started_at is not None
-    assert job.finished_at is not None
-    return job.started_at - job.submitted_at, job.finished_at - job.started_at
 
 
 def _headers(order: Order, length: int, made: Made, encode_s: float) -> list[tuple[bytes, bytes]]:
