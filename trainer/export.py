@@ -80,12 +80,11 @@ def export(run: Path, target: Path, data: ImageData) -> Manifest:
     loaded = load(payload, parts)
     compare(parts, loaded)
     codes = None if loaded.encode is None else pack(latent_map(loaded, data))
-    manifest = _manifest(target.name, config, state, parts, payload)
+    manifest = _manifest(target.name, config, state, loaded, payload)
     try:
-        _publish(target, payload, codes, manifest, card.render(manifest, config), _samples(loaded, data))
+        return _publish(target, payload, codes, manifest, card.render(manifest, config), _samples(loaded, data))
     except (OSError, ContractError) as failure:
         raise ExportError(f"{target} cannot be written: {failure}") from failure
-    return manifest
 
 
 def averaged_parts(config: RunConfig, state: dict[str, Any]) -> Parts:
@@ -227,6 +226,8 @@ def _manifest(name: str, config: RunConfig, state: dict[str, Any], parts: Parts,
 
 
 def _training(config: RunConfig, state: dict[str, Any], parts: Parts) -> Training:
+    # By their place in memory: two parts can share a network, as both ends of a VAE do its prior.
+    parameters = {value.data_ptr(): value.numel() for value in Container(parts).parameters()}
     return Training(
         command=train_command(config),
         epochs=config.epochs,
@@ -235,7 +236,7 @@ def _training(config: RunConfig, state: dict[str, Any], parts: Parts) -> Trainin
         device=state["device"],
         precision=config.precision,
         seed=config.seed,
-        parameters=sum(value.numel() for value in Container(parts).parameters()),
+        parameters=sum(parameters.values()),
         losses=state["losses"],
         ema_decay=config.ema_decay,
     )
@@ -248,7 +249,10 @@ def _samples(parts: Parts, data: ImageData) -> bytes:
         return path.read_bytes()
 
 
-def _publish(target: Path, payload: bytes, codes: bytes | None, manifest: Manifest, text: str, samples: bytes) -> None:
+def _publish(
+    target: Path, payload: bytes, codes: bytes | None, manifest: Manifest, text: str, samples: bytes
+) -> Manifest:
+    """Write all files; the manifest as it is there, with the codes it names."""
     target.mkdir(parents=True, exist_ok=True)
     write_artifact(target, payload)
     if codes is not None:
@@ -257,3 +261,4 @@ def _publish(target: Path, payload: bytes, codes: bytes | None, manifest: Manife
         with replacing(target / name, content):
             pass
     write_manifest(target, manifest)
+    return manifest

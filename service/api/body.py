@@ -5,6 +5,7 @@ What a body is, its first bytes say: clients name no Content-Type, or a wrong on
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from typing import TypeVar, get_args
 
@@ -79,6 +80,7 @@ async def _receive(request: Request, settings: Settings, limit: int) -> bytes:
                     raise BodyTooLarge(limit)
     except TimeoutError:
         raise BodyTooSlow(settings.body_timeout_s) from None
+    request.scope["state"]["arrived_at"] = time.monotonic()  # how slowly it was sent is not how slow we are
     return bytes(body)
 
 

@@ -5,14 +5,16 @@ import logging
 import os
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from pydantic import BaseModel
 from pydantic_core import to_json
 from starlette.requests import Request
 
 from service import images
 from service.admission.job import Job
 from service.api.answers import answer_made, client_of, count_made, too_late
+from service.api.arrays import Array
 from service.api.negotiation import JSON
 from service.api.rendering import Order
 from service.api.sheet import PREVIEWS
@@ -50,7 +52,7 @@ def start_job(request: Request, state: State, order: Order, *, live: bool) -> Pi
     if order.asked.timeout_ms is not None:
         timeout_s = min(timeout_s, order.asked.timeout_ms / 1000)
     record: PictureJob = JobRecord(
-        os.urandom(16).hex(), client_of(request), order, int(time.time()), len(to_json(order.params))
+        os.urandom(16).hex(), client_of(request), order, time.time(), len(to_json(order.params))
     )
     state.jobs.add(record)
     try:
@@ -117,9 +119,8 @@ async def _finish(
     """Wait for ``job``, and end ``record`` with what it gives."""
     timer = asyncio.get_running_loop().call_later(timeout_s, lambda: job.fail(too_late(timeout_s)))
     try:
-        made = count_made(state, record.work, job, await job.future, film)
+        made = count_made(state, record.work, job, await job.future, about.scope["state"], film)
         answer = await answer_made(about, state, record.work._replace(media=JSON), made)
-        record.work = _slim(record.work)
         body = bytes(answer.body)
         kept = sum(picture.nbytes for each in film for picture in (each.x_start, each.x_t) if picture is not None)
         record.succeed(Finished(made, body, answer.raw_headers), body, len(body) + kept)
@@ -130,6 +131,7 @@ async def _finish(
         _fail(state, record, ServiceError("The service failed; its log says why."))
     finally:
         timer.cancel()
+        record.work = _slim(record.work)
 
 
 def _fail(state: State, record: PictureJob, failure: ServiceError) -> None:
@@ -140,9 +142,17 @@ def _fail(state: State, record: PictureJob, failure: ServiceError) -> None:
 
 def _slim(order: Order) -> Order:
     """``order`` without what only computing it took."""
-    uploads = dict.fromkeys(order.asked.heavy)
     rows = [row._replace(latent=None, inpaint=None) for row in order.rows]
-    return order._replace(rows=rows, asked=order.asked.model_copy(update=uploads))
+    return order._replace(rows=rows, asked=without_uploads(order.asked))
+
+
+def without_uploads(value: Any) -> Any:  # noqa: ANN401  (any field's value)
+    """``value`` with None for every file and array in it, however deep."""
+    if isinstance(value, bytes | Array):
+        return None
+    if isinstance(value, BaseModel):
+        return value.model_copy(update={name: without_uploads(each) for name, each in value})
+    return [without_uploads(each) for each in value] if isinstance(value, list) else value
 
 
 def _about(request: Request, id: str) -> Request:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -54,7 +55,7 @@ class Codes(NamedTuple):
 
 def path_of(walk: Walk, pictures: Sequence[Pixels]) -> Path:
     """How the path goes on which ``pictures`` were made."""
-    steps = [math.sqrt(mse(*pair)) for pair in zip(pictures, pictures[1:], strict=False)]
+    steps = [math.sqrt(mse(*pair)) for pair in pairwise(pictures)]
     shown = [None if sent is None else psnr(mse(sent, made)) for sent, made in zip(walk.sent, pictures, strict=True)]
     return Path(t=[*walk.t], latent_norm=[*walk.latent_norm], step_distance=[0.0, *steps], endpoint_psnr=shown)
 

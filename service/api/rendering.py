@@ -79,7 +79,7 @@ def check_form(asked: Sampling, media: str, image_shape: tuple[int, int, int], s
         problems.append(FieldProblem("#/fps", f"means nothing to {name}", "leave it out; or format gif"))
     if media in _SIDES:
         _, height, width = image_shape
-        side = asked.scale * max(images.tile_shape(sheet.count, height, width, sheet.columns, sheet.gap))
+        side = asked.scale * max(images.tile_shape(sheet.tiles, height, width, sheet.columns, sheet.gap))
         if side > _SIDES[media]:
             problems.append(FieldProblem("#/scale", f"{side} pixels are too many for {name}", f"up to {_SIDES[media]}"))
     if problems:
@@ -130,8 +130,9 @@ def class_name(order: Order, index: int) -> str | None:
 
 def _one_image(order: Order, made: Made) -> bytes:
     sheet, film = sheet_of(order.asked, order.rows[0].plan.steps), order.rows[0].film
-    filmed = film is not None and order.asked.layout == "film"
-    tiles = sum(strips(film, made.film, made.pictures), []) if film and filmed else made.pictures
+    tiles = made.pictures
+    if film is not None and order.asked.layout == "film":
+        tiles = [tile for strip in strips(film, made.film, made.pictures) for tile in strip]
     image = images.enlarge(images.tile(tiles, sheet.columns, sheet.gap), order.asked.scale)
     if order.media == PNG:
         return images.encode_png(image, _parameters(order, order.params))
@@ -156,9 +157,9 @@ def _enlarged(order: Order, pictures: Sequence[images.Pixels]) -> images.Pixels:
 
 
 def _json(order: Order, made: Made, request: Request) -> bytes:
-    started = time.perf_counter()
+    started = time.monotonic()
     shown = [show_picture(order, index, picture) for index, picture in enumerate(made.pictures)]
-    encoded = time.perf_counter()
+    encoded = time.monotonic()
     steps = order.rows[0].plan.steps
     return (
         PicturesAnswer(
@@ -234,11 +235,8 @@ def _params_of(order: Order, index: int) -> Params:
     if len(order.rows) == 1:
         return shared
     label, latents = order.params["class_label"], order.params.get("latents")
-    alone: Params = {
-        "n": 1,
-        "seed": order.seeds[index],
-        "class_label": label[index] if isinstance(label, list) else label,
-    }
+    label = label[index] if isinstance(label, list) else label
+    alone: Params = {"n": 1, "seed": order.seeds[index], "class_label": label}
     if isinstance(latents, str):
         alone["latents"] = to_base64(from_base64(latents)[index : index + 1])
     return {**alone, **{name: value for name, value in shared.items() if name not in {*alone, "seeds"}}}

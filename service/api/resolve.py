@@ -79,13 +79,12 @@ def check_size(request: Sampling, model: Model, steps: int, settings: Settings) 
     """Raise InvalidField where the answer would have more pixels than one may have."""
     _, height, width = model.manifest.image_shape
     sheet = sheet_of(request, steps)
-    rows, columns = tile_shape(sheet.count, height, width, sheet.columns, sheet.gap)
+    rows, columns = tile_shape(sheet.tiles, height, width, sheet.columns, sheet.gap)
     if rows * columns * request.scale**2 > settings.max_megapixels * MEGAPIXEL:
         most = math.isqrt(int(settings.max_megapixels * MEGAPIXEL) // (rows * columns))
-        message = (
-            f"{sheet.count} pictures at scale {request.scale} are more than {settings.max_megapixels:g} megapixels"
-        )
-        allowed = f"up to {most} for {sheet.count} pictures" if most else "fewer pictures"
+        limit = f"{settings.max_megapixels:g} megapixels"
+        message = f"{sheet.tiles} pictures at scale {request.scale} are more than {limit}"
+        allowed = f"up to {most} for {sheet.tiles} pictures" if most else "fewer pictures"
         raise InvalidField.of("scale", message, allowed)
 
 
@@ -135,9 +134,9 @@ def _resolved(
     if defaults is not None:
         solver = request.solver or _default_solver(request, defaults)
         steps = request.steps or min(defaults.steps, settings.max_steps)
-        eta, strength = (
-            (request.eta or 0.0, strength_of(request)) if isinstance(request, GenerateRequest) else (0.0, 1.0)
-        )
+        eta, strength = 0.0, 1.0
+        if isinstance(request, GenerateRequest):
+            eta, strength = request.eta or 0.0, strength_of(request)
         plan = model.plan(solver, steps, eta, strength)
         params |= {"steps": steps, "solver": solver, "guidance_scale": guidance_scale}
         if eta:

@@ -97,7 +97,7 @@ def status_of(job: PictureJob) -> JobStatus:
         id=job.id,
         status=job.state,
         model=job.work.model.name,
-        created=job.created,
+        created=int(job.created),
         progress=standing.progress,
         step=int(standing.progress * steps),
         steps=steps,

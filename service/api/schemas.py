@@ -35,8 +35,6 @@ class Showing(Fields):
 
     #: Fields that a query may hold several times, each time with one value of their list.
     repeatable: ClassVar[frozenset[str]] = frozenset()
-    #: Fields that what is uploaded is in.
-    heavy: ClassVar[frozenset[str]] = frozenset()
     #: What ``layout`` auto means where one image shows all pictures.
     natural_layout: ClassVar[Literal["grid", "strip"]] = "grid"
 
@@ -130,7 +128,6 @@ class GenerateRequest(Sampling):
     """The body of POST /generate/{model}. All fields are optional."""
 
     repeatable = frozenset({"seeds", "class_label", "point"})
-    heavy = frozenset({"image", "mask", "latents"})
 
     n: int = Field(default=1, ge=1, description="Number of pictures.", examples=[4])
     seed: Seed | None = None
@@ -152,7 +149,7 @@ class GenerateRequest(Sampling):
         default=None,
         ge=0,
         le=2,
-        description="What the starting noise is multiplied by: below 1, pictures vary less. Not of models that denoise.",
+        description="Scales the starting noise: below 1, pictures vary less. Not of models that denoise.",
     )
     latents: Numbers | None = Field(
         default=None,
@@ -168,7 +165,7 @@ class GenerateRequest(Sampling):
         default=None,
         gt=0,
         le=1,
-        description="How much of image is made anew: 1 all of it. Absent: 0.6, with a mask 1. Only models that denoise.",
+        description="How much of image is made anew, 1 all. Absent: 0.6, with a mask 1. Only models that denoise.",
     )
     mask: Upload | None = Field(
         default=None,
@@ -221,7 +218,6 @@ class InterpolateRequest(Sampling):
     """The body of POST /interpolate."""
 
     natural_layout = "strip"
-    heavy = frozenset({"points", "start", "end"})
 
     model: Annotated[str, Field(max_length=64)] = Field(description="Name of the model.", examples=["vae"])
     start: Point | None = Field(default=None, alias="from", description="Where the path begins.")

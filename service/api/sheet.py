@@ -13,9 +13,9 @@ PREVIEWS = 10
 
 
 class Sheet(NamedTuple):
-    """``count`` tiles in reading order, with ``gap`` pixels around each where one image shows them all."""
+    """``tiles`` of them in reading order, with ``gap`` pixels around each where one image shows them all."""
 
-    count: int
+    tiles: int
     columns: int
     gap: int
 
@@ -42,7 +42,7 @@ def kinds_of(film: Film) -> Sequence[str]:
 
 
 def strips(film: Film, previews: Sequence[Preview], pictures: Sequence[images.Pixels]) -> list[list[images.Pixels]]:
-    """The film of each of ``pictures`` and of each kind in turn, in the order of its steps and with the picture last."""
+    """The film of each of ``pictures`` and of each kind in turn: its steps in order, and the picture last."""
     by_step = sorted(previews, key=lambda preview: preview.step)
     return [
         [*(_shown(preview, kind) for preview in by_step if preview.row == row), picture]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from service import images
 from service.admission.job import Job
-from service.api.answers import client_of, observe, timeout_of, wait
+from service.api.answers import client_of, timeout_of, wait
 from service.api.arrays import to_base64
 from service.api.schemas import GenerateRequest, Params, Showing
 from service.api.start_fields import strength_of
@@ -132,6 +132,6 @@ async def _mask(state: State, body: GenerateRequest, model: Model) -> tuple[Tens
 
 
 async def _numbers(request: Request, state: State, lane: str, job: Job[Any], timeout_s: float) -> Sequence[Latent]:
-    latents: Sequence[Latent] = await wait(request, job, timeout_s)
-    observe(state, lane, job)
+    latents: Sequence[Latent] = await wait(request, job, timeout_s, state.engine.lanes[lane].metrics)
+    request.scope["state"].setdefault("started_at", job.started_at)
     return latents

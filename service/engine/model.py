@@ -162,7 +162,7 @@ def load_model(directory: Path, device: torch.device) -> Model:
     """Verify and load the model in ``directory``.
 
     Raises:
-        ContractError: the manifest, the weights or the codes are missing, damaged, altered, or not what the manifest says.
+        ContractError: the manifest, the weights or the codes are missing, damaged, or not what the manifest says.
     """
     manifest = read_manifest(directory)
     if manifest.name != directory.name:

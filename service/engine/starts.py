@@ -28,7 +28,7 @@ def repaint_mask(picture: Picture, latent_shape: Sequence[int], *, invert: bool)
     Each place of it is the mean of the pixels that it stands for.
     """
     mask = torch.from_numpy(picture[None, :, :, 0].astype(np.float32)) / 255
-    mask = torch.nn.functional.adaptive_avg_pool2d(mask, tuple(latent_shape[1:]))
+    mask = torch.nn.functional.adaptive_avg_pool2d(mask, (latent_shape[1], latent_shape[2]))
     return 1 - mask if invert else mask
 
 

@@ -41,7 +41,7 @@ class JobRecord(Generic[Work, Result]):
     last. ``created`` is in seconds since 1970.
     """
 
-    def __init__(self, id: str, client: str, work: Work, created: int, size: int = 0) -> None:
+    def __init__(self, id: str, client: str, work: Work, created: float, size: int = 0) -> None:
         self.id, self.client, self.work, self.created = id, client, work, created
         self.state: State = "queued"
         self.standing = Standing()

@@ -1,6 +1,7 @@
 """Tiny runs on 64 real images: the code of the real ones, in a fraction of a second."""
 
 import dataclasses
+import gzip
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from trainer.config import RunConfig, presets
-from trainer.data import ImageData, load_fashion_mnist
+from trainer.data import PUBLISHED, ImageData, load_fashion_mnist
 from trainer.loop import TrainingRun
 from trainer.objectives import build
 
@@ -74,6 +75,7 @@ OPTIMIZER: dict[str, Any] = {
 }
 
 VARIANTS = tuple(MODELS)
+FAMILIES = ("autoencoder", "vae", "gan", "ddpm", "ldm", "few-step")
 
 MakeConfig = Callable[..., RunConfig]
 MakeRun = Callable[..., TrainingRun]
@@ -88,6 +90,18 @@ def _one_thread() -> None:
 @pytest.fixture(scope="session")
 def sample_folder() -> Path:
     return Path(__file__).parents[1] / "data" / "fashion-mnist"
+
+
+@pytest.fixture(scope="session")
+def small_folder(sample_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first 64 pictures and labels of each file, for commands that train whole presets."""
+    folder = tmp_path_factory.mktemp("fashion-mnist")
+    for name in PUBLISHED:
+        content = gzip.decompress((sample_folder / f"{name}.gz").read_bytes())
+        header, size = (16, 28 * 28) if "images" in name else (8, 1)
+        count = (64).to_bytes(4, "big")
+        (folder / name).write_bytes(content[:4] + count + content[8 : header + 64 * size])
+    return folder
 
 
 @pytest.fixture(scope="session")

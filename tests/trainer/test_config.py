@@ -106,7 +106,7 @@ def test_a_tuned_model_keeps_its_base_but_for_the_sampler() -> None:
     config = load_preset("few-step", begun)
     assert isinstance(config.model, FewStepConfig)
     sampler = {"solver": "consistency", "steps": 2}
-    assert config.model.base == begun.model.model_copy(update=sampler)  # type: ignore[union-attr]
+    assert config.model.base == begun.model.model_copy(update=sampler)
 
 
 @pytest.mark.parametrize(

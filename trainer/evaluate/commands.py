@@ -184,7 +184,7 @@ def _compare(options: argparse.Namespace) -> None:
     baseline = measurement.read_json(options.baseline) if options.baseline else None
     path = options.docs / curves.FILE_NAME
     if options.measure:
-        curves.write_json(path, _measure(options, [manifest.name for manifest in manifests]))
+        curves.write_json(path, _measure(options, [it.name for it in manifests if "generate" in it.capabilities]))
     measured = curves.read_json(path) if path.exists() else None
     table = compare.table(manifests, measured, baseline)
     print(table)
@@ -198,8 +198,10 @@ def _measure(options: argparse.Namespace, names: list[str]) -> curves.Curves:
     _require_samples(options)
     device = _device(options.device)
     evaluator = load_evaluator(options.evaluator, device)
+    subjects = [load_artefact(options.weights / name, device) for name in names]
+    for subject in subjects:
+        _require_matching(subject, evaluator)
     reference = _reference(evaluator, options.data_dir, "test", options.samples)
-    subjects = (load_artefact(options.weights / name, device) for name in names)
     return curves.measure(subjects, reference, options.samples, device_name(device))
 
 
@@ -209,12 +211,12 @@ def _require_samples(options: argparse.Namespace) -> None:
 
 
 def _require_matching(subject: Subject, evaluator: Evaluator) -> None:
-    require_matching(subject.parts, evaluator)
     if subject.dataset != evaluator.facts.dataset:
         raise EvaluationError(
             f"{subject.name} was trained on {subject.dataset}, the evaluator {evaluator.facts.version} on "
             f"{evaluator.facts.dataset}: name another with --evaluator"
         )
+    require_matching(subject.parts, evaluator)
 
 
 def _sampler(subject: Subject, options: argparse.Namespace) -> Sampler:

@@ -41,6 +41,9 @@ def load_subject(folder: Path, device: torch.device) -> Subject:
 def load_artefact(folder: Path, device: torch.device) -> Subject:
     """The exported model in ``folder``, prepared as the service does. Raises ContractError or EvaluationError."""
     manifest = read_manifest(folder)
+    if "generate" not in manifest.capabilities:
+        able = ", ".join(manifest.capabilities)
+        raise EvaluationError(f"{manifest.name} makes no pictures of its own: it can {able}")
     payload = read_artifact(folder, manifest.artifact)
     try:
         container = torch.jit.load(io.BytesIO(payload), map_location="cpu")  # type: ignore[no-untyped-call]

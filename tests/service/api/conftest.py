@@ -45,7 +45,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     weights = tmp_path_factory.mktemp("service") / "weights"
     write_one_shot(weights)
     write_diffusion(weights)
-    settings = Settings(weights_dir=weights, device="cpu", engine_threads=1, max_bucket=8)
+    settings = Settings(weights_dir=weights, device="cpu", engine_threads=1, max_bucket=8, access_log=False)
     with TestClient(create_app(settings)) as running:
         yield running
 
@@ -129,6 +129,31 @@ def refused(response: httpx2.Response, pointer: str) -> str:
     assert document["detail"].startswith(f"{name}: ")
     error = document["errors"][0]
     return " ".join([error["message"], error.get("allowed", "")])
+
+
+@dataclass
+class Told:
+    """An event as it was sent."""
+
+    id: int
+    name: str
+    data: dict[str, Any]
+
+
+def read_events(body: bytes) -> list[Told]:
+    """The events of an answer as text/event-stream; comments are left out."""
+    told = []
+    for block in body.decode().removesuffix("\n\n").split("\n\n"):
+        if block != ":":
+            id, name, data = block.split("\n")
+            told.append(
+                Told(
+                    int(id.removeprefix("id: ")),
+                    name.removeprefix("event: "),
+                    json.loads(data.removeprefix("data: ")),
+                )
+            )
+    return told
 
 
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]

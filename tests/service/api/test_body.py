@@ -16,8 +16,8 @@ from service.settings import Settings
 from tests.service.api.conftest import ask, problem, refused, running
 
 GENERATE_FIELDS = (
-    "class_label, format, guidance_scale, layout, metadata, n, quality, scale, seed, seeds, solver, steps, timeout_ms, "
-    "version"
+    "class_label, format, guidance_scale, layout, metadata, n, preview_every, preview_kind, quality, scale, seed, "
+    "seeds, solver, steps, stream, timeout_ms, version"
 )
 LIMIT = Settings.model_fields["max_body_bytes"].default
 
@@ -56,8 +56,8 @@ LIMIT = Settings.model_fields["max_body_bytes"].default
         ('{"guidance_scale": true}', "#/guidance_scale", "valid number"),
         ('{"guidance_scale": -0.1}', "#/guidance_scale", "greater than or equal to 0"),
         ('{"guidance_scale": 20.5}', "#/guidance_scale", "less than or equal to 20"),
-        ('{"solver": "euler"}', "#/solver", "'ddpm', 'ddim' or 'dpmpp_2m'"),
-        ('{"solver": 1}', "#/solver", "'ddpm', 'ddim' or 'dpmpp_2m'"),
+        ('{"solver": "euler"}', "#/solver", "'ddpm', 'ddim', 'dpmpp_2m'"),
+        ('{"solver": 1}', "#/solver", "'ddpm', 'ddim', 'dpmpp_2m'"),
         ('{"class_label": 1.5}', "#/class_label", "valid integer, or input should be a valid string"),
         ('{"class_label": true}', "#/class_label", "valid integer, or input should be a valid string"),
         ('{"class_label": [1.5]}', "#/class_label", "valid integer"),
@@ -102,7 +102,7 @@ def test_a_field_that_the_form_does_not_allow(client: TestClient, body: str, poi
         ("seed=4294967296", "#/seed", "less than 4294967296"),
         ("guidance_scale=nan", "#/guidance_scale", "finite number"),
         ("guidance_scale=inf", "#/guidance_scale", "finite number"),
-        ("solver=euler", "#/solver", "'ddpm', 'ddim' or 'dpmpp_2m'"),
+        ("solver=euler", "#/solver", "'ddpm', 'ddim', 'dpmpp_2m'"),
         ("timeout_ms=0", "#/timeout_ms", "greater than or equal to 1"),
         ("timeout_ms=1.5", "#/timeout_ms", "valid integer"),
         ("timeout_ms=3600001", "#/timeout_ms", "less than or equal to 3600000"),

@@ -5,7 +5,7 @@ import pytest
 from pydantic import BaseModel
 from starlette.testclient import TestClient
 
-from service.api.negotiation import PICTURES
+from service.api.negotiation import EVENT_STREAM, PICTURES
 from service.api.schemas import GenerateRequest, InterpolateRequest
 from service.errors import ServiceError
 from tests.service.api.conftest import PROBLEM
@@ -47,6 +47,12 @@ def test_every_route_is_described(document: Document) -> None:
         ("GET", "/generate/{model}"),
         ("POST", "/interpolate"),
         ("POST", "/inspect"),
+        ("GET", "/jobs"),
+        ("GET", "/jobs/{id}"),
+        ("DELETE", "/jobs/{id}"),
+        ("GET", "/jobs/{id}/result"),
+        ("GET", "/jobs/{id}/events"),
+        ("POST", "/jobs/{id}/cancel"),
         ("GET", "/models"),
         ("GET", "/models/{name}"),
         ("GET", "/health"),
@@ -94,10 +100,10 @@ def test_the_query_has_the_fields_of_the_body(document: Document) -> None:
 )
 def test_every_form_and_every_refusal_is_described(document: Document, path: str, method: str) -> None:
     responses = document["paths"][path][method]["responses"]
-    assert responses["200"]["content"].keys() == set(PICTURES)
+    assert responses["200"]["content"].keys() == {*PICTURES, EVENT_STREAM}
     kinds: list[type[ServiceError]] = [ServiceError, *ServiceError.__subclasses__()]
-    refusals = {str(kind.status) for kind in kinds}
-    assert responses.keys() == {"200"} | refusals | ({"304"} if method == "get" else set())
+    refusals = {str(kind.status) for kind in kinds} - {"410"}  # what only a job is answered with
+    assert responses.keys() == {"200", "202"} | refusals | ({"304"} if method == "get" else set())
     for status in refusals:
         schema = responses[status]["content"]["application/problem+json"]["schema"]
         assert schema["properties"].keys() == PROBLEM

@@ -28,8 +28,8 @@ from tests.service.artefacts import CLASS_NAMES
 
 ENDS = {"from": {"seed": 3}, "to": {"seed": 8}}
 FIELDS = (
-    "class_label, format, frames, from, guidance_scale, layout, metadata, method, model, quality, scale, solver, "
-    "steps, timeout_ms, to, version"
+    "class_label, format, frames, from, guidance_scale, layout, metadata, method, model, preview_every, preview_kind, "
+    "quality, scale, solver, steps, stream, timeout_ms, to, version"
 )
 
 

@@ -1,6 +1,7 @@
 from collections.abc import Callable
 
 import pytest
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -94,6 +95,7 @@ class Jobs(RuleBasedStateMachine):
         assert self.store.size == sum(record.size for record in (*self.open, *(record for record, _ in kept)))
 
 
+Jobs.TestCase.settings = settings(max_examples=40, stateful_step_count=30)
 TestJobs = Jobs.TestCase
 
 

@@ -25,7 +25,7 @@ def trained(make_run: MakeRun, tmp_path_factory: pytest.TempPathFactory) -> Path
     for family in ("vae", "ddpm"):
         run = make_run(family, folder / "runs" / family, epochs=1)
         run.fit()
-    export(folder / "runs" / "vae", folder / "weights" / "vae")
+    export(folder / "runs" / "vae", folder / "weights" / "vae", run.data)
     return folder
 
 
@@ -157,6 +157,15 @@ def test_a_model_of_other_data_is_refused_by_name(
     manifest["dataset"]["name"] = "mnist"
     (model / "manifest.json").write_text(json.dumps(manifest))
     assert "vae was trained on mnist, the evaluator" in error_of(capsys, "evaluate", model, *options)
+
+
+def test_a_model_that_draws_nothing_is_refused_by_name(
+    trained: Path, options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = Path(shutil.copytree(trained / "weights" / "vae", tmp_path / "vae"))
+    manifest = json.loads((model / "manifest.json").read_text())
+    (model / "manifest.json").write_text(json.dumps(manifest | {"capabilities": ["encode"]}))
+    assert "vae makes no pictures of its own: it can encode" in error_of(capsys, "evaluate", model, *options)
 
 
 def test_an_altered_evaluator_is_refused_by_name(

@@ -12,6 +12,14 @@ from trainer.evaluate.plots import draw
 from trainer.evaluate.quality import Reference
 from trainer.evaluate.subject import load_artefact
 from trainer.export import export
+from trainer.models.parts import Parts
+
+
+def with_default_steps(parts: Parts, steps: int) -> Parts:
+    if parts.diffusion is None:
+        return parts
+    defaults = parts.diffusion.defaults.model_copy(update={"steps": steps})
+    return replace(parts, diffusion=replace(parts.diffusion, defaults=defaults))
 
 
 @pytest.fixture
@@ -22,9 +30,9 @@ def measured(make_run: MakeRun, reference: Reference, tmp_path: Path, monkeypatc
     for family in ("vae", "ddpm"):
         run = make_run(family, tmp_path / "runs" / family, epochs=1)
         run.fit()
-        export(run.folder, tmp_path / "weights" / family)
+        export(run.folder, tmp_path / "weights" / family, run.data)
         subject = load_artefact(tmp_path / "weights" / family, torch.device("cpu"))
-        subjects.append(replace(subject, defaults=subject.defaults.model_copy(update={"steps": 6})))
+        subjects.append(replace(subject, parts=with_default_steps(subject.parts, 6)))
     return curves.measure(subjects, reference, 100, "CPU, 1 thread")
 
 

@@ -33,7 +33,7 @@ def measured(sampler: str | None = None, **changed: object) -> Measurement:
 def model(make_run: MakeRun, tmp_path: Path) -> Path:
     run = make_run("vae", tmp_path / "run", epochs=1)
     run.fit()
-    export(run.folder, tmp_path / "vae")
+    export(run.folder, tmp_path / "vae", run.data)
     return tmp_path / "vae"
 
 

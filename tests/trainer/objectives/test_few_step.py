@@ -43,7 +43,7 @@ def step_of(objective: FewStepObjective, network: nn.Module, share: float, image
         gradients.extend(torch.autograd.grad(loss, list(network.parameters())))
 
     objective.x_start.network = network
-    objective.descend = record  # type: ignore[method-assign, assignment]
+    objective.descend = record  # type: ignore[method-assign]
     losses = objective.train_step(images, torch.zeros(len(images), dtype=torch.int64), Position(int(share * 100), 100))
     return float(losses["consistency"]), gradients
 

@@ -163,7 +163,7 @@ def steps_of(make_objective: MakeObjective, model: dict[str, Any], steps: int) -
             flat = [torch.zeros_like(w) if g is None else g for w, g in zip(weights, got, strict=True)]
             gradients.append(torch.cat([gradient.flatten() for gradient in flat]))
 
-    objective.descend = record  # type: ignore[method-assign, assignment]
+    objective.descend = record  # type: ignore[method-assign]
     for step in range(steps):
         torch.manual_seed(7)
         objective.train_step(*batch_of(8), Position(step, steps))
