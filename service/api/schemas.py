@@ -104,7 +104,6 @@ class Sampling(Showing):
     negative_class: ClassLabel | None = Field(
         default=None,
         description="Index or name of a class that guidance leads away from, instead of from no class.",
-        examples=[2],
     )
 
     stream: bool = Field(
@@ -180,9 +179,7 @@ class GenerateRequest(Sampling):
         "picture as the model sees it. Only models that encode and do not denoise.",
     )
     point: Annotated[list[Coordinate], Field(min_length=2, max_length=2)] | None = Field(
-        default=None,
-        description="A point x, y of the model's latent map, whose picture is asked for.",
-        examples=[[0.5, -1]],
+        default=None, description="A point x, y of the model's latent map, whose picture is asked for."
     )
 
     @property
