@@ -19,7 +19,7 @@ LAYERS = (
     {"admission", "jobs"},
     {"sampling", "images"},
     {"contract", "nvml"},
-    {"errors", "settings", "metrics", "logs", "process"},
+    {"client", "errors", "settings", "metrics", "logs", "process"},
 )
 TRAINER_MAY_USE = {"contract", "sampling"}
 LONGEST_FILE = 400
