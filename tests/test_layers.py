@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 
 #: From the top down: a module imports of `service` what stands in a lower row, and what stands in its own folder.
 LAYERS = (
+    {"cli"},
     {"__main__"},
     {"app", "protocol"},
     {"api"},
@@ -86,6 +87,8 @@ def loaded_by(package: str) -> set[str]:
     [
         ("service/contract", {"torch", "numpy", "fastapi", "starlette", "trainer"}),
         ("service/jobs", {"torch", "numpy", "fastapi", "starlette", "trainer"}),
+        ("service/client", {"torch", "numpy", "fastapi", "starlette", "trainer", "PIL"}),
+        ("service/cli", {"torch", "numpy", "fastapi", "starlette", "trainer", "httpx", "tqdm"}),
         ("service/sampling", {"fastapi", "starlette", "trainer", "torchvision"}),
     ],
 )
