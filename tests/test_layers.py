@@ -14,7 +14,8 @@ ROOT = Path(__file__).parents[1]
 LAYERS = (
     {"cli"},
     {"__main__"},
-    {"app", "protocol"},
+    {"server"},
+    {"admin", "app", "protocol"},
     {"api"},
     {"engine"},
     {"admission", "jobs"},

@@ -45,15 +45,13 @@ async def answer(request: Request, state: State, order: Order, encode: Encode = 
         return unchanged(order.cache)
     made = await compute(request, state, order)
     told = request.scope["state"]
-    response = await answer_made(
-        request, state, order, made, encode, told["arrived_at"] + made.queue_s + made.compute_s
-    )
-    state.engine.lanes[order.model.name].metrics.request_seconds.observe(sum(told["stages_s"]))
+    response = await answer_made(request, order, made, encode, told["arrived_at"] + made.queue_s + made.compute_s)
+    order.deployment.metrics.request_seconds.observe(sum(told["stages_s"]))
     return response
 
 
 async def answer_made(
-    request: Request, state: State, order: Order, made: Made, encode: Encode = render, made_at: float | None = None
+    request: Request, order: Order, made: Made, encode: Encode = render, made_at: float | None = None
 ) -> PicturesResponse:
     """The answer to ``request`` that shows what was ``made`` of ``order``, just now unless ``made_at`` says when."""
     encoding = time.monotonic() if made_at is None else made_at
@@ -61,7 +59,7 @@ async def answer_made(
     content = encode(order, made, request) if inline else await asyncio.to_thread(encode, order, made, request)
     encode_s = time.monotonic() - encoding
     request.scope["state"]["stages_s"] = made.queue_s, made.compute_s, encode_s
-    state.engine.lanes[order.model.name].metrics.encode_seconds.observe(encode_s)
+    order.deployment.metrics.encode_seconds.observe(encode_s)
     return PicturesResponse(content, _headers(order, len(content), made, encode_s))
 
 
@@ -72,17 +70,15 @@ async def compute(request: Request, state: State, order: Order) -> Made:
         timeout_s = min(timeout_s, order.asked.timeout_ms / 1000)
     told = request.scope["state"]
     told["rows"] = len(order.rows)
-    job = state.engine.submit(order.model.name, order.rows, client_of(request), timeout_s)
-    metrics = state.engine.lanes[order.model.name].metrics
-    return count_made(state, order, job, await _wait(request, job, timeout_s, metrics), told["arrived_at"])
+    job = state.engine.submit(order.deployment, order.rows, client_of(request), timeout_s)
+    metrics = order.deployment.metrics
+    return count_made(order, job, await _wait(request, job, timeout_s, metrics), told["arrived_at"])
 
 
-def count_made(
-    state: State, order: Order, job: Job[images.Pixels], pictures: Sequence[images.Pixels], arrived_at: float
-) -> Made:
+def count_made(order: Order, job: Job[images.Pixels], pictures: Sequence[images.Pixels], arrived_at: float) -> Made:
     """What ``job`` made of ``order``, which arrived at ``arrived_at`` of the monotonic clock, counted."""
     made = Made(pictures, *_stages(job, arrived_at))
-    metrics = state.engine.lanes[order.model.name].metrics
+    metrics = order.deployment.metrics
     metrics.images.inc(len(pictures))
     metrics.queue_seconds.observe(made.queue_s)
     metrics.compute_seconds.observe(made.compute_s)

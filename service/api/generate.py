@@ -15,9 +15,9 @@ from service.api.rendering import Order, check_form
 from service.api.resolve import Resolved, resolve
 from service.api.respond import respond
 from service.api.schemas import GenerateRequest, Params
-from service.api.state import model_of, state_of
+from service.api.state import deployment_of, state_of
 from service.api.way import way_of
-from service.engine.model import Model
+from service.engine.engine import Deployment
 from service.engine.rows import RowSpec, request_rows
 from service.sampling.noise import image_seed
 from service.settings import Settings
@@ -35,10 +35,10 @@ async def post_generate(request: Request) -> Response:
     of a job; `Prefer: wait=10` does so where the pictures are not ready in ten seconds.
     """
     state = state_of(request)
-    model = model_of(request, state, request.path_params["model"])
+    deployment = deployment_of(request, state, request.path_params["model"])
     body = await read_request(request, state.settings, GenerateRequest)
     way = way_of(request, body)
-    return await respond(request, state, generate_order(body, model, way.media, state.settings), way)
+    return await respond(request, state, generate_order(body, deployment, way.media, state.settings), way)
 
 
 async def get_generate(request: Request) -> Response:
@@ -47,10 +47,10 @@ async def get_generate(request: Request) -> Response:
     With a seed the answer has an ETag, and with the model's version too it may be kept for ever.
     """
     state = state_of(request)
-    model = model_of(request, state, request.path_params["model"])
+    deployment = deployment_of(request, state, request.path_params["model"])
     body = parse_query(GenerateRequest, request)
     way = way_of(request, body)
-    order = generate_order(body, model, way.media, state.settings)
+    order = generate_order(body, deployment, way.media, state.settings)
     repeatable = body.seed is not None or body.seeds is not None
     return await respond(request, state, cacheable(order) if repeatable and way.plain else order, way)
 
@@ -65,8 +65,9 @@ OPERATIONS = {
 }
 
 
-def generate_order(body: GenerateRequest, model: Model, media: str, settings: Settings) -> Order:
-    """``body`` of ``model``, ready to compute. Raises InvalidField, UnknownVersion."""
+def generate_order(body: GenerateRequest, deployment: Deployment, media: str, settings: Settings) -> Order:
+    """``body`` for ``deployment``, ready to compute. Raises InvalidField, UnknownVersion."""
+    model = deployment.model
     resolved = resolve(body, model, settings)
     check_form(body, media, model.manifest.image_shape)
     rows, params = _rows(body, resolved)
@@ -74,7 +75,7 @@ def generate_order(body: GenerateRequest, model: Model, media: str, settings: Se
     if body.layout != "auto":
         params["layout"] = body.layout
     return Order(
-        model=model,
+        deployment=deployment,
         rows=rows,
         asked=body,
         media=media,

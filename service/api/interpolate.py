@@ -13,9 +13,9 @@ from service.api.rendering import Order, check_form
 from service.api.resolve import resolve
 from service.api.respond import respond
 from service.api.schemas import End, InterpolateRequest, Params
-from service.api.state import model_of, state_of
+from service.api.state import deployment_of, state_of
 from service.api.way import way_of
-from service.engine.model import Model
+from service.engine.engine import Deployment
 from service.engine.rows import interpolation_rows
 from service.sampling.interpolate import InterpolationMethod
 from service.settings import Settings
@@ -30,9 +30,9 @@ async def post_interpolate(request: Request) -> Response:
     """
     state = state_of(request)
     body = await read_request(request, state.settings, InterpolateRequest)
-    model = model_of(request, state, body.model)
+    deployment = deployment_of(request, state, body.model)
     way = way_of(request, body)
-    return await respond(request, state, interpolate_order(body, model, way.media, state.settings), way)
+    return await respond(request, state, interpolate_order(body, deployment, way.media, state.settings), way)
 
 
 ROUTE = route("/interpolate", {"POST": post_interpolate})
@@ -40,8 +40,9 @@ ROUTE = route("/interpolate", {"POST": post_interpolate})
 OPERATIONS = {"/interpolate": {"post": operation(post_interpolate, PICTURES, body=InterpolateRequest)}}
 
 
-def interpolate_order(body: InterpolateRequest, model: Model, media: str, settings: Settings) -> Order:
-    """``body`` of ``model``, ready to compute. Raises InvalidField, UnknownVersion."""
+def interpolate_order(body: InterpolateRequest, deployment: Deployment, media: str, settings: Settings) -> Order:
+    """``body`` for ``deployment``, ready to compute. Raises InvalidField, UnknownVersion."""
+    model = deployment.model
     resolved = resolve(body, model, settings)
     check_form(body, media, model.manifest.image_shape)
     start, end = _seed(body.start), _seed(body.end)
@@ -68,7 +69,7 @@ def interpolate_order(body: InterpolateRequest, model: Model, media: str, settin
     if body.layout != "auto":
         params["layout"] = body.layout
     return Order(
-        model=model,
+        deployment=deployment,
         rows=rows,
         asked=body,
         media=media,

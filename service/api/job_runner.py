@@ -56,7 +56,7 @@ def start_job(request: Request, state: State, order: Order, *, live: bool) -> Pi
     )
     state.jobs.add(record)
     try:
-        job = state.engine.submit(order.model.name, order.rows, record.client, timeout_s)
+        job = state.engine.submit(order.deployment, order.rows, record.client, timeout_s)
     except BaseException:
         state.jobs.withdraw(record)
         raise
@@ -78,10 +78,10 @@ def filmed(order: Order, *, live: bool) -> Order:
 
 def _connect(state: State, record: PictureJob, job: Job[images.Pixels]) -> None:
     """Tell ``record`` what happens to ``job``, and drop the work when nobody wants it any more."""
-    name, calls = record.work.model.name, sum(row.calls for row in record.work.rows)
+    deployment, calls = record.work.deployment, sum(row.calls for row in record.work.rows)
 
     def look() -> None:
-        progress = state.engine.progress(name, job)
+        progress = state.engine.progress(deployment, job)
         done = 1 - sum(progress.calls_left) / calls
         record.stand(Standing(done, progress.rows_ahead, progress.eta_ms))
         if job.started_at is not None:
@@ -104,8 +104,8 @@ async def _finish(state: State, record: PictureJob, job: Job[images.Pixels], abo
     arrived_at = about.scope["state"]["arrived_at"]
     timer = asyncio.get_running_loop().call_later(timeout_s, lambda: job.fail(too_late(timeout_s)))
     try:
-        made = count_made(state, record.work, job, await job.future, arrived_at)
-        answer = await answer_made(about, state, record.work._replace(media=JSON), made)
+        made = count_made(record.work, job, await job.future, arrived_at)
+        answer = await answer_made(about, record.work._replace(media=JSON), made)
         body = bytes(answer.body)
         record.succeed(Finished(made, body, answer.raw_headers), body, len(body))
     except ServiceError as failure:

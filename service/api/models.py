@@ -4,24 +4,31 @@ from fastapi import APIRouter
 from starlette.requests import Request
 
 from service.api.schemas import ModelCard
-from service.api.state import State, model_of, state_of
+from service.api.state import State, deployment_of, state_of
 from service.engine.model import Model
 
 router = APIRouter(tags=["models"])
 
+#: Of a card: a picture for the service's own check, longer than all the rest.
+_UNTOLD = {"manifest": {"golden"}}
 
-@router.get("/models")
+
+@router.get("/models", response_model_exclude={"__all__": _UNTOLD})
 async def list_models(request: Request) -> list[ModelCard]:
     """Every model that is served."""
     state = state_of(request)
-    return [_card(served.model, state) for served in state.registry.served.values()]
+    return [_card(deployment.model, state) for deployment in state.engine.deployments.values()]
 
 
-@router.get("/models/{name}", responses={404: {"description": "No such model."}, 503: {"description": "Refused."}})
+@router.get(
+    "/models/{name}",
+    response_model_exclude=_UNTOLD,
+    responses={404: {"description": "No such model."}, 503: {"description": "Refused."}},
+)
 async def get_model(name: str, request: Request) -> ModelCard:
     """One model."""
     state = state_of(request)
-    return _card(model_of(request, state, name), state)
+    return _card(deployment_of(request, state, name).model, state)
 
 
 def _card(model: Model, state: State) -> ModelCard:

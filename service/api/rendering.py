@@ -14,6 +14,7 @@ from service.api.negotiation import FORMAT, GIF, JPEG, JSON, NPY, ONE_IMAGE, PNG
 from service.api.reproduce import curl, origin_of
 from service.api.request_id import request_id
 from service.api.schemas import GenerateRequest, InterpolateRequest, Params, Picture, PicturesAnswer, Timings
+from service.engine.engine import Deployment
 from service.engine.model import Model
 from service.engine.rows import RowSpec
 from service.errors import FieldProblem, InvalidField
@@ -39,7 +40,7 @@ class Order(NamedTuple):
     answer.
     """
 
-    model: Model
+    deployment: Deployment
     rows: Sequence[RowSpec]
     asked: GenerateRequest | InterpolateRequest
     media: str
@@ -48,6 +49,11 @@ class Order(NamedTuple):
     seeds: Sequence[int | None]
     warnings: Sequence[str] = ()
     cache: Cache | None = None
+
+    @property
+    def model(self) -> Model:
+        """What computes it."""
+        return self.deployment.model
 
 
 class Made(NamedTuple):

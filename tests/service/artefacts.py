@@ -104,7 +104,7 @@ def write_diffusion(weights: Path, name: str = "ddpm", denoise: nn.Module | None
 
 
 def _write(directory: Path, container: nn.Module, **fields: Any) -> Manifest:
-    directory.mkdir(parents=True)
+    directory.mkdir(parents=True, exist_ok=True)
     file = io.BytesIO()
     torch.jit.save(torch.jit.script(container.eval()), file)
     manifest = Manifest(
