@@ -57,6 +57,8 @@ _FIELDS: dict[str, tuple[Callable[[str], Any], str]] = {
     "scale": (int, "every pixel becomes so many squared"),
 }
 
+_METAVARS: dict[Callable[[str], Any], str] = {int: "INT", float: "FLOAT", str: "NAME"}
+
 
 def add_commands(commands: Commands) -> None:
     """Add them to ``commands``."""
@@ -148,7 +150,7 @@ def _command(commands: Commands, name: str, help: str, examples: str) -> argpars
 def _add_fields(command: argparse.ArgumentParser, *names: str) -> None:
     for name in names:
         kind, help = _FIELDS[name]
-        metavar = {int: "INT", float: "FLOAT", str: "NAME"}.get(kind, "FILE")
+        metavar = _METAVARS.get(kind, "FILE")
         option = f"--{name.replace('_', '-')}" if len(name) > 1 else f"-{name}"
         command.add_argument(option, type=kind, metavar=metavar, help=help)
 
