@@ -39,7 +39,7 @@ class GenerateFields(SamplingFields, total=False):
     seed: int
     seeds: Sequence[int]
     class_label: ClassLabel | Sequence[ClassLabel]
-    solver: Literal["ddpm", "ddim", "dpmpp_2m"]
+    solver: str
     eta: float
     truncation: float
     latents: Latents
@@ -59,7 +59,7 @@ class PathFields(SamplingFields, total=False):
     easing: Literal["linear", "cosine"]
     loop: bool
     class_label: ClassLabel
-    solver: Literal["ddim", "dpmpp_2m"]
+    solver: str
 
 
 class EncodeFields(TypedDict, total=False):
