@@ -39,10 +39,13 @@ def operation(
     body: type[BaseModel] | None = None,
 ) -> dict[str, Any]:
     """The operation of ``handler``, described by its docstring: what it reads, and what it answers in ``formats``."""
-    parameters = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in path]
     return {
         **described(handler),
-        "parameters": [*parameters, *(_query_parameters(query) if query else []), *_header_parameters(post=bool(body))],
+        "parameters": [
+            *path_parameters(*path),
+            *(_query_parameters(query) if query else []),
+            *_header_parameters(post=bool(body)),
+        ],
         "responses": _picture_responses(formats, conditional=query is not None),
         **({"requestBody": request_body(body)} if body else {}),
     }
@@ -56,6 +59,16 @@ def described(handler: Callable[..., object], tag: str = "pictures") -> dict[str
         "summary": handler.__name__.replace("_", " ").capitalize(),
         "description": cleandoc(handler.__doc__ or ""),
     }
+
+
+def path_parameters(*names: str) -> list[dict[str, Any]]:
+    """Parts of a path."""
+    return [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
+
+
+def success(text: str, content: Mapping[str, Any]) -> dict[str, Any]:
+    """A 200 that is one of ``content``, schemas by media type."""
+    return {"200": {"description": text, "content": {media: {"schema": schema} for media, schema in content.items()}}}
 
 
 def refusals(*statuses: int) -> dict[str, Any]:

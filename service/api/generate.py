@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.api.body import parse_query, read_request
+from service.api.body import parse_query
 from service.api.caching import cacheable
+from service.api.dialects.hugging_face import read_generate
 from service.api.docs import operation
 from service.api.endpoint import route
 from service.api.negotiation import PICTURES
@@ -36,7 +37,7 @@ async def post_generate(request: Request) -> Response:
     """
     state = state_of(request)
     model = model_of(request, state, request.path_params["model"])
-    body = await read_request(request, state.settings, GenerateRequest)
+    body = await read_generate(request, state.settings, model.manifest, pictures=0)
     way = way_of(request, body)
     return await respond(request, state, generate_order(body, model, way.media, state.settings), way)
 
