@@ -101,11 +101,11 @@ async def post_infer(request: Request) -> Response:
     model = _model(request, state)
     head, binary = _split(request, await _read(request, state.settings))
     asked = parse_json(InferRequest, head)
-    order = generate_order(_native(asked, binary), model, BINARY if asked.binary else JSON, state.settings)
+    order = generate_order(_native(asked, binary), model, JSON, state.settings)
     if not asked.binary:
         return await answer(request, state, order, partial(_json_tensors, asked))
     told = to_json(_answer_head(asked, order, {"parameters": {"binary_data_size": math.prod(_shape(order))}}))
-    response = await answer(request, state, order, partial(_binary_tensors, told))
+    response = await answer(request, state, order._replace(media=BINARY), partial(_binary_tensors, told))
     response.raw_headers.append((HEAD_LENGTH.lower().encode(), b"%d" % len(told)))
     return response
 
