@@ -25,7 +25,7 @@ RUN pip --python /opt/venv/bin/python install -c constraints.txt \
     && rm -r /opt/venv/lib/python3.11/site-packages/torch/include /opt/venv/lib/python3.11/site-packages/torch/test
 # The project without its code: that installs the dependencies, and a change of code leaves this layer alone.
 COPY pyproject.toml ./
-RUN touch README.md && pip --python /opt/venv/bin/python install -c constraints.txt .
+RUN touch README.md && pip --python /opt/venv/bin/python install -c constraints.txt '.[gpu]'
 
 
 FROM base AS service
@@ -33,7 +33,8 @@ COPY --from=service-packages /opt/venv /opt/venv
 COPY service/ service/
 COPY weights/ weights/
 USER 1000:1000
-ENV GENSERVE_HOST=0.0.0.0 GENSERVE_PORT=8000
+ARG GIT_COMMIT
+ENV GENSERVE_HOST=0.0.0.0 GENSERVE_PORT=8000 GENSERVE_COMMIT=${GIT_COMMIT:-unknown}
 EXPOSE 8000
 # http.client, because urllib would send even this request to a proxy that the environment names.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["python", "-c", "\

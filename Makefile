@@ -27,7 +27,7 @@ peers := bentoml litserve mosec
 
 rest := slow or containers or prometheus or gpu
 
-.PHONY: help install bench-fair bench-gpu bench-latency bench-limit bench-mixed bench-overload bench-peers bench-png bench-prepare bench-rest bench-steps serve test test-all lint train which-model clean
+.PHONY: help install bench-fair bench-gpu bench-latency bench-limit bench-mixed bench-overload bench-peers bench-png bench-prepare bench-rest bench-steps serve test test-all test-containers lint train which-model clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -45,6 +45,9 @@ test-all: $(VENV)/.dev  ## the other tests: slow ones, a GPU, promtool, containe
 	@command -v promtool >/dev/null || [ -x $(VENV)/bin/promtool ] || scripts/install-promtool $(VENV)/bin || \
 		echo "==> promtool is not to be had here: its tests are skipped"
 	PATH="$(abspath $(VENV)/bin):$$PATH" $(python) -m pytest -m '$(rest)' $(ARGS)
+
+test-containers: $(VENV)/.dev  ## of these, those that build and run the images; TORCH_INDEX_URL= takes PyPI's torch
+	$(python) -m pytest -m containers $(ARGS)
 
 lint: $(VENV)/.dev  ## ruff and mypy --strict
 	$(python) -m ruff check

@@ -5,10 +5,13 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 
+import torch
 from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 
+from service import nvml
 from service.api import error_handlers, generate, health, inspect, interpolate, jobs, models, reference
 from service.api.dialects import hugging_face, open_inference, openai
 from service.api.docs import describe
@@ -21,6 +24,7 @@ from service.errors import ServiceError
 from service.jobs.keys import KeyedAnswers
 from service.jobs.shelf import Bounds
 from service.jobs.store import JobStore
+from service.logs import AccessLog
 from service.metrics import Metrics
 from service.process import settle
 from service.settings import Settings
@@ -29,6 +33,8 @@ log = logging.getLogger(__name__)
 
 #: Prometheus is told by the service itself; asking OpenTelemetry on every request whether it listens is not free.
 NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
+
+VERSION = version("genserve")
 
 DESCRIPTION = "Pictures from small generative models, batched over requests. Same seed, same picture."
 
@@ -40,14 +46,17 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         state = await _start(settings)
         app.state.service = state
+        app.state.access_log = access_log = _access_log(settings, state.metrics)
         settle()
         yield
         await state.engine.drain(settings.drain_s)
         state.jobs.stop()
+        if access_log is not None:
+            access_log.close()
 
     app = App(
         title="genserve",
-        version="0.1.0",
+        version=VERSION,
         description=DESCRIPTION,
         lifespan=lifespan,
         telemetry=NO_TELEMETRY,
@@ -71,17 +80,27 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
+def _access_log(settings: Settings, metrics: Metrics) -> AccessLog | None:
+    if not settings.access_log or settings.log_level not in ("debug", "info"):
+        return None
+    return AccessLog(metrics.lost_log_lines.inc, everything=settings.log_level == "debug")
+
+
 async def _start(settings: Settings) -> State:
     device = pick_device(settings.device)
     registry = await asyncio.to_thread(load_registry, settings, device)
     metrics = Metrics()
+    metrics.show_build(VERSION, torch.__version__, settings.commit)
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        nvml.watch(f"GPU-{properties.uuid}", str(torch.cuda.current_device()), metrics)
     metrics.for_unknown_models(ServiceError.codes())
     for name in registry.refused:
         metrics.model_ready.labels(name).set(0)
     for name, served in registry.served.items():
         metrics.model_ready.labels(name).set(1)
         manifest = served.model.manifest
-        metrics.model_info.labels(name, manifest.family, manifest.version).set(1)
+        metrics.show_version(name, manifest.family, manifest.version, manifest.artifact.sha256)
         cost = served.cost
         log.info(
             "model ready",

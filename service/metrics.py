@@ -4,20 +4,29 @@ Label values come from closed sets (loaded models, the codes of the error tree),
 all series of a model exist from the moment it is registered.
 """
 
+import platform
+import threading
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate
+from typing import Literal, get_args
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.metrics_core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 #: x1.6 from 100 microseconds to 30 seconds: small models answer in under a millisecond, 1,000-step jobs in seconds.
-SECONDS_BUCKETS = (*(1e-4 * 1.6**i for i in range(27)), 30.0)
+#: Three digits, for alerts and queries name them.
+SECONDS_BUCKETS = (*(float(f"{1e-4 * 1.6**power:.3g}") for power in range(27)), 30.0)
 ROW_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 #: The model label of a request for a model that is not served.
 UNKNOWN_MODEL = "_unknown"
+
+#: Why a row has no picture: its network call raised, it came out NaN or infinite, or the engine itself failed.
+FailedRow = Literal["raised", "not-finite", "engine"]
+#: Why work that was accepted is dropped: nobody waits for it any more, or it could not be done in time.
+Cancelled = Literal["client-left", "too-late"]
 
 
 class Seconds:
@@ -69,6 +78,11 @@ class ModelMetrics:
         self.tick_rows = metrics.tick_rows.labels(model)
         self.queued_rows = metrics.queued_rows.labels(model)
         self.live_rows = metrics.live_rows.labels(model)
+        self.table_rows = metrics.table_rows.labels(model)
+        self.accepted_work = metrics.accepted_work.labels(model)
+        self.accepted_work_limit = metrics.accepted_work_limit.labels(model)
+        self.device_seconds = metrics.device_seconds.labels(model)
+        self.steps = metrics.steps.labels(model)
         self.images = metrics.images.labels(model)
         self.padding_rows = metrics.padding_rows.labels(model)
         self.cost_ratio = metrics.cost_ratio.labels(model)
@@ -78,6 +92,12 @@ class ModelMetrics:
             metrics.dropped_rows.labels(model, stage) for stage in ("queued", "running")
         )
         self.errors = {reason: metrics.errors.labels(model, reason) for reason in reasons}
+        self.cancelled: dict[Cancelled, Counter] = {
+            reason: metrics.cancelled.labels(model, reason) for reason in get_args(Cancelled)
+        }
+        self.failed_rows: dict[FailedRow, Counter] = {
+            reason: metrics.failed_rows.labels(model, reason) for reason in get_args(FailedRow)
+        }
 
 
 class Metrics:
@@ -85,10 +105,18 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._define_times()
+        self._define_work()
+        self._define_failures()
+        self._define_what_runs()
+
+    def _define_times(self) -> None:
         self.request_seconds = self._seconds("request", "From a request's arrival to its answer, when that is pictures")
-        self.queue_seconds = self._seconds("queue", "From acceptance to the first tick that computes a row of it")
-        self.compute_seconds = self._seconds("compute", "From that tick to the last row's picture on the host")
-        self.encode_seconds = self._seconds("encode", "Turning pictures into the answer's format")
+        self.queue_seconds = self._seconds("queue", "Of that, until the first tick that computes a row of it")
+        self.compute_seconds = self._seconds("compute", "Of that, from there to the last row's picture on the host")
+        self.encode_seconds = self._seconds("encode", "Of that, from there on: making the answer of the pictures")
+
+    def _define_work(self) -> None:
         self.tick_rows = Histogram(
             "genserve_tick_rows",
             "Rows in one network call",
@@ -96,18 +124,55 @@ class Metrics:
             buckets=ROW_BUCKETS,
             registry=self.registry,
         )
+        self.padding_rows = self._counter("padding_rows", "Rows computed only to fill a network call up", "model")
+        self.steps = self._counter("steps", "Solver steps made, each of one picture", "model")
+        self.images = self._counter("images", "Pictures made", "model")
         self.queued_rows = self._gauge("queued_rows", "Rows accepted and not yet in the table", "model")
         self.live_rows = self._gauge("live_rows", "Rows in the table", "model")
-        self.model_ready = self._gauge("model_ready", "1 when the model is verified and warmed", "model")
-        self.model_info = self._gauge("model_info", "Which version of a model runs", "model", "family", "version")
+        self.table_rows = self._gauge("table_rows", "Rows that the table has places for", "model")
+        self.accepted_work = self._gauge(
+            "accepted_work_seconds", "Predicted device time accepted and not finished", "model"
+        )
+        self.accepted_work_limit = self._gauge("accepted_work_limit_seconds", "Most of it that is accepted", "model")
+        self.device_seconds = self._counter("device_seconds", "Time that engine threads spent on ticks", "model")
         self.cost_ratio = self._gauge("cost_ratio", "What network calls cost of late over what warm-up found", "model")
         self.jobs = self._gauge("jobs", "Jobs that are known", "state")
-        self.images = self._counter("images", "Pictures made", "model")
+
+    def _define_failures(self) -> None:
         self.errors = self._counter("errors", "Requests answered with an error", "model", "reason")
+        self.cancelled = self._counter("cancelled", "Accepted requests given up", "model", "reason")
         self.dropped_rows = self._counter("dropped_rows", "Rows given up: nobody waited any more", "model", "stage")
-        self.padding_rows = self._counter("padding_rows", "Rows computed only to fill a network call up", "model")
+        self.failed_rows = self._counter("failed_rows", "Rows without a usable picture", "model", "reason")
         self.split_calls = self._counter("split_calls", "Network calls that raised and were run in halves", "model")
         self.out_of_memory = self._counter("out_of_memory", "Network calls that the device had no room for", "model")
+        self.lost_log_lines = self._counter("lost_log_lines", "Requests not logged: standard error was not read")
+
+    def _define_what_runs(self) -> None:
+        self.model_ready = self._gauge("model_ready", "1 when the model is verified and warmed", "model")
+        self.model_info = self._gauge(
+            "model_info", "Which version of a model runs", "model", "family", "version", "sha256"
+        )
+        self.build_info = self._gauge(
+            "build_info", "Which service runs, and on what", "version", "torch", "python", "commit"
+        )
+        self.engine_threads = self._gauge("engine_threads", "Threads that compute")
+        self.threads = self._gauge("threads", "Threads of Python in this process")
+        self.threads.set_function(threading.active_count)
+        self.gpu_memory_used = self._gauge("gpu_memory_used_bytes", "Memory in use, by whomever", "gpu")
+        self.gpu_memory = self._gauge("gpu_memory_bytes", "Memory that the GPU has", "gpu")
+        self.gpu_utilization = self._gauge(
+            "gpu_utilization_ratio", "Part of the time of late with a kernel running", "gpu"
+        )
+        ProcessCollector(registry=self.registry)
+
+    def show_build(self, version: str, torch: str, commit: str) -> None:
+        """Tell which service runs."""
+        self.build_info.labels(version, torch, platform.python_version(), commit).set(1)
+
+    def show_version(self, model: str, family: str, version: str, sha256: str) -> None:
+        """Tell which version of ``model`` runs, in place of the one that ran before."""
+        self.model_info.remove_by_labels({"model": model})
+        self.model_info.labels(model, family, version, sha256).set(1)
 
     def count_jobs(self, open: Callable[[], float], ended: Callable[[], float]) -> None:
         """Ask how many jobs have not ended, and how many have and are kept, when somebody looks."""

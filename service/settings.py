@@ -2,9 +2,9 @@
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import DirectoryPath, Field, PositiveFloat, PositiveInt
+from pydantic import DirectoryPath, Field, PositiveFloat, PositiveInt, StringConstraints
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -103,6 +103,13 @@ class Settings(BaseSettings):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least severe message that is logged."
+    )
+    access_log: bool = Field(
+        default=True,
+        description="Whether each request has its line in the log; those for health and metrics do at log level debug.",
+    )
+    commit: Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z._-]{1,64}$")] = Field(
+        default="unknown", description="Which commit runs, for genserve_build_info; image builds set it."
     )
 
     def cpu_threads(self) -> int:

@@ -18,7 +18,7 @@ LAYERS = (
     {"engine"},
     {"admission", "jobs"},
     {"sampling", "images"},
-    {"contract"},
+    {"contract", "nvml"},
     {"errors", "settings", "metrics", "logs", "process"},
 )
 TRAINER_MAY_USE = {"contract", "sampling"}

@@ -24,11 +24,9 @@ class Job(Generic[Result]):
     def __init__(
         self,
         rows: int,
-        submitted_at: float,
         expires_at: float = math.inf,
         on_end: "Callable[[Job[Result]], None] | None" = None,
     ) -> None:
-        self.submitted_at = submitted_at
         self.started_at: float | None = None
         self.finished_at: float | None = None
         self._expires_at = expires_at

@@ -17,6 +17,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from service.api.error_handlers import respond
 from service.api.request_id import HEADER, request_id
+from service.logs import AccessLog
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -29,7 +30,7 @@ class Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request; whatever a handler raises becomes an answer."""
-        scope.setdefault("state", {})["arrived_at"] = time.perf_counter()
+        scope.setdefault("state", {})["arrived_at"] = time.monotonic()
         request = Request(scope, receive)
         try:
             response = await self.handlers[scope["method"]](request)
@@ -42,6 +43,21 @@ class Endpoint:
 def route(path: str, handlers: Mapping[str, Handler]) -> Route:
     """``handlers`` by method at ``path``; what answers GET answers HEAD."""
     return Route(path, Endpoint(handlers), methods=list(handlers))
+
+
+def _noted(scope: Scope, send: Send, log: AccessLog) -> Send:
+    """``send``, which also tells ``log`` of the answer once all of it is sent."""
+    state, status = scope.setdefault("state", {}), 0
+    state["arrived_at"] = time.monotonic()
+
+    async def noting(message: Message) -> None:
+        nonlocal status
+        await send(message)
+        status = message.get("status", status)
+        if message["type"] == "http.response.body" and not message.get("more_body"):
+            log.note(state, scope["method"], scope["path"], status)
+
+    return noting
 
 
 class App(FastAPI):
@@ -67,6 +83,8 @@ class App(FastAPI):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request, or the lifespan."""
+        if scope["type"] == "http" and (log := getattr(self.state, "access_log", None)) is not None:
+            send = _noted(scope, send, log)
         if scope["type"] != "http":
             await super().__call__(scope, receive, send)
         elif (endpoint := self._match(scope)) is not None:

@@ -65,6 +65,7 @@ async def _unexpected(request: Request, failure: Exception) -> Response:
 
 
 def _count(request: Request, code: str) -> None:
+    request.scope.setdefault("state", {})["outcome"] = code
     if not getattr(request.state, "counted", False):
         state_of(request).count_error(getattr(request.state, "model", None), code)
 

@@ -37,6 +37,11 @@ class Engine:
         self._gates = {
             name: Gate(settings.max_queue_ms, settings.client_share, 1000.0 * threads) for name in self.lanes
         }
+        for name, gate in self._gates.items():
+            bound = self.lanes[name].metrics
+            bound.accepted_work.set_function(lambda gate=gate: gate.accepted_ms / 1000)  # type: ignore[misc]
+            bound.accepted_work_limit.set(settings.max_queue_ms / 1000)
+        metrics.engine_threads.set(threads)
         self._device = Device(list(self.lanes.values()), threads, settings.tick_budget_ms, _deliver)
         self._draining = False
 
@@ -104,7 +109,7 @@ class Engine:
             if job.cancelled:
                 self._device.sweep(lane)
 
-        job: Job[Any] = Job(len(rows), now, now + within_s, over)
+        job: Job[Any] = Job(len(rows), now + within_s, over)
         self._device.put(lane, [LiveRow(job, index, row) for index, row in enumerate(rows)])
         return job
 

@@ -55,6 +55,7 @@ class Lane:
         metrics.queued_rows.set_function(lambda: len(self._queue))
         metrics.live_rows.set_function(lambda: self._table.live)
         metrics.cost_ratio.set_function(lambda: self.cost.ratio)
+        metrics.table_rows.set(settings.table_rows)
 
     @property
     def has_work(self) -> bool:
@@ -100,6 +101,8 @@ class Lane:
         batch = self._gather(slots)
         self.metrics.tick_rows.observe(batch.call_rows)
         self.metrics.padding_rows.inc(self.model.padding(batch.call_rows))
+        if batch.step is not None:
+            self.metrics.steps.inc(len(batch))
         ended: list[Ended] = []
         filmed: list[Filmed] = []
         leaving = batch.ending.copy()
@@ -114,6 +117,7 @@ class Lane:
                     filmed += self._previews(places, result)
             else:
                 leaving[rows] = True
+                self.metrics.failed_rows["raised"].inc(len(places))
                 reason = f"The model could not compute this picture: {type(result).__name__}."
                 ended += [(row, ComputeFailed(reason)) for row in self._table.rows(places)]
         smooth = len(results) == 1 and isinstance(results[0][1], Stepped)
@@ -121,12 +125,14 @@ class Lane:
 
     def abandon(self, slots: Slots) -> Ticked:
         """Give up the claimed rows."""
+        self.metrics.failed_rows["engine"].inc(len(slots))
         failure = ComputeFailed("The service failed to compute this picture; its log says why.")
         return Ticked(slots[:0], slots, [(row, failure) for row in self._table.rows(slots)])
 
     def settle(self, ticked: Ticked, spent_ms: float) -> None:
         """Put rows back for their next step, free the places of those that ended, and learn what the tick took."""
         self.served_ms += spent_ms
+        self.metrics.device_seconds.inc(spent_ms / 1000)
         if ticked.call_rows:
             self.cost.learn(ticked.call_rows, spent_ms)
         self._table.release(ticked.going_on)
@@ -192,6 +198,7 @@ class Lane:
     def _results(self, slots: Slots, stepped: Stepped) -> list[Ended]:
         rows = zip(self._table.rows(slots), stepped.results, stepped.usable, strict=True)
         not_finite = "The model gave numbers that are not finite for this picture."
+        self.metrics.failed_rows["not-finite"].inc(len(slots) - int(stepped.usable.sum()))
         return [(row, result if usable else ComputeFailed(not_finite)) for row, result, usable in rows]
 
     def _previews(self, slots: Slots, stepped: Stepped) -> list[Filmed]:

@@ -4,23 +4,16 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from service.metrics import Metrics
-
-ROOT = Path(__file__).parents[2]
-DASHBOARDS = ROOT / "deploy/grafana/dashboards"
-
-
-def read_yaml(path: str) -> dict[str, Any]:
-    loaded: dict[str, Any] = yaml.safe_load((ROOT / path).read_text())
-    return loaded
-
+from service.settings import Settings
+from tests.deploy.shipped import ROOT, alerts, dashboard_queries, read_dashboard, read_yaml, rules
 
 COMPOSE = read_yaml("docker-compose.yml")
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
@@ -28,8 +21,7 @@ SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 
 @pytest.fixture(scope="module")
 def dashboard() -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads((DASHBOARDS / "genserve.json").read_text())
-    return loaded
+    return read_dashboard()
 
 
 def mounts(service: str) -> list[list[str]]:
@@ -52,12 +44,28 @@ class TestEveryService:
         assert "no-new-privileges:true" in service["security_opt"]
         assert not {"privileged", "cap_add", "network_mode", "pid"} & service.keys()
 
+    def test_has_limits(self, name: str) -> None:
+        assert SERVICES[name]["deploy"]["resources"]["limits"].keys() == {"memory", "pids"}
+        assert SERVICES[name]["logging"]["options"].keys() == {"max-size", "max-file"}
+
     def test_does_not_wait_for_grafana(self, name: str) -> None:
         assert "grafana" not in SERVICES[name].get("depends_on", [])
 
 
-def test_the_service_cannot_change_its_weights() -> None:
-    assert ["./weights", "/app/weights", "ro"] in mounts("service")
+def test_the_service_may_finish_what_it_accepted() -> None:
+    grace_s = int(SERVICES["service"]["stop_grace_period"].removesuffix("s"))
+    assert grace_s > Settings.model_fields["drain_s"].default
+
+
+def test_the_service_is_healthy_when_it_is_ready() -> None:
+    assert "/health/ready" in (ROOT / "Dockerfile").read_text().partition("HEALTHCHECK")[2]
+
+
+def test_the_trainer_writes_where_the_service_reads() -> None:
+    (written,) = (mount for mount in mounts("trainer") if mount[0] == "./weights")
+    (read,) = (mount for mount in mounts("service") if mount[0] == "./weights")
+    assert written == ["./weights", "/app/weights"]
+    assert read == [*written, "ro"]
 
 
 def test_the_trainer_runs_only_when_asked() -> None:
@@ -71,14 +79,6 @@ def test_the_gpu_file_changes_only_services_that_compute() -> None:
 def test_prometheus_scrapes_the_service() -> None:
     (job,) = read_yaml("deploy/prometheus/prometheus.yml")["scrape_configs"]
     assert job["static_configs"] == [{"targets": ["service:8000"]}]
-
-
-@pytest.mark.prometheus
-def test_promtool_accepts_the_configuration() -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("no promtool command")
-    subprocess.run([promtool, "check", "config", ROOT / "deploy/prometheus/prometheus.yml"], check=True)
 
 
 def test_no_password_is_shipped() -> None:
@@ -99,7 +99,7 @@ def test_every_query_goes_to_the_provisioned_data_source(dashboard: dict[str, An
     (source,) = read_yaml("deploy/grafana/provisioning/datasources/prometheus.yml")["datasources"]
     asked = [panel for panel in dashboard["panels"] if panel["type"] != "row"]
     asked += [target for panel in asked for target in panel["targets"]]
-    asked += dashboard["templating"]["list"]
+    asked += dashboard["templating"]["list"] + dashboard["annotations"]["list"]
     assert {(entry["datasource"]["type"], entry["datasource"]["uid"]) for entry in asked} == {
         ("prometheus", source["uid"])
     }
@@ -133,9 +133,66 @@ def exposed_names() -> set[str]:
     return {family.name + suffix for family in families for suffix in suffixes[family.type]}
 
 
-def test_the_dashboard_asks_for_series_that_exist(dashboard: dict[str, Any]) -> None:
-    queries = [variable["query"]["query"] for variable in dashboard["templating"]["list"]]
-    queries += [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
-    asked = set(re.findall(r"genserve_\w+", " ".join(queries)))
-    assert asked
+def test_dashboard_and_rules_ask_for_series_that_exist() -> None:
+    variables = [variable["query"]["query"] for variable in read_dashboard()["templating"]["list"]]
+    queries = [*variables, *dashboard_queries(), *(rule["expr"] for rule in rules())]
+    asked = set(re.findall(r"(?:genserve|process)_\w+", " ".join(queries)))
+    assert len(asked) > 20
     assert asked <= exposed_names()
+
+
+def check_schema(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "check_jsonschema", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def check_dashboard(dashboard: dict[str, Any], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Check without the queries of annotations: Grafana's schema says itself that it knows only its own source's."""
+    published = {"name", "enable", "iconColor", "datasource"}
+    annotations = [
+        {key: value for key, value in annotation.items() if key in published}
+        for annotation in dashboard["annotations"]["list"]
+    ]
+    path = folder / "dashboard.json"
+    path.write_text(json.dumps(dashboard | {"annotations": {"list": annotations}}))
+    return check_schema("--schemafile", ROOT / "tests/deploy/schemas/grafana-dashboard.json", path)
+
+
+def test_the_dashboard_is_one_by_grafanas_schema(dashboard: dict[str, Any], tmp_path: Path) -> None:
+    done = check_dashboard(dashboard, tmp_path)
+    assert done.returncode == 0, done.stdout
+
+
+def test_a_wrong_dashboard_would_be_seen(dashboard: dict[str, Any], tmp_path: Path) -> None:
+    done = check_dashboard(dashboard | {"panelz": [], "schemaVersion": "39"}, tmp_path)
+    assert done.returncode == 1
+    assert "panelz" in done.stdout
+    assert "schemaVersion" in done.stdout
+
+
+@pytest.mark.parametrize("file", ["docker-compose.yml", "docker-compose.gpu.yml"])
+def test_compose_files_are_by_the_compose_specification(file: str) -> None:
+    done = check_schema("--builtin-schema", "vendor.compose-spec", file)
+    assert done.returncode == 0, done.stdout
+
+
+def test_hadolint_finds_no_fault_with_the_dockerfile() -> None:
+    hadolint = shutil.which("hadolint", path=str(Path(sys.executable).parent)) or shutil.which("hadolint")
+    if hadolint is None:
+        pytest.skip("no hadolint command")
+    done = subprocess.run([hadolint, ROOT / "Dockerfile"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("alert", alerts(), ids=lambda alert: alert["alert"])
+def test_every_alert_has_its_runbook(alert: dict[str, Any]) -> None:
+    document, anchor = alert["annotations"]["runbook"].split("#")
+    headings = re.findall(r"^### (\w+)\n\n\S", (ROOT / document).read_text(), flags=re.MULTILINE)
+    assert anchor == alert["alert"].lower()
+    assert alert["alert"] in headings
+    assert alert["labels"]["severity"] in {"page", "ticket"}
+
+
+def test_every_runbook_has_its_alert() -> None:
+    section = (ROOT / "docs/OPERATIONS.md").read_text().partition("\n## Alerts\n")[2].partition("\n## ")[0]
+    assert set(re.findall(r"^### (\w+)", section, flags=re.MULTILINE)) == {alert["alert"] for alert in alerts()}

@@ -1,16 +1,23 @@
 """Both images, built and run by a real engine; DOCKER_HOST and TORCH_INDEX_URL come from the environment."""
 
+import json
+import os
 import shutil
 import subprocess
 import time
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
 SERVICE, TRAINER = "genserve-service:test", "genserve-trainer:test"
+COMMIT = "0123abc"
+MODELS = ("vae", "gan", "ddpm")
+PNG = b"\x89PNG\r\n\x1a\n"
 #: As in docker-compose.yml.
 RESTRICTED = ("--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--security-opt=no-new-privileges:true")
 
@@ -18,8 +25,14 @@ RESTRICTED = ("--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--security-opt=n
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(1200)]
 
 
+#: Compose publishes on free ports.
+ENVIRONMENT = os.environ | {"GENSERVE_PORT": "0", "PROMETHEUS_PORT": "0"}
+
+
 def docker(*arguments: str) -> str:
-    done = subprocess.run(["docker", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["docker", *arguments], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, f"docker {' '.join(arguments)}\n{done.stdout[-2000:]}{done.stderr[-4000:]}"
     return done.stdout.strip()
 
@@ -34,7 +47,18 @@ def engine() -> None:
 
 @pytest.fixture(scope="module")
 def service_image() -> str:
-    docker("build", "--target", "service", "--build-arg", "TORCH_INDEX_URL", "--tag", SERVICE, ".")
+    docker(
+        "build",
+        "--target",
+        "service",
+        "--build-arg",
+        "TORCH_INDEX_URL",
+        "--build-arg",
+        f"GIT_COMMIT={COMMIT}",
+        "--tag",
+        SERVICE,
+        ".",
+    )
     return SERVICE
 
 
@@ -47,6 +71,33 @@ def trainer_image() -> str:
 def run(image: str, *command: str) -> str:
     """The output of ``command`` in place of what the image runs."""
     return docker("run", "--rm", *RESTRICTED, "--entrypoint", command[0], image, *command[1:])
+
+
+@pytest.fixture(scope="module")
+def stack(service_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The service and Prometheus as docker-compose.yml has them, on free ports: addresses by name."""
+    if subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("docker has no compose plugin")
+    image = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["prometheus"]["image"]
+    if not _has(image):
+        pytest.skip(f"{image} is not to be had here")
+    override = tmp_path_factory.mktemp("stack") / "compose.yml"
+    override.write_text(f"services: {{service: {{image: '{service_image}'}}}}")
+    files = ("--file=docker-compose.yml", f"--file={override}")
+    compose = ("compose", "--project-name=genserve-test", f"--project-directory={ROOT}", *files)
+    try:
+        docker(*compose, "up", "--detach", "--no-build", "--wait", "--wait-timeout=240", "service", "prometheus")
+        published = {"service": "8000", "prometheus": "9090"}
+        yield {name: "http://" + docker(*compose, "port", name, port) for name, port in published.items()}
+    finally:
+        docker(*compose, "down", "--volumes", "--timeout=30")
+
+
+def _has(image: str) -> bool:
+    found = subprocess.run(["docker", "image", "inspect", image], capture_output=True, check=False)
+    return found.returncode == 0 or (
+        subprocess.run(["docker", "pull", "--quiet", image], capture_output=True, check=False).returncode == 0
+    )
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +115,11 @@ def address(service_image: str) -> Iterator[str]:
 
 
 def test_the_service_image_is_lean(service_image: str) -> None:
-    code = "from importlib.util import find_spec as f; print(*map(f, ('torchvision', 'trainer', 'pip')))"
-    assert run(service_image, "python", "-c", code) == "None None None"
+    unwanted = ("torchvision", "trainer", "pip", "matplotlib", "scipy")
+    code = f"from importlib.util import find_spec; print({{find_spec(name) for name in {unwanted}}})"
+    assert run(service_image, "python", "-c", code) == "{None}"
+    compilers = "for name in gcc cc g++ clang make; do command -v $name || true; done"
+    assert run(service_image, "sh", "-c", compilers) == ""
 
 
 def test_the_images_do_not_run_as_root(service_image: str, trainer_image: str) -> None:
@@ -78,11 +132,21 @@ def test_the_service_cannot_write_its_own_code(service_image: str) -> None:
     assert set(owners.split()) == {"0"}
 
 
-@pytest.mark.parametrize("model", ["vae", "gan", "ddpm"])
-def test_the_service_generates(address: str, model: str) -> None:
+def generate(address: str, model: str) -> bytes:
+    """One picture."""
     request = urllib.request.Request(f"{address}/generate/{model}?seed=1", headers={"Accept": "image/png"})
     with urllib.request.urlopen(request, timeout=60) as answer:
-        assert answer.read(8) == b"\x89PNG\r\n\x1a\n"
+        return bytes(answer.read())
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_service_generates(address: str, model: str) -> None:
+    assert generate(address, model).startswith(PNG)
+
+
+def test_the_service_says_what_it_was_built_from(address: str) -> None:
+    with urllib.request.urlopen(f"{address}/metrics", timeout=10) as answer:
+        assert f'genserve_build_info{{commit="{COMMIT}"'.encode() in answer.read()
 
 
 def test_the_service_shows_its_metrics(address: str) -> None:
@@ -92,6 +156,39 @@ def test_the_service_shows_its_metrics(address: str) -> None:
 
 def test_the_trainer_explains_itself(trainer_image: str) -> None:
     assert "train" in docker("run", "--rm", *RESTRICTED, trainer_image, "--help")
+
+
+def query(prometheus: str, promql: str) -> float:
+    """The value of a query with one series; 0 when there is none."""
+    text = urllib.parse.urlencode({"query": promql})
+    with urllib.request.urlopen(f"{prometheus}/api/v1/query?{text}", timeout=10) as answer:
+        result = json.load(answer)["data"]["result"]
+    return float(result[0]["value"][1]) if result else 0.0
+
+
+def test_prometheus_sees_the_service_and_every_models_latency(stack: dict[str, str]) -> None:
+    for model in MODELS:
+        assert generate(stack["service"], model).startswith(PNG)
+    asked = ['up{job="genserve"}', *(f'genserve_request_seconds_count{{model="{model}"}}' for model in MODELS)]
+    deadline = time.monotonic() + 60
+    while (seen := {promql: query(stack["prometheus"], promql) for promql in asked}) != dict.fromkeys(asked, 1.0):
+        assert time.monotonic() < deadline, seen
+        time.sleep(1)
+
+
+def test_the_stack_is_hardened(stack: dict[str, str]) -> None:
+    for name in stack:
+        container = docker("ps", "--quiet", f"--filter=name=genserve-test-{name}")
+        (inspected,) = json.loads(docker("inspect", container))
+        host = inspected["HostConfig"]
+        assert inspected["State"]["Health"]["Status"] == "healthy"
+        assert inspected["Config"]["User"] not in {"", "0", "root"}
+        assert host["ReadonlyRootfs"] is True
+        assert host["CapDrop"] == ["ALL"]
+        assert "no-new-privileges:true" in host["SecurityOpt"]
+        assert host["Memory"] > 0
+        assert host["PidsLimit"] > 0
+        assert {port["HostIp"] for ports in host["PortBindings"].values() for port in ports} == {"127.0.0.1"}
 
 
 @pytest.mark.parametrize("files", [("docker-compose.yml",), ("docker-compose.yml", "docker-compose.gpu.yml")])

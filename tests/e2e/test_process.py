@@ -171,12 +171,36 @@ def test_it_listens_on_loopback_only(service: Service) -> None:
     assert listening == ["0100007F"]
 
 
-def test_the_log_is_json_and_says_nothing_of_requests(service: Service) -> None:
+def test_the_log_is_json_and_says_nothing_of_what_was_asked(service: Service) -> None:
     service.client.post("/generate/vae", json={"seed": 4_000_000_001})
+    service.client.get("/generate/vae", params={"seed": 4_000_000_001})
     lines = [json.loads(line) for line in service.log]
     assert all(line.keys() >= {"time", "level", "logger", "message"} for line in lines)
     assert {line.get("model") for line in lines if line["message"] == "model ready"} == {"vae", "ddpm"}
     assert "4000000001" not in "".join(service.log)
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_request_has_its_line_in_the_log(tiny_weights: Path, told: bool) -> None:
+    with serving(tiny_weights, engine_threads=1, access_log=told) as service:
+        service.client.post("/generate/ddpm", json={"n": 3, "steps": 4})
+        service.client.post("/generate/vae", json={"n": 0})
+        service.client.get("/metrics")
+        service.client.get("/nothing")
+        assert service.stop(signal.SIGTERM) == 0
+    lines = [json.loads(line) for line in service.log if "service.access" in line]
+    if not told:
+        assert lines == []
+        return
+    assert [(line["path"], line["status"], line["outcome"]) for line in lines] == [
+        ("/generate/ddpm", 200, "ok"),
+        ("/generate/vae", 422, "invalid-field"),
+        ("/nothing", 404, "not-found"),
+    ]
+    made = lines[0]
+    assert (made["model"], made["rows"]) == ("ddpm", 3)
+    stages = made["queue_ms"] + made["compute_ms"] + made["encode_ms"]
+    assert 0 < stages <= made["total_ms"]
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])

@@ -17,4 +17,4 @@ def weights(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def settings(weights: Path) -> Settings:
-    return Settings(weights_dir=weights, device="cpu", engine_threads=2, max_bucket=8)
+    return Settings(weights_dir=weights, device="cpu", engine_threads=2, max_bucket=8, access_log=False)

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
+from select import PIPE_BUF
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service import logs
-from service.logs import JsonFormatter
+from service.logs import AccessLog, JsonFormatter, access_line, chunks
 
 logger = logging.getLogger("tests.logs")
 
@@ -106,3 +107,111 @@ def test_configuring_sends_everyones_records_to_standard_error(
     assert printed.out == ""
     (line,) = printed.err.splitlines()
     assert json.loads(line).items() >= {"logger": "uvicorn.error", "message": "heard\nonce", "model": "vae"}.items()
+
+
+#: Half past midnight on the second day of Unix' time.
+NOW = 86_400 + 1_800.0
+
+
+def access(status: int = 200, path: str = "/generate/vae", **state: object) -> dict[str, Any]:
+    """The line of a request that took 20 ms, read back."""
+    line = access_line({"arrived_at": 5.0, **state}, "POST", path, status, NOW, 5.02)
+    assert line.endswith("}\n")
+    assert len(line.splitlines()) == 1
+    found: dict[str, Any] = json.loads(line)
+    return found
+
+
+def test_a_request_has_a_line_with_its_times() -> None:
+    assert access(request_id="abc", model="vae", rows=3, stages_s=(0.001, 0.0165, 0.0025)) == {
+        "time": "1970-01-02T00:30:00.000+00:00",
+        "level": "info",
+        "logger": "service.access",
+        "message": "request",
+        "id": "abc",
+        "method": "POST",
+        "path": "/generate/vae",
+        "model": "vae",
+        "rows": 3,
+        "queue_ms": 1.0,
+        "compute_ms": 16.5,
+        "encode_ms": 2.5,
+        "total_ms": 20.0,
+        "status": 200,
+        "outcome": "ok",
+    }
+
+
+def test_a_line_says_what_became_of_the_request() -> None:
+    assert access(503, outcome="overloaded", rows=2)["outcome"] == "overloaded"
+    assert access(499)["outcome"] == "client-left"
+    assert access(404)["outcome"] == "not-found"
+    assert access(418)["outcome"] == "error"
+    assert not {"rows", "model", "queue_ms"} & access(404).keys()
+
+
+def test_a_request_without_an_id_gets_one_of_its_own() -> None:
+    ids = {access()["id"] for _ in range(100)}
+    assert len(ids) == 100
+
+
+@given(model=st.text(), path=st.text(), given_id=st.text(min_size=1))
+def test_no_request_can_forge_a_line_or_a_field(model: str, path: str, given_id: str) -> None:
+    line = access(model=model, path=path, request_id=given_id)
+    assert (line["model"], line["path"], line["id"]) == (
+        model[:80],
+        path[:80],
+        given_id[:128],
+    )
+    assert line["outcome"] == "ok"
+
+
+def test_no_line_is_too_long_to_be_written_in_one_piece() -> None:
+    longest = "\U0001f600" * 10_000
+    state = {"arrived_at": 0.0, "model": longest, "request_id": longest, "rows": 64, "stages_s": (1e5, 1e5, 1e5)}
+    line = access_line(state, "OPTIONS", longest, 503, NOW, 1e6)
+    assert 3000 < len(line) <= PIPE_BUF
+
+
+@given(lengths=st.lists(st.integers(1, PIPE_BUF), max_size=30))
+def test_lines_are_written_whole_and_in_order(lengths: list[int]) -> None:
+    lines = ["x" * (length - 1) + "\n" for length in lengths]
+    found = list(chunks(lines))
+    assert "".join(found) == "".join(lines)
+    assert all(0 < len(chunk) <= PIPE_BUF and chunk.endswith("\n") for chunk in found)
+    assert len(found) <= 1 + 2 * sum(lengths) / PIPE_BUF
+
+
+def lines_of(printed: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in printed.splitlines()]
+
+
+def test_lines_are_written_in_order_and_before_the_end(capfd: pytest.CaptureFixture[str]) -> None:
+    log = AccessLog(pytest.fail)
+    for number in range(1000):
+        log.note({"arrived_at": 0.0, "rows": number}, "POST", "/generate/vae", 200)
+    log.close()
+    assert [line["rows"] for line in lines_of(capfd.readouterr().err)] == list(range(1000))
+
+
+@pytest.mark.parametrize(("everything", "told"), [(False, [503, 200]), (True, [200, 503, 200])])
+def test_polling_is_not_told_unless_asked_for(
+    everything: bool, told: list[int], capfd: pytest.CaptureFixture[str]
+) -> None:
+    log = AccessLog(pytest.fail, everything=everything)
+    for path, status in (("/metrics", 200), ("/health/ready", 503), ("/generate/vae", 200)):
+        log.note({"arrived_at": 0.0}, "GET", path, status)
+    log.close()
+    assert [line["status"] for line in lines_of(capfd.readouterr().err)] == told
+
+
+def test_what_finds_no_room_is_counted(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(logs, "WRITE_EVERY_S", 60.0)
+    monkeypatch.setattr(logs, "MOST_LINES", 3)
+    lost: list[None] = []
+    log = AccessLog(lambda: lost.append(None))
+    for _ in range(10):
+        log.note({"arrived_at": 0.0}, "GET", "/generate/vae", 200)
+    log.close()
+    assert len(lost) == 7
+    assert len(lines_of(capfd.readouterr().err)) == 3

@@ -2,23 +2,31 @@
 
 from typing import Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, create_model
+from pydantic import create_model
 
 from service.api.resolve import NO_CLASS
-from service.api.schemas import GenerateRequest
+from service.api.schemas import Fields, GenerateRequest
 from service.contract.manifest import Manifest
 from service.errors import BadRequest, FieldProblem
 
 MAX_SCALE = 32
 
 #: Fields of /generate that dialects have under the same names: what decides the pictures, and how long to wait.
-SAMPLING = ("seed", "class_label", "steps", "guidance_scale", "solver", "timeout_ms")
+SAMPLING = (
+    "seed",
+    "class_label",
+    "negative_class",
+    "steps",
+    "guidance_scale",
+    "solver",
+    "eta",
+    "truncation",
+    "timeout_ms",
+)
 
 
-class DialectRequest(BaseModel):
-    """A body in the words of another service; strict, as the native ones are."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
+class DialectRequest(Fields):
+    """A body in the words of another service."""
 
     #: Fields that are those of /generate.
     shared: ClassVar[frozenset[str]] = frozenset()

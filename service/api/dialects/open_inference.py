@@ -4,10 +4,9 @@ Tensors of /infer are the seeds and the classes of pictures, and the pictures; a
 """
 
 import math
-import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, Field
@@ -17,78 +16,29 @@ from starlette.responses import JSONResponse, Response
 
 from service.api.answers import answer
 from service.api.body import parse_json, read_body
-from service.api.dialects.native import DialectRequest, with_native
+from service.api.dialects.inference_tensors import (
+    HEAD_LENGTH,
+    INPUTS,
+    InferRequest,
+    InputName,
+    read_unpacked,
+    split,
+    to_native,
+)
+from service.api.dialects.native import DialectRequest
 from service.api.docs import described, path_parameters, refusals, request_body, success
 from service.api.endpoint import route
 from service.api.generate import generate_order
 from service.api.negotiation import JSON
 from service.api.rendering import Made, Order
-from service.api.resolve import NO_CLASS
-from service.api.schemas import GenerateRequest
 from service.api.state import State, model_of, state_of
 from service.contract.manifest import Manifest
 from service.engine.model import Model
-from service.errors import BadRequest, BodyTooLarge, InvalidField, UnknownVersion
-from service.settings import Settings
+from service.errors import UnknownVersion
 
 NAME = "genserve"
 BINARY = "application/octet-stream"
-#: How many bytes of a body are JSON; tensors follow, one after another, little end first.
-HEAD_LENGTH = "Inference-Header-Content-Length"
-
-#: zlib's number for "gzip or zlib, as the first bytes say", the two that HTTP calls gzip and deflate.
-_GZIP_OR_ZLIB = 47
 _NO_STORE = {"Cache-Control": "no-store"}
-
-
-class _InputParameters(DialectRequest):
-    binary_data_size: int | None = Field(default=None, ge=0, description="Bytes of this tensor behind the JSON.")
-
-
-class _Input(DialectRequest):
-    name: Literal["seed", "class_label"]
-    shape: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1, max_length=1)]
-    datatype: Literal["INT64"]
-    parameters: _InputParameters = _InputParameters()
-    data: list[int] | None = Field(default=None, description="Absent where the tensor is binary.")
-
-
-class _OutputParameters(DialectRequest):
-    binary_data: bool = False
-
-
-class _Output(DialectRequest):
-    name: Literal["images"]
-    parameters: _OutputParameters = _OutputParameters()
-
-
-class _Parameters(DialectRequest):
-    binary_data_output: bool = False
-
-
-_PARAMETERS = with_native(_Parameters, "n", "steps", "solver", "guidance_scale", "timeout_ms")
-
-
-class InferRequest(DialectRequest):
-    """The body of POST /v2/models/{model}/infer."""
-
-    id: str | None = Field(default=None, max_length=128, description="Given back.")
-    parameters: _PARAMETERS = Field(  # type: ignore[valid-type]
-        default=_PARAMETERS(), description="How the pictures are made, as in /generate."
-    )
-    inputs: list[_Input] = Field(
-        default=[],
-        max_length=2,
-        description="seed: of each picture. class_label: of each picture; -1 is no class. Absent: as in /generate.",
-    )
-    outputs: list[_Output] = Field(default=[], max_length=1, description="images; it is there without being named.")
-
-    @property
-    def binary(self) -> bool:
-        """Whether the pictures are to be bytes behind the JSON."""
-        wanted = self.outputs[0].parameters if self.outputs else _OutputParameters()
-        own: _Parameters = self.parameters
-        return wanted.binary_data if "binary_data" in wanted.model_fields_set else own.binary_data_output
 
 
 async def post_infer(request: Request) -> Response:
@@ -99,9 +49,9 @@ async def post_infer(request: Request) -> Response:
     """
     state = state_of(request)
     model = _model(request, state)
-    head, binary = _split(request, await _read(request, state.settings))
+    head, binary = split(request, await read_unpacked(request, state.settings))
     asked = parse_json(InferRequest, head)
-    order = generate_order(_native(asked, binary), model, JSON, state.settings)
+    order = await generate_order(request, state, to_native(asked, binary), model, JSON)
     if not asked.binary:
         return await answer(request, state, order, partial(_json_tensors, asked))
     told = to_json(_answer_head(asked, order, {"parameters": {"binary_data_size": math.prod(_shape(order))}}))
@@ -136,7 +86,10 @@ async def get_model_metadata(request: Request) -> Response:
             "name": manifest.name,
             "versions": [manifest.version],
             "platform": "pytorch_torchscript",
-            "inputs": [{"name": name, "datatype": "INT64", "shape": [-1]} for name in ("seed", "class_label")],
+            "inputs": [
+                {"name": name, "datatype": datatype, "shape": _input_shape(name, manifest)}
+                for name, (datatype, _) in INPUTS.items()
+            ],
             "outputs": [{"name": "images", "datatype": "UINT8", "shape": [-1, *_picture_shape(manifest)]}],
         }
     )
@@ -152,7 +105,8 @@ async def get_model_config(request: Request) -> Response:
     """A model's tensors, as Triton's configuration has them."""
     manifest = _model(request, state_of(request)).manifest
     optional = [
-        {"name": name, "data_type": "TYPE_INT64", "dims": [-1], "optional": True} for name in ("seed", "class_label")
+        {"name": name, "data_type": f"TYPE_{datatype}", "dims": _input_shape(name, manifest), "optional": True}
+        for name, (datatype, _) in INPUTS.items()
     ]
     pictures = {"name": "images", "data_type": "TYPE_UINT8", "dims": [-1, *_picture_shape(manifest)]}
     return _json(
@@ -208,74 +162,9 @@ def _model(request: Request, state: State) -> Model:
     return model
 
 
-async def _read(request: Request, settings: Settings) -> bytes:
-    """The body, decompressed. Raises as ``read_body``, and BadRequest."""
-    body = await read_body(request, settings)
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
-    if encoding == "identity":
-        return body
-    if encoding not in ("gzip", "deflate"):
-        raise BadRequest("A body comes as it is, or compressed by gzip or deflate.")
-    unpacker = zlib.decompressobj(wbits=_GZIP_OR_ZLIB)
-    try:
-        unpacked = unpacker.decompress(body, settings.max_body_bytes + 1)
-    except zlib.error:
-        raise BadRequest(f"The body is not compressed by {encoding}.") from None
-    if len(unpacked) > settings.max_body_bytes:
-        raise BodyTooLarge(settings.max_body_bytes)
-    if not unpacker.eof or unpacker.unused_data:
-        raise BadRequest(f"The body does not end where {encoding} does.")
-    return unpacked
-
-
-def _split(request: Request, body: bytes) -> tuple[bytes, bytes]:
-    """JSON, and the tensors behind it. Raises BadRequest."""
-    told = request.headers.get(HEAD_LENGTH)
-    if told is None:
-        return body, b""
-    if not (told.isascii() and told.isdigit() and len(told) < 10 and int(told) <= len(body)):
-        raise BadRequest(f"{HEAD_LENGTH} is the number of bytes of JSON, at most the body's {len(body)}.")
-    return body[: int(told)], body[int(told) :]
-
-
-def _native(asked: InferRequest, binary: bytes) -> GenerateRequest:
-    """``asked`` in the words of /generate. Raises InvalidField."""
-    values = _values(asked.inputs, binary)
-    fields: dict[str, object] = {}
-    if "seed" in values:
-        fields["seeds"] = values["seed"]
-    if "class_label" in values:
-        fields["class_label"] = [NO_CLASS if label == -1 else label for label in values["class_label"]]
-    own: DialectRequest = asked.parameters
-    given = own.model_dump(include=set(own.shared), exclude_unset=True)
-    if "seed" not in values and "class_label" in values:
-        given.setdefault("n", len(values["class_label"]))
-    return parse_json(GenerateRequest, to_json(given | fields))
-
-
-def _values(inputs: Sequence[_Input], binary: bytes) -> dict[str, list[int]]:
-    """What is in the tensors. Raises InvalidField."""
-    found: dict[str, list[int]] = {}
-    at = 0
-    for index, tensor in enumerate(inputs):
-        size, place = tensor.parameters.binary_data_size, f"inputs/{index}"
-        if tensor.name in found:
-            raise InvalidField.of(place, f"{tensor.name} was given more than once")
-        if (size is None) == (tensor.data is None):
-            raise InvalidField.of(place, "has its numbers in data or behind the JSON", "one of the two")
-        if size is None:
-            numbers = tensor.data or []
-        elif size % 8 or at + size > len(binary):
-            raise InvalidField.of(place, f"has no {size} bytes behind the JSON", "eight for each number")
-        else:
-            numbers = np.frombuffer(binary[at : at + size], "<i8").tolist()
-            at += size
-        if [len(numbers)] != tensor.shape:
-            raise InvalidField.of(f"{place}/shape", "is not the number of its numbers", f"[{len(numbers)}]")
-        found[tensor.name] = numbers
-    if at != len(binary):
-        raise InvalidField.of("inputs", f"leave {len(binary) - at} bytes behind the JSON that are no tensor's")
-    return found
+def _input_shape(name: InputName, manifest: Manifest) -> tuple[int, ...]:
+    """(n,), or (n, *latent) of latents; -1 is any number."""
+    return (-1, *manifest.latent_shape) if name == "latents" else (-1,)
 
 
 def _picture_shape(manifest: Manifest) -> tuple[int, int, int]:

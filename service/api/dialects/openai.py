@@ -9,16 +9,16 @@ import re
 import time
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from service import images
 from service.api.answers import answer
-from service.api.body import read_request
+from service.api.body import parse_body, parse_fields, read_body, read_form, read_request
 from service.api.dialects.native import SAMPLING, DialectRequest, class_of_prompt, scale_of, with_native
 from service.api.docs import described, path_parameters, refusals, request_body, success
 from service.api.endpoint import route
@@ -28,11 +28,13 @@ from service.api.job_runner import Glimpse, Shown, start_job
 from service.api.negotiation import EVENT_STREAM, JSON
 from service.api.rendering import Made, Order, class_name, picture_png
 from service.api.schemas import GenerateRequest
-from service.api.state import PictureJob, model_of, state_of
+from service.api.state import PictureJob, State, model_of, state_of
+from service.api.uploads import Upload, read_picture
 from service.contract.manifest import Manifest
 from service.engine.model import Model
 from service.errors import BadRequest, FieldProblem, InvalidField
 from service.jobs.events import Event
+from service.settings import Settings
 
 _SIZE = re.compile(r"([1-9]\d{0,4})x([1-9]\d{0,4})")
 _NO_STORE = {"Cache-Control": "no-store"}
@@ -40,6 +42,9 @@ _NO_STORE = {"Cache-Control": "no-store"}
 
 class _ImagesRequest(DialectRequest):
     """The body of POST /v1/images/generations."""
+
+    #: How the events of a stream are called.
+    event: ClassVar[str] = "image_generation"
 
     model: str = Field(max_length=64, description="Name of a model.", examples=["ddpm"])
     prompt: str = Field(
@@ -69,7 +74,20 @@ class _ImagesRequest(DialectRequest):
     user: str | None = Field(default=None, max_length=512, description="Has no effect.")
 
 
+class _EditRequest(_ImagesRequest):
+    """The body of POST /v1/images/edits."""
+
+    event: ClassVar[str] = "image_edit"
+
+    image: Upload = Field(description="The picture to begin from: a file of a form (image or image[]), or base64.")
+    mask: Upload | None = Field(
+        default=None,
+        description="A picture whose transparent part is made anew, the rest kept. Absent: image's own, if it has one.",
+    )
+
+
 ImagesRequest = with_native(_ImagesRequest, "n", *SAMPLING)
+EditRequest = with_native(_EditRequest, "n", *SAMPLING, "strength")
 
 
 async def create_image(request: Request) -> Response:
@@ -81,11 +99,20 @@ async def create_image(request: Request) -> Response:
     state = state_of(request)
     asked = await read_request(request, state.settings, ImagesRequest)
     model = model_of(request, state, asked.model)
-    order = generate_order(_native(asked, model), model, JSON, state.settings)
-    if not asked.stream:
-        return await answer(request, state, order, partial(_body, asked))
-    job = start_job(request, state, _filmed(asked, order), live=True)
-    return EventStream(job, own=True, write=partial(_write_event, asked), closing=b"data: [DONE]\n\n")
+    return await _respond(request, state, asked, model, _native(asked, model))
+
+
+async def edit_image(request: Request) -> Response:
+    """Make pictures from a picture: all of it anew as far as `strength` says, or what a mask leaves transparent.
+
+    As a form, or as JSON. The events of a stream are image_edit.partial_image and image_edit.completed.
+    """
+    state = state_of(request)
+    asked = await _read_edit(request, state.settings)
+    model = model_of(request, state, asked.model)
+    native = _native(asked, model).model_copy(update={"image": asked.image})
+    mask = await _repaint_mask(asked, model.manifest, state.settings)
+    return await _respond(request, state, asked, model, native.model_copy(update={"mask": mask}))
 
 
 async def list_v1_models(request: Request) -> Response:
@@ -102,9 +129,40 @@ async def retrieve_v1_model(request: Request) -> Response:
 
 ROUTES = (
     route("/v1/images/generations", {"POST": create_image}),
+    route("/v1/images/edits", {"POST": edit_image}),
     route("/v1/models", {"GET": list_v1_models}),
     route("/v1/models/{model}", {"GET": retrieve_v1_model}),
 )
+
+
+async def _respond(
+    request: Request, state: State, asked: _ImagesRequest, model: Model, native: GenerateRequest
+) -> Response:
+    order = await generate_order(request, state, native, model, JSON)
+    if not asked.stream:
+        return await answer(request, state, order, partial(_body, asked))
+    job = start_job(request, state, _filmed(asked, order), live=True)
+    return EventStream(job, own=True, write=partial(_write_event, asked), closing=b"data: [DONE]\n\n")
+
+
+async def _read_edit(request: Request, settings: Settings) -> _EditRequest:
+    """The body; in a form a picture may be called image[] too, as it is where there could be several."""
+    body = await read_body(request, settings, pictures=2)
+    if body[:2] != b"--":
+        return await parse_body(EditRequest, request, settings, body)
+    form = await read_form(body, settings)
+    return parse_fields(EditRequest, [(name.removesuffix("[]"), value) for name, value in form])
+
+
+async def _repaint_mask(asked: _EditRequest, manifest: Manifest, settings: Settings) -> bytes | None:
+    """The part that is made anew as a native mask, where white is: a PNG. Raises as ``read_picture``, InvalidField."""
+    field = "image" if asked.mask is None else "mask"
+    fitted = await read_picture(field, asked.mask or asked.image, manifest.image_shape, settings)
+    if fitted.alpha is not None:
+        return images.encode_png(255 - fitted.alpha[:, :, None])
+    if asked.mask is None:
+        return None
+    raise InvalidField.of("mask", "has no transparent part, which is what is made anew", "a PNG or WebP with alpha")
 
 
 def _native(asked: _ImagesRequest, model: Model) -> GenerateRequest:
@@ -145,7 +203,8 @@ def _body(asked: _ImagesRequest, order: Order, made: Made, request: Request) -> 
         _shown(asked, order, index, picture) | {"revised_prompt": class_name(order, index) or ""}
         for index, picture in enumerate(made.pictures)
     ]
-    return to_json({"created": int(time.time()), "data": data, **_about(asked, order)})
+    warnings = {"warnings": order.warnings} if order.warnings else {}
+    return to_json({"created": int(time.time()), "data": data, **_about(asked, order), **warnings})
 
 
 def _write_event(asked: _ImagesRequest, job: PictureJob, event: Event) -> bytes:
@@ -168,7 +227,7 @@ def _write_event(asked: _ImagesRequest, job: PictureJob, event: Event) -> bytes:
         kind = "completed"
     else:
         return b""
-    name = f"image_generation.{kind}"
+    name = f"{asked.event}.{kind}"
     data = {"type": name, **picture, "created_at": int(time.time()), **_about(asked, order)}
     return b"event: %s\ndata: %s\n\n" % (name.encode(), to_json(data))
 
@@ -241,17 +300,19 @@ _CARDS = {
 }
 
 
+def _operation(handler: Any, body: type[BaseModel]) -> dict[str, Any]:  # noqa: ANN401
+    made = success("The pictures, or events.", {JSON: _IMAGES, EVENT_STREAM: {"type": "string"}})
+    uploads = (415,) if body is EditRequest else ()
+    return {
+        **described(handler, "OpenAI"),
+        "requestBody": request_body(body),
+        "responses": made | refusals(400, 404, 408, 413, *uploads, 422, 429, 500, 503, 504),
+    }
+
+
 OPERATIONS = {
-    "/v1/images/generations": {
-        "post": {
-            **described(create_image, "OpenAI"),
-            "requestBody": request_body(ImagesRequest),
-            "responses": {
-                **success("The pictures, or events.", {JSON: _IMAGES, EVENT_STREAM: {"type": "string"}}),
-                **refusals(400, 404, 408, 413, 422, 429, 500, 503, 504),
-            },
-        }
-    },
+    "/v1/images/generations": {"post": _operation(create_image, ImagesRequest)},
+    "/v1/images/edits": {"post": _operation(edit_image, EditRequest)},
     "/v1/models": {
         "get": {**described(list_v1_models, "OpenAI"), "responses": success("The models.", {JSON: _CARDS})},
     },

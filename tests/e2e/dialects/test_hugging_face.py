@@ -1,5 +1,8 @@
 """`huggingface_hub`'s InferenceClient against the service."""
 
+import base64
+import io
+
 import numpy as np
 import pytest
 from huggingface_hub import InferenceClient
@@ -27,9 +30,7 @@ def test_a_prompt_is_a_class(service: Service) -> None:
     image = connect(service, "ddpm").text_to_image(
         "Bag", num_inference_steps=3, guidance_scale=2.0, seed=7, scheduler="ddim", width=16, height=16
     )
-    expected = native(
-        service, "ddpm", class_label="bag", steps=3, guidance_scale=2.0, seed=7, solver="ddim", scale=2
-    )
+    expected = native(service, "ddpm", class_label="bag", steps=3, guidance_scale=2.0, seed=7, solver="ddim", scale=2)
     assert_same(pixels(image), expected)
 
 
@@ -41,6 +42,20 @@ def test_no_prompt_is_no_class(service: Service) -> None:
 def test_fields_of_the_service_go_along(service: Service) -> None:
     image = connect(service, "vae").text_to_image("", seed=5, extra_body={"class_label": 1, "n": 4, "layout": "strip"})
     assert image.size == (42, 12)
+
+
+def test_image_to_image(service: Service) -> None:
+    client = connect(service, "ddpm")
+    file = io.BytesIO()
+    Image.linear_gradient("L").resize((8, 8)).save(file, format="PNG")
+    picture = file.getvalue()
+    image = client.image_to_image(
+        picture, prompt="bag", num_inference_steps=4, target_size={"width": 16, "height": 16}, strength=0.5, seed=7
+    )
+    in_base64 = base64.b64encode(picture).decode()
+    expected = native(service, "ddpm", image=in_base64, class_label="bag", steps=4, strength=0.5, seed=7, scale=2)
+    assert_same(pixels(image), expected)
+    assert client.image_to_image(picture).size == (8, 8)  # sent as it is, without a Content-Type
 
 
 def test_the_health_of_a_model(service: Service) -> None:

@@ -51,6 +51,7 @@ def test_the_server_and_its_models(service: Service, client: triton.InferenceSer
         "inputs": [
             {"name": "seed", "datatype": "INT64", "shape": [-1]},
             {"name": "class_label", "datatype": "INT64", "shape": [-1]},
+            {"name": "latents", "datatype": "FP32", "shape": [-1, 4]},
         ],
         "outputs": [{"name": "images", "datatype": "UINT8", "shape": [-1, 8, 8, 1]}],
     }
@@ -98,6 +99,16 @@ def test_seeds_alone_of_a_version_and_the_outputs_by_default(
 def test_classes_alone_are_that_many_pictures(client: triton.InferenceServerClient) -> None:
     answer = client.infer("ddpm", tensors(binary=True)[1:])
     assert answer.as_numpy("images").shape == (3, 8, 8, 1)
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_latents_are_what_pictures_begin_from(
+    service: Service, client: triton.InferenceServerClient, binary: bool
+) -> None:
+    latents = np.linspace(-1, 1, 8, dtype=np.float32).reshape(2, 4)
+    tensor = triton.InferInput("latents", [2, 4], "FP32").set_data_from_numpy(latents, binary_data=binary)
+    expected = native(service, "vae", latents=latents.tolist())
+    assert_same(client.infer("vae", [tensor]).as_numpy("images"), expected)
 
 
 def test_no_tensor_at_all_is_a_number_of_pictures(client: triton.InferenceServerClient) -> None:

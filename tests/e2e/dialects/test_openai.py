@@ -21,6 +21,19 @@ from tests.service.api.conftest import assert_other, assert_same, decode
 LONG = {"n": 64, "steps": 1000}
 
 
+def png(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    image.save(file, format="PNG")
+    return file.getvalue()
+
+
+#: A ramp, and a black picture whose right half is transparent.
+PICTURE = png(Image.linear_gradient("L").resize((8, 8)))
+MASK = png(
+    Image.merge("LA", (Image.new("L", (8, 8)), Image.fromarray(np.repeat([[255] * 4 + [0] * 4], 8, 0).astype("u1"))))
+)
+
+
 def connect(service: Service, **options: object) -> openai.OpenAI:
     base_url = f"http://127.0.0.1:{service.port}/v1"
     return openai.OpenAI(base_url=base_url, api_key="none", timeout=60.0, **options)  # type: ignore[arg-type]
@@ -30,6 +43,10 @@ def connect(service: Service, **options: object) -> openai.OpenAI:
 def client(service: Service) -> Iterator[openai.OpenAI]:
     with connect(service, max_retries=0) as connected:
         yield connected
+
+
+def to_base64(file: bytes) -> str:
+    return base64.b64encode(file).decode()
 
 
 def pixels(b64_json: str | None) -> Pixels:
@@ -116,6 +133,49 @@ def test_an_error_within_a_stream_is_raised(client: openai.OpenAI) -> None:
         list(stream)
     assert caught.value.code == "deadline-exceeded"
     assert "not ready within" in caught.value.message
+
+
+def test_a_picture_is_edited(service: Service, client: openai.OpenAI) -> None:
+    answer = client.images.edit(
+        model="ddpm", image=PICTURE, prompt="bag", n=2, size="16x16", extra_body={"seed": 7, "strength": 0.5}
+    )
+    expected = native(service, "ddpm", image=to_base64(PICTURE), class_label="bag", n=2, seed=7, strength=0.5, scale=2)
+    assert [picture.revised_prompt for picture in answer.data or []] == ["bag", "bag"]
+    assert_same(np.stack([pixels(picture.b64_json) for picture in answer.data or []]), expected)
+
+
+def test_what_a_mask_leaves_transparent_is_made_anew(service: Service, client: openai.OpenAI) -> None:
+    answer = client.images.edit(model="ddpm", image=[PICTURE], mask=MASK, prompt="", extra_body={"seed": 7})
+    (edited,) = (pixels(picture.b64_json) for picture in answer.data or [])
+    assert_same(edited[:, :4], decode(PICTURE)[:, :4])
+    assert_other(edited[:, 4:], decode(PICTURE)[:, 4:])
+    with pytest.raises(openai.UnprocessableEntityError) as caught:
+        client.images.edit(model="ddpm", image=PICTURE, mask=PICTURE, prompt="")
+    assert caught.value.param == "mask"
+
+
+def test_a_transparent_picture_is_its_own_mask(client: openai.OpenAI) -> None:
+    (edited,) = client.images.edit(model="ddpm", image=MASK, prompt="", extra_body={"seed": 7}).data or []
+    assert (pixels(edited.b64_json)[:, :4] == 0).all()
+    assert (pixels(edited.b64_json)[:, 4:] != 255).any()
+
+
+def test_an_edit_as_a_stream(client: openai.OpenAI) -> None:
+    with client.images.edit(
+        model="ddpm", image=PICTURE, prompt="bag", stream=True, partial_images=1, extra_body={"steps": 8, "seed": 7}
+    ) as stream:
+        partial, completed = list(stream)
+    assert (partial.type, completed.type) == ("image_edit.partial_image", "image_edit.completed")
+    (plain,) = (
+        client.images.edit(model="ddpm", image=PICTURE, prompt="bag", extra_body={"steps": 8, "seed": 7}).data or []
+    )
+    assert_same(pixels(completed.b64_json), pixels(plain.b64_json))
+
+
+def test_two_pictures_cannot_be_edited_into_one(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.UnprocessableEntityError) as caught:
+        client.images.edit(model="ddpm", image=[PICTURE, PICTURE], prompt="")
+    assert caught.value.param == "image"
 
 
 def test_models_are_listed_and_retrieved(client: openai.OpenAI) -> None:

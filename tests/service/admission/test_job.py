@@ -22,7 +22,7 @@ def on_a_loop(scenario: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[],
 @given(order=st.integers(1, 8).flatmap(lambda rows: st.permutations(range(rows))))
 def test_results_come_in_the_order_of_rows_whatever_order_they_were_made_in(order: list[int]) -> None:
     async def scenario() -> None:
-        job: Job[str] = Job(len(order), submitted_at=10.0)
+        job: Job[str] = Job(len(order))
         for clock, row in enumerate(order):
             assert not job.done
             assert job.finished_at is None
@@ -37,7 +37,7 @@ def test_results_come_in_the_order_of_rows_whatever_order_they_were_made_in(orde
 
 @on_a_loop
 async def test_a_row_delivered_twice_counts_once() -> None:
-    job: Job[str] = Job(2, 0.0)
+    job: Job[str] = Job(2)
     job.deliver(0, "first", 1.0)
     job.deliver(0, "again", 2.0)
     assert not job.done
@@ -49,7 +49,7 @@ async def test_a_row_delivered_twice_counts_once() -> None:
 
 @on_a_loop
 async def test_the_first_start_is_the_one_that_counts() -> None:
-    job: Job[str] = Job(2, 0.0)
+    job: Job[str] = Job(2)
     assert job.started_at is None
     job.start(5.0)
     job.start(6.0)
@@ -58,7 +58,7 @@ async def test_the_first_start_is_the_one_that_counts() -> None:
 
 @on_a_loop
 async def test_what_comes_after_cancelling_is_dropped() -> None:
-    job: Job[str] = Job(2, 0.0)
+    job: Job[str] = Job(2)
     job.deliver(0, "first", 1.0)
     job.cancel()
     job.deliver(1, "second", 2.0)
@@ -71,7 +71,7 @@ async def test_what_comes_after_cancelling_is_dropped() -> None:
 
 @on_a_loop
 async def test_a_failure_ends_the_job_and_drops_its_other_rows() -> None:
-    job: Job[str] = Job(3, 0.0)
+    job: Job[str] = Job(3)
     job.deliver(0, "first", 1.0)
     job.fail(RuntimeError("the first"))
     assert job.cancelled
@@ -86,7 +86,7 @@ async def test_a_failure_ends_the_job_and_drops_its_other_rows() -> None:
 
 @on_a_loop
 async def test_an_answered_job_takes_no_failure() -> None:
-    job: Job[str] = Job(1, 0.0)
+    job: Job[str] = Job(1)
     job.deliver(0, "only", 1.0)
     job.fail(RuntimeError("late"))
     job.cancel()
@@ -95,7 +95,7 @@ async def test_an_answered_job_takes_no_failure() -> None:
 
 @on_a_loop
 async def test_a_sender_that_stops_waiting_ends_the_job() -> None:
-    job: Job[str] = Job(1, 0.0)
+    job: Job[str] = Job(1)
     waiting = asyncio.ensure_future(asyncio.wait_for(job.future, timeout=None))
     await asyncio.sleep(0)
     waiting.cancel()
@@ -122,7 +122,7 @@ def test_whoever_listens_for_the_end_hears_of_it_once(end: Callable[[Job[str]], 
     ended: list[tuple[Job[str], bool]] = []
 
     async def scenario() -> None:
-        job: Job[str] = Job(1, 0.0, on_end=lambda job: ended.append((job, job.cancelled)))
+        job: Job[str] = Job(1, on_end=lambda job: ended.append((job, job.cancelled)))
         job.future.add_done_callback(heard.append)
         assert ended == []
         end(job)
@@ -143,7 +143,7 @@ def test_whoever_listens_for_the_end_hears_of_it_once(end: Callable[[Job[str]], 
 @on_a_loop
 async def test_the_end_comes_with_the_last_row() -> None:
     ended: list[Job[str]] = []
-    job: Job[str] = Job(2, 0.0, on_end=ended.append)
+    job: Job[str] = Job(2, on_end=ended.append)
     job.deliver(1, "second", 1.0)
     job.deliver(1, "again", 1.0)
     assert ended == []
@@ -153,16 +153,16 @@ async def test_the_end_comes_with_the_last_row() -> None:
 
 @on_a_loop
 async def test_rows_are_wanted_until_the_job_expires() -> None:
-    job: Job[str] = Job(2, submitted_at=10.0, expires_at=12.0)
+    job: Job[str] = Job(2, expires_at=12.0)
     assert [job.dropped(now) for now in (10.0, 11.999, 12.0, 13.0)] == [False, False, True, True]
     assert not job.done  # whoever waits is told by somebody else
-    assert not Job(1, submitted_at=10.0).dropped(1e18)
+    assert not Job(1).dropped(1e18)
 
 
 @pytest.mark.parametrize("end", [lambda job: job.cancel(), lambda job: job.fail(RuntimeError("no"))])
 def test_rows_that_nobody_waits_for_are_dropped_before_they_expire(end: Callable[[Job[str]], object]) -> None:
     async def scenario() -> None:
-        job: Job[str] = Job(2, submitted_at=10.0, expires_at=12.0)
+        job: Job[str] = Job(2, expires_at=12.0)
         job.deliver(0, "first", 10.0)
         assert not job.dropped(11.0)
         end(job)

@@ -45,7 +45,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     weights = tmp_path_factory.mktemp("service") / "weights"
     write_one_shot(weights)
     write_diffusion(weights)
-    settings = Settings(weights_dir=weights, device="cpu", engine_threads=1, max_bucket=8)
+    settings = Settings(weights_dir=weights, device="cpu", engine_threads=1, max_bucket=8, access_log=False)
     with TestClient(create_app(settings)) as running:
         yield running
 

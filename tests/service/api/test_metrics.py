@@ -1,14 +1,31 @@
+import asyncio
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
+from starlette.types import Message
 
 from service.app import create_app
 from service.errors import ServiceError
 from service.settings import Settings
-from tests.service.api.conftest import GIF, JSON, MODELS, Series, series, value
+from tests.service.api.conftest import (
+    GIF,
+    JSON,
+    LONG,
+    MODELS,
+    Series,
+    accepted,
+    ask,
+    idle,
+    read_series,
+    running,
+    series,
+    to_body,
+    value,
+)
 
 STAGES = ("request", "queue", "compute", "encode")
 
@@ -31,7 +48,8 @@ def errors(samples: Series) -> dict[tuple[str, str], float]:
 
 def counts(samples: Series) -> Series:
     """The series that only requests change: not gauges, and not the times at which they were made."""
-    return {key: number for key, number in samples.items() if key[0].endswith(("_total", "_count", "_bucket"))}
+    ends = ("_total", "_count", "_bucket")
+    return {key: number for key, number in samples.items() if key[0].startswith("genserve_") and key[0].endswith(ends)}
 
 
 def test_every_series_exists_at_zero_from_the_start(fresh: TestClient) -> None:
@@ -42,14 +60,20 @@ def test_every_series_exists_at_zero_from_the_start(fresh: TestClient) -> None:
         for stage in STAGES:
             assert value(samples, f"{stage}_seconds_count", model=model) == 0
             assert value(samples, f"{stage}_seconds_bucket", model=model, le="0.0001") == 0
-        totals = ("images_total", "split_calls_total", "out_of_memory_total", "padding_rows_total")
-        for name in ("queued_rows", "live_rows", "tick_rows_count", *totals):
+        totals = ("images", "steps", "device_seconds", "split_calls", "out_of_memory", "padding_rows")
+        gauges = ("queued_rows", "live_rows", "accepted_work_seconds")
+        for name in (*gauges, "tick_rows_count", *(f"{total}_total" for total in totals)):
             assert value(samples, name, model=model) == 0
         for where in ("queued", "running"):
             assert value(samples, "dropped_rows_total", model=model, stage=where) == 0
         assert ("genserve_cost_ratio", frozenset({("model", model)})) in samples
-        version = fresh.get(f"/models/{model}").json()["version"]
-        assert value(samples, "model_info", model=model, family=model, version=version) == 1
+        (info,) = (labels for name, labels in samples if name == "genserve_model_info" and ("model", model) in labels)
+        told = dict(info)
+        assert told["version"] == fresh.get(f"/models/{model}").json()["version"]
+        assert told["sha256"].startswith(told["version"])
+        assert len(told["sha256"]) == 64
+        assert value(samples, "table_rows", model=model) == Settings.model_fields["table_rows"].default
+        assert value(samples, "accepted_work_limit_seconds", model=model) == 30
         assert value(samples, "model_ready", model=model) == 1
     for model in (*MODELS, "_unknown"):
         for reason in ServiceError.codes():
@@ -71,11 +95,20 @@ def test_the_exposition_names_and_describes_every_family(client: TestClient) -> 
         "genserve_out_of_memory",
         "genserve_padding_rows",
         "genserve_cost_ratio",
+        "genserve_steps",
+        "genserve_device_seconds",
+        "genserve_table_rows",
+        "genserve_accepted_work_seconds",
+        "genserve_cancelled",
+        "genserve_failed_rows",
+        "genserve_engine_threads",
+        "genserve_build_info",
+        "process_cpu_seconds",
         "genserve_model_ready",
         "genserve_model_info",
     }
     for family in families:
-        assert family.name.startswith("genserve_")
+        assert family.name.startswith(("genserve_", "process_"))
         assert family.documentation
     assert len({family.name for family in families}) == len(families)
 
@@ -104,11 +137,98 @@ def test_a_diffusion_is_called_once_a_step(fresh: TestClient) -> None:
     assert value(series(fresh), "tick_rows_sum", model="ddpm") == 2 * 7 + 3
 
 
-def test_stages_add_up_to_no_more_than_the_request(fresh: TestClient) -> None:
-    fresh.post("/generate/ddpm", json={"n": 8, "steps": 100})
+def sums(samples: Series, model: str) -> dict[str, float]:
+    """Seconds in all, by stage."""
+    return {stage: value(samples, f"{stage}_seconds_sum", model=model) for stage in STAGES}
+
+
+@pytest.mark.parametrize(
+    ("model", "body"),
+    [("vae", {}), ("vae", {"n": 64, "scale": 16}), ("ddpm", {"steps": 1}), ("ddpm", {"n": 8, "steps": 100})],
+)
+def test_the_stages_of_a_request_add_up_to_it(fresh: TestClient, model: str, body: dict[str, int]) -> None:
+    for _ in range(5):
+        assert fresh.post(f"/generate/{model}", json=body, headers=JSON).status_code == 200
+    spent = sums(series(fresh), model)
+    assert min(spent.values()) > 0
+    assert spent["queue"] + spent["compute"] + spent["encode"] == pytest.approx(spent["request"], rel=0.05)
+
+
+def test_time_counts_for_the_stage_that_it_was_spent_in(fresh: TestClient) -> None:
+    fresh.post("/generate/ddpm", json={"n": 8, "steps": 500})
+    computed = sums(series(fresh), "ddpm")
+    assert computed["compute"] > computed["encode"]
+    assert fresh.post("/generate/vae", json={"n": 64, "scale": 24}).status_code == 200
+    encoded = sums(series(fresh), "vae")
+    assert encoded["encode"] > encoded["compute"]
+
+
+def test_how_slowly_a_body_is_sent_is_nobodys_latency(settings: Settings) -> None:
+    slowly_s = 0.3
+
+    async def scenario() -> None:
+        sent = asyncio.Event()
+
+        async def receive() -> Message:
+            if sent.is_set():
+                await asyncio.Event().wait()
+            await asyncio.sleep(slowly_s)
+            sent.set()
+            return {"type": "http.request", "body": b"{}", "more_body": False}
+
+        async with running(settings) as app:
+            started = time.monotonic()
+            assert (await ask(app, "/generate/vae", receive=receive)).status == 200
+            took_s = time.monotonic() - started
+            samples = read_series(app.state.service.metrics.expose().decode())
+            assert 0 < value(samples, "request_seconds_sum", model="vae") <= took_s - 0.99 * slowly_s
+
+    asyncio.run(scenario())
+
+
+def test_the_device_is_busy_for_as_long_as_it_computes(fresh: TestClient) -> None:
+    fresh.post("/generate/ddpm", json={"n": 8, "steps": 200})
     samples = series(fresh)
-    parts = sum(value(samples, f"{stage}_seconds_sum", model="ddpm") for stage in STAGES[1:])
-    assert 0 < parts <= value(samples, "request_seconds_sum", model="ddpm")
+    assert value(samples, "steps_total", model="ddpm") == 8 * 200
+    assert value(samples, "steps_total", model="vae") == 0
+    threads = value(samples, "engine_threads")
+    busy = value(samples, "device_seconds_total", model="ddpm")
+    assert 0 < busy <= threads * value(samples, "compute_seconds_sum", model="ddpm") * 1.01
+    assert value(samples, "device_seconds_total", model="vae") == 0
+
+
+def test_accepted_work_is_told_while_there_is_some(settings: Settings) -> None:
+    async def scenario() -> None:
+        async with running(settings) as app:
+            busy = asyncio.create_task(ask(app, "/generate/ddpm", to_body(LONG)))
+            await accepted(app)
+            samples = read_series(app.state.service.metrics.expose().decode())
+            assert value(samples, "accepted_work_seconds", model="ddpm") > 0
+            assert value(samples, "accepted_work_seconds", model="vae") == 0
+            busy.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await busy
+            await idle(app)
+            samples = read_series(app.state.service.metrics.expose().decode())
+            assert value(samples, "accepted_work_seconds", model="ddpm") == 0
+
+    asyncio.run(scenario())
+
+
+def test_what_is_given_up_is_counted_by_its_reason(settings: Settings) -> None:
+    async def scenario() -> None:
+        async with running(settings) as app:
+            leaves = asyncio.Event()
+            leaves.set()
+            await ask(app, "/generate/ddpm", to_body(LONG), leaves=leaves)
+            late = await ask(app, "/generate/ddpm", to_body({**LONG, "timeout_ms": 30}))
+            assert late.status == 504
+            samples = read_series(app.state.service.metrics.expose().decode())
+            for reason in ("client-left", "too-late"):
+                assert value(samples, "cancelled_total", model="ddpm", reason=reason) == 1
+                assert value(samples, "cancelled_total", model="vae", reason=reason) == 0
+
+    asyncio.run(scenario())
 
 
 REFUSED: list[tuple[str, str, dict[str, Any], tuple[str, str]]] = [

@@ -78,7 +78,7 @@ def request_rows(n: int, seed: int, label: int, guidance_scale: float, plan: Pla
 
 def new_job(rows: list[RowSpec], expires_at: float = math.inf) -> tuple[Job[Picture], list[LiveRow]]:
     """A job with these rows, which are not yet put anywhere; needs a running event loop."""
-    job: Job[Picture] = Job(len(rows), submitted_at=0.0, expires_at=expires_at)
+    job: Job[Picture] = Job(len(rows), expires_at=expires_at)
     return job, [LiveRow(job, index, row) for index, row in enumerate(rows)]
 
 

@@ -115,6 +115,20 @@ def test_a_poisoned_row_fails_alone(one_shot: Model, lane_of: LaneOf, number: fl
         np.testing.assert_allclose(
             np.stack(await before.future).astype(int), np.stack(await after.future).astype(int), atol=1
         )
+        failed = {reason: sample(counter) for reason, counter in lane.metrics.failed_rows.items()}
+        assert failed == {"raised": number > 0, "not-finite": not number > 0, "engine": 0}
+
+    asyncio.run(scenario())
+
+
+def test_rows_that_the_engine_gives_up_are_counted(one_shot: Model, lane_of: LaneOf) -> None:
+    async def scenario() -> None:
+        lane = lane_of(one_shot, rows=8, bucket=8)
+        put(lane, request_rows(3, 0, NO_CLASS, 1.0, one_shot.plan()))
+        lane.settle(lane.abandon(lane.claim(None, 1)), spent_ms=250)
+        failed = {reason: sample(counter) for reason, counter in lane.metrics.failed_rows.items()}
+        assert failed == {"raised": 0, "not-finite": 0, "engine": 3}
+        assert sample(lane.metrics.device_seconds) == 0.25
 
     asyncio.run(scenario())
 

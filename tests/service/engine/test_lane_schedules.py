@@ -113,7 +113,7 @@ class Schedules(RuleBasedStateMachine):
     def send(self, name: str, rows: list[RowSpec], patience: float, *, poisoned: bool = False) -> None:
         async def submit() -> None:
             sent = Sent(name, rows, self.clock.now + patience, poisoned)
-            job: Job[Result] = Job(len(rows), self.clock.now, sent.expires_at, sent.ends.append)
+            job: Job[Result] = Job(len(rows), sent.expires_at, sent.ends.append)
             job.on_preview = sent.previews.append
             self.jobs[job] = sent
             self.lanes[name].put([LiveRow(job, index, row) for index, row in enumerate(rows)])
