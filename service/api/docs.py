@@ -100,10 +100,26 @@ def request_body(schema: type[BaseModel]) -> dict[str, Any]:
     content: dict[str, Any] = {JSON: {"schema": document}}
     if PICTURE_FIELD in document["properties"]:
         content |= {
-            "multipart/form-data": {"schema": document},
-            **{media: {} for media in UPLOADS},
+            "multipart/form-data": {"schema": _in_a_form(document)},
+            **{media: {"schema": {"type": "string", "format": "binary", "minLength": 1}} for media in UPLOADS},
         }
     return {"required": "required" in document, "content": content}
+
+
+def _in_a_form(document: dict[str, Any]) -> dict[str, Any]:
+    """``document`` without what only JSON can say: objects, and null, which is a field left out."""
+    fields = {
+        name: {**field, "anyOf": [form for form in field["anyOf"] if form.get("type") != "null"]}
+        if "anyOf" in field
+        else field
+        for name, field in document["properties"].items()
+        if not _holds_an_object(field)
+    }
+    return {**document, "properties": fields}
+
+
+def _holds_an_object(field: dict[str, Any]) -> bool:
+    return "object" in {form.get("type") for form in field.get("anyOf", ())}
 
 
 def _query_parameters(schema: type[BaseModel]) -> list[dict[str, Any]]:
@@ -112,7 +128,7 @@ def _query_parameters(schema: type[BaseModel]) -> list[dict[str, Any]]:
     return [
         {"name": name, "in": "query", "required": False, "schema": field}
         for name, field in fields.items()
-        if "object" not in {form.get("type") for form in field.get("anyOf", ())}
+        if not _holds_an_object(field)
     ]
 
 

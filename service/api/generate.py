@@ -35,6 +35,8 @@ async def post_generate(request: Request) -> Response:
     text/event-stream, or the field stream, answers with events while pictures are made: queued, started, preview,
     image, then completed with the JSON answer, or error. `Prefer: respond-async` answers 202 at once, with the address
     of a job; `Prefer: wait=10` does so where the pictures are not ready in ten seconds.
+
+    A body of the shape {"inputs", "parameters"} is Hugging Face's: a class as prompt, or a picture, and what to do.
     """
     state = state_of(request)
     model = model_of(request, state, request.path_params["model"])

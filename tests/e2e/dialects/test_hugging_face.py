@@ -5,7 +5,7 @@ import io
 
 import numpy as np
 import pytest
-from huggingface_hub import InferenceClient
+from huggingface_hub import ImageToImageTargetSize, InferenceClient
 from huggingface_hub.errors import HfHubHTTPError
 from PIL import Image
 
@@ -50,7 +50,12 @@ def test_image_to_image(service: Service) -> None:
     Image.linear_gradient("L").resize((8, 8)).save(file, format="PNG")
     picture = file.getvalue()
     image = client.image_to_image(
-        picture, prompt="bag", num_inference_steps=4, target_size={"width": 16, "height": 16}, strength=0.5, seed=7
+        picture,
+        prompt="bag",
+        num_inference_steps=4,
+        target_size=ImageToImageTargetSize(height=16, width=16),
+        strength=0.5,
+        seed=7,
     )
     in_base64 = base64.b64encode(picture).decode()
     expected = native(service, "ddpm", image=in_base64, class_label="bag", steps=4, strength=0.5, seed=7, scale=2)

@@ -5,6 +5,7 @@ import io
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import httpx2
 import numpy as np
@@ -75,12 +76,12 @@ def test_an_empty_prompt_is_no_class_and_a_number_is_one(service: Service, clien
 
 
 @pytest.mark.parametrize("output_format", ["webp", "jpeg"])
-def test_output_formats(client: openai.OpenAI, output_format: str) -> None:
+def test_output_formats(client: openai.OpenAI, output_format: Literal["webp", "jpeg"]) -> None:
     answer = client.images.generate(
         model="vae",
         prompt="bag",
         size="64x64",
-        output_format=output_format,  # type: ignore[arg-type]
+        output_format=output_format,
         output_compression=80,
     )
     assert answer.output_format == output_format
