@@ -101,7 +101,7 @@ def request_body(schema: type[BaseModel]) -> dict[str, Any]:
     if PICTURE_FIELD in document["properties"]:
         content |= {
             "multipart/form-data": {"schema": _in_a_form(document)},
-            **{media: {"schema": {"type": "string", "format": "binary", "minLength": 1}} for media in UPLOADS},
+            **{media: {"schema": {"type": "string", "format": "binary"}} for media in UPLOADS},
         }
     return {"required": "required" in document, "content": content}
 
@@ -136,7 +136,10 @@ def _picture_responses(formats: Sequence[str], *, conditional: bool) -> dict[str
     """A success in each of ``formats`` and every refusal."""
     kept = {"304": {"description": "What If-None-Match names is what would be answered."}} if conditional else {}
     return {
-        "200": {"description": "The pictures, or events.", "content": picture_content(formats) | _EVENTS},
+        "200": {
+            "description": "The pictures, or events.",
+            "content": picture_content(formats) | {EVENT_STREAM: {"schema": EVENT}},
+        },
         "202": {
             "description": "A job, whose address is in Location: what Prefer asks for.",
             "content": {JSON: {"schema": inlined(JobStatus.model_json_schema())}},
@@ -152,7 +155,16 @@ def picture_content(formats: Sequence[str] = PICTURES) -> dict[str, Any]:
     return inlined({JSON: {"schema": PicturesAnswer.model_json_schema()}, **binary})
 
 
-_EVENTS = {EVENT_STREAM: {"schema": {"type": "string"}}}
+#: One of the events of a stream.
+EVENT: dict[str, Any] = {
+    "type": "object",
+    "required": ["data"],
+    "properties": {
+        "id": {"type": "string"},
+        "event": {"type": "string"},
+        "data": {"type": "string", "contentMediaType": JSON},
+    },
+}
 
 
 def _header_parameters(*, post: bool) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from service import images
 from service.api.answers import answer
 from service.api.body import parse_body, parse_fields, read_body, read_form, read_request
 from service.api.dialects.native import SAMPLING, DialectRequest, class_of_prompt, scale_of, with_native
-from service.api.docs import described, path_parameters, refusals, request_body, success
+from service.api.docs import EVENT, described, path_parameters, refusals, request_body, success
 from service.api.endpoint import route
 from service.api.event_stream import EventStream, event_json
 from service.api.generate import generate_order
@@ -301,7 +301,7 @@ _CARDS = {
 
 
 def _operation(handler: Any, body: type[BaseModel]) -> dict[str, Any]:  # noqa: ANN401
-    made = success("The pictures, or events.", {JSON: _IMAGES, EVENT_STREAM: {"type": "string"}})
+    made = success("The pictures, or events.", {JSON: _IMAGES, EVENT_STREAM: EVENT})
     uploads = (415,) if body is EditRequest else ()
     return {
         **described(handler, "OpenAI"),
