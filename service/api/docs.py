@@ -43,7 +43,7 @@ def operation(
         **described(handler),
         "parameters": [
             *path_parameters(*path),
-            *(_query_parameters(query) if query else []),
+            *(query_parameters(query) if query else []),
             *_header_parameters(post=bool(body)),
         ],
         "responses": _picture_responses(formats, conditional=query is not None),
@@ -122,7 +122,7 @@ def _holds_an_object(field: dict[str, Any]) -> bool:
     return "object" in {form.get("type") for form in field.get("anyOf", ())}
 
 
-def _query_parameters(schema: type[BaseModel]) -> list[dict[str, Any]]:
+def query_parameters(schema: type[BaseModel]) -> list[dict[str, Any]]:
     """The fields of ``schema``, but those that are objects: a query cannot hold them."""
     fields = inlined(schema.model_json_schema())["properties"]
     return [

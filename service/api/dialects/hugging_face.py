@@ -8,7 +8,7 @@ import binascii
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -74,7 +74,7 @@ async def read_generate(request: Request, settings: Settings, manifest: Manifest
     Raises as ``read_body`` and ``parse_body``, and BadRequest where the prompt or the size is none of the model's.
     """
     body = await read_body(request, settings, pictures)
-    if body[:1] == b"{" and b'"inputs"' in body:
+    if _is_theirs(body):
         return _native(parse_json(HuggingFaceRequest, body), manifest)
     return await parse_body(GenerateRequest, request, settings, body)
 
@@ -96,6 +96,16 @@ OPERATIONS = {
         }
     }
 }
+
+
+def _is_theirs(body: bytes) -> bool:
+    """Whether ``body`` is JSON with inputs; few others have the word at all."""
+    if body[:1] != b"{" or b'"inputs"' not in body:
+        return False
+    try:
+        return "inputs" in from_json(body)
+    except ValueError:
+        return False
 
 
 def _native(asked: HuggingFaceRequest, manifest: Manifest) -> GenerateRequest:

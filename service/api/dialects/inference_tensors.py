@@ -164,6 +164,6 @@ def _tensors(inputs: Sequence[_Input], binary: bytes) -> dict[InputName, NDArray
 
 def _numbers(place: str, data: Sequence[float], dtype: str) -> NDArray[Any]:
     if dtype == INPUTS["seed"][1] and not all(isinstance(number, int) for number in data):
-        raise InvalidField.of(place, "has a number that is not whole")
+        raise InvalidField.of(place, "has a number that is not whole, or too large")
     with np.errstate(over="ignore"):  # what is too large for float32 is infinite, and refused as that
         return np.array(data, dtype)

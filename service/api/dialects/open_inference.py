@@ -126,7 +126,7 @@ async def get_model_stats(request: Request) -> Response:
     return _json({"model_stats": [_stats(state, _model(request, state).manifest)]})
 
 
-async def get_stats(request: Request) -> Response:
+async def get_statistics(request: Request) -> Response:
     """The same of every model."""
     state = state_of(request)
     return _json({"model_stats": [_stats(state, each.model.manifest) for each in state.registry.served.values()]})
@@ -234,7 +234,7 @@ _OF_THE_SERVER: Mapping[str, tuple[str, Callable[..., Any], str]] = {
     "/v2": ("GET", get_server, "The server."),
     "/v2/health/live": ("GET", get_server_live, "It runs."),
     "/v2/health/ready": ("GET", get_server_ready, "It can be asked."),
-    "/v2/models/stats": ("GET", get_stats, "The statistics."),
+    "/v2/models/stats": ("GET", get_statistics, "The statistics."),
     "/v2/repository/index": ("POST", post_repository_index, "The models."),
 }
 _PATHS = {
