@@ -25,6 +25,7 @@ from service.api import (
     reference,
     stats,
 )
+from service.api.dialects import hugging_face, open_inference, openai
 from service.api.docs import describe
 from service.api.endpoint import App
 from service.api.history import History
@@ -88,6 +89,10 @@ def create_app(settings: Settings) -> FastAPI:
     for each in jobs.ROUTES:
         app.add_endpoint(each)
     describe(app, jobs.OPERATIONS)
+    for dialect in (openai, open_inference, hugging_face):
+        for each in dialect.ROUTES:
+            app.add_endpoint(each)
+        describe(app, dialect.OPERATIONS)
     for part in (models, health, reference):
         app.include_router(part.router)
     error_handlers.install(app)

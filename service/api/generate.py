@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.api.body import parse_query, read_request
+from service.api.body import parse_query
 from service.api.caching import cacheable
+from service.api.dialects.hugging_face import read_generate
 from service.api.docs import operation
 from service.api.endpoint import route
 from service.api.negotiation import PICTURES
@@ -34,10 +35,12 @@ async def post_generate(request: Request) -> Response:
     text/event-stream, or the field stream, answers with events while pictures are made: queued, started, preview,
     image, then completed with the JSON answer, or error. `Prefer: respond-async` answers 202 at once, with the address
     of a job; `Prefer: wait=10` does so where the pictures are not ready in ten seconds.
+
+    A body of the shape {"inputs", "parameters"} is Hugging Face's: a class as prompt, or a picture, and what to do.
     """
     state = state_of(request)
     deployment = deployment_of(request, state, request.path_params["model"])
-    body = await read_request(request, state.settings, GenerateRequest, pictures=2)
+    body = await read_generate(request, state.settings, deployment.model.manifest, pictures=2)
     way = way_of(request, body)
     return await respond(request, state, await generate_order(request, state, body, deployment, way.media), way)
 

@@ -217,7 +217,7 @@ def _zip(order: Order, pictures: Sequence[images.Pixels]) -> bytes:
 def file_name(order: Order, media: str) -> str:
     """What to save an answer as: the model, the first seed, and the format."""
     seed = "" if order.seeds[0] is None else f"-{order.seeds[0]}"
-    return f"{order.model.name}{seed}.{FORMAT[media]}"
+    return f"{order.model.name}{seed}.{FORMAT.get(media, 'bin')}"
 
 
 def _parameters(order: Order, params: Params) -> bytes:
