@@ -25,7 +25,7 @@ export PIP_NO_INPUT := 1
 # Servers to be compared with.
 peers := bentoml litserve mosec
 
-rest := slow or containers or prometheus or gpu
+rest := slow or browser or containers or prometheus or gpu
 
 .PHONY: help install bench-fair bench-gpu bench-latency bench-limit bench-mixed bench-overload bench-peers bench-png bench-prepare bench-rest bench-steps serve test test-all test-containers lint train which-model clean
 

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 
 from service import nvml
-from service.api import error_handlers, generate, health, inspect, interpolate, jobs, models, reference
+from service.api import error_handlers, generate, health, inspect, interpolate, jobs, models, playground, reference
 from service.api.docs import describe
 from service.api.endpoint import App
 from service.api.rendering import Order
@@ -69,7 +69,7 @@ def create_app(settings: Settings) -> FastAPI:
     for each in jobs.ROUTES:
         app.add_endpoint(each)
     describe(app, jobs.OPERATIONS)
-    for part in (models, health, reference):
+    for part in (models, health, reference, playground):
         app.include_router(part.router)
     error_handlers.install(app)
     return app
