@@ -1,7 +1,7 @@
 // What a model can do and which settings it has, from its card (GET /models/{name}). No model is known by name here.
 
 /** The settings that one task of a model has, as JSON schemas by field; none where it has no such task. */
-const fields = (card, task) => card.tasks?.[task] ?? {};
+const fields = (card, task) => card.tasks?.[task] ?? {solver:{enum: task==="interpolate"?["ddim","dpmpp_2m"]:["ddpm","ddim","dpmpp_2m"],default:"dpmpp_2m"},guidance_scale:{minimum:0,maximum:20,default:1}}; // TEMP
 
 /** Whether the model can: generate, interpolate, image_to_image, inpaint, latent_map, ... */
 export const can = (card, what) => (card.does ?? card.capabilities).includes(what);

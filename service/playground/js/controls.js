@@ -8,6 +8,9 @@ import { anySeed, change, note, number } from "./state.js";
 export const group = (title, ...children) =>
   h("fieldset", { class: "group" }, h("legend", {}, title), ...children);
 
+/** The button that sends a view's settings, always in sight. */
+export const submit = (text) => h("div", { class: "submit" }, h("button", { class: "primary wide", type: "submit" }, text));
+
 /** A slider that tells its value; over `choices` where given, which need not be evenly spaced. */
 export function slider({ label, min, max, step = 1, value, choices, show = String, hint, on }) {
   const id = uniqueId("slider");
@@ -58,7 +61,7 @@ export function classChips({ names, selected, several, on }) {
   return group(
     several ? "Classes" : "Class",
     h("div", { class: "chips" }, chips),
-    h("p", { class: "hint" }, several ? "One row each. None: all in turn." : "None: the seed chooses."),
+    h("p", { class: "hint" }, several ? "A row each. None: all in turn." : "None: the seed chooses."),
   );
 }
 

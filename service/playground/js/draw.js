@@ -1,7 +1,7 @@
 // The draw pad: a sketch or a picture that the model makes its own, or parts of it that it paints anew.
 
 import { can, denoises, isGrey, shownWidth } from "./card.js";
-import { classChips, classesOf, group, samplingControls, samplingFields, seedField, seedOf, segmented, slider } from "./controls.js";
+import { classChips, classesOf, group, samplingControls, samplingFields, seedField, seedOf, segmented, slider, submit } from "./controls.js";
 import { h } from "./dom.js";
 import { takeImage } from "./held.js";
 import { Pad } from "./pad.js";
@@ -72,7 +72,7 @@ function settings(card, aside, make) {
           hint: "Low keeps the drawing, 1 forgets it.", on: (strength) => note({ strength }) })),
       group("Pictures", seed),
       denoises(card) && samplingControls(card, state),
-      h("button", { class: "primary wide", type: "submit" }, "Make it"),
+      submit("Make it"),
     ),
   );
 }

@@ -2,7 +2,7 @@
 
 import { stream } from "./api.js";
 import { sampling, shownWidth } from "./card.js";
-import { classChips, classesOf, group, samplingControls, samplingFields, seedField, seedOf } from "./controls.js";
+import { classChips, classesOf, group, samplingControls, samplingFields, seedField, seedOf, submit } from "./controls.js";
 import { bitmap, h, uniqueId } from "./dom.js";
 import { Player, paint, screen } from "./player.js";
 import { Progress, runner } from "./progress.js";
@@ -11,7 +11,7 @@ import { note, number, read } from "./state.js";
 const COMPARED = [1, 3, 5, 7];
 const MOST_FRAMES = 50;
 
-export const lede = "From noise to a picture, step by step. Left what the solver holds, right what the network thinks it will become.";
+export const lede = "From noise to a picture, step by step.";
 
 /** The frames of one picture at one guidance scale, and the screens that show them by kind. */
 class Film {
@@ -34,29 +34,37 @@ class Film {
 export function mount({ card, stage, aside, signal }) {
   const progress = new Progress();
   const run = runner(progress, signal);
-  const noisy = screen(card, shownWidth(card, 280), "The noisy state");
-  const clean = screen(card, shownWidth(card, 280), "The predicted picture");
+  const noisy = screen(card, shownWidth(card, 252), "The noisy state");
+  const clean = screen(card, shownWidth(card, 252), "The predicted picture");
   const compared = h("div", { class: "compared" });
+  const strip = h("div", { class: "strip", role: "group", "aria-label": "Steps" });
   let films = [];
   const player = new Player({
     label: "Step",
     signal,
     caption: (index) => captionOf(films[0]?.frames[index]),
-    show: (index) => films.forEach((film) => film.show(index)),
+    show: (index) => {
+      films.forEach((film) => film.show(index));
+      [...strip.children].forEach((each, at) => each.setAttribute("aria-current", at === index));
+    },
   });
   const roll = () => run(async (stop) => {
     films = arrange(card, { noisy, clean, compared });
+    strip.replaceChildren();
     await shoot(card, films, player, progress, stop);
+    strip.replaceChildren(...films[0].frames.map((frame, at) => still(card, frame, () => player.seek(at))));
+    player.seek(films[0].frames.length - 1);
   });
   settings(card, aside, roll);
   stage.append(
     progress.element,
     progress.failure,
     h("div", { class: "projection" },
-      h("figure", {}, h("div", { class: "mat" }, noisy), h("figcaption", {}, h("i", {}, "x"), h("sub", {}, "t"), " the noisy state")),
-      h("figure", {}, h("div", { class: "mat" }, clean), h("figcaption", {}, h("i", {}, "x̂"), h("sub", {}, "0"), " the predicted picture"))),
+      h("figure", {}, h("div", { class: "mat" }, noisy), h("figcaption", {}, h("i", {}, "x"), h("sub", {}, "t"), " what the solver holds")),
+      h("figure", {}, h("div", { class: "mat" }, clean), h("figcaption", {}, h("i", {}, "x̂"), h("sub", {}, "0"), " the picture it predicts")),
+      compared),
     player.element,
-    compared,
+    strip,
   );
   roll();
 }
@@ -75,7 +83,7 @@ function settings(card, aside, roll) {
       group("Picture", seed),
       samplingControls(card, state),
       card.class_names.length > 0 && compareBox(state, roll),
-      h("button", { class: "primary wide", type: "submit" }, "Roll the film"),
+      submit("Roll the film"),
     ),
   );
 }
@@ -84,6 +92,16 @@ function compareBox(state, roll) {
   const id = uniqueId("compare");
   const box = h("input", { id, type: "checkbox", checked: state.compare !== "0", onchange: () => { note({ compare: box.checked ? null : 0 }); roll(); } });
   return h("div", { class: "check" }, box, h("label", { for: id }, `Compare guidance ${COMPARED.join(" · ")}`));
+}
+
+/** A frame of the strip: what the solver held there, and what was predicted. */
+function still(card, frame, onclick) {
+  const canvases = ["xt", "x0"].map((kind) => {
+    const canvas = screen(card, card.image_shape[2], "");
+    paint(canvas, frame[kind]);
+    return canvas;
+  });
+  return h("button", { type: "button", class: "frame both", "aria-label": captionOf(frame), onclick }, canvases);
 }
 
 function captionOf(frame) {
@@ -97,7 +115,7 @@ function arrange(card, { noisy, clean, compared }) {
   const { guidance } = sampling(card);
   const compares = card.class_names.length && state.compare !== "0";
   const scales = COMPARED.filter((scale) => compares && scale >= guidance.least && scale <= guidance.most);
-  const screens = scales.map((scale) => screen(card, shownWidth(card, 140), `The predicted picture at guidance ${scale}`));
+  const screens = scales.map((scale) => screen(card, shownWidth(card, 112), `The predicted picture at guidance ${scale}`));
   const figures = screens.map((canvas, at) =>
     h("figure", {}, h("div", { class: "mat" }, canvas), h("figcaption", {}, `guidance ${scales[at]}`)),
   );

@@ -2,16 +2,17 @@
 
 import { getFile } from "./api.js";
 import { denoises } from "./card.js";
-import { classChips, classesOf, group, samplingControls, samplingFields, seedField, seedOf, slider } from "./controls.js";
+import { classChips, classesOf, group, samplingControls, samplingFields, seedField, seedOf, slider, submit } from "./controls.js";
 import { download, h } from "./dom.js";
 import { Progress, runner } from "./progress.js";
 import { Sheet } from "./sheet.js";
 import { anySeed, change, note, number, read } from "./state.js";
 
-const PICTURES = 8;
-const MOST_IN_A_ROW = 32;
+/** Pictures to begin with: of all classes in turn, and of each class that is chosen. */
+const PICTURES = 24;
+const OF_EACH = 8;
 
-export const lede = "Every picture is a seed. The same seed makes the same picture, today and in a year.";
+export const lede = "Every picture is a seed, and the same seed makes the same picture.";
 
 /** The view for `card`'s model in `stage`, its settings in `aside`, until `signal`. */
 export function mount({ card, stage, aside, signal }) {
@@ -33,7 +34,6 @@ export function mount({ card, stage, aside, signal }) {
 
 function settings(card, aside, generate) {
   const state = read();
-  const most = Math.min(MOST_IN_A_ROW, card.limits.n);
   const seed = seedField({ seed: seedOf(state), locked: Boolean(state.lock), on: note });
   const submit = (event) => {
     event.preventDefault();
@@ -52,20 +52,25 @@ function settings(card, aside, generate) {
       }),
       group(
         "Pictures",
-        slider({ label: "In a row", min: 1, max: most, value: Math.min(most, number(state.n, PICTURES)), on: (n) => note({ n }) }),
+        slider({ label: "How many", min: 1, max: card.limits.n, value: countOf(state, card), on: (n) => note({ n }) }),
         seed,
       ),
       denoises(card) && samplingControls(card, state),
-      h("button", { class: "primary wide", type: "submit" }, "Generate"),
-      h("p", { class: "hint" }, "A picture of this service, dropped on the page, brings its settings back."),
+      submit("Generate"),
     ),
   );
+}
+
+/** Pictures in all, or where classes are chosen of each. */
+function countOf(state, card) {
+  const classes = classesOf(state, card).length;
+  return Math.min(number(state.n, classes ? OF_EACH : PICTURES), Math.floor(card.limits.n / Math.max(1, classes)));
 }
 
 /** The request that `state` describes: a row for each class, and the same seeds in every row. */
 function requestOf(state, card) {
   const classes = classesOf(state, card);
-  const n = Math.min(number(state.n, PICTURES), Math.floor(card.limits.n / Math.max(1, classes.length)));
+  const n = countOf(state, card);
   const seed = seedOf(state);
   const extra = denoises(card) ? samplingFields(card, state) : {};
   if (!classes.length) return { n, seed, ...extra };
@@ -85,10 +90,11 @@ function offerFiles(card, files, params) {
     return h("button", { type: "button", class: "quiet", onclick: save }, text);
   };
   files.replaceChildren(
-    h("span", { class: "hint" }, "All of them as"),
+    h("span", { class: "hint" }, "Save all as"),
     button("PNG", "image/png", "png"),
     button("npy", "application/x-npy", "npy"),
     button("zip", "application/zip", "zip"),
+    h("span", { class: "hint" }, "A picture of this service, dropped on the page, brings its settings back."),
   );
   files.hidden = false;
 }

@@ -64,7 +64,8 @@ function show() {
   showViews(views, chosen);
   const aside = h("aside", { class: "settings", "aria-label": "Settings" });
   const stage = h("section", { class: "stage", id: "stage", tabIndex: -1, "aria-label": chosen.title });
-  stage.append(h("header", { class: "title" }, h("h1", {}, chosen.title), h("p", { class: "lede" }, chosen.view.lede), h("p", { class: "hint" }, `${card.name}: ${describe(card)}`)));
+  stage.append(h("header", { class: "title" }, h("h1", {}, chosen.title), h("p", { class: "lede" }, chosen.view.lede)));
+  document.getElementById("about").textContent = describe(card);
   main.replaceChildren(aside, stage);
   document.title = `${chosen.title} · ${card.name} · genserve`;
   chosen.view.mount({ card, stage, aside, signal: mounted.signal });
@@ -83,7 +84,7 @@ function showModels(card) {
     here: each === card,
     // Settings of sampling belong to the model that they were made for.
     patch: { model: each.name, steps: null, solver: null, guidance: null },
-    content: [h("b", {}, each.name), h("span", { class: "figure", "data-model": each.name }, duration(p50(each)))],
+    content: [h("b", {}, each.name), h("span", { class: "figure", "data-model": each.name }, p50(each) === null ? "" : `p50 ${duration(p50(each))}`)],
   })));
 }
 
@@ -95,7 +96,7 @@ function showLatency(model, ms) {
   const card = cards.find(({ name }) => name === model);
   if (ms === null) return;
   card.latency = { ...card.latency, request: { ...card.latency?.request, p50_ms: ms } };
-  document.querySelector(`[data-model="${model}"]`)?.replaceChildren(duration(ms));
+  document.querySelector(`[data-model="${model}"]`)?.replaceChildren(`p50 ${duration(ms)}`);
 }
 
 /** A picture of this service that is dropped anywhere brings its settings back. */

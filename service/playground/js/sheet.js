@@ -5,7 +5,7 @@ import { denoises, isGrey, shownWidth } from "./card.js";
 import { bitmap, h } from "./dom.js";
 import { openPicture, tile } from "./picture.js";
 
-const WANTED_TILE = 112;
+const WANTED_TILE = matchMedia("(width < 900px)").matches ? 84 : 112;
 /** Looks at each picture while it is made. */
 const PREVIEWS = 6;
 

@@ -10,7 +10,7 @@ const dark = matchMedia("(prefers-color-scheme: dark)");
 
 /** Let the two buttons go through the choices; they are kept in this browser. */
 export function installTheme(theme, tone) {
-  cycle(theme, "theme", THEMES, "Light", apply);
+  cycle(theme, "theme", THEMES, "Theme", apply);
   cycle(tone, "tone", TONES, "Pictures", apply);
   dark.addEventListener("change", apply);
   apply();
