@@ -1,13 +1,27 @@
 """GET /models and /models/{name}: what is served, from the manifests."""
 
 from fastapi import APIRouter
+from pydantic import BaseModel, Field
 from starlette.requests import Request
 
-from service.api.schemas import ModelCard
 from service.api.state import State, model_of, state_of
+from service.contract.manifest import Capability, Manifest
 from service.engine.model import Model
 
 router = APIRouter(tags=["models"])
+
+
+class ModelCard(BaseModel):
+    """What the manifest says of a model, without the file it is in."""
+
+    name: str
+    version: str
+    family: str
+    image_shape: tuple[int, int, int] = Field(description="(channel, height, width)")
+    class_names: tuple[str, ...]
+    capabilities: tuple[Capability, ...]
+    limits: dict[str, int]
+    manifest: Manifest
 
 
 @router.get("/models")

@@ -46,9 +46,11 @@ def way_of(request: Request, asked: Sampling) -> Way:
         way = _with_headers(request, way)
     if live and asked.format not in (None, "json"):
         raise InvalidField.of("format", "means nothing to a stream, which ends with JSON", "json, or leave it out")
-    if asked.preview_every and not live and way.wait_s is None:
+    if asked.preview_every and not live and way.wait_s is None and asked.layout != "film":
         problem = "shows pictures on their way, and this answer comes when they are done"
-        raise InvalidField([FieldProblem("#/preview_every", problem, "stream: true, or the header Prefer")])
+        raise InvalidField(
+            [FieldProblem("#/preview_every", problem, "stream: true, the header Prefer, or layout: film")]
+        )
     return way
 
 

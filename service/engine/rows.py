@@ -6,8 +6,6 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from service.engine.model import Model
-from service.sampling.interpolate import InterpolationMethod, path
 from service.sampling.noise import RowNoise, image_seed
 from service.sampling.solvers import EMPTY_PLAN, Plan
 from service.sampling.step import Inpaint
@@ -96,18 +94,3 @@ def inversion_row(x_start: Tensor, label: int, plan: Plan, guidance_scale: float
     """A clean latent (*latent) for ``Engine.invert``, with a plan of ``Model.inversion_plan``."""
     start = plan.start(x_start, torch.zeros_like(x_start))
     return RowSpec(0, label, guidance_scale, plan, start, as_latent=True)
-
-
-def interpolation_rows(
-    model: Model,
-    ends: tuple[int, int],
-    frames: int,
-    method: InterpolationMethod,
-    label: int,
-    guidance_scale: float,
-    plan: Plan,
-) -> list[RowSpec]:
-    """Pictures along the path between the starting noises of two seeds, both ends included."""
-    start, end = (RowNoise(seed).draw(model.manifest.latent_shape) for seed in ends)
-    latents = path(start, end, frames, method)
-    return [RowSpec(ends[0], label, guidance_scale, plan, latent) for latent in latents]
