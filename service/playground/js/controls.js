@@ -9,7 +9,7 @@ export const group = (title, ...children) =>
   h("fieldset", { class: "group" }, h("legend", {}, title), ...children);
 
 /** The button that sends a view's settings, always in sight. */
-export const submit = (text) => h("div", { class: "submit" }, h("button", { class: "primary wide", type: "submit" }, text));
+export const sendButton = (text) => h("div", { class: "submit" }, h("button", { class: "primary wide", type: "submit" }, text));
 
 /** A slider that tells its value; over `choices` where given, which need not be evenly spaced. */
 export function slider({ label, min, max, step = 1, value, choices, show = String, hint, on }) {
@@ -44,7 +44,7 @@ export function segmented({ label, choices, value, show = String, on }) {
 }
 
 /** Classes to choose: one, or several; none is all in turn. `on` gets their indices. */
-export function classChips({ names, selected, several, on }) {
+export function classChips({ names, selected, several, hint, on }) {
   if (!names.length) return null;
   let chosen = new Set(selected);
   const chips = names.map((name, index) =>
@@ -61,7 +61,7 @@ export function classChips({ names, selected, several, on }) {
   return group(
     several ? "Classes" : "Class",
     h("div", { class: "chips" }, chips),
-    h("p", { class: "hint" }, several ? "A row each. None: all in turn." : "None: the seed chooses."),
+    h("p", { class: "hint" }, hint ?? (several ? "A row each. None: all in turn." : "None: the seed chooses.")),
   );
 }
 

@@ -1,7 +1,7 @@
 // The draw pad: a sketch or a picture that the model makes its own, or parts of it that it paints anew.
 
 import { can, denoises, isGrey, shownWidth } from "./card.js";
-import { classChips, classesOf, group, samplingControls, samplingFields, seedField, seedOf, segmented, slider, submit } from "./controls.js";
+import { classChips, classesOf, group, samplingControls, samplingFields, seedField, seedOf, segmented, slider, sendButton } from "./controls.js";
 import { h } from "./dom.js";
 import { takeImage } from "./held.js";
 import { Pad } from "./pad.js";
@@ -17,7 +17,7 @@ export const lede = "Sketch something, or bring a picture, and let the model mak
 /** The view for `card`'s model in `stage`, its settings in `aside`, until `signal`. */
 export function mount({ card, stage, aside, signal }) {
   const [, height, width] = card.image_shape;
-  const pad = new Pad(width, height, shownWidth(card, 336), isGrey(card));
+  const pad = new Pad(width, height, shownWidth(card, 308), isGrey(card));
   const progress = new Progress();
   const run = runner(progress, signal);
   const sheet = new Sheet(card);
@@ -31,7 +31,7 @@ export function mount({ card, stage, aside, signal }) {
   stage.append(
     h("div", { class: "workbench" },
       h("div", { class: "mat" }, pad.element),
-      h("div", { class: "tools" }, tools(card, pad, make))),
+      h("div", { class: "tools" }, tools(card, pad))),
     progress.element,
     progress.failure,
     nothing,
@@ -66,13 +66,13 @@ function settings(card, aside, make) {
   };
   aside.append(
     h("form", { onsubmit: submit },
-      classChips({ names: card.class_names, selected: classesOf(state, card).slice(0, 1), several: false, on: ([found]) => note({ classes: found }) }),
+      classChips({ names: card.class_names, selected: classesOf(state, card).slice(0, 1), several: false, hint: "None: whatever it looks like.", on: ([found]) => note({ classes: found }) }),
       denoises(card) && group("Change",
         slider({ label: "Strength", min: 0.05, max: 1, step: 0.05, value: number(state.strength, STRENGTH), show: (value) => value.toFixed(2),
           hint: "Low keeps the drawing, 1 forgets it.", on: (strength) => note({ strength }) })),
       group("Pictures", seed),
       denoises(card) && samplingControls(card, state),
-      submit("Make it"),
+      sendButton("Make it"),
     ),
   );
 }
@@ -82,14 +82,14 @@ function tools(card, pad) {
   return [
     can(card, "inpaint") && segmented({ label: "Brush", choices: ["draw", "mask"], value: "draw", on: (mode) => (pad.mode = mode) }),
     slider({ label: "Width", min: 0.5, max: 6, step: 0.1, value: pad.radius, show: (value) => `${(2 * value).toFixed(0)} px`, on: (radius) => (pad.radius = radius) }),
-    slider({ label: "Level", min: 0, max: 255, value: pad.level, on: (level) => (pad.level = level) }),
+    slider({ label: "Ink", min: 0, max: 255, value: pad.level, show: (value) => `${Math.round(value / 2.55)} %`, on: (level) => (pad.level = level) }),
     h("div", { class: "actions" },
       h("button", { type: "button", onclick: () => pad.undo() }, "Undo"),
       h("button", { type: "button", onclick: () => pad.clear() }, "Clear"),
       h("label", { class: "button" }, file, "Open a picture")),
     can(card, "inpaint") && h("div", { class: "polarity" },
-      h("span", {}, h("i", { class: "painted" }), "painted with the mask brush: made anew (white)"),
-      h("span", {}, h("i", { class: "kept" }), "not painted: kept as it is (black)")),
+      h("span", {}, h("i", { class: "painted" }), "Under the mask: made anew. White in a mask file."),
+      h("span", {}, h("i", { class: "kept" }), "The rest: kept as it is. Black in a mask file.")),
   ];
 }
 

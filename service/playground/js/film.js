@@ -2,7 +2,7 @@
 
 import { stream } from "./api.js";
 import { sampling, shownWidth } from "./card.js";
-import { classChips, classesOf, group, samplingControls, samplingFields, seedField, seedOf, submit } from "./controls.js";
+import { classChips, classesOf, group, samplingControls, samplingFields, seedField, seedOf, sendButton } from "./controls.js";
 import { bitmap, h, uniqueId } from "./dom.js";
 import { Player, paint, screen } from "./player.js";
 import { Progress, runner } from "./progress.js";
@@ -83,7 +83,7 @@ function settings(card, aside, roll) {
       group("Picture", seed),
       samplingControls(card, state),
       card.class_names.length > 0 && compareBox(state, roll),
-      submit("Roll the film"),
+      sendButton("Roll the film"),
     ),
   );
 }

@@ -2,7 +2,7 @@
 
 import { getFile } from "./api.js";
 import { denoises } from "./card.js";
-import { classChips, classesOf, group, samplingControls, samplingFields, seedField, seedOf, slider, submit } from "./controls.js";
+import { classChips, classesOf, group, samplingControls, samplingFields, seedField, seedOf, slider, sendButton } from "./controls.js";
 import { download, h } from "./dom.js";
 import { Progress, runner } from "./progress.js";
 import { Sheet } from "./sheet.js";
@@ -56,7 +56,7 @@ function settings(card, aside, generate) {
         seed,
       ),
       denoises(card) && samplingControls(card, state),
-      submit("Generate"),
+      sendButton("Generate"),
     ),
   );
 }

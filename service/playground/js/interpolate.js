@@ -3,7 +3,7 @@
 import { getFile, stream } from "./api.js";
 import { bars } from "./chart.js";
 import { can, denoises, isGrey, shownWidth } from "./card.js";
-import { classChips, classesOf, group, samplingControls, samplingFields, segmented, slider, submit } from "./controls.js";
+import { classChips, classesOf, group, samplingControls, samplingFields, segmented, slider, sendButton } from "./controls.js";
 import { bitmap, dataUrl, download, h, uniqueId } from "./dom.js";
 import { Player, paint, screen } from "./player.js";
 import { Progress, runner } from "./progress.js";
@@ -71,7 +71,7 @@ function settings(card, aside, walk) {
         segmented({ label: "Play", choices: ["there and back", "once"], value: state.once ? "once" : "there and back", on: (way) => note({ once: way === "once" ? 1 : null }) }),
       ),
       denoises(card) && samplingControls(card, state, { task: "interpolate" }),
-      submit("Walk"),
+      sendButton("Walk"),
     ),
   );
 }

@@ -9,7 +9,7 @@ export class Pad {
   /** "draw" or "mask". */
   mode = "draw";
   /** Grey level of the brush, 0 to 255, and its radius in pixels. */
-  level = 255;
+  level = 200;
   radius = 1.2;
   #picture;
   #mask;
@@ -125,7 +125,8 @@ export class Pad {
   #stroke(to) {
     const canvas = this.mode === "mask" ? this.#mask : this.#picture;
     const context = canvas.getContext("2d");
-    context.strokeStyle = this.mode === "mask" ? getComputedStyle(this.element).accentColor : `rgb(${this.level} ${this.level} ${this.level})`;
+    const grey = `rgb(${this.level} ${this.level} ${this.level})`;
+    context.strokeStyle = this.mode === "mask" ? getComputedStyle(this.element).color : grey;
     context.lineWidth = 2 * this.radius;
     context.lineCap = context.lineJoin = "round";
     context.beginPath();
