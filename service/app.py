@@ -12,7 +12,19 @@ from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 
 from service import nvml
-from service.api import error_handlers, generate, health, inspect, interpolate, jobs, models, playground, reference
+from service.api import (
+    encode,
+    error_handlers,
+    generate,
+    health,
+    inspect,
+    interpolate,
+    jobs,
+    latent_map,
+    models,
+    playground,
+    reference,
+)
 from service.api.docs import describe
 from service.api.endpoint import App
 from service.api.rendering import Order
@@ -63,7 +75,7 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    for pictures in (inspect, interpolate, generate):
+    for pictures in (inspect, latent_map, encode, interpolate, generate):
         app.add_endpoint(pictures.ROUTE)
         describe(app, pictures.OPERATIONS)
     for each in jobs.ROUTES:

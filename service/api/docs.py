@@ -42,7 +42,7 @@ def operation(
     parameters = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in path]
     return {
         **described(handler),
-        "parameters": [*parameters, *(_query_parameters(query) if query else []), *_header_parameters(post=bool(body))],
+        "parameters": [*parameters, *(query_parameters(query) if query else []), *_header_parameters(post=bool(body))],
         "responses": _picture_responses(formats, conditional=query is not None),
         **({"requestBody": request_body(body)} if body else {}),
     }
@@ -93,7 +93,7 @@ def request_body(schema: type[BaseModel]) -> dict[str, Any]:
     return {"required": "required" in document, "content": content}
 
 
-def _query_parameters(schema: type[BaseModel]) -> list[dict[str, Any]]:
+def query_parameters(schema: type[BaseModel]) -> list[dict[str, Any]]:
     """The fields of ``schema``, but those that are objects: a query cannot hold them."""
     fields = inlined(schema.model_json_schema())["properties"]
     return [

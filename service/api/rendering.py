@@ -15,7 +15,7 @@ from service.api.measures import Codes, Walk, codes_of, path_of
 from service.api.negotiation import FORMAT, GIF, JPEG, JSON, NPY, ONE_IMAGE, PICTURES, PNG, WEBP, ZIP
 from service.api.reproduce import curl, origin_of
 from service.api.request_id import request_id
-from service.api.schemas import Params, Picture, PicturesAnswer, Sampling, Timings
+from service.api.schemas import Params, Picture, PicturesAnswer, Task, Timings
 from service.api.sheet import sheet_of, strips
 from service.engine.model import Model
 from service.engine.results import Preview
@@ -25,7 +25,7 @@ from service.errors import FieldProblem, InvalidField
 #: Frames a second of an animation.
 GIF_FPS = 10
 
-Kind = Literal["generation", "interpolation", "encoding"]
+Kind = Literal["generation", "interpolation", "encoding", "latent-map"]
 
 _SIDES = {WEBP: images.MAX_WEBP_SIDE, JPEG: images.MAX_JPEG_SIDE}
 
@@ -47,7 +47,7 @@ class Order(NamedTuple):
 
     model: Model
     rows: Sequence[RowSpec]
-    asked: Sampling
+    asked: Task
     media: str
     path: str
     params: Params
@@ -68,7 +68,7 @@ class Made(NamedTuple):
     film: Sequence[Preview] = ()
 
 
-def check_form(asked: Sampling, media: str, image_shape: tuple[int, int, int], steps: int) -> None:
+def check_form(asked: Task, media: str, image_shape: tuple[int, int, int], steps: int) -> None:
     """Raise InvalidField where ``media`` cannot be what layout and quality ask for, or so many pixels wide or high."""
     problems, name, sheet = [], FORMAT[media], sheet_of(asked, steps)
     if problem := _layout_problem(asked, media):
@@ -86,7 +86,7 @@ def check_form(asked: Sampling, media: str, image_shape: tuple[int, int, int], s
         raise InvalidField(problems)
 
 
-def _layout_problem(asked: Sampling, media: str) -> FieldProblem | None:
+def _layout_problem(asked: Task, media: str) -> FieldProblem | None:
     """What is wrong with the layout of an answer of type ``media``."""
     together, name = media in ONE_IMAGE, FORMAT[media]
     if asked.layout == "film":
@@ -215,7 +215,9 @@ def file_name(order: Order, media: str) -> str:
 
 
 def _parameters(order: Order, params: Params) -> bytes:
-    """The text of a PNG; none where it would be longer than what is read back."""
+    """The text of a PNG; none where it would be longer than what is read back, or where no body makes it again."""
+    if order.kind == "latent-map":
+        return b""
     text = to_json(
         {
             "model": order.model.name,

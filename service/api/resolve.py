@@ -7,7 +7,7 @@ from typing import NamedTuple
 from pydantic import JsonValue
 
 from service.api.capabilities import denoises, missing
-from service.api.schemas import GenerateRequest, InterpolateRequest, Params, Sampling
+from service.api.schemas import GenerateRequest, InterpolateRequest, Params, Task
 from service.api.sheet import sheet_of
 from service.api.start_fields import list_problem, start_problems, strength_of
 from service.contract.manifest import Defaults, SolverName
@@ -57,10 +57,10 @@ def resolve(request: GenerateRequest | InterpolateRequest, model: Model, setting
     if isinstance(request, GenerateRequest):
         problems += start_problems(request, model)
     asked = request.class_label if isinstance(request.class_label, list) else [request.class_label]
-    labels = _labels(asked, model, "class_label", problems)
+    labels = labels_of(asked, model, "class_label", problems)
     if isinstance(request, GenerateRequest) and request.begins:
         labels = [model.manifest.null_label if label is None else label for label in labels]
-    negative = _labels([request.negative_class], model, "negative_class", problems)[0]
+    negative = labels_of([request.negative_class], model, "negative_class", problems)[0]
     problems += _step_problems(request, model, labels, settings)
     if problems:
         raise InvalidField(_first_of_each(problems))
@@ -75,7 +75,7 @@ def check_version(version: str | None, model: Model) -> None:
         raise UnknownVersion(model.name, model.manifest.version)
 
 
-def check_size(request: Sampling, model: Model, steps: int, settings: Settings) -> None:
+def check_size(request: Task, model: Model, steps: int, settings: Settings) -> None:
     """Raise InvalidField where the answer would have more pixels than one may have."""
     _, height, width = model.manifest.image_shape
     sheet = sheet_of(request, steps)
@@ -88,7 +88,7 @@ def check_size(request: Sampling, model: Model, steps: int, settings: Settings) 
         raise InvalidField.of("scale", message, allowed)
 
 
-def meaning_problems(request: Sampling, model: Model) -> list[FieldProblem]:
+def meaning_problems(request: Task, model: Model) -> list[FieldProblem]:
     """The fields of ``request`` that mean nothing to ``model``."""
     problems = []
     for name in sorted(request.model_fields_set):
@@ -158,7 +158,7 @@ def _default_solver(request: GenerateRequest | InterpolateRequest, defaults: Def
     return "ddim" if inverted or defaults.solver == "ddpm" else defaults.solver
 
 
-def _labels(
+def labels_of(
     asked: Sequence[int | str | None], model: Model, field: str, problems: list[FieldProblem]
 ) -> Sequence[int | None]:
     """The classes that ``field`` names; where it names none of the model's, a problem and what leaves it open."""

@@ -79,8 +79,8 @@ class Showing(Fields):
     )
 
 
-class Sampling(Showing):
-    """The fields that generating and interpolating share."""
+class Task(Showing):
+    """The fields of all that computes pictures."""
 
     @property
     def count(self) -> int:
@@ -95,17 +95,6 @@ class Sampling(Showing):
         return self.count if self.layout == "strip" else grid_columns(self.count)
 
     steps: int | None = Field(default=None, ge=1, description="Solver steps; only models that denoise.", examples=[20])
-    guidance_scale: float | None = Field(
-        default=None,
-        ge=0,
-        le=20,
-        description="Classifier-free guidance: 1 is none, more exaggerates the class; only models that denoise.",
-    )
-    negative_class: ClassLabel | None = Field(
-        default=None,
-        description="Index or name of a class that guidance leads away from, instead of from no class.",
-    )
-
     stream: bool = Field(
         default=False,
         description="Answer with events as they happen (text/event-stream), as Accept: text/event-stream does too.",
@@ -120,6 +109,21 @@ class Sampling(Showing):
         default=None,
         description="What previews show: x0, the clean picture that is predicted there; xt, the noisy state; or both. "
         "Absent: both in a film, else x0. Only models that denoise.",
+    )
+
+
+class Sampling(Task):
+    """The fields that generating and interpolating share."""
+
+    guidance_scale: float | None = Field(
+        default=None,
+        ge=0,
+        le=20,
+        description="Classifier-free guidance: 1 is none, more exaggerates the class; only models that denoise.",
+    )
+    negative_class: ClassLabel | None = Field(
+        default=None,
+        description="Index or name of a class that guidance leads away from, instead of from no class.",
     )
 
 
@@ -284,7 +288,7 @@ class PicturesAnswer(BaseModel):
     """The JSON form of an answer."""
 
     id: str = Field(description="That of X-Request-Id.")
-    object: Literal["generation", "interpolation", "encoding"]
+    object: Literal["generation", "interpolation", "encoding", "latent-map"]
     created: int = Field(description="Seconds since 1970, UTC.")
     model: str
     model_version: str

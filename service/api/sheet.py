@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from service import images
-from service.api.schemas import Params, Sampling
+from service.api.schemas import Params, Task
 from service.engine.results import Preview
 from service.engine.rows import Film
 
@@ -20,7 +20,7 @@ class Sheet(NamedTuple):
     gap: int
 
 
-def sheet_of(asked: Sampling, steps: int) -> Sheet:
+def sheet_of(asked: Task, steps: int) -> Sheet:
     """The tiles of the answer to ``asked``, whose pictures take so many steps."""
     film = film_of(asked, steps)
     if film is not None:
@@ -29,7 +29,7 @@ def sheet_of(asked: Sampling, steps: int) -> Sheet:
     return Sheet(asked.count, asked.columns, 0 if asked.layout == "sprite" else images.GAP)
 
 
-def film_of(asked: Sampling, steps: int) -> Film | None:
+def film_of(asked: Task, steps: int) -> Film | None:
     """The film that ``asked`` wants for its answer; None where it wants none."""
     if asked.layout != "film":
         return None
@@ -57,7 +57,7 @@ def _shown(preview: Preview, kind: str) -> images.Pixels:
     return picture
 
 
-def shown_params(asked: Sampling, film: Film | None) -> Params:
+def shown_params(asked: Task, film: Film | None) -> Params:
     """The fields that say how ``asked`` has its pictures shown, where they are not the usual."""
     params: Params = {}
     if asked.layout != "auto":

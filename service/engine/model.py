@@ -183,11 +183,14 @@ def _load_map(directory: Path, manifest: Manifest) -> LatentMap | None:
     """The map of the manifest's codes, if it names any. Raises ContractError."""
     if manifest.latents is None:
         return None
-    payload = read_artifact(directory, manifest.latents)
+    payload, path = read_artifact(directory, manifest.latents), directory / manifest.latents.file
     try:
-        return unpack(payload, manifest.latent_shape, manifest.null_label)
+        latent_map = unpack(payload, manifest.latent_shape, manifest.null_label)
     except LatentsError as failure:
-        raise ContractError(directory / manifest.latents.file, str(failure)) from failure
+        raise ContractError(path, str(failure)) from failure
+    if not len(latent_map.points):
+        raise ContractError(path, "there is no code in it")
+    return latent_map
 
 
 def _prepared(part: torch.jit.ScriptModule, device: torch.device) -> Callable[..., Any]:

@@ -1,12 +1,12 @@
 """What a picture is to the engine, before it has a place in a table."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from service.sampling.noise import RowNoise, image_seed
+from service.sampling.noise import RowNoise
 from service.sampling.solvers import EMPTY_PLAN, Plan
 from service.sampling.step import Inpaint
 
@@ -56,12 +56,6 @@ class RowSpec(NamedTuple):
     def noise(self, latent_shape: Sequence[int]) -> Tensor:
         """The starting noise that ``seed`` gives, (*latent_shape)."""
         return RowNoise(self.seed).draw(latent_shape)
-
-
-def request_rows(n: int, seed: int, label_of: Callable[[int], int], guidance_scale: float, plan: Plan) -> list[RowSpec]:
-    """The pictures of one request: picture i is what picture 0 of seed + i would be, its class too."""
-    seeds = [image_seed(seed, index) for index in range(n)]
-    return [RowSpec(each, label_of(each), guidance_scale, plan) for each in seeds]
 
 
 def started_from(row: RowSpec, x_start: Tensor) -> RowSpec:

@@ -19,7 +19,7 @@ from service.sampling.step import Inpaint
 
 def image_tensor(picture: Picture) -> Tensor:
     """A picture (height, width, channel) as networks have it, (channel, height, width) in [-1, 1]."""
-    return from_uint8(torch.from_numpy(np.ascontiguousarray(picture)))
+    return from_uint8(torch.from_numpy(picture.copy()))
 
 
 def repaint_mask(picture: Picture, latent_shape: Sequence[int], *, invert: bool) -> Tensor:

@@ -46,6 +46,8 @@ def test_every_route_is_described(document: Document) -> None:
         ("POST", "/generate/{model}"),
         ("GET", "/generate/{model}"),
         ("POST", "/interpolate"),
+        ("POST", "/encode/{model}"),
+        ("GET", "/latent-map/{model}"),
         ("POST", "/inspect"),
         ("GET", "/jobs"),
         ("GET", "/jobs/{id}"),
