@@ -4,7 +4,7 @@
 const fields = (card, task) => card.tasks?.[task] ?? {solver:{enum: task==="interpolate"?["ddim","dpmpp_2m"]:["ddpm","ddim","dpmpp_2m"],default:"dpmpp_2m"},guidance_scale:{minimum:0,maximum:20,default:1}}; // TEMP
 
 /** Whether the model can: generate, interpolate, image_to_image, inpaint, latent_map, ... */
-export const can = (card, what) => (card.does ?? [...card.capabilities, ...(card.manifest.defaults?["image_to_image","inpaint","invert"]: card.capabilities.includes("encode")?["variations"]:[])]).includes(what); // TEMP
+export const can = (card, what) => (card.does ?? [...card.capabilities, ...(card.manifest.defaults?["image_to_image","inpaint","invert"]: card.capabilities.includes("encode")?["variations","latent_map"]:[])]).includes(what); // TEMP
 
 /** Whether its pictures take steps. */
 export const denoises = (card) => card.manifest.defaults !== null;

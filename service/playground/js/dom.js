@@ -37,8 +37,7 @@ export function download(blob, name) {
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }
 
-/** The bytes of base64 text. */
-export const fromBase64 = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+const fromBase64 = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
 
 /** The file of a picture that the service sent. */
 export const pngBlob = (picture) => new Blob([fromBase64(picture.b64_json)], { type: "image/png" });
@@ -48,3 +47,13 @@ export const dataUrl = (picture) => `data:${picture.mime};base64,${picture.b64_j
 
 /** The pixels of a picture, ready to be drawn. */
 export const bitmap = (picture) => createImageBitmap(pngBlob(picture));
+
+/** A file as an address that holds all of it. */
+export function asDataUrl(blob) {
+  return new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.onload = () => resolve(reader.result);
+    reader.onerror = () => reject(reader.error);
+    reader.readAsDataURL(blob);
+  });
+}

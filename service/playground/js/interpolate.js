@@ -4,14 +4,15 @@ import { getFile, stream } from "./api.js";
 import { bars } from "./chart.js";
 import { can, denoises, isGrey, shownWidth } from "./card.js";
 import { classChips, classesOf, group, samplingControls, samplingFields, segmented, slider, sendButton } from "./controls.js";
-import { bitmap, dataUrl, download, h, uniqueId } from "./dom.js";
+import { asDataUrl, bitmap, dataUrl, download, h, uniqueId } from "./dom.js";
 import { Player, paint, screen } from "./player.js";
 import { Progress, runner } from "./progress.js";
 import { anySeed, change, note, number, read } from "./state.js";
 
 const FRAMES = 24;
 const METHODS = ["auto", "linear", "slerp"];
-/** Pictures that were put at the ends in place of seeds, as base64. */
+const WAYS = ["there and back", "once"];
+/** Pictures that were put at the ends in place of seeds, as data URLs: they are in no address, being too long. */
 const uploads = { from: null, to: null };
 
 export const lede = "Two pictures, and everything in between. Drag the slider, or let it run.";
@@ -23,7 +24,6 @@ export function mount({ card, stage, aside, signal }) {
   const progress = new Progress();
   const run = runner(progress, signal);
   const canvas = screen(card, shownWidth(card, 336), "The frame that the slider is at");
-  const ends = { from: endFigure(card, "From"), to: endFigure(card, "To") };
   const strip = h("div", { class: "strip", role: "group", "aria-label": "Frames" });
   const curve = h("div", { class: "curve" });
   const frames = [];
@@ -34,17 +34,18 @@ export function mount({ card, stage, aside, signal }) {
     signal,
     show: (index) => {
       paint(canvas, frames[index]);
-      curve.firstElementChild?.mark?.(Math.min(index, frames.length - 2));
+      curve.firstElementChild?.mark(index);
       [...strip.children].forEach((each, at) => each.setAttribute("aria-current", at === index));
     },
   });
-  const walk = () => run((stop) => fill({ card, frames, strip, curve, ends, player, progress, canvas }, stop));
-  settings(card, aside, walk);
+  const walk = () => run((stop) => fill({ card, frames, strip, curve, ends, player, progress }, stop));
+  const ends = { from: new End(card, "from", "From", walk), to: new End(card, "to", "To", walk) };
+  settings(card, aside, ends, walk);
   const gif = h("button", { type: "button", onclick: () => run(() => saveGif(card, progress)) }, "Save as GIF");
   stage.append(
     progress.element,
     progress.failure,
-    h("div", { class: "walk" }, ends.from, h("div", { class: "mat" }, canvas), ends.to),
+    h("div", { class: "walk" }, ends.from.figure, h("div", { class: "mat" }, canvas), ends.to.figure),
     player.element,
     curve,
     strip,
@@ -53,7 +54,7 @@ export function mount({ card, stage, aside, signal }) {
   walk();
 }
 
-function settings(card, aside, walk) {
+function settings(card, aside, ends, walk) {
   const state = read();
   const submit = (event) => {
     event.preventDefault();
@@ -61,14 +62,21 @@ function settings(card, aside, walk) {
     walk();
   };
   aside.append(
-    h("form", { onsubmit: submit },
-      group("Ends", endField(card, "from", "From seed", walk), endField(card, "to", "To seed", walk), swap()),
-      classChips({ names: card.class_names, selected: classesOf(state, card).slice(0, 1), several: false, on: ([found]) => note({ classes: found }) }),
+    h(
+      "form",
+      { onsubmit: submit },
+      group("Ends", ends.from.field, ends.to.field, swap()),
+      classChips({
+        names: card.class_names,
+        selected: classesOf(state, card).slice(0, 1),
+        several: false,
+        on: ([found]) => note({ classes: found }),
+      }),
       group(
         "Path",
         slider({ label: "Frames", min: 3, max: card.limits.frames, value: number(state.frames, FRAMES), on: (frames) => note({ frames }) }),
-        segmented({ label: "Method", choices: METHODS, value: state.method ?? "auto", on: (method) => note({ method }) }),
-        segmented({ label: "Play", choices: ["there and back", "once"], value: state.once ? "once" : "there and back", on: (way) => note({ once: way === "once" ? 1 : null }) }),
+        segmented({ label: "Method", choices: METHODS, value: state.method ?? METHODS[0], on: (method) => note({ method }) }),
+        segmented({ label: "Play", choices: WAYS, value: WAYS[state.once ? 1 : 0], on: (way) => note({ once: way === WAYS[1] ? 1 : null }) }),
       ),
       denoises(card) && samplingControls(card, state, { task: "interpolate" }),
       sendButton("Walk"),
@@ -76,44 +84,76 @@ function settings(card, aside, walk) {
   );
 }
 
-/** A seed, or where the model can encode a picture, a file. */
-function endField(card, end, label, walk) {
-  const id = uniqueId(end);
-  const input = h("input", { id, type: "number", min: 0, max: 2 ** 32 - 1, value: read()[end], oninput: () => take(number(input.value, 0)) });
-  const take = (seed) => {
-    uploads[end] = null;
-    note({ [end]: seed });
-  };
-  const other = () => {
-    input.value = anySeed();
-    take(number(input.value));
-    walk();
-  };
-  const file = h("input", { type: "file", accept: "image/png,image/jpeg,image/webp", class: "unseen", "aria-label": `${label}: a picture instead`, onchange: () => upload(file.files[0], end, walk) });
-  return h("div", { class: "field seed" }, h("label", { for: id }, label), h("div", { class: "row" }, input,
-    h("button", { type: "button", class: "quiet", onclick: other }, "Another"),
-    takesPictures(card) && h("label", { class: "quiet button" }, file, "File")));
-}
-
-const takesPictures = (card) => can(card, "encode") || can(card, "invert");
-
-async function upload(file, end, walk) {
-  if (!file) return;
-  const bytes = new Uint8Array(await file.arrayBuffer());
-  uploads[end] = btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""));
-  walk();
-}
-
-const swap = () =>
-  h("button", { type: "button", class: "quiet", onclick: () => {
+const swap = () => {
+  const onclick = () => {
     [uploads.from, uploads.to] = [uploads.to, uploads.from];
     const { from, to } = read();
     change({ from: to, to: from });
-  } }, "Swap the ends");
+  };
+  return h("button", { type: "button", class: "quiet", onclick }, "Swap the ends");
+};
 
-function endFigure(card, name) {
-  const image = h("img", { alt: "", class: isGrey(card) ? "grey" : "", hidden: true });
-  return h("figure", { class: "end" }, h("div", { class: "mat small" }, image), h("figcaption", {}, name));
+/** One end of the walk: a seed, or where the model can take one a picture. */
+class End {
+  #image;
+  #input;
+  #name;
+  #walk;
+
+  constructor(card, name, title, walk) {
+    const id = uniqueId(name);
+    this.#name = name;
+    this.#walk = walk;
+    this.#image = h("img", { alt: "", class: isGrey(card) ? "grey" : "", hidden: true });
+    this.#input = h("input", { id, type: "number", min: 0, max: 2 ** 32 - 1, value: read()[name], oninput: () => this.#take() });
+    this.field = h("div", { class: "field" }, h("label", { for: id }, `${title} seed`), this.#input);
+    const another = h("button", { type: "button", class: "quiet", onclick: () => this.#another() }, "Another");
+    const takesPictures = can(card, "variations") || can(card, "invert");
+    this.figure = h(
+      "figure",
+      { class: "end" },
+      h("div", { class: "mat small" }, this.#image),
+      h("figcaption", {}, title),
+      another,
+      takesPictures && this.#fileButton(title),
+    );
+    if (takesPictures) this.figure.addEventListener("drop", (event) => this.#dropped(event));
+  }
+
+  /** Show `picture` as this end. */
+  show(picture) {
+    this.#image.src = dataUrl(picture);
+    this.#image.alt = `The picture at this end: ${picture.class_label ?? "no class"}`;
+    this.#image.hidden = false;
+  }
+
+  #take() {
+    uploads[this.#name] = null;
+    note({ [this.#name]: number(this.#input.value, 0) });
+  }
+
+  #another() {
+    this.#input.value = anySeed();
+    this.#take();
+    this.#walk();
+  }
+
+  #fileButton(title) {
+    const file = h("input", { type: "file", accept: "image/png,image/jpeg,image/webp", class: "unseen", "aria-label": `${title}: a picture` });
+    file.addEventListener("change", () => file.files[0] && this.#upload(file.files[0]));
+    return h("label", { class: "quiet button" }, file, "A picture");
+  }
+
+  #dropped(event) {
+    event.preventDefault();
+    const [file] = event.dataTransfer.files;
+    if (file) this.#upload(file);
+  }
+
+  async #upload(file) {
+    uploads[this.#name] = await asDataUrl(file);
+    this.#walk();
+  }
 }
 
 /** The request that the state describes. */
@@ -131,7 +171,7 @@ export function requestOf(state, card) {
   };
 }
 
-async function fill({ card, frames, strip, curve, ends, player, progress, canvas }, stop) {
+async function fill({ card, frames, strip, curve, ends, player, progress }, stop) {
   const body = requestOf(read(), card);
   player.pause();
   const slots = Array.from({ length: body.frames }, (_, index) =>
@@ -148,13 +188,8 @@ async function fill({ card, frames, strip, curve, ends, player, progress, canvas
   };
   const answer = await stream("/interpolate", { ...body, preview_every: denoises(card) ? 0 : undefined }, on, stop);
   frames.splice(0, Infinity, ...(await Promise.all(answer.images.map(bitmap))));
-  [ends.from, ends.to].forEach((end, at) => {
-    const image = end.querySelector("img");
-    image.src = dataUrl(answer.images.at(-at));
-    image.alt = at ? "The last frame" : "The first frame";
-    image.hidden = false;
-  });
-  canvas.dataset.frames = frames.length;
+  ends.from.show(answer.images[0]);
+  ends.to.show(answer.images.at(-1));
   drawCurve(curve, answer.path);
   progress.done(`${frames.length} frames`, answer.timings);
   player.count(frames.length);

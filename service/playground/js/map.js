@@ -2,7 +2,7 @@
 
 import { getFile, getJson } from "./api.js";
 import { isGrey, shownWidth } from "./card.js";
-import { classChips, classesOf } from "./controls.js";
+import { classChips, classesOf, group } from "./controls.js";
 import { h } from "./dom.js";
 import { paint, screen } from "./player.js";
 import { Progress, runner } from "./progress.js";
@@ -16,33 +16,58 @@ const colourOf = (label) => COLOURS[label % COLOURS.length];
 const PLACES = 200;
 const RESOLUTION = 1120;
 
-export const lede = "Training pictures as the model sees them, flattened onto a plane. Drag anywhere to see what the model makes of that place.";
+export const lede = "Where training pictures lie, and what lies between them. Drag.";
 
 /** The view for `card`'s model in `stage`, its settings in `aside`, until `signal`. */
 export function mount({ card, stage, aside, signal }) {
   const progress = new Progress();
   const run = runner(progress, signal);
-  const state = read();
-  const sprite = h("img", { alt: "", class: isGrey(card) ? "grey" : "" });
-  const canvas = h("canvas", { width: RESOLUTION, height: RESOLUTION });
-  const sky = h("div", { class: "sky", tabIndex: 0, role: "application", "aria-label": "The map. Arrow keys move the place that is decoded." }, sprite, canvas);
+  const sprite = h("canvas", { class: isGrey(card) ? "grey" : "" });
+  const canvas = h("canvas", { class: "points", width: RESOLUTION, height: RESOLUTION });
+  const sky = h(
+    "div",
+    { class: "sky", tabIndex: 0, role: "application", "aria-label": "The map. Arrow keys move the place that is decoded." },
+    sprite,
+    canvas,
+  );
   const picture = screen(card, shownWidth(card, 252), "The picture at this place");
   const caption = h("figcaption");
-  aside.append(
-    h("form", {},
-      classChips({ names: card.class_names, selected: classesOf(state, card).slice(0, 1), several: false, on: ([found]) => { note({ classes: found }); explorer?.decode(); } }),
-      legend(card.class_names)),
-  );
-  stage.append(progress.element, progress.failure, h("div", { class: "plane" }, sky, h("figure", {}, h("div", { class: "mat" }, picture), caption)));
+  const view = { card, sky, sprite, canvas, picture, caption, progress, signal };
   let explorer = null;
-  run(async (stop) => {
-    const map = await getJson(`/latent-map/${card.name}`, stop);
-    sprite.src = map.sprite;
-    explorer = new Explorer({ card, map, canvas, picture, caption, progress, signal });
-    explorer.listenTo(sky);
+  const load = () => run(async (stop) => {
+    const [label] = classesOf(read(), card);
+    const query = label === undefined ? "" : `?class_label=${label}`;
+    const map = await getJson(`/latent-map/${card.name}${query}`, stop);
+    const tiles = await createImageBitmap(await getFile(map.grid.url, { signal: stop }));
+    Object.assign(sprite, { width: tiles.width, height: tiles.height });
+    paint(sprite, tiles);
     progress.idle();
-    explorer.go(number(state.x, 0), number(state.y, 0));
+    explorer ??= new Explorer(view, map);
+    explorer.go(number(read().x, 0), number(read().y, 0));
   });
+  aside.append(
+    h(
+      "form",
+      { onsubmit: (event) => event.preventDefault() },
+      classChips({
+        names: card.class_names,
+        selected: classesOf(read(), card).slice(0, 1),
+        several: false,
+        hint: "What the backdrop and the picture are told to be.",
+        on: ([found]) => {
+          note({ classes: found });
+          load();
+        },
+      }),
+      group("Training pictures", legend(card.class_names)),
+    ),
+  );
+  stage.append(
+    progress.element,
+    progress.failure,
+    h("div", { class: "plane" }, sky, h("figure", {}, h("div", { class: "mat" }, picture), caption)),
+  );
+  load();
 }
 
 const legend = (names) =>
@@ -58,19 +83,25 @@ class Explorer {
   #asked = null;
   #busy = false;
   #view;
+  #points;
+  #x;
+  #y;
 
-  constructor(view) {
+  constructor(view, { points, grid }) {
     this.#view = view;
+    this.#points = points;
+    this.#x = extent(grid.x);
+    this.#y = extent(grid.y.toReversed());
+    this.#listen(view.sky);
   }
 
   /** Let mouse, finger and keys on `sky` move the place. */
-  listenTo(sky) {
-    const { bounds } = this.#view.map;
+  #listen(sky) {
     const follow = (event) => {
       const box = sky.getBoundingClientRect();
       const across = (event.clientX - box.left) / box.width;
       const down = (event.clientY - box.top) / box.height;
-      this.go(between(bounds.x, across), between(bounds.y, 1 - down));
+      this.go(between(this.#x, across), between(this.#y, 1 - down));
     };
     sky.addEventListener("pointerdown", (event) => {
       sky.setPointerCapture(event.pointerId);
@@ -84,15 +115,14 @@ class Explorer {
       const step = steps[event.key];
       if (!step) return;
       event.preventDefault();
-      const width = (range) => (range[1] - range[0]) / 40;
-      this.go(this.#at.x + step[0] * width(bounds.x), this.#at.y + step[1] * width(bounds.y));
+      const width = ([low, high]) => (high - low) / 40;
+      this.go(this.#at.x + step[0] * width(this.#x), this.#at.y + step[1] * width(this.#y));
     });
   }
 
   /** Look at a place. */
   go(x, y) {
-    const { bounds } = this.#view.map;
-    this.#at = { x: snap(x, bounds.x), y: snap(y, bounds.y) };
+    this.#at = { x: snap(x, this.#x), y: snap(y, this.#y) };
     note(this.#at);
     this.#draw();
     this.decode();
@@ -109,7 +139,8 @@ class Explorer {
         const { x, y } = this.#asked;
         this.#asked = null;
         const [label] = classesOf(read(), card);
-        const query = new URLSearchParams([["point", x], ["point", y], ["version", card.version], ...(label === undefined ? [] : [["class_label", label]])]);
+        const told = label === undefined ? [] : [["class_label", label]];
+        const query = new URLSearchParams([["point", x], ["point", y], ["version", card.version], ...told]);
         paint(picture, await createImageBitmap(await getFile(`/generate/${card.name}?${query}`, { signal })));
         caption.textContent = `x ${x.toFixed(2)}, y ${y.toFixed(2)}`;
         progress.idle();
@@ -122,30 +153,44 @@ class Explorer {
   }
 
   #draw() {
-    const { map: { points, bounds }, canvas } = this.#view;
+    const { canvas } = this.#view;
     const context = canvas.getContext("2d");
-    const left = (x) => ((x - bounds.x[0]) / (bounds.x[1] - bounds.x[0])) * RESOLUTION;
-    const top = (y) => (1 - (y - bounds.y[0]) / (bounds.y[1] - bounds.y[0])) * RESOLUTION;
-    context.clearRect(0, 0, RESOLUTION, RESOLUTION);
-    for (const [x, y, label] of points) {
-      context.fillStyle = colourOf(label);
+    const left = (x) => part(x, this.#x) * RESOLUTION;
+    const top = (y) => (1 - part(y, this.#y)) * RESOLUTION;
+    const dot = (x, y, radius) => {
       context.beginPath();
-      context.arc(left(x), top(y), 4, 0, 2 * Math.PI);
+      context.arc(left(x), top(y), radius, 0, 2 * Math.PI);
+    };
+    context.clearRect(0, 0, RESOLUTION, RESOLUTION);
+    const [chosen] = classesOf(read(), this.#view.card);
+    for (const [x, y, label] of this.#points) {
+      context.globalAlpha = chosen === undefined || label === chosen ? 1 : 0.12;
+      context.fillStyle = colourOf(label);
+      dot(x, y, 5);
       context.fill();
     }
-    const ink = getComputedStyle(canvas);
-    context.strokeStyle = ink.color;
-    context.lineWidth = 3;
-    context.beginPath();
-    context.arc(left(this.#at.x), top(this.#at.y), 20, 0, 2 * Math.PI);
-    context.stroke();
+    context.globalAlpha = 1;
+    // Dark within light, so that it is seen on any ground.
+    for (const [style, width] of [["white", 9], ["black", 4]]) {
+      context.strokeStyle = style;
+      context.lineWidth = width;
+      dot(this.#at.x, this.#at.y, 22);
+      context.stroke();
+    }
   }
 }
 
-const between = ([low, high], part) => low + part * (high - low);
+/** What a grid of pictures whose centres are at `lines` takes up, half a picture more at both ends. */
+function extent(lines) {
+  const half = (lines[1] - lines[0]) / 2;
+  return [lines[0] - half, lines.at(-1) + half];
+}
+
+const part = (value, [low, high]) => (value - low) / (high - low);
+const between = ([low, high], share) => low + share * (high - low);
 
 /** The nearest of the places that are asked for, inside `range`. */
 function snap(value, range) {
-  const place = Math.round(((value - range[0]) / (range[1] - range[0])) * PLACES);
+  const place = Math.round(part(value, range) * PLACES);
   return Number(between(range, Math.min(PLACES, Math.max(0, place)) / PLACES).toFixed(4));
 }
