@@ -24,9 +24,11 @@ from service.api import (
     models,
     playground,
     reference,
+    stats,
 )
 from service.api.docs import describe
 from service.api.endpoint import App
+from service.api.history import History
 from service.api.rendering import Order
 from service.api.state import Finished, State
 from service.engine.engine import Engine
@@ -58,8 +60,10 @@ def create_app(settings: Settings) -> FastAPI:
         state = await _start(settings)
         app.state.service = state
         app.state.access_log = access_log = _access_log(settings, state.metrics)
+        looking = asyncio.create_task(state.history.run())
         settle()
         yield
+        looking.cancel()
         await state.engine.drain(settings.drain_s)
         state.jobs.stop()
         if access_log is not None:
@@ -75,7 +79,7 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    for pictures in (inspect, latent_map, encode, interpolate, generate):
+    for pictures in (inspect, stats, latent_map, encode, interpolate, generate):
         app.add_endpoint(pictures.ROUTE)
         describe(app, pictures.OPERATIONS)
     for each in jobs.ROUTES:
@@ -123,4 +127,7 @@ async def _start(settings: Settings) -> State:
     bounds = Bounds(settings.max_jobs, settings.job_bytes, settings.job_keep_s)
     store: JobStore[Order, Finished] = JobStore(bounds, time.monotonic)
     metrics.count_jobs(lambda: store.open, lambda: store.ended)
-    return State(settings, registry, engine, metrics, store, KeyedAnswers(bounds, time.monotonic))
+    history = History(
+        lambda: [(name, engine.lanes[name].metrics) for name in registry.served if name in engine.lanes], time.monotonic
+    )
+    return State(settings, registry, engine, metrics, store, KeyedAnswers(bounds, time.monotonic), history)

@@ -88,11 +88,11 @@ def _connect(state: State, record: PictureJob, job: Job[images.Pixels], film: li
     name, calls = record.work.model.name, sum(row.calls for row in record.work.rows)
 
     def look() -> None:
+        if job.started_at is not None and record.log.last_id:  # its place in the queue is told first
+            record.start()
         progress = state.engine.progress(name, job)
         done = 1 - sum(progress.calls_left) / calls
         record.stand(Standing(done, progress.rows_ahead, progress.eta_ms))
-        if job.started_at is not None:
-            record.start()
 
     def preview(preview: Preview) -> None:
         if shown:

@@ -1,9 +1,14 @@
 """GET /models and /models/{name}: what is served, from the manifests."""
 
+from typing import Any
+
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 from starlette.requests import Request
 
+from service.api.capabilities import Ability, abilities
+from service.api.history import Latency, counts_of, latency
+from service.api.parameters import tasks_of
 from service.api.state import State, model_of, state_of
 from service.contract.manifest import Capability, Manifest
 from service.engine.model import Model
@@ -20,7 +25,15 @@ class ModelCard(BaseModel):
     image_shape: tuple[int, int, int] = Field(description="(channel, height, width)")
     class_names: tuple[str, ...]
     capabilities: tuple[Capability, ...]
+    does: tuple[Ability, ...] = Field(description="All that it can do.")
     limits: dict[str, int]
+    tasks: dict[str, dict[str, Any]] = Field(
+        description="The fields that mean something to it, as JSON schemas with its own bounds and defaults: those of "
+        "/generate, /interpolate and /encode, where it has them."
+    )
+    latency: dict[str, Latency] = Field(
+        description="Since the service started, by stage: queue, compute, encode, and request, which is all."
+    )
     manifest: Manifest
 
 
@@ -39,7 +52,7 @@ async def get_model(name: str, request: Request) -> ModelCard:
 
 
 def _card(model: Model, state: State) -> ModelCard:
-    manifest, settings = model.manifest, state.settings
+    manifest, settings, metrics = model.manifest, state.settings, state.engine.lanes[model.name].metrics
     limits = {"n": settings.max_images, "frames": settings.max_images}
     if manifest.denoises:
         limits["steps"] = min(model.max_steps, settings.max_steps)
@@ -50,6 +63,9 @@ def _card(model: Model, state: State) -> ModelCard:
         image_shape=manifest.image_shape,
         class_names=manifest.class_names,
         capabilities=manifest.capabilities,
+        does=abilities(model),
         limits=limits,
+        tasks=tasks_of(model, settings),
+        latency={stage: latency(counts) for stage, counts in counts_of(metrics).seconds.items()},
         manifest=manifest,
     )

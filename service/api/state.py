@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from starlette.requests import Request
 
+from service.api.history import History
 from service.api.rendering import Made, Order
 from service.engine.engine import Engine
 from service.engine.model import Model
@@ -50,6 +51,7 @@ class State:
     metrics: Metrics
     jobs: JobStore[Order, Finished]
     keyed: KeyedAnswers[KeptAnswer]
+    history: History
 
     def model(self, name: str) -> Model:
         """The served model of that name. Raises UnknownModel, or ModelUnavailable when it was refused at start."""

@@ -48,6 +48,7 @@ def test_every_route_is_described(document: Document) -> None:
         ("POST", "/interpolate"),
         ("POST", "/encode/{model}"),
         ("GET", "/latent-map/{model}"),
+        ("GET", "/stats"),
         ("POST", "/inspect"),
         ("GET", "/jobs"),
         ("GET", "/jobs/{id}"),

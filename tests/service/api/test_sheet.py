@@ -7,12 +7,13 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from service.images import Pixels
 from tests.service.api.conftest import GIF, assert_other, assert_same, decode, pictures, refused
 
 FIELDS = {"seed": 3, "steps": 6, "solver": "ddim", "class_label": 1}
 
 
-def tile(image: np.ndarray, row: int, column: int) -> np.ndarray:  # type: ignore[type-arg]
+def tile(image: Pixels, row: int, column: int) -> Pixels:
     """Of an image of 8 x 8 pictures with gaps."""
     return image[2 + 10 * row : 10 + 10 * row, 2 + 10 * column : 10 + 10 * column]
 
