@@ -1,20 +1,19 @@
 // What a model can do and which settings it has, from its card (GET /models/{name}). No model is known by name here.
 
 /** The settings that one task of a model has, as JSON schemas by field; none where it has no such task. */
-const fields = (card, task) => card.tasks?.[task] ?? {solver:{enum: task==="interpolate"?["ddim","dpmpp_2m"]:["ddpm","ddim","dpmpp_2m"],default:"dpmpp_2m"},guidance_scale:{minimum:0,maximum:20,default:1}}; // TEMP
+export const fieldsOf = (card, task) => card.tasks[task] ?? {};
 
 /** Whether the model can: generate, interpolate, image_to_image, inpaint, latent_map, ... */
-export const can = (card, what) => (card.does ?? [...card.capabilities, ...(card.manifest.defaults?["image_to_image","inpaint","invert"]: card.capabilities.includes("encode")?["variations","latent_map"]:[])]).includes(what); // TEMP
+export const can = (card, what) => card.does.includes(what);
 
 /** Whether its pictures take steps. */
-export const denoises = (card) => card.manifest.defaults !== null;
+export const denoises = (card) => "steps" in fieldsOf(card, "generate");
 
 /** Its settings of sampling: bounds, choices and defaults. */
 export function sampling(card, task = "generate") {
-  const { solver, guidance_scale: guidance } = fields(card, task);
-  const { defaults } = card.manifest;
+  const { steps, solver, guidance_scale: guidance } = fieldsOf(card, task);
   return {
-    steps: { most: card.limits.steps, value: defaults.steps },
+    steps: { most: steps.maximum, value: steps.default },
     solver: { choices: solver.enum, value: solver.default },
     guidance: { least: guidance.minimum, most: guidance.maximum, value: guidance.default },
   };

@@ -22,12 +22,12 @@ function runs(values) {
   return found.filter((run) => run.length);
 }
 
-/** A line through `values`, from 0 to their greatest; null is a gap, and a lone value a dot. */
+/** A line through `values`, from 0 to their greatest; null is a gap, a lone value a dot, and zeros the ground line. */
 export function sparkline(values, label, { width = 120, height = 24 } = {}) {
   const top = Math.max(...values.filter((value) => value !== null), 1e-9);
   const x = (index) => 1 + (index / Math.max(1, values.length - 1)) * (width - 2);
   const y = (value) => height - 2 - (value / top) * (height - 4);
-  const lines = runs(values).map((run) => {
+  const lines = (values.some(Boolean) ? runs(values) : []).map((run) => {
     const points = run.length > 1 ? run : [run[0], run[0]];
     return svg("path", { class: "line", d: `M${points.map(([index, value]) => `${x(index).toFixed(1)} ${y(value).toFixed(1)}`).join("L")}` });
   });

@@ -1,6 +1,6 @@
 // The settings beside the pictures: a label, a control, and its value in figures that do not jump.
 
-import { sampling, stepChoices } from "./card.js";
+import { fieldsOf, sampling, stepChoices } from "./card.js";
 import { h, uniqueId } from "./dom.js";
 import { anySeed, change, note, number } from "./state.js";
 
@@ -33,14 +33,24 @@ export function slider({ label, min, max, step = 1, value, choices, show = Strin
   return h("div", { class: "field" }, h("label", { for: id }, label), output, input, hint && h("p", { class: "hint" }, hint));
 }
 
-/** One of a few choices, as buttons in a row. */
-export function segmented({ label, choices, value, show = String, on }) {
+/** One of a few choices: up to three as buttons in a row, more as a list. */
+export function choice(options) {
+  return options.choices.length > 3 ? list(options) : segmented(options);
+}
+
+function segmented({ label, choices, value, on }) {
   const name = uniqueId("choice");
-  const buttons = choices.map((choice) => {
-    const input = h("input", { type: "radio", name, value: choice, checked: choice === value, onchange: () => on(choice) });
-    return h("label", {}, input, h("span", {}, show(choice)));
+  const buttons = choices.map((each) => {
+    const input = h("input", { type: "radio", name, value: each, checked: each === value, onchange: () => on(each) });
+    return h("label", {}, input, h("span", {}, each));
   });
   return h("fieldset", { class: "field segmented" }, h("legend", {}, label), h("div", {}, buttons));
+}
+
+function list({ label, choices, value, on }) {
+  const id = uniqueId("list");
+  const select = h("select", { id, onchange: () => on(select.value) }, choices.map((each) => h("option", { value: each, selected: each === value }, each)));
+  return h("div", { class: "field" }, h("label", { for: id }, label), select);
 }
 
 /** Classes to choose: one, or several; none is all in turn. `on` gets their indices. */
@@ -118,7 +128,26 @@ export function samplingControls(card, state, { task = "generate", guided = true
         show: (value) => value.toFixed(1),
         on: (value) => note({ guidance: value }),
       }),
-    segmented({ label: "Solver", choices: solver.choices, value: chosen, on: (value) => note({ solver: value }) }),
+    choice({ label: "Solver", choices: solver.choices, value: chosen, on: (value) => note({ solver: value }) }),
+  );
+}
+
+/** How far the pictures of a model that takes no steps vary, kept in the state. */
+export function truncationControl(card, state) {
+  const { truncation } = fieldsOf(card, "generate");
+  if (!truncation) return null;
+  return group(
+    "Sampling",
+    slider({
+      label: "Truncation",
+      min: truncation.minimum,
+      max: truncation.maximum,
+      step: 0.05,
+      value: number(state.truncation, 1),
+      show: (value) => value.toFixed(2),
+      hint: "Below 1 the pictures are more alike.",
+      on: (value) => note({ truncation: value }),
+    }),
   );
 }
 

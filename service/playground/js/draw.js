@@ -1,7 +1,7 @@
 // The draw pad: a sketch or a picture that the model makes its own, or parts of it that it paints anew.
 
-import { can, denoises, isGrey, shownWidth } from "./card.js";
-import { classChips, classesOf, group, samplingControls, samplingFields, seedField, seedOf, segmented, slider, sendButton } from "./controls.js";
+import { can, denoises, fieldsOf, isGrey, shownWidth } from "./card.js";
+import { classChips, classesOf, group, samplingControls, samplingFields, seedField, seedOf, choice, slider, sendButton } from "./controls.js";
 import { h } from "./dom.js";
 import { takeImage } from "./held.js";
 import { Pad } from "./pad.js";
@@ -53,6 +53,7 @@ function requestOf(state, card, pad) {
     ...(mask && { mask }),
     ...(label !== undefined && { class_label: label }),
     ...(denoises(card) && { strength: number(state.strength, STRENGTH), ...samplingFields(card, state) }),
+    ...(state.spread && "spread" in fieldsOf(card, "generate") && { spread: number(state.spread) }),
   };
 }
 
@@ -67,9 +68,7 @@ function settings(card, aside, make) {
   aside.append(
     h("form", { onsubmit: submit },
       classChips({ names: card.class_names, selected: classesOf(state, card).slice(0, 1), several: false, hint: "None: whatever it looks like.", on: ([found]) => note({ classes: found }) }),
-      denoises(card) && group("Change",
-        slider({ label: "Strength", min: 0.05, max: 1, step: 0.05, value: number(state.strength, STRENGTH), show: (value) => value.toFixed(2),
-          hint: "Low keeps the drawing, 1 forgets it.", on: (strength) => note({ strength }) })),
+      changeControl(card, state),
       group("Pictures", seed),
       denoises(card) && samplingControls(card, state),
       sendButton("Make it"),
@@ -77,10 +76,29 @@ function settings(card, aside, make) {
   );
 }
 
+/** How far the pictures may go from the drawing. */
+function changeControl(card, state) {
+  const { spread, strength } = fieldsOf(card, "generate");
+  const [name, { maximum }, value] = strength ? ["strength", strength, STRENGTH] : ["spread", spread, 1];
+  return group(
+    "Change",
+    slider({
+      label: name === "strength" ? "Strength" : "Spread",
+      min: name === "strength" ? 0.05 : 0,
+      max: maximum,
+      step: 0.05,
+      value: number(state[name], value),
+      show: (chosen) => chosen.toFixed(2),
+      hint: name === "strength" ? "Low keeps the drawing, 1 forgets it." : "0 is the drawing as the model sees it.",
+      on: (chosen) => note({ [name]: chosen }),
+    }),
+  );
+}
+
 function tools(card, pad) {
   const file = h("input", { type: "file", accept: "image/png,image/jpeg,image/webp", class: "unseen", onchange: () => file.files[0] && place(file.files[0], pad) });
   return [
-    can(card, "inpaint") && segmented({ label: "Brush", choices: ["draw", "mask"], value: "draw", on: (mode) => (pad.mode = mode) }),
+    can(card, "inpaint") && choice({ label: "Brush", choices: ["draw", "mask"], value: "draw", on: (mode) => (pad.mode = mode) }),
     slider({ label: "Width", min: 0.5, max: 6, step: 0.1, value: pad.radius, show: (value) => `${(2 * value).toFixed(0)} px`, on: (radius) => (pad.radius = radius) }),
     slider({ label: "Ink", min: 0, max: 255, value: pad.level, show: (value) => `${Math.round(value / 2.55)} %`, on: (level) => (pad.level = level) }),
     h("div", { class: "actions" },

@@ -1,7 +1,7 @@
 // The denoising film: every step of a picture, live, and the same seed under several guidance scales.
 
 import { stream } from "./api.js";
-import { sampling, shownWidth } from "./card.js";
+import { isGrey, sampling, shownWidth } from "./card.js";
 import { classChips, classesOf, group, samplingControls, samplingFields, seedField, seedOf, sendButton } from "./controls.js";
 import { bitmap, h, uniqueId } from "./dom.js";
 import { Player, paint, screen } from "./player.js";
@@ -97,7 +97,8 @@ function compareBox(state, roll) {
 /** A frame of the strip: what the solver held there, and what was predicted. */
 function still(card, frame, onclick) {
   const canvases = ["xt", "x0"].map((kind) => {
-    const canvas = screen(card, card.image_shape[2], "");
+    const [, height, width] = card.image_shape;
+    const canvas = h("canvas", { width, height, class: isGrey(card) ? "grey" : "" });
     paint(canvas, frame[kind]);
     return canvas;
   });
@@ -139,7 +140,7 @@ async function shoot(card, films, player, progress, stop) {
 async function expose(card, film, { player, progress }, stop) {
   const state = read();
   const fields = samplingFields(card, state);
-  const steps = fields.steps ?? card.manifest.defaults.steps;
+  const steps = fields.steps ?? sampling(card).steps.value;
   const [label] = classesOf(state, card);
   const body = {
     seed: seedOf(state),

@@ -1,8 +1,8 @@
 // The gallery: seeds across, classes down.
 
 import { getFile } from "./api.js";
-import { denoises } from "./card.js";
-import { classChips, classesOf, group, samplingControls, samplingFields, seedField, seedOf, slider, sendButton } from "./controls.js";
+import { denoises, fieldsOf } from "./card.js";
+import { classChips, classesOf, group, samplingControls, samplingFields, seedField, seedOf, slider, sendButton, truncationControl } from "./controls.js";
 import { download, h } from "./dom.js";
 import { Progress, runner } from "./progress.js";
 import { Sheet } from "./sheet.js";
@@ -55,11 +55,14 @@ function settings(card, aside, generate) {
         slider({ label: "How many", min: 1, max: card.limits.n, value: countOf(state, card), on: (n) => note({ n }) }),
         seed,
       ),
-      denoises(card) && samplingControls(card, state),
+      denoises(card) ? samplingControls(card, state) : truncationControl(card, state),
       sendButton("Generate"),
     ),
   );
 }
+
+const truncationField = (card, state) =>
+  state.truncation && "truncation" in fieldsOf(card, "generate") ? { truncation: number(state.truncation) } : {};
 
 /** Pictures in all, or where classes are chosen of each. */
 function countOf(state, card) {
@@ -72,7 +75,7 @@ function requestOf(state, card) {
   const classes = classesOf(state, card);
   const n = countOf(state, card);
   const seed = seedOf(state);
-  const extra = denoises(card) ? samplingFields(card, state) : {};
+  const extra = denoises(card) ? samplingFields(card, state) : truncationField(card, state);
   if (!classes.length) return { n, seed, ...extra };
   if (classes.length === 1) return { n, seed, class_label: classes[0], ...extra };
   const seeds = Array.from({ length: n }, (_, index) => (seed + index) % 2 ** 32);

@@ -3,7 +3,7 @@
 import { getFile, stream } from "./api.js";
 import { bars } from "./chart.js";
 import { can, denoises, isGrey, shownWidth } from "./card.js";
-import { classChips, classesOf, group, samplingControls, samplingFields, segmented, slider, sendButton } from "./controls.js";
+import { classChips, classesOf, group, samplingControls, samplingFields, choice, slider, sendButton } from "./controls.js";
 import { asDataUrl, bitmap, dataUrl, download, h, uniqueId } from "./dom.js";
 import { Player, paint, screen } from "./player.js";
 import { Progress, runner } from "./progress.js";
@@ -75,8 +75,8 @@ function settings(card, aside, ends, walk) {
       group(
         "Path",
         slider({ label: "Frames", min: 3, max: card.limits.frames, value: number(state.frames, FRAMES), on: (frames) => note({ frames }) }),
-        segmented({ label: "Method", choices: METHODS, value: state.method ?? METHODS[0], on: (method) => note({ method }) }),
-        segmented({ label: "Play", choices: WAYS, value: WAYS[state.once ? 1 : 0], on: (way) => note({ once: way === WAYS[1] ? 1 : null }) }),
+        choice({ label: "Method", choices: METHODS, value: state.method ?? METHODS[0], on: (method) => note({ method }) }),
+        choice({ label: "Play", choices: WAYS, value: WAYS[state.once ? 1 : 0], on: (way) => note({ once: way === WAYS[1] ? 1 : null }) }),
       ),
       denoises(card) && samplingControls(card, state, { task: "interpolate" }),
       sendButton("Walk"),

@@ -27,16 +27,25 @@ async function look(element, cards, told) {
   for (const [name, { latency }] of Object.entries(stats.models)) told(name, latency.request.p50_ms);
 }
 
-function row(name, { requests, pictures, refusals, queued_rows: queued, live_rows: live, latency, history }) {
+function row(name, { requests, pictures, errors, queued_rows: queued, live_rows: live, latency, history }) {
+  const refused = Object.values(errors).reduce((sum, count) => sum + count, 0);
   const { p50_ms: p50, p95_ms: p95 } = latency.request;
+  const parts = [
+    `${plural(requests, "request")} and ${plural(pictures, "picture")} in a minute`,
+    `p95 ${duration(p95)}`,
+    live && `${live} under way`,
+    refused && `${refused} refused or failed`,
+  ].filter(Boolean);
   return h(
     "article",
     { class: "meter" },
     h("h3", {}, name),
     meter("p50", duration(p50), sparkline(history.p50_ms, `${name}: median latency over the last minutes`)),
     meter("queue", String(queued), sparkline(history.queued_rows, `${name}: pictures waiting over the last minutes`)),
-    h("p", { class: "hint" }, `${requests} requests, ${pictures} pictures in a minute · p95 ${duration(p95)} · ${live} under way${refusals ? ` · ${refusals} refused` : ""}`),
+    h("p", { class: "hint" }, parts.join(" · ")),
   );
 }
 
 const meter = (name, value, chart) => h("div", { class: "reading" }, h("span", {}, name), h("b", {}, value), chart);
+
+const plural = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;

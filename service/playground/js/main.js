@@ -83,7 +83,7 @@ function showModels(card) {
   links(document.getElementById("models"), cards.map((each) => ({
     here: each === card,
     // Settings of sampling belong to the model that they were made for.
-    patch: { model: each.name, steps: null, solver: null, guidance: null },
+    patch: { model: each.name, steps: null, solver: null, guidance: null, truncation: null, spread: null, strength: null },
     content: [h("b", {}, each.name), h("span", { class: "figure", "data-model": each.name }, p50(each) === null ? "" : `p50 ${duration(p50(each))}`)],
   })));
 }

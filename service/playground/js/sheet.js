@@ -1,7 +1,7 @@
 // A sheet of pictures that fill in while they are made.
 
 import { stream } from "./api.js";
-import { denoises, isGrey, shownWidth } from "./card.js";
+import { denoises, isGrey, sampling, shownWidth } from "./card.js";
 import { bitmap, h } from "./dom.js";
 import { openPicture, tile } from "./picture.js";
 
@@ -45,7 +45,7 @@ export class Sheet {
   }
 
   #steps(body) {
-    return body.steps ?? this.#card.manifest.defaults.steps;
+    return body.steps ?? sampling(this.#card).steps.value;
   }
 
   #layOut(total, rows) {
