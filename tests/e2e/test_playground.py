@@ -312,7 +312,8 @@ def test_a_place_of_the_map_is_decoded(browser: Browser, mapped: Service) -> Non
 
 
 #: Everything that can be used without a name that tells what it is.
-NAMELESS = """() => [...document.querySelectorAll("a[href], button, input, select, [role=application], canvas[role=img]")]
+NAMELESS = """() => [...document.querySelectorAll(
+  "a[href], button, input, select, [role=application], canvas[role=img]")]
   .filter((e) => e.checkVisibility())
   .filter((e) => !(e.ariaLabel || e.textContent.trim() || [...(e.labels ?? [])].some((l) => l.textContent.trim())))
   .filter((e) => !e.querySelector("img[alt]:not([alt=''])"))
