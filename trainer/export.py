@@ -85,10 +85,9 @@ def export(run: Path, target: Path, data: ImageData) -> Manifest:
     codes = None if loaded.encode is None else pack(latent_map(loaded, data))
     manifest = _manifest(target.name, config, state, loaded, payload)
     try:
-        _publish(target, payload, codes, manifest, card.render(manifest, config), _samples(loaded, data))
+        return _publish(target, payload, codes, manifest, card.render(manifest, config), _samples(loaded, data))
     except (OSError, ContractError) as failure:
         raise ExportError(f"{target} cannot be written: {failure}") from failure
-    return manifest
 
 
 def averaged_parts(config: RunConfig, state: dict[str, Any]) -> Parts:
@@ -269,7 +268,10 @@ def _samples(parts: Parts, data: ImageData) -> bytes:
         return path.read_bytes()
 
 
-def _publish(target: Path, payload: bytes, codes: bytes | None, manifest: Manifest, text: str, samples: bytes) -> None:
+def _publish(
+    target: Path, payload: bytes, codes: bytes | None, manifest: Manifest, text: str, samples: bytes
+) -> Manifest:
+    """Write all files; the manifest as it is there, with the codes it names."""
     target.mkdir(parents=True, exist_ok=True)
     write_artifact(target, payload)
     if codes is not None:
@@ -278,3 +280,4 @@ def _publish(target: Path, payload: bytes, codes: bytes | None, manifest: Manife
         with replacing(target / name, content):
             pass
     write_manifest(target, manifest)
+    return manifest

@@ -4,8 +4,9 @@ import asyncio
 import logging
 import os
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from pydantic import BaseModel
 from pydantic_core import to_json
 from starlette.requests import Request
 
@@ -80,11 +81,11 @@ def _connect(state: State, record: PictureJob, job: Job[images.Pixels]) -> None:
     deployment, calls = record.work.deployment, sum(row.calls for row in record.work.rows)
 
     def look() -> None:
+        if job.started_at is not None and record.log.last_id:  # its place in the queue is told first
+            record.start()
         progress = state.engine.progress(deployment, job)
         done = 1 - sum(progress.calls_left) / calls
         record.stand(Standing(done, progress.rows_ahead, progress.eta_ms))
-        if job.started_at is not None:
-            record.start()
 
     def preview(preview: Preview) -> None:
         for kind, picture in (("x0", preview.x_start), ("xt", preview.x_t)):
@@ -105,7 +106,6 @@ async def _finish(state: State, record: PictureJob, job: Job[images.Pixels], abo
     try:
         made = count_made(record.work, job, await job.future, arrived_at)
         answer = await answer_made(about, record.work._replace(media=JSON), made)
-        record.work = _slim(record.work)
         body = bytes(answer.body)
         record.succeed(Finished(made, body, answer.raw_headers), body, len(body))
     except ServiceError as failure:
@@ -115,6 +115,7 @@ async def _finish(state: State, record: PictureJob, job: Job[images.Pixels], abo
         _fail(state, record, ServiceError("The service failed; its log says why."))
     finally:
         timer.cancel()
+        record.work = _slim(record.work)
 
 
 def _fail(state: State, record: PictureJob, failure: ServiceError) -> None:
@@ -125,9 +126,17 @@ def _fail(state: State, record: PictureJob, failure: ServiceError) -> None:
 
 def _slim(order: Order) -> Order:
     """``order`` without what only computing it took."""
-    uploads = {name: None for name, value in order.asked if isinstance(value, bytes)}
     rows = [row._replace(latent=None, inpaint=None) for row in order.rows]
-    return order._replace(rows=rows, asked=order.asked.model_copy(update=uploads))
+    return order._replace(rows=rows, asked=without_uploads(order.asked))
+
+
+def without_uploads(value: Any) -> Any:  # noqa: ANN401  (any field's value)
+    """``value`` with None for every file in it, however deep."""
+    if isinstance(value, bytes):
+        return None
+    if isinstance(value, BaseModel):
+        return value.model_copy(update={name: without_uploads(each) for name, each in value})
+    return [without_uploads(each) for each in value] if isinstance(value, list) else value
 
 
 def _about(request: Request, id: str) -> Request:

@@ -1,6 +1,7 @@
 """Prometheus' own tools on what is shipped, and a real Prometheus that scrapes a real service."""
 
 import json
+import math
 import shutil
 import socket
 import subprocess
@@ -73,7 +74,8 @@ class Prometheus:
 
     def series(self, query: str) -> list[dict[str, Any]]:
         """Every series that ``query`` had at any second since the start; a query that is none fails the test."""
-        asked = {"query": query, "start": self._since, "end": time.time(), "step": 1}
+        now = time.time()  # the steps end here, or the last scrape may come after all of them
+        asked = {"query": query, "start": now - math.ceil(now - self._since), "end": now, "step": 1}
         answer = self._client.post("/api/v1/query_range", data=asked)
         assert answer.status_code == 200, f"{query}\n{answer.text}"
         result: list[dict[str, Any]] = answer.json()["data"]["result"]

@@ -59,7 +59,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
         run = str(folder / "runs" / model)
         begun = ["--from", str(folder / "runs" / STARTS[model])] if model in STARTS else []
         run_trainer("train", model, "--data-dir", SAMPLE, "--device", "cpu", "--out", run, *begun, *options)
-        run_trainer("export", run, str(folder / "weights" / model))
+        run_trainer("export", run, str(folder / "weights" / model), "--data-dir", SAMPLE)
     return folder / "weights"
 
 

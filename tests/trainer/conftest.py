@@ -75,6 +75,7 @@ OPTIMIZER: dict[str, Any] = {
 }
 
 VARIANTS = tuple(MODELS)
+FAMILIES = ("autoencoder", "vae", "gan", "ddpm", "ldm", "few-step")
 
 MakeConfig = Callable[..., RunConfig]
 MakeRun = Callable[..., TrainingRun]

@@ -44,7 +44,7 @@ def test_train_then_export(small_folder: Path, tmp_path: Path, capsys: pytest.Ca
     options = ["--data-dir", small_folder, "--epochs", "1", "--batch-size", "32", "--device", "cpu", "--out", run]
     assert main(["train", "vae", *map(str, options)]) == 0
     assert f"data: 64 training images from {small_folder}" in capsys.readouterr().out
-    assert main(["export", str(run), str(target)]) == 0
+    assert main(["export", str(run), str(target), "--data-dir", str(small_folder)]) == 0
     manifest = read_manifest(target)
     assert manifest.artifact.file in capsys.readouterr().out
     assert manifest.training.command == "python -m trainer train vae --seed 0 --epochs 1 --batch-size 32"
@@ -102,8 +102,10 @@ def test_a_missing_gpu_is_told(sample_folder: Path, tmp_path: Path, capsys: pyte
     assert "no CUDA device" in error_of(capsys, "train", "vae", *options)
 
 
-def test_an_unfinished_run_is_not_exported(vae_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    line = error_of(capsys, "export", vae_run, tmp_path / "weights" / "vae")
+def test_an_unfinished_run_is_not_exported(
+    vae_run: Path, small_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = error_of(capsys, "export", vae_run, tmp_path / "weights" / "vae", "--data-dir", small_folder)
     assert f"0 of 2 epochs are done. Go on with: python -m trainer train vae --out {vae_run} --resume" in line
 
 

@@ -1,3 +1,4 @@
+import base64
 import copy
 import dataclasses
 import io
@@ -16,8 +17,10 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from service.contract.artifact import read_artifact
-from service.contract.manifest import Defaults, Manifest, read_manifest
-from tests.trainer.conftest import VARIANTS, MakeRun
+from service.contract.manifest import Defaults, Manifest, read_history, read_manifest
+from service.engine.golden import check_golden, draw
+from service.engine.model import load_model
+from tests.trainer.conftest import FAMILIES, VARIANTS, MakeRun
 from trainer.config import load_preset, presets
 from trainer.data import CLASS_NAMES, ImageData
 from trainer.export import Container, ExportError, averaged_parts, compare, export, load, script
@@ -49,7 +52,21 @@ def run(request: pytest.FixtureRequest, finished_runs: dict[str, TrainingRun]) -
     return finished_runs[request.param]
 
 
-@pytest.fixture(params=PARTS)
+@pytest.fixture(scope="module")
+def models(finished_runs: dict[str, TrainingRun], tmp_path_factory: pytest.TempPathFactory) -> dict[Path, Path]:
+    """The folder of every finished run, and that of its model."""
+    weights = tmp_path_factory.mktemp("weights")
+    for name, run in finished_runs.items():
+        export(run.folder, weights / name, run.data)
+    return {run.folder: weights / name for name, run in finished_runs.items()}
+
+
+@pytest.fixture
+def model(run: TrainingRun, models: dict[Path, Path]) -> Path:
+    return models[run.folder]
+
+
+@pytest.fixture(params=FAMILIES)
 def family_run(request: pytest.FixtureRequest, finished_runs: dict[str, TrainingRun]) -> TrainingRun:
     """One of each family, for what its losses and networks have no part in."""
     return finished_runs[request.param]
@@ -79,10 +96,9 @@ def arguments(latent_shape: tuple[int, ...], batch: int) -> dict[str, tuple[Tens
 # What is written
 
 
-def test_the_artefact_computes_what_the_averaged_network_computes(run: TrainingRun, tmp_path: Path) -> None:
+def test_the_artefact_computes_what_the_averaged_network_computes(run: TrainingRun, model: Path) -> None:
     """Eager, scripted and reloaded, every part at every batch size, the first call and later ones."""
-    export(run.folder, tmp_path / "model", run.data)
-    manifest, reloaded = served(tmp_path / "model")
+    manifest, reloaded = served(model)
     eager = run.objective.parts(run.average.module)
     scripted = torch.jit.script(Container(eager))
     assert reloaded.keys() == PARTS[run.config.family]
@@ -94,34 +110,31 @@ def test_the_artefact_computes_what_the_averaged_network_computes(run: TrainingR
                 torch.testing.assert_close(same(*inputs[name]), wanted, rtol=0.0, atol=1e-5)
 
 
-def test_the_artefact_is_the_average_and_not_the_last_network(run: TrainingRun, tmp_path: Path) -> None:
-    export(run.folder, tmp_path / "model", run.data)
-    manifest, parts = served(tmp_path / "model")
+def test_the_artefact_is_the_average_and_not_the_last_network(run: TrainingRun, model: Path) -> None:
+    manifest, parts = served(model)
     name = "denoise" if "denoise" in parts else "decode"
     inputs = arguments(manifest.latent_shape, batch=11)
     last = run.objective.parts(copy.deepcopy(run.objective.generator).eval())
     assert (parts[name](*inputs[name]) - getattr(last, name)(*inputs[name])).abs().max() > 1e-4
 
 
-def test_the_artefact_holds_what_its_parts_use_and_nothing_of_training(run: TrainingRun, tmp_path: Path) -> None:
+def test_the_artefact_holds_what_its_parts_use_and_nothing_of_training(run: TrainingRun, model: Path) -> None:
     """No discriminator, no optimizer, no spectral norm's vectors, no state of the average: names and bytes tell."""
-    export(run.folder, tmp_path / "model", run.data)
-    manifest, parts = served(tmp_path / "model")
+    manifest, parts = served(model)
     eager = Container(run.objective.parts(run.average.module))
     told = {f"{name}.{key}": value for name, part in parts.items() for key, value in part.state_dict().items()}
     assert told.keys() == eager.state_dict().keys()
     assert all(torch.equal(value, eager.state_dict()[key]) for key, value in told.items())
     assert not [key for key in told if re.search("discriminator|parametrizations|n_averaged|exp_avg", key)]
     assert manifest.training.parameters == sum(weight.numel() for weight in eager.parameters())
-    with zipfile.ZipFile(tmp_path / "model" / manifest.artifact.file) as file:
+    with zipfile.ZipFile(model / manifest.artifact.file) as file:
         stored = sum(entry.file_size for entry in file.infolist() if "/data/" in entry.filename)
     distinct = {value.data_ptr(): value.nbytes for value in eager.state_dict().values()}
     assert stored == pytest.approx(sum(distinct.values()), abs=1000 + 0.02 * stored)
 
 
-def test_the_artefact_is_frozen_float32(run: TrainingRun, tmp_path: Path) -> None:
-    export(run.folder, tmp_path / "model", run.data)
-    manifest, parts = served(tmp_path / "model")
+def test_the_artefact_is_frozen_float32(model: Path) -> None:
+    manifest, parts = served(model)
     weights = [weight for part in parts.values() for weight in part.parameters()]
     assert not any(module.training for part in parts.values() for module in part.modules())
     assert not any(weight.requires_grad for weight in weights)
@@ -156,14 +169,14 @@ def test_the_manifest_tells_the_run(family_run: TrainingRun, tmp_path: Path) -> 
 )
 def test_a_diffusion_names_its_sampler(
     finished_runs: dict[str, TrainingRun],
-    tmp_path: Path,
+    models: dict[Path, Path],
     name: str,
     schedule: str,
     x0_range: tuple[float, float] | None,
     latent_shape: tuple[int, ...],
     defaults: Defaults,
 ) -> None:
-    manifest = export(finished_runs[name].folder, tmp_path / "model", finished_runs[name].data)
+    manifest = read_manifest(models[finished_runs[name].folder])
     assert manifest.noise_schedule is not None
     assert (manifest.noise_schedule.kind, manifest.noise_schedule.timesteps, manifest.t_max) == (schedule, 1000, 1.0)
     assert (manifest.x0_range, manifest.latent_shape, manifest.defaults) == (x0_range, latent_shape, defaults)
@@ -171,16 +184,16 @@ def test_a_diffusion_names_its_sampler(
 
 @pytest.mark.parametrize(("name", "latent_shape"), [("gan", (4,)), ("vae", (4,)), ("autoencoder", (2, 7, 7))])
 def test_only_a_diffusion_names_one(
-    finished_runs: dict[str, TrainingRun], tmp_path: Path, name: str, latent_shape: tuple[int, ...]
+    finished_runs: dict[str, TrainingRun], models: dict[Path, Path], name: str, latent_shape: tuple[int, ...]
 ) -> None:
-    manifest = export(finished_runs[name].folder, tmp_path / "model", finished_runs[name].data)
+    manifest = read_manifest(models[finished_runs[name].folder])
     assert (manifest.noise_schedule, manifest.t_max, manifest.x0_range, manifest.defaults) == (None,) * 4
     assert manifest.latent_shape == latent_shape
 
 
-def test_card_and_samples_are_for_people(family_run: TrainingRun, tmp_path: Path) -> None:
-    run, target = family_run, tmp_path / "model"
-    manifest = export(run.folder, target, run.data)
+def test_card_and_samples_are_for_people(family_run: TrainingRun, models: dict[Path, Path]) -> None:
+    run, target = family_run, models[family_run.folder]
+    manifest = read_manifest(target)
     card = (target / "card.md").read_text()
     for needed in (
         manifest.training.command,
@@ -196,7 +209,9 @@ def test_card_and_samples_are_for_people(family_run: TrainingRun, tmp_path: Path
     with Image.open(target / "samples.png") as image:
         assert image.format == "PNG"
         assert image.size == (10 * 30 + 2, 8 * 30 + 2)  # a class a column, eight rows, two pixels between
-    assert {path.name for path in target.iterdir()} == {
+    codes = set() if manifest.latents is None else {manifest.latents.file}
+    assert (manifest.latents is not None) == ("encode" in manifest.capabilities)
+    assert {path.name for path in target.iterdir()} == codes | {
         manifest.artifact.file,
         "manifest.json",
         "card.md",
@@ -272,12 +287,29 @@ def exported(vae_run: TrainingRun, tmp_path: Path) -> tuple[Path, Manifest, Path
     return target, old, newer.folder
 
 
-def test_a_new_version_leaves_the_old_file_for_a_rollback(exported: tuple[Path, Manifest, Path]) -> None:
+def test_a_new_version_leaves_the_old_file_for_a_rollback(
+    exported: tuple[Path, Manifest, Path], data: ImageData
+) -> None:
     target, old, newer = exported
-    new = export(newer, target, vae_run.data)
+    new = export(newer, target, data)
     assert new.version != old.version
     assert served(target)[0] == new
+    assert read_history(target) == [old]
     read_artifact(target, old.artifact)
+
+
+def test_the_golden_picture_is_what_the_service_draws(family_run: TrainingRun, tmp_path: Path) -> None:
+    manifest = export(family_run.folder, tmp_path / "model", family_run.data)
+    model, golden = load_model(tmp_path / "model", torch.device("cpu")), manifest.golden
+    check_golden(model)
+    if "generate" not in manifest.capabilities:
+        assert golden is None
+        return
+    assert golden is not None
+    assert draw(model, golden).tobytes() == golden.levels
+    other = golden.model_copy(update={"picture": base64.b64encode(bytes(28 * 28)).decode()})
+    with pytest.raises(ValueError, match="golden"):
+        check_golden(dataclasses.replace(model, manifest=manifest.model_copy(update={"golden": other})))
 
 
 def failing_fsync(failing: int) -> Callable[[int], None]:
@@ -292,17 +324,17 @@ def failing_fsync(failing: int) -> Callable[[int], None]:
     return sync
 
 
-@pytest.mark.parametrize("failing", range(8))
+@pytest.mark.parametrize("failing", range(12))
 def test_a_failure_at_any_write_leaves_a_model_that_can_be_read(
-    exported: tuple[Path, Manifest, Path], monkeypatch: pytest.MonkeyPatch, failing: int
+    exported: tuple[Path, Manifest, Path], data: ImageData, monkeypatch: pytest.MonkeyPatch, failing: int
 ) -> None:
-    """Each of the four files is synced twice, its content and its folder."""
+    """Each of the six files, the replaced manifest among them, is synced twice, its content and its folder."""
     target, old, newer = exported
     monkeypatch.setattr(os, "fsync", failing_fsync(failing))
     with pytest.raises(ExportError, match="No space left"):
-        export(newer, target, vae_run.data)
+        export(newer, target, data)
     manifest = served(target)[0]
-    if failing < 7:
+    if failing < 11:
         assert manifest == old
     else:  # the manifest was already renamed: there is no way back from there, and none is needed
         assert manifest.version != old.version

@@ -29,7 +29,7 @@ from tests.service.api.conftest import (
 from tests.service.artefacts import POISON, PoisonDecode, write_one_shot
 
 ASYNC = {"Prefer": "respond-async"}
-FIELDS = {"n": 3, "steps": 30, "seed": 5}
+FIELDS: dict[str, Any] = {"n": 3, "steps": 30, "seed": 5}
 
 
 def make(client: TestClient, model: str = "ddpm", **fields: object) -> dict[str, Any]:
@@ -101,16 +101,25 @@ def test_a_result_is_what_a_plain_request_gets(client: TestClient) -> None:
     problem(client.get(job["urls"]["result"], headers={"Accept": "text/plain"}), 406, "not-acceptable")
 
 
-def test_previews_of_a_job_are_those_that_were_asked_for(client: TestClient) -> None:
-    for asked, kinds in (({}, []), ({"preview_every": 10}, ["x0"]), ({"preview_every": 10, "preview_kind": "both"}, 2)):
-        job = make(client, n=2, steps=40, seed=1, **asked)
-        told = read_events(client.get(job["urls"]["events"]).content)
-        previews = [event.data for event in told if event.name == "preview"]
-        assert {preview["kind"] for preview in previews} == {*(("x0", "xt") if kinds == 2 else kinds)}
-        for kind in {preview["kind"] for preview in previews}:
-            for index in (0, 1):
-                steps = [each["step"] for each in previews if (each["kind"], each["index"]) == (kind, index)]
-                assert steps == [0, 10, 20, 30]
+@pytest.mark.parametrize(
+    ("asked", "kinds"),
+    [
+        ({}, set()),
+        ({"preview_every": 10}, {"x0"}),
+        ({"preview_every": 10, "preview_kind": "both"}, {"x0", "xt"}),
+    ],
+)
+def test_previews_of_a_job_are_those_that_were_asked_for(
+    client: TestClient, asked: dict[str, Any], kinds: set[str]
+) -> None:
+    job = make(client, n=2, steps=40, seed=1, **asked)
+    told = read_events(client.get(job["urls"]["events"]).content)
+    previews = [event.data for event in told if event.name == "preview"]
+    assert {preview["kind"] for preview in previews} == kinds
+    for kind in kinds:
+        for index in (0, 1):
+            steps = [each["step"] for each in previews if (each["kind"], each["index"]) == (kind, index)]
+            assert steps == [0, 10, 20, 30]
 
 
 def test_a_running_job_has_no_result_yet(settings: Settings) -> None:

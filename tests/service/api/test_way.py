@@ -1,4 +1,5 @@
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 from starlette.requests import Request
@@ -15,7 +16,7 @@ def request(headers: Mapping[str, str], method: str = "POST") -> Request:
     return Request({"type": "http", "method": method, "headers": lines})
 
 
-def way(headers: Mapping[str, str], method: str = "POST", **fields: object) -> Way:
+def way(headers: Mapping[str, str], method: str = "POST", **fields: Any) -> Way:
     return way_of(request(headers, method), GenerateRequest.model_validate(fields))
 
 
@@ -39,7 +40,7 @@ def way(headers: Mapping[str, str], method: str = "POST", **fields: object) -> W
         ({"Prefer": "wait=1"}, {"preview_every": 5}, Way(PNG, wait_s=1.0)),
     ],
 )
-def test_how_a_request_is_answered(headers: dict[str, str], fields: dict[str, object], expected: Way) -> None:
+def test_how_a_request_is_answered(headers: dict[str, str], fields: dict[str, Any], expected: Way) -> None:
     chosen = way(headers, **fields)
     assert chosen == expected
     assert chosen.plain == (expected == Way(expected.media))
@@ -80,7 +81,7 @@ def test_a_get_has_no_key() -> None:
         ({"Idempotency-Key": "a"}, {"preview_every": 1}, "#/preview_every"),
     ],
 )
-def test_a_field_that_would_do_nothing(headers: dict[str, str], fields: dict[str, object], pointer: str) -> None:
+def test_a_field_that_would_do_nothing(headers: dict[str, str], fields: dict[str, Any], pointer: str) -> None:
     with pytest.raises(InvalidField) as refusal:
         way(headers, **fields)
     assert [problem.pointer for problem in refusal.value.problems] == [pointer]

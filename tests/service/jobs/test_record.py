@@ -1,4 +1,5 @@
 import asyncio
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,7 @@ from tests.service.jobs.test_events import everything
 
 Record = JobRecord[str, str]
 
-CALLS = {
+CALLS: dict[str, Callable[[Record], None]] = {
     "stand": lambda record: record.stand(Standing(0.5, record.log.last_id % 3, 1.0)),
     "start": lambda record: record.start(),
     "preview": lambda record: record.preview("preview", 10),

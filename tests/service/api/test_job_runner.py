@@ -1,0 +1,77 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import BaseModel
+
+from service.api.generate import generate_order
+from service.api.interpolate import interpolate_order
+from service.api.job_runner import filmed, without_uploads
+from service.api.rendering import Order
+from service.api.schemas import GenerateRequest, InterpolateRequest
+from service.engine.engine import Deployment, Engine
+from service.engine.registry import load_registry
+from service.engine.rows import Film
+from service.metrics import Metrics
+from service.settings import Settings
+
+
+@pytest.fixture
+def settings(weights: Path) -> Settings:
+    return Settings(weights_dir=weights, device="cpu", engine_threads=1, max_bucket=1)
+
+
+def deployment_of(settings: Settings, model: str) -> Deployment:
+    device = torch.device("cpu")
+    return Engine(load_registry(settings, device).served, device, settings, Metrics()).deployments[model]
+
+
+def order_of(settings: Settings, model: str, **fields: Any) -> Order:
+    asked = GenerateRequest.model_validate(fields)
+    return generate_order(asked, deployment_of(settings, model), "image/png", settings)
+
+
+@pytest.mark.parametrize(
+    ("fields", "live", "film"),
+    [
+        ({"steps": 40}, False, None),
+        ({"steps": 40}, True, Film(4, "x0")),
+        ({"steps": 3}, True, Film(1, "x0")),
+        ({"steps": 40, "preview_every": 0}, True, None),
+        ({"steps": 40, "preview_every": 7}, False, Film(7, "x0")),
+        ({"steps": 40, "preview_kind": "both"}, True, Film(4, "both")),
+    ],
+)
+def test_every_picture_is_filmed_as_asked(
+    settings: Settings, fields: dict[str, Any], live: bool, film: Film | None
+) -> None:
+    order = order_of(settings, "ddpm", n=3, **fields)
+    assert [row.film for row in filmed(order, live=live).rows] == [film] * 3
+    assert filmed(order, live=live).seeds == order.seeds
+
+
+def test_frames_of_a_path_are_filmed_too(settings: Settings) -> None:
+    asked = InterpolateRequest.model_validate({"model": "ddpm", "frames": 4, "steps": 20})
+    order = interpolate_order(asked, deployment_of(settings, "ddpm"), "image/png", settings)
+    assert {row.film for row in filmed(order, live=True).rows} == {Film(2, "x0")}
+
+
+def test_what_takes_no_steps_has_no_film(settings: Settings) -> None:
+    order = order_of(settings, "vae")
+    assert filmed(order, live=True) is order
+
+
+def test_files_are_not_kept() -> None:
+    class Point(BaseModel):
+        image: bytes | None
+        seed: int
+
+    class Asked(BaseModel):
+        image: bytes | None
+        points: list[Point]
+        names: list[str]
+
+    points = [Point(image=b"a", seed=1), Point(image=None, seed=2)]
+    kept = without_uploads(Asked(image=b"b", points=points, names=["c"]))
+    assert kept == Asked(image=None, points=[Point(image=None, seed=1), Point(image=None, seed=2)], names=["c"])
