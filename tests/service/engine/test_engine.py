@@ -9,9 +9,8 @@ import torch
 
 from service.engine.registry import Registry
 from service.engine.results import Preview
-from service.engine.rows import Film, RowSpec, encode_row, interpolation_rows, inversion_row
+from service.engine.rows import Film, RowSpec, encode_row, inversion_row
 from service.errors import ComputeFailed, DeadlineExceeded, ModelUnavailable, Overloaded, ShareExceeded, TooLate
-from service.sampling.noise import RowNoise
 from service.sampling.pixels import to_uint8
 from tests.service.engine.conftest import request_rows, submit
 
@@ -68,20 +67,6 @@ def test_picture_i_is_the_picture_of_seed_plus_i(running: Callable[..., object],
                 alone = (await submit(engine, "vae", request_rows(1, seed, 0, 1.0, plan)).future)[0]
                 assert np.abs(many[index].astype(int) - alone.astype(int)).max() <= 1
             assert len({picture.tobytes() for picture in many}) == 4
-
-    asyncio.run(scenario())
-
-
-def test_an_interpolation_begins_and_ends_at_its_seeds(running: Callable[..., object], registry: Registry) -> None:
-    async def scenario() -> None:
-        async with running() as (engine, _):  # type: ignore[attr-defined]
-            for name in ("vae", "ddpm"):
-                model = registry.served[name].model
-                plan = model.plan()
-                frames = await submit(engine, name, interpolation_rows(model, (3, 9), 5, "slerp", 1, 1.0, plan)).future
-                for frame, seed in ((frames[0], 3), (frames[-1], 9)):
-                    alone = (await submit(engine, name, request_rows(1, seed, 1, 1.0, plan)).future)[0]
-                    assert np.abs(frame.astype(int) - alone.astype(int)).max() <= 1
 
     asyncio.run(scenario())
 
@@ -237,14 +222,6 @@ def test_a_price_counts_steps_and_guidance(running: Callable[..., object], regis
             assert await job.future
 
     asyncio.run(scenario())
-
-
-def test_rows_are_told_apart_only_by_what_decides_them(registry: Registry) -> None:
-    model = registry.served["vae"].model
-    frames = interpolation_rows(model, (1, 2), 3, "linear", 0, 1.0, model.plan())
-    start, end = (RowNoise(seed).draw(model.manifest.latent_shape) for seed in (1, 2))
-    latents = [frame.latent for frame in frames if frame.latent is not None]
-    torch.testing.assert_close(torch.stack(latents), torch.stack([start, (start + end) / 2, end]))
 
 
 def test_encoded_pictures_are_what_the_model_encodes(running: Callable[..., object], registry: Registry) -> None:
