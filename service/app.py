@@ -12,9 +12,23 @@ from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 
 from service import nvml
-from service.api import error_handlers, generate, health, inspect, interpolate, jobs, models, reference
+from service.api import (
+    encode,
+    error_handlers,
+    generate,
+    health,
+    inspect,
+    interpolate,
+    jobs,
+    latent_map,
+    models,
+    reference,
+    stats,
+)
+from service.api.dialects import hugging_face, open_inference, openai
 from service.api.docs import describe
 from service.api.endpoint import App
+from service.api.history import History
 from service.api.rendering import Order
 from service.api.state import Finished, State
 from service.engine.engine import Engine
@@ -47,9 +61,11 @@ def create_app(settings: Settings) -> FastAPI:
         state = await _start(settings)
         app.state.service = state
         app.state.access_log = access_log = _access_log(settings, state.metrics)
+        looking = asyncio.create_task(state.history.run())
         settle()
         watching = asyncio.create_task(state.motion.watch(settings.watch_s)) if settings.watch_s else None
         yield
+        looking.cancel()
         if watching:
             watching.cancel()
         await state.engine.drain(settings.drain_s)
@@ -67,12 +83,16 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    for pictures in (inspect, interpolate, generate):
+    for pictures in (inspect, stats, latent_map, encode, interpolate, generate):
         app.add_endpoint(pictures.ROUTE)
         describe(app, pictures.OPERATIONS)
     for each in jobs.ROUTES:
         app.add_endpoint(each)
     describe(app, jobs.OPERATIONS)
+    for dialect in (openai, open_inference, hugging_face):
+        for each in dialect.ROUTES:
+            app.add_endpoint(each)
+        describe(app, dialect.OPERATIONS)
     for part in (models, health, reference):
         app.include_router(part.router)
     error_handlers.install(app)
@@ -113,4 +133,5 @@ async def _start(settings: Settings) -> State:
     bounds = Bounds(settings.max_jobs, settings.job_bytes, settings.job_keep_s)
     store: JobStore[Order, Finished] = JobStore(bounds, time.monotonic)
     metrics.count_jobs(lambda: store.open, lambda: store.ended)
-    return State(settings, engine, motion, metrics, store, KeyedAnswers(bounds, time.monotonic))
+    history = History(lambda: [(name, each.metrics) for name, each in engine.deployments.items()], time.monotonic)
+    return State(settings, engine, motion, metrics, store, KeyedAnswers(bounds, time.monotonic), history)

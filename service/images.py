@@ -17,7 +17,8 @@ from zlib_ng import zlib_ng
 
 Pixels = NDArray[np.uint8]
 
-_PADDING = 2
+#: Pixels around each picture where one image shows several.
+GAP = 2
 _BACKGROUND = 128  # neither of the two colours that generated pictures have as their own background
 
 
@@ -27,6 +28,8 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PARAMETERS = b"parameters\0\0\0\0\0"
 _PLAIN_PARAMETERS = b"parameters\0"
 MAX_PARAMETERS = 65_536
+#: The longest text that a PNG is given, so that it is read back.
+MAX_TEXT = MAX_PARAMETERS - len(_PARAMETERS)
 
 #: The most pixels along a side that a WebP, and a JPEG, can have.
 MAX_WEBP_SIDE, MAX_JPEG_SIDE = 16_383, 65_500
@@ -115,10 +118,10 @@ def encode_gif(frames: Pixels, fps: float) -> bytes:
     return file.getvalue()
 
 
-def encode_npy(images: Pixels) -> bytes:
+def encode_npy(array: NDArray[np.generic]) -> bytes:
     """The array as a NumPy .npy file, which holds no pickled objects."""
     file = io.BytesIO()
-    np.save(file, images, allow_pickle=False)
+    np.save(file, array, allow_pickle=False)
     return file.getvalue()
 
 
@@ -127,25 +130,28 @@ def grid_columns(count: int) -> int:
     return math.ceil(math.sqrt(count))
 
 
-def tile(images: Sequence[Pixels], columns: int) -> Pixels:
-    """Pictures (height, width, channel) of one shape row by row, ``columns`` in a row; a single one stays as it is."""
+def tile(images: Sequence[Pixels], columns: int, gap: int = GAP) -> Pixels:
+    """Pictures (height, width, channel) of one shape row by row, ``columns`` in a row, ``gap`` pixels around each.
+
+    A single one stays as it is.
+    """
     if len(images) == 1:
         return images[0]
     count, (height, width, channels) = len(images), images[0].shape
-    canvas = np.full((*tile_shape(count, height, width, columns), channels), _BACKGROUND, dtype=np.uint8)
+    canvas = np.full((*tile_shape(count, height, width, columns, gap), channels), _BACKGROUND, dtype=np.uint8)
     for index, image in enumerate(images):
-        top = _PADDING + index // columns * (height + _PADDING)
-        left = _PADDING + index % columns * (width + _PADDING)
+        top = gap + index // columns * (height + gap)
+        left = gap + index % columns * (width + gap)
         canvas[top : top + height, left : left + width] = image
     return canvas
 
 
-def tile_shape(count: int, height: int, width: int, columns: int) -> tuple[int, int]:
+def tile_shape(count: int, height: int, width: int, columns: int, gap: int = GAP) -> tuple[int, int]:
     """Height and width of what ``tile`` makes of ``count`` pictures."""
     if count == 1:
         return height, width
     rows = math.ceil(count / columns)
-    return rows * (height + _PADDING) + _PADDING, columns * (width + _PADDING) + _PADDING
+    return rows * (height + gap) + gap, columns * (width + gap) + gap
 
 
 def enlarge(image: Pixels, scale: int) -> Pixels:

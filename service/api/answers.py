@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -12,9 +13,13 @@ from service import images
 from service.admission.job import Job
 from service.api.caching import not_modified, unchanged
 from service.api.rendering import Made, Order, file_name, render
+from service.api.schemas import Showing
 from service.api.state import State
+from service.engine.results import Preview
 from service.errors import DeadlineExceeded
 from service.metrics import ModelMetrics
+
+Result = TypeVar("Result")
 
 #: A client's leaving is looked for from here on: the task that looks costs more than a quick model's whole answer.
 WATCH_AFTER_S = 0.02
@@ -55,7 +60,8 @@ async def answer_made(
 ) -> PicturesResponse:
     """The answer to ``request`` that shows what was ``made`` of ``order``, just now unless ``made_at`` says when."""
     encoding = time.monotonic() if made_at is None else made_at
-    inline = len(made.pictures) * made.pictures[0].size * order.asked.scale**2 <= INLINE_PIXELS
+    tiles = len(made.pictures) + 2 * len(made.film)
+    inline = tiles * made.pictures[0].size * order.asked.scale**2 <= INLINE_PIXELS
     content = encode(order, made, request) if inline else await asyncio.to_thread(encode, order, made, request)
     encode_s = time.monotonic() - encoding
     request.scope["state"]["stages_s"] = made.queue_s, made.compute_s, encode_s
@@ -65,19 +71,31 @@ async def answer_made(
 
 async def compute(request: Request, state: State, order: Order) -> Made:
     """The pictures of ``order``. Raises as ``answer``."""
-    timeout_s = state.settings.request_timeout_s
-    if order.asked.timeout_ms is not None:
-        timeout_s = min(timeout_s, order.asked.timeout_ms / 1000)
-    told = request.scope["state"]
+    timeout_s, told = timeout_of(state, order.asked), request.scope["state"]
     told["rows"] = len(order.rows)
     job = state.engine.submit(order.deployment, order.rows, client_of(request), timeout_s)
-    metrics = order.deployment.metrics
-    return count_made(order, job, await _wait(request, job, timeout_s, metrics), told["arrived_at"])
+    film: list[Preview] = []
+    if order.rows[0].film is not None:
+        job.on_preview = film.append
+    pictures = await wait(request, job, timeout_s, order.deployment.metrics)
+    return count_made(order, job, pictures, told, film)
 
 
-def count_made(order: Order, job: Job[images.Pixels], pictures: Sequence[images.Pixels], arrived_at: float) -> Made:
-    """What ``job`` made of ``order``, which arrived at ``arrived_at`` of the monotonic clock, counted."""
-    made = Made(pictures, *_stages(job, arrived_at))
+def timeout_of(state: State, asked: Showing) -> float:
+    """For how many seconds an answer to ``asked`` may take."""
+    timeout_s = state.settings.request_timeout_s
+    return timeout_s if asked.timeout_ms is None else min(timeout_s, asked.timeout_ms / 1000)
+
+
+def count_made(
+    order: Order,
+    job: Job[images.Pixels],
+    pictures: Sequence[images.Pixels],
+    told: Mapping[str, Any],
+    film: Sequence[Preview] = (),
+) -> Made:
+    """What ``job`` made of ``order``, counted; ``told`` says on the monotonic clock when the request arrived."""
+    made = Made(pictures, *_stages(job, told), film)
     metrics = order.deployment.metrics
     metrics.images.inc(len(pictures))
     metrics.queue_seconds.observe(made.queue_s)
@@ -85,10 +103,8 @@ def count_made(order: Order, job: Job[images.Pixels], pictures: Sequence[images.
     return made
 
 
-async def _wait(
-    request: Request, job: Job[images.Pixels], timeout_s: float, metrics: ModelMetrics
-) -> Sequence[images.Pixels]:
-    """The job's pictures, unless the client leaves or the time is up: then its rows never reach the device."""
+async def wait(request: Request, job: Job[Result], timeout_s: float, metrics: ModelMetrics) -> Sequence[Result]:
+    """The job's results, unless the client leaves or the time is up: then its rows never reach the device."""
     loop = asyncio.get_running_loop()
     end = loop.time() + timeout_s
     watcher: list[asyncio.Task[None]] = []
@@ -111,9 +127,7 @@ def client_of(request: Request) -> str:
     return client[0] if client else ""
 
 
-async def _watch(
-    request: Request, job: Job[images.Pixels], end: float, timeout_s: float, metrics: ModelMetrics
-) -> None:
+async def _watch(request: Request, job: Job[Any], end: float, timeout_s: float, metrics: ModelMetrics) -> None:
     """Fail ``job`` when its client leaves, or at ``end`` on the event loop's clock."""
     try:
         async with asyncio.timeout_at(end):
@@ -131,11 +145,12 @@ def too_late(timeout_s: float) -> DeadlineExceeded:
     return DeadlineExceeded(f"The pictures were not ready within {timeout_s:g} s; their work was dropped.")
 
 
-def _stages(job: Job[images.Pixels], arrived_at: float) -> tuple[float, float]:
-    """Seconds until its first tick, and from there to its last picture."""
+def _stages(job: Job[Any], told: Mapping[str, Any]) -> tuple[float, float]:
+    """Seconds until the first tick for the request, be it for what its pictures begin from, and to the last picture."""
     assert job.started_at is not None
     assert job.finished_at is not None
-    return job.started_at - arrived_at, job.finished_at - job.started_at
+    started_at = told.get("started_at", job.started_at)
+    return started_at - told["arrived_at"], job.finished_at - started_at
 
 
 def _headers(order: Order, length: int, made: Made, encode_s: float) -> list[tuple[bytes, bytes]]:

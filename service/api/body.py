@@ -25,6 +25,9 @@ Schema = TypeVar("Schema", bound=BaseModel)
 MAX_PROBLEMS = 10
 MAX_ECHO = 80
 
+#: The most strings of one JSON body that hold uploads.
+MOST_UPLOADS = 16
+
 # Parts of a form: more than any request has fields, and files.
 MAX_FIELDS, MAX_FILES = 64, 8
 
@@ -38,7 +41,11 @@ async def read_request(request: Request, settings: Settings, schema: type[Schema
     JSON; nothing, which is all defaults; a form (multipart/form-data); or one picture as it is, with the other fields
     in the query. Raises as ``read_body`` and ``parse_json``.
     """
-    body = await read_body(request, settings, pictures)
+    return await parse_body(schema, request, settings, await read_body(request, settings, pictures))
+
+
+async def parse_body(schema: type[Schema], request: Request, settings: Settings, body: bytes) -> Schema:
+    """The request in ``body``, the whole one of ``request``, as ``read_request`` has it."""
     if body[:1] == b"{":
         return parse_json(schema, body)
     if sniff(body):
@@ -58,16 +65,20 @@ async def read_body(request: Request, settings: Settings, pictures: int = 0) -> 
     limit = settings.max_body_bytes + pictures * (settings.max_image_bytes * 4 // 3 + 4)
     whole: bytearray | None = request.scope.get("state", {}).get("body")
     body = await _receive(request, settings, limit) if whole is None else bytes(whole)
-    if len(body) > settings.max_body_bytes:
-        _check_large(body, settings, limit)
+    if len(body) > limit:
+        raise BodyTooLarge(limit)
+    if len(body) > settings.max_body_bytes and body[:1] in b"{[ \t\r\n":
+        _check_large(body, settings.max_body_bytes)
     return body
 
 
-def _check_large(body: bytes, settings: Settings, limit: int) -> None:
-    """A picture in base64 is one value: many of them are no picture, and would take long to check."""
-    values = sum(body.count(mark) for mark in (b",", b"[", b"{")) if body[:1] in b"{[ \t\r\n" else 0
-    if len(body) > limit or values > settings.max_body_bytes:
-        raise BodyTooLarge(limit)
+def _check_large(body: bytes, most: int) -> None:
+    """What of a large JSON body is not in a few long strings, which pictures in base64 are, is as small as ever."""
+    if body.count(b'"') > most:
+        raise BodyTooLarge(most)
+    strings = sorted(map(len, body.split(b'"')[1::2]))
+    if len(body) - sum(strings[-MOST_UPLOADS:]) > most:
+        raise BodyTooLarge(most)
 
 
 async def _receive(request: Request, settings: Settings, limit: int) -> bytes:
@@ -182,11 +193,20 @@ def _place(schema: type[BaseModel], location: Sequence[int | str]) -> tuple[str,
     pointer = "#"
     for part in location:
         pointer += f"/{str(part)[:MAX_ECHO]}"
-        inner = _fields(schema).get(str(part))
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+        if isinstance(part, int):
+            continue
+        inner = _schema_in(_fields(schema).get(part))
+        if inner is None:
             break
         schema = inner
     return pointer, schema
+
+
+def _schema_in(annotation: object) -> type[BaseModel] | None:
+    """The schema of the objects that a field holds: one, a list of them, or none."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for each in get_args(annotation) if (found := _schema_in(each)) is not None), None)
 
 
 def _fields(schema: type[BaseModel]) -> dict[str, object]:

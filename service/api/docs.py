@@ -39,10 +39,13 @@ def operation(
     body: type[BaseModel] | None = None,
 ) -> dict[str, Any]:
     """The operation of ``handler``, described by its docstring: what it reads, and what it answers in ``formats``."""
-    parameters = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in path]
     return {
         **described(handler),
-        "parameters": [*parameters, *(_query_parameters(query) if query else []), *_header_parameters(post=bool(body))],
+        "parameters": [
+            *path_parameters(*path),
+            *(query_parameters(query) if query else []),
+            *_header_parameters(post=bool(body)),
+        ],
         "responses": _picture_responses(formats, conditional=query is not None),
         **({"requestBody": request_body(body)} if body else {}),
     }
@@ -56,6 +59,16 @@ def described(handler: Callable[..., object], tag: str = "pictures") -> dict[str
         "summary": handler.__name__.replace("_", " ").capitalize(),
         "description": cleandoc(handler.__doc__ or ""),
     }
+
+
+def path_parameters(*names: str) -> list[dict[str, Any]]:
+    """Parts of a path."""
+    return [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
+
+
+def success(text: str, content: Mapping[str, Any]) -> dict[str, Any]:
+    """A 200 that is one of ``content``, schemas by media type."""
+    return {"200": {"description": text, "content": {media: {"schema": schema} for media, schema in content.items()}}}
 
 
 def refusals(*statuses: int) -> dict[str, Any]:
@@ -87,8 +100,8 @@ def request_body(schema: type[BaseModel]) -> dict[str, Any]:
     content: dict[str, Any] = {JSON: {"schema": document}}
     if PICTURE_FIELD in document["properties"]:
         content |= {
-            "multipart/form-data": {"schema": document},
-            **{media: {} for media in UPLOADS},
+            "multipart/form-data": {"schema": _in_a_form(document)},
+            **{media: {"schema": {"type": "string", "format": "binary"}} for media in UPLOADS},
         }
     return {"required": "required" in document, "content": content}
 
@@ -101,13 +114,29 @@ def _document(schema: type[BaseModel]) -> dict[str, Any]:
     return document
 
 
-def _query_parameters(schema: type[BaseModel]) -> list[dict[str, Any]]:
+def _in_a_form(document: dict[str, Any]) -> dict[str, Any]:
+    """``document`` without what only JSON can say: objects, and null, which is a field left out."""
+    fields = {
+        name: {**field, "anyOf": [form for form in field["anyOf"] if form.get("type") != "null"]}
+        if "anyOf" in field
+        else field
+        for name, field in document["properties"].items()
+        if not _holds_an_object(field)
+    }
+    return {**document, "properties": fields}
+
+
+def _holds_an_object(field: dict[str, Any]) -> bool:
+    return "object" in {form.get("type") for form in field.get("anyOf", ())}
+
+
+def query_parameters(schema: type[BaseModel]) -> list[dict[str, Any]]:
     """The fields of ``schema``, but those that are objects: a query cannot hold them."""
     fields = _document(schema)["properties"]
     return [
         {"name": name, "in": "query", "required": False, "schema": field}
         for name, field in fields.items()
-        if "object" not in {form.get("type") for form in field.get("anyOf", ())}
+        if not _holds_an_object(field)
     ]
 
 
@@ -115,7 +144,10 @@ def _picture_responses(formats: Sequence[str], *, conditional: bool) -> dict[str
     """A success in each of ``formats`` and every refusal."""
     kept = {"304": {"description": "What If-None-Match names is what would be answered."}} if conditional else {}
     return {
-        "200": {"description": "The pictures, or events.", "content": picture_content(formats) | _EVENTS},
+        "200": {
+            "description": "The pictures, or events.",
+            "content": picture_content(formats) | {EVENT_STREAM: {"schema": EVENT}},
+        },
         "202": {
             "description": "A job, whose address is in Location: what Prefer asks for.",
             "content": {JSON: {"schema": inlined(JobStatus.model_json_schema())}},
@@ -131,7 +163,16 @@ def picture_content(formats: Sequence[str] = PICTURES) -> dict[str, Any]:
     return inlined({JSON: {"schema": PicturesAnswer.model_json_schema()}, **binary})
 
 
-_EVENTS = {EVENT_STREAM: {"schema": {"type": "string"}}}
+#: One of the events of a stream.
+EVENT: dict[str, Any] = {
+    "type": "object",
+    "required": ["data"],
+    "properties": {
+        "id": {"type": "string"},
+        "event": {"type": "string"},
+        "data": {"type": "string", "contentMediaType": JSON},
+    },
+}
 
 
 def _header_parameters(*, post: bool) -> list[dict[str, Any]]:

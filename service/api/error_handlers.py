@@ -79,7 +79,8 @@ def _answer(
     headers: Mapping[str, str],
 ) -> Response:
     problem = _problem_of(request_id(request.scope), status, code, detail, problems)
-    render = next((own for prefix, own in _DIALECTS.items() if request.scope["path"].startswith(prefix)), _problem)
+    path = f"{request.scope['path']}/"
+    render = next((own for prefix, own in _DIALECTS.items() if path.startswith(prefix)), _problem)
     return render(problem, {**_about(request), **headers})
 
 

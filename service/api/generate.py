@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.api.body import parse_query, read_request
+from service.api.body import parse_query
 from service.api.caching import cacheable
+from service.api.dialects.hugging_face import read_generate
 from service.api.docs import operation
 from service.api.endpoint import route
 from service.api.negotiation import PICTURES
@@ -15,12 +16,13 @@ from service.api.rendering import Order, check_form
 from service.api.resolve import Resolved, resolve
 from service.api.respond import respond
 from service.api.schemas import GenerateRequest, Params
-from service.api.state import deployment_of, state_of
+from service.api.sheet import film_of, shown_params
+from service.api.starts import begin
+from service.api.state import State, deployment_of, state_of
 from service.api.way import way_of
 from service.engine.engine import Deployment
-from service.engine.rows import RowSpec, request_rows
+from service.engine.rows import RowSpec
 from service.sampling.noise import image_seed
-from service.settings import Settings
 
 
 async def post_generate(request: Request) -> Response:
@@ -33,12 +35,14 @@ async def post_generate(request: Request) -> Response:
     text/event-stream, or the field stream, answers with events while pictures are made: queued, started, preview,
     image, then completed with the JSON answer, or error. `Prefer: respond-async` answers 202 at once, with the address
     of a job; `Prefer: wait=10` does so where the pictures are not ready in ten seconds.
+
+    A body of the shape {"inputs", "parameters"} is Hugging Face's: a class as prompt, or a picture, and what to do.
     """
     state = state_of(request)
     deployment = deployment_of(request, state, request.path_params["model"])
-    body = await read_request(request, state.settings, GenerateRequest)
+    body = await read_generate(request, state.settings, deployment.model.manifest, pictures=2)
     way = way_of(request, body)
-    return await respond(request, state, generate_order(body, deployment, way.media, state.settings), way)
+    return await respond(request, state, await generate_order(request, state, body, deployment, way.media), way)
 
 
 async def get_generate(request: Request) -> Response:
@@ -50,8 +54,8 @@ async def get_generate(request: Request) -> Response:
     deployment = deployment_of(request, state, request.path_params["model"])
     body = parse_query(GenerateRequest, request)
     way = way_of(request, body)
-    order = generate_order(body, deployment, way.media, state.settings)
-    repeatable = body.seed is not None or body.seeds is not None
+    order = await generate_order(request, state, body, deployment, way.media)
+    repeatable = any(each is not None for each in (body.seed, body.seeds, body.point))
     return await respond(request, state, cacheable(order) if repeatable and way.plain else order, way)
 
 
@@ -65,39 +69,37 @@ OPERATIONS = {
 }
 
 
-def generate_order(body: GenerateRequest, deployment: Deployment, media: str, settings: Settings) -> Order:
-    """``body`` for ``deployment``, ready to compute. Raises InvalidField, UnknownVersion."""
+async def generate_order(
+    request: Request, state: State, body: GenerateRequest, deployment: Deployment, media: str
+) -> Order:
+    """``body`` for ``deployment``, ready to compute.
+
+    Raises InvalidField, UnknownVersion; and as ``starts.begin``, for what is uploaded is read and encoded here.
+    """
     model = deployment.model
-    resolved = resolve(body, model, settings)
-    check_form(body, media, model.manifest.image_shape)
+    resolved = resolve(body, model, state.settings)
+    steps = resolved.plan.steps
+    check_form(body, media, model.manifest.image_shape, steps)
     rows, params = _rows(body, resolved)
-    params |= {**resolved.params, "scale": body.scale}
-    if body.layout != "auto":
-        params["layout"] = body.layout
+    begun = await begin(request, state, body, deployment, rows)
+    film = film_of(body, begun.rows[0].plan.steps)
     return Order(
         deployment=deployment,
-        rows=rows,
+        rows=begun.rows if film is None else [row._replace(film=film) for row in begun.rows],
         asked=body,
         media=media,
         path=f"/generate/{model.name}",
-        params=params,
+        params={**params, **resolved.params, **begun.params, "scale": body.scale, **shown_params(body, film)},
         seeds=[row.seed for row in rows],
+        warnings=begun.warnings,
     )
 
 
 def _rows(body: GenerateRequest, resolved: Resolved) -> tuple[Sequence[RowSpec], Params]:
     """The pictures, and the fields that say which they are."""
-    if body.seeds is None and not isinstance(body.class_label, list):
-        seed = random.getrandbits(32) if body.seed is None else body.seed
-        return (
-            request_rows(body.n, seed, resolved.label_of, resolved.guidance_scale, resolved.plan),
-            {"n": body.n, "seed": seed},
-        )
-    first = random.getrandbits(32) if body.seed is None else body.seed
-    seeds = body.seeds or [image_seed(first, index) for index in range(body.n)]
-    rows = [
-        RowSpec(seed, resolved.label_of(seed, index), resolved.guidance_scale, resolved.plan)
-        for index, seed in enumerate(seeds)
-    ]
+    # A point has one picture, whatever the seed: without one it may be kept as one with a seed may.
+    drawn = 0 if body.point is not None else random.getrandbits(32)
+    first = drawn if body.seed is None else body.seed
+    seeds = body.seeds or [image_seed(first, index) for index in range(body.count)]
     which: Params = {"seeds": [*seeds]} if body.seeds else {"seed": first}
-    return rows, {"n": len(rows), **which}
+    return [resolved.row(seed, index) for index, seed in enumerate(seeds)], {"n": len(seeds), **which}

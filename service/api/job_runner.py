@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel
@@ -13,8 +14,10 @@ from starlette.requests import Request
 from service import images
 from service.admission.job import Job
 from service.api.answers import answer_made, client_of, count_made, too_late
+from service.api.arrays import Array
 from service.api.negotiation import JSON
 from service.api.rendering import Order
+from service.api.sheet import PREVIEWS
 from service.api.state import Finished, PictureJob, State
 from service.engine.results import Preview
 from service.engine.rows import Film
@@ -22,9 +25,6 @@ from service.errors import JobCanceled, ServiceError
 from service.jobs.record import JobRecord, Standing
 
 log = logging.getLogger(__name__)
-
-#: About so many previews of a picture, where the client does not say.
-PREVIEWS = 10
 
 
 class Glimpse(NamedTuple):
@@ -60,13 +60,16 @@ def start_job(request: Request, state: State, order: Order, *, live: bool) -> Pi
     except BaseException:
         state.jobs.withdraw(record)
         raise
-    _connect(state, record, job)
-    record.task = asyncio.create_task(_finish(state, record, job, _about(request, record.id), timeout_s))
+    film: list[Preview] = []
+    _connect(state, record, job, film)
+    record.task = asyncio.create_task(_finish(state, record, job, film, _about(request, record.id), timeout_s))
     return record
 
 
 def filmed(order: Order, *, live: bool) -> Order:
     """``order`` with the previews that it asks for, or in a stream some."""
+    if order.rows[0].film is not None:
+        return order
     steps, every = order.rows[0].plan.steps, order.asked.preview_every
     if every is None and live:
         every = max(1, steps // PREVIEWS)
@@ -76,18 +79,24 @@ def filmed(order: Order, *, live: bool) -> Order:
     return order._replace(rows=[row._replace(film=film) for row in order.rows])
 
 
-def _connect(state: State, record: PictureJob, job: Job[images.Pixels]) -> None:
-    """Tell ``record`` what happens to ``job``, and drop the work when nobody wants it any more."""
+def _connect(state: State, record: PictureJob, job: Job[images.Pixels], film: list[Preview]) -> None:
+    """Tell ``record`` what happens to ``job``, and drop the work when nobody wants it any more.
+
+    Previews that the answer itself is to show are collected in ``film``.
+    """
+    shown = record.work.asked.layout == "film"
     deployment, calls = record.work.deployment, sum(row.calls for row in record.work.rows)
 
     def look() -> None:
+        if job.started_at is not None and record.log.last_id:  # its place in the queue is told first
+            record.start()
         progress = state.engine.progress(deployment, job)
         done = 1 - sum(progress.calls_left) / calls
         record.stand(Standing(done, progress.rows_ahead, progress.eta_ms))
-        if job.started_at is not None:
-            record.start()
 
     def preview(preview: Preview) -> None:
+        if shown:
+            film.append(preview)
         for kind, picture in (("x0", preview.x_start), ("xt", preview.x_t)):
             if picture is not None:
                 record.preview(Glimpse(preview, kind, picture), picture.nbytes)
@@ -99,15 +108,22 @@ def _connect(state: State, record: PictureJob, job: Job[images.Pixels]) -> None:
     look()
 
 
-async def _finish(state: State, record: PictureJob, job: Job[images.Pixels], about: Request, timeout_s: float) -> None:
+async def _finish(
+    state: State,
+    record: PictureJob,
+    job: Job[images.Pixels],
+    film: Sequence[Preview],
+    about: Request,
+    timeout_s: float,
+) -> None:
     """Wait for ``job``, and end ``record`` with what it gives."""
-    arrived_at = about.scope["state"]["arrived_at"]
     timer = asyncio.get_running_loop().call_later(timeout_s, lambda: job.fail(too_late(timeout_s)))
     try:
-        made = count_made(record.work, job, await job.future, arrived_at)
+        made = count_made(record.work, job, await job.future, about.scope["state"], film)
         answer = await answer_made(about, record.work._replace(media=JSON), made)
         body = bytes(answer.body)
-        record.succeed(Finished(made, body, answer.raw_headers), body, len(body))
+        kept = sum(picture.nbytes for each in film for picture in (each.x_start, each.x_t) if picture is not None)
+        record.succeed(Finished(made, body, answer.raw_headers), body, len(body) + kept)
     except ServiceError as failure:
         _fail(state, record, failure)
     except Exception:
@@ -131,8 +147,8 @@ def _slim(order: Order) -> Order:
 
 
 def without_uploads(value: Any) -> Any:  # noqa: ANN401  (any field's value)
-    """``value`` with None for every file in it, however deep."""
-    if isinstance(value, bytes):
+    """``value`` with None for every file and array in it, however deep."""
+    if isinstance(value, bytes | Array):
         return None
     if isinstance(value, BaseModel):
         return value.model_copy(update={name: without_uploads(each) for name, each in value})

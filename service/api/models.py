@@ -1,11 +1,17 @@
 """GET /models and /models/{name}: what is served, from the manifests."""
 
+from typing import Any
+
 from fastapi import APIRouter
+from pydantic import BaseModel, Field
 from starlette.requests import Request
 
-from service.api.schemas import ModelCard
+from service.api.capabilities import Ability, abilities
+from service.api.history import Latency, counts_of, latency
+from service.api.parameters import tasks_of
 from service.api.state import State, deployment_of, state_of
-from service.engine.model import Model
+from service.contract.manifest import Capability, Manifest
+from service.engine.engine import Deployment
 
 router = APIRouter(tags=["models"])
 
@@ -13,11 +19,32 @@ router = APIRouter(tags=["models"])
 _UNTOLD = {"manifest": {"golden"}}
 
 
+class ModelCard(BaseModel):
+    """What the manifest says of a model, without the file it is in."""
+
+    name: str
+    version: str
+    family: str
+    image_shape: tuple[int, int, int] = Field(description="(channel, height, width)")
+    class_names: tuple[str, ...]
+    capabilities: tuple[Capability, ...]
+    does: tuple[Ability, ...] = Field(description="All that it can do.")
+    limits: dict[str, int]
+    tasks: dict[str, dict[str, Any]] = Field(
+        description="The fields that mean something to it, as JSON schemas with its own bounds and defaults: those of "
+        "/generate, /interpolate and /encode, where it has them."
+    )
+    latency: dict[str, Latency] = Field(
+        description="Since the service started, by stage: queue, compute, encode, and request, which is all."
+    )
+    manifest: Manifest
+
+
 @router.get("/models", response_model_exclude={"__all__": _UNTOLD})
 async def list_models(request: Request) -> list[ModelCard]:
     """Every model that is served."""
     state = state_of(request)
-    return [_card(deployment.model, state) for deployment in state.engine.deployments.values()]
+    return [_card(deployment, state) for deployment in state.engine.deployments.values()]
 
 
 @router.get(
@@ -28,11 +55,12 @@ async def list_models(request: Request) -> list[ModelCard]:
 async def get_model(name: str, request: Request) -> ModelCard:
     """One model."""
     state = state_of(request)
-    return _card(deployment_of(request, state, name).model, state)
+    return _card(deployment_of(request, state, name), state)
 
 
-def _card(model: Model, state: State) -> ModelCard:
-    manifest, settings = model.manifest, state.settings
+def _card(deployment: Deployment, state: State) -> ModelCard:
+    model, settings = deployment.model, state.settings
+    manifest, metrics = model.manifest, deployment.metrics
     limits = {"n": settings.max_images, "frames": settings.max_images}
     if manifest.denoises:
         limits["steps"] = min(model.max_steps, settings.max_steps)
@@ -43,6 +71,9 @@ def _card(model: Model, state: State) -> ModelCard:
         image_shape=manifest.image_shape,
         class_names=manifest.class_names,
         capabilities=manifest.capabilities,
+        does=abilities(model),
         limits=limits,
+        tasks=tasks_of(model, settings),
+        latency={stage: latency(counts) for stage, counts in counts_of(metrics).seconds.items()},
         manifest=manifest,
     )

@@ -3,24 +3,30 @@
 import base64
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from pydantic_core import to_json
 from starlette.requests import Request
 
 from service import images
-from service.api.negotiation import FORMAT, GIF, JPEG, JSON, NPY, ONE_IMAGE, PNG, WEBP, ZIP
+from service.api.arrays import from_base64, to_base64
+from service.api.measures import Codes, Walk, codes_of, path_of
+from service.api.negotiation import FORMAT, GIF, JPEG, JSON, NPY, ONE_IMAGE, PICTURES, PNG, WEBP, ZIP
 from service.api.reproduce import curl, origin_of
 from service.api.request_id import request_id
-from service.api.schemas import GenerateRequest, InterpolateRequest, Params, Picture, PicturesAnswer, Timings
+from service.api.schemas import Params, Picture, PicturesAnswer, Task, Timings
+from service.api.sheet import sheet_of, strips
 from service.engine.engine import Deployment
 from service.engine.model import Model
+from service.engine.results import Preview
 from service.engine.rows import RowSpec
 from service.errors import FieldProblem, InvalidField
 
 #: Frames a second of an animation.
 GIF_FPS = 10
+
+Kind = Literal["generation", "interpolation", "encoding", "latent-map"]
 
 _SIDES = {WEBP: images.MAX_WEBP_SIDE, JPEG: images.MAX_JPEG_SIDE}
 
@@ -42,12 +48,15 @@ class Order(NamedTuple):
 
     deployment: Deployment
     rows: Sequence[RowSpec]
-    asked: GenerateRequest | InterpolateRequest
+    asked: Task
     media: str
     path: str
     params: Params
     seeds: Sequence[int | None]
+    kind: Kind = "generation"
     warnings: Sequence[str] = ()
+    walk: Walk | None = None
+    codes: Codes | None = None
     cache: Cache | None = None
 
     @property
@@ -57,45 +66,61 @@ class Order(NamedTuple):
 
 
 class Made(NamedTuple):
-    """What the engine made of an order: its pictures, and seconds that it waited and computed."""
+    """What the engine made of an order: its pictures, seconds that it waited and computed, and their film if any."""
 
     pictures: Sequence[images.Pixels]
     queue_s: float
     compute_s: float
+    film: Sequence[Preview] = ()
 
 
-def check_form(asked: GenerateRequest | InterpolateRequest, media: str, image_shape: tuple[int, int, int]) -> None:
+def check_form(asked: Task, media: str, image_shape: tuple[int, int, int], steps: int) -> None:
     """Raise InvalidField where ``media`` cannot be what layout and quality ask for, or so many pixels wide or high."""
-    problems, name, together = [], FORMAT[media], media in ONE_IMAGE
-    if asked.count > 1 and asked.layout != "auto" and together == (asked.layout == "list"):
-        says = "shows all pictures in one image" if together else "holds pictures one after another"
-        others = sorted(FORMAT[each] for each in FORMAT if (each in ONE_IMAGE) != together)
-        allowed = f"{'auto, grid, strip' if together else 'auto, list'}; or a format of {', '.join(others)}"
-        problems.append(FieldProblem("#/layout", f"{name} {says}", allowed))
+    problems, name, sheet = [], FORMAT[media], sheet_of(asked, steps)
+    if problem := _layout_problem(asked, media):
+        problems.append(problem)
     if asked.quality is not None and media not in _SIDES:
         problems.append(FieldProblem("#/quality", f"means nothing to {name}", "leave it out; or format webp, jpeg"))
+    if asked.fps is not None and media != GIF:
+        problems.append(FieldProblem("#/fps", f"means nothing to {name}", "leave it out; or format gif"))
     if media in _SIDES:
         _, height, width = image_shape
-        side = asked.scale * max(images.tile_shape(asked.count, height, width, asked.columns))
+        side = asked.scale * max(images.tile_shape(sheet.tiles, height, width, sheet.columns, sheet.gap))
         if side > _SIDES[media]:
             problems.append(FieldProblem("#/scale", f"{side} pixels are too many for {name}", f"up to {_SIDES[media]}"))
     if problems:
         raise InvalidField(problems)
 
 
+def _layout_problem(asked: Task, media: str) -> FieldProblem | None:
+    """What is wrong with the layout of an answer of type ``media``."""
+    together, name = media in ONE_IMAGE, FORMAT[media]
+    if asked.layout == "film":
+        shown = together or media == GIF
+        problem = FieldProblem("#/layout", f"{name} shows no film", "auto, list; or a format of gif, jpeg, png, webp")
+        return None if shown else problem
+    if asked.count == 1 or asked.layout == "auto" or together == (asked.layout != "list"):
+        return None
+    says = "shows all pictures in one image" if together else "holds pictures one after another"
+    others = sorted(FORMAT[each] for each in PICTURES if (each in ONE_IMAGE) != together)
+    allowed = f"{'auto, grid, strip, sprite' if together else 'auto, list'}; or a format of {', '.join(others)}"
+    return FieldProblem("#/layout", f"{name} {says}", allowed)
+
+
 def render(order: Order, made: Made, request: Request) -> bytes:
     """The body of the answer to ``request``."""
     if order.media in ONE_IMAGE:
-        return _one_image(order, made.pictures)
+        return _one_image(order, made)
     if order.media == JSON:
         return _json(order, made, request)
     if order.media == ZIP:
         return _zip(order, made.pictures)
-    enlarged = np.stack([images.enlarge(picture, order.asked.scale) for picture in made.pictures])
+    if order.media == NPY and order.codes is not None:
+        return images.encode_npy(order.codes.latents)
     if order.media == NPY:
-        return images.encode_npy(enlarged)
+        return images.encode_npy(_enlarged(order, made.pictures))
     assert order.media == GIF
-    return images.encode_gif(enlarged, GIF_FPS)
+    return images.encode_gif(_enlarged(order, _frames(order, made)), order.asked.fps or GIF_FPS)
 
 
 def picture_png(order: Order, index: int, picture: images.Pixels) -> bytes:
@@ -109,14 +134,32 @@ def class_name(order: Order, index: int) -> str | None:
     return names[label] if label < len(names) else None
 
 
-def _one_image(order: Order, pictures: Sequence[images.Pixels]) -> bytes:
-    image = images.enlarge(images.tile(pictures, order.asked.columns), order.asked.scale)
+def _one_image(order: Order, made: Made) -> bytes:
+    sheet, film = sheet_of(order.asked, order.rows[0].plan.steps), order.rows[0].film
+    tiles = made.pictures
+    if film is not None and order.asked.layout == "film":
+        tiles = [tile for strip in strips(film, made.film, made.pictures) for tile in strip]
+    image = images.enlarge(images.tile(tiles, sheet.columns, sheet.gap), order.asked.scale)
     if order.media == PNG:
         return images.encode_png(image, _parameters(order, order.params))
     quality = order.asked.quality
     if order.media == WEBP:
         return images.encode_webp(image, quality)
     return images.encode_jpeg(image) if quality is None else images.encode_jpeg(image, quality)
+
+
+def _frames(order: Order, made: Made) -> Sequence[images.Pixels]:
+    """What an animation shows: the pictures in turn; of a film all of them together, step by step."""
+    film = order.rows[0].film
+    if film is None or order.asked.layout != "film":
+        return made.pictures
+    together = strips(film, made.film, made.pictures)
+    columns = images.grid_columns(len(together)) if len(made.pictures) > 1 else len(together)
+    return [images.tile(step, columns) for step in zip(*together, strict=True)]
+
+
+def _enlarged(order: Order, pictures: Sequence[images.Pixels]) -> images.Pixels:
+    return np.stack([images.enlarge(picture, order.asked.scale) for picture in pictures])
 
 
 def _json(order: Order, made: Made, request: Request) -> bytes:
@@ -127,7 +170,7 @@ def _json(order: Order, made: Made, request: Request) -> bytes:
     return (
         PicturesAnswer(
             id=request_id(request.scope),
-            object="generation" if isinstance(order.asked, GenerateRequest) else "interpolation",
+            object=order.kind,
             created=int(time.time()),
             model=order.model.name,
             model_version=order.model.manifest.version,
@@ -143,6 +186,8 @@ def _json(order: Order, made: Made, request: Request) -> bytes:
                 ms_per_step=1000 * made.compute_s / steps if steps else None,
             ),
             reproduce=curl(origin_of(request), order.path, order.params, PNG, file_name(order, PNG)),
+            path=None if order.walk is None else path_of(order.walk, made.pictures),
+            codes=None if order.codes is None else codes_of(order.codes, made.pictures),
         )
         .model_dump_json()
         .encode()
@@ -172,11 +217,14 @@ def _zip(order: Order, pictures: Sequence[images.Pixels]) -> bytes:
 def file_name(order: Order, media: str) -> str:
     """What to save an answer as: the model, the first seed, and the format."""
     seed = "" if order.seeds[0] is None else f"-{order.seeds[0]}"
-    return f"{order.model.name}{seed}.{FORMAT[media]}"
+    return f"{order.model.name}{seed}.{FORMAT.get(media, 'bin')}"
 
 
 def _parameters(order: Order, params: Params) -> bytes:
-    return to_json(
+    """The text of a PNG; none where it would be longer than what is read back, or where no body makes it again."""
+    if order.kind == "latent-map":
+        return b""
+    text = to_json(
         {
             "model": order.model.name,
             "model_version": order.model.manifest.version,
@@ -184,16 +232,23 @@ def _parameters(order: Order, params: Params) -> bytes:
             "params": params,
         }
     )
+    return text if len(text) <= images.MAX_TEXT else b""
 
 
 def _params_of(order: Order, index: int) -> Params:
     """The request that makes one of the pictures alone; that of all where no request does."""
-    if len(order.rows) == 1 or not isinstance(order.asked, GenerateRequest):
+    if order.kind != "generation":
         return order.params
-    label = order.params["class_label"]
-    alone: Params = {
-        "n": 1,
-        "seed": order.seeds[index],
-        "class_label": label[index] if isinstance(label, list) else label,
-    }
-    return {**alone, **{name: value for name, value in order.params.items() if name not in {*alone, "seeds", "layout"}}}
+    shared = {name: value for name, value in order.params.items() if name not in _OF_ALL}
+    if len(order.rows) == 1:
+        return shared
+    label, latents = order.params["class_label"], order.params.get("latents")
+    label = label[index] if isinstance(label, list) else label
+    alone: Params = {"n": 1, "seed": order.seeds[index], "class_label": label}
+    if isinstance(latents, str):
+        alone["latents"] = to_base64(from_base64(latents)[index : index + 1])
+    return {**alone, **{name: value for name, value in shared.items() if name not in {*alone, "seeds"}}}
+
+
+#: Fields that say how pictures are shown together.
+_OF_ALL = frozenset({"layout", "fps", "preview_every", "preview_kind"})

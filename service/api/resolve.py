@@ -6,12 +6,16 @@ from typing import NamedTuple
 
 from pydantic import JsonValue
 
-from service.api.schemas import GenerateRequest, InterpolateRequest, Params
+from service.api.capabilities import denoises, missing
+from service.api.schemas import GenerateRequest, InterpolateRequest, Params, Task
+from service.api.sheet import sheet_of
+from service.api.start_fields import list_problem, start_problems, strength_of
 from service.contract.manifest import Defaults, SolverName
 from service.engine.model import Model
+from service.engine.rows import RowSpec
 from service.errors import FieldProblem, InvalidField, UnknownVersion
 from service.images import tile_shape
-from service.sampling.solvers import Plan
+from service.sampling.solvers import EMPTY_PLAN, Plan
 from service.settings import Settings
 
 MEGAPIXEL = 1_000_000
@@ -23,12 +27,14 @@ NO_CLASS = "none"
 class Resolved(NamedTuple):
     """What a request means for its model.
 
-    ``labels``: one for all pictures or one for each, where None leaves the class to the seed. ``params``: what to tell.
+    ``labels``: one for all pictures or one for each, where None leaves the class to the seed. ``negative_label``: what
+    guidance leads away from; None, no class. ``params``: what to tell.
     """
 
     model: Model
     labels: Sequence[int | None]
     guidance_scale: float
+    negative_label: int | None
     plan: Plan
     params: Params
 
@@ -38,47 +44,106 @@ class Resolved(NamedTuple):
         classes = self.model.manifest.null_label
         return seed % classes if label is None and classes else label or 0
 
+    def row(self, seed: int, index: int = 0) -> RowSpec:
+        """Picture ``index``, from the noise of ``seed``."""
+        label = self.label_of(seed, index)
+        return RowSpec(seed, label, self.guidance_scale, self.plan, negative_label=self.negative_label)
+
 
 def resolve(request: GenerateRequest | InterpolateRequest, model: Model, settings: Settings) -> Resolved:
     """Check ``request`` against ``model``; raises InvalidField with everything that is wrong with it."""
-    capability = "generate" if isinstance(request, GenerateRequest) else "interpolate"
-    if capability not in model.manifest.capabilities:
-        raise InvalidField.of("model", f"{model.name} cannot {capability}", ", ".join(model.manifest.capabilities))
-    if request.version is not None and request.version != model.manifest.version:
-        raise UnknownVersion(model.name, model.manifest.version)
-    labels: Sequence[int | None] = (None,)
-    problems = _count_problems(request, model, settings)
+    _check_model(request, model)
+    problems = meaning_problems(request, model) + _count_problems(request, settings)
+    if isinstance(request, GenerateRequest):
+        problems += start_problems(request, model)
     asked = request.class_label if isinstance(request.class_label, list) else [request.class_label]
-    try:
-        labels = [_label(each, model.manifest.class_names) for each in asked]
-    except LookupError:
-        names = ", ".join(f"{index} {name}" for index, name in enumerate(model.manifest.class_names))
-        allowed = f"{names}, {NO_CLASS}" if names else NO_CLASS
-        problems.append(FieldProblem("#/class_label", f"{model.name} has no such class", allowed))
+    labels = labels_of(asked, model, "class_label", problems)
+    if isinstance(request, GenerateRequest) and request.begins:
+        labels = [model.manifest.null_label if label is None else label for label in labels]
+    negative = labels_of([request.negative_class], model, "negative_class", problems)[0]
     problems += _step_problems(request, model, labels, settings)
     if problems:
-        raise InvalidField(problems)
-    return _resolved(request, model, labels, settings)
+        raise InvalidField(_first_of_each(problems))
+    resolved = _resolved(request, model, labels, negative, settings)
+    check_size(request, model, resolved.plan.steps, settings)
+    return resolved
+
+
+def check_version(version: str | None, model: Model) -> None:
+    """Raise UnknownVersion where ``model`` is served in another one."""
+    if version is not None and version != model.manifest.version:
+        raise UnknownVersion(model.name, model.manifest.version)
+
+
+def check_size(request: Task, model: Model, steps: int, settings: Settings) -> None:
+    """Raise InvalidField where the answer would have more pixels than one may have."""
+    _, height, width = model.manifest.image_shape
+    sheet = sheet_of(request, steps)
+    rows, columns = tile_shape(sheet.tiles, height, width, sheet.columns, sheet.gap)
+    if rows * columns * request.scale**2 > settings.max_megapixels * MEGAPIXEL:
+        most = math.isqrt(int(settings.max_megapixels * MEGAPIXEL) // (rows * columns))
+        limit = f"{settings.max_megapixels:g} megapixels"
+        message = f"{sheet.tiles} pictures at scale {request.scale} are more than {limit}"
+        allowed = f"up to {most} for {sheet.tiles} pictures" if most else "fewer pictures"
+        raise InvalidField.of("scale", message, allowed)
+
+
+def meaning_problems(request: Task, model: Model) -> list[FieldProblem]:
+    """The fields of ``request`` that mean nothing to ``model``."""
+    problems = []
+    for name in sorted(request.model_fields_set):
+        says = missing(model, name)
+        if says is not None and getattr(request, name) is not None and getattr(request, name) is not False:
+            problems.append(FieldProblem(f"#/{name}", says, "leave it out"))
+    if request.layout == "film":
+        if not denoises(model):
+            problems.append(FieldProblem("#/layout", f"{model.name} takes no steps to film", "any but film"))
+        elif request.preview_every == 0:
+            problems.append(FieldProblem("#/preview_every", "0 is none, and a film has some", "1 and more"))
+    return problems
+
+
+def _check_model(request: GenerateRequest | InterpolateRequest, model: Model) -> None:
+    capability, begins = "interpolate", False
+    if isinstance(request, GenerateRequest):
+        capability, begins = "generate", request.begins
+    if capability not in model.manifest.capabilities and not begins:
+        allowed = ", ".join(model.manifest.capabilities)
+        if capability == "generate":
+            allowed += "; or say what to begin from: image, latents or point"
+        raise InvalidField.of("model", f"{model.name} cannot {capability}", allowed)
+    check_version(request.version, model)
 
 
 def _resolved(
-    request: GenerateRequest | InterpolateRequest, model: Model, labels: Sequence[int | None], settings: Settings
+    request: GenerateRequest | InterpolateRequest,
+    model: Model,
+    labels: Sequence[int | None],
+    negative: int | None,
+    settings: Settings,
 ) -> Resolved:
     names, defaults = model.manifest.class_names, model.manifest.defaults
     guidance_scale = request.guidance_scale
     if guidance_scale is None:
         guidance_scale = defaults.guidance_scale if defaults and _have_classes(labels, names) else 1.0
-    solver = request.solver or (_default_solver(request, defaults) if defaults else None)
-    plan = model.plan(solver, request.steps or (min(defaults.steps, settings.max_steps) if defaults else None))
+    if negative is not None and guidance_scale == 1:
+        raise InvalidField.of("negative_class", "is what guidance leads away from, and there is none", "guidance_scale")
     told: list[JsonValue] = [None if label is None else [*names, NO_CLASS][label] for label in labels]
     params: Params = {"class_label": told if isinstance(request.class_label, list) else told[0]}
+    plan = EMPTY_PLAN
     if defaults is not None:
-        params |= {
-            "steps": len(plan),
-            "solver": solver,
-            "guidance_scale": guidance_scale,
-        }
-    return Resolved(model, labels, guidance_scale, plan, params)
+        solver = request.solver or _default_solver(request, defaults)
+        steps = request.steps or min(defaults.steps, settings.max_steps)
+        eta, strength = 0.0, 1.0
+        if isinstance(request, GenerateRequest):
+            eta, strength = request.eta or 0.0, strength_of(request)
+        plan = model.plan(solver, steps, eta, strength)
+        params |= {"steps": steps, "solver": solver, "guidance_scale": guidance_scale}
+        if eta:
+            params["eta"] = eta
+        if negative is not None:
+            params["negative_class"] = [*names, NO_CLASS][negative]
+    return Resolved(model, labels, guidance_scale, negative, plan, params)
 
 
 def _have_classes(labels: Sequence[int | None], names: tuple[str, ...]) -> bool:
@@ -86,11 +151,33 @@ def _have_classes(labels: Sequence[int | None], names: tuple[str, ...]) -> bool:
 
 
 def _default_solver(request: GenerateRequest | InterpolateRequest, defaults: Defaults) -> SolverName:
-    """The manifest's, but for a path a deterministic one: fresh noise in each frame would not be a path."""
-    return "ddim" if isinstance(request, InterpolateRequest) and defaults.solver == "ddpm" else defaults.solver
+    """The manifest's, but for a path a deterministic one, and for pictures the one that inversion is of."""
+    if not isinstance(request, InterpolateRequest):
+        return defaults.solver
+    inverted = any(point.image is not None for point in request.key_points)
+    return "ddim" if inverted or defaults.solver == "ddpm" else defaults.solver
 
 
-def _label(asked: int | str | None, names: tuple[str, ...]) -> int | None:
+def labels_of(
+    asked: Sequence[int | str | None], model: Model, field: str, problems: list[FieldProblem]
+) -> Sequence[int | None]:
+    """The classes that ``field`` names; where it names none of the model's, a problem and what leaves it open."""
+    names = model.manifest.class_names
+    try:
+        return [label_of(each, names) for each in asked]
+    except LookupError:
+        problems.append(no_such_class(field, model))
+        return [None]
+
+
+def no_such_class(field: str, model: Model) -> FieldProblem:
+    """What to say of a ``field`` that names none of the model's classes."""
+    listed = ", ".join(f"{index} {name}" for index, name in enumerate(model.manifest.class_names))
+    allowed = f"{listed}, {NO_CLASS}" if listed else NO_CLASS
+    return FieldProblem(f"#/{field}", f"{model.name} has no such class", allowed)
+
+
+def label_of(asked: int | str | None, names: tuple[str, ...]) -> int | None:
     """The class index, the number of classes for "no class", or None where it is left open. Raises LookupError."""
     if asked is None:
         return None
@@ -106,57 +193,34 @@ def _label(asked: int | str | None, names: tuple[str, ...]) -> int | None:
     return asked
 
 
-def _count_problems(
-    request: GenerateRequest | InterpolateRequest, model: Model, settings: Settings
-) -> list[FieldProblem]:
-    field, count = _count_field(request), request.count
-    if isinstance(request, GenerateRequest) and (problem := _list_problem(request)):
+def _first_of_each(problems: Sequence[FieldProblem]) -> Sequence[FieldProblem]:
+    """One problem a field: what follows from another is not worth telling."""
+    return list({problem.pointer: problem for problem in reversed(problems)}.values())[::-1]
+
+
+def _count_problems(request: GenerateRequest | InterpolateRequest, settings: Settings) -> list[FieldProblem]:
+    if isinstance(request, GenerateRequest) and (problem := list_problem(request)):
         return [problem]
-    if count > settings.max_images:
-        message = f"{count} is more than this service makes at once"
-        return [FieldProblem(f"#/{field}", message, f"up to {settings.max_images}")]
-    _, height, width = model.manifest.image_shape
-    rows, columns = tile_shape(count, height, width, request.columns)
-    if rows * columns * request.scale**2 > settings.max_megapixels * MEGAPIXEL:
-        most = math.isqrt(int(settings.max_megapixels * MEGAPIXEL) // (rows * columns))
-        message = f"{count} pictures at scale {request.scale} are more than {settings.max_megapixels:g} megapixels"
-        return [FieldProblem("#/scale", message, f"up to {most} for {count} pictures")]
+    if request.count > settings.max_images:
+        message = f"{request.count} is more than this service makes at once"
+        return [FieldProblem(f"#/{_count_field(request)}", message, f"up to {settings.max_images}")]
     return []
 
 
 def _count_field(request: GenerateRequest | InterpolateRequest) -> str:
     if isinstance(request, InterpolateRequest):
         return "frames"
-    return "n" if request.seeds is None else "seeds"
-
-
-def _list_problem(request: GenerateRequest) -> FieldProblem | None:
-    """What is wrong between ``n`` and the lists with a value for each picture."""
     if request.seeds is not None:
-        if request.seed is not None:
-            return FieldProblem("#/seeds", "says the seed of each picture, and so does seed", "one of the two")
-        if "n" in request.model_fields_set and request.n != len(request.seeds):
-            return FieldProblem("#/n", f"is not the number of seeds, {len(request.seeds)}", "leave it out")
-    if isinstance(request.class_label, list) and len(request.class_label) != request.count:
-        message = f"{len(request.class_label)} classes are not one for each of {request.count} pictures"
-        return FieldProblem("#/class_label", message, f"one class, or a list of {request.count}")
-    return None
+        return "seeds"
+    return "n" if request.latents is None or "n" in request.model_fields_set else "latents"
 
 
 def _step_problems(
     request: GenerateRequest | InterpolateRequest, model: Model, labels: Sequence[int | None], settings: Settings
 ) -> list[FieldProblem]:
+    problems: list[FieldProblem] = []
     if not model.manifest.denoises:
-        given = [
-            name
-            for name in ("steps", "solver", "guidance_scale", "preview_every", "preview_kind")
-            if getattr(request, name) is not None
-        ]
-        return [
-            FieldProblem(f"#/{name}", f"means nothing to {model.name}, a {model.manifest.family}", "leave it out")
-            for name in given
-        ]
-    problems = []
+        return problems
     most = min(model.max_steps, settings.max_steps)
     if request.steps is not None and request.steps > most:
         problems.append(FieldProblem("#/steps", f"{request.steps} is too many for {model.name}", f"1 to {most}"))

@@ -83,8 +83,9 @@ async def result(request: Request, job: PictureJob, media: str | None = None) ->
     if media == JSON:
         return PicturesResponse(job.result.body, [*job.result.headers])
     if media != order.media:
-        order = order._replace(media=media, asked=order.asked.model_copy(update={"quality": None, "layout": "auto"}))
-        check_form(order.asked, media, order.model.manifest.image_shape)
+        plain = {"quality": None, "layout": "auto", "fps": None}
+        order = order._replace(media=media, asked=order.asked.model_copy(update=plain))
+        check_form(order.asked, media, order.model.manifest.image_shape, order.rows[0].plan.steps)
     return await answer_made(request, order, job.result.made)
 
 

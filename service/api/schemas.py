@@ -4,13 +4,17 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from service.api.arrays import Numbers
+from service.api.measures import Code, Path
 from service.api.negotiation import Format
 from service.api.uploads import Upload
-from service.contract.manifest import Capability, Manifest, SolverName
+from service.contract.manifest import SolverName
 from service.images import grid_columns
+from service.sampling.interpolate import Easing
 
-Layout = Literal["auto", "grid", "strip", "list"]
+Layout = Literal["auto", "grid", "strip", "sprite", "list", "film"]
 ClassLabel = int | Annotated[str, Field(max_length=64)]
+Coordinate = Annotated[float, Field(ge=-1000, le=1000)]
 SeedNumber = Annotated[int, Field(ge=0, lt=2**32)]
 Seed = Annotated[
     SeedNumber,
@@ -19,12 +23,14 @@ Seed = Annotated[
 Params = dict[str, JsonValue]
 
 
-class _Request(BaseModel):
+class Fields(BaseModel):
+    """What a request holds."""
+
     # Strict, so that "3" or true is told apart from 3; a NaN guidance scale would poison its row.
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
 
 
-class Showing(_Request):
+class Showing(Fields):
     """The fields that say how pictures are answered, and decide none."""
 
     #: Fields that a query may hold several times, each time with one value of their list.
@@ -38,9 +44,14 @@ class Showing(_Request):
     )
     layout: Layout = Field(
         default="auto",
-        description="How png, webp and jpeg show several pictures in one image: a near-square grid, or a strip of one "
-        "row. The other formats hold a list, one picture after another. auto is what the format can, and a strip "
-        "rather than a grid for a path.",
+        description="How png, webp and jpeg show several pictures in one image: a near-square grid, a strip of one "
+        "row, or a sprite, the grid without gaps. The other formats hold a list, one picture after another. auto is "
+        "what the format can, and a strip rather than a grid for a path. film, also of gif: each picture on its way, a "
+        "row for each kind of preview, a column every preview_every steps, and the picture last; only models that "
+        "denoise.",
+    )
+    fps: int | None = Field(
+        default=None, ge=1, le=50, description="Frames a second of a gif, 10 where absent; the other formats have none."
     )
     quality: int | None = Field(
         default=None,
@@ -68,17 +79,22 @@ class Showing(_Request):
     )
 
 
-class Sampling(Showing):
-    """The fields that generating and interpolating share."""
+class Task(Showing):
+    """The fields of all that computes pictures."""
+
+    @property
+    def count(self) -> int:
+        """Number of pictures."""
+        raise NotImplementedError
+
+    @property
+    def columns(self) -> int:
+        """Columns of the single image that shows all pictures, where it is no film."""
+        if self.layout == "auto":
+            return self.count if self.natural_layout == "strip" else grid_columns(self.count)
+        return self.count if self.layout == "strip" else grid_columns(self.count)
 
     steps: int | None = Field(default=None, ge=1, description="Solver steps; only models that denoise.", examples=[20])
-    guidance_scale: float | None = Field(
-        default=None,
-        ge=0,
-        le=20,
-        description="Classifier-free guidance: 1 is none, more exaggerates the class; only models that denoise.",
-    )
-
     stream: bool = Field(
         default=False,
         description="Answer with events as they happen (text/event-stream), as Accept: text/event-stream does too.",
@@ -86,20 +102,35 @@ class Sampling(Showing):
     preview_every: int | None = Field(
         default=None,
         ge=0,
-        description="Steps between two previews of a picture on its way, which a stream and a job have; 0 is none. "
-        "Absent: about ten in a stream, none in a job. Only models that denoise.",
+        description="Steps between two previews of a picture on its way, which a stream, a job and a film have; 0 is "
+        "none. Absent: about ten in a stream and a film, none in a job. Only models that denoise.",
     )
     preview_kind: Literal["x0", "xt", "both"] | None = Field(
         default=None,
-        description="What previews show: x0, the clean picture that is predicted there, which is the default; xt, the "
-        "noisy state; or both. Only models that denoise.",
+        description="What previews show: x0, the clean picture that is predicted there; xt, the noisy state; or both. "
+        "Absent: both in a film, else x0. Only models that denoise.",
+    )
+
+
+class Sampling(Task):
+    """The fields that generating and interpolating share."""
+
+    guidance_scale: float | None = Field(
+        default=None,
+        ge=0,
+        le=20,
+        description="Classifier-free guidance: 1 is none, more exaggerates the class; only models that denoise.",
+    )
+    negative_class: ClassLabel | None = Field(
+        default=None,
+        description="Index or name of a class that guidance leads away from, instead of from no class.",
     )
 
 
 class GenerateRequest(Sampling):
     """The body of POST /generate/{model}. All fields are optional."""
 
-    repeatable = frozenset({"seeds", "class_label"})
+    repeatable = frozenset({"seeds", "class_label", "point"})
 
     n: int = Field(default=1, ge=1, description="Number of pictures.", examples=[4])
     seed: Seed | None = None
@@ -109,26 +140,79 @@ class GenerateRequest(Sampling):
     class_label: ClassLabel | list[ClassLabel] | None = Field(
         default=None,
         description="Index or name of a class, or a list with that of each picture. Absent: all classes in turn, seed "
-        "modulo their number. 'none': no class, the model's unconditional pictures.",
+        "modulo their number, or none where image, latents or point say what to begin from. 'none': no class, the "
+        "model's unconditional pictures.",
         examples=[7],
     )
     solver: SolverName | None = Field(default=None, description="How steps are taken; only models that denoise.")
+    eta: float | None = Field(
+        default=None, ge=0, le=1, description="How much of the ancestral noise the solver ddim adds; absent, 0."
+    )
+    truncation: float | None = Field(
+        default=None,
+        ge=0,
+        le=2,
+        description="Scales the starting noise: below 1, pictures vary less. Not of models that denoise.",
+    )
+    latents: Numbers | None = Field(
+        default=None,
+        description="What each picture begins from instead of noise, (n, *latent_shape): a nested list, or a .npy file "
+        "in base64. n may be left out.",
+    )
+    image: Upload | None = Field(
+        default=None,
+        description="A picture to begin from: brought to the noise of strength by models that denoise; encoded by "
+        "others that can, whose pictures are variations of it. Base64 or a data URI, a file of a form, or the body.",
+    )
+    strength: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="How much of image is made anew, 1 all. Absent: 0.6, with a mask 1. Only models that denoise.",
+    )
+    mask: Upload | None = Field(
+        default=None,
+        description="Which of image is made anew: white is, black is kept, grey is a blend. Only models that denoise.",
+    )
+    mask_invert: bool = Field(default=False, description="Black is made anew, and white is kept.")
+    spread: float | None = Field(
+        default=None,
+        ge=0,
+        le=4,
+        description="How far variations of image are from it: 1 as the encoder says, which is the default; 0 is the "
+        "picture as the model sees it. Only models that encode and do not denoise.",
+    )
+    point: Annotated[list[Coordinate], Field(min_length=2, max_length=2)] | None = Field(
+        default=None, description="A point x, y of the model's latent map, whose picture is asked for."
+    )
 
     @property
     def count(self) -> int:
         """Number of pictures."""
-        return self.n if self.seeds is None else len(self.seeds)
+        if self.seeds is not None:
+            return len(self.seeds)
+        return self.n if self.latents is None or "n" in self.model_fields_set else max(1, *self.latents.shape[:1])
 
     @property
-    def columns(self) -> int:
-        """Columns of the single image that shows all pictures."""
-        return self.count if self.layout == "strip" else grid_columns(self.count)
+    def begins(self) -> bool:
+        """Whether it says what its pictures begin from."""
+        return any(each is not None for each in (self.image, self.latents, self.point))
 
 
-class End(_Request):
-    """One end of an interpolation."""
+class Point(Fields):
+    """A picture that a path leads through: that of a seed, one drawn if absent; one that is sent; or of a latent."""
 
-    seed: Seed | None = None
+    seed: SeedNumber | None = Field(default=None, description="Its noise is that of /generate. Drawn if absent.")
+    image: Upload | None = Field(
+        default=None,
+        description="Encoded, or taken back to the noise it comes from (DDIM inversion): base64 or a data URI.",
+    )
+    latents: Numbers | None = Field(
+        default=None, description="The latent itself, (*latent_shape): a nested list, or a .npy file in base64."
+    )
+    class_label: ClassLabel | None = Field(
+        default=None, description="Index or name of a class. Absent: that of the whole path."
+    )
 
 
 class InterpolateRequest(Sampling):
@@ -137,20 +221,28 @@ class InterpolateRequest(Sampling):
     natural_layout = "strip"
 
     model: Annotated[str, Field(max_length=64)] = Field(description="Name of the model.", examples=["vae"])
-    start: End = Field(default=End(), alias="from", description="Where the path begins.")
-    end: End = Field(default=End(), alias="to", description="Where the path ends.")
+    start: Point | None = Field(default=None, alias="from", description="Where the path begins.")
+    end: Point | None = Field(default=None, alias="to", description="Where the path ends.")
+    points: list[Point] | None = Field(
+        default=None, min_length=2, max_length=8, description="What the path leads through, instead of from and to."
+    )
     frames: int = Field(default=10, ge=2, description="Pictures on the path, both ends included.")
     method: Literal["auto", "linear", "slerp"] = Field(
-        default="auto", description="slerp keeps the norm that Gaussian noise has, and is what auto takes."
+        default="auto",
+        description="slerp keeps the norm that Gaussian noise has. auto is slerp, or linear where a picture is encoded "
+        "to what the path goes through.",
     )
+    easing: Easing = Field(default="linear", description="cosine: slow at every point, fast between them.")
+    loop: bool = Field(default=False, description="Lead from the last point back to the first, which is not repeated.")
     class_label: ClassLabel | None = Field(
         default=None,
-        description="Index or name of a class. Absent: that of the first seed. 'none': no class.",
+        description="Index or name of a class, of all points that have none of their own. Absent: that of the first "
+        "point, by its seed if need be. 'none': no class.",
         examples=[7],
     )
     solver: Literal["ddim", "dpmpp_2m"] | None = Field(
         default=None,
-        description="A deterministic solver, so that the starting noise alone decides the picture.",
+        description="A deterministic solver, so that the starting noise alone decides the picture; ddim for images.",
     )
 
     @property
@@ -159,12 +251,12 @@ class InterpolateRequest(Sampling):
         return self.frames
 
     @property
-    def columns(self) -> int:
-        """Columns of the single image that shows all frames."""
-        return grid_columns(self.frames) if self.layout == "grid" else self.frames
+    def key_points(self) -> list[Point]:
+        """What the path leads through."""
+        return self.points or [self.start or Point(), self.end or Point()]
 
 
-class InspectRequest(_Request):
+class InspectRequest(Fields):
     """The body of POST /inspect."""
 
     image: Upload = Field(description="A PNG that this service made, base64 or a data URI.")
@@ -196,7 +288,7 @@ class PicturesAnswer(BaseModel):
     """The JSON form of an answer."""
 
     id: str = Field(description="That of X-Request-Id.")
-    object: Literal["generation", "interpolation"]
+    object: Literal["generation", "interpolation", "encoding", "latent-map"]
     created: int = Field(description="Seconds since 1970, UTC.")
     model: str
     model_version: str
@@ -206,9 +298,11 @@ class PicturesAnswer(BaseModel):
     metadata: dict[str, str]
     timings: Timings
     reproduce: str = Field(description="A curl command that makes the same pictures.")
+    path: Path | None = Field(default=None, description="Of an interpolation.")
+    codes: list[Code] | None = Field(default=None, description="Of an encoding.")
 
 
-class Parameters(_Request):
+class Parameters(Fields):
     """What a PNG carries in its text: which request of which model makes it."""
 
     model: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
@@ -227,19 +321,6 @@ class InspectAnswer(BaseModel):
     served_version: str | None = Field(description="The version that is served here; with another, other pictures.")
     curl: str = Field(description="A command that makes the picture again.")
     python: str = Field(description="The same in Python, with its standard library only.")
-
-
-class ModelCard(BaseModel):
-    """What the manifest says of a model, without the file it is in."""
-
-    name: str
-    version: str
-    family: str
-    image_shape: tuple[int, int, int] = Field(description="(channel, height, width)")
-    class_names: tuple[str, ...]
-    capabilities: tuple[Capability, ...]
-    limits: dict[str, int]
-    manifest: Manifest
 
 
 class FieldError(BaseModel):

@@ -1,12 +1,13 @@
 """In which of three ways a request is answered: when it is done, as events, or later, as a job."""
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from starlette.requests import Request
 
 from service.api.negotiation import EVENT_STREAM, JSON, PICTURES, media_of
-from service.api.schemas import Sampling
+from service.api.schemas import Task
 from service.errors import BadRequest, FieldProblem, InvalidField
 
 #: All that pictures are answered in.
@@ -34,21 +35,25 @@ class Way(NamedTuple):
         return not self.live and self.wait_s is None and self.key is None
 
 
-def way_of(request: Request, asked: Sampling) -> Way:
-    """How to answer ``request``, by its fields ``stream`` and ``format`` and its Accept, Prefer and Idempotency-Key.
+def way_of(request: Request, asked: Task, offered: Sequence[str] = OFFERED) -> Way:
+    """How to answer ``request`` in one of ``offered``.
+
+    Its fields ``stream`` and ``format`` say so, and its headers Accept, Prefer and Idempotency-Key.
 
     Raises NotAcceptable, InvalidField, BadRequest.
     """
-    media = media_of(request, asked.format, OFFERED)
+    media = media_of(request, asked.format, offered)
     live = asked.stream or media == EVENT_STREAM
     way = Way(JSON if live else media, live)
     if any(name in _HEADERS for name, _ in request.scope["headers"]):
         way = _with_headers(request, way)
     if live and asked.format not in (None, "json"):
         raise InvalidField.of("format", "means nothing to a stream, which ends with JSON", "json, or leave it out")
-    if asked.preview_every and not live and way.wait_s is None:
+    if asked.preview_every and not live and way.wait_s is None and asked.layout != "film":
         problem = "shows pictures on their way, and this answer comes when they are done"
-        raise InvalidField([FieldProblem("#/preview_every", problem, "stream: true, or the header Prefer")])
+        raise InvalidField(
+            [FieldProblem("#/preview_every", problem, "stream: true, the header Prefer, or layout: film")]
+        )
     return way
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from service.contract.artifact import read_artifact
 from service.contract.files import ContractError
 from service.contract.manifest import MANIFEST_FILE, Manifest, SolverName, read_manifest
+from service.sampling.latent_map import LatentMap, LatentsError, unpack
 from service.sampling.pixels import to_uint8
 from service.sampling.schedules import max_steps
 from service.sampling.solvers import EMPTY_PLAN, Plan, make_inversion_plan, make_plan
@@ -49,6 +50,7 @@ class Model:
     clean latent (see ``service.sampling.step.Denoise``) and is None for models that decode at once. ``call_sizes`` are
     the numbers of rows that both are computed at, whatever they are given; none, any. ``encode``: (batch, channel,
     height, width) in [-1, 1], (batch,) int64 -> mean and log-variance, (batch, *latent) each; None where there is none.
+    ``latent_map`` shows where training pictures lie among its latents; None where it has no such file.
     """
 
     manifest: Manifest
@@ -57,6 +59,7 @@ class Model:
     denoise: Denoise | None
     call_sizes: tuple[int, ...] = ()
     encode: Encode | None = None
+    latent_map: LatentMap | None = None
 
     @property
     def name(self) -> str:
@@ -159,7 +162,7 @@ def load_model(directory: Path, device: torch.device, manifest: Manifest | None 
     """Verify and load the model in ``directory``: of ``manifest``, or of the one that is there.
 
     Raises:
-        ContractError: the manifest or the weights are missing, damaged, altered, or not what the manifest says.
+        ContractError: the manifest, the weights or the codes are missing, damaged, or not what the manifest says.
     """
     manifest = manifest or read_manifest(directory)
     if manifest.name != directory.name:
@@ -173,7 +176,21 @@ def load_model(directory: Path, device: torch.device, manifest: Manifest | None 
         encode = _prepared(module.encode, device) if "encode" in manifest.capabilities else None
     except (RuntimeError, AttributeError) as failure:
         raise ContractError(path, f"not a TorchScript artefact of family {manifest.family}") from failure
-    return Model(manifest, device, decode, denoise, encode=encode)
+    return Model(manifest, device, decode, denoise, encode=encode, latent_map=_load_map(directory, manifest))
+
+
+def _load_map(directory: Path, manifest: Manifest) -> LatentMap | None:
+    """The map of the manifest's codes, if it names any. Raises ContractError."""
+    if manifest.latents is None:
+        return None
+    payload, path = read_artifact(directory, manifest.latents), directory / manifest.latents.file
+    try:
+        latent_map = unpack(payload, manifest.latent_shape, manifest.null_label)
+    except LatentsError as failure:
+        raise ContractError(path, str(failure)) from failure
+    if not len(latent_map.points):
+        raise ContractError(path, "there is no code in it")
+    return latent_map
 
 
 def _prepared(part: torch.jit.ScriptModule, device: torch.device) -> Callable[..., Any]:

@@ -1,14 +1,12 @@
 """What a picture is to the engine, before it has a place in a table."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from service.engine.model import Model
-from service.sampling.interpolate import InterpolationMethod, path
-from service.sampling.noise import RowNoise, image_seed
+from service.sampling.noise import RowNoise
 from service.sampling.solvers import EMPTY_PLAN, Plan
 from service.sampling.step import Inpaint
 
@@ -60,12 +58,6 @@ class RowSpec(NamedTuple):
         return RowNoise(self.seed).draw(latent_shape)
 
 
-def request_rows(n: int, seed: int, label_of: Callable[[int], int], guidance_scale: float, plan: Plan) -> list[RowSpec]:
-    """The pictures of one request: picture i is what picture 0 of seed + i would be, its class too."""
-    seeds = [image_seed(seed, index) for index in range(n)]
-    return [RowSpec(each, label_of(each), guidance_scale, plan) for each in seeds]
-
-
 def started_from(row: RowSpec, x_start: Tensor) -> RowSpec:
     """``row`` begun from a clean latent (*latent) at its plan's first noise level, with the noise of its seed.
 
@@ -96,18 +88,3 @@ def inversion_row(x_start: Tensor, label: int, plan: Plan, guidance_scale: float
     """A clean latent (*latent) for ``Engine.invert``, with a plan of ``Model.inversion_plan``."""
     start = plan.start(x_start, torch.zeros_like(x_start))
     return RowSpec(0, label, guidance_scale, plan, start, as_latent=True)
-
-
-def interpolation_rows(
-    model: Model,
-    ends: tuple[int, int],
-    frames: int,
-    method: InterpolationMethod,
-    label: int,
-    guidance_scale: float,
-    plan: Plan,
-) -> list[RowSpec]:
-    """Pictures along the path between the starting noises of two seeds, both ends included."""
-    start, end = (RowNoise(seed).draw(model.manifest.latent_shape) for seed in ends)
-    latents = path(start, end, frames, method)
-    return [RowSpec(ends[0], label, guidance_scale, plan, latent) for latent in latents]

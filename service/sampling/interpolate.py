@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 InterpolationMethod = Literal["linear", "slerp"]
+Easing = Literal["linear", "cosine"]
 
 # Below this sine two directions span no plane in which to turn from one to the other.
 _SMALLEST_SINE = 1e-6
@@ -44,18 +45,40 @@ _METHODS: dict[InterpolationMethod, Callable[[Tensor, Tensor, Tensor], Tensor]] 
 }
 
 
-def path(start: Tensor, end: Tensor, frames: int, method: InterpolationMethod) -> Tensor:
-    """Evenly spaced points from `start` to `end`, both (*latent) and both included, as (frames, *latent).
+def positions(points: int, frames: int, easing: Easing = "linear", *, loop: bool = False) -> Tensor:
+    """Where `frames` evenly spaced frames are on a path through `points` points, (frames,) float64.
+
+    From 0, the first point, to points - 1, the last one, both included. With `loop` the path leads on to the first
+    point again, which is not repeated. "cosine" is slow at every point and fast between them.
 
     Raises:
-        ValueError: an unknown method, or fewer frames than the two ends.
+        ValueError: an unknown easing, or fewer than two points or frames.
+    """
+    if easing not in ("linear", "cosine"):
+        raise ValueError(f"easing {easing!r} is unknown; there are linear, cosine")
+    if points < 2 or frames < 2:
+        raise ValueError(f"{frames} frames through {points} points are out of range; a path has at least two of each")
+    spaced = torch.arange(frames, dtype=torch.float64) / frames * points
+    even = spaced if loop else torch.linspace(0, points - 1, frames, dtype=torch.float64)
+    if easing == "linear":
+        return even
+    whole = even.floor()
+    return whole + (1 - ((even - whole) * torch.pi).cos()) / 2
+
+
+def walk(points: Tensor, position: Tensor, method: InterpolationMethod) -> Tensor:
+    """The path through `points` (points, *latent) at `position` (frames,), as (frames, *latent).
+
+    Position i is point i exactly; behind the last point the path leads to the first one.
+
+    Raises:
+        ValueError: an unknown method.
     """
     if method not in _METHODS:
         raise ValueError(f"interpolation method {method!r} is unknown; there are {', '.join(_METHODS)}")
-    if frames < 2:
-        raise ValueError(f"frames {frames} is out of range; a path has at least its two ends")
-    t = torch.linspace(0, 1, frames, dtype=torch.float64, device=start.device)
-    return _METHODS[method](start.expand(frames, *start.shape), end.expand(frames, *end.shape), t)
+    before = position.floor().long()
+    after = (before + 1) % len(points)
+    return _METHODS[method](points[before], points[after], position - before)
 
 
 def _angle(start: Tensor, end: Tensor) -> Tensor:

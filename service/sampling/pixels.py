@@ -1,4 +1,4 @@
-"""From a network's range to bytes, the same for a served picture and for a scored one."""
+"""Between a network's range and bytes, the same for a served picture and for a scored one."""
 
 import torch
 from torch import Tensor
@@ -11,3 +11,8 @@ def to_uint8(images: Tensor) -> Tensor:
     """
     levels = (images.float() + 1).mul(127.5).round().clamp(0, 255)
     return levels.to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def from_uint8(pixels: Tensor) -> Tensor:
+    """A picture (height, width, channel) uint8 as (channel, height, width) in [-1, 1]; `to_uint8` gives it back."""
+    return (pixels.float() / 127.5 - 1).permute(2, 0, 1).contiguous()

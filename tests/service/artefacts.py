@@ -4,11 +4,21 @@ import io
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from service.contract.artifact import write_artifact
-from service.contract.manifest import Dataset, Defaults, Manifest, NoiseSchedule, Training, write_manifest
+from service.contract.artifact import write_artifact, write_latents
+from service.contract.manifest import (
+    Dataset,
+    Defaults,
+    Manifest,
+    ManifestFamily,
+    NoiseSchedule,
+    Training,
+    write_manifest,
+)
+from service.sampling.latent_map import LatentMap, pack, project
 
 CLASS_NAMES = ("t-shirt", "trouser", "bag")
 IMAGE_SHAPE = (1, 8, 8)
@@ -51,6 +61,21 @@ class Encode(nn.Module):
         return mean, logvar
 
 
+class MapEncode(nn.Module):
+    """The mean of every four pixels, and small variances: a latent that is a map of the picture."""
+
+    def forward(self, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        mean = nn.functional.avg_pool2d(image, 2)
+        return mean, mean - 6.0
+
+
+class MapDecode(nn.Module):
+    """Every number of the latent as four pixels."""
+
+    def forward(self, z: Tensor, label: Tensor) -> Tensor:
+        return z.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3).clamp(-1.0, 1.0)
+
+
 class PixelDecode(nn.Module):
     def forward(self, z: Tensor, label: Tensor) -> Tensor:
         return z
@@ -71,22 +96,53 @@ class Container(nn.Module):
             self.add_module(name, part)
 
 
-def write_one_shot(weights: Path, name: str = "vae", decode: nn.Module | None = None) -> Manifest:
+def write_one_shot(
+    weights: Path, name: str = "vae", decode: nn.Module | None = None, family: ManifestFamily = "vae"
+) -> Manifest:
     """weights/<name>: a model that decodes a latent of four numbers."""
-    return _write(weights / name, Container(decode=decode or Decode()), family="vae", latent_shape=LATENT_SHAPE)
+    return _write(weights / name, Container(decode=decode or Decode()), family=family, latent_shape=LATENT_SHAPE)
 
 
 def write_autoencoder(
-    weights: Path, name: str = "vae", decode: nn.Module | None = None, encode: nn.Module | None = None
+    weights: Path,
+    name: str = "vae",
+    decode: nn.Module | None = None,
+    encode: nn.Module | None = None,
+    **fields: Any,
 ) -> Manifest:
-    """weights/<name>: the same with an encoder."""
+    """weights/<name>: the same with an encoder, and a latent map of some codes."""
     return _write(
         weights / name,
         Container(decode=decode or Decode(), encode=encode or Encode()),
-        family="vae",
-        latent_shape=LATENT_SHAPE,
-        capabilities=("generate", "interpolate", "encode"),
+        **{
+            "family": "vae",
+            "latent_shape": LATENT_SHAPE,
+            "capabilities": ("generate", "interpolate", "encode", "decode"),
+            "latents": write_latents(_made(weights / name), pack(some_codes())),
+            **fields,
+        },
     )
+
+
+def write_latent_diffusion(weights: Path, name: str = "ldm") -> Manifest:
+    """weights/<name>: a diffusion in latents that are a map of a quarter of the picture's size."""
+    return _write(
+        weights / name,
+        Container(decode=MapDecode(), encode=MapEncode(), denoise=Denoise()),
+        family="ldm",
+        latent_shape=(1, 4, 4),
+        capabilities=("generate", "interpolate", "encode", "decode"),
+        noise_schedule=NoiseSchedule(kind="linear", timesteps=1000),
+        t_max=1.0,
+        defaults=Defaults(steps=4, solver="ddim", guidance_scale=1.0),
+    )
+
+
+def some_codes() -> LatentMap:
+    """Thirty codes, ten of each class."""
+    generator = np.random.default_rng(0)
+    codes = generator.normal(size=(30, *LATENT_SHAPE)) * [3.0, 1.0, 0.2, 0.1]
+    return project(codes.astype(np.float32), np.arange(30) % 3)
 
 
 def write_diffusion(weights: Path, name: str = "ddpm", denoise: nn.Module | None = None) -> Manifest:
@@ -103,8 +159,13 @@ def write_diffusion(weights: Path, name: str = "ddpm", denoise: nn.Module | None
     )
 
 
-def _write(directory: Path, container: nn.Module, **fields: Any) -> Manifest:
+def _made(directory: Path) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
+    return directory
+
+
+def _write(directory: Path, container: nn.Module, **fields: Any) -> Manifest:
+    _made(directory)
     file = io.BytesIO()
     torch.jit.save(torch.jit.script(container.eval()), file)
     manifest = Manifest(

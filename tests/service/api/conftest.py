@@ -1,6 +1,7 @@
 """One service for the tests that only ask it, and how its answers are read."""
 
 import asyncio
+import base64
 import io
 import json
 import re
@@ -21,9 +22,9 @@ from starlette.types import Message, Receive
 
 from service.app import create_app
 from service.contract.manifest import read_manifest, write_manifest
-from service.images import Pixels
+from service.images import Pixels, encode_png
 from service.settings import Settings
-from tests.service.artefacts import write_diffusion, write_one_shot
+from tests.service.artefacts import write_autoencoder, write_diffusion, write_latent_diffusion, write_one_shot
 
 PROBLEM_JSON = "application/problem+json"
 NPY = {"Accept": "application/x-npy"}
@@ -48,6 +49,30 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     settings = Settings(weights_dir=weights, device="cpu", engine_threads=1, max_bucket=8, access_log=False)
     with TestClient(create_app(settings)) as running:
         yield running
+
+
+@pytest.fixture(scope="package")
+def tasks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """A running service with a model for every task: vae, ae (an autoencoder), gan, ddpm and ldm."""
+    weights = tmp_path_factory.mktemp("tasks") / "weights"
+    write_autoencoder(weights)
+    write_autoencoder(weights, "ae", family="autoencoder", capabilities=("encode", "decode"), latents=None)
+    write_one_shot(weights, "gan", family="gan")
+    write_diffusion(weights)
+    write_latent_diffusion(weights)
+    settings = Settings(weights_dir=weights, device="cpu", engine_threads=1, max_bucket=8, access_log=False)
+    with TestClient(create_app(settings)) as running:
+        yield running
+
+
+def some_picture(seed: int = 0) -> Pixels:
+    """A picture (8, 8, 1) of any grey levels."""
+    return np.random.default_rng(seed).integers(0, 256, (8, 8, 1), dtype=np.uint8)
+
+
+def base64_png(picture: Pixels) -> str:
+    """A picture as a field of JSON."""
+    return base64.b64encode(encode_png(picture)).decode()
 
 
 def change_manifest(model: Path, **fields: object) -> None:

@@ -16,8 +16,9 @@ from service.settings import Settings
 from tests.service.api.conftest import ask, problem, refused, running
 
 GENERATE_FIELDS = (
-    "class_label, format, guidance_scale, layout, metadata, n, preview_every, preview_kind, quality, scale, seed, "
-    "seeds, solver, steps, stream, timeout_ms, version"
+    "class_label, eta, format, fps, guidance_scale, image, latents, layout, mask, mask_invert, metadata, n, "
+    "negative_class, point, preview_every, preview_kind, quality, scale, seed, seeds, solver, spread, steps, stream, "
+    "strength, timeout_ms, truncation, version"
 )
 LIMIT = Settings.model_fields["max_body_bytes"].default
 
@@ -68,7 +69,7 @@ LIMIT = Settings.model_fields["max_body_bytes"].default
         ('{"seeds": [4294967296]}', "#/seeds", "less than 4294967296"),
         ('{"seeds": ["1"]}', "#/seeds", "valid integer"),
         ('{"format": "bmp"}', "#/format", "'png', 'webp', 'jpeg', 'gif', 'npy', 'zip' or 'json'"),
-        ('{"layout": "circle"}', "#/layout", "'auto', 'grid', 'strip' or 'list'"),
+        ('{"layout": "circle"}', "#/layout", "'auto', 'grid', 'strip', 'sprite', 'list' or 'film'"),
         ('{"quality": 0}', "#/quality", "greater than or equal to 1"),
         ('{"quality": 101}', "#/quality", "less than or equal to 100"),
         ('{"version": 1}', "#/version", "valid string"),
@@ -147,10 +148,10 @@ def test_a_body_that_is_not_json(client: TestClient, body: bytes) -> None:
     assert "not JSON" in document["detail"]
 
 
-def test_a_body_of_the_most_bytes_is_read_and_one_more_is_not(client: TestClient) -> None:
+def test_a_body_of_the_most_bytes_is_read_and_more_is_not(client: TestClient) -> None:
     fitting = b'{"n": 1}'.ljust(LIMIT)
     assert client.post("/generate/vae", content=fitting).status_code == 200
-    document = problem(client.post("/generate/vae", content=fitting + b" "), 413, "body-too-large")
+    document = problem(client.post("/generate/vae", content=fitting + b"  "), 413, "body-too-large")
     assert str(LIMIT) in document["detail"]
 
 
@@ -171,12 +172,12 @@ def test_a_body_without_an_end_is_not_read_on(settings: Settings) -> None:
         return {"type": "http.request", "body": b" " * 1000, "more_body": True}
 
     async def scenario() -> None:
-        async with running(settings) as app:
+        async with running(settings.model_copy(update={"max_image_bytes": 3000})) as app:
             answer = await ask(app, "/generate/vae", receive=endless)
             assert answer.status == 413
 
     asyncio.run(scenario())
-    assert read <= settings.max_body_bytes + 1000
+    assert read <= settings.max_body_bytes + 2 * 4004 + 1000
 
 
 def test_a_refusal_is_small_however_much_it_refuses(client: TestClient) -> None:
@@ -292,11 +293,26 @@ def test_a_form_that_is_none_is_refused(client: TestClient, body: bytes) -> None
 def test_a_picture_where_none_is_taken_is_refused(client: TestClient) -> None:
     png = client.post("/generate/vae").content
     for response in (
-        client.post("/generate/vae", content=png),
-        client.post("/generate/vae", files={"image": png}),
-        client.post("/generate/vae", json={"image": "aGVsbG8="}),
+        client.post("/interpolate", params={"model": "vae"}, content=png),
+        client.post("/interpolate", data={"model": "vae"}, files={"image": png}),
+        client.post("/interpolate", json={"model": "vae", "image": "aGVsbG8="}),
     ):
         assert "no such field" in refused(response, "#/image")
+
+
+def test_only_uploads_may_be_large(client: TestClient) -> None:
+    """A body beyond the bound on bodies has strings to thank for it, and not more than could be uploads."""
+    half = "A" * (LIMIT // 2)
+    fitting = {"model": "vae", "points": [{"seed": 1, "latents": half}] * 8}
+    assert client.post("/interpolate", json=fitting).status_code == 422
+    for body in ({"seeds": [1] * LIMIT}, {f"x{number}": half for number in range(20)}):
+        problem(client.post("/generate/vae", json=body), 413, "body-too-large")
+    problem(client.post("/generate/vae", content=b'{"' + b'"' * 2 * LIMIT), 413, "body-too-large")
+
+
+def test_a_point_of_a_list_is_named(client: TestClient) -> None:
+    body = {"model": "vae", "points": [{"seed": 1}, {"sed": 1}]}
+    assert "class_label, image, latents, seed" in refused(client.post("/interpolate", json=body), "#/points/1/sed")
 
 
 @given(

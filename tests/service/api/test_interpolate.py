@@ -28,7 +28,8 @@ from tests.service.artefacts import CLASS_NAMES
 
 ENDS = {"from": {"seed": 3}, "to": {"seed": 8}}
 FIELDS = (
-    "class_label, format, frames, from, guidance_scale, layout, metadata, method, model, preview_every, preview_kind, "
+    "class_label, easing, format, fps, frames, from, guidance_scale, layout, loop, metadata, method, model, "
+    "negative_class, points, preview_every, preview_kind, "
     "quality, scale, solver, steps, stream, timeout_ms, to, version"
 )
 
@@ -160,12 +161,11 @@ def test_json_names_the_seeds_of_the_ends_only(client: TestClient) -> None:
         ({"n": 2}, "#/n", f"no such field {FIELDS}"),
         ({"seed": 2}, "#/seed", f"no such field {FIELDS}"),
         ({"start": {"seed": 1}}, "#/start", f"no such field {FIELDS}"),
-        ({"from": None}, "#/from", "object"),
         ({"from": 3}, "#/from", "object"),
         ({"from": {"seed": -1}}, "#/from/seed", "greater than or equal to 0"),
         ({"to": {"seed": 2**32}}, "#/to/seed", "less than 4294967296"),
         ({"to": {"seed": True}}, "#/to/seed", "valid integer"),
-        ({"to": {"sed": 1}}, "#/to/sed", "no such field seed"),
+        ({"to": {"sed": 1}}, "#/to/sed", "no such field class_label, image, latents, seed"),
         ({"scale": 0}, "#/scale", "greater than or equal to 1"),
         ({"timeout_ms": 0}, "#/timeout_ms", "greater than or equal to 1"),
         ({"timeout_ms": "5"}, "#/timeout_ms", "valid integer"),

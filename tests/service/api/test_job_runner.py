@@ -1,17 +1,23 @@
+import asyncio
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
 from pydantic import BaseModel
+from starlette.requests import Request
 
 from service.api.generate import generate_order
 from service.api.interpolate import interpolate_order
 from service.api.job_runner import filmed, without_uploads
 from service.api.rendering import Order
 from service.api.schemas import GenerateRequest, InterpolateRequest
+from service.api.state import State
+from service.engine.engine import Deployment, Engine
 from service.engine.registry import load_registry
 from service.engine.rows import Film
+from service.metrics import Metrics
 from service.settings import Settings
 
 
@@ -21,8 +27,18 @@ def settings(weights: Path) -> Settings:
 
 
 def order_of(settings: Settings, model: str, **fields: Any) -> Order:
-    served = load_registry(settings, torch.device("cpu")).served[model].model
-    return generate_order(GenerateRequest.model_validate(fields), served, "image/png", settings)
+    deployment, asked = deployment_of(settings, model), GenerateRequest.model_validate(fields)
+    return asyncio.run(generate_order(Request({"type": "http"}), state_with(settings), asked, deployment, "image/png"))
+
+
+def deployment_of(settings: Settings, model: str) -> Deployment:
+    cpu = torch.device("cpu")
+    return Engine(load_registry(settings, cpu).served, cpu, settings, Metrics()).deployments[model]
+
+
+def state_with(settings: Settings) -> State:
+    """As much of a state as an order takes that uploads nothing."""
+    return cast(State, SimpleNamespace(settings=settings))
 
 
 @pytest.mark.parametrize(
@@ -45,9 +61,10 @@ def test_every_picture_is_filmed_as_asked(
 
 
 def test_frames_of_a_path_are_filmed_too(settings: Settings) -> None:
-    model = load_registry(settings, torch.device("cpu")).served["ddpm"].model
+    deployment = deployment_of(settings, "ddpm")
     asked = InterpolateRequest.model_validate({"model": "ddpm", "frames": 4, "steps": 20})
-    order = interpolate_order(asked, model, "image/png", settings)
+    request, state = Request({"type": "http"}), state_with(settings)
+    order = asyncio.run(interpolate_order(request, state, asked, deployment, "image/png"))
     assert {row.film for row in filmed(order, live=True).rows} == {Film(2, "x0")}
 
 

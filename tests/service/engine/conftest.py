@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from service.admission.job import Job
 from service.contract.manifest import Golden, read_manifest, write_manifest
-from service.engine import rows
 from service.engine.cost import CostModel
 from service.engine.golden import draw
 from service.engine.lane import Ended, Filmed, Lane
@@ -22,6 +21,7 @@ from service.engine.rows import RowSpec
 from service.engine.table import LiveRow
 from service.errors import ComputeFailed
 from service.metrics import Metrics
+from service.sampling.noise import image_seed
 from service.sampling.solvers import Plan
 from service.settings import Settings
 from tests.service.artefacts import PoisonDecode, write_diffusion, write_one_shot
@@ -76,7 +76,7 @@ def new_lane(
 
 def request_rows(n: int, seed: int, label: int, guidance_scale: float, plan: Plan) -> list[RowSpec]:
     """The rows of a request for one class."""
-    return rows.request_rows(n, seed, lambda _: label, guidance_scale, plan)
+    return [RowSpec(image_seed(seed, index), label, guidance_scale, plan) for index in range(n)]
 
 
 def new_job(rows: list[RowSpec], expires_at: float = math.inf) -> tuple[Job[Picture], list[LiveRow]]:

@@ -13,10 +13,9 @@ from service.admission.job import Job
 from service.engine.engine import Engine
 from service.engine.registry import Registry, load_registry
 from service.engine.results import Picture, Preview
-from service.engine.rows import Film, RowSpec, encode_row, interpolation_rows, inversion_row
+from service.engine.rows import Film, RowSpec, encode_row, inversion_row
 from service.errors import ComputeFailed, DeadlineExceeded, ModelUnavailable, Overloaded, ShareExceeded, TooLate
 from service.metrics import Metrics
-from service.sampling.noise import RowNoise
 from service.sampling.pixels import to_uint8
 from service.settings import Settings
 from tests.service.artefacts import write_autoencoder
@@ -107,20 +106,6 @@ def test_picture_i_is_the_picture_of_seed_plus_i(running: Callable[..., object],
                 alone = (await submit(engine, "vae", request_rows(1, seed, 0, 1.0, plan)).future)[0]
                 assert np.abs(many[index].astype(int) - alone.astype(int)).max() <= 1
             assert len({picture.tobytes() for picture in many}) == 4
-
-    asyncio.run(scenario())
-
-
-def test_an_interpolation_begins_and_ends_at_its_seeds(running: Callable[..., object], registry: Registry) -> None:
-    async def scenario() -> None:
-        async with running() as (engine, _):  # type: ignore[attr-defined]
-            for name in ("vae", "ddpm"):
-                model = registry.served[name].model
-                plan = model.plan()
-                frames = await submit(engine, name, interpolation_rows(model, (3, 9), 5, "slerp", 1, 1.0, plan)).future
-                for frame, seed in ((frames[0], 3), (frames[-1], 9)):
-                    alone = (await submit(engine, name, request_rows(1, seed, 1, 1.0, plan)).future)[0]
-                    assert np.abs(frame.astype(int) - alone.astype(int)).max() <= 1
 
     asyncio.run(scenario())
 
@@ -276,14 +261,6 @@ def test_a_price_counts_steps_and_guidance(running: Callable[..., object], regis
             assert await job.future
 
     asyncio.run(scenario())
-
-
-def test_rows_are_told_apart_only_by_what_decides_them(registry: Registry) -> None:
-    model = registry.served["vae"].model
-    frames = interpolation_rows(model, (1, 2), 3, "linear", 0, 1.0, model.plan())
-    start, end = (RowNoise(seed).draw(model.manifest.latent_shape) for seed in (1, 2))
-    latents = [frame.latent for frame in frames if frame.latent is not None]
-    torch.testing.assert_close(torch.stack(latents), torch.stack([start, (start + end) / 2, end]))
 
 
 def test_encoded_pictures_are_what_the_model_encodes(running: Callable[..., object], registry: Registry) -> None:

@@ -12,7 +12,7 @@ from service.contract.manifest import NoiseSchedule, SolverName
 from service.engine.lane import Lane
 from service.engine.model import Model
 from service.engine.results import Preview, Result
-from service.engine.rows import Film, RowSpec, inversion_row, request_rows, started_from
+from service.engine.rows import Film, RowSpec, inversion_row, started_from
 from service.errors import ComputeFailed
 from service.sampling.loop import sample
 from service.sampling.noise import RowNoise
@@ -29,7 +29,7 @@ LEFT[..., :4] = 1.0  # the mask: the left half is painted anew
 
 
 def rows_of(n: int, model: Model, steps: int = 5, scale: float = 1.0, solver: SolverName = "ddim") -> list[RowSpec]:
-    return request_rows(n, 0, lambda seed: seed % 3, scale, model.plan(solver, steps))
+    return [RowSpec(seed, seed % 3, scale, model.plan(solver, steps)) for seed in range(n)]
 
 
 async def results_of(lane: Lane, rows: list[RowSpec]) -> tuple[Sequence[Result], list[Preview]]:

@@ -64,8 +64,8 @@ class Running:
 
     def running_version(self, model: str) -> str:
         """The one that the metrics tell."""
-        samples = self.metrics.model_info.collect()[0].samples
-        (version,) = (each.labels["version"] for each in samples if each.labels["model"] == model)
+        (family,) = self.metrics.model_info.collect()
+        (version,) = (str(each.labels["version"]) for each in family.samples if each.labels["model"] == model)
         return version
 
     async def picture(self, model: str = "vae") -> bytes:

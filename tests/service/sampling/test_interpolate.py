@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from service.sampling.interpolate import lerp, path, slerp
+from service.sampling.interpolate import lerp, positions, slerp, walk
 
 SHAPE = (2, 3, 4)
 SEEDS = st.integers(0, 1000)
@@ -93,32 +93,55 @@ def test_lerp_is_the_weighted_mean(seed: int, t: float) -> None:
     assert torch.equal(lerp(start, end, at(t)), lerp(end, start, at(1 - t)))
 
 
+def along(points: Tensor, frames: int, method: Literal["linear", "slerp"]) -> Tensor:
+    return walk(points, positions(len(points), frames), method)
+
+
 @methods
 @pytest.mark.parametrize("frames", [2, 3, 10])
-def test_path_has_its_ends_and_even_frames(method: Literal["linear", "slerp"], frames: int) -> None:
-    start, end = (latent[0] for latent in pair(3))
-    points = path(start, end, frames, method)
+def test_a_path_has_its_ends_and_even_frames(method: Literal["linear", "slerp"], frames: int) -> None:
+    ends = torch.cat(pair(3))
+    points = along(ends, frames, method)
     assert points.shape == (frames, *SHAPE)
     assert points.dtype == torch.float32
-    assert torch.equal(points[0], start)
-    assert torch.equal(points[-1], end)
+    assert torch.equal(points[0], ends[0])
+    assert torch.equal(points[-1], ends[1])
     strides = points.diff(dim=0).flatten(1).norm(dim=1)
     if method == "linear":
         torch.testing.assert_close(strides, strides[0].expand_as(strides))
-    torch.testing.assert_close(path(end, start, frames, method), points.flip(0))
+    torch.testing.assert_close(along(ends.flip(0), frames, method), points.flip(0))
+
+
+@methods
+@pytest.mark.parametrize("easing", ["linear", "cosine"])
+def test_a_path_meets_every_point_exactly(
+    method: Literal["linear", "slerp"], easing: Literal["linear", "cosine"]
+) -> None:
+    points = torch.randn(4, *SHAPE, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(walk(points, positions(4, 10, easing), method)[::3], points)
+    around = walk(points, positions(4, 12, easing, loop=True), method)
+    assert torch.equal(around[::3], points)
+    torch.testing.assert_close(around[10], walk(points[[3, 0]], positions(2, 4, easing), method)[1])
+
+
+def test_cosine_easing_is_slow_at_the_points() -> None:
+    expected = [0, (1 - math.sqrt(0.5)) / 2, 0.5, (1 + math.sqrt(0.5)) / 2, 1, 1 + (1 - math.sqrt(0.5)) / 2]
+    assert positions(3, 9, "cosine").tolist()[:6] == pytest.approx(expected)
 
 
 def test_methods_differ_between_the_ends() -> None:
-    start, end = (latent[0] for latent in pair(3))
-    assert not torch.allclose(path(start, end, 3, "linear")[1], path(start, end, 3, "slerp")[1])
+    ends = torch.cat(pair(3))
+    assert not torch.allclose(along(ends, 3, "linear")[1], along(ends, 3, "slerp")[1])
 
 
-@pytest.mark.parametrize("frames", [-1, 0, 1])
-def test_path_needs_both_its_ends(frames: int) -> None:
-    with pytest.raises(ValueError, match=f"frames {frames} is out of range"):
-        path(torch.zeros(2), torch.ones(2), frames, "linear")
+@pytest.mark.parametrize(("points", "frames"), [(2, -1), (2, 0), (2, 1), (1, 5), (0, 2)])
+def test_a_path_needs_two_points_and_frames(points: int, frames: int) -> None:
+    with pytest.raises(ValueError, match=f"{frames} frames through {points} points are out of range"):
+        positions(points, frames)
 
 
-def test_unknown_method_is_refused() -> None:
+def test_what_is_unknown_is_refused() -> None:
     with pytest.raises(ValueError, match="'cubic' is unknown; there are linear, slerp"):
-        path(torch.zeros(2), torch.ones(2), 3, "cubic")  # type: ignore[arg-type]
+        walk(torch.zeros(2, 2), torch.zeros(3), "cubic")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="'cubic' is unknown; there are linear, cosine"):
+        positions(2, 3, "cubic")  # type: ignore[arg-type]

@@ -1,0 +1,120 @@
+"""Where rows begin when it is not the noise of their seeds: arrays from outside to the rows of `rows`."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from service.engine.model import Model
+from service.engine.results import Latent, Picture
+from service.engine.rows import RowSpec, started_from, truncated, varied
+from service.sampling.interpolate import InterpolationMethod, walk
+from service.sampling.noise import RowNoise
+from service.sampling.pixels import from_uint8
+from service.sampling.step import Inpaint
+
+
+def image_tensor(picture: Picture) -> Tensor:
+    """A picture (height, width, channel) as networks have it, (channel, height, width) in [-1, 1]."""
+    return from_uint8(torch.from_numpy(picture.copy()))
+
+
+def repaint_mask(picture: Picture, latent_shape: Sequence[int], *, invert: bool) -> Tensor:
+    """A grey picture (height, width, 1), white where to make anew, as a mask (1, height, width) of the latent's map.
+
+    Each place of it is the mean of the pixels that it stands for.
+    """
+    mask = torch.from_numpy(picture[None, :, :, 0].astype(np.float32)) / 255
+    mask = torch.nn.functional.adaptive_avg_pool2d(mask, (latent_shape[1], latent_shape[2]))
+    return 1 - mask if invert else mask
+
+
+def from_noise(rows: Sequence[RowSpec], model: Model, truncation: float) -> list[RowSpec]:
+    """``rows`` begun from their noise times ``truncation``."""
+    return [truncated(row, model.manifest.latent_shape, truncation) for row in rows]
+
+
+def from_latents(rows: Sequence[RowSpec], latents: Latent) -> list[RowSpec]:
+    """``rows`` begun from ``latents`` (rows, *latent)."""
+    return [row._replace(latent=latent) for row, latent in zip(rows, tensor_of(latents), strict=True)]
+
+
+def from_picture(rows: Sequence[RowSpec], x_start: Tensor, mask: Tensor | None, strength: float) -> list[RowSpec]:
+    """``rows`` begun from a clean latent (*latent), with noise of ``strength``; black of ``mask`` stays as it is."""
+    begun = [row if strength == 1 else started_from(row, x_start) for row in rows]
+    if mask is None:
+        return begun
+    return [row._replace(inpaint=Inpaint(mask, x_start)) for row in begun]
+
+
+def around_picture(rows: Sequence[RowSpec], code: Latent, spread: float) -> list[RowSpec]:
+    """``rows`` begun from draws around an encoded picture, mean and log-variance (2, *latent)."""
+    mean, logvar = tensor_of(code)
+    return [varied(row, mean, logvar, spread) for row in rows]
+
+
+def mean_of(code: Latent) -> Tensor:
+    """The mean of a picture that an encoder gave mean and log-variance of, (2, *latent)."""
+    return tensor_of(code[0])
+
+
+def seed_latent(model: Model, seed: int) -> Tensor:
+    """The noise that a picture of ``seed`` begins from, (*latent)."""
+    return RowNoise(seed).draw(model.manifest.latent_shape)
+
+
+def path_latents(points: Sequence[Tensor], position: Tensor, method: InterpolationMethod) -> Tensor:
+    """The latents at ``position`` of a path through ``points`` (*latent), (frames, *latent)."""
+    return walk(torch.stack([*points]), position, method)
+
+
+class Leg(NamedTuple):
+    """Where a frame of a path is: ``share`` of the way from point ``before`` to point ``after``, in [0, 1)."""
+
+    before: int
+    after: int
+    share: float
+
+
+def legs(position: Tensor, points: int) -> list[Leg]:
+    """Where frames at ``position`` (see ``service.sampling.interpolate.positions``) are on a path of ``points``."""
+    return [Leg(int(each), (int(each) + 1) % points, each - int(each)) for each in position.tolist()]
+
+
+def blended(row: RowSpec, before: int, after: int, share: float) -> RowSpec:
+    """``row`` between two classes, by a blend of their predictions in place of guidance."""
+    if before == after or share == 0:
+        return row._replace(label=before)
+    return row._replace(label=after, negative_label=before, guidance_scale=share)
+
+
+def decoded(model: Model, row: RowSpec, x_start: Tensor) -> RowSpec:
+    """``row`` whose picture is what ``model`` decodes of a clean latent (*latent).
+
+    A model that denoises takes one step to it, in which all is known.
+    """
+    if model.denoise is None:
+        return row._replace(latent=x_start)
+    plan, known = model.plan("ddim", 1), Inpaint(torch.zeros(1), x_start)
+    return row._replace(plan=plan, latent=None, inpaint=known, guidance_scale=1.0, negative_label=None)
+
+
+def at_point(model: Model, point: Sequence[float]) -> Tensor:
+    """The latent at (x, y) of a model's map, (*latent)."""
+    assert model.latent_map is not None
+    return plane_latents(model, np.array([point]))[0]
+
+
+def plane_latents(model: Model, points: npt.NDArray[np.float64]) -> Tensor:
+    """The latents at points (count, 2) of a model's map, (count, *latent)."""
+    assert model.latent_map is not None
+    latents = model.latent_map.origin + np.tensordot(points, model.latent_map.axes, axes=1)
+    return tensor_of(latents.astype(np.float32))
+
+
+def tensor_of(array: npt.NDArray[np.float32]) -> Tensor:
+    """The array's numbers, the tensor's own."""
+    return torch.from_numpy(np.array(array))
