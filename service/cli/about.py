@@ -8,6 +8,9 @@ from pathlib import Path
 from service.cli.asking import asking, print_json, service_of
 from service.cli.commands import Commands
 
+#: Characters of a parameter that people are shown.
+LONGEST = 80
+
 
 def add_commands(commands: Commands) -> None:
     """Add them to ``commands``."""
@@ -33,7 +36,7 @@ def _models(asked: argparse.Namespace) -> int:
             model.version,
             " x ".join(str(size) for size in model.image_shape),
             str(len(model.class_names)),
-            ", ".join(model.capabilities),
+            ", ".join(model.does or model.capabilities),
         )
         for model in found
     ]
@@ -58,6 +61,11 @@ def _inspect(asked: argparse.Namespace) -> int:
     )
     print(f"{found.model} {found.model_version}, {here}")
     for name, value in found.params.items():
-        print(f"  {name}: {json.dumps(value)}")
+        print(f"  {name}: {_shortened(json.dumps(value))}")
     print(found.curl)
     return 0
+
+
+def _shortened(text: str) -> str:
+    """``text`` as far as a line holds it: a picture that was sent is among the parameters."""
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."

@@ -119,7 +119,10 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model that is served. ``image_shape`` is (channel, height, width)."""
+    """A model that is served. ``image_shape`` is (channel, height, width).
+
+    ``capabilities`` are what its files can do, ``does`` what can be asked of it, by name.
+    """
 
     name: str
     version: str
@@ -128,6 +131,7 @@ class Model:
     class_names: tuple[str, ...]
     capabilities: tuple[str, ...]
     limits: dict[str, int]
+    does: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

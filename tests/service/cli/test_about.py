@@ -15,12 +15,13 @@ MODEL = {
     "class_names": ["bag", "sneaker"],
     "capabilities": ["generate", "interpolate"],
     "limits": {"n": 64},
+    "does": ["generate", "image_to_image"],
 }
 INSPECTION = {
     "model": "ddpm",
     "model_version": "0123abcd",
     "path": "/generate/ddpm",
-    "params": {"n": 1, "class_label": "bag"},
+    "params": {"n": 1, "class_label": "bag", "image": "data:image/png;base64," + "A" * 1000},
     "curl": "curl -X POST ...",
     "python": "...",
 }
@@ -35,7 +36,7 @@ def test_what_is_served(fake: FakeService, capsys: pytest.CaptureFixture[str]) -
     assert main(["models"]) == 0
     heads, row = capsys.readouterr().out.splitlines()
     assert heads.split() == ["MODEL", "FAMILY", "VERSION", "PICTURES", "CLASSES", "CAN"]
-    assert row == "ddpm   ddpm    0123abcd  1 x 28 x 28  2        generate, interpolate"
+    assert row == "ddpm   ddpm    0123abcd  1 x 28 x 28  2        generate, image_to_image"
     assert main(["models", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == [MODEL]
 
@@ -54,7 +55,9 @@ def test_what_made_a_picture(
     fake.answers["POST /inspect"] = (200, {**INSPECTION, "served_version": served})
     (tmp_path / "one.png").write_bytes(b"a picture")
     assert main(["inspect", str(tmp_path / "one.png")]) == 0
-    assert capsys.readouterr().out.splitlines() == [told, "  n: 1", '  class_label: "bag"', "curl -X POST ..."]
+    image = f'  image: "data:image/png;base64,{"A" * 57}...'
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [told, "  n: 1", '  class_label: "bag"', image, "curl -X POST ..."]
     assert main(["inspect", "--json", str(tmp_path / "one.png")]) == 0
     assert json.loads(capsys.readouterr().out)["params"] == INSPECTION["params"]
 
