@@ -48,6 +48,7 @@ async def begin(
 
     Raises as ``uploads.read_picture`` and, where a picture is encoded, as ``answers.answer``.
     """
+    model = deployment.model
     if body.image is not None:
         return await _from_image(request, state, body, deployment, rows)
     model = deployment.model

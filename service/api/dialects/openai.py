@@ -157,8 +157,8 @@ async def _read_edit(request: Request, settings: Settings) -> _EditRequest:
 
 async def _repaint_mask(asked: _EditRequest, manifest: Manifest, settings: Settings) -> bytes | None:
     """The part that is made anew as a native mask, where white is: a PNG. Raises as ``read_picture``, InvalidField."""
-    field = "image" if asked.mask is None else "mask"
-    fitted = await read_picture(field, asked.mask or asked.image, manifest.image_shape, settings)
+    field, file = ("image", asked.image) if asked.mask is None else ("mask", asked.mask)
+    fitted = await read_picture(field, file, manifest.image_shape, settings)
     if fitted.alpha is not None:
         return images.encode_png(255 - fitted.alpha[:, :, None])
     if asked.mask is None:

@@ -4,11 +4,16 @@ import gzip
 import json
 import struct
 import zlib
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 from starlette.testclient import TestClient
+
+from service.app import create_app
+from service.settings import Settings
+from tests.service.artefacts import write_one_shot
 
 INFER = "/v2/models/vae/infer"
 HEAD_LENGTH = "Inference-Header-Content-Length"
@@ -124,3 +129,19 @@ def test_the_index_of_the_repository_can_be_of_what_is_ready_only(client: TestCl
         models = client.post("/v2/repository/index", content=body).json()
         assert [(model["name"], model["state"]) for model in models] == [("ddpm", "READY"), ("vae", "READY")]
     error(client.post("/v2/repository/index", content=b'{"readi": true}'), 422)
+
+
+def test_a_refused_model_is_unavailable(tmp_path: Path) -> None:
+    write_one_shot(tmp_path)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "manifest.json").write_text("{}")
+    settings = Settings(weights_dir=tmp_path, device="cpu", engine_threads=1, max_bucket=1)
+    with TestClient(create_app(settings)) as client:
+        assert client.get("/v2/health/ready").status_code == 503
+        assert client.get("/v2/health/live").status_code == 200
+        assert client.get("/v2/models/vae/ready").status_code == 200
+        assert "broken was refused at start" in error(client.get("/v2/models/broken/ready"), 503)
+        (refused,) = client.post("/v2/repository/index").json()[1:]
+        assert (refused["name"], refused["state"]) == ("broken", "UNAVAILABLE")
+        assert refused["reason"]
+        assert [model["id"] for model in client.get("/v1/models").json()["data"]] == ["vae"]

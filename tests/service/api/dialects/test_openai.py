@@ -71,9 +71,12 @@ def test_an_edit_as_json_is_that_of_the_form(client: TestClient) -> None:
     assert answer["warnings"] == ["image: re-sampled from 16 x 16 to 8 x 8 pixels"]
 
 
-def test_a_picture_that_is_none(client: TestClient) -> None:
-    response = client.post(EDITS, data={"model": "ddpm", "prompt": ""}, files={"image": b"GIF89a"})
-    assert problem(response, 415, "unsupported-image")["error"]["param"] == "image"
+@pytest.mark.parametrize(
+    ("files", "param"), [({"image": b"GIF89a"}, "image"), ({"image": b"GIF89a", "mask": b""}, "mask")]
+)
+def test_a_picture_that_is_none(client: TestClient, files: dict[str, bytes], param: str) -> None:
+    response = client.post(EDITS, data={"model": "ddpm", "prompt": ""}, files=files)
+    assert problem(response, 415, "unsupported-image")["error"]["param"] == param
 
 
 def test_a_model_that_cannot_edit_says_so(client: TestClient) -> None:
