@@ -12,8 +12,10 @@ ROOT = Path(__file__).parents[1]
 
 #: From the top down: a module imports of `service` what stands in a lower row, and what stands in its own folder.
 LAYERS = (
+    {"cli"},
     {"__main__"},
-    {"app", "protocol"},
+    {"server"},
+    {"admin", "app", "protocol"},
     {"api"},
     {"engine"},
     {"admission", "jobs"},

@@ -25,7 +25,7 @@ _REFUSALS = {
     429: "The client's accepted work fills its share of the queue; Retry-After says when to come back.",
     500: "The model gave no usable picture.",
     503: "The queue is full, or too long for an answer in time (Retry-After says when to come back); or the model was "
-    "refused at start, or the service is stopping.",
+    "refused, or the service is stopping.",
     504: "The pictures were not ready in time: timeout_ms, or the service's own limit. Their work was dropped.",
 }
 

@@ -117,9 +117,10 @@ def _dump(problem: Problem) -> dict[str, Any]:
 def _about(request: Request) -> dict[str, str]:
     """Headers of every error: it is nobody's to keep, and says which model it is of where that is known."""
     fixed = {"Cache-Control": "no-store", "Vary": "Accept"}
-    name = request.scope.get("state", {}).get("model")
-    served = state_of(request).registry.served.get(name) if name else None
-    return {**fixed, "X-Model": name, "X-Model-Version": served.model.manifest.version} if served else fixed
+    told = request.scope.get("state", {})
+    if "model_version" not in told:
+        return fixed
+    return {**fixed, "X-Model": told["model"], "X-Model-Version": told["model_version"]}
 
 
 def _problem(problem: Problem, headers: Mapping[str, str]) -> Response:

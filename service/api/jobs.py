@@ -55,7 +55,7 @@ async def get_job_result(request: Request) -> Response:
     wait_s = wait_of(request)
     if wait_s and not job.done:
         await wait_for(request, job, wait_s)
-    return await result(request, state_of(request), job)
+    return await result(request, job)
 
 
 async def get_job_events(request: Request) -> Response:

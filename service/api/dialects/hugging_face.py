@@ -18,7 +18,7 @@ from service.api.docs import described, path_parameters, refusals, success
 from service.api.endpoint import route
 from service.api.negotiation import JSON
 from service.api.schemas import GenerateRequest
-from service.api.state import model_of, state_of
+from service.api.state import deployment_of, state_of
 from service.api.uploads import PICTURE_FIELD, sniff
 from service.contract.manifest import Manifest
 from service.errors import InvalidField
@@ -81,7 +81,7 @@ async def read_generate(request: Request, settings: Settings, manifest: Manifest
 
 async def get_generate_health(request: Request) -> Response:
     """200 when the model can be asked: what InferenceClient.health_check looks at."""
-    model = model_of(request, state_of(request), request.path_params["model"])
+    model = deployment_of(request, state_of(request), request.path_params["model"]).model
     return JSONResponse({"model": model.name, "status": "ready"}, headers={"Cache-Control": "no-store"})
 
 

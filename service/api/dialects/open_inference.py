@@ -31,9 +31,9 @@ from service.api.endpoint import route
 from service.api.generate import generate_order
 from service.api.negotiation import JSON
 from service.api.rendering import Made, Order
-from service.api.state import State, model_of, state_of
+from service.api.state import State, deployment_of, state_of
 from service.contract.manifest import Manifest
-from service.engine.model import Model
+from service.engine.engine import Deployment
 from service.errors import UnknownVersion
 
 NAME = "genserve"
@@ -48,10 +48,10 @@ async def post_infer(request: Request) -> Response:
     Content-Type means nothing.
     """
     state = state_of(request)
-    model = _model(request, state)
+    deployment = _deployment(request, state)
     head, binary = split(request, await read_unpacked(request, state.settings))
     asked = parse_json(InferRequest, head)
-    order = await generate_order(request, state, to_native(asked, binary), model, JSON)
+    order = await generate_order(request, state, to_native(asked, binary), deployment, JSON)
     if not asked.binary:
         return await answer(request, state, order, partial(_json_tensors, asked))
     told = to_json(_answer_head(asked, order, {"parameters": {"binary_data_size": math.prod(_shape(order))}}))
@@ -74,13 +74,13 @@ async def get_server_live(request: Request) -> Response:
 
 async def get_server_ready(request: Request) -> Response:
     """200 when every model can be asked."""
-    ready = state_of(request).registry.ready
+    ready = state_of(request).motion.ready
     return _json({"ready": ready}, 200 if ready else 503)
 
 
 async def get_model_metadata(request: Request) -> Response:
     """A model's tensors."""
-    manifest = _model(request, state_of(request)).manifest
+    manifest = _deployment(request, state_of(request)).model.manifest
     return _json(
         {
             "name": manifest.name,
@@ -97,13 +97,13 @@ async def get_model_metadata(request: Request) -> Response:
 
 async def get_model_ready(request: Request) -> Response:
     """200 when the model can be asked."""
-    model = _model(request, state_of(request))
-    return _json({"name": model.name, "ready": True})
+    deployment = _deployment(request, state_of(request))
+    return _json({"name": deployment.model.name, "ready": True})
 
 
 async def get_model_config(request: Request) -> Response:
     """A model's tensors, as Triton's configuration has them."""
-    manifest = _model(request, state_of(request)).manifest
+    manifest = _deployment(request, state_of(request)).model.manifest
     optional = [
         {"name": name, "data_type": f"TYPE_{datatype}", "dims": _input_shape(name, manifest), "optional": True}
         for name, (datatype, _) in INPUTS.items()
@@ -123,13 +123,13 @@ async def get_model_config(request: Request) -> Response:
 async def get_model_stats(request: Request) -> Response:
     """How many pictures a model made, in how many network calls, and nanoseconds of each stage."""
     state = state_of(request)
-    return _json({"model_stats": [_stats(state, _model(request, state).manifest)]})
+    return _json({"model_stats": [_stats(state, _deployment(request, state))]})
 
 
 async def get_statistics(request: Request) -> Response:
     """The same of every model."""
     state = state_of(request)
-    return _json({"model_stats": [_stats(state, each.model.manifest) for each in state.registry.served.values()]})
+    return _json({"model_stats": [_stats(state, each) for each in state.engine.deployments.values()]})
 
 
 async def post_repository_index(request: Request) -> Response:
@@ -138,11 +138,11 @@ async def post_repository_index(request: Request) -> Response:
     asked = parse_json(RepositoryIndexRequest, await read_body(request, state.settings))
     ready = [
         {"name": name, "version": each.model.manifest.version, "state": "READY", "reason": ""}
-        for name, each in state.registry.served.items()
+        for name, each in state.engine.deployments.items()
     ]
     refused = [
         {"name": name, "version": "", "state": "UNAVAILABLE", "reason": reason}
-        for name, reason in state.registry.refused.items()
+        for name, reason in state.motion.refused.items()
     ]
     return _json(ready if asked.ready else ready + refused)
 
@@ -153,13 +153,13 @@ class RepositoryIndexRequest(DialectRequest):
     ready: bool = Field(default=False, description="Only models that are served.")
 
 
-def _model(request: Request, state: State) -> Model:
-    """The model of the path, in its version if it names one. Raises as ``model_of``, and UnknownVersion."""
-    model = model_of(request, state, request.path_params["model"])
-    version = request.path_params.get("version", model.manifest.version)
-    if version != model.manifest.version:
-        raise UnknownVersion(model.name, model.manifest.version)
-    return model
+def _deployment(request: Request, state: State) -> Deployment:
+    """The model of the path, in its version if it names one. Raises as ``deployment_of``, and UnknownVersion."""
+    deployment = deployment_of(request, state, request.path_params["model"])
+    name, served = deployment.model.name, deployment.model.manifest.version
+    if request.path_params.get("version", served) != served:
+        raise UnknownVersion(name, served)
+    return deployment
 
 
 def _input_shape(name: InputName, manifest: Manifest) -> tuple[int, ...]:
@@ -196,10 +196,10 @@ def _binary_tensors(head: bytes, order: Order, made: Made, request: Request) -> 
     return b"".join([head, *(picture.tobytes() for picture in made.pictures)])
 
 
-def _stats(state: State, manifest: Manifest) -> dict[str, object]:
+def _stats(state: State, deployment: Deployment) -> dict[str, object]:
     """Triton's statistics of a model. Failures are counted, and not timed."""
-    name, read = manifest.name, state.metrics.registry.get_sample_value
-    own = state.engine.lanes[name].metrics
+    name, read = deployment.model.name, state.metrics.registry.get_sample_value
+    own = deployment.metrics
     stages = {
         "success": own.request_seconds,
         "queue": own.queue_seconds,
@@ -209,7 +209,7 @@ def _stats(state: State, manifest: Manifest) -> dict[str, object]:
     failed = sum(read("genserve_errors_total", {"model": name, "reason": reason}) or 0 for reason in own.errors)
     return {
         "name": name,
-        "version": manifest.version,
+        "version": deployment.model.manifest.version,
         "inference_count": int(read("genserve_images_total", {"model": name}) or 0),
         "execution_count": int(read("genserve_tick_rows_count", {"model": name}) or 0),
         "inference_stats": {

@@ -28,10 +28,10 @@ from service.api.job_runner import Glimpse, Shown, start_job
 from service.api.negotiation import EVENT_STREAM, JSON
 from service.api.rendering import Made, Order, class_name, picture_png
 from service.api.schemas import GenerateRequest
-from service.api.state import PictureJob, State, model_of, state_of
+from service.api.state import PictureJob, State, deployment_of, state_of
 from service.api.uploads import Upload, read_picture
 from service.contract.manifest import Manifest
-from service.engine.model import Model
+from service.engine.engine import Deployment
 from service.errors import BadRequest, FieldProblem, InvalidField
 from service.jobs.events import Event
 from service.settings import Settings
@@ -98,8 +98,8 @@ async def create_image(request: Request) -> Response:
     """
     state = state_of(request)
     asked = await read_request(request, state.settings, ImagesRequest)
-    model = model_of(request, state, asked.model)
-    return await _respond(request, state, asked, model, _native(asked, model))
+    deployment = deployment_of(request, state, asked.model)
+    return await _respond(request, state, asked, deployment, _native(asked, deployment.model.manifest))
 
 
 async def edit_image(request: Request) -> Response:
@@ -109,22 +109,23 @@ async def edit_image(request: Request) -> Response:
     """
     state = state_of(request)
     asked = await _read_edit(request, state.settings)
-    model = model_of(request, state, asked.model)
-    native = _native(asked, model).model_copy(update={"image": asked.image})
-    mask = await _repaint_mask(asked, model.manifest, state.settings)
-    return await _respond(request, state, asked, model, native.model_copy(update={"mask": mask}))
+    deployment = deployment_of(request, state, asked.model)
+    manifest = deployment.model.manifest
+    native = _native(asked, manifest).model_copy(update={"image": asked.image})
+    mask = await _repaint_mask(asked, manifest, state.settings)
+    return await _respond(request, state, asked, deployment, native.model_copy(update={"mask": mask}))
 
 
 async def list_v1_models(request: Request) -> Response:
     """Every model that is served, as OpenAI's clients list them."""
-    served = state_of(request).registry.served.values()
+    served = state_of(request).engine.deployments.values()
     return JSONResponse({"object": "list", "data": [_card(each.model.manifest) for each in served]}, headers=_NO_STORE)
 
 
 async def retrieve_v1_model(request: Request) -> Response:
     """One model, as OpenAI's clients see it."""
-    model = model_of(request, state_of(request), request.path_params["model"])
-    return JSONResponse(_card(model.manifest), headers=_NO_STORE)
+    deployment = deployment_of(request, state_of(request), request.path_params["model"])
+    return JSONResponse(_card(deployment.model.manifest), headers=_NO_STORE)
 
 
 ROUTES = (
@@ -136,9 +137,9 @@ ROUTES = (
 
 
 async def _respond(
-    request: Request, state: State, asked: _ImagesRequest, model: Model, native: GenerateRequest
+    request: Request, state: State, asked: _ImagesRequest, deployment: Deployment, native: GenerateRequest
 ) -> Response:
-    order = await generate_order(request, state, native, model, JSON)
+    order = await generate_order(request, state, native, deployment, JSON)
     if not asked.stream:
         return await answer(request, state, order, partial(_body, asked))
     job = start_job(request, state, _filmed(asked, order), live=True)
@@ -165,7 +166,7 @@ async def _repaint_mask(asked: _EditRequest, manifest: Manifest, settings: Setti
     raise InvalidField.of("mask", "has no transparent part, which is what is made anew", "a PNG or WebP with alpha")
 
 
-def _native(asked: _ImagesRequest, model: Model) -> GenerateRequest:
+def _native(asked: _ImagesRequest, manifest: Manifest) -> GenerateRequest:
     """``asked`` in the words of /generate. Raises BadRequest, InvalidField."""
     if asked.response_format == "url":
         raise BadRequest(
@@ -176,9 +177,9 @@ def _native(asked: _ImagesRequest, model: Model) -> GenerateRequest:
         raise InvalidField.of("output_compression", "means nothing to png", "leave it out; or webp, jpeg")
     if asked.partial_images and not asked.stream:
         raise InvalidField.of("partial_images", "is for a stream", "stream: true; or 0")
-    native = asked.native(scale=_scale(asked.size, model.manifest))
+    native = asked.native(scale=_scale(asked.size, manifest))
     if native.class_label is None:
-        return native.model_copy(update={"class_label": class_of_prompt(asked.prompt, model.manifest)})
+        return native.model_copy(update={"class_label": class_of_prompt(asked.prompt, manifest)})
     if asked.prompt.strip():
         raise InvalidField.of("class_label", "says which class, and so does prompt", "one of the two; prompt empty")
     return native

@@ -1,0 +1,157 @@
+"""`genserve`: the service and its operation from a terminal. Commands to a running service go to its admin port."""
+
+import argparse
+import http.client
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+from urllib.parse import quote
+
+LOOPBACK = "127.0.0.1"
+PORT_VARIABLE = "GENSERVE_ADMIN_PORT"
+#: Loading a version takes as long as its first calls do, on a machine that serves meanwhile.
+PATIENCE_S = 600.0
+
+EXAMPLES = """examples:
+  GENSERVE_ADMIN_PORT=8001 genserve serve    serve, and take these commands on port 8001
+  genserve reload                            serve what the weights folder holds
+  genserve reload ddpm                       the same for one model
+  genserve rollback ddpm                     back to the version that was replaced last
+  genserve versions                          what serves, and what a rollback finds
+"""
+
+Run = Callable[[argparse.Namespace], int]
+
+
+class CommandError(Exception):
+    """A command that was not carried out; ``str()`` says why in a line."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0, 1 when it failed, 2 when it was not understood."""
+    parser = argparse.ArgumentParser(
+        prog="genserve",
+        description="Serve small generative image models, and operate a running service.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_serve(commands)
+    _add_operation(commands)
+    asked = parser.parse_args(arguments)
+    run: Run = asked.run
+    try:
+        return run(asked)
+    except CommandError as failure:
+        print(f"error: {failure}", file=sys.stderr)
+        return 1
+
+
+Commands = argparse._SubParsersAction  # what add_subparsers returns has no public name
+
+
+def _add_serve(commands: "Commands[argparse.ArgumentParser]") -> None:
+    serve = commands.add_parser("serve", help="serve the models in the weights folder (python -m service)")
+    serve.set_defaults(run=_serve)
+
+
+def _add_operation(commands: "Commands[argparse.ArgumentParser]") -> None:
+    """The commands that change models."""
+    port = argparse.ArgumentParser(add_help=False)
+    port.add_argument(
+        "--admin-port", type=int, metavar="PORT", help=f"the service's admin port (default: ${PORT_VARIABLE})"
+    )
+    for name, run, text in (
+        ("load", _load, "serve a model whose folder is new, or that was unloaded"),
+        ("reload", _reload, "serve the version that the manifest names; of all models, if none is named"),
+        ("rollback", _roll_back, "make an earlier version the manifest's, and serve it"),
+        ("unload", _unload, "take no more requests for a model, and give its memory back"),
+        ("versions", _versions, "which versions serve, and which ones there are"),
+    ):
+        command = commands.add_parser(name, help=text, description=text.capitalize() + ".", parents=[port])
+        command.set_defaults(run=run)
+        if name != "versions":
+            command.add_argument("model", nargs="?" if name == "reload" else None, help="its folder's name")
+        if name == "rollback":
+            command.add_argument("version", nargs="?", help="eight characters; default: the one replaced last")
+
+
+def _serve(asked: argparse.Namespace) -> int:  # noqa: ARG001
+    from service.__main__ import main as serve  # here, because importing it loads torch
+
+    return serve([])
+
+
+def _load(asked: argparse.Namespace) -> int:
+    return _tell([_ask(asked, "POST", f"/models/{quote(asked.model, safe='')}/load")])
+
+
+def _reload(asked: argparse.Namespace) -> int:
+    if asked.model is None:
+        return _tell(_ask(asked, "POST", "/reload"))
+    return _tell([_ask(asked, "POST", f"/models/{quote(asked.model, safe='')}/reload")])
+
+
+def _roll_back(asked: argparse.Namespace) -> int:
+    version = f"?version={quote(asked.version, safe='')}" if asked.version else ""
+    return _tell([_ask(asked, "POST", f"/models/{quote(asked.model, safe='')}/rollback{version}")])
+
+
+def _unload(asked: argparse.Namespace) -> int:
+    return _tell([_ask(asked, "POST", f"/models/{quote(asked.model, safe='')}/unload")])
+
+
+def _versions(asked: argparse.Namespace) -> int:
+    for each in _ask(asked, "GET", "/models"):
+        earlier = f", earlier: {' '.join(each['earlier_versions'])}" if each["earlier_versions"] else ""
+        serving = f" {each['version']}" if each["version"] else ""
+        print(f"{each['model']}: {each['state']}{serving}, manifest: {each['manifest_version'] or 'none'}{earlier}")
+        if each["problem"]:
+            print(f"  {each['problem']}")
+    return 0
+
+
+def _tell(results: Sequence[dict[str, Any]]) -> int:
+    """Print what became of each model; returns 1 when one of them failed."""
+    for each in results:
+        if "outcome" in each:
+            print(f"{each['model']}: {each['outcome']}, {each['previous'] or 'none'} -> {each['version'] or 'none'}")
+        else:
+            print(f"error: {each['detail']}", file=sys.stderr)
+    return int(any("outcome" not in each for each in results))
+
+
+def _ask(asked: argparse.Namespace, method: str, path: str) -> Any:  # noqa: ANN401  (JSON)
+    """What the admin port answers. Raises CommandError with what it refuses, or why it cannot be asked."""
+    connection = http.client.HTTPConnection(LOOPBACK, _port(asked), timeout=PATIENCE_S)
+    try:
+        connection.request(method, path)
+        response = connection.getresponse()
+        answer = json.loads(response.read())
+    except OSError as failure:
+        raise CommandError(f"no service answers on port {connection.port}: {failure.strerror or failure}") from None
+    except (http.client.HTTPException, ValueError):
+        raise CommandError(f"what answers on port {connection.port} is no admin port of genserve") from None
+    finally:
+        connection.close()
+    if response.status >= http.HTTPStatus.BAD_REQUEST:
+        raise CommandError(answer["detail"])
+    return answer
+
+
+def _port(asked: argparse.Namespace) -> int:
+    if asked.admin_port is not None:
+        return int(asked.admin_port)
+    text = os.environ.get(PORT_VARIABLE, "")
+    if not text.isdecimal():
+        raise CommandError(
+            f"which port? Start the service with {PORT_VARIABLE} set, and set it here too or give --admin-port. "
+            "Without one, SIGHUP reloads."
+        )
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
