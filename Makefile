@@ -27,9 +27,9 @@ peers := bentoml litserve mosec
 # Trainers to be compared with.
 train_peers := diffusers lucidrains
 
-rest := slow or containers or prometheus or gpu
+rest := slow or browser or containers or prometheus or gpu
 
-.PHONY: help install bench-fair bench-gpu bench-latency bench-limit bench-mixed bench-overload bench-peers bench-png bench-prepare bench-rest bench-steps bench-train serve test test-all test-containers lint train which-model clean
+.PHONY: help install page-pictures bench-fair bench-gpu bench-latency bench-limit bench-mixed bench-overload bench-peers bench-png bench-prepare bench-rest bench-steps bench-train serve test test-all test-containers lint train which-model clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -55,6 +55,9 @@ lint: $(VENV)/.dev  ## ruff and mypy --strict
 	$(python) -m ruff check
 	$(python) -m ruff format --check
 	$(python) -m mypy
+
+page-pictures: $(VENV)/.dev  ## the page's screenshots in docs/pictures; needs chromium
+	PAGE_PICTURES=docs/pictures $(python) -m pytest -m browser -k screenshots tests/e2e/test_playground.py
 
 train: which-model $(VENV)/.train  ## train MODEL=vae|gan|ddpm on Fashion-MNIST; ARGS='--epochs 2 ...' is passed on
 	@[ -d /usr/share/datasets/fashion-mnist ] || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null || { \

@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _name_unknown_knobs() -> None:
-    known = {f"GENSERVE_{name.upper()}" for name in Settings.model_fields}
+    known = {f"GENSERVE_{name.upper()}" for name in Settings.model_fields} | {"GENSERVE_URL"}  # the client's
     unknown = sorted(name for name in os.environ if name.startswith("GENSERVE_") and name not in known)
     if unknown:
         logging.getLogger(__name__).warning("unknown settings are ignored", extra={"settings": unknown})

@@ -22,6 +22,7 @@ from service.api import (
     jobs,
     latent_map,
     models,
+    playground,
     reference,
     stats,
 )
@@ -93,7 +94,7 @@ def create_app(settings: Settings) -> FastAPI:
         for each in dialect.ROUTES:
             app.add_endpoint(each)
         describe(app, dialect.OPERATIONS)
-    for part in (models, health, reference):
+    for part in (models, health, reference, playground):
         app.include_router(part.router)
     error_handlers.install(app)
     return app

@@ -21,7 +21,7 @@ LAYERS = (
     {"admission", "jobs"},
     {"sampling", "images"},
     {"contract", "nvml"},
-    {"errors", "settings", "metrics", "logs", "process"},
+    {"client", "errors", "settings", "metrics", "logs", "process"},
 )
 TRAINER_MAY_USE = {"contract", "sampling"}
 LONGEST_FILE = 400
@@ -88,6 +88,8 @@ def loaded_by(package: str) -> set[str]:
     [
         ("service/contract", {"torch", "numpy", "fastapi", "starlette", "trainer"}),
         ("service/jobs", {"torch", "numpy", "fastapi", "starlette", "trainer"}),
+        ("service/client", {"torch", "numpy", "fastapi", "starlette", "trainer", "PIL"}),
+        ("service/cli", {"torch", "numpy", "fastapi", "starlette", "trainer", "httpx", "tqdm"}),
         ("service/sampling", {"fastapi", "starlette", "trainer", "torchvision"}),
     ],
 )

@@ -77,7 +77,8 @@ async def compute(request: Request, state: State, order: Order) -> Made:
     film: list[Preview] = []
     if order.rows[0].film is not None:
         job.on_preview = film.append
-    return count_made(order, job, await wait(request, job, timeout_s, order.deployment.metrics), told, film)
+    pictures = await wait(request, job, timeout_s, order.deployment.metrics)
+    return count_made(order, job, pictures, told, film)
 
 
 def timeout_of(state: State, asked: Showing) -> float:

@@ -96,7 +96,7 @@ def describe(app: FastAPI, operations: Mapping[str, Mapping[str, Any]]) -> None:
 
 def request_body(schema: type[BaseModel]) -> dict[str, Any]:
     """A body of ``schema``, optional where all of its fields are: JSON, or what else can hold the fields it has."""
-    document = inlined(schema.model_json_schema())
+    document = _document(schema)
     content: dict[str, Any] = {JSON: {"schema": document}}
     if PICTURE_FIELD in document["properties"]:
         content |= {
@@ -104,6 +104,14 @@ def request_body(schema: type[BaseModel]) -> dict[str, Any]:
             **{media: {"schema": {"type": "string", "format": "binary"}} for media in UPLOADS},
         }
     return {"required": "required" in document, "content": content}
+
+
+def _document(schema: type[BaseModel]) -> dict[str, Any]:
+    """The JSON schema of ``schema``, its own fields before those that it shares with others."""
+    document = inlined(schema.model_json_schema())
+    own = {field.alias or name for name, field in schema.model_fields.items() if name in schema.__annotations__}
+    document["properties"] = dict(sorted(document["properties"].items(), key=lambda field: field[0] not in own))
+    return document
 
 
 def _in_a_form(document: dict[str, Any]) -> dict[str, Any]:
@@ -124,7 +132,7 @@ def _holds_an_object(field: dict[str, Any]) -> bool:
 
 def query_parameters(schema: type[BaseModel]) -> list[dict[str, Any]]:
     """The fields of ``schema``, but those that are objects: a query cannot hold them."""
-    fields = inlined(schema.model_json_schema())["properties"]
+    fields = _document(schema)["properties"]
     return [
         {"name": name, "in": "query", "required": False, "schema": field}
         for name, field in fields.items()
@@ -198,7 +206,8 @@ def inlined(document: dict[str, Any]) -> dict[str, Any]:
     def resolved(node: Any) -> Any:  # noqa: ANN401
         if isinstance(node, dict):
             if "$ref" in node:
-                return resolved(definitions[node["$ref"].rsplit("/", 1)[1]])
+                beside = {key: value for key, value in node.items() if key != "$ref"}
+                return resolved(definitions[node["$ref"].rsplit("/", 1)[1]]) | resolved(beside)
             return {key: resolved(value) for key, value in node.items()}
         return [resolved(value) for value in node] if isinstance(node, list) else node
 

@@ -121,6 +121,7 @@ async def _finish(
     try:
         made = count_made(record.work, job, await job.future, about.scope["state"], film)
         answer = await answer_made(about, record.work._replace(media=JSON), made)
+        record.work.deployment.metrics.request_seconds.observe(sum(about.scope["state"]["stages_s"]))
         body = bytes(answer.body)
         kept = sum(picture.nbytes for each in film for picture in (each.x_start, each.x_t) if picture is not None)
         record.succeed(Finished(made, body, answer.raw_headers), body, len(body) + kept)

@@ -131,7 +131,7 @@ OPERATIONS = {
 
 
 def _with_maps(state: State) -> str:
-    names = [name for name, each in state.engine.deployments.items() if each.model.latent_map is not None]
+    names = [name for name, served in state.engine.deployments.items() if served.model.latent_map is not None]
     return ", ".join(names) or "no model here has one"
 
 

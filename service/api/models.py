@@ -59,8 +59,8 @@ async def get_model(name: str, request: Request) -> ModelCard:
 
 
 def _card(deployment: Deployment, state: State) -> ModelCard:
-    model = deployment.model
-    manifest, settings, metrics = model.manifest, state.settings, deployment.metrics
+    model, settings = deployment.model, state.settings
+    manifest, metrics = model.manifest, deployment.metrics
     limits = {"n": settings.max_images, "frames": settings.max_images}
     if manifest.denoises:
         limits["steps"] = min(model.max_steps, settings.max_steps)

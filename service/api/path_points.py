@@ -87,14 +87,14 @@ async def ends_of(
     points: Sequence[KeyPoint],
 ) -> Ends:
     """What ``points`` of ``body`` begin from. Raises as ``starts.begin``."""
-    model = resolved.model
+    model = deployment.model
     fitted = [
         await read_picture(f"{point.name}/image", point.asked.image, model.manifest.image_shape, state.settings)
         if point.asked.image is not None
         else None
         for point in points
     ]
-    encoded = iter(await _encoded(request, state, body, deployment, resolved, points, fitted))
+    encoded = iter(await _encoded(request, state, body, deployment, resolved.plan.steps, points, fitted))
     told = [_told(point, picture) for point, picture in zip(points, fitted, strict=True)]
     return Ends(
         latents=[next(encoded) if point.asked.image is not None else _latent(point, model) for point in points],
@@ -110,7 +110,7 @@ async def _encoded(
     state: State,
     body: InterpolateRequest,
     deployment: Deployment,
-    resolved: Resolved,
+    steps: int,
     points: Sequence[KeyPoint],
     fitted: Sequence[Fitted | None],
 ) -> Sequence[Tensor]:
@@ -120,9 +120,9 @@ async def _encoded(
     if not pictures:
         return []
     x_starts = await clean_latents(request, state, body, deployment, pictures, labels)
-    if not denoises(resolved.model):
+    if not denoises(deployment.model):
         return x_starts
-    latents = await invert(request, state, body, deployment, x_starts, labels, resolved.plan.steps)
+    latents = await invert(request, state, body, deployment, x_starts, labels, steps)
     return [tensor_of(latent) for latent in latents]
 
 

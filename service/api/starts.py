@@ -44,13 +44,14 @@ class Begun(NamedTuple):
 async def begin(
     request: Request, state: State, body: GenerateRequest, deployment: Deployment, rows: Sequence[RowSpec]
 ) -> Begun:
-    """``rows`` for ``deployment`` begun as ``body`` says.
+    """``rows`` of ``deployment`` begun as ``body`` says.
 
     Raises as ``uploads.read_picture`` and, where a picture is encoded, as ``answers.answer``.
     """
     model = deployment.model
     if body.image is not None:
         return await _from_image(request, state, body, deployment, rows)
+    model = deployment.model
     if body.latents is not None:
         latents = body.latents.numpy()
         return Begun(from_latents(rows, latents), {"latents": to_base64(latents)})
@@ -75,7 +76,8 @@ async def encode(
     timeout_s = timeout_of(state, asked)
     rows = [encode_row(picture, label) for picture, label in zip(pictures, labels, strict=True)]
     job = state.engine.encode(deployment, rows, client_of(request), timeout_s)
-    return await _numbers(request, deployment, job, timeout_s)
+    assert deployment.encoder is not None
+    return await _numbers(request, deployment.encoder, job, timeout_s)
 
 
 async def invert(
@@ -127,7 +129,7 @@ async def _from_image(
         code = (await encode(request, state, body, deployment, [picture], [label]))[0]
         begun = await asyncio.to_thread(around_picture, rows, code, spread)
         return Begun(begun, params | {"spread": spread}, fitted.warnings)
-    mask, mask_params, mask_warnings = await _mask(state, body, deployment.model)
+    mask, mask_params, mask_warnings = await _mask(state, body, model)
     x_start = (await clean_latents(request, state, body, deployment, [picture], [label]))[0]
     strength = strength_of(body)
     begun = await asyncio.to_thread(from_picture, rows, x_start, mask, strength)
@@ -146,7 +148,7 @@ async def _mask(state: State, body: GenerateRequest, model: Model) -> tuple[Tens
     return mask, params, fitted.warnings
 
 
-async def _numbers(request: Request, deployment: Deployment, job: Job[Any], timeout_s: float) -> Sequence[Latent]:
-    latents: Sequence[Latent] = await wait(request, job, timeout_s, deployment.metrics)
+async def _numbers(request: Request, on: Deployment, job: Job[Any], timeout_s: float) -> Sequence[Latent]:
+    latents: Sequence[Latent] = await wait(request, job, timeout_s, on.metrics)
     request.scope["state"].setdefault("started_at", job.started_at)
     return latents

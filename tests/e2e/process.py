@@ -97,10 +97,10 @@ class Service:
 
 @contextmanager
 def serving(weights: Path, **settings: object) -> Iterator[Service]:
-    """`python -m service` on a free port, killed at the end if it still runs."""
+    """`python -m service`, on a free port where settings name none, killed at the end if it still runs."""
     environment = {name: text for name, text in os.environ.items() if not name.startswith("GENSERVE_")}
-    environment |= {f"GENSERVE_{name.upper()}": str(value) for name, value in settings.items()}
     environment |= {"GENSERVE_WEIGHTS_DIR": str(weights), "GENSERVE_PORT": "0", "OMP_NUM_THREADS": "1"}
+    environment |= {f"GENSERVE_{name.upper()}": str(value) for name, value in settings.items()}
     environment.setdefault("GENSERVE_DEVICE", "cpu")
     with subprocess.Popen(
         [sys.executable, "-m", "service"], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True

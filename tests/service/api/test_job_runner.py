@@ -27,12 +27,11 @@ def settings(weights: Path) -> Settings:
 
 
 def order_of(settings: Settings, model: str, **fields: Any) -> Order:
-    asked, deployment = GenerateRequest.model_validate(fields), deployed(settings, model)
+    deployment, asked = deployment_of(settings, model), GenerateRequest.model_validate(fields)
     return asyncio.run(generate_order(Request({"type": "http"}), state_with(settings), asked, deployment, "image/png"))
 
 
-def deployed(settings: Settings, model: str) -> Deployment:
-    """A model of an engine that does not run."""
+def deployment_of(settings: Settings, model: str) -> Deployment:
     cpu = torch.device("cpu")
     return Engine(load_registry(settings, cpu).served, cpu, settings, Metrics()).deployments[model]
 
@@ -62,7 +61,7 @@ def test_every_picture_is_filmed_as_asked(
 
 
 def test_frames_of_a_path_are_filmed_too(settings: Settings) -> None:
-    deployment = deployed(settings, "ddpm")
+    deployment = deployment_of(settings, "ddpm")
     asked = InterpolateRequest.model_validate({"model": "ddpm", "frames": 4, "steps": 20})
     request, state = Request({"type": "http"}), state_with(settings)
     order = asyncio.run(interpolate_order(request, state, asked, deployment, "image/png"))

@@ -1,59 +1,20 @@
 """The engine from submit to pictures: sharing, determinism, bounds, drain."""
 
 import asyncio
-import math
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 
-from service.admission.job import Job
-from service.engine.engine import Engine
-from service.engine.registry import Registry, load_registry
-from service.engine.results import Picture, Preview
+from service.engine.registry import Registry
+from service.engine.results import Preview
 from service.engine.rows import Film, RowSpec, encode_row, inversion_row
 from service.errors import ComputeFailed, DeadlineExceeded, ModelUnavailable, Overloaded, ShareExceeded, TooLate
-from service.metrics import Metrics
 from service.sampling.pixels import to_uint8
-from service.settings import Settings
-from tests.service.artefacts import write_autoencoder
-from tests.service.engine.conftest import CPU, request_rows
+from tests.service.engine.conftest import request_rows, submit
 
 NO_CLASS = 3
-
-
-@pytest.fixture
-def registry(settings: Settings) -> Registry:
-    write_autoencoder(settings.weights_dir, "coder")
-    return load_registry(settings, CPU)
-
-
-@pytest.fixture
-def running(registry: Registry, settings: Settings) -> Callable[..., object]:
-    @asynccontextmanager
-    async def run(*, start: bool = True, **changes: object) -> AsyncIterator[tuple[Engine, Metrics]]:
-        """An engine, drained at the end; ``start`` it at once, or only then."""
-        metrics = Metrics()
-        engine = Engine(registry.served, CPU, settings.model_copy(update=changes), metrics)
-        if start:
-            engine.start()
-        try:
-            yield engine, metrics
-        finally:
-            if not start:
-                engine.start()
-            await engine.drain(within_s=10.0)
-
-    return run
-
-
-def submit(
-    engine: Engine, model: str, rows: list[RowSpec], client: str = "", within_s: float = math.inf
-) -> Job[Picture]:
-    """What a request that comes in now does."""
-    return engine.submit(engine.deployments[model], rows, client, within_s)
 
 
 def mixed_rows(registry: Registry) -> list[list[RowSpec]]:

@@ -5,8 +5,6 @@ import gc
 import shutil
 import threading
 import weakref
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -15,9 +13,9 @@ from torch import nn
 
 from service.contract.manifest import MANIFEST_FILE, read_manifest
 from service.engine import motion as motion_module
-from service.engine.engine import Engine
-from service.engine.motion import Changed, Motion
+from service.engine.motion import Changed
 from service.engine.registry import load_registry
+from service.engine.rows import encode_row
 from service.errors import (
     AlreadyServed,
     ChangeUnderWay,
@@ -27,10 +25,10 @@ from service.errors import (
     NotServed,
     UnknownFolder,
 )
-from service.metrics import Metrics
 from service.settings import Settings
-from tests.service.artefacts import Decode, write_one_shot
+from tests.service.artefacts import Decode, Encode, write_autoencoder, write_one_shot
 from tests.service.engine.conftest import CPU, request_rows, set_golden
+from tests.service.engine.running import running, vanished
 
 
 class Shifted(Decode):
@@ -41,47 +39,18 @@ class Shifted(Decode):
         self.weight = nn.Parameter(self.weight.detach() + shift)
 
 
+class ShiftedEncode(Encode):
+    """As Encode, with weights of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(self.weight.detach() + 1.0)
+
+
 class Nan(Decode):
     def __init__(self) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.full_like(self.weight.detach(), float("nan")))
-
-
-class Running:
-    """An engine and its motion, and what tests ask of them."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings, self.metrics = settings, Metrics()
-        registry = load_registry(settings, CPU)
-        self.engine = Engine(registry.served, CPU, settings, self.metrics)
-        self.motion = Motion(self.engine, CPU, settings, self.metrics, registry.refused)
-
-    def version(self, model: str = "vae") -> str:
-        return self.engine.deployments[model].model.manifest.version
-
-    def sample(self, name: str, **labels: str) -> float | None:
-        return self.metrics.registry.get_sample_value(f"genserve_{name}", labels)
-
-    def running_version(self, model: str) -> str:
-        """The one that the metrics tell."""
-        samples = self.metrics.model_info.collect()[0].samples
-        (version,) = (each.labels["version"] for each in samples if each.labels["model"] == model)
-        return version
-
-    async def picture(self, model: str = "vae") -> bytes:
-        deployment = self.engine.deployments[model]
-        job = self.engine.submit(deployment, request_rows(1, 0, 0, 1.0, deployment.model.plan()))
-        return (await job.future)[0].tobytes()
-
-
-@asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[Running]:
-    started = Running(settings)
-    started.engine.start()
-    try:
-        yield started
-    finally:
-        await started.engine.drain(within_s=10.0)
 
 
 def export(weights: Path, name: str = "vae", shift: float = 0.5, decode: nn.Module | None = None) -> str:
@@ -98,9 +67,33 @@ def test_a_new_version_serves_and_the_one_before_goes(weights: Path, settings: S
             assert await service.motion.reload("vae") == Changed("vae", "swapped", second, first)
             assert service.version() == second != first
             assert await service.picture() != before
-            assert gone() is None
+            await vanished(gone)
             assert service.running_version("vae") == second
             assert service.sample("model_changes_total", model="vae", outcome="swapped") == 1
+
+    asyncio.run(scenario())
+
+
+def test_an_encoder_comes_and_goes_with_its_version(weights: Path, settings: Settings) -> None:
+    async def scenario() -> None:
+        write_autoencoder(weights, "coder")
+        picture = [encode_row(torch.ones(1, 8, 8), 0)]
+        async with running(settings) as service:
+            held = service.engine.deployments["coder"]
+            (before,) = await service.engine.encode(held, picture).future
+            write_autoencoder(weights, "coder", encode=ShiftedEncode())
+            await service.motion.reload("coder")
+            newer = service.engine.deployments["coder"]
+            assert newer.encoder is not None
+            (after,) = await service.engine.encode(newer, picture).future
+            (late,) = await service.engine.encode(held, picture).future
+            assert late.tobytes() == before.tobytes() != after.tobytes()
+            assert service.sample("table_rows", model="coder/encode") == settings.table_rows
+            write_one_shot(weights, "coder")
+            await service.motion.reload("coder")
+            assert service.engine.deployments["coder"].encoder is None
+            assert service.sample("table_rows", model="coder/encode") is None
+            assert service.sample("table_rows", model="coder") == settings.table_rows
 
     asyncio.run(scenario())
 
@@ -370,18 +363,22 @@ def test_memory_is_given_back_when_the_last_request_has_its_answer(
 
 def test_a_model_is_in_no_cycle(weights: Path, settings: Settings) -> None:
     """What was made at start is taken out of garbage collection: only reference counts can free it."""
+    write_autoencoder(weights, "coder")
 
     async def scenario() -> None:
         gc.disable()
         try:
             async with running(settings) as service:
-                for name in ("vae", "ddpm"):
-                    gone = weakref.ref(service.engine.deployments[name].model)
+                for name in ("vae", "ddpm", "coder"):
+                    deployment = service.engine.deployments[name]
+                    models = [each.model for each in (deployment, deployment.encoder) if each]
+                    gone = [weakref.ref(model) for model in models]
                     await service.picture(name)
+                    if deployment.encoder:
+                        await service.engine.encode(deployment, [encode_row(torch.zeros(1, 8, 8), 0)]).future
                     await service.motion.unload(name)
-                    while service.engine._device.busy_lanes():
-                        await asyncio.sleep(0)
-                    assert gone() is None
+                    del deployment, models
+                    await vanished(*gone)
         finally:
             gc.enable()
 

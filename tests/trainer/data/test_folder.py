@@ -150,7 +150,7 @@ def test_a_model_of_ones_own_pictures_is_trained_and_exported(photos: Path, tmp_
     options = ["--dataset", f"folder:{photos}", *size, "--epochs", "1", "--batch-size", "6"]
     assert main(["train", family, *options, "--device", "cpu", "--out", run]) == 0
     assert main(["train", family, "--data-dir", str(photos), "--resume", "--device", "cpu", "--out", run]) == 0
-    assert main(["export", run, str(target)]) == 0
+    assert main(["export", run, str(target), "--data-dir", str(photos)]) == 0
     manifest = (target / "manifest.json").read_text()
     assert '"class_names": [\n    "blue",\n    "red"\n  ]' in manifest
     assert "--dataset folder:PATH" in manifest

@@ -1,63 +1,35 @@
-"""`genserve`: the service and its operation from a terminal. Commands to a running service go to its admin port."""
+"""`genserve serve`, and the commands that change the models of a running service: they go to its admin port."""
 
 import argparse
 import http.client
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
+
+from service.cli.asking import CommandError
+from service.cli.commands import Commands
 
 LOOPBACK = "127.0.0.1"
 PORT_VARIABLE = "GENSERVE_ADMIN_PORT"
 #: Loading a version takes as long as its first calls do, on a machine that serves meanwhile.
 PATIENCE_S = 600.0
 
-EXAMPLES = """examples:
-  GENSERVE_ADMIN_PORT=8001 genserve serve    serve, and take these commands on port 8001
-  genserve reload                            serve what the weights folder holds
-  genserve reload ddpm                       the same for one model
-  genserve rollback ddpm                     back to the version that was replaced last
-  genserve versions                          what serves, and what a rollback finds
-"""
 
-Run = Callable[[argparse.Namespace], int]
-
-
-class CommandError(Exception):
-    """A command that was not carried out; ``str()`` says why in a line."""
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0, 1 when it failed, 2 when it was not understood."""
-    parser = argparse.ArgumentParser(
-        prog="genserve",
-        description="Serve small generative image models, and operate a running service.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+def add_commands(commands: Commands) -> None:
+    """Add them to ``commands``."""
     _add_serve(commands)
     _add_operation(commands)
-    asked = parser.parse_args(arguments)
-    run: Run = asked.run
-    try:
-        return run(asked)
-    except CommandError as failure:
-        print(f"error: {failure}", file=sys.stderr)
-        return 1
 
 
-Commands = argparse._SubParsersAction  # what add_subparsers returns has no public name
-
-
-def _add_serve(commands: "Commands[argparse.ArgumentParser]") -> None:
+def _add_serve(commands: Commands) -> None:
     serve = commands.add_parser("serve", help="serve the models in the weights folder (python -m service)")
     serve.set_defaults(run=_serve)
 
 
-def _add_operation(commands: "Commands[argparse.ArgumentParser]") -> None:
+def _add_operation(commands: Commands) -> None:
     """The commands that change models."""
     port = argparse.ArgumentParser(add_help=False)
     port.add_argument(
@@ -151,7 +123,3 @@ def _port(asked: argparse.Namespace) -> int:
             "Without one, SIGHUP reloads."
         )
     return int(text)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,71 @@
+// Requests to the service, and the one kind of failure that the page shows.
+
+import { readEvents } from "./sse.js";
+
+/** What went wrong, in words for people: `field` and `allowed` where one field is at fault. */
+export class Problem extends Error {
+  constructor({ title, detail, status = 0, errors = [], retryAfter = null }) {
+    super(detail);
+    this.title = title;
+    this.status = status;
+    this.errors = errors.map(({ pointer, message, allowed }) => ({ field: pointer.slice(2), message, allowed }));
+    this.retryAfter = retryAfter;
+  }
+}
+
+const UNREACHABLE = {
+  title: "The service does not answer",
+  detail: "It may have been stopped, or the network is gone. Nothing is lost: the settings are still here.",
+};
+const CUT_OFF = {
+  title: "The connection ended early",
+  detail: "The service went away before the pictures were done.",
+};
+
+async function request(path, options) {
+  let response;
+  try {
+    response = await fetch(path, options);
+  } catch (failure) {
+    if (failure.name === "AbortError") throw failure;
+    throw new Problem(UNREACHABLE);
+  }
+  if (response.ok) return response;
+  const document = await response.json().catch(() => ({ title: `Status ${response.status}`, detail: "" }));
+  throw new Problem({ ...document, status: response.status, retryAfter: response.headers.get("Retry-After") });
+}
+
+/** The JSON at `path`. */
+export async function getJson(path, signal) {
+  return (await request(path, { signal, headers: { Accept: "application/json" } })).json();
+}
+
+/** The file at `path`, or what POST with a JSON `body` answers. */
+export async function getFile(path, { body, accept = "image/png", signal } = {}) {
+  const options = body ? { method: "POST", body: JSON.stringify(body) } : {};
+  return (await request(path, { ...options, signal, headers: { Accept: accept } })).blob();
+}
+
+/** What a PNG of this service says of itself. */
+export async function inspect(png) {
+  return (await request("/inspect", { method: "POST", body: png })).json();
+}
+
+/**
+ * POST `body` and hear of its pictures while they are made: `on` has functions by the names of the events, and the
+ * last one, completed, is what is returned. Throws Problem; AbortError where `signal` says so.
+ */
+export async function stream(path, body, on, signal) {
+  const headers = { Accept: "text/event-stream" };
+  const response = await request(path, { method: "POST", body: JSON.stringify(body), headers, signal });
+  try {
+    for await (const { name, data } of readEvents(response.body)) {
+      if (name === "completed") return data;
+      if (name === "error") throw new Problem(data);
+      on[name]?.(data);
+    }
+  } catch (failure) {
+    if (failure instanceof Problem || failure.name === "AbortError") throw failure;
+  }
+  throw new Problem(CUT_OFF);
+}

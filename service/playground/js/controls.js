@@ -1,0 +1,174 @@
+// The settings beside the pictures: a label, a control, and its value in figures that do not jump.
+
+import { fieldsOf, sampling, stepChoices } from "./card.js";
+import { h, uniqueId } from "./dom.js";
+import { anySeed, change, note, number } from "./state.js";
+
+/** A group of settings under a name. */
+export const group = (title, ...children) =>
+  h("fieldset", { class: "group" }, h("legend", {}, title), ...children);
+
+/** The button that sends a view's settings, always in sight. */
+export const sendButton = (text) => h("div", { class: "submit" }, h("button", { class: "primary wide", type: "submit" }, text));
+
+/** A slider that tells its value; over `choices` where given, which need not be evenly spaced. */
+export function slider({ label, min, max, step = 1, value, choices, show = String, hint, on }) {
+  const id = uniqueId("slider");
+  const at = choices ? Math.max(0, choices.indexOf(value)) : value;
+  const output = h("output", { for: id }, show(value));
+  const input = h("input", {
+    id, type: "range", min: choices ? 0 : min, max: choices ? choices.length - 1 : max, step: choices ? 1 : step,
+  });
+  input.value = at;
+  const valueOf = () => (choices ? choices[input.valueAsNumber] : input.valueAsNumber);
+  const tell = () => {
+    output.textContent = show(valueOf());
+    input.setAttribute("aria-valuetext", show(valueOf()));
+  };
+  input.addEventListener("input", () => {
+    tell();
+    on(valueOf());
+  });
+  tell();
+  return h("div", { class: "field" }, h("label", { for: id }, label), output, input, hint && h("p", { class: "hint" }, hint));
+}
+
+/** One of a few choices: up to three as buttons in a row, more as a list. */
+export function choice(options) {
+  return options.choices.length > 3 ? list(options) : segmented(options);
+}
+
+function segmented({ label, choices, value, on }) {
+  const name = uniqueId("choice");
+  const buttons = choices.map((each) => {
+    const input = h("input", { type: "radio", name, value: each, checked: each === value, onchange: () => on(each) });
+    return h("label", {}, input, h("span", {}, each));
+  });
+  return h("fieldset", { class: "field segmented" }, h("legend", {}, label), h("div", {}, buttons));
+}
+
+function list({ label, choices, value, on }) {
+  const id = uniqueId("list");
+  const select = h("select", { id, onchange: () => on(select.value) }, choices.map((each) => h("option", { value: each, selected: each === value }, each)));
+  return h("div", { class: "field" }, h("label", { for: id }, label), select);
+}
+
+/** Classes to choose: one, or several; none is all in turn. `on` gets their indices. */
+export function classChips({ names, selected, several, hint, on }) {
+  if (!names.length) return null;
+  let chosen = new Set(selected);
+  const chips = names.map((name, index) =>
+    h("button", { type: "button", class: "chip", onclick: () => toggle(index) }, name),
+  );
+  const mark = () => chips.forEach((chip, index) => chip.setAttribute("aria-pressed", chosen.has(index)));
+  const toggle = (index) => {
+    const kept = several ? [...chosen].filter((each) => each !== index) : [];
+    chosen = new Set(chosen.has(index) ? kept : [...kept, index]);
+    mark();
+    on([...chosen].sort((a, b) => a - b));
+  };
+  mark();
+  return group(
+    several ? "Classes" : "Class",
+    h("div", { class: "chips" }, chips),
+    h("p", { class: "hint" }, hint ?? (several ? "A row each. None: all in turn." : "None: the seed chooses.")),
+  );
+}
+
+/** The seed: typed, or drawn anew by `draw()`, a step in the history, unless it is locked. */
+export function seedField({ seed, locked, on }) {
+  const id = uniqueId("seed");
+  const input = h("input", { id, type: "number", min: 0, max: 2 ** 32 - 1, step: 1, value: seed, inputMode: "numeric" });
+  const lock = h("button", { type: "button", class: "quiet", title: "Keep this seed for the next pictures" });
+  const set = (isLocked) => {
+    locked = isLocked;
+    lock.textContent = locked ? "Locked" : "Lock";
+    lock.setAttribute("aria-pressed", locked);
+  };
+  const tell = () => on({ seed: number(input.value, seed), lock: locked ? 1 : null });
+  lock.addEventListener("click", () => {
+    set(!locked);
+    tell();
+  });
+  input.addEventListener("input", () => {
+    set(true); // whoever types a seed wants its picture
+    tell();
+  });
+  set(locked);
+  const element = h("div", { class: "field seed" }, h("label", { for: id }, "Seed"), h("div", { class: "row" }, input, lock));
+  element.draw = () => {
+    if (locked) return;
+    input.value = anySeed();
+    change({ seed: input.value }, { quiet: true });
+  };
+  return element;
+}
+
+/** Steps, solver and guidance of a model that denoises, kept in the state. `task` decides which solvers there are. */
+export function samplingControls(card, state, { task = "generate", guided = true } = {}) {
+  const { steps, solver, guidance } = sampling(card, task);
+  const chosen = state.solver && solver.choices.includes(state.solver) ? state.solver : solver.value;
+  const stops = stepChoices(steps);
+  const wanted = number(state.steps, steps.value);
+  return group(
+    "Sampling",
+    slider({
+      label: "Steps",
+      choices: [...new Set([...stops, wanted])].sort((a, b) => a - b),
+      value: wanted,
+      on: (value) => note({ steps: value }),
+    }),
+    guided &&
+      slider({
+        label: "Guidance",
+        min: guidance.least,
+        max: Math.min(10, guidance.most),
+        step: 0.5,
+        value: number(state.guidance, guidance.value),
+        show: (value) => value.toFixed(1),
+        on: (value) => note({ guidance: value }),
+      }),
+    choice({ label: "Solver", choices: solver.choices, value: chosen, on: (value) => note({ solver: value }) }),
+  );
+}
+
+/** How far the pictures of a model that takes no steps vary, kept in the state. */
+export function truncationControl(card, state) {
+  const { truncation } = fieldsOf(card, "generate");
+  if (!truncation) return null;
+  return group(
+    "Sampling",
+    slider({
+      label: "Truncation",
+      min: truncation.minimum,
+      max: truncation.maximum,
+      step: 0.05,
+      value: number(state.truncation, 1),
+      show: (value) => value.toFixed(2),
+      hint: "Below 1 the pictures are more alike.",
+      on: (value) => note({ truncation: value }),
+    }),
+  );
+}
+
+/** The fields of a request that `samplingControls` has settled. */
+export function samplingFields(card, state, task = "generate") {
+  const { solver } = sampling(card, task);
+  return {
+    ...(state.steps && { steps: number(state.steps) }),
+    ...(state.guidance && { guidance_scale: number(state.guidance) }),
+    ...(solver.choices.includes(state.solver) && { solver: state.solver }),
+  };
+}
+
+/** The classes in the state, as indices. */
+export const classesOf = (state, card) =>
+  (state.classes ?? "").split(",").filter(Boolean).map(Number).filter((index) => index < card.class_names.length);
+
+/** The seed in the state, or else one that is drawn and put there. */
+export function seedOf(state) {
+  if (state.seed !== undefined) return number(state.seed, 0);
+  const seed = anySeed();
+  note({ seed });
+  return seed;
+}

@@ -1,0 +1,178 @@
+// The denoising film: every step of a picture, live, and the same seed under several guidance scales.
+
+import { stream } from "./api.js";
+import { isGrey, sampling, shownWidth } from "./card.js";
+import { classChips, classesOf, group, samplingControls, samplingFields, seedField, seedOf, sendButton } from "./controls.js";
+import { bitmap, h, uniqueId } from "./dom.js";
+import { Player, paint, screen } from "./player.js";
+import { Progress, runner } from "./progress.js";
+import { note, number, read } from "./state.js";
+
+const COMPARED = [1, 3, 5, 7];
+const MOST_FRAMES = 50;
+
+export const lede = "From noise to a picture, step by step.";
+
+/** The frames of one picture at one guidance scale, and the screens that show them by kind. */
+class Film {
+  frames = [];
+  #screens;
+
+  constructor(scale, screens) {
+    this.scale = scale;
+    this.#screens = screens;
+  }
+
+  /** Show frame `index`, or the latest where it is not there yet. */
+  show(index) {
+    const frame = this.frames[Math.min(index, this.frames.length - 1)];
+    for (const [kind, canvas] of Object.entries(this.#screens)) paint(canvas, frame?.[kind]);
+  }
+}
+
+/** The view for `card`'s model in `stage`, its settings in `aside`, until `signal`. */
+export function mount({ card, stage, aside, signal }) {
+  const progress = new Progress();
+  const run = runner(progress, signal);
+  const noisy = screen(card, shownWidth(card, 252), "The noisy state");
+  const clean = screen(card, shownWidth(card, 252), "The predicted picture");
+  const compared = h("div", { class: "compared" });
+  const strip = h("div", { class: "strip", role: "group", "aria-label": "Steps" });
+  let films = [];
+  const player = new Player({
+    label: "Step",
+    signal,
+    caption: (index) => captionOf(films[0]?.frames[index]),
+    show: (index) => {
+      films.forEach((film) => film.show(index));
+      [...strip.children].forEach((each, at) => each.setAttribute("aria-current", at === index));
+    },
+  });
+  const roll = () => run(async (stop) => {
+    films = arrange(card, { noisy, clean, compared });
+    strip.replaceChildren();
+    await shoot(card, films, player, progress, stop);
+    strip.replaceChildren(...films[0].frames.map((frame, at) => still(card, frame, () => player.seek(at))));
+    player.seek(films[0].frames.length - 1);
+  });
+  settings(card, aside, roll);
+  stage.append(
+    progress.element,
+    progress.failure,
+    h("div", { class: "projection" },
+      h("figure", {}, h("div", { class: "mat" }, noisy), h("figcaption", {}, h("i", {}, "x"), h("sub", {}, "t"), " what the solver holds")),
+      h("figure", {}, h("div", { class: "mat" }, clean), h("figcaption", {}, h("i", {}, "x̂"), h("sub", {}, "0"), " the picture it predicts")),
+      compared),
+    player.element,
+    strip,
+  );
+  roll();
+}
+
+function settings(card, aside, roll) {
+  const state = read();
+  const seed = seedField({ seed: seedOf(state), locked: Boolean(state.lock), on: note });
+  const submit = (event) => {
+    event.preventDefault();
+    seed.draw();
+    roll();
+  };
+  aside.append(
+    h("form", { onsubmit: submit },
+      classChips({ names: card.class_names, selected: classesOf(state, card).slice(0, 1), several: false, on: ([found]) => { note({ classes: found }); roll(); } }),
+      group("Picture", seed),
+      samplingControls(card, state),
+      card.class_names.length > 0 && compareBox(state, roll),
+      sendButton("Roll the film"),
+    ),
+  );
+}
+
+function compareBox(state, roll) {
+  const id = uniqueId("compare");
+  const box = h("input", { id, type: "checkbox", checked: state.compare !== "0", onchange: () => { note({ compare: box.checked ? null : 0 }); roll(); } });
+  return h("div", { class: "check" }, box, h("label", { for: id }, `Compare guidance ${COMPARED.join(" · ")}`));
+}
+
+/** A frame of the strip: what the solver held there, and what was predicted. */
+function still(card, frame, onclick) {
+  const canvases = ["xt", "x0"].map((kind) => {
+    const [, height, width] = card.image_shape;
+    const canvas = h("canvas", { width, height, class: isGrey(card) ? "grey" : "" });
+    paint(canvas, frame[kind]);
+    return canvas;
+  });
+  return h("button", { type: "button", class: "frame both", "aria-label": captionOf(frame), onclick }, canvases);
+}
+
+function captionOf(frame) {
+  if (!frame) return "";
+  return frame.t === null ? "the picture" : `step ${frame.step} of ${frame.steps} · t ${frame.t.toFixed(2)}`;
+}
+
+/** A film for the projection, and those for the guidance scales to compare. */
+function arrange(card, { noisy, clean, compared }) {
+  const state = read();
+  const { guidance } = sampling(card);
+  const compares = card.class_names.length && state.compare !== "0";
+  const scales = COMPARED.filter((scale) => compares && scale >= guidance.least && scale <= guidance.most);
+  const screens = scales.map((scale) => screen(card, shownWidth(card, 112), `The predicted picture at guidance ${scale}`));
+  const figures = screens.map((canvas, at) =>
+    h("figure", {}, h("div", { class: "mat" }, canvas), h("figcaption", {}, `guidance ${scales[at]}`)),
+  );
+  compared.replaceChildren(...figures);
+  return [
+    new Film(number(state.guidance, guidance.value), { xt: noisy, x0: clean }),
+    ...scales.map((scale, at) => new Film(scale, { x0: screens[at] })),
+  ];
+}
+
+async function shoot(card, films, player, progress, stop) {
+  player.pause();
+  player.count(0);
+  films.forEach((film) => film.show(0));
+  const answers = await Promise.all(films.map((film, at) => expose(card, film, at ? {} : { player, progress }, stop)));
+  player.count(films[0].frames.length, { follow: true });
+  progress.done(films.length > 1 ? `${films.length} films` : "1 film", answers[0].timings);
+}
+
+/** Fill one film, live; the first one tells how it stands. */
+async function expose(card, film, { player, progress }, stop) {
+  const state = read();
+  const fields = samplingFields(card, state);
+  const steps = fields.steps ?? sampling(card).steps.value;
+  const [label] = classesOf(state, card);
+  const body = {
+    seed: seedOf(state),
+    ...(label !== undefined && { class_label: label }),
+    ...fields,
+    ...(card.class_names.length && { guidance_scale: film.scale }),
+    preview_every: Math.max(1, Math.ceil(steps / MOST_FRAMES)),
+    preview_kind: "both",
+  };
+  // Decoding takes its time, and frames keep their order.
+  let last = Promise.resolve();
+  const add = (event) => {
+    last = last.then(async () => {
+      const pixels = await bitmap(event);
+      let frame = film.frames.find((each) => each.step === event.step);
+      if (!frame) film.frames.push((frame = { step: event.step, steps: event.steps, t: event.t }));
+      frame[event.kind] = pixels;
+      player?.count(film.frames.length, { follow: true });
+      if (!player) film.show(Infinity);
+    });
+  };
+  const on = {
+    queued: (event) => progress?.queued(event),
+    started: () => progress?.running(0, "The first step"),
+    preview: (event) => {
+      add(event);
+      progress?.running(event.step / event.steps, `Step ${event.step} of ${event.steps}`);
+    },
+  };
+  const answer = await stream(`/generate/${card.name}`, body, on, stop);
+  await last;
+  const picture = await bitmap(answer.images[0]);
+  film.frames.push({ step: steps, steps, t: null, xt: picture, x0: picture });
+  return answer;
+}

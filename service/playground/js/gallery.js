@@ -1,0 +1,103 @@
+// The gallery: seeds across, classes down.
+
+import { getFile } from "./api.js";
+import { denoises, fieldsOf } from "./card.js";
+import { classChips, classesOf, group, samplingControls, samplingFields, seedField, seedOf, slider, sendButton, truncationControl } from "./controls.js";
+import { download, h } from "./dom.js";
+import { Progress, runner } from "./progress.js";
+import { Sheet } from "./sheet.js";
+import { anySeed, change, note, number, read } from "./state.js";
+
+/** Pictures to begin with: of all classes in turn, and of each class that is chosen. */
+const PICTURES = 24;
+const OF_EACH = 8;
+
+export const lede = "Every picture is a seed, and the same seed makes the same picture.";
+
+/** The view for `card`'s model in `stage`, its settings in `aside`, until `signal`. */
+export function mount({ card, stage, aside, signal }) {
+  const progress = new Progress();
+  const run = runner(progress, signal);
+  const sheet = new Sheet(card);
+  const files = h("div", { class: "actions", hidden: true });
+  const generate = () => run(async (stop) => {
+    files.hidden = true;
+    const state = read();
+    const rows = classesOf(state, card).map((index) => card.class_names[index]);
+    const { params } = await sheet.fill(requestOf(state, card), rows, progress, stop);
+    offerFiles(card, files, params);
+  });
+  settings(card, aside, generate);
+  stage.append(progress.element, progress.failure, sheet.element, files);
+  generate();
+}
+
+function settings(card, aside, generate) {
+  const state = read();
+  const seed = seedField({ seed: seedOf(state), locked: Boolean(state.lock), on: note });
+  const submit = (event) => {
+    event.preventDefault();
+    seed.draw();
+    generate();
+  };
+  aside.append(
+    h(
+      "form",
+      { onsubmit: submit },
+      classChips({
+        names: card.class_names,
+        selected: classesOf(state, card),
+        several: true,
+        on: (found) => note({ classes: found.join(",") }),
+      }),
+      group(
+        "Pictures",
+        slider({ label: "How many", min: 1, max: card.limits.n, value: countOf(state, card), on: (n) => note({ n }) }),
+        seed,
+      ),
+      denoises(card) ? samplingControls(card, state) : truncationControl(card, state),
+      sendButton("Generate"),
+    ),
+  );
+}
+
+const truncationField = (card, state) =>
+  state.truncation && "truncation" in fieldsOf(card, "generate") ? { truncation: number(state.truncation) } : {};
+
+/** Pictures in all, or where classes are chosen of each. */
+function countOf(state, card) {
+  const classes = classesOf(state, card).length;
+  return Math.min(number(state.n, classes ? OF_EACH : PICTURES), Math.floor(card.limits.n / Math.max(1, classes)));
+}
+
+/** The request that `state` describes: a row for each class, and the same seeds in every row. */
+function requestOf(state, card) {
+  const classes = classesOf(state, card);
+  const n = countOf(state, card);
+  const seed = seedOf(state);
+  const extra = denoises(card) ? samplingFields(card, state) : truncationField(card, state);
+  if (!classes.length) return { n, seed, ...extra };
+  if (classes.length === 1) return { n, seed, class_label: classes[0], ...extra };
+  const seeds = Array.from({ length: n }, (_, index) => (seed + index) % 2 ** 32);
+  return {
+    seeds: classes.flatMap(() => seeds),
+    class_label: classes.flatMap((each) => seeds.map(() => each)),
+    ...extra,
+  };
+}
+
+function offerFiles(card, files, params) {
+  const button = (text, accept, ending) => {
+    const save = async () =>
+      download(await getFile(`/generate/${card.name}`, { body: params, accept }), `${card.name}.${ending}`);
+    return h("button", { type: "button", class: "quiet", onclick: save }, text);
+  };
+  files.replaceChildren(
+    h("span", { class: "hint" }, "Save all as"),
+    button("PNG", "image/png", "png"),
+    button("npy", "application/x-npy", "npy"),
+    button("zip", "application/zip", "zip"),
+    h("span", { class: "hint" }, "A picture of this service, dropped on the page, brings its settings back."),
+  );
+  files.hidden = false;
+}

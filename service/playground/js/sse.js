@@ -1,0 +1,36 @@
+// Server-sent events from the body of any answer: EventSource can only GET.
+
+/** The events of a stream of bytes: `{name, data}`, data parsed from JSON. */
+export async function* readEvents(body) {
+  let text = "";
+  for await (const chunk of chunks(body.pipeThrough(new TextDecoderStream()))) {
+    text += chunk;
+    const blocks = text.split("\n\n");
+    text = blocks.pop();
+    for (const block of blocks) {
+      const event = parse(block);
+      if (event) yield event;
+    }
+  }
+}
+
+// Not `for await` over the stream itself, which Safari has not.
+async function* chunks(stream) {
+  const reader = stream.getReader();
+  try {
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      yield value;
+    }
+  } finally {
+    reader.cancel().catch(() => {});
+  }
+}
+
+function parse(block) {
+  const fields = block.split("\n").map((line) => [line.slice(0, line.indexOf(":")), line.slice(line.indexOf(":") + 1)]);
+  const all = (name) => fields.filter(([field]) => field === name).map(([, value]) => value.trim());
+  const data = all("data").join("\n");
+  return data ? { name: all("event")[0], data: JSON.parse(data) } : null;
+}

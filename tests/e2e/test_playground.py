@@ -1,0 +1,425 @@
+"""The page, driven in Chromium against the shipped weights."""
+
+import io
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from service.contract.artifact import write_latents
+from service.contract.manifest import write_manifest
+from service.engine.model import load_model
+from service.sampling.latent_map import pack, project
+from tests.e2e.process import ROOT, Service, serving
+from trainer.data import load_fashion_mnist, to_unit_range
+
+pytestmark = pytest.mark.browser
+pytest.importorskip("playwright", reason="needs the package playwright, part of the dev extra")
+from playwright.sync_api import Browser, expect  # noqa: E402  (where it is there)
+
+from tests.e2e.browser import DONE, SECONDS, chromium, file_of, pixels_of, slide, visiting  # noqa: E402
+
+WEIGHTS = ROOT / "weights"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Iterator[Service]:
+    with serving(WEIGHTS, engine_threads=1) as running:
+        yield running
+        assert running.errors_logged() == []
+
+
+@pytest.fixture(scope="module")
+def mapped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """The shipped ddpm, and the vae with a latent map of the committed sample of its data set."""
+    weights = tmp_path_factory.mktemp("mapped") / "weights"
+    for name in ("ddpm", "vae"):
+        shutil.copytree(WEIGHTS / name, weights / name)
+    model = load_model(weights / "vae", torch.device("cpu"))
+    assert model.encode is not None
+    sample = load_fashion_mnist(ROOT / "tests" / "data" / "fashion-mnist")
+    with torch.inference_mode():
+        codes, _ = model.encode(to_unit_range(sample.images), sample.labels)
+    latents = write_latents(weights / "vae", pack(project(codes.numpy(), sample.labels.numpy())))
+    write_manifest(weights / "vae", model.manifest.model_copy(update={"latents": latents}))
+    with serving(weights, engine_threads=1) as running:
+        yield running
+        assert running.errors_logged() == []
+
+
+def models(service: Service) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = service.client.get("/models").json()
+    return found
+
+
+def test_every_view_of_every_model_works_alone(browser: Browser, shipped: Service) -> None:
+    """No complaint on the console, nothing asked of another host, and pictures in every view."""
+    with visiting(browser, shipped.port) as visit:
+        for card in models(shipped):
+            page = visit.open(f"#gallery?model={card['name']}&seed=7&n=2&steps=5&frames=3")
+            names = page.locator("#views a").all_inner_texts()
+            assert {"Gallery", "Interpolate"} <= set(names)
+            for name in names:
+                page.get_by_role("link", name=name, exact=True).click()
+                expect(page.get_by_role("heading", level=1)).to_have_text(name)
+                if name not in ("Draw", "Map"):
+                    expect(page.locator(DONE)).to_be_attached(timeout=1000 * SECONDS)
+                expect(page.locator(".failure")).to_be_hidden()
+        assert visit.complaints == []
+        assert visit.outside == []
+
+
+def test_a_seed_gives_the_bytes_that_the_api_gives(browser: Browser, shipped: Service) -> None:
+    with visiting(browser, shipped.port) as visit:
+        page = visit.open("#gallery?model=ddpm&n=1&steps=10&classes=7&seed=1")
+        before = page.locator(".tile img").get_attribute("src")
+        page.get_by_label("Seed", exact=True).fill("42")
+        page.get_by_role("button", name="Generate").click()
+        expect(page.get_by_role("button", name="sneaker, seed 42")).to_be_visible()
+        shown = page.locator(".tile img").get_attribute("src")
+        assert shown is not None
+        assert shown != before
+        asked = {"n": 1, "seed": 42, "class_label": "sneaker", "steps": 10}
+        assert file_of(shown) == shipped.client.post("/generate/ddpm", json=asked).content
+        assert "seed=42" in page.url
+
+
+def test_classes_are_rows_of_the_same_seeds(browser: Browser, shipped: Service) -> None:
+    with visiting(browser, shipped.port) as visit:
+        page = visit.open("#gallery?model=ddpm&n=3&steps=5&seed=5&classes=1")
+        page.get_by_role("button", name="bag", exact=True).click()
+        page.get_by_role("button", name="Lock").click()
+        page.get_by_role("button", name="Generate").click()
+        expect(page.locator(".sheet-row h2")).to_have_text(["trouser", "bag"])
+        expect(page.locator("button.tile")).to_have_count(6)
+        titles = [tile.get_attribute("title") for tile in page.locator("button.tile").all()]
+        assert titles == [f"{name}, seed {seed}" for name in ("trouser", "bag") for seed in (5, 6, 7)]
+
+
+def test_the_slider_shows_the_frames_of_the_path(browser: Browser, shipped: Service) -> None:
+    frames = 5
+    asked = {"model": "vae", "from": {"seed": 3}, "to": {"seed": 9}, "frames": frames, "class_label": 8}
+    answer = shipped.client.post("/interpolate", json={**asked, "format": "npy"})
+    path = np.load(io.BytesIO(answer.content))
+    with visiting(browser, shipped.port) as visit:
+        page = visit.open(f"#interpolate?model=vae&from=3&to=9&frames={frames}&classes=8")
+        sent: list[str] = []
+        page.on("request", lambda request: sent.append(request.url))
+        for index in range(frames):
+            slide(page, "Frame", index)
+            shown = pixels_of(page, ".walk canvas")[:, :, :1]
+            assert np.abs(shown.astype(int) - path[index].astype(int)).max() <= 1
+        assert not [url for url in sent if "/interpolate" in url], "scrubbing asks for nothing"
+        assert np.abs(path[0].astype(int) - path[-1].astype(int)).max() > 3
+
+
+def test_the_film_is_seen_while_it_is_made(browser: Browser, shipped: Service) -> None:
+    with visiting(browser, shipped.port) as visit:
+        page = visit.open("#film?model=ddpm&seed=7&classes=9&steps=20&compare=0")
+        shown = page.evaluate("window.shown")
+        for label in ("The noisy state", "The predicted picture"):
+            live = {each["picture"] for each in shown if each["label"] == label and each["state"] == "running"}
+            assert len(live) >= 3
+        slide(page, "Step", 0)
+        noise = pixels_of(page, ".projection canvas >> nth=0")
+        slide(page, "Step", 20)
+        held, predicted = (pixels_of(page, f".projection canvas >> nth={index}") for index in (0, 1))
+        assert np.array_equal(held, predicted), "at the end the solver holds the picture"
+        assert not np.array_equal(noise, held)
+
+
+def test_guidance_is_compared_at_one_seed(browser: Browser, shipped: Service) -> None:
+    with visiting(browser, shipped.port) as visit:
+        page = visit.open("#film?model=ddpm&seed=7&classes=9&steps=10")
+        expect(page.locator(".compared figcaption")).to_have_text([f"guidance {scale}" for scale in (1, 3, 5, 7)])
+        last = [pixels_of(page, f".compared canvas >> nth={index}")[:, :, :1] for index in range(4)]
+        asked = {"seed": 7, "class_label": 9, "steps": 10, "guidance_scale": 5, "format": "npy"}
+        answer = shipped.client.post("/generate/ddpm", json=asked)
+        expected = np.load(io.BytesIO(answer.content))[0]
+        assert np.abs(last[2].astype(int) - expected.astype(int)).max() <= 1
+        assert len({picture.tobytes() for picture in last}) == 4
+
+
+def test_a_dead_service_is_told_and_tried_again(browser: Browser) -> None:
+    with serving(WEIGHTS, engine_threads=1) as first, visiting(browser, first.port) as visit:
+        page = visit.open("#film?model=ddpm&seed=7&steps=900&compare=0", wait=False)
+        expect(page.locator(".progress[data-state=running]")).to_be_attached()
+        first.stop(signal.SIGKILL)
+        failure = page.locator(".failure")
+        expect(failure).to_be_visible()
+        expect(failure.get_by_role("heading")).to_have_text("The connection ended early")
+        again = failure.get_by_role("button", name="Try again")
+        again.click()
+        expect(failure.get_by_role("heading")).to_have_text("The service does not answer")
+        with serving(WEIGHTS, engine_threads=1, port=first.port):
+            slide(page, "Steps", 0)
+            again.click()
+            expect(page.locator(DONE)).to_be_attached()
+            expect(failure).to_be_hidden()
+
+
+def test_what_the_service_refuses_is_told_with_its_field(browser: Browser, shipped: Service) -> None:
+    with visiting(browser, shipped.port) as visit:
+        page = visit.open("#gallery?model=ddpm&seed=7&n=1&steps=5000", wait=False)
+        failure = page.locator(".failure")
+        expect(failure.locator("code")).to_have_text("steps")
+        expect(failure).to_contain_text("Allowed: 1 to")
+
+
+def test_the_command_of_a_picture_makes_it_again(browser: Browser, shipped: Service, tmp_path: Path) -> None:
+    allowed = ("clipboard-read", "clipboard-write")
+    with visiting(browser, shipped.port, permissions=allowed) as visit:
+        page = visit.open("#gallery?model=ddpm&n=1&steps=10&classes=8&seed=11")
+        shown = page.locator(".tile img").get_attribute("src")
+        assert shown is not None
+        page.locator("button.tile").click()
+        page.get_by_role("button", name="Copy as curl").click()
+        expect(page.get_by_role("button", name="Copied")).to_be_visible()
+        command = page.evaluate("navigator.clipboard.readText()")
+    assert command.startswith("curl ")
+    subprocess.run([*shlex.split(command), "--silent"], cwd=tmp_path, check=True, timeout=SECONDS)
+    (file,) = tmp_path.iterdir()
+    assert file.read_bytes() == file_of(shown)
+
+
+def test_a_picture_brings_its_settings_back(browser: Browser, shipped: Service) -> None:
+    made = shipped.client.post("/generate/gan", json={"seed": 99, "n": 3, "class_label": "coat"}).content
+    with visiting(browser, shipped.port) as visit:
+        page = visit.open("#gallery?model=ddpm&seed=7&n=1&steps=5")
+        data = page.evaluate_handle(
+            """bytes => {
+              const data = new DataTransfer();
+              data.items.add(new File([new Uint8Array(bytes)], "old.png", { type: "image/png" }));
+              return data;
+            }""",
+            [*made],
+        )
+        page.locator("body").dispatch_event("drop", {"dataTransfer": data})
+        expect(page.get_by_text("Settings restored")).to_be_visible()
+        expect(page.locator("#models [aria-current]")).to_contain_text("gan")
+        expect(page.get_by_role("button", name="coat, seed 99")).to_be_visible()
+        expect(page.locator("button.tile")).to_have_count(3)
+
+
+def test_back_is_the_state_before(browser: Browser, shipped: Service) -> None:
+    with visiting(browser, shipped.port) as visit:
+        page = visit.open("#gallery?model=vae&seed=7&n=1")
+        first = page.locator(".tile img").get_attribute("src")
+        page.get_by_role("button", name="Generate").click()
+        expect(page.locator(".tile img")).not_to_have_attribute("src", first or "")
+        page.get_by_role("link", name="Interpolate").click()
+        expect(page.get_by_role("heading", level=1)).to_have_text("Interpolate")
+        page.go_back()
+        page.go_back()
+        expect(page.get_by_label("Seed", exact=True)).to_have_value("7")
+        expect(page.locator(".tile img")).to_have_attribute("src", first or "")
+
+
+@pytest.mark.parametrize(("motion", "button"), [("reduce", "Play"), ("no-preference", "Pause")])
+def test_nothing_plays_for_those_who_want_no_motion(
+    browser: Browser, shipped: Service, motion: Any, button: str
+) -> None:
+    with visiting(browser, shipped.port, motion=motion) as visit:
+        page = visit.open("#interpolate?model=vae&from=3&to=9&frames=6")
+        expect(page.locator(".play")).to_have_text(button)
+
+
+def test_a_drawing_becomes_pictures_and_what_is_not_masked_stays(browser: Browser, shipped: Service) -> None:
+    with visiting(browser, shipped.port) as visit:
+        page = visit.open("#draw?model=ddpm&seed=3&classes=4&steps=10&lock=1", wait=False)
+        expect(page.get_by_text("Nothing drawn yet")).to_be_visible()
+        pad = page.locator(".pad")
+        box = pad.bounding_box()
+        assert box is not None
+
+        def stroke(x: float, top: float, bottom: float) -> None:
+            page.mouse.move(box["x"] + x * box["width"], box["y"] + top * box["height"])
+            page.mouse.down()
+            page.mouse.move(box["x"] + x * box["width"], box["y"] + bottom * box["height"], steps=6)
+            page.mouse.up()
+
+        stroke(0.5, 0.2, 0.8)
+        drawn = pixels_of(page, ".pad .picture")
+        assert drawn[:, :, 0].max() == 200
+        page.get_by_role("radio", name="mask").check()
+        stroke(0.2, 0.3, 0.7)
+        assert np.array_equal(pixels_of(page, ".pad .picture"), drawn), "the mask is no ink"
+        masked = pixels_of(page, ".pad .mask")[:, :, 3]
+        page.get_by_role("button", name="Make it").click()
+        expect(page.locator("button.tile")).to_have_count(4)
+        sources = [image.get_attribute("src") or "" for image in page.locator(".tile img").all()]
+        assert len(set(sources)) == 4
+        for source in sources:
+            kept = page.evaluate(DECODE, source)
+            made = np.array(kept, np.uint8).reshape(drawn.shape)
+            outside = masked == 0
+            assert np.abs(made[outside][:, 0].astype(int) - drawn[outside][:, 0].astype(int)).max() <= 1
+            assert not np.array_equal(made[~outside][:, 0], drawn[~outside][:, 0])
+        page.get_by_role("button", name="Undo").click()
+        assert pixels_of(page, ".pad .mask")[:, :, 3].max() == 0
+        page.get_by_role("button", name="Clear").click()
+        assert pixels_of(page, ".pad .picture")[:, :, 0].max() == 0
+
+
+#: The values of a picture's pixels, in the browser.
+DECODE = """async url => {
+  const image = new Image();
+  image.src = url;
+  await image.decode();
+  const canvas = new OffscreenCanvas(image.width, image.height);
+  const context = canvas.getContext("2d");
+  context.drawImage(image, 0, 0);
+  return [...context.getImageData(0, 0, canvas.width, canvas.height).data];
+}"""
+
+
+def test_a_place_of_the_map_is_decoded(browser: Browser, mapped: Service) -> None:
+    with visiting(browser, mapped.port) as visit:
+        page = visit.open("#map?model=vae&x=0.5&y=-0.5&classes=7", wait=False)
+        caption = page.locator(".plane figcaption")
+        expect(caption).not_to_be_empty()
+        sky = page.locator(".sky")
+        box = sky.bounding_box()
+        assert box is not None
+        before = caption.inner_text()
+        page.mouse.move(box["x"] + 0.2 * box["width"], box["y"] + 0.2 * box["height"])
+        page.mouse.down()
+        page.mouse.move(box["x"] + 0.8 * box["width"], box["y"] + 0.3 * box["height"], steps=5)
+        page.mouse.up()
+        expect(caption).not_to_have_text(before)
+        sky.press("ArrowLeft")
+        state = dict(part.split("=") for part in page.url.partition("?")[2].split("&"))
+        expect(caption).to_have_text(f"x {float(state['x']):.2f}, y {float(state['y']):.2f}")
+        asked = {"point": [state["x"], state["y"]], "class_label": "7", "format": "npy"}
+        answer = mapped.client.get("/generate/vae", params=asked)
+        expected = np.load(io.BytesIO(answer.content))[0]
+        shown = pixels_of(page, ".plane canvas.screen")[:, :, :1]
+        assert np.abs(shown.astype(int) - expected.astype(int)).max() <= 1
+
+
+#: Everything that can be used without a name that tells what it is.
+NAMELESS = """() => [...document.querySelectorAll(
+  "a[href], button, input, select, [role=application], canvas[role=img]")]
+  .filter((e) => e.checkVisibility())
+  .filter((e) => !(e.ariaLabel || e.textContent.trim() || [...(e.labels ?? [])].some((l) => l.textContent.trim())))
+  .filter((e) => !e.querySelector("img[alt]:not([alt=''])"))
+  .map((e) => e.outerHTML.slice(0, 120))"""
+
+#: Text whose contrast with what is behind it is under 4.5 (WCAG 2.2, 1.4.3), by the colours as they are drawn.
+FAINT = """() => {
+  const canvas = new OffscreenCanvas(1, 1);
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  const rgb = (colour) => {
+    context.clearRect(0, 0, 1, 1);
+    context.fillStyle = colour;
+    context.fillRect(0, 0, 1, 1);
+    return [...context.getImageData(0, 0, 1, 1).data];
+  };
+  const luminance = ([r, g, b]) => {
+    const linear = [r, g, b].map((v) => v / 255).map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2];
+  };
+  const ground = (e) => {
+    for (; e; e = e.parentElement) {
+      const colour = rgb(getComputedStyle(e).backgroundColor);
+      if (colour[3] === 255) return colour;
+    }
+    return [255, 255, 255, 255];
+  };
+  const contrast = (e) => {
+    const [a, b] = [rgb(getComputedStyle(e).color), ground(e)].map(luminance).sort((x, y) => y - x);
+    return (a + 0.05) / (b + 0.05);
+  };
+  return [...document.querySelectorAll("body *")]
+    .filter((e) => [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim()) && e.checkVisibility())
+    .filter((e) => contrast(e) < 4.5)
+    .map((e) => `${contrast(e).toFixed(2)} ${e.outerHTML.slice(0, 100)}`);
+}"""
+
+VIEWS = ("gallery", "interpolate", "film", "draw")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_everything_has_a_name_and_text_is_legible(browser: Browser, shipped: Service, scheme: Any) -> None:
+    with visiting(browser, shipped.port, scheme=scheme) as visit:
+        for view in VIEWS:
+            page = visit.open(
+                f"#{view}?model=ddpm&seed=7&n=2&steps=3&frames=3&compare=0&classes=8", wait=view != "draw"
+            )
+            assert page.evaluate(NAMELESS) == []
+            assert page.evaluate(FAINT) == []
+            assert page.locator("h1").count() == 1
+            assert page.locator("img:not([alt])").count() == 0
+        page = visit.open("#gallery?model=ddpm&seed=7&n=2&steps=3")
+        page.locator("button.tile").first.click()
+        expect(page.get_by_role("button", name="Copy as curl")).to_be_visible()
+        assert page.evaluate(NAMELESS) == []
+        assert page.evaluate(FAINT) == []
+
+
+def test_the_keyboard_reaches_everything_in_order_and_is_seen(browser: Browser, shipped: Service) -> None:
+    with visiting(browser, shipped.port) as visit:
+        page = visit.open("#gallery?model=ddpm&seed=7&n=2&steps=3")
+        page.keyboard.press("Tab")
+        expect(page.locator(":focus")).to_have_text("Skip to the pictures")
+        walked = []
+        while not page.locator(".foot :focus").count():
+            page.keyboard.press("Tab")
+            text, outline = page.locator(":focus").evaluate(
+                "e => [e.ariaLabel ?? e.labels?.[0]?.textContent ?? e.textContent, getComputedStyle(e).outlineStyle]"
+            )
+            walked.append(text.strip())
+            hidden_radio = text.strip() in ("ddpm", "ddim", "dpmpp_2m") and outline == "none"
+            assert outline != "none" or hidden_radio, f"{text} has the focus and does not show it"
+            assert len(walked) < 60
+        order = ["Gallery", "t-shirt", "How many", "Seed", "Lock", "Steps", "Guidance", "Generate", "API"]
+        assert [name for name in walked if name in order] == order
+        page.locator("button.tile").first.focus()
+        page.keyboard.press("Enter")
+        dialog = page.get_by_role("dialog")
+        expect(dialog).to_be_visible()
+        first = dialog.locator(".mat img").get_attribute("src") or ""
+        page.keyboard.press("ArrowRight")
+        expect(dialog.locator(".mat img")).not_to_have_attribute("src", first)
+        page.keyboard.press("Escape")
+        expect(dialog).to_be_hidden()
+
+
+SHOTS = {
+    "gallery": "#gallery?model=ddpm&seed=7&n=8&classes=1,3,5,7,9",
+    "interpolate": "#interpolate?model=ddpm&from=7&to=12&classes=7&frames=20",
+    "film": "#film?model=ddpm&seed=12&classes=9",
+    "map": "#map?model=vae&x=1&y=1&classes=7",
+}
+
+
+@pytest.mark.parametrize("size", [(1280, 800), (390, 844)], ids=["wide", "phone"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_screenshots(browser: Browser, mapped: Service, tmp_path: Path, size: tuple[int, int], scheme: Any) -> None:
+    """Nothing is wider than the screen. With PAGE_PICTURES, the pictures are kept in that folder."""
+    folder = Path(os.environ.get("PAGE_PICTURES", tmp_path))
+    with visiting(browser, mapped.port, size=size, scheme=scheme) as visit:
+        for view, hash in SHOTS.items():
+            page = visit.open(hash, wait=view != "map")
+            if view == "film":
+                slide(page, "Step", 3)
+            if view == "map":
+                expect(page.locator(".plane figcaption")).not_to_be_empty()
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), view
+            name = f"page-{view}-{scheme}{'' if size[0] > 400 else '-phone'}.png"
+            page.screenshot(path=folder / name)
+            assert (folder / name).stat().st_size > 10_000
