@@ -1,64 +1,23 @@
 """The page, driven in Chromium against the shipped weights."""
 
 import io
-import os
 import shlex
-import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
-from service.contract.artifact import write_latents
-from service.contract.manifest import write_manifest
-from service.engine.model import load_model
-from service.sampling.latent_map import pack, project
-from tests.e2e.process import ROOT, Service, serving
-from trainer.data import load_fashion_mnist, to_unit_range
+from tests.e2e.conftest import WEIGHTS
+from tests.e2e.process import Service, serving
 
 pytestmark = pytest.mark.browser
 pytest.importorskip("playwright", reason="needs the package playwright, part of the dev extra")
 from playwright.sync_api import Browser, expect  # noqa: E402  (where it is there)
 
-from tests.e2e.browser import DONE, SECONDS, chromium, file_of, pixels_of, slide, visiting  # noqa: E402
-
-WEIGHTS = ROOT / "weights"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def shipped() -> Iterator[Service]:
-    with serving(WEIGHTS, engine_threads=1) as running:
-        yield running
-        assert running.errors_logged() == []
-
-
-@pytest.fixture(scope="module")
-def mapped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """The shipped ddpm, and the vae with a latent map of the committed sample of its data set."""
-    weights = tmp_path_factory.mktemp("mapped") / "weights"
-    for name in ("ddpm", "vae"):
-        shutil.copytree(WEIGHTS / name, weights / name)
-    model = load_model(weights / "vae", torch.device("cpu"))
-    assert model.encode is not None
-    sample = load_fashion_mnist(ROOT / "tests" / "data" / "fashion-mnist")
-    with torch.inference_mode():
-        codes, _ = model.encode(to_unit_range(sample.images), sample.labels)
-    latents = write_latents(weights / "vae", pack(project(codes.numpy(), sample.labels.numpy())))
-    write_manifest(weights / "vae", model.manifest.model_copy(update={"latents": latents}))
-    with serving(weights, engine_threads=1) as running:
-        yield running
-        assert running.errors_logged() == []
+from tests.e2e.browser import DONE, SECONDS, file_of, pixels_of, slide, visiting  # noqa: E402
 
 
 def models(service: Service) -> list[dict[str, Any]]:
@@ -309,117 +268,3 @@ def test_a_place_of_the_map_is_decoded(browser: Browser, mapped: Service) -> Non
         expected = np.load(io.BytesIO(answer.content))[0]
         shown = pixels_of(page, ".plane canvas.screen")[:, :, :1]
         assert np.abs(shown.astype(int) - expected.astype(int)).max() <= 1
-
-
-#: Everything that can be used without a name that tells what it is.
-NAMELESS = """() => [...document.querySelectorAll(
-  "a[href], button, input, select, [role=application], canvas[role=img]")]
-  .filter((e) => e.checkVisibility())
-  .filter((e) => !(e.ariaLabel || e.textContent.trim() || [...(e.labels ?? [])].some((l) => l.textContent.trim())))
-  .filter((e) => !e.querySelector("img[alt]:not([alt=''])"))
-  .map((e) => e.outerHTML.slice(0, 120))"""
-
-#: Text whose contrast with what is behind it is under 4.5 (WCAG 2.2, 1.4.3), by the colours as they are drawn.
-FAINT = """() => {
-  const canvas = new OffscreenCanvas(1, 1);
-  const context = canvas.getContext("2d", { willReadFrequently: true });
-  const rgb = (colour) => {
-    context.clearRect(0, 0, 1, 1);
-    context.fillStyle = colour;
-    context.fillRect(0, 0, 1, 1);
-    return [...context.getImageData(0, 0, 1, 1).data];
-  };
-  const luminance = ([r, g, b]) => {
-    const linear = [r, g, b].map((v) => v / 255).map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2];
-  };
-  const ground = (e) => {
-    for (; e; e = e.parentElement) {
-      const colour = rgb(getComputedStyle(e).backgroundColor);
-      if (colour[3] === 255) return colour;
-    }
-    return [255, 255, 255, 255];
-  };
-  const contrast = (e) => {
-    const [a, b] = [rgb(getComputedStyle(e).color), ground(e)].map(luminance).sort((x, y) => y - x);
-    return (a + 0.05) / (b + 0.05);
-  };
-  return [...document.querySelectorAll("body *")]
-    .filter((e) => [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim()) && e.checkVisibility())
-    .filter((e) => contrast(e) < 4.5)
-    .map((e) => `${contrast(e).toFixed(2)} ${e.outerHTML.slice(0, 100)}`);
-}"""
-
-VIEWS = ("gallery", "interpolate", "film", "draw")
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_everything_has_a_name_and_text_is_legible(browser: Browser, shipped: Service, scheme: Any) -> None:
-    with visiting(browser, shipped.port, scheme=scheme) as visit:
-        for view in VIEWS:
-            page = visit.open(
-                f"#{view}?model=ddpm&seed=7&n=2&steps=3&frames=3&compare=0&classes=8", wait=view != "draw"
-            )
-            assert page.evaluate(NAMELESS) == []
-            assert page.evaluate(FAINT) == []
-            assert page.locator("h1").count() == 1
-            assert page.locator("img:not([alt])").count() == 0
-        page = visit.open("#gallery?model=ddpm&seed=7&n=2&steps=3")
-        page.locator("button.tile").first.click()
-        expect(page.get_by_role("button", name="Copy as curl")).to_be_visible()
-        assert page.evaluate(NAMELESS) == []
-        assert page.evaluate(FAINT) == []
-
-
-def test_the_keyboard_reaches_everything_in_order_and_is_seen(browser: Browser, shipped: Service) -> None:
-    with visiting(browser, shipped.port) as visit:
-        page = visit.open("#gallery?model=ddpm&seed=7&n=2&steps=3")
-        page.keyboard.press("Tab")
-        expect(page.locator(":focus")).to_have_text("Skip to the pictures")
-        walked = []
-        while not page.locator(".foot :focus").count():
-            page.keyboard.press("Tab")
-            text, outline = page.locator(":focus").evaluate(
-                "e => [e.ariaLabel ?? e.labels?.[0]?.textContent ?? e.textContent, getComputedStyle(e).outlineStyle]"
-            )
-            walked.append(text.strip())
-            hidden_radio = text.strip() in ("ddpm", "ddim", "dpmpp_2m") and outline == "none"
-            assert outline != "none" or hidden_radio, f"{text} has the focus and does not show it"
-            assert len(walked) < 60
-        order = ["Gallery", "t-shirt", "How many", "Seed", "Lock", "Steps", "Guidance", "Generate", "API"]
-        assert [name for name in walked if name in order] == order
-        page.locator("button.tile").first.focus()
-        page.keyboard.press("Enter")
-        dialog = page.get_by_role("dialog")
-        expect(dialog).to_be_visible()
-        first = dialog.locator(".mat img").get_attribute("src") or ""
-        page.keyboard.press("ArrowRight")
-        expect(dialog.locator(".mat img")).not_to_have_attribute("src", first)
-        page.keyboard.press("Escape")
-        expect(dialog).to_be_hidden()
-
-
-SHOTS = {
-    "gallery": "#gallery?model=ddpm&seed=7&n=8&classes=1,3,5,7,9",
-    "interpolate": "#interpolate?model=ddpm&from=7&to=12&classes=7&frames=20",
-    "film": "#film?model=ddpm&seed=12&classes=9",
-    "map": "#map?model=vae&x=1&y=1&classes=7",
-}
-
-
-@pytest.mark.parametrize("size", [(1280, 800), (390, 844)], ids=["wide", "phone"])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_screenshots(browser: Browser, mapped: Service, tmp_path: Path, size: tuple[int, int], scheme: Any) -> None:
-    """Nothing is wider than the screen. With PAGE_PICTURES, the pictures are kept in that folder."""
-    folder = Path(os.environ.get("PAGE_PICTURES", tmp_path))
-    with visiting(browser, mapped.port, size=size, scheme=scheme) as visit:
-        for view, hash in SHOTS.items():
-            page = visit.open(hash, wait=view != "map")
-            if view == "film":
-                slide(page, "Step", 3)
-            if view == "map":
-                expect(page.locator(".plane figcaption")).not_to_be_empty()
-            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), view
-            name = f"page-{view}-{scheme}{'' if size[0] > 400 else '-phone'}.png"
-            page.screenshot(path=folder / name)
-            assert (folder / name).stat().st_size > 10_000

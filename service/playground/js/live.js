@@ -1,7 +1,7 @@
 // The service at this moment: latency and queue of each model, from /stats.
 
 import { getJson } from "./api.js";
-import { sparkline } from "./chart.js";
+import { bars } from "./chart.js";
 import { duration, h } from "./dom.js";
 
 const EVERY_MS = 5000;
@@ -28,20 +28,19 @@ async function look(element, cards, told) {
 }
 
 function row(name, { requests, pictures, errors, queued_rows: queued, live_rows: live, latency, history }) {
-  const refused = Object.values(errors).reduce((sum, count) => sum + count, 0);
   const { p50_ms: p50, p95_ms: p95 } = latency.request;
   const parts = [
     `${plural(requests, "request")} and ${plural(pictures, "picture")} in a minute`,
     `p95 ${duration(p95)}`,
     live && `${live} under way`,
-    refused && `${refused} refused or failed`,
+    ...Object.entries(errors).map(([code, count]) => `${count} ${code}`),
   ].filter(Boolean);
   return h(
     "article",
     { class: "meter" },
     h("h3", {}, name),
-    meter("p50", duration(p50), sparkline(history.p50_ms, `${name}: median latency over the last minutes`)),
-    meter("queue", String(queued), sparkline(history.queued_rows, `${name}: pictures waiting over the last minutes`)),
+    meter("p50", duration(p50), bars(history.p50_ms, `${name}: median latency over the last minutes`)),
+    meter("queue", String(queued), bars(history.queued_rows, `${name}: pictures waiting over the last minutes`)),
     h("p", { class: "hint" }, parts.join(" · ")),
   );
 }
