@@ -97,8 +97,8 @@ async def get_model_metadata(request: Request) -> Response:
 
 async def get_model_ready(request: Request) -> Response:
     """200 when the model can be asked."""
-    model = _deployment(request, state_of(request)).model
-    return _json({"name": model.name, "ready": True})
+    deployment = _deployment(request, state_of(request))
+    return _json({"name": deployment.model.name, "ready": True})
 
 
 async def get_model_config(request: Request) -> Response:
@@ -156,9 +156,9 @@ class RepositoryIndexRequest(DialectRequest):
 def _deployment(request: Request, state: State) -> Deployment:
     """The model of the path, in its version if it names one. Raises as ``deployment_of``, and UnknownVersion."""
     deployment = deployment_of(request, state, request.path_params["model"])
-    served = deployment.model.manifest.version
+    name, served = deployment.model.name, deployment.model.manifest.version
     if request.path_params.get("version", served) != served:
-        raise UnknownVersion(deployment.model.name, served)
+        raise UnknownVersion(name, served)
     return deployment
 
 
@@ -198,8 +198,8 @@ def _binary_tensors(head: bytes, order: Order, made: Made, request: Request) -> 
 
 def _stats(state: State, deployment: Deployment) -> dict[str, object]:
     """Triton's statistics of a model. Failures are counted, and not timed."""
-    manifest, own = deployment.model.manifest, deployment.metrics
-    name, read = manifest.name, state.metrics.registry.get_sample_value
+    name, read = deployment.model.name, state.metrics.registry.get_sample_value
+    own = deployment.metrics
     stages = {
         "success": own.request_seconds,
         "queue": own.queue_seconds,
@@ -209,7 +209,7 @@ def _stats(state: State, deployment: Deployment) -> dict[str, object]:
     failed = sum(read("genserve_errors_total", {"model": name, "reason": reason}) or 0 for reason in own.errors)
     return {
         "name": name,
-        "version": manifest.version,
+        "version": deployment.model.manifest.version,
         "inference_count": int(read("genserve_images_total", {"model": name}) or 0),
         "execution_count": int(read("genserve_tick_rows_count", {"model": name}) or 0),
         "inference_stats": {

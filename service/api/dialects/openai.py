@@ -32,7 +32,6 @@ from service.api.state import PictureJob, State, deployment_of, state_of
 from service.api.uploads import Upload, read_picture
 from service.contract.manifest import Manifest
 from service.engine.engine import Deployment
-from service.engine.model import Model
 from service.errors import BadRequest, FieldProblem, InvalidField
 from service.jobs.events import Event
 from service.settings import Settings
@@ -100,7 +99,7 @@ async def create_image(request: Request) -> Response:
     state = state_of(request)
     asked = await read_request(request, state.settings, ImagesRequest)
     deployment = deployment_of(request, state, asked.model)
-    return await _respond(request, state, asked, deployment, _native(asked, deployment.model))
+    return await _respond(request, state, asked, deployment, _native(asked, deployment.model.manifest))
 
 
 async def edit_image(request: Request) -> Response:
@@ -111,8 +110,9 @@ async def edit_image(request: Request) -> Response:
     state = state_of(request)
     asked = await _read_edit(request, state.settings)
     deployment = deployment_of(request, state, asked.model)
-    native = _native(asked, deployment.model).model_copy(update={"image": asked.image})
-    mask = await _repaint_mask(asked, deployment.model.manifest, state.settings)
+    manifest = deployment.model.manifest
+    native = _native(asked, manifest).model_copy(update={"image": asked.image})
+    mask = await _repaint_mask(asked, manifest, state.settings)
     return await _respond(request, state, asked, deployment, native.model_copy(update={"mask": mask}))
 
 
@@ -124,8 +124,8 @@ async def list_v1_models(request: Request) -> Response:
 
 async def retrieve_v1_model(request: Request) -> Response:
     """One model, as OpenAI's clients see it."""
-    model = deployment_of(request, state_of(request), request.path_params["model"]).model
-    return JSONResponse(_card(model.manifest), headers=_NO_STORE)
+    deployment = deployment_of(request, state_of(request), request.path_params["model"])
+    return JSONResponse(_card(deployment.model.manifest), headers=_NO_STORE)
 
 
 ROUTES = (
@@ -166,7 +166,7 @@ async def _repaint_mask(asked: _EditRequest, manifest: Manifest, settings: Setti
     raise InvalidField.of("mask", "has no transparent part, which is what is made anew", "a PNG or WebP with alpha")
 
 
-def _native(asked: _ImagesRequest, model: Model) -> GenerateRequest:
+def _native(asked: _ImagesRequest, manifest: Manifest) -> GenerateRequest:
     """``asked`` in the words of /generate. Raises BadRequest, InvalidField."""
     if asked.response_format == "url":
         raise BadRequest(
@@ -177,9 +177,9 @@ def _native(asked: _ImagesRequest, model: Model) -> GenerateRequest:
         raise InvalidField.of("output_compression", "means nothing to png", "leave it out; or webp, jpeg")
     if asked.partial_images and not asked.stream:
         raise InvalidField.of("partial_images", "is for a stream", "stream: true; or 0")
-    native = asked.native(scale=_scale(asked.size, model.manifest))
+    native = asked.native(scale=_scale(asked.size, manifest))
     if native.class_label is None:
-        return native.model_copy(update={"class_label": class_of_prompt(asked.prompt, model.manifest)})
+        return native.model_copy(update={"class_label": class_of_prompt(asked.prompt, manifest)})
     if asked.prompt.strip():
         raise InvalidField.of("class_label", "says which class, and so does prompt", "one of the two; prompt empty")
     return native

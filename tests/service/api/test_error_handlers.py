@@ -105,7 +105,7 @@ def test_an_error_says_the_same_to_openais_clients(
     assert (error["type"], error["param"]) == (kind, param)
 
 
-@pytest.mark.parametrize(("path", "method", "status"), [("/v2/nope", "GET", 404), ("/v2/", "POST", 404)])
+@pytest.mark.parametrize(("path", "method", "status"), [("/v2/nope", "GET", 404), ("/v2/nope/nope", "POST", 404)])
 def test_an_error_of_the_open_inference_protocol_is_a_text(
     client: TestClient, path: str, method: str, status: int
 ) -> None:

@@ -130,7 +130,7 @@ def test_a_method_that_a_path_does_not_have(client: TestClient, method: str, pat
     assert set(response.headers["allow"].split(", ")) == allowed
 
 
-@pytest.mark.parametrize("path", ["/", "/generate", "/generate/", "/generate/vae/more", "/model", "/favicon.ico"])
+@pytest.mark.parametrize("path", ["/generate", "/generate/", "/generate/vae/more", "/model", "/favicon.ico"])
 def test_a_path_that_is_not_there(client: TestClient, path: str) -> None:
     problem(client.get(path), 404, "not-found")
 

@@ -145,7 +145,7 @@ def test_a_model_of_another_shape_is_refused_by_name(
 ) -> None:
     model = Path(shutil.copytree(trained / "weights" / "vae", tmp_path / "vae"))
     manifest = json.loads((model / "manifest.json").read_text())
-    (model / "manifest.json").write_text(json.dumps(manifest | {"image_shape": [3, 32, 32]}))
+    (model / "manifest.json").write_text(json.dumps(manifest | {"image_shape": [3, 32, 32], "golden": None}))
     message = error_of(capsys, "evaluate", model, *options)
     assert "the model's pictures are 3 x 32 x 32, the evaluator" in message
     assert "sees 1 x 28 x 28" in message
