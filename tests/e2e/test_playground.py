@@ -1,6 +1,8 @@
 """The page, driven in Chromium against the shipped weights."""
 
+import base64
 import io
+import re
 import shlex
 import signal
 import subprocess
@@ -172,6 +174,51 @@ def test_a_picture_brings_its_settings_back(browser: Browser, shipped: Service) 
         expect(page.locator("#models [aria-current]")).to_contain_text("gan")
         expect(page.get_by_role("button", name="coat, seed 99")).to_be_visible()
         expect(page.locator("button.tile")).to_have_count(3)
+
+
+def test_a_picture_leads_on(browser: Browser, shipped: Service) -> None:
+    """From the gallery to the ends of a walk, and onto the draw pad."""
+    with visiting(browser, shipped.port) as visit:
+        page = visit.open("#gallery?model=ddpm&seed=7&n=2&steps=5&classes=3&frames=3")
+        page.get_by_role("button", name="dress, seed 8").click()
+        page.get_by_role("button", name="Interpolate to").click()
+        expect(page.get_by_role("spinbutton", name="To seed")).to_have_value("8")
+        expect(page.locator(DONE)).to_be_attached()
+        page.go_back()
+        expect(page.locator(DONE)).to_be_attached()
+        picture = page.get_by_role("button", name="dress, seed 7")
+        shown = picture.locator("img").get_attribute("src")
+        picture.click()
+        page.get_by_role("button", name="Use as image").click()
+        expect(page.locator(DONE)).to_be_attached()
+        on_pad = pixels_of(page, ".pad .picture")
+        assert np.array_equal(on_pad.ravel(), page.evaluate(DECODE, shown))
+
+
+def test_an_end_of_the_walk_can_be_a_picture(browser: Browser, shipped: Service) -> None:
+    made = shipped.client.post("/generate/vae", json={"seed": 99, "class_label": "bag"}).content
+    with visiting(browser, shipped.port) as visit:
+        page = visit.open("#interpolate?model=vae&from=3&to=9&frames=3&classes=8")
+        before = page.locator(".end img").first.get_attribute("src") or ""
+        page.get_by_label("From: a picture").set_input_files(
+            {"name": "bag.png", "mimeType": "image/png", "buffer": made}
+        )
+        expect(page.locator(".end img").first).not_to_have_attribute("src", before)
+        body = {"from": {"image": base64.b64encode(made).decode()}, "to": {"seed": 9}, "frames": 3}
+        asked = {"model": "vae", "class_label": 8, "format": "npy", **body}
+        expected = np.load(io.BytesIO(shipped.client.post("/interpolate", json=asked).content))[0]
+        slide(page, "Frame", 0)
+        shown = pixels_of(page, ".walk canvas")[:, :, :1]
+        assert np.abs(shown.astype(int) - expected.astype(int)).max() <= 1
+
+
+def test_latency_and_queue_are_live(browser: Browser, shipped: Service) -> None:
+    with visiting(browser, shipped.port) as visit:
+        page = visit.open("#gallery?model=ddpm&seed=7&n=2&steps=5")
+        expect(page.locator("[data-model=ddpm]")).to_have_text(re.compile(r"p50 [\d.]+ m?s"))
+        meter = page.locator(".meter").filter(has=page.get_by_role("heading", name="ddpm"))
+        expect(meter).to_contain_text(re.compile(r"[1-9]\d* requests? and \d+ pictures? in a minute"))
+        expect(meter.locator("svg")).to_have_count(2)
 
 
 def test_back_is_the_state_before(browser: Browser, shipped: Service) -> None:

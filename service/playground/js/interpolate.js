@@ -207,6 +207,6 @@ function drawCurve(curve, path) {
 
 async function saveGif(card, progress) {
   const body = requestOf(read(), card);
-  download(await getFile("/interpolate", { body: { ...body, scale: 8 }, accept: "image/gif" }), `${card.name}-walk.gif`);
+  download(await getFile("/interpolate", { body: { ...body, scale: 8, loop: !read().once }, accept: "image/gif" }), `${card.name}-walk.gif`);
   progress.idle("Saved");
 }
