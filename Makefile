@@ -29,7 +29,7 @@ train_peers := diffusers lucidrains
 
 rest := slow or browser or containers or prometheus or gpu
 
-.PHONY: help install page-pictures bench-fair bench-gpu bench-latency bench-limit bench-mixed bench-overload bench-peers bench-png bench-prepare bench-rest bench-steps bench-train serve test test-all test-containers lint train which-model clean
+.PHONY: help install page-pictures bench-fair bench-gpu bench-latency bench-limit bench-mixed bench-overload bench-peers bench-png bench-prepare bench-rest bench-train serve test test-all test-containers lint train which-model clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -59,7 +59,7 @@ lint: $(VENV)/.dev  ## ruff and mypy --strict
 page-pictures: $(VENV)/.dev  ## the page's screenshots in docs/pictures; needs chromium
 	PAGE_PICTURES=docs/pictures $(python) -m pytest -m browser -k screenshots tests/e2e/test_playground.py
 
-train: which-model $(VENV)/.train  ## train MODEL=vae|gan|ddpm on Fashion-MNIST; ARGS='--epochs 2 ...' is passed on
+train: which-model $(VENV)/.train  ## train MODEL=vae|gan|ddpm|... (a preset) on Fashion-MNIST; ARGS='--epochs 2 ...' is passed on
 	@[ -d /usr/share/datasets/fashion-mnist ] || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null || { \
 		echo "==> installing Debian's dataset-fashion-mnist"; \
 		{ apt-get update -qq && apt-get install -y -qq dataset-fashion-mnist; } >/dev/null 2>&1 || \
@@ -98,9 +98,6 @@ bench-prepare: $(VENV)/.serve  ## ways to prepare a model for serving on a CPU
 
 bench-rest: $(VENV)/.serve  ## seconds to ready, idle processor time and memory
 	$(python) -m benchmarks.rest $(ARGS)
-
-bench-steps: $(VENV)/.train  ## what fewer solver steps do to the DDPM's pictures
-	$(python) -m benchmarks.steps $(ARGS)
 
 bench-train: $(VENV)/.train $(train_peers:%=$(VENV)/peers/%/.ready)  ## the training loop against the bare one, lucidrains' and diffusers'
 	$(python) -m benchmarks.train $(ARGS)
