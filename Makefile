@@ -126,7 +126,7 @@ $(VENV)/.torchvision: $(VENV)/.torch
 
 $(VENV)/.serve: pyproject.toml $(VENV)/.torch
 	@echo "==> the service's packages"
-	@$(pip) -e .
+	@$(pip) -e '.[client]'
 	@touch $@
 
 $(VENV)/.train: pyproject.toml $(VENV)/.torchvision

@@ -90,7 +90,8 @@ class Gate:
 
     def release(self, ask: Ask, now: float, *, finished: bool) -> None:
         """Give back what ``admit`` took, when the work is finished or dropped."""
-        self._drain.note(ask.price_ms if finished else 0.0, now - self._noted_at)
+        if finished:  # how long work took that was given up half-way says nothing of how fast work is done
+            self._drain.note(ask.price_ms, now - self._noted_at)
         self._noted_at = now
         client = self._clients[ask.client]
         for account in (self._all, client):
