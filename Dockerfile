@@ -5,6 +5,8 @@
 #   docker build --target service --build-arg TORCH_INDEX_URL=https://download.pytorch.org/whl/cu126 .   for older drivers
 
 FROM python:3.11-slim-bookworm AS base
+# The packages are installed without the project's code, which the script `genserve` finds where it is copied to.
+ENV PYTHONPATH=/app
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp
 # 1000 is the first user of most machines, so that what the trainer writes into a mounted folder belongs to its owner.
 RUN useradd --uid 1000 --no-create-home --home-dir /tmp genserve

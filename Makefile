@@ -24,10 +24,12 @@ export PIP_NO_INPUT := 1
 
 # Servers to be compared with.
 peers := bentoml litserve mosec
+# Trainers to be compared with.
+train_peers := diffusers lucidrains
 
 rest := slow or browser or containers or prometheus or gpu
 
-.PHONY: help install page-pictures bench-fair bench-gpu bench-latency bench-limit bench-mixed bench-overload bench-peers bench-png bench-prepare bench-rest bench-steps serve test test-all test-containers lint train which-model clean
+.PHONY: help install page-pictures bench-fair bench-gpu bench-latency bench-limit bench-mixed bench-overload bench-peers bench-png bench-prepare bench-rest bench-steps bench-train serve test test-all test-containers lint train which-model clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -99,6 +101,9 @@ bench-rest: $(VENV)/.serve  ## seconds to ready, idle processor time and memory
 
 bench-steps: $(VENV)/.train  ## what fewer solver steps do to the DDPM's pictures
 	$(python) -m benchmarks.steps $(ARGS)
+
+bench-train: $(VENV)/.train $(train_peers:%=$(VENV)/peers/%/.ready)  ## the training loop against the bare one, lucidrains' and diffusers'
+	$(python) -m benchmarks.train $(ARGS)
 
 clean:  ## remove the environment and the caches; runs, data and weights stay
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

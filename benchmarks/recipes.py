@@ -7,6 +7,7 @@ What is compared with them is in docs/QUALITY.md. Neither knows classes, neither
 
 import argparse
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -15,13 +16,14 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from service.sampling.pixels import to_uint8
+from trainer.config import DatasetName
 from trainer.data import ImageData, load, to_unit_range
 from trainer.evaluate import measurement
 from trainer.evaluate.evaluator import load_evaluator
 from trainer.evaluate.quality import against_test, evaluate_pictures
 
 BATCH_SIZE = 128
-DATASET = "fashion-mnist"
+DATASET: DatasetName = "fashion-mnist"
 PIXELS = 784
 
 
@@ -51,7 +53,7 @@ def mlp_gan(data: ImageData, epochs: int) -> Callable[[int], Tensor]:
         _descend(second, F.softplus(-discriminator(images)).mean() + F.softplus(discriminator(fake.detach())).mean())
         _descend(first, F.softplus(-discriminator(fake)).mean())
     generator.eval()
-    return lambda count: generator(torch.randn(count, 100))  # type: ignore[no-any-return]
+    return lambda count: generator(torch.randn(count, 100))
 
 
 RECIPES = {"mlp-vae": (mlp_vae, 20), "mlp-gan": (mlp_gan, 50)}
@@ -59,7 +61,7 @@ RECIPES = {"mlp-vae": (mlp_vae, 20), "mlp-gan": (mlp_gan, 50)}
 
 def _perceptron(*sizes: int, dropout: float) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for size, following in zip(sizes[:-2], sizes[1:-1], strict=True):
+    for size, following in pairwise(sizes[:-1]):
         layers += [nn.Linear(size, following), nn.LeakyReLU(0.2), nn.Dropout(dropout)]
     return nn.Sequential(*layers, nn.Linear(sizes[-2], sizes[-1]))
 

@@ -26,12 +26,14 @@ from service.api import (
     reference,
     stats,
 )
+from service.api.dialects import hugging_face, open_inference, openai
 from service.api.docs import describe
 from service.api.endpoint import App
 from service.api.history import History
 from service.api.rendering import Order
 from service.api.state import Finished, State
 from service.engine.engine import Engine
+from service.engine.motion import Motion
 from service.engine.registry import load_registry, pick_device
 from service.errors import ServiceError
 from service.jobs.keys import KeyedAnswers
@@ -62,8 +64,11 @@ def create_app(settings: Settings) -> FastAPI:
         app.state.access_log = access_log = _access_log(settings, state.metrics)
         looking = asyncio.create_task(state.history.run())
         settle()
+        watching = asyncio.create_task(state.motion.watch(settings.watch_s)) if settings.watch_s else None
         yield
         looking.cancel()
+        if watching:
+            watching.cancel()
         await state.engine.drain(settings.drain_s)
         state.jobs.stop()
         if access_log is not None:
@@ -85,6 +90,10 @@ def create_app(settings: Settings) -> FastAPI:
     for each in jobs.ROUTES:
         app.add_endpoint(each)
     describe(app, jobs.OPERATIONS)
+    for dialect in (openai, open_inference, hugging_face):
+        for each in dialect.ROUTES:
+            app.add_endpoint(each)
+        describe(app, dialect.OPERATIONS)
     for part in (models, health, reference, playground):
         app.include_router(part.router)
     error_handlers.install(app)
@@ -106,28 +115,24 @@ async def _start(settings: Settings) -> State:
         properties = torch.cuda.get_device_properties(device)
         nvml.watch(f"GPU-{properties.uuid}", str(torch.cuda.current_device()), metrics)
     metrics.for_unknown_models(ServiceError.codes())
+    engine = Engine(registry.served, device, settings, metrics)
     for name in registry.refused:
         metrics.model_ready.labels(name).set(0)
     for name, served in registry.served.items():
-        metrics.model_ready.labels(name).set(1)
-        manifest = served.model.manifest
-        metrics.show_version(name, manifest.family, manifest.version, manifest.artifact.sha256)
         cost = served.cost
         log.info(
             "model ready",
             extra={
                 "model": name,
-                "version": manifest.version,
+                "version": served.model.manifest.version,
                 "bucket": cost.best_bucket,
                 "row_ms": cost.row_ms(),
             },
         )
-    engine = Engine(registry, device, settings, metrics)
     engine.start()
+    motion = Motion(engine, device, settings, metrics, registry.refused)
     bounds = Bounds(settings.max_jobs, settings.job_bytes, settings.job_keep_s)
     store: JobStore[Order, Finished] = JobStore(bounds, time.monotonic)
     metrics.count_jobs(lambda: store.open, lambda: store.ended)
-    history = History(
-        lambda: [(name, engine.lanes[name].metrics) for name in registry.served if name in engine.lanes], time.monotonic
-    )
-    return State(settings, registry, engine, metrics, store, KeyedAnswers(bounds, time.monotonic), history)
+    history = History(lambda: [(name, each.metrics) for name, each in engine.deployments.items()], time.monotonic)
+    return State(settings, engine, motion, metrics, store, KeyedAnswers(bounds, time.monotonic), history)

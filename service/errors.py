@@ -20,10 +20,23 @@
     |-- ComputeFailed         500  the model gave no usable picture for this row
     |-- Overloaded            503  the accepted work already fills the queue
     |-- TooLate               503  the queue is too long for an answer in the time given
-    |-- ModelUnavailable      503  the model's files were refused at start, or the service is stopping
+    |-- ModelUnavailable      503  the model's files were refused, or the service is stopping
     |-- JobsFull              503  there are as many jobs that have not ended as there may be
     |-- ServiceStopping       503  the service stopped before the job ended
     `-- DeadlineExceeded      504  the picture was not ready in time
+
+and everything that can keep an operator's change of a model from being made, as another:
+
+    ChangeError
+    |-- NotForPages           403  a browser sent it, for a web page
+    |-- UnknownFolder         404  no folder of that name has a manifest
+    |-- NotServed             409  it cannot be unloaded, because it is not served
+    |-- AlreadyServed         409  it cannot be loaded, because it is served: reload it
+    |-- ChangeUnderWay        409  another change of the same model is not done yet
+    |-- NoSuchVersion         409  no such earlier version is kept
+    |-- FolderNotWritable     409  the manifest cannot be replaced
+    |-- ModelUnusable         422  what the folder holds cannot be served; what served before still does
+    `-- Starting              503  the models are being loaded for the first time
 
 A class carries its HTTP status and a code that programs can match; an instance says what to do about it.
 """
@@ -235,7 +248,7 @@ class TooLate(ServiceError):
 
 
 class ModelUnavailable(ServiceError):
-    """The model's files were refused at start, or the service is stopping."""
+    """The model's files were refused, or the service is stopping."""
 
     status, code = 503, "model-unavailable"
 
@@ -263,6 +276,70 @@ class DeadlineExceeded(ServiceError):
     """The picture was not ready in time; its work was dropped."""
 
     status, code = 504, "deadline-exceeded"
+
+
+class ChangeError(Exception):
+    """A change of a model that was not made, told in a sentence: what served before still does."""
+
+    status = 500
+    code = "internal"
+
+
+class NotForPages(ChangeError):
+    """A browser sent it, for a web page, and no person at a terminal."""
+
+    status, code = 403, "not-for-pages"
+
+
+class UnknownFolder(ChangeError):
+    """No folder of that name has a manifest; says which have one."""
+
+    status, code = 404, "unknown-model"
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        super().__init__(f"No folder {name[:64]!r} has a manifest. There are: {', '.join(sorted(known)) or 'none'}.")
+
+
+class NotServed(ChangeError):
+    """It cannot be unloaded, because it is not served."""
+
+    status, code = 409, "not-served"
+
+
+class AlreadyServed(ChangeError):
+    """It cannot be loaded, because it is served."""
+
+    status, code = 409, "already-served"
+
+
+class ChangeUnderWay(ChangeError):
+    """Another change of the same model is not done yet."""
+
+    status, code = 409, "change-under-way"
+
+
+class NoSuchVersion(ChangeError):
+    """No such earlier version is kept; says which are."""
+
+    status, code = 409, "no-such-version"
+
+
+class FolderNotWritable(ChangeError):
+    """The manifest cannot be replaced."""
+
+    status, code = 409, "folder-not-writable"
+
+
+class ModelUnusable(ChangeError):
+    """What the folder holds cannot be served."""
+
+    status, code = 422, "model-unusable"
+
+
+class Starting(ChangeError):
+    """The models are being loaded for the first time."""
+
+    status, code = 503, "starting"
 
 
 def _sentence(problem: FieldProblem) -> str:

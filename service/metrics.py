@@ -20,6 +20,9 @@ from prometheus_client.registry import Collector
 SECONDS_BUCKETS = (*(float(f"{1e-4 * 1.6**power:.3g}") for power in range(27)), 30.0)
 ROW_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
+#: What became of a change of a model: another version serves, nothing was to do, it was refused, it was taken away.
+Change = Literal["swapped", "unchanged", "failed", "unloaded"]
+
 #: The model label of a request for a model that is not served.
 UNKNOWN_MODEL = "_unknown"
 
@@ -98,6 +101,8 @@ class ModelMetrics:
         self.failed_rows: dict[FailedRow, Counter] = {
             reason: metrics.failed_rows.labels(model, reason) for reason in get_args(FailedRow)
         }
+        for outcome in get_args(Change):
+            metrics.model_changes.labels(model, outcome)
 
 
 class Metrics:
@@ -152,6 +157,7 @@ class Metrics:
         self.model_info = self._gauge(
             "model_info", "Which version of a model runs", "model", "family", "version", "sha256"
         )
+        self.model_changes = self._counter("model_changes", "Loads, reloads, rollbacks, unloads", "model", "outcome")
         self.build_info = self._gauge(
             "build_info", "Which service runs, and on what", "version", "torch", "python", "commit"
         )
@@ -173,6 +179,7 @@ class Metrics:
         """Tell which version of ``model`` runs, in place of the one that ran before."""
         self.model_info.remove_by_labels({"model": model})
         self.model_info.labels(model, family, version, sha256).set(1)
+        self.model_ready.labels(model).set(1)
 
     def count_jobs(self, open: Callable[[], float], ended: Callable[[], float]) -> None:
         """Ask how many jobs have not ended, and how many have and are kept, when somebody looks."""
@@ -187,6 +194,12 @@ class Metrics:
     def for_model(self, model: str, reasons: Iterable[str]) -> ModelMetrics:
         """The bound series of ``model``, created at zero; ``reasons`` are the codes an error can have."""
         return ModelMetrics(self, model, reasons)
+
+    def forget(self, model: str) -> None:
+        """Remove the gauges of a model that is served no more; what was counted stays counted."""
+        work = (self.queued_rows, self.live_rows, self.table_rows, self.accepted_work, self.accepted_work_limit)
+        for gauge in (*work, self.cost_ratio, self.model_ready, self.model_info):
+            gauge.remove_by_labels({"model": model})
 
     def expose(self) -> bytes:
         """The text that Prometheus scrapes."""

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import DirectoryPath, Field, PositiveFloat, PositiveInt, StringConstraints
+from pydantic import DirectoryPath, Field, NonNegativeFloat, PositiveFloat, PositiveInt, StringConstraints
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -18,8 +18,20 @@ class Settings(BaseSettings):
         description="Address to listen on. Loopback unless asked: the service has no authentication of its own.",
     )
     port: int = Field(default=8000, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one.")
+    admin_port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65535,
+        description="TCP port of the commands that load, reload, roll back and unload models, on loopback whatever the "
+        "host is; 0 takes a free one. None: there is none, and only SIGHUP reloads.",
+    )
     weights_dir: DirectoryPath = Field(
         default=Path("weights"), description="Folder of the models, one folder with a manifest.json each."
+    )
+    watch_s: NonNegativeFloat = Field(
+        default=0.0,
+        description="Seconds between two looks for manifests that are new or were replaced, which are then loaded; 0: "
+        "models change only when told to.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="Where models compute; auto takes the GPU where torch finds one."

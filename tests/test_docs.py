@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from service.errors import ServiceError
+from service.errors import ChangeError, ServiceError
 from service.metrics import Metrics
 from service.settings import Settings
 
@@ -43,3 +43,9 @@ def test_every_metric_is_documented() -> None:
 def test_every_error_code_is_documented() -> None:
     named = set(re.findall(r"^\| \d{3} \| `([a-z-]+)`", (ROOT / "docs" / "API.md").read_text(), flags=re.MULTILINE))
     assert named == set(ServiceError.codes())
+
+
+def test_every_refusal_of_the_admin_port_is_documented() -> None:
+    text = (ROOT / "docs" / "API.md").read_text()
+    part = text[text.index("## The admin port") : text.index("## Errors")]
+    assert {kind.code for kind in ChangeError.__subclasses__()} <= set(re.findall(r"`([a-z-]+)`", part))

@@ -12,14 +12,16 @@ ROOT = Path(__file__).parents[1]
 
 #: From the top down: a module imports of `service` what stands in a lower row, and what stands in its own folder.
 LAYERS = (
+    {"cli"},
     {"__main__"},
-    {"app", "protocol"},
+    {"server"},
+    {"admin", "app", "protocol"},
     {"api"},
     {"engine"},
     {"admission", "jobs"},
     {"sampling", "images"},
     {"contract", "nvml"},
-    {"errors", "settings", "metrics", "logs", "process"},
+    {"client", "errors", "settings", "metrics", "logs", "process"},
 )
 TRAINER_MAY_USE = {"contract", "sampling"}
 LONGEST_FILE = 400
@@ -86,6 +88,8 @@ def loaded_by(package: str) -> set[str]:
     [
         ("service/contract", {"torch", "numpy", "fastapi", "starlette", "trainer"}),
         ("service/jobs", {"torch", "numpy", "fastapi", "starlette", "trainer"}),
+        ("service/client", {"torch", "numpy", "fastapi", "starlette", "trainer", "PIL"}),
+        ("service/cli", {"torch", "numpy", "fastapi", "starlette", "trainer", "httpx", "tqdm"}),
         ("service/sampling", {"fastapi", "starlette", "trainer", "torchvision"}),
     ],
 )

@@ -1,6 +1,7 @@
 """The trainer's command line: parse, build, call. No training code lives here."""
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,20 +11,21 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from service.contract.files import ContractError
-from trainer import checkpoint, export
+from trainer import checkpoint, data, export, processes
 from trainer.config import OVERRIDES, RunConfig, load_preset, presets
-from trainer.data import DataError, DataFacts, ImageData, load_fashion_mnist
+from trainer.data import DataError, DataFacts, ImageData
 from trainer.evaluate.commands import add_commands
 from trainer.evaluate.errors import EvaluationError
-from trainer.image_folder import load_image_folder
-from trainer.loop import Diverged, Interrupted, TrainingRun
+from trainer.loop import Diverged, Indivisible, Interrupted, TrainingRun
+from trainer.options import UsageError, add_dataset, add_device, device_of, positive
 
 EXAMPLES = """\
 examples:
   python -m trainer train vae                                    the preset, into runs/vae
   python -m trainer train ddpm --epochs 40 --out runs/long       more epochs, another folder
   python -m trainer train ddpm --out runs/long --resume          go on after it was cut off
-  python -m trainer train gan --dataset folder --data-dir photos --image-size 32 --channels 3 --out runs/photos
+  python -m trainer train gan --dataset folder:photos --image-size 32 --channels 3 --out runs/photos
+  torchrun --nproc-per-node 2 -m trainer train ddpm              two processes, or GPUs: the same losses as one
   python -m trainer export runs/vae weights/vae                  make the artefact that the service loads
   python -m trainer evaluate weights/vae                         score it; evaluate --help says more
 """
@@ -37,14 +39,13 @@ def main(arguments: list[str] | None = None) -> int:
     except Interrupted as stopped:
         print(stopped, file=sys.stderr)
         return 128 + stopped.signum
+    except KeyboardInterrupt:
+        print("stopped before the first step", file=sys.stderr)
+        return 128 + signal.SIGINT
     except FAILURES as failure:
         print(f"error: {failure}", file=sys.stderr)
         return 1
     return 0
-
-
-class UsageError(Exception):
-    """Arguments that contradict each other or the config."""
 
 
 #: What ends a command with one line: the user can mend it.
@@ -55,6 +56,8 @@ FAILURES = (
     Diverged,
     EvaluationError,
     export.ExportError,
+    Indivisible,
+    OSError,
     UsageError,
 )
 
@@ -91,21 +94,27 @@ def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         metavar="RUN",
         help="finished run to begin with: ldm from an autoencoder's, few-step from a ddpm's",
     )
-    train.add_argument("--dataset", choices=["fashion-mnist", "folder"], help="what to learn (default: the preset's)")
+    add_dataset(train)
     train.add_argument(
         "--data-dir",
         type=Path,
-        help="folder of your pictures, a sub-folder a class; or of Fashion-MNIST's files (default: Debian's package, "
-        "then ./data, then a download there)",
+        help="folder of the data set's files (default: ./data, and a download there; for fashion-mnist Debian's "
+        "package first); with --resume of a folder, where the pictures are",
     )
-    train.add_argument("--image-size", type=int, choices=[28, 32, 64], help="for --dataset folder (default: 28)")
-    train.add_argument("--channels", type=int, choices=[1, 3], help="for --dataset folder (default: 1, grey)")
+    train.add_argument("--strict", action="store_true", help="refuse pictures that are unreadable or too small")
     train.add_argument("--epochs", type=int)
     train.add_argument("--batch-size", type=int)
     train.add_argument("--seed", type=int, help="everything random follows from it")
     train.add_argument("--precision", choices=["fp32", "bf16"])
     train.add_argument("--grid-every", type=int, metavar="N", help="write a grid of samples every N epochs")
-    train.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    add_device(train)
+    train.add_argument(
+        "--accumulate",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="work on a batch in N micro-batches: less memory, the same numbers",
+    )
     train.add_argument("--out", type=Path, help="folder of the run (default: runs/PRESET)")
     train.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out, with its config")
 
@@ -120,24 +129,32 @@ def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 
 def _train(options: argparse.Namespace) -> None:
+    with processes.joined(device_of(options)) as device:
+        _train_here(options, device)
+
+
+def _train_here(options: argparse.Namespace, device: torch.device) -> None:
+    """What each of the processes does that train together."""
     folder = options.out or Path("runs") / options.preset
     config, state = _resumed(options, folder) if options.resume else (_fresh(options, folder), None)
-    data = _data(config, options.data_dir)
-    print(f"data: {data.provenance}")
-    start = _averages(options.start, data.facts) if options.start and state is None else None
-    run = TrainingRun(config, data, folder, _device(options.device), start)
+    with processes.first_alone():
+        images = _images(config, options.data_dir, strict=options.strict)
+    _tell(f"data: {images.provenance}")
+    start = _averages(options.start, images.facts) if options.start and state is None else None
+    run = TrainingRun(config, images, folder, device, start, options.accumulate)
     if state is not None:
         run.load_state_dict(state)
     run.fit()
-    print(f"done: {folder}. Next: python -m trainer export {folder} weights/{options.preset}")
+    _tell(f"done: {folder}. Next: python -m trainer export {folder} weights/{options.preset}")
 
 
-def _data(config: RunConfig, folder: Path | None) -> ImageData:
-    if config.dataset == "fashion-mnist":
-        return load_fashion_mnist(folder)
-    if folder is None:
-        raise UsageError("--dataset folder needs --data-dir, the folder of your pictures")
-    return load_image_folder(folder, config.image_size, config.channels)
+def _images(config: RunConfig, folder: Path | None, *, strict: bool = False) -> ImageData:
+    return data.load(config.dataset, folder, image_size=config.image_size, channels=config.channels, strict=strict)
+
+
+def _tell(line: str) -> None:
+    if processes.rank() == 0:
+        print(line)
 
 
 def _overrides(options: argparse.Namespace) -> dict[str, Any]:
@@ -184,17 +201,9 @@ def _resumed(options: argparse.Namespace, folder: Path) -> tuple[RunConfig, dict
     return config, state
 
 
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda: torch finds no CUDA device here")
-    return torch.device(name)
-
-
 def _export(options: argparse.Namespace) -> None:
     config, _ = checkpoint.load(options.run)
-    manifest = export.export(options.run, options.target, _data(config, options.data_dir))
+    manifest = export.export(options.run, options.target, _images(config, options.data_dir))
     print(f"{options.target}/{manifest.artifact.file}: {manifest.artifact.size:,} bytes")
 
 

@@ -1,6 +1,7 @@
 """The state of a run on disk: written whole or not at all, read without unpickling code."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,22 +11,31 @@ from pydantic import ValidationError
 from trainer.config import RunConfig
 
 FILE_NAME = "checkpoint.pt"
-FORMAT = 1
+FORMAT = 2
 
 
 class CheckpointError(Exception):
-    """A checkpoint is missing, damaged, or of another run; the message names the file."""
+    """A checkpoint is missing, damaged, of another run, or cannot be written; the message names the file."""
 
 
 def save(run: Path, config: RunConfig, state: dict[str, Any]) -> None:
-    """Replace ``run``'s checkpoint with ``state``; a crash at any moment leaves the old one or the new."""
+    """Replace ``run``'s checkpoint with ``state``; a crash at any moment leaves the old one or the new.
+
+    Raises CheckpointError when it cannot be written: on a full disk, say. The old one is kept.
+    """
     path = run / FILE_NAME
     partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
-        torch.save({"format": FORMAT, "config": config.model_dump_json(), **state}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        with partial.open("wb") as file:
+            torch.save({"format": FORMAT, "config": config.model_dump_json(), **state}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except (OSError, RuntimeError) as failure:  # torch's writer may turn the first into the second
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        kept = "; the one before is kept" if path.exists() else ""
+        raise CheckpointError(f"{path} cannot be written: {first_line(failure)}{kept}") from failure
 
 
 def load(run: Path) -> tuple[RunConfig, dict[str, Any]]:
@@ -36,12 +46,21 @@ def load(run: Path) -> tuple[RunConfig, dict[str, Any]]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as failure:  # torch.load raises whatever its zip and unpickler layers meet
-        reason = f"{type(failure).__name__}: {failure}".splitlines()[0]
-        raise CheckpointError(f"{path} cannot be read: {reason}") from failure
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise CheckpointError(f"{path} is not a checkpoint of format {FORMAT}")
+        raise CheckpointError(f"{path} cannot be read: {first_line(failure)}") from failure
+    if not isinstance(state, dict) or "format" not in state:
+        raise CheckpointError(f"{path} is not a checkpoint of this trainer")
+    if state["format"] != FORMAT:
+        raise CheckpointError(f"{path} is of format {state['format']}, and this version reads format {FORMAT} alone")
     try:
         return RunConfig.model_validate_json(state["config"]), state
     except ValidationError as failure:
-        field = ".".join(map(str, failure.errors()[0]["loc"]))
-        raise CheckpointError(f"{path} has a config that this version does not know, see its {field}") from failure
+        first = failure.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        raise CheckpointError(
+            f"{path} has a config that this version does not know, see its {field}: {first['msg']}"
+        ) from failure
+
+
+def first_line(failure: Exception) -> str:
+    """What went wrong, in a line."""
+    return f"{type(failure).__name__}: {failure}".splitlines()[0]

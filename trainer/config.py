@@ -13,6 +13,17 @@ from service.contract.manifest import NoiseSchedule, SolverName
 OVERRIDES = ("dataset", "image_size", "channels", "epochs", "batch_size", "seed", "precision", "grid_every")
 
 Family = Literal["autoencoder", "vae", "gan", "ddpm", "ldm", "few-step"]
+DatasetName = Literal["fashion-mnist", "mnist", "cifar10", "celeba", "folder"]
+
+#: Channels and pixels of each data set's pictures; a folder's may be given others.
+SHAPES: dict[str, tuple[int, int]] = {
+    "fashion-mnist": (1, 28),
+    "mnist": (1, 28),
+    "cifar10": (3, 32),
+    "celeba": (3, 64),
+    "folder": (1, 28),
+}
+
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -126,9 +137,9 @@ class RunConfig(Strict):
 
     preset: str = Field(description="the file of trainer/presets that it began with")
     start: str | None = Field(default=None, description="folder of the run whose network it began with")
-    dataset: Literal["fashion-mnist", "folder"]
-    image_size: Literal[28, 32, 64] = Field(default=28, description="height and width, in pixels")
-    channels: Literal[1, 3] = Field(default=1, description="1 for grey, 3 for RGB")
+    dataset: DatasetName
+    image_size: Literal[28, 32, 64] = Field(description="height and width, in pixels; left out, the data set's")
+    channels: Literal[1, 3] = Field(description="1 for grey, 3 for RGB; left out, the data set's")
     epochs: Positive
     batch_size: Positive
     seed: Annotated[int, Field(ge=0, lt=2**32)]
@@ -139,10 +150,20 @@ class RunConfig(Strict):
     optimizer: OptimizerConfig
     model: ModelConfig = Field(discriminator="family")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _shape_of_the_data(cls, values: Any) -> Any:  # noqa: ANN401  (whatever was given)
+        if not isinstance(values, dict) or values.get("dataset") not in SHAPES:
+            return values
+        channels, image_size = SHAPES[values["dataset"]]
+        return {"channels": channels, "image_size": image_size} | values
+
     @model_validator(mode="after")
-    def _published_size(self) -> Self:
-        if self.dataset == "fashion-mnist" and (self.channels, self.image_size) != (1, 28):
-            raise ValueError("fashion-mnist is grey pictures of 28 pixels: leave --image-size and --channels out")
+    def _published_shape(self) -> Self:
+        channels, size = SHAPES[self.dataset]
+        if self.dataset != "folder" and (self.channels, self.image_size) != (channels, size):
+            kind = "grey" if channels == 1 else "RGB"
+            raise ValueError(f"{self.dataset} is {kind} of {size} pixels: leave --image-size and --channels out")
         return self
 
     @property
@@ -175,12 +196,22 @@ def load_preset(name: str, begun: RunConfig | None = None, **overrides: Any) -> 
 
 
 def train_command(config: RunConfig) -> str:
-    """The command that begins the same run: its seed, and whatever else differs from the preset."""
-    text = resources.files("trainer").joinpath("presets", f"{config.preset}.toml").read_text()
-    preset = tomllib.loads(text)
+    """The command that begins the same run: its seed, and whatever else differs from the preset on the same data.
+
+    Where somebody keeps their own pictures is not told: the command has PATH in its place.
+    """
+    preset = tomllib.loads(resources.files("trainer").joinpath("presets", f"{config.preset}.toml").read_text())
+    channels, image_size = SHAPES[config.dataset]
+    defaults = {"channels": channels, "image_size": image_size} | preset
     options = [f"--from {shlex.quote(config.start)}"] if config.start else []
     options += [f"--seed {config.seed}"]
     for name in OVERRIDES:
-        if name != "seed" and getattr(config, name) != preset.get(name, RunConfig.model_fields[name].default):
-            options.append(f"--{name.replace('_', '-')} {getattr(config, name)}")
+        if name != "seed" and getattr(config, name) != defaults[name]:
+            value = dataset_option(config.dataset) if name == "dataset" else getattr(config, name)
+            options.append(f"--{name.replace('_', '-')} {value}")
     return " ".join(["python -m trainer train", config.preset, *options])
+
+
+def dataset_option(dataset: DatasetName) -> str:
+    """What --dataset is given for ``dataset``, PATH standing for the folder of somebody's own pictures."""
+    return "folder:PATH" if dataset == "folder" else dataset

@@ -3,6 +3,7 @@
 TorchScript is deprecated upstream; only this file scripts, so another format is a change here alone.
 """
 
+import base64
 import dataclasses
 import hashlib
 import io
@@ -23,6 +24,7 @@ from service.contract.manifest import (
     Artifact,
     Capability,
     Dataset,
+    Golden,
     Manifest,
     ManifestFamily,
     Training,
@@ -35,12 +37,14 @@ from trainer import card, checkpoint
 from trainer.config import Family, RunConfig, train_command
 from trainer.data import DataFacts, ImageData
 from trainer.encode import latent_map
-from trainer.generate import save_grid
+from trainer.generate import default_plan, generate, save_grid
 from trainer.models.parts import Parts
 from trainer.objectives import build
 
+#: Absolute, and relative for outputs that are large: float32 rounds at 1e-7 of them.
 TOLERANCE = 1e-5
 COMPARED_BATCHES = (1, 2, 7)
+GOLDEN_SEED = 0
 
 CAPABILITIES: dict[Family, tuple[Capability, ...]] = {
     "autoencoder": ("encode", "decode"),
@@ -66,7 +70,7 @@ def export(run: Path, target: Path, data: ImageData) -> Manifest:
 
     ``data`` is what the run was trained on: models that encode get a latent map of it, latents-<sha8>.npz.
     ``target`` (weights/NAME) gets model-<sha8>.pt, card.md, samples.png and last of all manifest.json: until
-    that one is replaced, the previous manifest stands beside its own weights, which stay for a rollback. All
+    that one is replaced, the previous manifest stands beside its own weights, and both stay for a rollback. All
     that can be wrong with the run is found before the first file is written.
 
     Raises CheckpointError when the run cannot be read; ExportError when it is not finished, when the scripted
@@ -141,7 +145,7 @@ def compare(eager: Parts, scripted: Parts) -> None:
         for name, part in _named(eager).items():
             results = other[name](*inputs[name]), part(*inputs[name])
             try:
-                torch.testing.assert_close(*results, rtol=0.0, atol=TOLERANCE)
+                torch.testing.assert_close(*results, rtol=TOLERANCE, atol=TOLERANCE)
             except AssertionError as failure:
                 reason = " ".join(str(failure).split())
                 raise ExportError(f"the scripted {name} differs from the eager one: {reason}") from failure
@@ -216,6 +220,7 @@ def _manifest(name: str, config: RunConfig, state: dict[str, Any], parts: Parts,
             artifact=Artifact(format="torchscript", file=artifact_file(sha256), size=len(payload), sha256=sha256),
             dataset=Dataset(name=facts.name, licence=facts.licence, source=facts.source, images=facts.images),
             training=_training(config, state, parts),
+            golden=_golden(parts),
             torch_version=torch.__version__.split("+")[0],
             created=datetime.now(UTC).date().isoformat(),
         )
@@ -239,6 +244,21 @@ def _training(config: RunConfig, state: dict[str, Any], parts: Parts) -> Trainin
         parameters=sum(parameters.values()),
         losses=state["losses"],
         ema_decay=config.ema_decay,
+    )
+
+
+def _golden(parts: Parts) -> Golden | None:
+    """None for a model that makes no pictures of noise."""
+    if not parts.generates:
+        return None
+    (picture,) = generate(parts, torch.zeros(1, dtype=torch.int64), [GOLDEN_SEED], default_plan(parts))
+    defaults = parts.diffusion.defaults if parts.diffusion else None
+    return Golden(
+        seed=GOLDEN_SEED,
+        class_label=0,
+        steps=defaults.steps if defaults else None,
+        solver=defaults.solver if defaults else None,
+        picture=base64.b64encode(picture.numpy().tobytes()).decode(),
     )
 
 

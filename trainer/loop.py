@@ -1,14 +1,14 @@
 """The training loop of every family: batches, learning rate, average, log, grid, checkpoint, resume.
 
 Whatever decides the numbers is in the checkpoint or a function of the config, so a run that was cut off and
-resumed takes the same steps as one that was not.
+resumed takes the same steps as one that was not, by whatever number of processes and micro-batches.
 """
 
 import math
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -16,13 +16,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from trainer import checkpoint
+from trainer import checkpoint, processes
 from trainer.config import OptimizerConfig, RunConfig
 from trainer.data import DataError, DataFacts, ImageData, to_unit_range
+from trainer.draws import Draws, step_seed
 from trainer.generate import save_grid
 from trainer.objectives import Objective, build
 from trainer.objectives.base import Position
@@ -37,6 +39,10 @@ Tensors = tuple[Tensor, ...] | list[Tensor]
 
 class Diverged(Exception):
     """A loss is no longer finite; the last checkpoint is from before."""
+
+
+class Indivisible(Exception):
+    """A batch of this run cannot be cut into so many parts; the message says why."""
 
 
 class Interrupted(Exception):
@@ -89,9 +95,9 @@ def ema_average(decay: float) -> Callable[[Tensors, Tensors, Tensor | int], None
     return average
 
 
-def drop_labels(label: Tensor, share: float, null_label: int) -> Tensor:
+def drop_labels(label: Tensor, share: float, null_label: int, draws: Draws) -> Tensor:
     """``label`` (batch,) with a random ``share`` replaced by "no class", so that one network learns both."""
-    dropped = torch.rand(len(label), device=label.device) < share
+    dropped = draws.rand(len(label)) < share
     return torch.where(dropped, null_label, label)
 
 
@@ -119,10 +125,17 @@ class TrainingRun:
         folder: Path,
         device: torch.device,
         start: dict[str, Tensor] | None = None,
+        accumulate: int = 1,
     ) -> None:
-        """``start`` is the averaged generator, a ``state_dict``, of the run that this one begins with."""
+        """``start`` is the averaged generator, a ``state_dict``, of the run that this one begins with.
+
+        ``accumulate`` is into how many micro-batches each process cuts its rows of a batch. Raises DataError when there
+        is less data than a batch, Indivisible when a batch cannot be cut like that.
+        """
+        self.accumulate = accumulate
         self.config, self.data, self.folder, self.device = config, data, folder, device
         self.objective: Objective = build(config, data.facts.image_shape, len(data.facts.class_names), device)
+        self._require_divisible()
         if start is not None:
             # Shuffled: a folder's pictures lie class by class.
             measured = epoch_order(config.seed, 0, len(data.images))[:MEASURED_IMAGES]
@@ -158,20 +171,24 @@ class TrainingRun:
                 at_epoch_end = self.state.step % self.steps_per_epoch == 0
                 if at_epoch_end:
                     self._close_epoch(board)
-                if stop or at_epoch_end or time.monotonic() - saved_at > CHECKPOINT_EVERY_SECONDS:
+                overdue = processes.rank() == 0 and time.monotonic() - saved_at > CHECKPOINT_EVERY_SECONDS
+                stopping, saving = processes.any_of([bool(stop), overdue])
+                if stopping or saving or at_epoch_end:
                     self.save()
                     saved_at = time.monotonic()
-                if stop:
-                    raise Interrupted(stop[0])
+                if stopping:
+                    raise Interrupted(stop[0] if stop else signal.SIGTERM)
 
     def save(self) -> None:
         """Write the checkpoint. Raises Diverged, and keeps the one before, when losses or weights have gone bad."""
         self._require_finite()
-        checkpoint.save(self.folder, self.config, self.state_dict())
+        self.state.loss_sums = processes.mean_of(self.state.loss_sums)
+        if processes.rank() == 0:
+            checkpoint.save(self.folder, self.config, self.state_dict())
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on."""
-        state = {
+        return {
             "step": self.state.step,
             "seconds": self.state.seconds,
             "device": device_name(self.device),
@@ -182,11 +199,7 @@ class TrainingRun:
             "networks": self.objective.networks.state_dict(),
             "optimizers": {name: opt.state_dict() for name, opt in self.objective.optimizers.items()},
             "average": self.average.state_dict(),
-            "rng": torch.get_rng_state(),
         }
-        if self.device.type == "cuda":
-            state["cuda_rng"] = torch.cuda.get_rng_state(self.device)
-        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Stand where ``state``, of a run with this config, stood. Raises CheckpointError on other data."""
@@ -196,15 +209,18 @@ class TrainingRun:
         sums = {name: value.to(self.device) for name, value in state["loss_sums"].items()}
         counts = dict(state["loss_counts"])
         self.state = RunState(state["step"], state["seconds"], sums, counts, dict(state["losses"]))
-        self.objective.networks.load_state_dict(state["networks"])
-        for name, optimizer in self.objective.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][name])
-        self.average.load_state_dict(state["average"])
-        torch.set_rng_state(state["rng"])
-        if self.device.type == "cuda" and "cuda_rng" in state:
-            torch.cuda.set_rng_state(state["cuda_rng"], self.device)
+        try:
+            self.objective.networks.load_state_dict(state["networks"])
+            for name, optimizer in self.objective.optimizers.items():
+                optimizer.load_state_dict(state["optimizers"][name])
+            self.average.load_state_dict(state["average"])
+        except (RuntimeError, ValueError, KeyError) as failure:
+            raise checkpoint.CheckpointError(
+                f"{self.folder} holds a {self.config.family} of another version, whose networks differ: "
+                + " ".join(str(failure).split())
+            ) from failure
 
-    def _epoch_step(self, board: SummaryWriter, bar: "tqdm[Any]") -> None:
+    def _epoch_step(self, board: SummaryWriter | None, bar: "tqdm[Any]") -> None:
         started = time.monotonic()
         at = Position(self.state.step, self.total_steps)
         self._set_learning_rate(at.share)
@@ -228,9 +244,31 @@ class TrainingRun:
         return self._order[first : first + self.config.batch_size]
 
     def _train_on(self, index: Tensor, at: Position) -> dict[str, Tensor]:
+        """One step on this process's rows of the batch; the losses are its means over them."""
+        rows = index.chunk(processes.count())[processes.rank()]
+        seed = step_seed(self.config.seed, self.state.step)
+        losses = [self._train_on_part(rows, seed, number, at) for number in range(self.accumulate)]
+        return {name: torch.stack([each[name] for each in losses]).mean() for name in losses[0]}
+
+    def _train_on_part(self, rows: Tensor, seed: int, number: int, at: Position) -> dict[str, Tensor]:
+        index = rows.chunk(self.accumulate)[number]
+        self.objective.begin(seed, number, self.accumulate)
         images = to_unit_range(self.images[index]).contiguous(memory_format=torch.channels_last)
-        label = drop_labels(self.labels[index], self.config.label_dropout, len(self.data.facts.class_names))
+        share, null_label = self.config.label_dropout, len(self.data.facts.class_names)
+        label = drop_labels(self.labels[index], share, null_label, self.objective.draws)
         return self.objective.train_step(images, label, at)
+
+    def _require_divisible(self) -> None:
+        parts = processes.count() * self.accumulate
+        if self.config.batch_size % parts:
+            raise Indivisible(f"--batch-size {self.config.batch_size} cannot be cut into {parts} parts of one size")
+        if self.accumulate > 1 and not self.objective.accumulates:
+            raise Indivisible(f"--accumulate: the {self.config.family}'s step needs the whole batch at once")
+        if parts > 1 and any(isinstance(module, _BatchNorm) for module in self.objective.networks.modules()):
+            raise Indivisible(
+                f"this {self.config.family} has batch normalisation, which looks at a whole batch: "
+                "train it in one process, without --accumulate"
+            )
 
     def _set_learning_rate(self, progress: float) -> None:
         settings = self.config.optimizer
@@ -238,19 +276,23 @@ class TrainingRun:
             for group in optimizer.param_groups:
                 group["lr"] = settings.learning_rate * learning_rate_factor(settings, progress)
 
-    def _log(self, board: SummaryWriter, bar: "tqdm[Any]", losses: dict[str, Tensor]) -> None:
+    def _log(self, board: SummaryWriter | None, bar: "tqdm[Any]", losses: dict[str, Tensor]) -> None:
         self._require_finite()
-        values = {name: float(loss) for name, loss in losses.items()}
+        values = {name: float(loss) for name, loss in processes.mean_of(losses).items()}
+        if board is None:
+            return
         for name, value in values.items():
             board.add_scalar(f"loss/{name}", value, self.state.step)
         epoch = f"epoch {min(self.epoch + 1, self.config.epochs)}/{self.config.epochs}"
         bar.set_postfix_str(", ".join([epoch, *(f"{name} {value:.4g}" for name, value in values.items())]))
 
-    def _close_epoch(self, board: SummaryWriter) -> None:
+    def _close_epoch(self, board: SummaryWriter | None) -> None:
         self._require_finite()
-        counts = self.state.loss_counts
-        self.state.losses = {name: float(total) / counts[name] for name, total in self.state.loss_sums.items()}
+        totals, counts = processes.mean_of(self.state.loss_sums), self.state.loss_counts
+        self.state.losses = {name: float(total) / counts[name] for name, total in totals.items()}
         self.state.loss_sums, self.state.loss_counts = {}, {}
+        if board is None:
+            return
         for name, value in self.state.losses.items():
             board.add_scalar(f"epoch/{name}", value, self.epoch)
         if self.epoch % self.config.grid_every == 0 or self.epoch == self.config.epochs:
@@ -262,17 +304,23 @@ class TrainingRun:
         return save_grid(parts, path, self.device, self.data)
 
     def _require_finite(self) -> None:
-        bad = [f"loss {name}" for name, total in self.state.loss_sums.items() if not torch.isfinite(total)]
+        # Of all processes, so that all of them stop.
+        totals = processes.mean_of(self.state.loss_sums)
+        bad = [f"loss {name}" for name, total in totals.items() if not torch.isfinite(total)]
         # A loss is of the weights before its step: the step itself may be what broke them.
         weights = self.objective.networks.named_parameters()
         bad += [f"weight {name}" for name, weight in weights if not torch.isfinite(weight.detach()).all()]
         if bad:
+            kept = (self.folder / checkpoint.FILE_NAME).exists()
             raise Diverged(
-                f"the {bad[0]} is not finite at step {self.state.step}. The last checkpoint is kept; "
+                f"the {bad[0]} is not finite at step {self.state.step}. "
+                f"{'The last checkpoint is kept' if kept else 'There is no checkpoint from before'}; "
                 "try a lower learning rate, or --precision fp32."
             )
 
-    def _board(self) -> SummaryWriter:
+    def _board(self) -> AbstractContextManager[SummaryWriter | None]:
+        if processes.rank() > 0:
+            return nullcontext()
         return SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.state.step or None)
 
     def _bar(self) -> "tqdm[Any]":
@@ -283,6 +331,7 @@ class TrainingRun:
             unit_scale=True,
             desc=self.config.family,
             dynamic_ncols=True,
+            disable=processes.rank() > 0,
         )
 
 

@@ -50,15 +50,13 @@ async def answer(request: Request, state: State, order: Order, encode: Encode = 
         return unchanged(order.cache)
     made = await compute(request, state, order)
     told = request.scope["state"]
-    response = await answer_made(
-        request, state, order, made, encode, told["arrived_at"] + made.queue_s + made.compute_s
-    )
-    state.engine.lanes[order.model.name].metrics.request_seconds.observe(sum(told["stages_s"]))
+    response = await answer_made(request, order, made, encode, told["arrived_at"] + made.queue_s + made.compute_s)
+    order.deployment.metrics.request_seconds.observe(sum(told["stages_s"]))
     return response
 
 
 async def answer_made(
-    request: Request, state: State, order: Order, made: Made, encode: Encode = render, made_at: float | None = None
+    request: Request, order: Order, made: Made, encode: Encode = render, made_at: float | None = None
 ) -> PicturesResponse:
     """The answer to ``request`` that shows what was ``made`` of ``order``, just now unless ``made_at`` says when."""
     encoding = time.monotonic() if made_at is None else made_at
@@ -67,7 +65,7 @@ async def answer_made(
     content = encode(order, made, request) if inline else await asyncio.to_thread(encode, order, made, request)
     encode_s = time.monotonic() - encoding
     request.scope["state"]["stages_s"] = made.queue_s, made.compute_s, encode_s
-    state.engine.lanes[order.model.name].metrics.encode_seconds.observe(encode_s)
+    order.deployment.metrics.encode_seconds.observe(encode_s)
     return PicturesResponse(content, _headers(order, len(content), made, encode_s))
 
 
@@ -75,12 +73,12 @@ async def compute(request: Request, state: State, order: Order) -> Made:
     """The pictures of ``order``. Raises as ``answer``."""
     timeout_s, told = timeout_of(state, order.asked), request.scope["state"]
     told["rows"] = len(order.rows)
-    job = state.engine.submit(order.model.name, order.rows, client_of(request), timeout_s)
+    job = state.engine.submit(order.deployment, order.rows, client_of(request), timeout_s)
     film: list[Preview] = []
     if order.rows[0].film is not None:
         job.on_preview = film.append
-    metrics = state.engine.lanes[order.model.name].metrics
-    return count_made(state, order, job, await wait(request, job, timeout_s, metrics), told, film)
+    pictures = await wait(request, job, timeout_s, order.deployment.metrics)
+    return count_made(order, job, pictures, told, film)
 
 
 def timeout_of(state: State, asked: Showing) -> float:
@@ -90,7 +88,6 @@ def timeout_of(state: State, asked: Showing) -> float:
 
 
 def count_made(
-    state: State,
     order: Order,
     job: Job[images.Pixels],
     pictures: Sequence[images.Pixels],
@@ -99,7 +96,7 @@ def count_made(
 ) -> Made:
     """What ``job`` made of ``order``, counted; ``told`` says on the monotonic clock when the request arrived."""
     made = Made(pictures, *_stages(job, told), film)
-    metrics = state.engine.lanes[order.model.name].metrics
+    metrics = order.deployment.metrics
     metrics.images.inc(len(pictures))
     metrics.queue_seconds.observe(made.queue_s)
     metrics.compute_seconds.observe(made.compute_s)

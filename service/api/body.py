@@ -41,7 +41,11 @@ async def read_request(request: Request, settings: Settings, schema: type[Schema
     JSON; nothing, which is all defaults; a form (multipart/form-data); or one picture as it is, with the other fields
     in the query. Raises as ``read_body`` and ``parse_json``.
     """
-    body = await read_body(request, settings, pictures)
+    return await parse_body(schema, request, settings, await read_body(request, settings, pictures))
+
+
+async def parse_body(schema: type[Schema], request: Request, settings: Settings, body: bytes) -> Schema:
+    """The request in ``body``, the whole one of ``request``, as ``read_request`` has it."""
     if body[:1] == b"{":
         return parse_json(schema, body)
     if sniff(body):

@@ -25,7 +25,7 @@ _REFUSALS = {
     429: "The client's accepted work fills its share of the queue; Retry-After says when to come back.",
     500: "The model gave no usable picture.",
     503: "The queue is full, or too long for an answer in time (Retry-After says when to come back); or the model was "
-    "refused at start, or the service is stopping.",
+    "refused, or the service is stopping.",
     504: "The pictures were not ready in time: timeout_ms, or the service's own limit. Their work was dropped.",
 }
 
@@ -39,10 +39,13 @@ def operation(
     body: type[BaseModel] | None = None,
 ) -> dict[str, Any]:
     """The operation of ``handler``, described by its docstring: what it reads, and what it answers in ``formats``."""
-    parameters = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in path]
     return {
         **described(handler),
-        "parameters": [*parameters, *(query_parameters(query) if query else []), *_header_parameters(post=bool(body))],
+        "parameters": [
+            *path_parameters(*path),
+            *(query_parameters(query) if query else []),
+            *_header_parameters(post=bool(body)),
+        ],
         "responses": _picture_responses(formats, conditional=query is not None),
         **({"requestBody": request_body(body)} if body else {}),
     }
@@ -56,6 +59,16 @@ def described(handler: Callable[..., object], tag: str = "pictures") -> dict[str
         "summary": handler.__name__.replace("_", " ").capitalize(),
         "description": cleandoc(handler.__doc__ or ""),
     }
+
+
+def path_parameters(*names: str) -> list[dict[str, Any]]:
+    """Parts of a path."""
+    return [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
+
+
+def success(text: str, content: Mapping[str, Any]) -> dict[str, Any]:
+    """A 200 that is one of ``content``, schemas by media type."""
+    return {"200": {"description": text, "content": {media: {"schema": schema} for media, schema in content.items()}}}
 
 
 def refusals(*statuses: int) -> dict[str, Any]:
@@ -83,23 +96,47 @@ def describe(app: FastAPI, operations: Mapping[str, Mapping[str, Any]]) -> None:
 
 def request_body(schema: type[BaseModel]) -> dict[str, Any]:
     """A body of ``schema``, optional where all of its fields are: JSON, or what else can hold the fields it has."""
-    document = inlined(schema.model_json_schema())
+    document = _document(schema)
     content: dict[str, Any] = {JSON: {"schema": document}}
     if PICTURE_FIELD in document["properties"]:
         content |= {
-            "multipart/form-data": {"schema": document},
-            **{media: {} for media in UPLOADS},
+            "multipart/form-data": {"schema": _in_a_form(document)},
+            **{media: {"schema": {"type": "string", "format": "binary"}} for media in UPLOADS},
         }
     return {"required": "required" in document, "content": content}
 
 
+def _document(schema: type[BaseModel]) -> dict[str, Any]:
+    """The JSON schema of ``schema``, its own fields before those that it shares with others."""
+    document = inlined(schema.model_json_schema())
+    own = {field.alias or name for name, field in schema.model_fields.items() if name in schema.__annotations__}
+    document["properties"] = dict(sorted(document["properties"].items(), key=lambda field: field[0] not in own))
+    return document
+
+
+def _in_a_form(document: dict[str, Any]) -> dict[str, Any]:
+    """``document`` without what only JSON can say: objects, and null, which is a field left out."""
+    fields = {
+        name: {**field, "anyOf": [form for form in field["anyOf"] if form.get("type") != "null"]}
+        if "anyOf" in field
+        else field
+        for name, field in document["properties"].items()
+        if not _holds_an_object(field)
+    }
+    return {**document, "properties": fields}
+
+
+def _holds_an_object(field: dict[str, Any]) -> bool:
+    return "object" in {form.get("type") for form in field.get("anyOf", ())}
+
+
 def query_parameters(schema: type[BaseModel]) -> list[dict[str, Any]]:
     """The fields of ``schema``, but those that are objects: a query cannot hold them."""
-    fields = inlined(schema.model_json_schema())["properties"]
+    fields = _document(schema)["properties"]
     return [
         {"name": name, "in": "query", "required": False, "schema": field}
         for name, field in fields.items()
-        if "object" not in {form.get("type") for form in field.get("anyOf", ())}
+        if not _holds_an_object(field)
     ]
 
 
@@ -107,7 +144,10 @@ def _picture_responses(formats: Sequence[str], *, conditional: bool) -> dict[str
     """A success in each of ``formats`` and every refusal."""
     kept = {"304": {"description": "What If-None-Match names is what would be answered."}} if conditional else {}
     return {
-        "200": {"description": "The pictures, or events.", "content": picture_content(formats) | _EVENTS},
+        "200": {
+            "description": "The pictures, or events.",
+            "content": picture_content(formats) | {EVENT_STREAM: {"schema": EVENT}},
+        },
         "202": {
             "description": "A job, whose address is in Location: what Prefer asks for.",
             "content": {JSON: {"schema": inlined(JobStatus.model_json_schema())}},
@@ -123,7 +163,16 @@ def picture_content(formats: Sequence[str] = PICTURES) -> dict[str, Any]:
     return inlined({JSON: {"schema": PicturesAnswer.model_json_schema()}, **binary})
 
 
-_EVENTS = {EVENT_STREAM: {"schema": {"type": "string"}}}
+#: One of the events of a stream.
+EVENT: dict[str, Any] = {
+    "type": "object",
+    "required": ["data"],
+    "properties": {
+        "id": {"type": "string"},
+        "event": {"type": "string"},
+        "data": {"type": "string", "contentMediaType": JSON},
+    },
+}
 
 
 def _header_parameters(*, post: bool) -> list[dict[str, Any]]:
@@ -157,7 +206,8 @@ def inlined(document: dict[str, Any]) -> dict[str, Any]:
     def resolved(node: Any) -> Any:  # noqa: ANN401
         if isinstance(node, dict):
             if "$ref" in node:
-                return resolved(definitions[node["$ref"].rsplit("/", 1)[1]])
+                beside = {key: value for key, value in node.items() if key != "$ref"}
+                return resolved(definitions[node["$ref"].rsplit("/", 1)[1]]) | resolved(beside)
             return {key: resolved(value) for key, value in node.items()}
         return [resolved(value) for value in node] if isinstance(node, list) else node
 

@@ -19,9 +19,10 @@ from service.api.respond import respond
 from service.api.schemas import ClassLabel, Params, Task
 from service.api.sheet import film_of, shown_params
 from service.api.starts import data_uri, encode, invert
-from service.api.state import State, model_of, state_of
+from service.api.state import State, deployment_of, state_of
 from service.api.uploads import Fitted, Upload, read_picture
 from service.api.way import way_of
+from service.engine.engine import Deployment
 from service.engine.model import Model
 from service.engine.results import Latent
 from service.engine.rows import RowSpec
@@ -74,10 +75,10 @@ async def post_encode(request: Request) -> Response:
     *latent_shape), the noise; the other forms show the reconstructions.
     """
     state = state_of(request)
-    model = model_of(request, state, request.path_params["model"])
+    deployment = deployment_of(request, state, request.path_params["model"])
     body = await read_request(request, state.settings, EncodeRequest, pictures=2)
     way = way_of(request, body, OFFERED)
-    return await respond(request, state, await encode_order(request, state, body, model, way.media), way)
+    return await respond(request, state, await encode_order(request, state, body, deployment, way.media), way)
 
 
 ROUTE = route("/encode/{model}", {"POST": post_encode})
@@ -87,15 +88,18 @@ OPERATIONS = {
 }
 
 
-async def encode_order(request: Request, state: State, body: EncodeRequest, model: Model, media: str) -> Order:
-    """``body`` of ``model``, encoded, and ready to make the pictures again. Raises as ``generate_order``."""
+async def encode_order(
+    request: Request, state: State, body: EncodeRequest, deployment: Deployment, media: str
+) -> Order:
+    """``body`` for ``deployment``, encoded, and ready to make the pictures again. Raises as ``generate_order``."""
+    model = deployment.model
     labels = _check(body, model, state)
     steps = body.steps or min(STEPS, model.max_steps, state.settings.max_steps)
     plan = EMPTY_PLAN if encodes(model) else model.plan("ddim", steps)
     check_size(body, model, plan.steps, state.settings)
     check_form(body, media, model.manifest.image_shape, plan.steps)
     fitted = [await read_picture("image", each, model.manifest.image_shape, state.settings) for each in body.pictures]
-    codes = await _codes(request, state, body, model, fitted, labels, steps)
+    codes = await _codes(request, state, body, deployment, fitted, labels, steps)
     film = film_of(body, plan.steps)
     rows = [RowSpec(0, label, 1.0, plan, film=film) for label in labels]
     params: Params = {
@@ -103,7 +107,7 @@ async def encode_order(request: Request, state: State, body: EncodeRequest, mode
         "class_label": [[*model.manifest.class_names, NO_CLASS][label] for label in labels],
     }
     return Order(
-        model=model,
+        deployment=deployment,
         rows=[_row(model, row, code) for row, code in zip(rows, codes, strict=True)],
         asked=body,
         media=media,
@@ -148,15 +152,15 @@ async def _codes(
     request: Request,
     state: State,
     body: EncodeRequest,
-    model: Model,
+    deployment: Deployment,
     fitted: Sequence[Fitted],
     labels: Sequence[int],
     steps: int,
 ) -> Sequence[Latent]:
     pictures = [image_tensor(each.pixels) for each in fitted]
-    if encodes(model):
-        return await encode(request, state, body, model, pictures, labels)
-    return await invert(request, state, body, model, pictures, labels, steps)
+    if encodes(deployment.model):
+        return await encode(request, state, body, deployment, pictures, labels)
+    return await invert(request, state, body, deployment, pictures, labels, steps)
 
 
 def _row(model: Model, row: RowSpec, code: Latent) -> RowSpec:

@@ -79,7 +79,8 @@ def _answer(
     headers: Mapping[str, str],
 ) -> Response:
     problem = _problem_of(request_id(request.scope), status, code, detail, problems)
-    render = next((own for prefix, own in _DIALECTS.items() if request.scope["path"].startswith(prefix)), _problem)
+    path = f"{request.scope['path']}/"
+    render = next((own for prefix, own in _DIALECTS.items() if path.startswith(prefix)), _problem)
     return render(problem, {**_about(request), **headers})
 
 
@@ -116,9 +117,10 @@ def _dump(problem: Problem) -> dict[str, Any]:
 def _about(request: Request) -> dict[str, str]:
     """Headers of every error: it is nobody's to keep, and says which model it is of where that is known."""
     fixed = {"Cache-Control": "no-store", "Vary": "Accept"}
-    name = request.scope.get("state", {}).get("model")
-    served = state_of(request).registry.served.get(name) if name else None
-    return {**fixed, "X-Model": name, "X-Model-Version": served.model.manifest.version} if served else fixed
+    told = request.scope.get("state", {})
+    if "model_version" not in told:
+        return fixed
+    return {**fixed, "X-Model": told["model"], "X-Model-Version": told["model_version"]}
 
 
 def _problem(problem: Problem, headers: Mapping[str, str]) -> Response:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.api.body import parse_query, read_request
+from service.api.body import parse_query
 from service.api.caching import cacheable
+from service.api.dialects.hugging_face import read_generate
 from service.api.docs import operation
 from service.api.endpoint import route
 from service.api.negotiation import PICTURES
@@ -17,9 +18,9 @@ from service.api.respond import respond
 from service.api.schemas import GenerateRequest, Params
 from service.api.sheet import film_of, shown_params
 from service.api.starts import begin
-from service.api.state import State, model_of, state_of
+from service.api.state import State, deployment_of, state_of
 from service.api.way import way_of
-from service.engine.model import Model
+from service.engine.engine import Deployment
 from service.engine.rows import RowSpec
 from service.sampling.noise import image_seed
 
@@ -34,12 +35,14 @@ async def post_generate(request: Request) -> Response:
     text/event-stream, or the field stream, answers with events while pictures are made: queued, started, preview,
     image, then completed with the JSON answer, or error. `Prefer: respond-async` answers 202 at once, with the address
     of a job; `Prefer: wait=10` does so where the pictures are not ready in ten seconds.
+
+    A body of the shape {"inputs", "parameters"} is Hugging Face's: a class as prompt, or a picture, and what to do.
     """
     state = state_of(request)
-    model = model_of(request, state, request.path_params["model"])
-    body = await read_request(request, state.settings, GenerateRequest, pictures=2)
+    deployment = deployment_of(request, state, request.path_params["model"])
+    body = await read_generate(request, state.settings, deployment.model.manifest, pictures=2)
     way = way_of(request, body)
-    return await respond(request, state, await generate_order(request, state, body, model, way.media), way)
+    return await respond(request, state, await generate_order(request, state, body, deployment, way.media), way)
 
 
 async def get_generate(request: Request) -> Response:
@@ -48,10 +51,10 @@ async def get_generate(request: Request) -> Response:
     With a seed the answer has an ETag, and with the model's version too it may be kept for ever.
     """
     state = state_of(request)
-    model = model_of(request, state, request.path_params["model"])
+    deployment = deployment_of(request, state, request.path_params["model"])
     body = parse_query(GenerateRequest, request)
     way = way_of(request, body)
-    order = await generate_order(request, state, body, model, way.media)
+    order = await generate_order(request, state, body, deployment, way.media)
     repeatable = any(each is not None for each in (body.seed, body.seeds, body.point))
     return await respond(request, state, cacheable(order) if repeatable and way.plain else order, way)
 
@@ -66,19 +69,22 @@ OPERATIONS = {
 }
 
 
-async def generate_order(request: Request, state: State, body: GenerateRequest, model: Model, media: str) -> Order:
-    """``body`` of ``model``, ready to compute.
+async def generate_order(
+    request: Request, state: State, body: GenerateRequest, deployment: Deployment, media: str
+) -> Order:
+    """``body`` for ``deployment``, ready to compute.
 
     Raises InvalidField, UnknownVersion; and as ``starts.begin``, for what is uploaded is read and encoded here.
     """
+    model = deployment.model
     resolved = resolve(body, model, state.settings)
     steps = resolved.plan.steps
     check_form(body, media, model.manifest.image_shape, steps)
     rows, params = _rows(body, resolved)
-    begun = await begin(request, state, body, model, rows)
+    begun = await begin(request, state, body, deployment, rows)
     film = film_of(body, begun.rows[0].plan.steps)
     return Order(
-        model=model,
+        deployment=deployment,
         rows=begun.rows if film is None else [row._replace(film=film) for row in begun.rows],
         asked=body,
         media=media,

@@ -4,8 +4,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from service.api.state import state_of
-from service.engine.registry import Registry
+from service.api.state import State, state_of
 
 router = APIRouter(tags=["operations"])
 
@@ -23,15 +22,15 @@ async def live(request: Request) -> JSONResponse:
 @router.get("/health/ready", response_class=JSONResponse, responses={503: {"description": "A model was refused."}})
 async def ready(request: Request) -> JSONResponse:
     """200 when every model is verified and warmed; else 503, with the reason for each model that was refused."""
-    registry = state_of(request).registry
-    return JSONResponse(_readiness(registry), status_code=200 if registry.ready else 503)
+    state = state_of(request)
+    return JSONResponse(_readiness(state), status_code=200 if state.motion.ready else 503)
 
 
 @router.get("/health", response_class=JSONResponse)
 async def health(request: Request) -> JSONResponse:
     """200 while the process answers, with what the other two say: for people, and for probes that only ask HEAD."""
     state = state_of(request)
-    return JSONResponse({"live": state.engine.is_alive(), **_readiness(state.registry)})
+    return JSONResponse({"live": state.engine.is_alive(), **_readiness(state)})
 
 
 @router.get("/metrics", response_class=Response)
@@ -40,9 +39,9 @@ async def metrics(request: Request) -> Response:
     return Response(state_of(request).metrics.expose(), media_type=METRICS_TYPE)
 
 
-def _readiness(registry: Registry) -> dict[str, object]:
+def _readiness(state: State) -> dict[str, object]:
     return {
-        "status": "ready" if registry.ready else "not ready",
-        "models": {name: served.model.manifest.version for name, served in registry.served.items()},
-        "refused": registry.refused,
+        "status": "ready" if state.motion.ready else "not ready",
+        "models": {name: each.model.manifest.version for name, each in state.engine.deployments.items()},
+        "refused": state.motion.refused,
     }

@@ -26,11 +26,11 @@ async def post_inspect(request: Request) -> Response:
     body = await read_request(request, state.settings, InspectRequest, pictures=1)
     check_file("image", body.image, state.settings.max_image_bytes)
     found = _parameters(body.image)
-    served = state.registry.served.get(found.model)
+    deployment = state.engine.deployments.get(found.model)
     again = (origin_of(request), found.path, found.params, PNG, f"{found.model}.png")
     answer = InspectAnswer(
         **found.model_dump(),
-        served_version=served.model.manifest.version if served else None,
+        served_version=deployment.model.manifest.version if deployment else None,
         curl=curl(*again),
         python=python(*again),
     )

@@ -14,9 +14,9 @@ from service.api.resolve import resolve
 from service.api.respond import respond
 from service.api.schemas import InterpolateRequest, Params
 from service.api.sheet import film_of, shown_params
-from service.api.state import State, model_of, state_of
+from service.api.state import State, deployment_of, state_of
 from service.api.way import way_of
-from service.engine.model import Model
+from service.engine.engine import Deployment
 from service.engine.starts import Leg, blended, legs, path_latents
 from service.sampling.interpolate import InterpolationMethod, positions
 
@@ -30,9 +30,9 @@ async def post_interpolate(request: Request) -> Response:
     """
     state = state_of(request)
     body = await read_request(request, state.settings, InterpolateRequest, pictures=2)
-    model = model_of(request, state, body.model)
+    deployment = deployment_of(request, state, body.model)
     way = way_of(request, body)
-    return await respond(request, state, await interpolate_order(request, state, body, model, way.media), way)
+    return await respond(request, state, await interpolate_order(request, state, body, deployment, way.media), way)
 
 
 ROUTE = route("/interpolate", {"POST": post_interpolate})
@@ -41,17 +41,18 @@ OPERATIONS = {"/interpolate": {"post": operation(post_interpolate, PICTURES, bod
 
 
 async def interpolate_order(
-    request: Request, state: State, body: InterpolateRequest, model: Model, media: str
+    request: Request, state: State, body: InterpolateRequest, deployment: Deployment, media: str
 ) -> Order:
-    """``body`` of ``model``, ready to compute.
+    """``body`` for ``deployment``, ready to compute.
 
     Raises InvalidField, UnknownVersion; and as ``starts.begin``, for what is uploaded is read and encoded here.
     """
+    model = deployment.model
     resolved = resolve(body, model, state.settings)
     points = key_points(body, resolved)
     resolved = guided(body, resolved, points)
     check_form(body, media, model.manifest.image_shape, resolved.plan.steps)
-    ends = await ends_of(request, state, body, resolved, points)
+    ends = await ends_of(request, state, body, deployment, resolved, points)
     method: InterpolationMethod = ends.natural_method if body.method == "auto" else body.method
     position = positions(len(points), body.frames, body.easing, loop=body.loop)
     latents, way = path_latents(ends.latents, position, method), legs(position, len(points))
@@ -63,7 +64,7 @@ async def interpolate_order(
     ]
     params: Params = {"model": model.name, **ends.params, "frames": body.frames, "method": method}
     return Order(
-        model=model,
+        deployment=deployment,
         rows=rows,
         asked=body,
         media=media,

@@ -56,7 +56,7 @@ def start_job(request: Request, state: State, order: Order, *, live: bool) -> Pi
     )
     state.jobs.add(record)
     try:
-        job = state.engine.submit(order.model.name, order.rows, record.client, timeout_s)
+        job = state.engine.submit(order.deployment, order.rows, record.client, timeout_s)
     except BaseException:
         state.jobs.withdraw(record)
         raise
@@ -85,12 +85,12 @@ def _connect(state: State, record: PictureJob, job: Job[images.Pixels], film: li
     Previews that the answer itself is to show are collected in ``film``.
     """
     shown = record.work.asked.layout == "film"
-    name, calls = record.work.model.name, sum(row.calls for row in record.work.rows)
+    deployment, calls = record.work.deployment, sum(row.calls for row in record.work.rows)
 
     def look() -> None:
         if job.started_at is not None and record.log.last_id:  # its place in the queue is told first
             record.start()
-        progress = state.engine.progress(name, job)
+        progress = state.engine.progress(deployment, job)
         done = 1 - sum(progress.calls_left) / calls
         record.stand(Standing(done, progress.rows_ahead, progress.eta_ms))
 
@@ -119,11 +119,9 @@ async def _finish(
     """Wait for ``job``, and end ``record`` with what it gives."""
     timer = asyncio.get_running_loop().call_later(timeout_s, lambda: job.fail(too_late(timeout_s)))
     try:
-        made = count_made(state, record.work, job, await job.future, about.scope["state"], film)
-        answer = await answer_made(about, state, record.work._replace(media=JSON), made)
-        state.engine.lanes[record.work.model.name].metrics.request_seconds.observe(
-            sum(about.scope["state"]["stages_s"])
-        )
+        made = count_made(record.work, job, await job.future, about.scope["state"], film)
+        answer = await answer_made(about, record.work._replace(media=JSON), made)
+        record.work.deployment.metrics.request_seconds.observe(sum(about.scope["state"]["stages_s"]))
         body = bytes(answer.body)
         kept = sum(picture.nbytes for each in film for picture in (each.x_start, each.x_t) if picture is not None)
         record.succeed(Finished(made, body, answer.raw_headers), body, len(body) + kept)

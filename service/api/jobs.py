@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from service.api.answers import client_of
 from service.api.body import MAX_ECHO
-from service.api.docs import described, inlined, picture_content, refusals
+from service.api.docs import EVENT, described, inlined, picture_content, refusals
 from service.api.endpoint import route
 from service.api.event_stream import EventStream
 from service.api.negotiation import EVENT_STREAM, JSON
@@ -55,7 +55,7 @@ async def get_job_result(request: Request) -> Response:
     wait_s = wait_of(request)
     if wait_s and not job.done:
         await wait_for(request, job, wait_s)
-    return await result(request, state_of(request), job)
+    return await result(request, job)
 
 
 async def get_job_events(request: Request) -> Response:
@@ -107,7 +107,7 @@ def _answers(schema: type[BaseModel], text: str) -> dict[str, Any]:
 
 
 _SEEN = {"204": {"description": "There are no later events."}}
-_EVENTS = {"200": {"description": "Events.", "content": {EVENT_STREAM: {"schema": {"type": "string"}}}}}
+_EVENTS = {"200": {"description": "Events.", "content": {EVENT_STREAM: {"schema": EVENT}}}}
 _RESULT = {"200": {"description": "The pictures.", "content": picture_content()}}
 
 OPERATIONS = {

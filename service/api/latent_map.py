@@ -17,8 +17,9 @@ from service.api.rendering import Order, check_form
 from service.api.resolve import check_size, check_version, labels_of
 from service.api.respond import respond
 from service.api.schemas import ClassLabel, Params, Task
-from service.api.state import State, model_of, state_of
+from service.api.state import State, deployment_of, state_of
 from service.api.way import Way
+from service.engine.engine import Deployment
 from service.engine.model import Model
 from service.engine.rows import RowSpec
 from service.engine.starts import decoded, plane_latents
@@ -90,7 +91,8 @@ async def get_latent_map(request: Request) -> Response:
     JSON, unless format or Accept ask for a picture. /generate/{model}?point=x&point=y decodes one point.
     """
     state = state_of(request)
-    model = model_of(request, state, request.path_params["model"])
+    deployment = deployment_of(request, state, request.path_params["model"])
+    model = deployment.model
     body = parse_query(LatentMapRequest, request)
     media = media_of(request, body.format, OFFERED)
     if model.latent_map is None:
@@ -100,7 +102,9 @@ async def get_latent_map(request: Request) -> Response:
         answer = _answer(model, model.latent_map, body)
         return Response(answer.model_dump_json(), media_type=JSON, headers={"Cache-Control": "no-cache"})
     check_form(body, media, model.manifest.image_shape, 0)
-    return await respond(request, state, cacheable(_order(body, model, model.latent_map, media, label)), Way(media))
+    return await respond(
+        request, state, cacheable(_order(body, deployment, model.latent_map, media, label)), Way(media)
+    )
 
 
 ROUTE = route("/latent-map/{model}", {"GET": get_latent_map})
@@ -127,7 +131,7 @@ OPERATIONS = {
 
 
 def _with_maps(state: State) -> str:
-    names = [name for name, served in state.registry.served.items() if served.model.latent_map is not None]
+    names = [name for name, served in state.engine.deployments.items() if served.model.latent_map is not None]
     return ", ".join(names) or "no model here has one"
 
 
@@ -168,13 +172,14 @@ def _answer(model: Model, shown: LatentMap, body: LatentMapRequest) -> LatentMap
     )
 
 
-def _order(body: LatentMapRequest, model: Model, shown: LatentMap, media: str, label: int) -> Order:
+def _order(body: LatentMapRequest, deployment: Deployment, shown: LatentMap, media: str, label: int) -> Order:
+    model = deployment.model
     x, y = _lines(shown, body)
     latents = plane_latents(model, np.array([[across, up] for up in y for across in x]))
     params: Params = {"across": body.across, "down": body.down, "class_label": body.class_label, "scale": body.scale}
     row = RowSpec(0, label, 1.0, EMPTY_PLAN)
     return Order(
-        model=model,
+        deployment=deployment,
         rows=[decoded(model, row, latent) for latent in latents],
         asked=body,
         media=media,

@@ -9,11 +9,14 @@ from starlette.requests import Request
 from service.api.capabilities import Ability, abilities
 from service.api.history import Latency, counts_of, latency
 from service.api.parameters import tasks_of
-from service.api.state import State, model_of, state_of
+from service.api.state import State, deployment_of, state_of
 from service.contract.manifest import Capability, Manifest
-from service.engine.model import Model
+from service.engine.engine import Deployment
 
 router = APIRouter(tags=["models"])
+
+#: Of a card: a picture for the service's own check, longer than all the rest.
+_UNTOLD = {"manifest": {"golden"}}
 
 
 class ModelCard(BaseModel):
@@ -37,22 +40,27 @@ class ModelCard(BaseModel):
     manifest: Manifest
 
 
-@router.get("/models")
+@router.get("/models", response_model_exclude={"__all__": _UNTOLD})
 async def list_models(request: Request) -> list[ModelCard]:
     """Every model that is served."""
     state = state_of(request)
-    return [_card(served.model, state) for served in state.registry.served.values()]
+    return [_card(deployment, state) for deployment in state.engine.deployments.values()]
 
 
-@router.get("/models/{name}", responses={404: {"description": "No such model."}, 503: {"description": "Refused."}})
+@router.get(
+    "/models/{name}",
+    response_model_exclude=_UNTOLD,
+    responses={404: {"description": "No such model."}, 503: {"description": "Refused."}},
+)
 async def get_model(name: str, request: Request) -> ModelCard:
     """One model."""
     state = state_of(request)
-    return _card(model_of(request, state, name), state)
+    return _card(deployment_of(request, state, name), state)
 
 
-def _card(model: Model, state: State) -> ModelCard:
-    manifest, settings, metrics = model.manifest, state.settings, state.engine.lanes[model.name].metrics
+def _card(deployment: Deployment, state: State) -> ModelCard:
+    model, settings = deployment.model, state.settings
+    manifest, metrics = model.manifest, deployment.metrics
     limits = {"n": settings.max_images, "frames": settings.max_images}
     if manifest.denoises:
         limits["steps"] = min(model.max_steps, settings.max_steps)

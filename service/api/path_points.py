@@ -16,6 +16,7 @@ from service.api.start_fields import written
 from service.api.starts import clean_latents, data_uri, invert
 from service.api.state import State
 from service.api.uploads import Fitted, read_picture
+from service.engine.engine import Deployment
 from service.engine.model import Model
 from service.engine.starts import image_tensor, seed_latent, tensor_of
 from service.errors import FieldProblem, InvalidField
@@ -78,17 +79,22 @@ def guided(body: InterpolateRequest, resolved: Resolved, points: Sequence[KeyPoi
 
 
 async def ends_of(
-    request: Request, state: State, body: InterpolateRequest, resolved: Resolved, points: Sequence[KeyPoint]
+    request: Request,
+    state: State,
+    body: InterpolateRequest,
+    deployment: Deployment,
+    resolved: Resolved,
+    points: Sequence[KeyPoint],
 ) -> Ends:
     """What ``points`` of ``body`` begin from. Raises as ``starts.begin``."""
-    model = resolved.model
+    model = deployment.model
     fitted = [
         await read_picture(f"{point.name}/image", point.asked.image, model.manifest.image_shape, state.settings)
         if point.asked.image is not None
         else None
         for point in points
     ]
-    encoded = iter(await _encoded(request, state, body, resolved, points, fitted))
+    encoded = iter(await _encoded(request, state, body, deployment, resolved.plan.steps, points, fitted))
     told = [_told(point, picture) for point, picture in zip(points, fitted, strict=True)]
     return Ends(
         latents=[next(encoded) if point.asked.image is not None else _latent(point, model) for point in points],
@@ -103,7 +109,8 @@ async def _encoded(
     request: Request,
     state: State,
     body: InterpolateRequest,
-    resolved: Resolved,
+    deployment: Deployment,
+    steps: int,
     points: Sequence[KeyPoint],
     fitted: Sequence[Fitted | None],
 ) -> Sequence[Tensor]:
@@ -112,10 +119,10 @@ async def _encoded(
     labels = [point.label for point, each in zip(points, fitted, strict=True) if each is not None]
     if not pictures:
         return []
-    x_starts = await clean_latents(request, state, body, resolved.model, pictures, labels)
-    if not denoises(resolved.model):
+    x_starts = await clean_latents(request, state, body, deployment, pictures, labels)
+    if not denoises(deployment.model):
         return x_starts
-    latents = await invert(request, state, body, resolved.model, x_starts, labels, resolved.plan.steps)
+    latents = await invert(request, state, body, deployment, x_starts, labels, steps)
     return [tensor_of(latent) for latent in latents]
 
 

@@ -17,6 +17,7 @@ from service.api.reproduce import curl, origin_of
 from service.api.request_id import request_id
 from service.api.schemas import Params, Picture, PicturesAnswer, Task, Timings
 from service.api.sheet import sheet_of, strips
+from service.engine.engine import Deployment
 from service.engine.model import Model
 from service.engine.results import Preview
 from service.engine.rows import RowSpec
@@ -45,7 +46,7 @@ class Order(NamedTuple):
     answer.
     """
 
-    model: Model
+    deployment: Deployment
     rows: Sequence[RowSpec]
     asked: Task
     media: str
@@ -57,6 +58,11 @@ class Order(NamedTuple):
     walk: Walk | None = None
     codes: Codes | None = None
     cache: Cache | None = None
+
+    @property
+    def model(self) -> Model:
+        """What computes it."""
+        return self.deployment.model
 
 
 class Made(NamedTuple):
@@ -211,7 +217,7 @@ def _zip(order: Order, pictures: Sequence[images.Pixels]) -> bytes:
 def file_name(order: Order, media: str) -> str:
     """What to save an answer as: the model, the first seed, and the format."""
     seed = "" if order.seeds[0] is None else f"-{order.seeds[0]}"
-    return f"{order.model.name}{seed}.{FORMAT[media]}"
+    return f"{order.model.name}{seed}.{FORMAT.get(media, 'bin')}"
 
 
 def _parameters(order: Order, params: Params) -> bytes:

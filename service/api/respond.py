@@ -54,7 +54,7 @@ async def _respond(request: Request, state: State, order: Order, way: Way) -> Re
     job = start_job(request, state, order, live=way.live)
     applied = f"wait={way.wait_s:g}" if way.wait_s else "respond-async"
     if way.wait_s and await _wait(request, job, way.wait_s):
-        response = await result(request, state, job, way.media)
+        response = await result(request, job, way.media)
     else:
         location = f"/jobs/{job.id}"
         response = JSONResponse(
@@ -64,7 +64,7 @@ async def _respond(request: Request, state: State, order: Order, way: Way) -> Re
     return response
 
 
-async def result(request: Request, state: State, job: PictureJob, media: str | None = None) -> Response:
+async def result(request: Request, job: PictureJob, media: str | None = None) -> Response:
     """What ``job`` made, as ``media``, or as Accept wants it, or as its sender did.
 
     Raises:
@@ -86,7 +86,7 @@ async def result(request: Request, state: State, job: PictureJob, media: str | N
         plain = {"quality": None, "layout": "auto", "fps": None}
         order = order._replace(media=media, asked=order.asked.model_copy(update=plain))
         check_form(order.asked, media, order.model.manifest.image_shape, order.rows[0].plan.steps)
-    return await answer_made(request, state, order, job.result.made)
+    return await answer_made(request, order, job.result.made)
 
 
 def status_of(job: PictureJob) -> JobStatus:

@@ -16,7 +16,8 @@ from service.api.schemas import GenerateRequest, Params, Showing
 from service.api.start_fields import strength_of
 from service.api.state import State
 from service.api.uploads import read_picture
-from service.engine.model import Model, encoder_name
+from service.engine.engine import Deployment
+from service.engine.model import Model
 from service.engine.results import Latent
 from service.engine.rows import RowSpec, encode_row, inversion_row
 from service.engine.starts import (
@@ -40,13 +41,17 @@ class Begun(NamedTuple):
     warnings: Sequence[str] = ()
 
 
-async def begin(request: Request, state: State, body: GenerateRequest, model: Model, rows: Sequence[RowSpec]) -> Begun:
-    """``rows`` of ``model`` begun as ``body`` says.
+async def begin(
+    request: Request, state: State, body: GenerateRequest, deployment: Deployment, rows: Sequence[RowSpec]
+) -> Begun:
+    """``rows`` of ``deployment`` begun as ``body`` says.
 
     Raises as ``uploads.read_picture`` and, where a picture is encoded, as ``answers.answer``.
     """
+    model = deployment.model
     if body.image is not None:
-        return await _from_image(request, state, body, model, rows)
+        return await _from_image(request, state, body, deployment, rows)
+    model = deployment.model
     if body.latents is not None:
         latents = body.latents.numpy()
         return Begun(from_latents(rows, latents), {"latents": to_base64(latents)})
@@ -60,38 +65,49 @@ async def begin(request: Request, state: State, body: GenerateRequest, model: Mo
 
 
 async def encode(
-    request: Request, state: State, asked: Showing, model: Model, pictures: Sequence[Tensor], labels: Sequence[int]
+    request: Request,
+    state: State,
+    asked: Showing,
+    deployment: Deployment,
+    pictures: Sequence[Tensor],
+    labels: Sequence[int],
 ) -> Sequence[Latent]:
     """Mean and log-variance (2, *latent) of pictures (channel, height, width), by the model's encoder."""
     timeout_s = timeout_of(state, asked)
     rows = [encode_row(picture, label) for picture, label in zip(pictures, labels, strict=True)]
-    job = state.engine.encode(model.name, rows, client_of(request), timeout_s)
-    return await _numbers(request, state, encoder_name(model.name), job, timeout_s)
+    job = state.engine.encode(deployment, rows, client_of(request), timeout_s)
+    assert deployment.encoder is not None
+    return await _numbers(request, deployment.encoder, job, timeout_s)
 
 
 async def invert(
     request: Request,
     state: State,
     asked: Showing,
-    model: Model,
+    deployment: Deployment,
     x_starts: Sequence[Tensor],
     labels: Sequence[int],
     steps: int,
 ) -> Sequence[Latent]:
     """The noise (*latent) that DDIM makes each clean latent (*latent) from again, without guidance."""
-    timeout_s, plan = timeout_of(state, asked), model.inversion_plan(steps)
+    timeout_s, plan = timeout_of(state, asked), deployment.model.inversion_plan(steps)
     rows = [inversion_row(x_start, label, plan) for x_start, label in zip(x_starts, labels, strict=True)]
-    job = state.engine.invert(model.name, rows, client_of(request), timeout_s)
-    return await _numbers(request, state, model.name, job, timeout_s)
+    job = state.engine.invert(deployment, rows, client_of(request), timeout_s)
+    return await _numbers(request, deployment, job, timeout_s)
 
 
 async def clean_latents(
-    request: Request, state: State, asked: Showing, model: Model, pictures: Sequence[Tensor], labels: Sequence[int]
+    request: Request,
+    state: State,
+    asked: Showing,
+    deployment: Deployment,
+    pictures: Sequence[Tensor],
+    labels: Sequence[int],
 ) -> Sequence[Tensor]:
     """What the model's steps would end at for pictures (channel, height, width): those, or their encoded means."""
-    if model.encode is None:
+    if deployment.model.encode is None:
         return pictures
-    codes = await encode(request, state, asked, model, pictures, labels)
+    codes = await encode(request, state, asked, deployment, pictures, labels)
     return [mean_of(code) for code in codes]
 
 
@@ -101,19 +117,20 @@ def data_uri(picture: images.Pixels) -> str:
 
 
 async def _from_image(
-    request: Request, state: State, body: GenerateRequest, model: Model, rows: Sequence[RowSpec]
+    request: Request, state: State, body: GenerateRequest, deployment: Deployment, rows: Sequence[RowSpec]
 ) -> Begun:
     assert body.image is not None
+    model = deployment.model
     fitted = await read_picture("image", body.image, model.manifest.image_shape, state.settings)
     params: Params = {"image": data_uri(fitted.pixels)}
     picture, label = image_tensor(fitted.pixels), rows[0].label
     if model.denoise is None:
         spread = 1.0 if body.spread is None else body.spread
-        code = (await encode(request, state, body, model, [picture], [label]))[0]
+        code = (await encode(request, state, body, deployment, [picture], [label]))[0]
         begun = await asyncio.to_thread(around_picture, rows, code, spread)
         return Begun(begun, params | {"spread": spread}, fitted.warnings)
     mask, mask_params, mask_warnings = await _mask(state, body, model)
-    x_start = (await clean_latents(request, state, body, model, [picture], [label]))[0]
+    x_start = (await clean_latents(request, state, body, deployment, [picture], [label]))[0]
     strength = strength_of(body)
     begun = await asyncio.to_thread(from_picture, rows, x_start, mask, strength)
     return Begun(begun, params | {"strength": strength} | mask_params, (*fitted.warnings, *mask_warnings))
@@ -131,7 +148,7 @@ async def _mask(state: State, body: GenerateRequest, model: Model) -> tuple[Tens
     return mask, params, fitted.warnings
 
 
-async def _numbers(request: Request, state: State, lane: str, job: Job[Any], timeout_s: float) -> Sequence[Latent]:
-    latents: Sequence[Latent] = await wait(request, job, timeout_s, state.engine.lanes[lane].metrics)
+async def _numbers(request: Request, on: Deployment, job: Job[Any], timeout_s: float) -> Sequence[Latent]:
+    latents: Sequence[Latent] = await wait(request, job, timeout_s, on.metrics)
     request.scope["state"].setdefault("started_at", job.started_at)
     return latents

@@ -8,9 +8,8 @@ from starlette.requests import Request
 
 from service.api.history import History
 from service.api.rendering import Made, Order
-from service.engine.engine import Engine
-from service.engine.model import Model
-from service.engine.registry import Registry
+from service.engine.engine import Deployment, Engine
+from service.engine.motion import Motion
 from service.errors import ModelUnavailable, UnknownModel
 from service.jobs.keys import KeyedAnswers
 from service.jobs.record import JobRecord
@@ -46,25 +45,25 @@ class State:
     """The parts of a running service."""
 
     settings: Settings
-    registry: Registry
     engine: Engine
+    motion: Motion
     metrics: Metrics
     jobs: JobStore[Order, Finished]
     keyed: KeyedAnswers[KeptAnswer]
     history: History
 
-    def model(self, name: str) -> Model:
-        """The served model of that name. Raises UnknownModel, or ModelUnavailable when it was refused at start."""
-        if name in self.registry.served:
-            return self.registry.served[name].model
-        if name in self.registry.refused:
-            raise ModelUnavailable(f"{name} was refused at start: {self.registry.refused[name]}")
-        raise UnknownModel(name, self.registry.served)
+    def deployment(self, name: str) -> Deployment:
+        """What new requests for that model get. Raises UnknownModel, or ModelUnavailable when it was refused."""
+        if name in self.engine.deployments:
+            return self.engine.deployments[name]
+        if name in self.motion.refused:
+            raise ModelUnavailable(f"{name} was refused: {self.motion.refused[name]}")
+        raise UnknownModel(name, self.engine.deployments)
 
     def count_error(self, name: str | None, code: str) -> None:
         """Count an answer with an error; names that are no served model's share one series."""
-        if name in self.engine.lanes:
-            self.engine.lanes[name].metrics.errors[code].inc()
+        if name in self.engine.deployments:
+            self.engine.deployments[name].metrics.errors[code].inc()
         else:
             self.metrics.errors.labels(UNKNOWN_MODEL, code).inc()
 
@@ -76,10 +75,13 @@ def state_of(request: Request) -> State:
     return state
 
 
-def model_of(request: Request, state: State, name: str) -> Model:
-    """The served model that ``request`` asks for; what goes wrong with the request from here on counts as its error.
+def deployment_of(request: Request, state: State, name: str) -> Deployment:
+    """The version that answers all of ``request``; what goes wrong with it from here on counts as its model's error.
 
-    Raises as ``State.model``.
+    Raises as ``State.deployment``.
     """
-    request.scope.setdefault("state", {})["model"] = name  # through request.state it costs as much as all the rest
-    return state.model(name)
+    told = request.scope.setdefault("state", {})  # through request.state it costs as much as all the rest
+    told["model"] = name
+    deployment = state.deployment(name)
+    told["model_version"] = deployment.model.manifest.version
+    return deployment

@@ -1,5 +1,8 @@
 """The manifest of a model: what its reader needs to know beside the weights, and nothing it must guess."""
 
+import base64
+import binascii
+import math
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -146,6 +149,28 @@ class Score(_Record):
     sampler: Text | None = None
 
 
+class Golden(_Record):
+    """A picture that the weights made where they were exported: another version, or a broken one, makes another.
+
+    It has noise `seed` and class `class_label`, without guidance; `steps` and `solver` are None for a model that has no
+    steps. `picture` is its uint8 (height, width, channel) in base64.
+    """
+
+    seed: Annotated[int, Field(ge=0, lt=1 << 32)]
+    class_label: Annotated[int, Field(ge=0)]
+    steps: PositiveInt | None
+    solver: SolverName | None
+    picture: str
+
+    @property
+    def levels(self) -> bytes:
+        """The grey levels of `picture`. Raises ValueError where it is not base64."""
+        try:
+            return base64.b64decode(self.picture, validate=True)
+        except binascii.Error as failure:
+            raise ValueError(f"golden.picture is not base64: {failure}") from failure
+
+
 class Manifest(_Record):
     """One exported model.
 
@@ -171,6 +196,7 @@ class Manifest(_Record):
     dataset: Dataset
     training: Training
     quality: tuple[Score, ...] = ()
+    golden: Golden | None = None
     torch_version: Text
     created: Annotated[str, AfterValidator(_iso_date)]
 
@@ -188,6 +214,19 @@ class Manifest(_Record):
             most = max_steps(self.noise_schedule, self.t_max)
             if self.defaults.steps > most:
                 raise ValueError(f"defaults.steps {self.defaults.steps} is more than the {most} up to t_max")
+        return self
+
+    @model_validator(mode="after")
+    def _golden_is_of_this_model(self) -> Self:
+        golden = self.golden
+        if golden is None:
+            return self
+        if len(golden.levels) != math.prod(self.image_shape):
+            raise ValueError(f"golden.picture has {len(golden.levels)} levels, not {math.prod(self.image_shape)}")
+        if golden.class_label > self.null_label:
+            raise ValueError(f"golden.class_label {golden.class_label} is beyond {self.null_label}, no class")
+        if (golden.steps is None, golden.solver is None) != (not self.denoises, not self.denoises):
+            raise ValueError(f"golden.steps and golden.solver do not fit family {self.family}")
         return self
 
     @property
@@ -221,13 +260,41 @@ def latents_file(sha256: str) -> str:
     return f"latents-{sha256[:8]}.npz"
 
 
+def manifest_file(version: str) -> str:
+    """The name under which the manifest of a version that has been replaced is kept."""
+    return f"manifest-{version}.json"
+
+
 def read_manifest(directory: Path) -> Manifest:
     """Read and check `directory`/manifest.json.
 
     Raises:
         ManifestError: it is missing, over 1 MiB, no JSON, of a newer schema, or a field of it is wrong.
     """
+    return _read(directory / MANIFEST_FILE)
+
+
+def read_history(directory: Path) -> list[Manifest]:
+    """The manifests that `write_manifest` replaced in `directory`, the last replaced first; those usable."""
+    kept = sorted(directory.glob(manifest_file("*")), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    return [
+        manifest for path in kept if (manifest := _read_if_valid(path)) and path.name == manifest_file(manifest.version)
+    ]
+
+
+def write_manifest(directory: Path, manifest: Manifest) -> None:
+    """Replace `directory`/manifest.json at one stroke: a reader sees the old one or the new one, whole.
+
+    The old one stays beside its weights as manifest-<version>.json, for a rollback.
+    """
     path = directory / MANIFEST_FILE
+    replaced = _read_if_valid(path)
+    if replaced is not None and replaced.version != manifest.version:
+        _write(directory / manifest_file(replaced.version), replaced)
+    _write(path, manifest)
+
+
+def _read(path: Path) -> Manifest:
     try:
         with path.open("rb") as file:
             text = file.read(MAX_MANIFEST_BYTES + 1)
@@ -241,9 +308,15 @@ def read_manifest(directory: Path) -> Manifest:
         raise ManifestError(path, _first_reason(failure)) from failure
 
 
-def write_manifest(directory: Path, manifest: Manifest) -> None:
-    """Replace `directory`/manifest.json at one stroke: a reader sees the old one or the new one, whole."""
-    with replacing(directory / MANIFEST_FILE, manifest.model_dump_json(indent=2).encode() + b"\n"):
+def _read_if_valid(path: Path) -> Manifest | None:
+    try:
+        return _read(path)
+    except ManifestError:
+        return None
+
+
+def _write(path: Path, manifest: Manifest) -> None:
+    with replacing(path, manifest.model_dump_json(indent=2).encode() + b"\n"):
         pass
 
 

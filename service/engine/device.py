@@ -2,14 +2,20 @@
 
 Fairness is start-time fair queueing (Goyal et al. 1996) over measured milliseconds: the lane that was served least
 goes next, and a lane that was idle starts level with the others instead of being paid back for its idleness.
+
+A device knows a lane only while it has rows: one that nobody else refers to any more goes with its last row, and its
+model's memory with it.
 """
 
 import asyncio
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from concurrent.futures import Future
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 
@@ -19,17 +25,22 @@ from service.engine.table import LiveRow, Slots
 
 log = logging.getLogger(__name__)
 
+Result = TypeVar("Result")
 Deliver = Callable[[Sequence[Ended], Sequence[Filmed], float], None]
+Turn = Callable[[], None]
 
 
 class Device:
     """``threads`` threads over the lanes of a device; ``deliver`` is called on the event loop with a tick's results."""
 
-    def __init__(self, lanes: Sequence[Lane], threads: int, tick_budget_ms: float, deliver: Deliver) -> None:
-        self._lanes = lanes
+    def __init__(self, threads: int, tick_budget_ms: float, deliver: Deliver) -> None:
         self._tick_budget_ms = tick_budget_ms
         self._deliver = deliver
         self._lock = threading.Condition()
+        self._busy: list[Lane] = []
+        self._lent: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
+        #: What the most served of all lanes had when its last tick ended.
+        self._most_served_ms = 0.0
         self._free_threads = threads
         self._stopping = False
         names = [f"engine-{number}" for number in range(threads)]
@@ -43,9 +54,11 @@ class Device:
             thread.start()
 
     def stop(self) -> None:
-        """End the threads after the ticks under way; rows still in the lanes stay there."""
+        """End the threads after the turns under way; rows still in the lanes stay there, work still lent is dropped."""
         with self._lock:
             self._stopping = True
+            for _, future in self._lent:
+                future.cancel()
             self._lock.notify_all()
         for thread in self._threads:
             thread.join()
@@ -55,8 +68,23 @@ class Device:
         with self._lock:
             if lane.is_empty:
                 lane.served_ms = max(lane.served_ms, self._level_ms())
+                self._busy.append(lane)
             lane.put(rows)
             self._lock.notify_all()
+
+    def lend(self, work: Callable[[], Result]) -> Future[Result]:
+        """Have one of the threads do ``work`` between two ticks: nothing else may use a GPU, or a core.
+
+        The future is cancelled when the device stops first.
+        """
+        future: Future[Result] = Future()
+        with self._lock:
+            if self._stopping:
+                future.cancel()
+            else:
+                self._lent.append((work, future))
+                self._lock.notify()
+        return future
 
     def sweep(self, lane: Lane) -> None:
         """A job of ``lane`` was cancelled: its rows leave before their next step."""
@@ -72,45 +100,77 @@ class Device:
     def is_idle(self) -> bool:
         """Whether no lane has a row queued or under way."""
         with self._lock:
-            return all(lane.is_empty for lane in self._lanes)
+            return not self._busy
 
     def is_alive(self) -> bool:
         """Whether all of its threads run: a fault of ours could end one."""
         return all(thread.is_alive() for thread in self._threads)
 
+    def busy_lanes(self) -> list[Lane]:
+        """Those with a row queued or under way."""
+        with self._lock:
+            return list(self._busy)
+
     def _level_ms(self) -> float:
         """Where a lane that was idle starts: with the least served of the busy ones, else no lower than any was."""
-        busy = [lane.served_ms for lane in self._lanes if not lane.is_empty]
-        return min(busy) if busy else max(lane.served_ms for lane in self._lanes)
+        return min((lane.served_ms for lane in self._busy), default=self._most_served_ms)
 
     def _serve(self) -> None:
         # Two torch threads on one core collapse as soon as something else wants that core: one thread each.
         torch.set_num_threads(1)
-        while (claimed := self._claim()) is not None:
-            lane, slots = claimed
-            started = time.perf_counter()
-            try:
-                ticked = lane.compute(slots)
-            except Exception:  # a fault of ours, not of a row: the thread must outlive it, and its rows must be told
-                log.exception("tick failed", extra={"model": lane.model.name, "rows": len(slots)})
-                ticked = lane.abandon(slots)
-            self._settle(lane, ticked, spent_ms=1000 * (time.perf_counter() - started))
+        while self._serve_turn():
+            pass
 
-    def _claim(self) -> tuple[Lane, Slots] | None:
-        """The next tick's lane and rows, waiting until there is work; None when the device stops."""
+    def _serve_turn(self) -> bool:
+        """Take one turn, waiting until there is one; False when the device stops.
+
+        A function of its own, so that a thread which waits holds on to no lane.
+        """
+        turn = self._next_turn()
+        if turn is not None:
+            turn()
+        return turn is not None
+
+    def _next_turn(self) -> Turn | None:
         with self._lock:
             while not self._stopping:
-                waiting = [lane for lane in self._lanes if lane.has_work]
-                if not waiting:
-                    self._lock.wait()
-                    continue
-                lane = min(waiting, key=lambda lane: lane.served_ms)
-                budget_ms = self._tick_budget_ms if len(waiting) > 1 else None
-                slots = lane.claim(budget_ms, self._free_threads)
-                if len(slots):
+                turn = self._lent_turn() or self._tick_turn()
+                if turn is not None:
                     self._free_threads -= 1
-                    return lane, slots
+                    return turn
+                if not any(lane.has_work for lane in self._busy):
+                    self._lock.wait()
             return None
+
+    def _lent_turn(self) -> Turn | None:
+        return partial(self._work, *self._lent.popleft()) if self._lent else None
+
+    def _tick_turn(self) -> Turn | None:
+        """The next tick: its lane and rows; None when no lane has work, or its rows had all been given up."""
+        waiting = [lane for lane in self._busy if lane.has_work]
+        if not waiting:
+            return None
+        lane = min(waiting, key=lambda lane: lane.served_ms)
+        slots = lane.claim(self._tick_budget_ms if len(waiting) > 1 else None, self._free_threads)
+        self._forget_if_empty(lane)
+        return partial(self._tick, lane, slots) if len(slots) else None
+
+    def _work(self, work: Callable[[], Any], future: Future[Any]) -> None:
+        try:
+            future.set_result(work())
+        except Exception as failure:
+            future.set_exception(failure)
+        with self._lock:
+            self._free_threads += 1
+
+    def _tick(self, lane: Lane, slots: Slots) -> None:
+        started = time.perf_counter()
+        try:
+            ticked = lane.compute(slots)
+        except Exception:  # a fault of ours, not of a row: the thread must outlive it, and its rows must be told
+            log.exception("tick failed", extra={"model": lane.model.name, "rows": len(slots)})
+            ticked = lane.abandon(slots)
+        self._settle(lane, ticked, spent_ms=1000 * (time.perf_counter() - started))
 
     def _settle(self, lane: Lane, ticked: Ticked, spent_ms: float) -> None:
         if ticked.filmed:  # before another thread can serve the same rows on: previews come in their order
@@ -118,6 +178,8 @@ class Device:
         with self._lock:
             self._free_threads += 1
             lane.settle(ticked, spent_ms)
+            self._most_served_ms = max(self._most_served_ms, lane.served_ms)
+            self._forget_if_empty(lane)
             self._lock.notify()  # rows went back to the table: a thread that found none may take some of them
         if ticked.ended and not ticked.filmed:
             self._tell(ticked)
@@ -125,3 +187,7 @@ class Device:
     def _tell(self, ticked: Ticked) -> None:
         assert self._loop is not None
         self._loop.call_soon_threadsafe(self._deliver, ticked.ended, ticked.filmed, time.monotonic())
+
+    def _forget_if_empty(self, lane: Lane) -> None:
+        if lane.is_empty:
+            self._busy.remove(lane)

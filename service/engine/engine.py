@@ -1,10 +1,15 @@
-"""The engine as the API sees it: submit rows to a model by name, get a job."""
+"""The engine as the API sees it: submit rows to a deployed model, get a job.
+
+A request holds the deployment that it began with, so that all of it is computed by one version. A deployment that was
+replaced serves those that hold it, and goes, its model's memory with it, when the last of them is answered.
+"""
 
 import asyncio
 import math
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
@@ -12,38 +17,52 @@ from service.admission.gate import Ask, Gate
 from service.admission.job import Job
 from service.engine.device import Device
 from service.engine.lane import Ended, Filmed, Lane
-from service.engine.model import encoder_name
-from service.engine.registry import Registry, Served
+from service.engine.model import Model
+from service.engine.registry import Served
 from service.engine.results import Latent, Picture, Progress
 from service.engine.rows import RowSpec
 from service.engine.table import LiveRow
 from service.errors import ComputeFailed, ModelUnavailable, ServiceError
-from service.metrics import Metrics
+from service.metrics import Metrics, ModelMetrics
 from service.settings import Settings
 
 DRAIN_POLL_S = 0.01
 
+Result = TypeVar("Result")
+
+
+class Deployment(NamedTuple):
+    """One version of a model while it serves, and of its encoder, if it has one, which has a queue of its own.
+
+    The gate and the metrics are the model's, whatever its version.
+    """
+
+    lane: Lane
+    gate: Gate
+    metrics: ModelMetrics
+    encoder: "Deployment | None" = None
+
+    @property
+    def model(self) -> Model:
+        """What it computes with."""
+        return self.lane.model
+
 
 class Engine:
-    """A lane and a gate for each model and each encoder, over the device they share. Lives on one event loop."""
+    """The deployed models, over the device they share. Lives on one event loop."""
 
-    def __init__(self, registry: Registry, device: torch.device, settings: Settings, metrics: Metrics) -> None:
-        reasons = ServiceError.codes()
-        self.lanes = {
-            each.model.name: Lane(each.model, each.cost, settings, metrics.for_model(each.model.name, reasons))
-            for each in _all_served(registry)
-        }
-        threads = settings.cpu_threads() if device.type == "cpu" else 1
-        self._gates = {
-            name: Gate(settings.max_queue_ms, settings.client_share, 1000.0 * threads) for name in self.lanes
-        }
-        for name, gate in self._gates.items():
-            bound = self.lanes[name].metrics
-            bound.accepted_work.set_function(lambda gate=gate: gate.accepted_ms / 1000)  # type: ignore[misc]
-            bound.accepted_work_limit.set(settings.max_queue_ms / 1000)
-        metrics.engine_threads.set(threads)
-        self._device = Device(list(self.lanes.values()), threads, settings.tick_budget_ms, _deliver)
+    def __init__(
+        self, served: Mapping[str, Served], device: torch.device, settings: Settings, metrics: Metrics
+    ) -> None:
+        #: The version of each model that new requests get.
+        self.deployments: dict[str, Deployment] = {}
+        self._settings, self._metrics = settings, metrics
+        self._threads = settings.cpu_threads() if device.type == "cpu" else 1
+        self._device = Device(self._threads, settings.tick_budget_ms, _deliver)
         self._draining = False
+        metrics.engine_threads.set(self._threads)
+        for each in served.values():
+            self.deploy(each)
 
     def start(self) -> None:
         """Begin to serve, on the running event loop."""
@@ -61,7 +80,32 @@ class Engine:
             await asyncio.sleep(DRAIN_POLL_S)
         self._device.stop()
 
-    def submit(self, model: str, rows: Sequence[RowSpec], client: str = "", within_s: float = math.inf) -> Job[Picture]:
+    def lend(self, work: Callable[[], Result]) -> Future[Result]:
+        """See ``Device.lend``: ``work`` takes its turn among the ticks."""
+        return self._device.lend(work)
+
+    def deploy(self, served: Served) -> Deployment | None:
+        """Give new requests for the model this version of it; returns the one that they had until now."""
+        model, name = served.model, served.model.name
+        replaced = self.deployments.get(name)
+        self.deployments[name] = self._deployment(served, replaced)
+        if replaced and replaced.encoder and not served.encoder:
+            self._metrics.forget(replaced.encoder.model.name)
+        manifest = model.manifest
+        self._metrics.show_version(name, manifest.family, manifest.version, manifest.artifact.sha256)
+        return replaced
+
+    def withdraw(self, name: str) -> Deployment:
+        """Take the model from new requests; returns what they had until now."""
+        withdrawn = self.deployments.pop(name)
+        self._metrics.forget(name)
+        if withdrawn.encoder:
+            self._metrics.forget(withdrawn.encoder.model.name)
+        return withdrawn
+
+    def submit(
+        self, deployment: Deployment, rows: Sequence[RowSpec], client: str = "", within_s: float = math.inf
+    ) -> Job[Picture]:
         """Accept the rows of one request of ``client``, of no use to it after ``within_s`` seconds.
 
         The job's future gives their pictures, (height, width, channel) uint8 each, in the order of ``rows``, each of
@@ -74,33 +118,40 @@ class Engine:
             TooLate: it is too long for an answer in time.
             ModelUnavailable: the service is stopping.
         """
-        return self._submit(model, rows, client, within_s)
+        return self._submit(deployment, rows, client, within_s)
 
-    def encode(self, model: str, rows: Sequence[RowSpec], client: str = "", within_s: float = math.inf) -> Job[Latent]:
-        """``submit`` for rows of ``encode_row``, of a model that has an encoder: KeyError for one that has none.
+    def encode(
+        self, deployment: Deployment, rows: Sequence[RowSpec], client: str = "", within_s: float = math.inf
+    ) -> Job[Latent]:
+        """``submit`` for rows of ``encode_row``. Raises ValueError when the deployment has no encoder.
 
         The job's future gives mean and log-variance of each, (2, *latent) float32.
         """
-        return self._submit(encoder_name(model), rows, client, within_s)
+        if deployment.encoder is None:
+            raise ValueError(f"{deployment.model.name} has no encoder")
+        return self._submit(deployment.encoder, rows, client, within_s)
 
-    def invert(self, model: str, rows: Sequence[RowSpec], client: str = "", within_s: float = math.inf) -> Job[Latent]:
+    def invert(
+        self, deployment: Deployment, rows: Sequence[RowSpec], client: str = "", within_s: float = math.inf
+    ) -> Job[Latent]:
         """``submit`` for rows that end ``as_latent``, such as those of ``inversion_row``.
 
         The job's future gives the latent where each row's plan ends, (*latent) float32.
         """
-        return self._submit(model, rows, client, within_s)
+        return self._submit(deployment, rows, client, within_s)
 
-    def progress(self, lane: str, job: Job[Any]) -> Progress:
-        """How far ``job`` is, which was submitted to ``lane``: a model, or an encoder by its ``encoder_name``."""
-        ahead, calls_left = self._device.left(self.lanes[lane], job)
+    def progress(self, deployment: Deployment, job: Job[Any]) -> Progress:
+        """How far ``job`` is, which was submitted to ``deployment``, or encoded by what is its ``encoder``."""
+        lane, gate = deployment.lane, deployment.gate
+        ahead, calls_left = self._device.left(lane, job)
         most = max(calls_left.values(), default=0)
-        eta_s = self._gates[lane].seconds_until_done(most, self.lanes[lane].cost.row_ms())
+        eta_s = gate.seconds_until_done(most, lane.cost.row_ms())
         return Progress(ahead, [calls_left.get(row, 0) for row in range(job.rows)], 1000 * eta_s)
 
-    def _submit(self, name: str, rows: Sequence[RowSpec], client: str, within_s: float) -> Job[Any]:
+    def _submit(self, deployment: Deployment, rows: Sequence[RowSpec], client: str, within_s: float) -> Job[Any]:
         if self._draining:
             raise ModelUnavailable("The service is stopping.")
-        lane, gate, now = self.lanes[name], self._gates[name], time.monotonic()
+        lane, gate, now = deployment.lane, deployment.gate, time.monotonic()
         ask = Ask(len(rows), max([row.calls for row in rows]), lane.cost.row_ms(), client, within_s)
         gate.admit(ask, now)
 
@@ -113,12 +164,37 @@ class Engine:
         self._device.put(lane, [LiveRow(job, index, row) for index, row in enumerate(rows)])
         return job
 
+    def _deployment(self, served: Served, replaced: Deployment | None) -> Deployment:
+        """What serves ``served``, through the door of what it replaces."""
+        name, cost = served.model.name, served.cost
+        gate = replaced.gate if replaced else self._new_gate()
+        metrics = replaced.metrics if replaced else self._bind_metrics(name, gate)
+        metrics.cost_ratio.set_function(lambda: cost.ratio)
+        lane = Lane(served.model, cost, self._settings, metrics)
+        if served.encoder is None:
+            return Deployment(lane, gate, metrics)
+        encoder = self._deployment(served.encoder, replaced.encoder if replaced else None)
+        return Deployment(lane, gate, metrics, encoder)
 
-def _all_served(registry: Registry) -> Iterator[Served]:
-    for served in registry.served.values():
-        yield served
-        if served.encoder is not None:
-            yield served.encoder
+    def _new_gate(self) -> Gate:
+        return Gate(self._settings.max_queue_ms, self._settings.client_share, 1000.0 * self._threads)
+
+    def _bind_metrics(self, name: str, gate: Gate) -> ModelMetrics:
+        """The model's series; gauges are asked when somebody looks, for setting them would cost every request.
+
+        They ask for the lanes there are, for a lane that they held would never go.
+        """
+        metrics = self._metrics.for_model(name, ServiceError.codes())
+        metrics.queued_rows.set_function(lambda: sum(lane.queued for lane in self._busy_lanes(name)))
+        metrics.live_rows.set_function(lambda: sum(lane.live for lane in self._busy_lanes(name)))
+        metrics.table_rows.set(self._settings.table_rows)
+        metrics.accepted_work.set_function(lambda: gate.accepted_ms / 1000)
+        metrics.accepted_work_limit.set(self._settings.max_queue_ms / 1000)
+        return metrics
+
+    def _busy_lanes(self, name: str) -> list[Lane]:
+        """Of all of the model's versions."""
+        return [lane for lane in self._device.busy_lanes() if lane.model.name == name]
 
 
 def _deliver(ended: Sequence[Ended], filmed: Sequence[Filmed], now: float) -> None:

@@ -51,11 +51,6 @@ class Lane:
         self._queue: RowQueue[LiveRow] = RowQueue()
         self._sweep_due = False
         self._table = RowTable(model, settings.table_rows)
-        # Asked when somebody looks: setting them at every request costs what a request's whole check does.
-        metrics.queued_rows.set_function(lambda: len(self._queue))
-        metrics.live_rows.set_function(lambda: self._table.live)
-        metrics.cost_ratio.set_function(lambda: self.cost.ratio)
-        metrics.table_rows.set(settings.table_rows)
 
     @property
     def has_work(self) -> bool:
@@ -66,6 +61,16 @@ class Lane:
     def is_empty(self) -> bool:
         """Whether nothing of it is queued or under way."""
         return len(self._queue) == 0 and self._table.live == 0
+
+    @property
+    def queued(self) -> int:
+        """Rows that wait for a place."""
+        return len(self._queue)
+
+    @property
+    def live(self) -> int:
+        """Rows that have one."""
+        return self._table.live
 
     def put(self, rows: Iterable[LiveRow]) -> None:
         """Queue the rows of one job."""

@@ -158,13 +158,13 @@ def encoder_of(model: Model) -> Encoder | None:
     return Encoder(model.manifest, model.device, lambda image, label: torch.stack(encode(image, label), dim=1), None)
 
 
-def load_model(directory: Path, device: torch.device) -> Model:
-    """Verify and load the model in ``directory``.
+def load_model(directory: Path, device: torch.device, manifest: Manifest | None = None) -> Model:
+    """Verify and load the model in ``directory``: of ``manifest``, or of the one that is there.
 
     Raises:
         ContractError: the manifest, the weights or the codes are missing, damaged, or not what the manifest says.
     """
-    manifest = read_manifest(directory)
+    manifest = manifest or read_manifest(directory)
     if manifest.name != directory.name:
         raise ContractError(directory / MANIFEST_FILE, f"name: {manifest.name} in a folder named {directory.name}")
     payload = read_artifact(directory, manifest.artifact)

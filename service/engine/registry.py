@@ -1,18 +1,18 @@
 """The models of a weights folder: those that can be served, and those that were refused with the reason."""
 
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 
 from service.contract.files import ContractError
-from service.contract.manifest import MANIFEST_FILE
+from service.contract.manifest import MANIFEST_FILE, Manifest
 from service.engine.buckets import at_fixed_sizes
 from service.engine.cost import CostModel
+from service.engine.golden import check_golden
 from service.engine.model import Model, encoder_of, load_model
-from service.engine.warmup import warm_up
+from service.engine.warmup import Turn, at_once, warm_up
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -27,17 +27,16 @@ class Served:
     encoder: "Served | None" = None
 
 
+class Unusable(Exception):
+    """A model cannot be served; ``str()`` is one line that names the file or folder and the reason."""
+
+
 @dataclass
 class Registry:
     """Models by name. A refused model takes no other with it, but the service is not ready with one."""
 
     served: dict[str, Served] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def ready(self) -> bool:
-        """Whether there is a model and none was refused."""
-        return bool(self.served) and not self.refused
 
 
 def pick_device(name: str) -> torch.device:
@@ -49,29 +48,45 @@ def pick_device(name: str) -> torch.device:
 
 
 def load_registry(settings: Settings, device: torch.device) -> Registry:
-    """Verify, load and warm every model under ``weights_dir``."""
+    """Prepare every model under ``weights_dir``."""
     registry = Registry()
-    for directory in _model_directories(settings.weights_dir):
+    for name, directory in model_directories(settings.weights_dir).items():
         try:
-            model = load_model(directory, device)
-            encoder = encoder_of(model)
-            served = None if encoder is None else _warmed(encoder, settings)
-            registry.served[model.name] = replace(_warmed(model, settings), encoder=served)
-        except (ContractError, RuntimeError, ValueError) as failure:
-            reason = str(failure) if isinstance(failure, ContractError) else f"{directory}: {_last_line(failure)}"
-            registry.refused[directory.name] = reason
-            log.error("model refused", extra={"model": directory.name, "reason": reason})
+            registry.served[name] = prepare(directory, device, settings)
+        except Unusable as failure:
+            registry.refused[name] = str(failure)
+            log.error("model refused", extra={"model": name, "reason": str(failure)})
     return registry
 
 
-def _warmed(model: Model, settings: Settings) -> Served:
+def prepare(
+    directory: Path, device: torch.device, settings: Settings, manifest: Manifest | None = None, turn: Turn = at_once
+) -> Served:
+    """Verify, load and warm the model in ``directory``, and check what it makes. Raises Unusable.
+
+    ``manifest`` stands in for the one in the folder; ``turn`` has every use of the device, from warm-up on.
+    """
+    try:
+        model = load_model(directory, device, manifest)
+        encoder = encoder_of(model)
+        served = _warmed(model, settings, turn)
+        turn(lambda: check_golden(served.model))
+        return served if encoder is None else replace(served, encoder=_warmed(encoder, settings, turn))
+    except ContractError as failure:
+        raise Unusable(str(failure)) from None
+    except (RuntimeError, ValueError) as failure:
+        raise Unusable(f"{directory}: {_last_line(failure)}") from None
+
+
+def _warmed(model: Model, settings: Settings, turn: Turn) -> Served:
     if model.device.type == "cuda" or settings.deterministic:
         model = at_fixed_sizes(model, settings.buckets())
-    return Served(model, warm_up(model, settings))
+    return Served(model, warm_up(model, settings, turn))
 
 
-def _model_directories(weights: Path) -> Iterator[Path]:
-    return (path.parent for path in sorted(weights.glob(f"*/{MANIFEST_FILE}")))
+def model_directories(weights: Path) -> dict[str, Path]:
+    """The folders under ``weights`` that have a manifest, by name."""
+    return {path.parent.name: path.parent for path in sorted(weights.glob(f"*/{MANIFEST_FILE}"))}
 
 
 def _last_line(failure: Exception) -> str:

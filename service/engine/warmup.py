@@ -1,6 +1,9 @@
 """Warm-up: every bucket runs before the first request does, and what it costs becomes the price list."""
 
 import time
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -14,9 +17,23 @@ from service.settings import Settings
 WARM_CALLS = 2
 TIMED_CALLS = 4
 
+Result = TypeVar("Result")
 
-def warm_up(model: Model, settings: Settings) -> CostModel:
-    """Run ``model`` at every bucket and measure each.
+
+class Turn(Protocol):
+    """How a piece of work gets the device, and its caller the result."""
+
+    def __call__(self, work: Callable[[], Result], /) -> Result:
+        """What ``work`` returns."""
+
+
+def at_once(work: Callable[[], Result], /) -> Result:
+    """The turn of who has the device alone."""
+    return work()
+
+
+def warm_up(model: Model, settings: Settings, turn: Turn = at_once) -> CostModel:
+    """Run ``model`` at every bucket and measure each; every call is a ``turn`` of its own.
 
     Raises whatever the model raises, and ValueError when it gives a picture that is not finite or of another shape.
     """
@@ -24,9 +41,11 @@ def warm_up(model: Model, settings: Settings) -> CostModel:
     batches = {size: _batch(model, size) for size in settings.buckets()}
     for batch in batches.values():
         for _ in range(WARM_CALLS):
-            _check(model, batch)
+            turn(partial(_check, model, batch))
     # In turn, so that a machine that is slow for a moment is so for all sizes; the least, for it can only add.
-    rounds = [{size: _call_ms(model, batch) for size, batch in batches.items()} for _ in range(TIMED_CALLS)]
+    rounds = [
+        {size: turn(partial(_call_ms, model, batch)) for size, batch in batches.items()} for _ in range(TIMED_CALLS)
+    ]
     return CostModel({size: min(each[size] for each in rounds) for size in batches}, settings.tick_budget_ms)
 
 

@@ -1,5 +1,6 @@
 """The service as a process of its own, and raw connections to it."""
 
+import json
 import os
 import re
 import socket
@@ -26,7 +27,7 @@ class Service:
         assert process.stderr is not None
         self.process = process
         self.log: list[str] = []
-        self.port = 0
+        self.port = self.admin_port = 0
         self._ready = threading.Event()
         self._reader = threading.Thread(target=self._read, args=(process.stderr,))
         self._reader.start()
@@ -37,6 +38,8 @@ class Service:
     def _read(self, stderr: Iterator[str]) -> None:
         for line in stderr:
             self.log.append(line)
+            if '"message": "admin port"' in line:
+                self.admin_port = json.loads(line)["port"]
             if found := re.search(r"running on http://[^:]+:(\d+)", line):
                 self.port = int(found[1])
                 self._ready.set()

@@ -141,7 +141,7 @@ def test_a_body_may_come_in_pieces_and_wait_for_leave(service: Service) -> None:
 @pytest.mark.parametrize("length", [b"Content-Length: 1000000000", b"Transfer-Encoding: chunked"])
 def test_an_oversized_body_is_refused_while_it_is_sent(service: Service, length: bytes) -> None:
     with service.connect() as connection:
-        head = post("/generate/vae", b"").replace(b"Content-Length: 0", length)
+        head = post("/v2/repository/index", b"").replace(b"Content-Length: 0", length)
         connection.sendall(head)
         for _ in range(7):
             chunk = b" " * 10_000

@@ -6,6 +6,7 @@ import pytest
 from service import errors
 from service.errors import (
     BodyTooLarge,
+    ChangeError,
     ComputeFailed,
     FieldProblem,
     InvalidField,
@@ -42,7 +43,17 @@ def test_every_kind_has_its_own_code_and_an_error_status() -> None:
 def test_the_tree_at_the_top_is_the_tree() -> None:
     assert errors.__doc__
     drawn = dict(re.findall(r"[|`]-- (\w+) +(\d{3}) ", errors.__doc__))
-    assert drawn == {kind.__name__: str(kind.status) for kind in kinds()}
+    assert drawn == {kind.__name__: str(kind.status) for kind in kinds()} | {
+        kind.__name__: str(kind.status) for kind in ChangeError.__subclasses__()
+    }
+
+
+def test_every_change_that_is_not_made_has_its_own_code_and_an_error_status() -> None:
+    changes = ChangeError.__subclasses__()
+    assert len({kind.code for kind in changes}) == len(changes) > 5
+    for kind in changes:
+        assert {"code", "status"} <= vars(kind).keys()
+        assert 400 <= HTTPStatus(kind.status) < 600
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,8 @@ def test_a_model_has_all_of_its_series_from_the_start() -> None:
         assert f"genserve_failed_rows_total [('model', 'vae'), ('reason', '{reason}')]" in found
     for reason in ("client-left", "too-late"):
         assert f"genserve_cancelled_total [('model', 'vae'), ('reason', '{reason}')]" in found
+    for outcome in ("swapped", "unchanged", "failed", "unloaded"):
+        assert f"genserve_model_changes_total [('model', 'vae'), ('outcome', '{outcome}')]" in found
     for reason in ("internal", "overloaded"):
         assert f"genserve_errors_total [('model', 'vae'), ('reason', '{reason}')]" in found
 
@@ -83,6 +85,19 @@ def test_what_is_observed_is_exposed() -> None:
     assert found["genserve_dropped_rows_total [('model', 'vae'), ('stage', 'running')]"] == 5
     assert not any(number for name, number in found.items() if "'gan'" in name)
     assert gan is not vae
+
+
+def test_of_a_model_that_is_served_no_more_only_what_was_counted_is_left() -> None:
+    metrics = Metrics()
+    bound = metrics.for_model("vae", [])
+    bound.images.inc(3)
+    bound.accepted_work.set_function(lambda: 1.0)
+    metrics.show_version("vae", "vae", "aaaaaaaa", "a" * 64)
+    metrics.forget("vae")
+    found = samples(metrics)
+    assert found["genserve_images_total [('model', 'vae')]"] == 3
+    gauges = {family.name for family in families(metrics) if family.type == "gauge"}
+    assert not [name for name in found if name.split()[0] in gauges and "'vae'" in name]
 
 
 def buckets(metrics: Metrics, model: str = "vae") -> dict[float, float]:
@@ -159,6 +174,7 @@ def test_one_version_of_a_model_runs_at_a_time() -> None:
         f"('sha256', '{digit * 64}'), ('version', '{digit * 8}')]"
         for model, digit in (("gan", "2"), ("vae", "3"))
     }
+    assert samples(metrics)["genserve_model_ready [('model', 'vae')]"] == 1
 
 
 def test_the_build_and_the_process_are_told() -> None:

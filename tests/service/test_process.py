@@ -84,6 +84,36 @@ thread.join()
 """
 
 
+GIVEN_BACK = """
+import ctypes
+from pathlib import Path
+from service.process import give_memory_back, keep_memory
+keep_memory()
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+libc.malloc.argtypes = [ctypes.c_size_t]
+libc.free.argtypes = [ctypes.c_void_p]
+
+def resident_mib():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 >> 20
+
+blocks = [libc.malloc(8 << 20) for _ in range(16)]
+for block in blocks:
+    ctypes.memset(block, 1, 8 << 20)
+for block in blocks:
+    libc.free(block)
+print(resident_mib())
+give_memory_back()
+print(resident_mib())
+"""
+
+
+@pytest.mark.skipif(not GLIBC, reason="another C library")
+def test_memory_that_is_kept_can_be_given_back() -> None:
+    before, after = run(GIVEN_BACK)
+    assert after < before - 100  # of 128 MiB
+
+
 @pytest.mark.skipif(not GLIBC, reason="another C library")
 def test_memory_that_was_freed_is_kept_for_the_next_call() -> None:
     """Four blocks of 24 MiB, over and over, in a thread: their pages are faulted in once, and not for every call."""
@@ -97,9 +127,10 @@ def test_another_c_library_is_left_as_it_is() -> None:
         """
 import ctypes
 from types import SimpleNamespace
-from service.process import keep_memory
+from service.process import give_memory_back, keep_memory
 ctypes.CDLL = lambda name: SimpleNamespace()
 keep_memory()
+give_memory_back()
 print(1)
 """
     ) == [1]

@@ -23,6 +23,7 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def test_defaults_listen_on_loopback_and_find_the_weights() -> None:
     settings = Settings()
     assert (settings.host, settings.port, settings.device) == ("127.0.0.1", 8000, "auto")
+    assert (settings.admin_port, settings.watch_s) == (None, 0)
     assert settings.weights_dir == Path("weights")
     assert settings.table_rows > settings.max_bucket
     assert settings.max_megapixels == 4
@@ -34,6 +35,8 @@ def test_defaults_listen_on_loopback_and_find_the_weights() -> None:
         ("GENSERVE_HOST", "0.0.0.0", "0.0.0.0"),
         ("GENSERVE_PORT", "9000", 9000),
         ("GENSERVE_PORT", "0", 0),
+        ("GENSERVE_ADMIN_PORT", "8001", 8001),
+        ("GENSERVE_WATCH_S", "2", 2.0),
         ("GENSERVE_WEIGHTS_DIR", ".", Path()),
         ("GENSERVE_DEVICE", "cpu", "cpu"),
         ("GENSERVE_ENGINE_THREADS", "3", 3),
@@ -97,6 +100,8 @@ WRONG = [
     ("MAX_MEGAPIXELS", "-4"),
     ("MAX_BODY_BYTES", "64k"),
     ("LOG_LEVEL", "loud"),
+    ("ADMIN_PORT", "65536"),
+    ("WATCH_S", "-1"),
 ]
 
 

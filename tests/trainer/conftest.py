@@ -2,7 +2,9 @@
 
 import dataclasses
 import gzip
-from collections.abc import Callable
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,11 @@ import torch
 from torch import Tensor
 
 from trainer.config import RunConfig, presets
-from trainer.data import PUBLISHED, ImageData, load_fashion_mnist
+from trainer.data import ImageData, load_fashion_mnist
+from trainer.data.mnist import FILES
 from trainer.loop import TrainingRun
 from trainer.objectives import build
+from trainer.objectives.base import Position
 
 FLOW: dict[str, Any] = {"kind": "flow", "timesteps": 1000}
 AUTOENCODER: dict[str, Any] = {
@@ -74,11 +78,22 @@ OPTIMIZER: dict[str, Any] = {
     "clip": 1.0,
 }
 
+SAMPLE = Path(__file__).parents[1] / "data" / "fashion-mnist"
+
 VARIANTS = tuple(MODELS)
 FAMILIES = ("autoencoder", "vae", "gan", "ddpm", "ldm", "few-step")
 
+
+def without_dropout(name: str) -> dict[str, Any]:
+    """That model of MODELS without dropout, whose masks no two cuts of a batch share."""
+    model = MODELS[name]
+    base = {"base": model["base"] | {"dropout": 0.0}} if "base" in model else {}
+    return model | base | ({"dropout": 0.0} if "dropout" in model else {})
+
+
 MakeConfig = Callable[..., RunConfig]
 MakeRun = Callable[..., TrainingRun]
+FileSizeLimit = Callable[[int], AbstractContextManager[None]]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -89,14 +104,20 @@ def _one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def sample_folder() -> Path:
-    return Path(__file__).parents[1] / "data" / "fashion-mnist"
+    return SAMPLE
+
+
+def some(whole: ImageData, count: int) -> ImageData:
+    """The first ``count`` images of ``whole``."""
+    facts = dataclasses.replace(whole.facts, images=count)
+    return dataclasses.replace(whole, facts=facts, images=whole.images[:count], labels=whole.labels[:count])
 
 
 @pytest.fixture(scope="session")
 def small_folder(sample_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The first 64 pictures and labels of each file, for commands that train whole presets."""
     folder = tmp_path_factory.mktemp("fashion-mnist")
-    for name in PUBLISHED:
+    for name in FILES:
         content = gzip.decompress((sample_folder / f"{name}.gz").read_bytes())
         header, size = (16, 28 * 28) if "images" in name else (8, 1)
         count = (64).to_bytes(4, "big")
@@ -106,9 +127,7 @@ def small_folder(sample_folder: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture(scope="session")
 def data(sample_folder: Path) -> ImageData:
-    whole = load_fashion_mnist(sample_folder)
-    facts = dataclasses.replace(whole.facts, images=64)
-    return dataclasses.replace(whole, facts=facts, images=whole.images[:64], labels=whole.labels[:64])
+    return some(load_fashion_mnist(sample_folder), 64)
 
 
 @pytest.fixture(scope="session")
@@ -147,10 +166,11 @@ def averages(make_config: MakeConfig) -> dict[str, dict[str, Tensor]]:
 
 @pytest.fixture(scope="session")
 def make_run(make_config: MakeConfig, averages: dict[str, dict[str, Tensor]], data: ImageData) -> MakeRun:
-    """(a name of MODELS, folder, **replaced fields) -> a run that stands at its start, on the CPU."""
+    """(a name of MODELS, folder, micro-batches, **replaced fields) -> a run that stands at its start, on the CPU."""
 
-    def make(name: str, folder: Path, **replaced: Any) -> TrainingRun:
-        return TrainingRun(make_config(name, **replaced), data, folder, torch.device("cpu"), averages.get(name))
+    def make(name: str, folder: Path, accumulate: int = 1, **replaced: Any) -> TrainingRun:
+        config, device = make_config(name, **replaced), torch.device("cpu")
+        return TrainingRun(config, data, folder, device, averages.get(name), accumulate)
 
     return make
 
@@ -163,3 +183,31 @@ def finished_runs(make_run: MakeRun, tmp_path_factory: pytest.TempPathFactory) -
         runs[name] = make_run(name, tmp_path_factory.mktemp(name))
         runs[name].fit()
     return runs
+
+
+@pytest.fixture(scope="session")
+def file_size_limit() -> FileSizeLimit:
+    """(bytes) -> inside, a write beyond so many bytes of a file fails in the kernel, as on a full disk."""
+
+    @contextmanager
+    def limit(most: int) -> Iterator[None]:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limit
+
+
+def before_step(run: TrainingRun, step: int, act: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have ``act`` called when ``run`` comes to its step number ``step``, counted from 0."""
+    train_step = run.objective.train_step
+
+    def watched(images: Tensor, label: Tensor, at: Position) -> dict[str, Tensor]:
+        if run.state.step == step:
+            act()
+        return train_step(images, label, at)
+
+    monkeypatch.setattr(run.objective, "train_step", watched)

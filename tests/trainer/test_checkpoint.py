@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.trainer.conftest import MakeConfig
+from tests.trainer.conftest import FileSizeLimit, MakeConfig
 from trainer import checkpoint
 from trainer.checkpoint import FILE_NAME, CheckpointError
 from trainer.config import RunConfig
@@ -26,20 +26,22 @@ def test_what_is_saved_is_loaded(tmp_path: Path, config: RunConfig) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [FILE_NAME]
 
 
-def test_a_save_that_fails_half_way_leaves_the_old_checkpoint(
-    tmp_path: Path, config: RunConfig, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("before", [True, False], ids=["with an old one", "without"])
+def test_a_full_disk_leaves_the_old_checkpoint(
+    tmp_path: Path, config: RunConfig, file_size_limit: FileSizeLimit, before: bool
 ) -> None:
-    def full_disk(state: object, file: Any) -> None:
-        file.write(b"half")
-        raise OSError(28, "No space left on device")
-
-    checkpoint.save(tmp_path, config, {"step": 1})
-    with monkeypatch.context() as patch:
-        patch.setattr(torch, "save", full_disk)
-        with pytest.raises(OSError, match="No space"):
-            checkpoint.save(tmp_path, config, {"step": 2})
-    assert checkpoint.load(tmp_path)[1]["step"] == 1
-    checkpoint.save(tmp_path, config, {"step": 3})
+    weights = {"weight": torch.zeros(100_000)}
+    if before:
+        checkpoint.save(tmp_path, config, {"step": 1})
+    with file_size_limit(200_000), pytest.raises(CheckpointError, match="cannot be written") as refusal:
+        checkpoint.save(tmp_path, config, {"step": 2, "networks": weights})
+    assert str(tmp_path / FILE_NAME) in str(refusal.value)
+    assert ("the one before is kept" in str(refusal.value)) == before
+    assert "\n" not in str(refusal.value)
+    assert [path.name for path in tmp_path.iterdir()] == ([FILE_NAME] if before else [])
+    if before:
+        assert checkpoint.load(tmp_path)[1]["step"] == 1
+    checkpoint.save(tmp_path, config, {"step": 3, "networks": weights})
     assert checkpoint.load(tmp_path)[1]["step"] == 3
 
 
@@ -60,10 +62,27 @@ def test_a_damaged_checkpoint_is_refused_by_name_in_one_line(tmp_path: Path, con
     assert "\n" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("content", [{"format": checkpoint.FORMAT + 1}, {"weight": torch.zeros(1)}, [1, 2]])
-def test_another_format_is_refused(tmp_path: Path, content: object) -> None:
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (
+            {"format": checkpoint.FORMAT + 1},
+            f"is of format {checkpoint.FORMAT + 1}, .* reads format {checkpoint.FORMAT}",
+        ),
+        ({"weight": torch.zeros(1)}, "not a checkpoint of this trainer"),
+        ([1, 2], "not a checkpoint of this trainer"),
+    ],
+)
+def test_another_format_is_refused(tmp_path: Path, content: object, complaint: str) -> None:
     torch.save(content, tmp_path / FILE_NAME)
-    with pytest.raises(CheckpointError, match=f"not a checkpoint of format {checkpoint.FORMAT}"):
+    with pytest.raises(CheckpointError, match=complaint):
+        checkpoint.load(tmp_path)
+
+
+def test_a_family_that_this_version_does_not_know_is_refused_by_name(tmp_path: Path, config: RunConfig) -> None:
+    newer = config.model_dump_json().replace('"family":"vae"', '"family":"mamba"')
+    torch.save({"format": checkpoint.FORMAT, "config": newer}, tmp_path / FILE_NAME)
+    with pytest.raises(CheckpointError, match=r"see its model: .*mamba"):
         checkpoint.load(tmp_path)
 
 

@@ -5,14 +5,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 
 from service.contract.manifest import read_manifest
-from tests.trainer.conftest import MakeRun
-from trainer import checkpoint
+from tests.trainer.conftest import FileSizeLimit, MakeRun
+from trainer import checkpoint, data
 from trainer.__main__ import main
 from trainer.config import presets
 from trainer.data import load_fashion_mnist
@@ -163,7 +164,7 @@ def test_a_run_on_other_pictures_is_no_beginning(begun_runs: Path, capsys: pytes
         path = begun_runs / "photos" / "all" / f"{index}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("L", (32, 32), index).save(path)
-    options = ["--dataset", "folder", "--data-dir", begun_runs / "photos", "--image-size", 32, "--batch-size", 2]
+    options = ["--dataset", f"folder:{begun_runs / 'photos'}", "--image-size", 32, "--batch-size", 2]
     begun = ["--from", begun_runs / "autoencoder", "--out", begun_runs / "new"]
     assert main(["train", "ldm", *map(str, [*begun, *options])]) == 1
     last = capsys.readouterr().err.splitlines()[-1]
@@ -189,13 +190,51 @@ def test_an_unknown_preset_is_told_with_those_there_are(capsys: pytest.CaptureFi
     assert all(name in line for name in presets())
 
 
+def test_a_signal_before_the_first_step_is_no_traceback(
+    sample_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(data, "load", interrupted)
+    assert main(["train", "vae", "--data-dir", str(sample_folder), "--out", str(tmp_path / "run")]) == 130
+    assert capsys.readouterr().err == "stopped before the first step\n"
+
+
+def test_a_full_disk_is_told_in_a_line(
+    small_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    file_size_limit: FileSizeLimit,
+) -> None:
+    save = checkpoint.save
+
+    def on_a_full_disk(*arguments: Any) -> None:
+        with file_size_limit(10_000):
+            save(*arguments)
+
+    monkeypatch.setattr(checkpoint, "save", on_a_full_disk)
+    # The grid comes after the first checkpoint: TensorBoard's own file is small until then.
+    options = ["--epochs", 2, "--grid-every", 2, "--batch-size", 32, "--device", "cpu", "--out", tmp_path]
+    assert main(["train", "vae", "--data-dir", str(small_folder), *map(str, options)]) == 1
+    bar, line = capsys.readouterr().err.rsplit("error: ", 1)
+    assert line.startswith(f"{tmp_path / checkpoint.FILE_NAME} cannot be written")
+    assert line.count("\n") == 1
+    assert "Traceback" not in bar
+    assert not (tmp_path / checkpoint.FILE_NAME).exists()
+
+
 def test_help_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         main(["train", "--help"])
     assert "python -m trainer train ddpm --out runs/long --resume" in capsys.readouterr().out
 
 
-def test_sigterm_ends_with_143_and_a_checkpoint_that_goes_on(small_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_with_its_code_and_a_checkpoint_that_goes_on(
+    small_folder: Path, tmp_path: Path, signum: signal.Signals, code: int
+) -> None:
     command = [sys.executable, "-m", "trainer", "train", "vae", "--epochs", "1000", "--batch-size", "32"]
     command += ["--precision", "fp32", "--device", "cpu", "--data-dir", str(small_folder), "--out", str(tmp_path)]
     process = subprocess.Popen(
@@ -207,12 +246,12 @@ def test_sigterm_ends_with_143_and_a_checkpoint_that_goes_on(small_folder: Path,
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(signum)
         _, errors = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert process.returncode == 128 + signal.SIGTERM
-    assert "stopped by SIGTERM; go on with --resume" in errors
+    assert process.returncode == code
+    assert f"stopped by {signum.name}; go on with --resume" in errors
 
     config, state = checkpoint.load(tmp_path)
     run = TrainingRun(config, load_fashion_mnist(small_folder), tmp_path, torch.device("cpu"))

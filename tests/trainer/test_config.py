@@ -132,7 +132,15 @@ def test_only_these_families_begin_with_another() -> None:
 # The command that gives a run again
 
 
-@pytest.mark.parametrize("changes", [{}, {"epochs": 3, "batch_size": 7, "seed": 11, "precision": "fp32"}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"epochs": 3, "batch_size": 7, "seed": 11, "precision": "fp32"},
+        {"dataset": "celeba"},
+        {"dataset": "folder", "image_size": 32, "channels": 3},
+    ],
+)
 def test_the_train_command_gives_the_config_back(preset: str, changes: dict[str, Any]) -> None:
     config = load(preset, **changes)
     program, arguments = train_command(config).split(" train ")
@@ -146,9 +154,29 @@ def test_the_train_command_gives_the_config_back(preset: str, changes: dict[str,
 def test_the_train_command_says_no_more_than_differs() -> None:
     assert train_command(load_preset("vae")) == "python -m trainer train vae --seed 0"
     assert train_command(load_preset("vae", epochs=3)) == "python -m trainer train vae --seed 0 --epochs 3"
+    assert train_command(load_preset("vae", dataset="cifar10")).endswith("--seed 0 --dataset cifar10")
+    assert train_command(load_preset("vae", dataset="folder")).endswith("--seed 0 --dataset folder:PATH")
     assert train_command(load("ldm")) == "python -m trainer train ldm --from runs/autoencoder --seed 0"
 
 
 def test_a_folder_with_a_space_survives_the_train_command(make_config: MakeConfig) -> None:
     config = make_config("ldm", start="my runs/auto encoder")
     assert "--from 'my runs/auto encoder'" in train_command(config)
+
+
+# Data sets
+
+
+@pytest.mark.parametrize(
+    ("dataset", "channels", "image_size"),
+    [("fashion-mnist", 1, 28), ("mnist", 1, 28), ("cifar10", 3, 32), ("celeba", 3, 64), ("folder", 1, 28)],
+)
+def test_a_data_set_brings_its_shape(dataset: str, channels: int, image_size: int) -> None:
+    config = load_preset("vae", dataset=dataset)
+    assert (config.channels, config.image_size) == (channels, image_size)
+
+
+@pytest.mark.parametrize(("dataset", "wrong"), [("mnist", {"image_size": 32}), ("cifar10", {"channels": 1})])
+def test_a_published_set_takes_no_other_shape(dataset: str, wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="leave --image-size and --channels out"):
+        load_preset("vae", dataset=dataset, **wrong)

@@ -1,7 +1,6 @@
 import dataclasses
 import math
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from tests.trainer.conftest import VARIANTS, MakeConfig, MakeRun
+from tests.trainer.conftest import VARIANTS, MakeConfig, MakeRun, before_step, without_dropout
 from trainer import checkpoint, loop
 from trainer.config import LdmConfig, OptimizerConfig, RunConfig
 from trainer.data import DataError, DataFacts, ImageData
+from trainer.draws import Draws
 from trainer.loop import (
     MEASURED_IMAGES,
     Diverged,
+    Indivisible,
     Interrupted,
     TrainingRun,
     device_name,
@@ -29,18 +30,6 @@ from trainer.objectives.base import Position, Task
 from trainer.objectives.ldm import LdmObjective
 
 STEPS_PER_EPOCH, TOTAL_STEPS = 4, 8
-
-
-def before_step(run: TrainingRun, step: int, act: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have ``act`` called when ``run`` comes to its step number ``step``, counted from 0."""
-    train_step = run.objective.train_step
-
-    def watched(images: Tensor, label: Tensor, at: Position) -> dict[str, Tensor]:
-        if run.state.step == step:
-            act()
-        return train_step(images, label, at)
-
-    monkeypatch.setattr(run.objective, "train_step", watched)
 
 
 def assert_equal(one: Any, other: Any, where: str = "state") -> None:
@@ -138,6 +127,15 @@ def test_resuming_on_other_data_is_refused(make_run: MakeRun, tmp_path: Path, da
         TrainingRun(run.config, other, tmp_path, run.device).load_state_dict(run.state_dict())
 
 
+def test_a_checkpoint_of_other_networks_is_refused(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run("gan", tmp_path)
+    state = run.state_dict()
+    state["networks"] = {f"old.{name}": weight for name, weight in state["networks"].items()}
+    with pytest.raises(checkpoint.CheckpointError, match="holds a gan of another version") as refusal:
+        run.load_state_dict(state)
+    assert "\n" not in str(refusal.value)
+
+
 def test_codes_are_measured_on_pictures_from_all_over_the_data(
     make_config: MakeConfig, averages: dict[str, dict[str, Tensor]], data: ImageData, tmp_path: Path
 ) -> None:
@@ -179,11 +177,19 @@ def test_a_run_that_diverges_keeps_its_last_checkpoint(
             next(run.objective.networks.parameters()).fill_(math.nan)
 
     before_step(run, STEPS_PER_EPOCH + 1, ruin, monkeypatch)
-    with pytest.raises(Diverged, match="not finite at step 8"):
+    with pytest.raises(Diverged, match=r"not finite at step 8. The last checkpoint is kept; try a lower learning rate"):
         run.fit()
     _, state = checkpoint.load(tmp_path)
     assert state["step"] == STEPS_PER_EPOCH
     assert all(weight.isfinite().all() for weight in state["networks"].values())
+
+
+def test_a_run_that_diverges_at_once_says_that_nothing_is_kept(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run("vae", tmp_path)
+    with torch.no_grad():
+        next(run.objective.networks.parameters()).fill_(math.inf)
+    with pytest.raises(Diverged, match="There is no checkpoint from before"):
+        run.fit()
 
 
 # Learning rate, average, order, labels
@@ -244,11 +250,73 @@ def test_an_epoch_visits_every_image_once_in_an_order_of_its_own() -> None:
 
 
 def test_the_given_share_of_labels_is_dropped() -> None:
-    torch.manual_seed(0)
+    draws = Draws(torch.device("cpu"))
     label = torch.arange(10).repeat(10_000)
-    dropped = drop_labels(label, 0.1, null_label=10)
+    dropped = drop_labels(label, 0.1, null_label=10, draws=draws)
     assert dropped.dtype == torch.int64
     assert float((dropped == 10).double().mean()) == pytest.approx(0.1, abs=0.005)
     kept = dropped != 10
     assert torch.equal(dropped[kept], label[kept])
-    assert torch.equal(drop_labels(label, 0.0, null_label=10), label)
+    assert torch.equal(drop_labels(label, 0.0, null_label=10, draws=draws), label)
+
+
+# Batches in parts
+
+
+def losses_of(run: TrainingRun, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The losses of every step of ``run``, and the run done."""
+    told: list[float] = []
+    train_on = run._train_on
+
+    def watched(index: Tensor, at: Position) -> dict[str, Tensor]:
+        losses = train_on(index, at)
+        told.extend(float(loss) for loss in losses.values())
+        return losses
+
+    monkeypatch.setattr(run, "_train_on", watched)
+    run.fit()
+    return told
+
+
+@pytest.mark.parametrize("name", ["ddpm", "ddpm-epsilon", "ldm", "few-step"])
+def test_micro_batches_give_the_losses_of_the_whole_batch(
+    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    model = without_dropout(name)
+    whole = losses_of(make_run(name, tmp_path / "whole", model=model), monkeypatch)
+    parts = losses_of(make_run(name, tmp_path / "parts", 4, model=model), monkeypatch)
+    assert len(whole) == TOTAL_STEPS
+    assert parts == pytest.approx(whole, rel=1e-4)
+    other = losses_of(make_run(name, tmp_path / "other", model=model, seed=4), monkeypatch)
+    assert other != pytest.approx(whole, rel=1e-2)
+
+
+def test_a_run_goes_on_in_another_number_of_micro_batches(
+    make_config: MakeConfig, data: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config("ddpm", model=without_dropout("ddpm"))
+    cpu = torch.device("cpu")
+    whole = losses_of(TrainingRun(config, data, tmp_path / "whole", cpu), monkeypatch)
+    cut = TrainingRun(config, data, tmp_path / "cut", cpu)
+    before_step(cut, 4, lambda: signal.raise_signal(signal.SIGINT), monkeypatch)
+    with pytest.raises(Interrupted):
+        cut.fit()
+    resumed = TrainingRun(config, data, tmp_path / "cut", cpu, accumulate=2)
+    resumed.load_state_dict(checkpoint.load(tmp_path / "cut")[1])
+    assert losses_of(resumed, monkeypatch) == pytest.approx(whole[5:], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("family", "accumulate", "complaint"),
+    [
+        ("ddpm", 3, "--batch-size 16 cannot be cut into 3 parts"),
+        ("vae", 2, "--accumulate: the vae's step needs the whole batch"),
+        ("autoencoder", 2, "--accumulate: the autoencoder's step needs the whole batch"),
+        ("gan", 2, "--accumulate: the gan's step needs the whole batch"),
+    ],
+)
+def test_what_cannot_be_taken_apart_is_refused(
+    make_config: MakeConfig, data: ImageData, tmp_path: Path, family: str, accumulate: int, complaint: str
+) -> None:
+    with pytest.raises(Indivisible, match=complaint):
+        TrainingRun(make_config(family), data, tmp_path, torch.device("cpu"), accumulate=accumulate)

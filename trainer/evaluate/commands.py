@@ -9,7 +9,8 @@ from typing import get_args
 import torch
 
 from service.contract.manifest import SolverName
-from trainer.data import ImageData, load_fashion_mnist
+from trainer import data
+from trainer.config import SHAPES, DatasetName, dataset_option
 from trainer.evaluate import compare, curves, measurement, plots
 from trainer.evaluate.classifier import accuracy, train_classifier
 from trainer.evaluate.errors import EvaluationError
@@ -27,9 +28,9 @@ from trainer.evaluate.quality import (
 )
 from trainer.evaluate.subject import Subject, load_artefact, load_subject
 from trainer.loop import device_name
+from trainer.options import UsageError, add_dataset, add_device, device_of, positive
 
 EVALUATOR_FOLDER = Path("weights/evaluator")
-SPLITS: dict[str, Callable[..., ImageData]] = {"fashion-mnist": load_fashion_mnist}
 
 EXAMPLES = """\
 examples:
@@ -53,8 +54,8 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def _add_evaluator(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     command = _command(commands, "evaluator", _evaluator, "train the classifier whose features are the yardstick")
     _add_data(command)
-    command.add_argument("--dataset", choices=list(SPLITS), default="fashion-mnist")
-    command.add_argument("--epochs", type=_positive, default=14)
+    add_dataset(command, default="fashion-mnist")
+    command.add_argument("--epochs", type=positive, default=14)
     command.add_argument("--seed", type=int, default=0)
     command.add_argument("--out", type=Path, default=EVALUATOR_FOLDER, help="folder to write (default: %(default)s)")
 
@@ -62,10 +63,11 @@ def _add_evaluator(commands: "argparse._SubParsersAction[argparse.ArgumentParser
 def _add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     command = _command(commands, "evaluate", _evaluate, "score the pictures of a model or of a run")
     command.add_argument("target", type=Path, metavar="weights/NAME|RUN", help="folder of a model or of a run")
-    command.add_argument("--samples", type=_positive, default=10_000, help="pictures to draw (default: %(default)s)")
+    command.add_argument("--samples", type=positive, default=10_000, help="pictures to draw (default: %(default)s)")
     command.add_argument("--seed", type=int, default=0, help="of the first picture; the others follow (default: 0)")
-    command.add_argument("--steps", type=_positive, help="solver steps (default: the model's)")
+    command.add_argument("--steps", type=positive, help="solver steps (default: the model's)")
     command.add_argument("--solver", choices=get_args(SolverName), help="(default: the model's)")
+    command.add_argument("--unconditional", action="store_true", help="pictures of no class, for what learned without")
     command.add_argument("--guidance-scale", type=float, help="1 is none (default: the model's)")
     command.add_argument(
         "--against",
@@ -86,7 +88,7 @@ def _add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     command.add_argument("weights", type=Path, nargs="?", default=Path("weights"), help="(default: weights)")
     command.add_argument("--baseline", type=Path, metavar="FILE", help="scores of evaluate --json that count as 1.00")
     command.add_argument("--measure", action="store_true", help="measure quality against steps and time anew")
-    command.add_argument("--samples", type=_positive, default=2000, help="pictures a point (default: %(default)s)")
+    command.add_argument("--samples", type=positive, default=2000, help="pictures a point (default: %(default)s)")
     command.add_argument("--docs", type=Path, default=Path("docs"), help="where quality.json lies (default: docs)")
     command.add_argument("--write", action="store_true", help="write the table and the plots into --docs")
     _add_evaluator_folder(command)
@@ -113,29 +115,24 @@ def _add_evaluator_folder(command: argparse.ArgumentParser) -> None:
 
 def _add_data(command: argparse.ArgumentParser) -> None:
     command.add_argument("--data-dir", type=Path, help="folder of the data set (default: as for train)")
-    command.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value
+    add_device(command)
 
 
 def _evaluator(options: argparse.Namespace) -> None:
-    device = _device(options.device)
-    train, test = (_split(options.dataset, options.data_dir, train=train) for train in (True, False))
+    device = device_of(options)
+    channels, size = _shape(options)
+    train, test = (_split(options.dataset, options.data_dir, size, channels, train=train) for train in (True, False))
     print(f"data: {train.provenance}")
     started = time.monotonic()
     network = train_classifier(train, options.epochs, options.seed, device)
-    settings = f"--epochs {options.epochs} --seed {options.seed}"
+    shape = f" --image-size {size} --channels {channels}" if options.dataset == "folder" else ""
+    settings = f"--dataset {dataset_option(options.dataset)}{shape} --epochs {options.epochs} --seed {options.seed}"
     facts = write_evaluator(
         options.out,
         network,
         test,
         accuracy(network, test),
-        command=f"python -m trainer evaluator --dataset {train.facts.name} {settings}",
+        command=f"python -m trainer evaluator {settings}",
         epochs=options.epochs,
         seconds=round(time.monotonic() - started, 1),
         device=device_name(device),
@@ -144,7 +141,7 @@ def _evaluator(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    device = _device(options.device)
+    device = device_of(options)
     _require_samples(options)
     if options.write and options.against != "test":
         raise EvaluationError("--write: a published figure is against the test images, so leave --against out")
@@ -155,9 +152,10 @@ def _evaluate(options: argparse.Namespace) -> None:
     _require_matching(subject, evaluator)
     sampler = _sampler(subject, options)
     reference = _reference(evaluator, options.data_dir, options.against, options.samples)
-    pictures = draw(
-        subject.parts, labels_like(reference.labels, options.samples), sampler, first_seed=options.seed, device=device
-    )
+    labels = labels_like(reference.labels, options.samples)
+    if options.unconditional:
+        labels = torch.full_like(labels, subject.parts.classes)
+    pictures = draw(subject.parts, labels, sampler, first_seed=options.seed, device=device)
     quality = evaluate_pictures(pictures, reference)
     measured = measurement_of(
         quality,
@@ -167,7 +165,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         evaluator=evaluator.facts.version,
         samples=options.samples,
         first_seed=options.seed,
-        sampler=sampler.name,
+        sampler=", ".join(filter(None, [sampler.name, options.unconditional and "no class"])) or None,
     )
     if options.inception is not None:
         figure = fid(reference.pictures, pictures, options.inception)
@@ -196,7 +194,7 @@ def _compare(options: argparse.Namespace) -> None:
 
 def _measure(options: argparse.Namespace, names: list[str]) -> curves.Curves:
     _require_samples(options)
-    device = _device(options.device)
+    device = device_of(options)
     evaluator = load_evaluator(options.evaluator, device)
     subjects = [load_artefact(options.weights / name, device) for name in names]
     for subject in subjects:
@@ -228,21 +226,20 @@ def _sampler(subject: Subject, options: argparse.Namespace) -> Sampler:
 
 
 def _reference(evaluator: Evaluator, data_dir: Path | None, against: str, samples: int) -> Reference:
-    train = _split(evaluator.facts.dataset, data_dir, train=True)
+    dataset, (channels, size, _) = evaluator.facts.dataset, evaluator.facts.image_shape
+    train = _split(dataset, data_dir, size, channels, train=True)
     if against == "train":
         return against_training(evaluator, train, samples)
-    return against_test(evaluator, _split(evaluator.facts.dataset, data_dir, train=False), train, samples)
+    return against_test(evaluator, _split(dataset, data_dir, size, channels, train=False), train, samples)
 
 
-def _split(dataset: str, data_dir: Path | None, *, train: bool) -> ImageData:
-    if dataset not in SPLITS:
-        raise EvaluationError(f"{dataset} has no test images that this command knows; known are {', '.join(SPLITS)}")
-    return SPLITS[dataset](data_dir, train=train)
+def _split(dataset: DatasetName, data_dir: Path | None, size: int, channels: int, *, train: bool) -> data.ImageData:
+    return data.load(dataset, data_dir, train=train, image_size=size, channels=channels)
 
 
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise EvaluationError("--device cuda: torch finds no CUDA device here")
-    return torch.device(name)
+def _shape(options: argparse.Namespace) -> tuple[int, int]:
+    """Channels and pixels of the pictures asked for."""
+    channels, size = SHAPES[options.dataset]
+    if options.dataset != "folder" and (options.channels or options.image_size):
+        raise UsageError("--image-size and --channels are for a folder's pictures")
+    return options.channels or channels, options.image_size or size

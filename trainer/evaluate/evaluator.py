@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from trainer.config import DatasetName
 from trainer.data import ImageData, to_unit_range
 from trainer.evaluate.classifier import FEATURES
 from trainer.evaluate.errors import EvaluationError
@@ -27,7 +28,7 @@ class EvaluatorFacts(BaseModel):
 
     file: Annotated[str, StringConstraints(pattern=r"^evaluator-[0-9a-f]{8}\.pt$")]
     sha256: str
-    dataset: str
+    dataset: DatasetName
     image_shape: tuple[int, int, int]
     class_names: tuple[str, ...]
     features: int

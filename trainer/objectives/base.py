@@ -4,12 +4,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from trainer import processes
 from trainer.config import RunConfig
+from trainer.draws import Draws, seed_dropout
 from trainer.models.parts import Parts
 
 
@@ -47,8 +50,23 @@ class Objective(ABC):
     generator: nn.Module
     latent_shape: tuple[int, ...]
 
+    #: Whether a batch can be worked on in micro-batches: its loss is a mean over its rows, and there is one optimizer.
+    accumulates: ClassVar[bool] = False
+
     def __init__(self, task: Task) -> None:
         self.task = task
+        self.draws = Draws(task.device)
+        self._micro_batch, self._micro_batches = 0, 1
+
+    def begin(self, seed: int, micro_batch: int = 0, of: int = 1) -> None:
+        """Make ready for the next ``train_step``: micro-batch ``micro_batch`` of this process's ``of``.
+
+        All random numbers of the batch follow from ``seed``.
+        """
+        part, parts = processes.rank() * of + micro_batch, processes.count() * of
+        self.draws.restart(seed, part, parts)
+        seed_dropout(seed, part)
+        self._micro_batch, self._micro_batches = micro_batch, of
 
     @abstractmethod
     def train_step(self, images: Tensor, label: Tensor, at: Position) -> dict[str, Tensor]:
@@ -90,10 +108,17 @@ class Objective(ABC):
         )
 
     def descend(self, optimizer: Optimizer, loss: Tensor) -> None:
-        """One clipped step of ``optimizer`` down the gradient of ``loss``."""
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        """One clipped step of ``optimizer`` down the gradient of ``loss``, the mean over all parts of the batch.
+
+        Of several micro-batches the last takes the step.
+        """
+        if self._micro_batch == 0:
+            optimizer.zero_grad(set_to_none=True)
+        (loss / self._micro_batches if self._micro_batches > 1 else loss).backward()  # type: ignore[no-untyped-call]
+        if self._micro_batch + 1 < self._micro_batches:
+            return
+        parameters = list(chain.from_iterable(group["params"] for group in optimizer.param_groups))
+        processes.average_gradients(parameters)
         if self.task.config.optimizer.clip is not None:
-            parameters = chain.from_iterable(group["params"] for group in optimizer.param_groups)
-            nn.utils.clip_grad_norm_(list(parameters), self.task.config.optimizer.clip)
+            nn.utils.clip_grad_norm_(parameters, self.task.config.optimizer.clip)
         optimizer.step()

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from service.contract.manifest import Defaults
 from service.sampling.schedules import alpha_sigma
 from trainer.config import DdpmConfig, DiffusionConfig
+from trainer.draws import Draws
 from trainer.models.parts import (
     Diffusion,
     Parts,
@@ -58,26 +59,26 @@ class Denoising:
         gamma = config.min_snr_gamma
         self._weight = None if gamma is None else min_snr_weight(self.alpha, self.sigma, config.prediction, gamma)
 
-    def loss(self, network: Network, x_start: Tensor, label: Tensor) -> Tensor:
+    def loss(self, network: Network, x_start: Tensor, label: Tensor, draws: Draws) -> Tensor:
         """The mean squared error of ``network`` on clean latents (batch, *latent), each noised to a step of its own."""
-        step = self.draw_steps(len(x_start))
-        noise = torch.randn_like(x_start)
+        step = self.draw_steps(len(x_start), draws)
+        noise = draws.randn_like(x_start)
         x = q_sample(x_start, noise, self.alpha[step], self.sigma[step])
         target = q_sample(x_start, noise, self._of_x_start[step], self._of_noise[step])
         predicted = network(x, (step + 1) / len(self.alpha), label).float()
         squared = (predicted - target).square().flatten(1).mean(dim=1)
         return squared.mean() if self._weight is None else (self._weight[step] * squared).mean()
 
-    def draw_steps(self, count: int) -> Tensor:
+    def draw_steps(self, count: int, draws: Draws) -> Tensor:
         """Random steps (count,) int64.
 
         All alike, or as the logit of t is normal, which spends the effort where the prediction is neither trivial nor
         hopeless (Esser et al. 2024, arXiv 2403.03206, section 3.1).
         """
-        timesteps, device = len(self.alpha), self.alpha.device
+        timesteps = len(self.alpha)
         if self.config.time_density == "uniform":
-            return torch.randint(timesteps, (count,), device=device)
-        t = torch.randn(count, device=device).sigmoid()
+            return draws.randint(timesteps, count)
+        t = draws.randn(count).sigmoid()
         return (t * timesteps).long().clamp(max=timesteps - 1)
 
     def x_start(self, network: nn.Module) -> XStart:
@@ -87,6 +88,8 @@ class Denoising:
 
 class DdpmObjective(Objective):
     """A U-Net that denoises pictures."""
+
+    accumulates = True
 
     def __init__(self, task: Task, model: DdpmConfig) -> None:
         super().__init__(task)
@@ -99,7 +102,7 @@ class DdpmObjective(Objective):
 
     def train_step(self, images: Tensor, label: Tensor, at: Position) -> dict[str, Tensor]:  # noqa: ARG002
         with self.autocast():
-            loss = self.denoising.loss(self.networks["unet"], images, label)
+            loss = self.denoising.loss(self.networks["unet"], images, label, self.draws)
         self.descend(self.optimizers["unet"], loss)
         return {f"{self.denoising.config.prediction}_mse": loss.detach()}
 

@@ -17,6 +17,8 @@ from trainer.objectives.ddpm import Denoising, q_sample
 class FewStepObjective(Objective):
     """Self-consistency of a U-Net's predictions of x_start."""
 
+    accumulates = True
+
     def __init__(self, task: Task, model: FewStepConfig) -> None:
         super().__init__(task)
         self.model = model
@@ -33,8 +35,8 @@ class FewStepObjective(Objective):
         self.generator.load_state_dict(averages)
 
     def train_step(self, images: Tensor, label: Tensor, at: Position) -> dict[str, Tensor]:
-        step = self.denoising.draw_steps(len(images))
-        noise = torch.randn_like(images)
+        step = self.denoising.draw_steps(len(images), self.draws)
+        noise = self.draws.randn_like(images)
         with self.autocast():
             with torch.no_grad():
                 target = self._target(images, noise, label, step, self.gap(at.share))

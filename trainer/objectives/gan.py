@@ -48,10 +48,12 @@ def zero_centred_penalty(discriminator: nn.Module, real: Tensor, fake: Tensor, l
     return both.sum() / (2 * len(real))
 
 
-def wasserstein_penalty(discriminator: nn.Module, real: Tensor, fake: Tensor, label: Tensor) -> Tensor:
-    """WGAN-GP (Gulrajani et al. 2017, arXiv 1704.00028): gradients between the pairs are to have norm one."""
-    share = torch.rand(len(real), 1, 1, 1, device=real.device)
-    between = torch.lerp(real, fake, share)
+def wasserstein_penalty(discriminator: nn.Module, real: Tensor, fake: Tensor, label: Tensor, share: Tensor) -> Tensor:
+    """WGAN-GP (Gulrajani et al. 2017, arXiv 1704.00028): gradients between the pairs are to have norm one.
+
+    ``share`` (batch,), uniform in [0, 1), is how far from the real picture to its fake.
+    """
+    between = torch.lerp(real, fake, share[:, None, None, None])
     return (gradient_norm(discriminator, between, label).add(1e-12).sqrt() - 1.0).square().mean()
 
 
@@ -68,7 +70,7 @@ class GanObjective(Objective):
         self.latent_shape = (model.latent,)
 
     def train_step(self, images: Tensor, label: Tensor, at: Position) -> dict[str, Tensor]:
-        z = torch.randn(len(images), *self.latent_shape, device=images.device)
+        z = self.draws.randn(len(images), *self.latent_shape)
         with self.autocast():
             fake = self.generator(z, label)
         losses = self._discriminate(images, fake.detach().float(), label, at)
@@ -85,12 +87,16 @@ class GanObjective(Objective):
         loss = discriminator_loss(self.model.loss, real_logits.float(), fake_logits.float(), self.model.real_target)
         told = {"discriminator": loss.detach()}
         if self.model.gamma and at.step % self.model.penalty_every == 0:
-            penalise = wasserstein_penalty if self.model.loss == "wasserstein" else zero_centred_penalty
-            penalty = penalise(self.discriminator, images, fake, label)
+            penalty = self._penalty(images, fake, label)
             # Now and then, for all the steps between: the same expected gradient (Karras et al. 2020, appendix B).
             loss = loss + self.model.penalty_every * self.model.gamma * penalty
         self.descend(self.optimizers["discriminator"], loss)
         return told
+
+    def _penalty(self, images: Tensor, fake: Tensor, label: Tensor) -> Tensor:
+        if self.model.loss == "wasserstein":
+            return wasserstein_penalty(self.discriminator, images, fake, label, self.draws.rand(len(images)))
+        return zero_centred_penalty(self.discriminator, images, fake, label)
 
     def _generate(self, images: Tensor, fake: Tensor, label: Tensor) -> Tensor:
         self.discriminator.requires_grad_(False)

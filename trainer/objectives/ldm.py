@@ -24,6 +24,8 @@ class LatentDiffusion(nn.Module):
 class LdmObjective(Objective):
     """A network that denoises the codes of an autoencoder, standardised."""
 
+    accumulates = True
+
     def __init__(self, task: Task, model: LdmConfig) -> None:
         super().__init__(task)
         self.latent_shape = latent_shape(task.image_shape, model.autoencoder)
@@ -46,8 +48,9 @@ class LdmObjective(Objective):
         with self.autocast():
             with torch.no_grad():
                 mean, logvar = self.model.vae.encoder(images, label)
-                latent = self.model.standardise(reparametrise(mean.float(), logvar.float()))
-            loss = self.denoising.loss(self.model.network, latent, label)
+                mean, logvar = mean.float(), logvar.float()
+                latent = self.model.standardise(reparametrise(mean, logvar, self.draws.randn_like(mean)))
+            loss = self.denoising.loss(self.model.network, latent, label, self.draws)
         self.descend(self.optimizers["network"], loss)
         return {f"{self.denoising.config.prediction}_mse": loss.detach()}
 

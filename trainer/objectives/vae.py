@@ -2,7 +2,6 @@
 
 import math
 
-import torch
 from torch import Tensor, nn
 
 from trainer.config import AutoencoderConfig, VaeConfig
@@ -11,11 +10,12 @@ from trainer.models.prior import CouplingFlow, PriorDecode, PriorEncode
 from trainer.models.pyramid import Decoder, Encoder
 from trainer.models.vae import VAE
 from trainer.objectives.base import Objective, Position, Task
+from trainer.processes import batch_mean
 
 
-def reparametrise(mean: Tensor, logvar: Tensor) -> Tensor:
-    """A draw of N(mean, exp(logvar)) through which gradients flow: (batch, *latent)."""
-    return mean + (0.5 * logvar).exp() * torch.randn_like(mean)
+def reparametrise(mean: Tensor, logvar: Tensor, noise: Tensor) -> Tensor:
+    """A draw of N(mean, exp(logvar)) through which gradients flow, from standard normal ``noise``: (batch, *latent)."""
+    return mean + (0.5 * logvar).exp() * noise
 
 
 def kl_to_standard_normal(mean: Tensor, logvar: Tensor) -> Tensor:
@@ -28,7 +28,7 @@ def with_free_bits(kl: Tensor, free_bits: float) -> Tensor:
 
     Kingma et al. 2016 (arXiv 1606.04934), section C.8: what a dimension costs below that is not worth saving.
     """
-    return kl.mean(dim=0).clamp(min=free_bits).sum()
+    return batch_mean(kl.mean(dim=0)).clamp(min=free_bits).sum()
 
 
 def gaussian_nll(image: Tensor, reconstruction: Tensor) -> Tensor:
@@ -38,7 +38,7 @@ def gaussian_nll(image: Tensor, reconstruction: Tensor) -> Tensor:
     D/2 log(MSE) for D pixels (sigma-VAE, arXiv 2006.13202, section 3): no weight to tune by hand.
     """
     pixels = image[0].numel()
-    return 0.5 * pixels * (image - reconstruction).square().mean().log()
+    return 0.5 * pixels * batch_mean((image - reconstruction).square().mean()).log()
 
 
 def prior_nll(prior: CouplingFlow, codes: Tensor, label: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ class VaeObjective(Objective):
         with self.autocast():
             mean, logvar = self.vae.encoder(images, label)
             mean, logvar = mean.float(), logvar.float()
-            codes = reparametrise(mean, logvar)
+            codes = reparametrise(mean, logvar, self.draws.randn_like(mean))
             reconstruction = self.vae.decoder(codes, label)
         losses = {
             "reconstruction": gaussian_nll(images, reconstruction.float()),

@@ -12,6 +12,9 @@ from tests.service.api.conftest import PROBLEM
 
 Document = dict[str, Any]
 
+#: Where the Open Inference Protocol has a model.
+OF_A_MODEL = ("/v2/models/{model}", "/v2/models/{model}/versions/{version}")
+
 
 @pytest.fixture
 def document(client: TestClient) -> Document:
@@ -62,8 +65,33 @@ def test_every_route_is_described(document: Document) -> None:
         ("GET", "/health/live"),
         ("GET", "/health/ready"),
         ("GET", "/metrics"),
+        ("GET", "/generate/{model}/health"),
+        ("POST", "/v1/images/generations"),
+        ("POST", "/v1/images/edits"),
+        ("GET", "/v1/models"),
+        ("GET", "/v1/models/{model}"),
+        ("GET", "/v2"),
+        ("GET", "/v2/health/live"),
+        ("GET", "/v2/health/ready"),
+        ("GET", "/v2/models/stats"),
+        ("POST", "/v2/repository/index"),
+        *(("GET", base + path) for base in OF_A_MODEL for path in ("", "/ready", "/config", "/stats")),
+        *(("POST", f"{base}/infer") for base in OF_A_MODEL),
     }
     assert all(operation["description"] for item in document["paths"].values() for operation in item.values())
+
+
+def test_every_operation_has_a_name_of_its_own(document: Document) -> None:
+    names = [operation["operationId"] for item in document["paths"].values() for operation in item.values()]
+    assert len(set(names)) == len(names)
+
+
+def test_a_form_has_no_null_and_no_objects(document: Document) -> None:
+    content = document["paths"]["/v1/images/edits"]["post"]["requestBody"]["content"]
+    assert content["application/json"]["schema"]["properties"]["seed"]["anyOf"][-1] == {"type": "null"}
+    form = content["multipart/form-data"]["schema"]
+    assert {"image", "mask", "seed"} <= form["properties"].keys()
+    assert [node for node in nodes(form) if node.get("type") in ("null", "object")] == [form]
 
 
 def test_every_reference_leads_somewhere(document: Document) -> None:

@@ -8,7 +8,7 @@ from starlette.testclient import TestClient
 from torch import Tensor
 
 from service.api.endpoint import App, route
-from service.api.state import model_of, state_of
+from service.api.state import deployment_of, state_of
 from service.app import create_app
 from service.sampling.noise import RowNoise
 from service.settings import Settings
@@ -33,7 +33,7 @@ def test_what_nobody_expected_is_a_plain_500_and_a_logged_traceback(
 
     @app.get("/fails/{model}")
     async def fails_for_a_model(request: Request) -> Response:
-        model_of(request, state_of(request), request.path_params["model"])
+        deployment_of(request, state_of(request), request.path_params["model"])
         raise RuntimeError("the secret")
 
     @app.get("/fails")
@@ -105,7 +105,7 @@ def test_an_error_says_the_same_to_openais_clients(
     assert (error["type"], error["param"]) == (kind, param)
 
 
-@pytest.mark.parametrize(("path", "method", "status"), [("/v2/nope", "GET", 404), ("/v2/", "POST", 404)])
+@pytest.mark.parametrize(("path", "method", "status"), [("/v2/nope", "GET", 404), ("/v2/nope/nope", "POST", 404)])
 def test_an_error_of_the_open_inference_protocol_is_a_text(
     client: TestClient, path: str, method: str, status: int
 ) -> None:

@@ -131,7 +131,7 @@ def test_a_damaged_model_is_refused_by_name_and_the_other_serves(
             client.get("/models/vae"),
             client.post("/interpolate", json={"model": "vae"}),
         ):
-            assert "refused at start" in problem(refusal, 503, "model-unavailable")["detail"]
+            assert "was refused" in problem(refusal, 503, "model-unavailable")["detail"]
         samples = series(client)
         assert value(samples, "model_ready", model="vae") == 0
         assert value(samples, "model_ready", model="ddpm") == 1
@@ -183,9 +183,9 @@ def test_an_engine_that_has_lost_a_thread_is_not_live(settings: Settings) -> Non
     app = create_app(settings.model_copy(update={"engine_threads": 1, "drain_s": 0.01}))
     with TestClient(app) as client:
         engine = app.state.service.engine
-        impossible = RowSpec(0, 0, 1.0, engine.lanes["vae"].model.plan(), torch.zeros(99))
+        impossible = RowSpec(0, 0, 1.0, engine.deployments["vae"].model.plan(), torch.zeros(99))
         assert client.portal is not None
-        client.portal.call(engine.submit, "vae", [impossible])
+        client.portal.call(engine.submit, engine.deployments["vae"], [impossible])
         give_up = time.monotonic() + 10
         while (answer := client.get("/health/live")).status_code == 200:
             assert time.monotonic() < give_up

@@ -14,8 +14,10 @@ from service.api.job_runner import filmed, without_uploads
 from service.api.rendering import Order
 from service.api.schemas import GenerateRequest, InterpolateRequest
 from service.api.state import State
+from service.engine.engine import Deployment, Engine
 from service.engine.registry import load_registry
 from service.engine.rows import Film
+from service.metrics import Metrics
 from service.settings import Settings
 
 
@@ -25,9 +27,13 @@ def settings(weights: Path) -> Settings:
 
 
 def order_of(settings: Settings, model: str, **fields: Any) -> Order:
-    served = load_registry(settings, torch.device("cpu")).served[model].model
-    asked = GenerateRequest.model_validate(fields)
-    return asyncio.run(generate_order(Request({"type": "http"}), state_with(settings), asked, served, "image/png"))
+    deployment, asked = deployment_of(settings, model), GenerateRequest.model_validate(fields)
+    return asyncio.run(generate_order(Request({"type": "http"}), state_with(settings), asked, deployment, "image/png"))
+
+
+def deployment_of(settings: Settings, model: str) -> Deployment:
+    cpu = torch.device("cpu")
+    return Engine(load_registry(settings, cpu).served, cpu, settings, Metrics()).deployments[model]
 
 
 def state_with(settings: Settings) -> State:
@@ -55,10 +61,10 @@ def test_every_picture_is_filmed_as_asked(
 
 
 def test_frames_of_a_path_are_filmed_too(settings: Settings) -> None:
-    model = load_registry(settings, torch.device("cpu")).served["ddpm"].model
+    deployment = deployment_of(settings, "ddpm")
     asked = InterpolateRequest.model_validate({"model": "ddpm", "frames": 4, "steps": 20})
     request, state = Request({"type": "http"}), state_with(settings)
-    order = asyncio.run(interpolate_order(request, state, asked, model, "image/png"))
+    order = asyncio.run(interpolate_order(request, state, asked, deployment, "image/png"))
     assert {row.film for row in filmed(order, live=True).rows} == {Film(2, "x0")}
 
 

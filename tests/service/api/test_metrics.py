@@ -106,6 +106,7 @@ def test_the_exposition_names_and_describes_every_family(client: TestClient) -> 
         "process_cpu_seconds",
         "genserve_model_ready",
         "genserve_model_info",
+        "genserve_model_changes",
     }
     for family in families:
         assert family.name.startswith(("genserve_", "process_"))

@@ -8,6 +8,7 @@ from service.contract.manifest import Manifest
 from service.settings import Settings
 from tests.service.api.conftest import problem
 from tests.service.artefacts import CLASS_NAMES
+from tests.service.engine.conftest import set_golden
 
 
 def test_the_list_holds_every_model(client: TestClient) -> None:
@@ -129,6 +130,15 @@ def test_a_method_that_a_path_does_not_have(client: TestClient, method: str, pat
     assert set(response.headers["allow"].split(", ")) == allowed
 
 
-@pytest.mark.parametrize("path", ["/", "/generate", "/generate/", "/generate/vae/more", "/model", "/favicon.ico"])
+@pytest.mark.parametrize("path", ["/generate", "/generate/", "/generate/vae/more", "/model", "/favicon.ico"])
 def test_a_path_that_is_not_there(client: TestClient, path: str) -> None:
     problem(client.get(path), 404, "not-found")
+
+
+def test_a_card_leaves_the_golden_picture_out(settings: Settings) -> None:
+    set_golden(settings.weights_dir / "vae")
+    with TestClient(create_app(settings)) as client:
+        one, listed = client.get("/models/vae").json(), client.get("/models").json()
+        assert one in listed
+        assert "golden" not in one["manifest"]
+        assert "artifact" in one["manifest"]

@@ -1,3 +1,5 @@
+import base64
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -10,11 +12,13 @@ from pydantic import ValidationError
 
 from service.contract.manifest import (
     MAX_MANIFEST_BYTES,
+    Artifact,
     Manifest,
     ManifestError,
     NoiseSchedule,
     Score,
     max_steps,
+    read_history,
     read_manifest,
     write_manifest,
 )
@@ -260,3 +264,61 @@ def test_every_user_may_read_what_is_written(tmp_path: Path, manifest: Manifest)
 @pytest.mark.parametrize(("t_max", "most"), [(1.0, 1000), (0.9, 900), (0.0294, 29), (0.0001, 0)])
 def test_max_steps_counts_the_timesteps_up_to_t_max(t_max: float, most: int) -> None:
     assert max_steps(NoiseSchedule(kind="cosine", timesteps=1000), t_max) == most
+
+
+def version_of(payload: bytes) -> dict[str, object]:
+    sha256 = hashlib.sha256(payload).hexdigest()
+    return {"artifact": Artifact(format="torchscript", file=f"model-{sha256[:8]}.pt", size=1, sha256=sha256)}
+
+
+def test_what_is_replaced_is_kept_and_the_last_replaced_comes_first(tmp_path: Path, manifest: Manifest) -> None:
+    versions = [manifest.model_copy(update=version_of(payload)) for payload in (b"a", b"b", b"c")]
+    for each in versions:
+        write_manifest(tmp_path, each)
+    assert read_manifest(tmp_path) == versions[2]
+    assert read_history(tmp_path) == [versions[1], versions[0]]
+    write_manifest(tmp_path, versions[0])
+    assert [each for each in read_history(tmp_path) if each != versions[0]] == [versions[2], versions[1]]
+
+
+def test_another_manifest_of_the_same_weights_replaces_it(tmp_path: Path, manifest: Manifest) -> None:
+    write_manifest(tmp_path, manifest)
+    write_manifest(tmp_path, manifest.model_copy(update={"created": "2027-01-01"}))
+    assert read_history(tmp_path) == []
+
+
+def test_what_is_damaged_is_no_history(tmp_path: Path, manifest: Manifest) -> None:
+    write_manifest(tmp_path, manifest)
+    (tmp_path / "manifest-00000000.json").write_bytes((tmp_path / "manifest.json").read_bytes())  # of other weights
+    (tmp_path / "manifest-11111111.json").write_text("{}")
+    assert read_history(tmp_path) == []
+    (tmp_path / "manifest.json").write_text("{}")
+    write_manifest(tmp_path, manifest)
+    assert read_manifest(tmp_path) == manifest
+
+
+GOLDEN = {"seed": 7, "class_label": 3, "steps": 20, "solver": "ddim", "picture": base64.b64encode(bytes(784)).decode()}
+
+
+def test_a_golden_picture_is_of_the_models_shape(fields: dict[str, Any]) -> None:
+    golden = Manifest.model_validate_json(json.dumps(fields | {"golden": GOLDEN})).golden
+    assert golden is not None
+    assert golden.levels == bytes(784)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        ({"picture": base64.b64encode(bytes(783)).decode()}, "783 levels"),
+        ({"picture": "?"}, "base64"),
+        ({"class_label": 4}, "class_label"),
+        ({"seed": 2**32}, "golden.seed"),
+        ({"steps": None}, "golden.steps"),
+        ({"solver": None}, "golden.solver"),
+    ],
+)
+def test_a_golden_picture_of_something_else_is_refused(
+    fields: dict[str, Any], wrong: dict[str, object], reason: str
+) -> None:
+    with pytest.raises(ValidationError, match=reason):
+        Manifest.model_validate_json(json.dumps(fields | {"golden": GOLDEN | wrong}))

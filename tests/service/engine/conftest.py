@@ -1,5 +1,7 @@
+import base64
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -10,9 +12,13 @@ from prometheus_client import Counter, Gauge
 from torch import Tensor, nn
 
 from service.admission.job import Job
+from service.contract.manifest import Golden, read_manifest, write_manifest
 from service.engine.cost import CostModel
+from service.engine.engine import Engine
+from service.engine.golden import draw
 from service.engine.lane import Ended, Filmed, Lane
 from service.engine.model import Model, load_model
+from service.engine.registry import Registry, load_registry
 from service.engine.results import Picture
 from service.engine.rows import RowSpec
 from service.engine.table import LiveRow
@@ -21,11 +27,36 @@ from service.metrics import Metrics
 from service.sampling.noise import image_seed
 from service.sampling.solvers import Plan
 from service.settings import Settings
-from tests.service.artefacts import PoisonDecode, write_diffusion, write_one_shot
+from tests.service.artefacts import PoisonDecode, write_autoencoder, write_diffusion, write_one_shot
 
 CPU = torch.device("cpu")
 
 LaneOf = Callable[..., Lane]
+
+
+@pytest.fixture
+def registry(settings: Settings) -> Registry:
+    write_autoencoder(settings.weights_dir, "coder")
+    return load_registry(settings, CPU)
+
+
+@pytest.fixture
+def running(registry: Registry, settings: Settings) -> Callable[..., object]:
+    @asynccontextmanager
+    async def run(*, start: bool = True, **changes: object) -> AsyncIterator[tuple[Engine, Metrics]]:
+        """An engine, drained at the end; ``start`` it at once, or only then."""
+        metrics = Metrics()
+        engine = Engine(registry.served, CPU, settings.model_copy(update=changes), metrics)
+        if start:
+            engine.start()
+        try:
+            yield engine, metrics
+        finally:
+            if not start:
+                engine.start()
+            await engine.drain(within_s=10.0)
+
+    return run
 
 
 @pytest.fixture
@@ -131,6 +162,21 @@ def sample(metric: Counter | Gauge) -> float:
     """What a series without labels of its own, or one that was bound to them, stands at."""
     (family,) = metric.collect()
     return next(each.value for each in family.samples if not each.name.endswith("_created"))
+
+
+def submit(
+    engine: Engine, model: str, rows: list[RowSpec], client: str = "", within_s: float = math.inf
+) -> Job[Picture]:
+    """What a request that comes in now does."""
+    return engine.submit(engine.deployments[model], rows, client, within_s)
+
+
+def set_golden(folder: Path, change: int = 0) -> None:
+    """Put the picture that the model makes, ``change`` in every level's bits, into its manifest."""
+    golden = Golden(seed=3, class_label=1, steps=None, solver=None, picture="")
+    levels = draw(load_model(folder, CPU), golden) ^ change
+    golden = golden.model_copy(update={"picture": base64.b64encode(levels.tobytes()).decode()})
+    write_manifest(folder, read_manifest(folder).model_copy(update={"golden": golden}))
 
 
 class Watched:

@@ -83,9 +83,9 @@ def kinds_of_rows(model: Model) -> list[RowSpec]:
 
 async def alone_and_together(engine: Engine, name: str, order: list[int]) -> None:
     """Each row's picture has the same bytes alone as among rows in any order."""
-    rows = kinds_of_rows(engine.lanes[name].model)
-    alone = [(await engine.submit(name, [row]).future)[0] for row in rows]
-    jobs = [(index % len(rows), engine.submit(name, [rows[index % len(rows)]])) for index in order]
+    rows = kinds_of_rows(engine.deployments[name].model)
+    alone = [(await engine.submit(engine.deployments[name], [row]).future)[0] for row in rows]
+    jobs = [(index % len(rows), engine.submit(engine.deployments[name], [rows[index % len(rows)]])) for index in order]
     for index, job in jobs:
         np.testing.assert_array_equal((await job.future)[0], alone[index])
 
@@ -96,7 +96,7 @@ def test_deterministic_pictures_are_the_same_to_the_bit(weights: Path, threads: 
 
     async def scenario() -> None:
         device = torch.device("cpu")
-        engine = Engine(load_registry(settings, device), device, settings, Metrics())
+        engine = Engine(load_registry(settings, device).served, device, settings, Metrics())
         engine.start()
         generator = torch.Generator().manual_seed(0)
         for name in ("ddpm", "vae"):
@@ -158,10 +158,10 @@ def test_a_replay_leaves_what_an_earlier_one_gave() -> None:
 def test_a_gpu_serves_the_pictures_that_a_cpu_serves(name: str) -> None:
     async def pictures(device: str) -> list[np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]:
         settings = Settings(weights_dir=SHIPPED, device=device, max_bucket=8)
-        engine = Engine(load_registry(settings, torch.device(device)), torch.device(device), settings, Metrics())
+        engine = Engine(load_registry(settings, torch.device(device)).served, torch.device(device), settings, Metrics())
         engine.start()
-        rows = request_rows(5, 3, 1, 1.0, engine.lanes[name].model.plan())
-        made = await engine.submit(name, rows).future
+        rows = request_rows(5, 3, 1, 1.0, engine.deployments[name].model.plan())
+        made = await engine.submit(engine.deployments[name], rows).future
         await engine.drain(within_s=10.0)
         return list(made)
 

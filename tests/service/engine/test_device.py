@@ -2,6 +2,8 @@
 
 import asyncio
 import threading
+import weakref
+from functools import partial
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from service.engine.device import Device
 from service.engine.lane import Lane, Ticked
 from service.engine.model import Model
 from service.engine.results import Picture
+from service.engine.table import Slots
 from service.errors import ComputeFailed
 from tests.service.engine.conftest import deliver, new_job, new_lane, request_rows
 
@@ -28,11 +31,27 @@ def submit(device: Device, lane: Lane, n: int, model: Model) -> Job[Picture]:
     return job
 
 
+def next_tick(device: Device) -> tuple[Lane, Slots]:
+    """The lane and the rows that a thread would serve next, claimed."""
+    turn = device._next_turn()
+    assert isinstance(turn, partial)
+    lane, slots = turn.args
+    return lane, slots
+
+
+def was_busy_for(device: Device, lane: Lane, served_ms: float, model: Model) -> None:
+    """Have ``lane`` served one row, which took that long, before the device's threads start."""
+    submit(device, lane, 1, model)
+    _, slots = next_tick(device)
+    device._settle(lane, Ticked(slots[:0], slots, []), spent_ms=served_ms)
+    assert device.is_idle()
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 def test_every_row_of_every_lane_is_served_once(one_shot: Model, diffusion: Model, threads: int) -> None:
     async def scenario() -> None:
         lanes = [lane_for(one_shot), lane_for(diffusion)]
-        device = Device(lanes, threads, tick_budget_ms=100.0, deliver=deliver)
+        device = Device(threads, tick_budget_ms=100.0, deliver=deliver)
         device.start(asyncio.get_running_loop())
         pairs = list(zip(lanes, (one_shot, diffusion), strict=True))
         jobs = [submit(device, lane, n, model) for n in (1, 5, 9) for lane, model in pairs]
@@ -60,8 +79,8 @@ def test_lanes_are_served_level_by_time_and_a_late_one_starts_level(one_shot: Mo
     async def scenario() -> None:
         early, late = decoder("early"), decoder("late")
         lanes = [lane_for(early, bucket=1), lane_for(late, bucket=1)]
-        device = Device(lanes, 1, tick_budget_ms=100.0, deliver=deliver)
-        lanes[0].served_ms = 1e6  # it was busy for long
+        device = Device(1, tick_budget_ms=100.0, deliver=deliver)
+        was_busy_for(device, lanes[0], 1e6, early)
         first = submit(device, lanes[0], 6, early)
         second = submit(device, lanes[1], 6, late)
         assert lanes[1].served_ms == 1e6
@@ -79,8 +98,8 @@ def test_a_lane_that_was_served_alone_owes_nothing(one_shot: Model) -> None:
 
     async def scenario() -> None:
         lanes = [lane_for(one_shot), lane_for(one_shot)]
-        device = Device(lanes, 1, tick_budget_ms=100.0, deliver=deliver)
-        lanes[0].served_ms = 1e6
+        device = Device(1, tick_budget_ms=100.0, deliver=deliver)
+        was_busy_for(device, lanes[0], 1e6, one_shot)
         submit(device, lanes[1], 4, one_shot)
         assert lanes[1].served_ms == 1e6
         submit(device, lanes[0], 1, one_shot)
@@ -94,7 +113,7 @@ def test_a_fault_of_the_engine_fails_its_rows_and_not_the_thread(
 ) -> None:
     async def scenario() -> None:
         lane = lane_for(one_shot)
-        device = Device([lane], 1, tick_budget_ms=100.0, deliver=deliver)
+        device = Device(1, tick_budget_ms=100.0, deliver=deliver)
         device.start(asyncio.get_running_loop())
         with monkeypatch.context() as patch:
             patch.setattr(Lane, "_gather", lambda self, slots: 1 / 0)
@@ -111,13 +130,11 @@ def test_the_least_served_lane_goes_next(one_shot: Model, diffusion: Model) -> N
     async def scenario() -> None:
         order: list[str] = []
         lanes = [lane_for(one_shot, bucket=1), lane_for(diffusion, bucket=1)]
-        device = Device(lanes, 1, tick_budget_ms=100.0, deliver=lambda *_: order.append("tick"))
+        device = Device(1, tick_budget_ms=100.0, deliver=lambda *_: order.append("tick"))
         submit(device, lanes[0], 2, one_shot)
         submit(device, lanes[1], 2, diffusion)
         lanes[0].served_ms, lanes[1].served_ms = 5.0, 1.0
-        claimed = device._claim()
-        assert claimed is not None
-        assert claimed[0] is lanes[1]
+        assert next_tick(device)[0] is lanes[1]
 
     asyncio.run(scenario())
 
@@ -126,17 +143,13 @@ def test_a_waiting_lane_caps_the_bucket_of_the_other(one_shot: Model) -> None:
     async def scenario() -> None:
         cost = CostModel({1: 10.0, 2: 12.0, 4: 16.0})
         lanes = [new_lane(one_shot, rows=64, cost=cost) for _ in range(2)]
-        device = Device(lanes, 1, tick_budget_ms=12.0, deliver=deliver)
+        device = Device(1, tick_budget_ms=12.0, deliver=deliver)
         submit(device, lanes[0], 8, one_shot)
-        claimed = device._claim()
-        assert claimed is not None
-        _, slots = claimed
+        _, slots = next_tick(device)
         assert len(slots) == 4  # alone: its best bucket
         device._settle(lanes[0], Ticked(slots, slots[:0], []), spent_ms=1.0)
         submit(device, lanes[1], 8, one_shot)
-        claimed = device._claim()
-        assert claimed is not None
-        assert len(claimed[1]) == 2  # 16 ms would be beyond the budget of 12
+        assert len(next_tick(device)[1]) == 2  # 16 ms would be beyond the budget of 12
 
     asyncio.run(scenario())
 
@@ -152,12 +165,68 @@ def test_a_model_that_raises_does_not_stop_the_thread(one_shot: Model) -> None:
 
         model = Model(one_shot.manifest, one_shot.device, decode, None)
         lane = lane_for(model)
-        device = Device([lane], 1, tick_budget_ms=100.0, deliver=deliver)
+        device = Device(1, tick_budget_ms=100.0, deliver=deliver)
         device.start(asyncio.get_running_loop())
         with pytest.raises(ComputeFailed):
             await asyncio.wait_for(submit(device, lane, 3, model).future, 60)
         failing = False
         assert len(await asyncio.wait_for(submit(device, lane, 3, model).future, 60)) == 3
+        device.stop()
+
+    asyncio.run(scenario())
+
+
+def test_work_that_is_lent_is_done_by_the_threads_between_ticks(one_shot: Model) -> None:
+    async def scenario() -> None:
+        lane = lane_for(one_shot)
+        device = Device(1, tick_budget_ms=100.0, deliver=deliver)
+        before = submit(device, lane, 3, one_shot)
+        names = [device.lend(lambda: threading.current_thread().name) for _ in range(3)]
+        fails = device.lend(lambda: 1 / 0)
+        device.start(asyncio.get_running_loop())
+        assert {name.result(60) for name in names} == {"engine-0"}
+        assert isinstance(fails.exception(60), ZeroDivisionError)
+        after = submit(device, lane, 3, one_shot)
+        assert len(await asyncio.wait_for(before.future, 60)) == len(await asyncio.wait_for(after.future, 60)) == 3
+        assert device._free_threads == 1
+        device.stop()
+
+    asyncio.run(scenario())
+
+
+def test_work_that_is_lent_is_not_done_once_the_device_stops() -> None:
+    device = Device(1, tick_budget_ms=100.0, deliver=deliver)
+    early = device.lend(lambda: None)
+    with pytest.raises(RuntimeError, match="cannot join"):  # its threads were never started
+        device.stop()
+    assert early.cancelled()
+    assert device.lend(lambda: None).cancelled()
+
+
+def test_a_lane_is_forgotten_with_its_last_row(one_shot: Model) -> None:
+    async def scenario() -> None:
+        device, lane = Device(1, tick_budget_ms=100.0, deliver=deliver), lane_for(one_shot)
+        job = submit(device, lane, 3, one_shot)
+        assert device.busy_lanes() == [lane]
+        device.start(asyncio.get_running_loop())
+        await asyncio.wait_for(job.future, 60)
+        assert device.busy_lanes() == []
+        gone = weakref.ref(lane)
+        del job, lane
+        assert gone() is None
+        device.stop()
+
+    asyncio.run(scenario())
+
+
+def test_a_lane_whose_rows_were_all_given_up_is_forgotten_too(one_shot: Model) -> None:
+    async def scenario() -> None:
+        device, lane = Device(1, tick_budget_ms=100.0, deliver=deliver), lane_for(one_shot)
+        submit(device, lane, 3, one_shot).cancel()
+        device.sweep(lane)
+        device.start(asyncio.get_running_loop())
+        while not device.is_idle():
+            await asyncio.sleep(0)
         device.stop()
 
     asyncio.run(scenario())

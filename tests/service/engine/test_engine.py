@@ -1,50 +1,20 @@
 """The engine from submit to pictures: sharing, determinism, bounds, drain."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 
-from service.engine.engine import Engine
-from service.engine.registry import Registry, load_registry
+from service.engine.registry import Registry
 from service.engine.results import Preview
 from service.engine.rows import Film, RowSpec, encode_row, inversion_row
 from service.errors import ComputeFailed, DeadlineExceeded, ModelUnavailable, Overloaded, ShareExceeded, TooLate
-from service.metrics import Metrics
 from service.sampling.pixels import to_uint8
-from service.settings import Settings
-from tests.service.artefacts import write_autoencoder
-from tests.service.engine.conftest import CPU, request_rows
+from tests.service.engine.conftest import request_rows, submit
 
 NO_CLASS = 3
-
-
-@pytest.fixture
-def registry(settings: Settings) -> Registry:
-    write_autoencoder(settings.weights_dir, "coder")
-    return load_registry(settings, CPU)
-
-
-@pytest.fixture
-def running(registry: Registry, settings: Settings) -> Callable[..., object]:
-    @asynccontextmanager
-    async def run(*, start: bool = True, **changes: object) -> AsyncIterator[tuple[Engine, Metrics]]:
-        """An engine, drained at the end; ``start`` it at once, or only then."""
-        metrics = Metrics()
-        engine = Engine(registry, CPU, settings.model_copy(update=changes), metrics)
-        if start:
-            engine.start()
-        try:
-            yield engine, metrics
-        finally:
-            if not start:
-                engine.start()
-            await engine.drain(within_s=10.0)
-
-    return run
 
 
 def mixed_rows(registry: Registry) -> list[list[RowSpec]]:
@@ -62,11 +32,11 @@ def test_same_seed_same_picture_alone_or_among_others(registry: Registry, runnin
     async def scenario() -> None:
         async with running() as (engine, _):  # type: ignore[attr-defined]
             requests = mixed_rows(registry)
-            jobs = [engine.submit("ddpm", rows) for rows in requests * 3]
+            jobs = [submit(engine, "ddpm", rows) for rows in requests * 3]
             together = await asyncio.gather(*(job.future for job in jobs))
             for rows, *copies in zip(requests, together[:4], together[4:8], together[8:], strict=True):
                 for index, row in enumerate(rows):
-                    alone = (await engine.submit("ddpm", [row]).future)[0].astype(int)
+                    alone = (await submit(engine, "ddpm", [row]).future)[0].astype(int)
                     for copy in copies:
                         assert np.abs(copy[index].astype(int) - alone).max() <= 1
 
@@ -76,7 +46,7 @@ def test_same_seed_same_picture_alone_or_among_others(registry: Registry, runnin
 def test_concurrent_requests_share_batches(registry: Registry, running: Callable[..., object]) -> None:
     async def scenario() -> None:
         async with running(engine_threads=1) as (engine, metrics):  # type: ignore[attr-defined]
-            jobs = [engine.submit("ddpm", rows) for rows in mixed_rows(registry) for _ in range(4)]
+            jobs = [submit(engine, "ddpm", rows) for rows in mixed_rows(registry) for _ in range(4)]
             await asyncio.gather(*(job.future for job in jobs))
         calls = sum(row.calls for rows in mixed_rows(registry) for row in rows) * 4
         ticks = metrics.registry.get_sample_value("genserve_tick_rows_count", {"model": "ddpm"})
@@ -92,9 +62,9 @@ def test_picture_i_is_the_picture_of_seed_plus_i(running: Callable[..., object],
     async def scenario() -> None:
         async with running() as (engine, _):  # type: ignore[attr-defined]
             plan = registry.served["vae"].model.plan()
-            many = await engine.submit("vae", request_rows(4, 2**32 - 2, 0, 1.0, plan)).future
+            many = await submit(engine, "vae", request_rows(4, 2**32 - 2, 0, 1.0, plan)).future
             for index, seed in enumerate([2**32 - 2, 2**32 - 1, 0, 1]):
-                alone = (await engine.submit("vae", request_rows(1, seed, 0, 1.0, plan)).future)[0]
+                alone = (await submit(engine, "vae", request_rows(1, seed, 0, 1.0, plan)).future)[0]
                 assert np.abs(many[index].astype(int) - alone.astype(int)).max() <= 1
             assert len({picture.tobytes() for picture in many}) == 4
 
@@ -105,15 +75,15 @@ def test_a_full_queue_refuses_with_a_time_to_come_back(running: Callable[..., ob
     async def scenario() -> None:
         async with running(max_queue_ms=0.001) as (engine, _):  # type: ignore[attr-defined]
             plan = registry.served["ddpm"].model.plan("ddim", 500)
-            first = engine.submit("ddpm", request_rows(2, 0, 0, 1.0, plan))
+            first = submit(engine, "ddpm", request_rows(2, 0, 0, 1.0, plan))
             with pytest.raises(Overloaded) as refusal:
-                engine.submit("ddpm", request_rows(2, 0, 0, 1.0, plan))
+                submit(engine, "ddpm", request_rows(2, 0, 0, 1.0, plan))
             assert refusal.value.retry_after_s is not None
             assert refusal.value.retry_after_s >= 1
             # The other model's queue is its own.
-            vae = engine.submit("vae", request_rows(1, 0, 0, 1.0, registry.served["vae"].model.plan()))
+            vae = submit(engine, "vae", request_rows(1, 0, 0, 1.0, registry.served["vae"].model.plan()))
             await asyncio.gather(first.future, vae.future)
-            await engine.submit("ddpm", request_rows(1, 0, 0, 1.0, registry.served["ddpm"].model.plan())).future
+            await submit(engine, "ddpm", request_rows(1, 0, 0, 1.0, registry.served["ddpm"].model.plan())).future
 
     asyncio.run(scenario())
 
@@ -124,9 +94,9 @@ def test_a_cancelled_job_gives_its_price_and_its_places_back(
     async def scenario() -> None:
         async with running(max_queue_ms=0.001) as (engine, metrics):  # type: ignore[attr-defined]
             plan = registry.served["ddpm"].model.plan("ddim", 1000)
-            job = engine.submit("ddpm", request_rows(8, 0, 0, 1.0, plan))
+            job = submit(engine, "ddpm", request_rows(8, 0, 0, 1.0, plan))
             job.cancel()
-            short = engine.submit("ddpm", request_rows(1, 0, 0, 1.0, registry.served["ddpm"].model.plan()))
+            short = submit(engine, "ddpm", request_rows(1, 0, 0, 1.0, registry.served["ddpm"].model.plan()))
             assert len(await short.future) == 1
         for gauge in ("genserve_live_rows", "genserve_queued_rows"):
             assert metrics.registry.get_sample_value(gauge, {"model": "ddpm"}) == 0
@@ -141,9 +111,9 @@ def test_a_job_that_ends_badly_gives_its_price_back_at_once(
     async def scenario() -> None:
         async with running(start=False, max_queue_ms=0.001) as (engine, _):  # type: ignore[attr-defined]
             rows = request_rows(1, 0, 0, 1.0, registry.served["ddpm"].model.plan())
-            job = engine.submit("ddpm", rows)
+            job = submit(engine, "ddpm", rows)
             with pytest.raises(Overloaded):
-                engine.submit("ddpm", rows)
+                submit(engine, "ddpm", rows)
             if end == "fails":
                 job.fail(DeadlineExceeded("late"))
                 assert job.future.exception()
@@ -151,7 +121,7 @@ def test_a_job_that_ends_badly_gives_its_price_back_at_once(
                 if end == "is waited for no longer":
                     job.future.cancel()
                 job.cancel()
-            again = engine.submit("ddpm", rows)
+            again = submit(engine, "ddpm", rows)
         assert len(await again.future) == 1
 
     asyncio.run(scenario())
@@ -162,12 +132,12 @@ def test_a_client_has_its_share_of_a_models_queue(running: Callable[..., object]
         room = 100 * registry.served["ddpm"].cost.row_ms()
         async with running(start=False, max_queue_ms=room, client_share=0.5) as (engine, _):  # type: ignore[attr-defined]
             rows = request_rows(1, 0, 0, 1.0, registry.served["ddpm"].model.plan("ddim", 30))
-            jobs = [engine.submit("ddpm", rows, "this")]
+            jobs = [submit(engine, "ddpm", rows, "this")]
             with pytest.raises(ShareExceeded):
-                engine.submit("ddpm", rows, "this")
-            jobs.append(engine.submit("ddpm", rows, "other"))
+                submit(engine, "ddpm", rows, "this")
+            jobs.append(submit(engine, "ddpm", rows, "other"))
             # Each model's queue is its own.
-            jobs.append(engine.submit("vae", request_rows(1, 0, 0, 1.0, registry.served["vae"].model.plan()), "this"))
+            jobs.append(submit(engine, "vae", request_rows(1, 0, 0, 1.0, registry.served["vae"].model.plan()), "this"))
         for job in jobs:
             assert len(await job.future) == 1
 
@@ -182,15 +152,15 @@ def test_what_would_come_too_late_is_refused_and_what_is_short_enough_is_not(
             plan = registry.served["ddpm"].model.plan
             long = request_rows(8, 0, 0, 1.0, plan("ddim", 1000))
             for _ in range(100):
-                engine.submit("ddpm", long).cancel()  # which is not quickly done: it is not done at all
-            first = engine.submit("ddpm", long)
+                submit(engine, "ddpm", long).cancel()  # which is not quickly done: it is not done at all
+            first = submit(engine, "ddpm", long)
             # What two threads need for 4,000 rows of calls: half of what is accepted.
             half_s = 4000 * registry.served["ddpm"].cost.row_ms() / (2 * 1000)
             with pytest.raises(TooLate) as refusal:
-                engine.submit("ddpm", long, within_s=half_s)
+                submit(engine, "ddpm", long, within_s=half_s)
             assert refusal.value.retry_after_s is not None
             assert refusal.value.retry_after_s >= 1
-            short = engine.submit("ddpm", request_rows(1, 0, 0, 1.0, plan("ddim", 4)), within_s=half_s)
+            short = submit(engine, "ddpm", request_rows(1, 0, 0, 1.0, plan("ddim", 4)), within_s=half_s)
             first.cancel()
             short.cancel()
 
@@ -201,8 +171,8 @@ def test_a_request_without_any_time_is_not_computed(running: Callable[..., objec
     async def scenario() -> None:
         async with running() as (engine, metrics):  # type: ignore[attr-defined]
             rows = request_rows(3, 0, 0, 1.0, registry.served["ddpm"].model.plan())
-            late = engine.submit("ddpm", rows, within_s=0.0)
-            await engine.submit("ddpm", rows, within_s=60.0).future
+            late = submit(engine, "ddpm", rows, within_s=0.0)
+            await submit(engine, "ddpm", rows, within_s=60.0).future
         assert late.started_at is None
         assert not late.done  # it is for the caller to tell the client
         late.cancel()
@@ -221,11 +191,11 @@ def test_draining_finishes_what_was_accepted_and_takes_nothing_new(
     async def scenario() -> None:
         async with running() as (engine, _):  # type: ignore[attr-defined]
             rows = request_rows(4, 0, 0, 1.0, registry.served["ddpm"].model.plan("ddim", 50))
-            job = engine.submit("ddpm", rows)
+            job = submit(engine, "ddpm", rows)
             draining = asyncio.create_task(engine.drain(within_s=30.0))
             await asyncio.sleep(0)
             with pytest.raises(ModelUnavailable):
-                engine.submit("ddpm", rows)
+                submit(engine, "ddpm", rows)
             assert len(await job.future) == 4
             await draining
 
@@ -242,12 +212,12 @@ def test_a_price_counts_steps_and_guidance(running: Callable[..., object], regis
             plan = registry.served["ddpm"].model.plan
             guided = request_rows(2, 0, 0, 3.0, plan("ddim", 20))
             accepted = [
-                engine.submit("ddpm", guided),
-                engine.submit("ddpm", request_rows(1, 0, 0, 1.0, plan("ddim", 10))),
+                submit(engine, "ddpm", guided),
+                submit(engine, "ddpm", request_rows(1, 0, 0, 1.0, plan("ddim", 10))),
             ]
             with pytest.raises(Overloaded):
-                engine.submit("ddpm", request_rows(1, 0, 0, 1.0, plan("ddim", 11)))
-            accepted.append(engine.submit("ddpm", request_rows(1, 0, 0, 1.0, plan("ddim", 9))))
+                submit(engine, "ddpm", request_rows(1, 0, 0, 1.0, plan("ddim", 11)))
+            accepted.append(submit(engine, "ddpm", request_rows(1, 0, 0, 1.0, plan("ddim", 9))))
         for job in accepted:
             assert await job.future
 
@@ -260,17 +230,17 @@ def test_encoded_pictures_are_what_the_model_encodes(running: Callable[..., obje
             model = registry.served["coder"].model
             pictures, label = torch.rand(11, 1, 8, 8) * 2 - 1, torch.arange(11) % 4
             rows = [encode_row(picture, int(each)) for picture, each in zip(pictures, label, strict=True)]
-            encoded = torch.from_numpy(np.stack(await engine.encode("coder", rows).future))
+            encoded = torch.from_numpy(np.stack(await engine.encode(engine.deployments["coder"], rows).future))
             assert model.encode is not None
             torch.testing.assert_close(encoded, torch.stack(model.encode(pictures, label), dim=1))
             # And decoded again, what the model's own decoder gives.
             again = [RowSpec(0, row.label, 1.0, model.plan(), each[0]) for row, each in zip(rows, encoded, strict=True)]
-            made = np.stack(await engine.submit("coder", again).future)
+            made = np.stack(await submit(engine, "coder", again).future)
             expected = to_uint8(model.decode(encoded[:, 0], label)).numpy()
             assert np.abs(made.astype(int) - expected.astype(int)).max() <= 1
             assert metrics.registry.get_sample_value("genserve_tick_rows_sum", {"model": "coder/encode"}) == 11
-            with pytest.raises(KeyError):
-                engine.encode("vae", rows)
+            with pytest.raises(ValueError, match="vae has no encoder"):
+                engine.encode(engine.deployments["vae"], rows)
 
     asyncio.run(scenario())
 
@@ -279,11 +249,11 @@ def test_encoding_is_bounded_and_cancelled_as_all_work_is(running: Callable[...,
     async def scenario() -> None:
         async with running(start=False, max_queue_ms=1e-6) as (engine, metrics):  # type: ignore[attr-defined]
             rows = [encode_row(torch.zeros(1, 8, 8), 0)] * 3
-            first = engine.encode("coder", rows)
+            first = engine.encode(engine.deployments["coder"], rows)
             with pytest.raises(Overloaded):
-                engine.encode("coder", rows)
+                engine.encode(engine.deployments["coder"], rows)
             first.cancel()
-            second = engine.encode("coder", rows[:1])
+            second = engine.encode(engine.deployments["coder"], rows[:1])
         assert len(await second.future) == 1
         dropped = {"model": "coder/encode", "stage": "queued"}
         assert metrics.registry.get_sample_value("genserve_dropped_rows_total", dropped) == 3
@@ -295,7 +265,9 @@ def test_a_picture_that_encodes_to_nan_fails(running: Callable[..., object], reg
     async def scenario() -> None:
         async with running() as (engine, _):  # type: ignore[attr-defined]
             with pytest.raises(ComputeFailed, match="not finite"):
-                await engine.encode("coder", [encode_row(torch.full((1, 8, 8), float("nan")), 0)]).future
+                await engine.encode(
+                    engine.deployments["coder"], [encode_row(torch.full((1, 8, 8), float("nan")), 0)]
+                ).future
 
     asyncio.run(scenario())
 
@@ -305,7 +277,7 @@ def test_inverted_latents_and_their_pictures(running: Callable[..., object], reg
         async with running() as (engine, _):  # type: ignore[attr-defined]
             model = registry.served["ddpm"].model
             row = inversion_row(torch.zeros(1, 8, 8), 1, model.inversion_plan(6))
-            first, second = await engine.invert("ddpm", [row, row]).future
+            first, second = await engine.invert(engine.deployments["ddpm"], [row, row]).future
             assert (first.dtype, first.shape) == (np.float32, (1, 8, 8))
             np.testing.assert_allclose(first, second, rtol=1e-5)
 
@@ -316,9 +288,9 @@ def test_rows_of_one_request_may_differ_in_everything(running: Callable[..., obj
     async def scenario() -> None:
         async with running() as (engine, _):  # type: ignore[attr-defined]
             rows = [row for rows in mixed_rows(registry) for row in rows]
-            together = await engine.submit("ddpm", rows).future
+            together = await submit(engine, "ddpm", rows).future
             for row, picture in zip(rows, together, strict=True):
-                alone = (await engine.submit("ddpm", [row]).future)[0]
+                alone = (await submit(engine, "ddpm", [row]).future)[0]
                 assert np.abs(picture.astype(int) - alone.astype(int)).max() <= 1
 
     asyncio.run(scenario())
@@ -340,7 +312,7 @@ def test_previews_come_in_order_and_before_their_picture(
                 assert preview.steps == 40
                 seen[preview.row].append(preview.step)
 
-            job = engine.submit("ddpm", rows)
+            job = submit(engine, "ddpm", rows)
             job.on_preview = preview
             job.on_result = lambda row, _: seen[row].append("result")
             await job.future
@@ -353,22 +325,31 @@ def test_a_job_is_told_how_far_it_is(running: Callable[..., object], registry: R
     async def scenario() -> None:
         async with running(start=False, client_share=1.0, max_queue_ms=1e9) as (engine, _):  # type: ignore[attr-defined]
             plan = registry.served["ddpm"].model.plan
-            first = engine.submit("ddpm", request_rows(2, 0, 0, 2.0, plan("ddim", 10)))
-            second = engine.submit("ddpm", request_rows(3, 0, 0, 1.0, plan("ddim", 5)))
+            first = submit(engine, "ddpm", request_rows(2, 0, 0, 2.0, plan("ddim", 10)))
+            second = submit(engine, "ddpm", request_rows(3, 0, 0, 1.0, plan("ddim", 5)))
             row_ms = registry.served["ddpm"].cost.row_ms()
-            before, after = engine.progress("ddpm", first), engine.progress("ddpm", second)
+            before, after = (
+                engine.progress(engine.deployments["ddpm"], first),
+                engine.progress(engine.deployments["ddpm"], second),
+            )
             assert (before.rows_ahead, before.calls_left) == (0, [20, 20])
             assert (after.rows_ahead, after.calls_left) == (1, [5, 5, 5])
             # Two threads: of the first two rows 20 calls each, of the others 5.
             assert before.eta_ms == pytest.approx((2 * 20 + 3 * 5) * row_ms / 2)
             assert after.eta_ms == pytest.approx(5 * 5 * row_ms / 2)
-            lane = engine.lanes["ddpm"]
+            lane = engine.deployments["ddpm"].lane
             slots = lane.claim(None, 1)
             lane.settle(lane.compute(slots), spent_ms=1.0)
-            assert sum(engine.progress("ddpm", first).calls_left + engine.progress("ddpm", second).calls_left) < 55
-            assert engine.progress("ddpm", second).rows_ahead == 0
+            assert (
+                sum(
+                    engine.progress(engine.deployments["ddpm"], first).calls_left
+                    + engine.progress(engine.deployments["ddpm"], second).calls_left
+                )
+                < 55
+            )
+            assert engine.progress(engine.deployments["ddpm"], second).rows_ahead == 0
         await asyncio.gather(first.future, second.future)
-        done = engine.progress("ddpm", first)
+        done = engine.progress(engine.deployments["ddpm"], first)
         assert (done.rows_ahead, done.calls_left, done.eta_ms) == (0, [0, 0], 0)
 
     asyncio.run(scenario())

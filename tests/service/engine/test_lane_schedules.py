@@ -318,11 +318,11 @@ class Schedules(RuleBasedStateMachine):
     def every_row_left_once_and_every_place_is_free(self, name: str, lane: Lane) -> None:
         dropped = sample(lane.metrics.dropped_queued) + sample(lane.metrics.dropped_running)
         assert self.sent_rows[name] == self.ended_rows[name] + dropped
-        assert sample(lane.metrics.queued_rows) == sample(lane.metrics.live_rows) == 0
+        assert lane.queued == lane.live == 0
         self.clock.now = 0.0
         self.send(name, request_rows(2 * PLACES, 0, 0, 1.0, self.models[name].plan()), math.inf)
         lane.claim(None, threads=PLACES)
-        assert sample(lane.metrics.live_rows) == PLACES
+        assert lane.live == PLACES
 
 
 class SchedulesByRequest(Schedules):

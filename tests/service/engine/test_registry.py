@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from service.engine.registry import load_registry, pick_device
+from service.engine.registry import Registry, load_registry, pick_device
 from service.settings import Settings
 from tests.service.artefacts import write_autoencoder, write_one_shot
 from tests.service.engine.conftest import CPU
@@ -14,7 +14,6 @@ def test_every_model_is_loaded_and_priced(settings: Settings) -> None:
     registry = load_registry(settings, CPU)
     assert sorted(registry.served) == ["ddpm", "vae"]
     assert registry.refused == {}
-    assert registry.ready
     assert all(served.cost.call_ms(4) > 0 for served in registry.served.values())
 
 
@@ -24,7 +23,6 @@ def test_a_damaged_model_is_refused_alone(weights: Path, settings: Settings) -> 
     registry = load_registry(settings, CPU)
     assert list(registry.served) == ["ddpm"]
     assert path.name in registry.refused["vae"]
-    assert not registry.ready
 
 
 class NotFinite(nn.Module):
@@ -54,9 +52,9 @@ def test_a_model_that_fails_its_warm_up_is_refused(
     assert any(word in registry.refused["bad"] for word in reason.split("|"))
 
 
-def test_a_folder_without_models_is_not_ready(tmp_path: Path) -> None:
+def test_a_folder_without_models_gives_none(tmp_path: Path) -> None:
     (tmp_path / "notes").mkdir()
-    assert not load_registry(Settings(weights_dir=tmp_path), CPU).ready
+    assert load_registry(Settings(weights_dir=tmp_path), CPU) == Registry()
 
 
 def test_devices_by_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from service.contract.manifest import read_manifest
 from tests.trainer.conftest import MakeRun
@@ -95,6 +96,16 @@ def test_a_run_is_scored_against_training_images_by_the_sampler_asked_for(
     assert "ddim 2 steps, guidance 1.5" in capsys.readouterr().out
 
 
+def test_pictures_of_no_class_are_others_and_are_told(trained: Path, options: list[str], tmp_path: Path) -> None:
+    """What learned without classes is scored without them."""
+    run = ["evaluate", str(trained / "runs" / "vae"), "--against", "train", "--samples", "100", *options]
+    assert main([*run, "--json", str(tmp_path / "classes.json")]) == 0
+    assert main([*run, "--unconditional", "--json", str(tmp_path / "none.json")]) == 0
+    classes, none = read_json(tmp_path / "classes.json"), read_json(tmp_path / "none.json")
+    assert (classes.sampler, none.sampler) == (None, "no class")
+    assert classes.scores["frechet_distance"] != none.scores["frechet_distance"]
+
+
 @pytest.mark.parametrize(
     ("target", "arguments", "complaint"),
     [
@@ -134,7 +145,7 @@ def test_a_model_of_another_shape_is_refused_by_name(
 ) -> None:
     model = Path(shutil.copytree(trained / "weights" / "vae", tmp_path / "vae"))
     manifest = json.loads((model / "manifest.json").read_text())
-    (model / "manifest.json").write_text(json.dumps(manifest | {"image_shape": [3, 32, 32]}))
+    (model / "manifest.json").write_text(json.dumps(manifest | {"image_shape": [3, 32, 32], "golden": None}))
     message = error_of(capsys, "evaluate", model, *options)
     assert "the model's pictures are 3 x 32 x 32, the evaluator" in message
     assert "sees 1 x 28 x 28" in message
@@ -194,3 +205,26 @@ def test_an_evaluator_is_trained_and_used(
     arguments = ["evaluate", str(trained / "weights" / "vae"), "--samples", "100", *options]
     assert main([*arguments, "--evaluator", str(folder)]) == 0
     assert f"evaluator {facts['sha256'][:8]}" in capsys.readouterr().out
+
+
+def test_an_evaluator_of_a_folder_is_tested_on_its_held_out_pictures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(classifier, "BATCH_SIZE", 18)
+    for name, value in (("dark", 0), ("bright", 255)):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(20):
+            Image.new("RGB", (32, 32), (value, number, number)).save(tmp_path / "photos" / name / f"{number}.png")
+    folder = tmp_path / "evaluator"
+    arguments = ["--dataset", f"folder:{tmp_path / 'photos'}", "--image-size", "32", "--channels", "3"]
+    assert main(["evaluator", *arguments, "--epochs", "1", "--out", str(folder), "--device", "cpu"]) == 0
+    assert "of 4 test images right" in capsys.readouterr().out
+    facts = json.loads((folder / FACTS_FILE).read_text())
+    wanted = "--dataset folder:PATH --image-size 32 --channels 3 --epochs 1 --seed 0"
+    assert facts["command"] == f"python -m trainer evaluator {wanted}"
+    assert (facts["image_shape"], facts["class_names"]) == ([3, 32, 32], ["bright", "dark"])
+
+
+def test_a_published_set_takes_no_other_shape(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--dataset", "mnist", "--image-size", "32", "--out", tmp_path / "evaluator"]
+    assert "--image-size and --channels are for a folder" in error_of(capsys, "evaluator", *options)

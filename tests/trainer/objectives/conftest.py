@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tests.trainer.conftest import MakeConfig
+from trainer.draws import Draws
 from trainer.objectives import Objective, build
 
 MakeObjective = Callable[..., Objective]
@@ -17,6 +18,13 @@ def batch_of(count: int) -> tuple[Tensor, Tensor]:
     """Pictures (count, 1, 28, 28) in [-1, 1] and labels, "no class" among them."""
     generator = torch.Generator().manual_seed(0)
     return torch.rand(count, 1, 28, 28, generator=generator) * 2 - 1, torch.arange(count) % 11
+
+
+def seeded(seed: int = 0) -> Draws:
+    """A whole batch's draws, as after ``Objective.begin(seed)``."""
+    draws = Draws(torch.device("cpu"))
+    draws.restart(seed)
+    return draws
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from service.contract.manifest import NoiseSchedule
 from service.sampling.schedules import alpha_sigma
 from tests.trainer.conftest import DDPM, MODELS
-from tests.trainer.objectives.conftest import MakeObjective, batch_of
+from tests.trainer.objectives.conftest import MakeObjective, batch_of, seeded
 from trainer.config import DdpmConfig
 from trainer.models.parts import Prediction, target_weights
 from trainer.objectives.base import Position
@@ -57,9 +57,8 @@ def test_single_steps_compose_to_the_closed_form() -> None:
 
 @pytest.mark.parametrize("density", ["uniform", "logit-normal"])
 def test_steps_are_drawn_as_their_density_says(density: str) -> None:
-    torch.manual_seed(0)
     count = 200_000
-    t = (denoising("flow", "velocity", density).draw_steps(count) + 1) / 1000
+    t = (denoising("flow", "velocity", density).draw_steps(count, seeded()) + 1) / 1000
     assert 0.001 <= float(t.min()) <= float(t.max()) <= 1.0
     for logit in (-1.5, -0.5, 0.0, 1.0):
         bound = torch.tensor(logit).sigmoid()
@@ -83,9 +82,9 @@ class Told(nn.Module):
 
 
 def drawn(of: Denoising, x_start: Tensor) -> tuple[Tensor, Tensor]:
-    """The steps and the noise that `Denoising.loss` draws after this seed."""
-    torch.manual_seed(5)
-    return of.draw_steps(len(x_start)), torch.randn_like(x_start)
+    """The steps and the noise that `Denoising.loss` draws from the same numbers."""
+    draws = seeded()
+    return of.draw_steps(len(x_start), draws), draws.randn_like(x_start)
 
 
 @pytest.mark.parametrize(("kind", "prediction"), EVERY)
@@ -94,8 +93,7 @@ def test_the_perfect_prediction_costs_nothing(kind: str, prediction: Prediction)
     step, noise = drawn(of, x_start)
     p, q = target_weights(of.alpha[step], of.sigma[step], prediction)
     network = Told(q_sample(x_start, noise, p, q))
-    torch.manual_seed(5)
-    loss = of.loss(network, x_start, label)
+    loss = of.loss(network, x_start, label, seeded())
     assert float(loss.detach()) == pytest.approx(0.0, abs=1e-12)
     torch.testing.assert_close(network.t, (step + 1) / 1000)
     torch.testing.assert_close(network.x, q_sample(x_start, noise, of.alpha[step], of.sigma[step]))
@@ -127,8 +125,7 @@ def test_min_snr_weights_are_the_papers(kind: str, prediction: Prediction, gamma
 def test_the_gradient_carries_the_stated_weight(kind: str, prediction: Prediction, gamma: float | None) -> None:
     of, (x_start, label) = denoising(kind, prediction, gamma=gamma), batch_of(16)
     network = Told(torch.randn(x_start.shape, generator=torch.Generator().manual_seed(1)))
-    torch.manual_seed(5)
-    of.loss(network, x_start, label).backward()  # type: ignore[no-untyped-call]
+    of.loss(network, x_start, label, seeded()).backward()  # type: ignore[no-untyped-call]
     step, noise = drawn(of, x_start)
     alpha, sigma = (table[step] for table in alpha_sigma(SCHEDULES[kind]))
     target = q_sample(x_start, noise, *(scale.float() for scale in target_weights(alpha, sigma, prediction)))
@@ -142,14 +139,14 @@ def test_the_gradient_carries_the_stated_weight(kind: str, prediction: Predictio
 def test_the_reported_loss_is_the_mean_squared_error(make_objective: MakeObjective, name: str) -> None:
     """Of a network that predicts zero, as a U-Net does at first."""
     objective, (images, label) = make_objective(name), batch_of(16)
-    torch.manual_seed(5)
+    objective.begin(5)
     losses = objective.train_step(images, label, Position(0, 8))
-    torch.manual_seed(5)
+    draws = seeded(5)
     if name == "ddpm":
-        torch.randn(16)
+        draws.randn(16)
     else:
-        torch.randint(1000, (16,))
-    noise = torch.randn_like(images)
+        draws.randint(1000, 16)
+    noise = draws.randn_like(images)
     target = noise - images if name == "ddpm" else noise
     (loss,) = losses.values()
     assert losses.keys() == {f"{MODELS[name]['prediction']}_mse"}

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.trainer.conftest import MODELS
-from tests.trainer.objectives.conftest import MakeObjective, batch_of
+from tests.trainer.objectives.conftest import MakeObjective, batch_of, seeded
 from trainer.objectives.base import Position
 from trainer.objectives.ddpm import q_sample
 from trainer.objectives.few_step import FewStepObjective
@@ -73,20 +73,20 @@ def test_the_target_is_less_noisy_by_the_gap(objective: FewStepObjective, share:
 
 def test_where_no_noise_is_left_the_target_is_the_picture(objective: FewStepObjective) -> None:
     """A function that answers with one point regardless is consistent with itself, but not with the pictures."""
-    objective.denoising.draw_steps = lambda count: torch.zeros(count, dtype=torch.int64)  # type: ignore[method-assign]
+    objective.denoising.draw_steps = lambda count, draws: torch.zeros(count, dtype=torch.int64)  # type: ignore[method-assign]
     images = torch.full((8, 1, 4, 4), -0.5)
     loss, gradients = step_of(objective, Exact(POINT), 0.0, images)
     distance = (16 * (POINT + 0.5) ** 2 + 0.9**2) ** 0.5 - 0.9
     assert loss == pytest.approx(distance / 0.001, rel=1e-3)
     assert float(gradients[0]) > 0
-    objective.denoising.draw_steps = lambda count: torch.full((count,), 500)  # type: ignore[method-assign]
+    objective.denoising.draw_steps = lambda count, draws: torch.full((count,), 500)  # type: ignore[method-assign]
     loss, _ = step_of(objective, Exact(POINT), 0.0, images)
     assert loss == pytest.approx(0.0, abs=1e-5)
 
 
 def test_the_gradient_is_the_predictions_and_not_the_targets(objective: FewStepObjective) -> None:
     """With both free, moving the point would change neither: with the target held, it does."""
-    objective.denoising.draw_steps = lambda count: torch.full((count,), 500)  # type: ignore[method-assign]
+    objective.denoising.draw_steps = lambda count, draws: torch.full((count,), 500)  # type: ignore[method-assign]
 
     class Drifting(Exact):
         """Answers that depend on the time, so that the two predictions differ."""
@@ -105,10 +105,10 @@ def test_the_gradient_is_the_predictions_and_not_the_targets(objective: FewStepO
 def test_the_loss_is_pseudo_huber_over_t(objective: FewStepObjective) -> None:
     """Of a U-Net that predicts no velocity, as one does at first: its x_start is x itself, clamped."""
     images, label = batch_of(16)
-    torch.manual_seed(5)
+    objective.begin(5)
     loss = objective.train_step(images, label, Position(0, 8))["consistency"]
-    torch.manual_seed(5)
-    step, noise = objective.denoising.draw_steps(16), torch.randn_like(images)
+    draws = seeded(5)
+    step, noise = objective.denoising.draw_steps(16, draws), draws.randn_like(images)
     less = ((step + 1) // 2) - 1
     alpha, sigma = objective.denoising.alpha, objective.denoising.sigma
     predicted, target = (q_sample(images, noise, alpha[s], sigma[s]).clamp(-1, 1) for s in (step, less))

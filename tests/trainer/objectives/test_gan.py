@@ -133,7 +133,7 @@ def test_penalties_of_a_linear_discriminator_have_closed_forms(pictures: tuple[T
     torch.testing.assert_close(penalty, squared)
     (gradient,) = torch.autograd.grad(penalty, discriminator.weight)
     torch.testing.assert_close(gradient, 2 * discriminator.weight.detach())
-    penalty = wasserstein_penalty(discriminator.float(), real.float(), fake.float(), label)
+    penalty = wasserstein_penalty(discriminator.float(), real.float(), fake.float(), label, torch.rand(5))
     torch.testing.assert_close(penalty, (squared.sqrt() - 1).square().float())
 
 
@@ -148,7 +148,11 @@ def test_the_wasserstein_penalty_is_measured_between_the_pairs(pictures: tuple[T
     real, label = pictures[0].float(), pictures[2]
     discriminator = Quadratic().float().requires_grad_(False)
     norm = 3.0 * real.flatten(1).norm(dim=1)
-    torch.testing.assert_close(wasserstein_penalty(discriminator, real, real, label), (norm - 1).square().mean())
+    penalty = wasserstein_penalty(discriminator, real, real, label, torch.rand(5))
+    torch.testing.assert_close(penalty, (norm - 1).square().mean())
+    share = torch.tensor([0.0, 1.0, 0.0, 1.0, 0.0])  # of the way to a picture of zeros, where the norm is none
+    penalty = wasserstein_penalty(discriminator, real, torch.zeros_like(real), label, share)
+    torch.testing.assert_close(penalty, (norm * (1 - share) - 1).square().mean(), rtol=1e-4, atol=1e-5)
 
 
 def steps_of(make_objective: MakeObjective, model: dict[str, Any], steps: int) -> list[Tensor]:
@@ -165,7 +169,7 @@ def steps_of(make_objective: MakeObjective, model: dict[str, Any], steps: int) -
 
     objective.descend = record  # type: ignore[method-assign]
     for step in range(steps):
-        torch.manual_seed(7)
+        objective.begin(7)
         objective.train_step(*batch_of(8), Position(step, steps))
     return gradients
 

@@ -2,7 +2,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tests.trainer.objectives.conftest import MakeObjective, batch_of
+from tests.trainer.objectives.conftest import MakeObjective, batch_of, seeded
 from trainer.objectives.base import Position
 from trainer.objectives.ldm import LatentDiffusion, LdmObjective
 from trainer.objectives.vae import reparametrise
@@ -48,13 +48,14 @@ def test_decoding_a_code_is_the_autoencoders_reconstruction(make_objective: Make
 def test_the_loss_is_that_of_the_codes(make_objective: MakeObjective) -> None:
     """Of a network that predicts no velocity, as one does at first: the mean square of noise - latent."""
     objective, (images, label) = ldm(make_objective), batch_of(8)
-    torch.manual_seed(5)
+    objective.begin(5)
     loss = objective.train_step(images, label, Position(0, 8))["velocity_mse"]
-    torch.manual_seed(5)
+    draws = seeded(5)
     with torch.no_grad():
-        latent = objective.model.standardise(reparametrise(*objective.model.vae.encoder(images, label)))
-    objective.denoising.draw_steps(8)
-    torch.testing.assert_close(loss, F.mse_loss(torch.randn_like(latent), latent))
+        mean, logvar = objective.model.vae.encoder(images, label)
+        latent = objective.model.standardise(reparametrise(mean, logvar, draws.randn_like(mean)))
+    objective.denoising.draw_steps(8, draws)
+    torch.testing.assert_close(loss, F.mse_loss(draws.randn_like(latent), latent))
 
 
 def test_latents_are_maps_and_unbounded(make_objective: MakeObjective) -> None:

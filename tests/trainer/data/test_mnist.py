@@ -1,16 +1,18 @@
 import gzip
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from trainer import data as data_module
 from trainer import vision
-from trainer.data import CLASS_NAMES, DEBIAN_FOLDER, PUBLISHED, DataError, load_fashion_mnist, to_unit_range
+from trainer.data import DataError, ImageData, mnist
+from trainer.data.mnist import CLASS_NAMES, DEBIAN_FOLDER, DIGITS, FASHION, FILES, load_fashion_mnist, load_mnist
 
 IMAGES, LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
+Load = Callable[..., ImageData]
 
 
 @pytest.fixture
@@ -18,27 +20,30 @@ def folder(sample_folder: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(sample_folder, tmp_path / "sample"))
 
 
-def test_the_committed_sample_is_read(sample_folder: Path) -> None:
-    train, test = load_fashion_mnist(sample_folder), load_fashion_mnist(sample_folder, train=False)
+@pytest.mark.parametrize(
+    ("load", "name", "names"), [(load_fashion_mnist, "fashion-mnist", CLASS_NAMES), (load_mnist, "mnist", "0123456789")]
+)
+def test_the_committed_sample_is_read(sample_folder: Path, load: Load, name: str, names: tuple[str, ...]) -> None:
+    train, test = load(sample_folder), load(sample_folder, train=False)
     assert (train.images.shape, test.images.shape) == ((2000, 1, 28, 28), (500, 1, 28, 28))
     assert (train.images.dtype, train.labels.dtype) == (torch.uint8, torch.int64)
-    assert set(train.labels.tolist()) == set(range(len(CLASS_NAMES)))
+    assert set(train.labels.tolist()) == set(range(10))
+    assert (train.facts.name, train.facts.class_names) == (name, tuple(names))
     assert train.facts.image_shape == (1, 28, 28) == train.images.shape[1:]
-    assert train.provenance == (
-        f"2,000 training images from {sample_folder} (not the published files: a subset or another edition)"
-    )
+    kind = "not the published files: a subset or another edition"
+    assert train.provenance == f"2,000 training images from {sample_folder} ({kind})"
+    assert test.provenance == f"500 test images from {sample_folder} ({kind})"
 
 
-@pytest.mark.parametrize("inside", [".", "FashionMNIST/raw"])
-def test_unpacked_files_are_read_from_the_folder_or_where_torchvision_puts_them(
-    folder: Path, tmp_path: Path, inside: str
-) -> None:
-    packed = load_fashion_mnist(folder)
-    target = tmp_path / "plain" / inside
+@pytest.mark.parametrize(("load", "reader"), [(load_fashion_mnist, "FashionMNIST"), (load_mnist, "MNIST")])
+@pytest.mark.parametrize("torchvisions", [False, True], ids=["as they are", "as torchvision lays them out"])
+def test_unpacked_files_are_read(folder: Path, tmp_path: Path, load: Load, reader: str, torchvisions: bool) -> None:
+    packed = load(folder)
+    target = tmp_path / "plain" / (f"{reader}/raw" if torchvisions else ".")
     target.mkdir(parents=True)
-    for name in PUBLISHED:
+    for name in FILES:
         (target / name).write_bytes(gzip.decompress((folder / f"{name}.gz").read_bytes()))
-    plain = load_fashion_mnist(tmp_path / "plain")
+    plain = load(tmp_path / "plain")
     assert torch.equal(plain.images, packed.images)
     assert torch.equal(plain.labels, packed.labels)
 
@@ -47,6 +52,11 @@ def test_unpacked_files_are_read_from_the_folder_or_where_torchvision_puts_them(
 def test_the_published_files_are_found_and_known() -> None:
     data = load_fashion_mnist()
     assert data.provenance == f"60,000 training images from {DEBIAN_FOLDER} (the published files)"
+
+
+@pytest.mark.skipif(not DEBIAN_FOLDER.is_dir(), reason="Debian's dataset-fashion-mnist is not installed")
+def test_one_data_set_is_not_taken_for_the_published_other() -> None:
+    assert "not the published files" in load_mnist(DEBIAN_FOLDER).provenance
 
 
 @pytest.mark.parametrize(
@@ -73,22 +83,26 @@ def test_damaged_files_are_refused(folder: Path, file: str, damage: Callable[[by
 
 def test_a_folder_without_the_files_is_refused_by_what_is_wanted(folder: Path) -> None:
     (folder / LABELS).unlink()
-    with pytest.raises(DataError, match=r"train-labels-idx1-ubyte, .* each plain or .gz"):
-        load_fashion_mnist(folder)
+    with pytest.raises(DataError, match=r"no MNIST in .*train-labels-idx1-ubyte, .* each plain or .gz"):
+        load_mnist(folder)
 
 
-def test_without_any_source_the_error_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("load", "advice"), [(load_fashion_mnist, "Install Debian's dataset-f"), (load_mnist, "Give")])
+def test_without_any_source_the_error_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, load: Load, advice: str
+) -> None:
     def offline(root: str, download: bool) -> None:
         raise OSError("no network")
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(data_module, "DEBIAN_FOLDER", tmp_path / "absent")
+    monkeypatch.setattr(mnist, "FASHION", replace(FASHION, package=("dataset-fashion-mnist", tmp_path / "absent")))
     monkeypatch.setattr(vision.datasets, "FashionMNIST", offline)
-    with pytest.raises(DataError, match=r"no network.*dataset-fashion-mnist.*--data-dir"):
-        load_fashion_mnist()
+    monkeypatch.setattr(vision.datasets, "MNIST", offline)
+    with pytest.raises(DataError, match=rf"no network.*{advice}.*--data-dir"):
+        load()
 
 
-def test_bytes_become_the_unit_range() -> None:
-    levels = torch.tensor([0, 51, 255], dtype=torch.uint8).reshape(3, 1, 1, 1)
-    assert to_unit_range(levels).flatten().tolist() == pytest.approx([-1.0, -0.6, 1.0], abs=1e-6)
-    assert levels.flatten().tolist() == [0, 51, 255]
+def test_the_editions_have_hashes_of_their_own() -> None:
+    digests = [*FASHION.published.values(), *DIGITS.published.values()]
+    assert len(set(digests)) == 8
+    assert all(len(bytes.fromhex(digest)) == 32 for digest in digests)

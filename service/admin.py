@@ -1,0 +1,110 @@
+"""The operator's HTTP interface: models come and go. An application of its own, for a port of its own on loopback.
+
+There is no authentication, so a web page in a browser on the same machine must not reach it: browsers tell a page's
+origin with every POST, and the Host by which a page called a loopback address.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from http import HTTPStatus
+
+from fastapi import FastAPI
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from service.api.docs import PROBLEM_JSON
+from service.engine.motion import Changed, Motion
+from service.errors import ChangeError, NotForPages, Starting
+
+LOOPBACK = ["127.0.0.1", "localhost"]
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def create_admin(public: FastAPI) -> Starlette:
+    """The ASGI application that changes the models of ``public``, once that has started."""
+    routes = [
+        Route("/models", _list),
+        Route("/reload", _guarded(_reload_all), methods=["POST"]),
+        Route("/models/{name}/load", _guarded(_load), methods=["POST"]),
+        Route("/models/{name}/reload", _guarded(_reload), methods=["POST"]),
+        Route("/models/{name}/unload", _guarded(_unload), methods=["POST"]),
+        Route("/models/{name}/rollback", _guarded(_roll_back), methods=["POST"]),
+    ]
+    admin = Starlette(
+        routes=routes,
+        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=LOOPBACK, www_redirect=False)],
+        exception_handlers={ChangeError: _refuse, HTTPException: _no_such_command},
+    )
+    admin.state.public = public
+    return admin
+
+
+async def _list(request: Request) -> Response:
+    return JSONResponse([asdict(standing) for standing in await _motion(request).standings()])
+
+
+async def _reload_all(request: Request) -> Response:
+    """Each model's outcome; 207 when one of them failed."""
+    results = await _motion(request).reload_all()
+    told = [asdict(each) if isinstance(each, Changed) else _problem(each) for each in results]
+    failed = any(isinstance(each, ChangeError) for each in results)
+    return JSONResponse(told, HTTPStatus.MULTI_STATUS if failed else HTTPStatus.OK)
+
+
+async def _load(request: Request) -> Response:
+    return JSONResponse(asdict(await _motion(request).load(request.path_params["name"])))
+
+
+async def _reload(request: Request) -> Response:
+    return JSONResponse(asdict(await _motion(request).reload(request.path_params["name"])))
+
+
+async def _unload(request: Request) -> Response:
+    return JSONResponse(asdict(await _motion(request).unload(request.path_params["name"])))
+
+
+async def _roll_back(request: Request) -> Response:
+    version = request.query_params.get("version")
+    return JSONResponse(asdict(await _motion(request).roll_back(request.path_params["name"], version)))
+
+
+def _guarded(handler: Handler) -> Handler:
+    """``handler`` for programs only."""
+
+    async def guarded(request: Request) -> Response:
+        if "origin" in request.headers:
+            raise NotForPages("Commands are not taken from web pages.")
+        return await handler(request)
+
+    return guarded
+
+
+def _motion(request: Request) -> Motion:
+    state = getattr(request.app.state.public.state, "service", None)
+    if state is None:
+        raise Starting("The service is starting.")
+    motion: Motion = state.motion
+    return motion
+
+
+async def _refuse(request: Request, failure: Exception) -> Response:  # noqa: ARG001
+    assert isinstance(failure, ChangeError)
+    return JSONResponse(_problem(failure), failure.status, media_type=PROBLEM_JSON)
+
+
+async def _no_such_command(request: Request, failure: Exception) -> Response:  # noqa: ARG001
+    assert isinstance(failure, HTTPException)
+    return JSONResponse({"detail": failure.detail}, failure.status_code, failure.headers, media_type=PROBLEM_JSON)
+
+
+def _problem(failure: ChangeError) -> dict[str, str | int]:
+    """RFC 9457."""
+    title = HTTPStatus(failure.status).phrase
+    told = {"type": "about:blank", "title": title, "detail": str(failure), "code": failure.code}
+    return {"status": failure.status, **told}

@@ -1,0 +1,169 @@
+"""What a request of the Open Inference Protocol holds: JSON, and tensors in it or behind it."""
+
+import math
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+from pydantic_core import to_json
+from starlette.requests import Request
+
+from service.api.arrays import to_base64
+from service.api.body import parse_json, read_body
+from service.api.dialects.native import DialectRequest, with_native
+from service.api.resolve import NO_CLASS
+from service.api.schemas import GenerateRequest
+from service.errors import BadRequest, BodyTooLarge, InvalidField
+from service.settings import Settings
+
+#: How many bytes of a body are JSON; tensors follow, one after another, little end first.
+HEAD_LENGTH = "Inference-Header-Content-Length"
+
+#: zlib's number for "gzip or zlib, as the first bytes say", the two that HTTP calls gzip and deflate.
+_GZIP_OR_ZLIB = 47
+
+InputName = Literal["seed", "class_label", "latents"]
+#: The tensors of a request: what the protocol and what NumPy calls their type.
+INPUTS: Mapping[InputName, tuple[str, str]] = {
+    "seed": ("INT64", "<i8"),
+    "class_label": ("INT64", "<i8"),
+    "latents": ("FP32", "<f4"),
+}
+
+
+class _InputParameters(DialectRequest):
+    binary_data_size: int | None = Field(default=None, ge=0, description="Bytes of this tensor behind the JSON.")
+
+
+class _Input(DialectRequest):
+    name: InputName
+    shape: Annotated[list[Annotated[int, Field(ge=1, le=2**31)]], Field(max_length=8)]
+    datatype: Literal["INT64", "FP32"]
+    parameters: _InputParameters = _InputParameters()
+    data: list[Annotated[int, Field(ge=-(2**63), lt=2**63)] | float] | None = Field(
+        default=None, description="All numbers in one list, row by row. Absent where the tensor is binary."
+    )
+
+
+class _OutputParameters(DialectRequest):
+    binary_data: bool = False
+
+
+class _Output(DialectRequest):
+    name: Literal["images"]
+    parameters: _OutputParameters = _OutputParameters()
+
+
+class _Parameters(DialectRequest):
+    binary_data_output: bool = False
+
+
+_PARAMETERS = with_native(
+    _Parameters, "n", "negative_class", "steps", "solver", "eta", "guidance_scale", "truncation", "timeout_ms"
+)
+
+
+class InferRequest(DialectRequest):
+    """The body of POST /v2/models/{model}/infer."""
+
+    id: str | None = Field(default=None, max_length=128, description="Given back.")
+    parameters: _PARAMETERS = Field(  # type: ignore[valid-type]
+        default=_PARAMETERS(), description="How the pictures are made, as in /generate."
+    )
+    inputs: list[_Input] = Field(
+        default=[],
+        max_length=len(INPUTS),
+        description="seed, class_label and latents of each picture; class_label -1 is no class. Absent: as in "
+        "/generate.",
+    )
+    outputs: list[_Output] = Field(default=[], max_length=1, description="images; it is there without being named.")
+
+    @property
+    def binary(self) -> bool:
+        """Whether the pictures are to be bytes behind the JSON."""
+        wanted = self.outputs[0].parameters if self.outputs else _OutputParameters()
+        own: _Parameters = self.parameters
+        return wanted.binary_data if "binary_data" in wanted.model_fields_set else own.binary_data_output
+
+
+async def read_unpacked(request: Request, settings: Settings) -> bytes:
+    """The body, decompressed. Raises as ``read_body``, and BadRequest."""
+    body = await read_body(request, settings)
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding == "identity":
+        return body
+    if encoding not in ("gzip", "deflate"):
+        raise BadRequest("A body comes as it is, or compressed by gzip or deflate.")
+    unpacker = zlib.decompressobj(wbits=_GZIP_OR_ZLIB)
+    try:
+        unpacked = unpacker.decompress(body, settings.max_body_bytes + 1)
+    except zlib.error:
+        raise BadRequest(f"The body is not compressed by {encoding}.") from None
+    if len(unpacked) > settings.max_body_bytes:
+        raise BodyTooLarge(settings.max_body_bytes)
+    if not unpacker.eof or unpacker.unused_data:
+        raise BadRequest(f"The body does not end where {encoding} does.")
+    return unpacked
+
+
+def split(request: Request, body: bytes) -> tuple[bytes, bytes]:
+    """JSON, and the tensors behind it. Raises BadRequest."""
+    told = request.headers.get(HEAD_LENGTH)
+    if told is None:
+        return body, b""
+    if not (told.isascii() and told.isdigit() and len(told) < 10 and int(told) <= len(body)):
+        raise BadRequest(f"{HEAD_LENGTH} is the number of bytes of JSON, at most the body's {len(body)}.")
+    return body[: int(told)], body[int(told) :]
+
+
+def to_native(asked: InferRequest, binary: bytes) -> GenerateRequest:
+    """``asked`` in the words of /generate. Raises InvalidField."""
+    own: DialectRequest = asked.parameters
+    fields: dict[str, object] = own.model_dump(include=set(own.shared), exclude_unset=True)
+    tensors = _tensors(asked.inputs, binary)
+    if tensors and "n" not in fields and "seed" not in tensors:
+        fields["n"] = len(next(iter(tensors.values())))
+    for name, tensor in tensors.items():
+        if name == "seed":
+            fields["seeds"] = tensor.tolist()
+        elif name == "class_label":
+            fields["class_label"] = [NO_CLASS if label == -1 else label for label in tensor.tolist()]
+        else:
+            fields["latents"] = to_base64(tensor)
+    return parse_json(GenerateRequest, to_json(fields))
+
+
+def _tensors(inputs: Sequence[_Input], binary: bytes) -> dict[InputName, NDArray[Any]]:
+    """The tensors by name, those that are binary from behind the JSON one after another. Raises InvalidField."""
+    found: dict[InputName, NDArray[Any]] = {}
+    for index, tensor in enumerate(inputs):
+        place, size = f"inputs/{index}", tensor.parameters.binary_data_size
+        datatype, dtype = INPUTS[tensor.name]
+        if tensor.name in found:
+            raise InvalidField.of(place, f"{tensor.name} was given more than once")
+        if tensor.datatype != datatype:
+            raise InvalidField.of(f"{place}/datatype", f"is not that of {tensor.name}", datatype)
+        if (size is None) == (tensor.data is None):
+            raise InvalidField.of(place, "has its numbers in data or behind the JSON", "one of the two")
+        if size is None:
+            numbers = _numbers(f"{place}/data", tensor.data or [], dtype)
+        else:
+            if size > len(binary) or size % np.dtype(dtype).itemsize:
+                raise InvalidField.of(place, f"has no {size} bytes of {datatype} behind the JSON")
+            numbers, binary = np.frombuffer(binary[:size], dtype), binary[size:]
+        if math.prod(tensor.shape) != len(numbers) or (datatype == "INT64" and len(tensor.shape) != 1):
+            raise InvalidField.of(f"{place}/shape", f"is not that of {len(numbers)} numbers")
+        found[tensor.name] = numbers.reshape(tensor.shape)
+    if binary:
+        raise InvalidField.of("inputs", f"leave {len(binary)} bytes behind the JSON that are no tensor's")
+    return found
+
+
+def _numbers(place: str, data: Sequence[float], dtype: str) -> NDArray[Any]:
+    if dtype == INPUTS["seed"][1] and not all(isinstance(number, int) for number in data):
+        raise InvalidField.of(place, "has a number that is not whole, or too large")
+    with np.errstate(over="ignore"):  # what is too large for float32 is infinite, and refused as that
+        return np.array(data, dtype)

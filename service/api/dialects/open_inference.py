@@ -1,0 +1,276 @@
+"""The Open Inference Protocol, version 2, over HTTP, with Triton's binary tensors: /v2.
+
+Tensors of /infer are the seeds and the classes of pictures, and the pictures; all else about them is a parameter.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, Field
+from pydantic_core import to_json
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from service.api.answers import answer
+from service.api.body import parse_json, read_body
+from service.api.dialects.inference_tensors import (
+    HEAD_LENGTH,
+    INPUTS,
+    InferRequest,
+    InputName,
+    read_unpacked,
+    split,
+    to_native,
+)
+from service.api.dialects.native import DialectRequest
+from service.api.docs import described, path_parameters, refusals, request_body, success
+from service.api.endpoint import route
+from service.api.generate import generate_order
+from service.api.negotiation import JSON
+from service.api.rendering import Made, Order
+from service.api.state import State, deployment_of, state_of
+from service.contract.manifest import Manifest
+from service.engine.engine import Deployment
+from service.errors import UnknownVersion
+
+NAME = "genserve"
+BINARY = "application/octet-stream"
+_NO_STORE = {"Cache-Control": "no-store"}
+
+
+async def post_infer(request: Request) -> Response:
+    """Make pictures of seeds and classes, as tensors.
+
+    A body may have binary tensors (Inference-Header-Content-Length), and be compressed (gzip or deflate); its
+    Content-Type means nothing.
+    """
+    state = state_of(request)
+    deployment = _deployment(request, state)
+    head, binary = split(request, await read_unpacked(request, state.settings))
+    asked = parse_json(InferRequest, head)
+    order = await generate_order(request, state, to_native(asked, binary), deployment, JSON)
+    if not asked.binary:
+        return await answer(request, state, order, partial(_json_tensors, asked))
+    told = to_json(_answer_head(asked, order, {"parameters": {"binary_data_size": math.prod(_shape(order))}}))
+    response = await answer(request, state, order._replace(media=BINARY), partial(_binary_tensors, told))
+    response.raw_headers.append((HEAD_LENGTH.lower().encode(), b"%d" % len(told)))
+    return response
+
+
+async def get_server(request: Request) -> Response:
+    """What this server is, and which extensions of the protocol it has."""
+    extensions = ["binary_tensor_data", "model_configuration", "statistics", "model_repository"]
+    return _json({"name": NAME, "version": request.app.version, "extensions": extensions})
+
+
+async def get_server_live(request: Request) -> Response:
+    """200 while the engine runs."""
+    alive = state_of(request).engine.is_alive()
+    return _json({"live": alive}, 200 if alive else 503)
+
+
+async def get_server_ready(request: Request) -> Response:
+    """200 when every model can be asked."""
+    ready = state_of(request).motion.ready
+    return _json({"ready": ready}, 200 if ready else 503)
+
+
+async def get_model_metadata(request: Request) -> Response:
+    """A model's tensors."""
+    manifest = _deployment(request, state_of(request)).model.manifest
+    return _json(
+        {
+            "name": manifest.name,
+            "versions": [manifest.version],
+            "platform": "pytorch_torchscript",
+            "inputs": [
+                {"name": name, "datatype": datatype, "shape": _input_shape(name, manifest)}
+                for name, (datatype, _) in INPUTS.items()
+            ],
+            "outputs": [{"name": "images", "datatype": "UINT8", "shape": [-1, *_picture_shape(manifest)]}],
+        }
+    )
+
+
+async def get_model_ready(request: Request) -> Response:
+    """200 when the model can be asked."""
+    deployment = _deployment(request, state_of(request))
+    return _json({"name": deployment.model.name, "ready": True})
+
+
+async def get_model_config(request: Request) -> Response:
+    """A model's tensors, as Triton's configuration has them."""
+    manifest = _deployment(request, state_of(request)).model.manifest
+    optional = [
+        {"name": name, "data_type": f"TYPE_{datatype}", "dims": _input_shape(name, manifest), "optional": True}
+        for name, (datatype, _) in INPUTS.items()
+    ]
+    pictures = {"name": "images", "data_type": "TYPE_UINT8", "dims": [-1, *_picture_shape(manifest)]}
+    return _json(
+        {
+            "name": manifest.name,
+            "platform": "pytorch_torchscript",
+            "max_batch_size": 0,  # in Triton's sense: the first dimension is part of the shapes
+            "input": optional,
+            "output": [pictures],
+        }
+    )
+
+
+async def get_model_stats(request: Request) -> Response:
+    """How many pictures a model made, in how many network calls, and nanoseconds of each stage."""
+    state = state_of(request)
+    return _json({"model_stats": [_stats(state, _deployment(request, state))]})
+
+
+async def get_statistics(request: Request) -> Response:
+    """The same of every model."""
+    state = state_of(request)
+    return _json({"model_stats": [_stats(state, each) for each in state.engine.deployments.values()]})
+
+
+async def post_repository_index(request: Request) -> Response:
+    """Every model, and why those that are not served are not; with `{"ready": true}` only those that are."""
+    state = state_of(request)
+    asked = parse_json(RepositoryIndexRequest, await read_body(request, state.settings))
+    ready = [
+        {"name": name, "version": each.model.manifest.version, "state": "READY", "reason": ""}
+        for name, each in state.engine.deployments.items()
+    ]
+    refused = [
+        {"name": name, "version": "", "state": "UNAVAILABLE", "reason": reason}
+        for name, reason in state.motion.refused.items()
+    ]
+    return _json(ready if asked.ready else ready + refused)
+
+
+class RepositoryIndexRequest(DialectRequest):
+    """The body of POST /v2/repository/index."""
+
+    ready: bool = Field(default=False, description="Only models that are served.")
+
+
+def _deployment(request: Request, state: State) -> Deployment:
+    """The model of the path, in its version if it names one. Raises as ``deployment_of``, and UnknownVersion."""
+    deployment = deployment_of(request, state, request.path_params["model"])
+    name, served = deployment.model.name, deployment.model.manifest.version
+    if request.path_params.get("version", served) != served:
+        raise UnknownVersion(name, served)
+    return deployment
+
+
+def _input_shape(name: InputName, manifest: Manifest) -> tuple[int, ...]:
+    """(n,), or (n, *latent) of latents; -1 is any number."""
+    return (-1, *manifest.latent_shape) if name == "latents" else (-1,)
+
+
+def _picture_shape(manifest: Manifest) -> tuple[int, int, int]:
+    """(height, width, channel)"""
+    channels, height, width = manifest.image_shape
+    return height, width, channels
+
+
+def _shape(order: Order) -> tuple[int, ...]:
+    """(n, height, width, channel)"""
+    return len(order.rows), *_picture_shape(order.model.manifest)
+
+
+def _answer_head(asked: InferRequest, order: Order, values: Mapping[str, object]) -> dict[str, object]:
+    """The JSON of an answer, with the pictures' ``values`` or how many bytes of them follow."""
+    return {
+        "model_name": order.model.name,
+        "model_version": order.model.manifest.version,
+        **({} if asked.id is None else {"id": asked.id}),
+        "outputs": [{"name": "images", "datatype": "UINT8", "shape": _shape(order), **values}],
+    }
+
+
+def _json_tensors(asked: InferRequest, order: Order, made: Made, request: Request) -> bytes:  # noqa: ARG001
+    return to_json(_answer_head(asked, order, {"data": np.stack(made.pictures).ravel().tolist()}))
+
+
+def _binary_tensors(head: bytes, order: Order, made: Made, request: Request) -> bytes:  # noqa: ARG001
+    return b"".join([head, *(picture.tobytes() for picture in made.pictures)])
+
+
+def _stats(state: State, deployment: Deployment) -> dict[str, object]:
+    """Triton's statistics of a model. Failures are counted, and not timed."""
+    name, read = deployment.model.name, state.metrics.registry.get_sample_value
+    own = deployment.metrics
+    stages = {
+        "success": own.request_seconds,
+        "queue": own.queue_seconds,
+        "compute_infer": own.compute_seconds,
+        "compute_output": own.encode_seconds,
+    }
+    failed = sum(read("genserve_errors_total", {"model": name, "reason": reason}) or 0 for reason in own.errors)
+    return {
+        "name": name,
+        "version": deployment.model.manifest.version,
+        "inference_count": int(read("genserve_images_total", {"model": name}) or 0),
+        "execution_count": int(read("genserve_tick_rows_count", {"model": name}) or 0),
+        "inference_stats": {
+            "fail": {"count": int(failed)},
+            **{stage: {"count": sum(each.counts), "ns": int(each.sum * 1e9)} for stage, each in stages.items()},
+        },
+    }
+
+
+def _json(content: object, status: int = 200) -> Response:
+    return JSONResponse(content, status, _NO_STORE)
+
+
+_OF_MODELS: Mapping[str, tuple[str, Callable[..., Any], str]] = {
+    "": ("GET", get_model_metadata, "The tensors."),
+    "/ready": ("GET", get_model_ready, "It can be asked."),
+    "/config": ("GET", get_model_config, "The configuration."),
+    "/stats": ("GET", get_model_stats, "The statistics."),
+    "/infer": ("POST", post_infer, "The pictures."),
+}
+_OF_THE_SERVER: Mapping[str, tuple[str, Callable[..., Any], str]] = {
+    "/v2": ("GET", get_server, "The server."),
+    "/v2/health/live": ("GET", get_server_live, "It runs."),
+    "/v2/health/ready": ("GET", get_server_ready, "It can be asked."),
+    "/v2/models/stats": ("GET", get_statistics, "The statistics."),
+    "/v2/repository/index": ("POST", post_repository_index, "The models."),
+}
+_PATHS = {
+    **{
+        base + path: each
+        for path, each in _OF_MODELS.items()
+        for base in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}")
+    },
+    **_OF_THE_SERVER,
+}
+
+ROUTES = tuple(route(path, {method: handler}) for path, (method, handler, _) in _PATHS.items())
+
+_ERROR = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
+_BODIES: Mapping[Callable[..., Any], type[BaseModel]] = {
+    post_infer: InferRequest,
+    post_repository_index: RepositoryIndexRequest,
+}
+_REFUSED = {post_infer: (400, 408, 413, 422, 429, 500, 503, 504), post_repository_index: (400, 408, 413, 422)}
+
+
+def _operation(path: str, handler: Callable[..., Any], text: str) -> dict[str, Any]:
+    names = [name for name in ("model", "version") if f"{{{name}}}" in path]
+    statuses = {503, *([404] if names else []), *_REFUSED.get(handler, ())}
+    refused = {
+        status: {"description": each["description"], "content": {JSON: {"schema": _ERROR}}}
+        for status, each in refusals(*sorted(statuses)).items()
+    }
+    body = {"requestBody": request_body(_BODIES[handler])} if handler in _BODIES else {}
+    kinds = {JSON: {}, **({BINARY: {"type": "string", "format": "binary"}} if handler is post_infer else {})}
+    named = described(handler, "Open Inference Protocol")
+    if "version" in names:
+        named["operationId"] += "_of_version"
+    return {**named, "parameters": path_parameters(*names), "responses": {**success(text, kinds), **refused}, **body}
+
+
+OPERATIONS = {
+    path: {method.lower(): _operation(path, handler, text)} for path, (method, handler, text) in _PATHS.items()
+}

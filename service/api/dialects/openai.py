@@ -1,0 +1,327 @@
+"""OpenAI's Images API and its list of models, for the clients that speak it: /v1.
+
+Of its fields those are taken that have a meaning here, with the values that are true here; the others are refused.
+"""
+
+import base64
+import math
+import re
+import time
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, Field
+from pydantic_core import to_json
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from service import images
+from service.api.answers import answer
+from service.api.body import parse_body, parse_fields, read_body, read_form, read_request
+from service.api.dialects.native import SAMPLING, DialectRequest, class_of_prompt, scale_of, with_native
+from service.api.docs import EVENT, described, path_parameters, refusals, request_body, success
+from service.api.endpoint import route
+from service.api.event_stream import EventStream, event_json
+from service.api.generate import generate_order
+from service.api.job_runner import Glimpse, Shown, start_job
+from service.api.negotiation import EVENT_STREAM, JSON
+from service.api.rendering import Made, Order, class_name, picture_png
+from service.api.schemas import GenerateRequest
+from service.api.state import PictureJob, State, deployment_of, state_of
+from service.api.uploads import Upload, read_picture
+from service.contract.manifest import Manifest
+from service.engine.engine import Deployment
+from service.errors import BadRequest, FieldProblem, InvalidField
+from service.jobs.events import Event
+from service.settings import Settings
+
+_SIZE = re.compile(r"([1-9]\d{0,4})x([1-9]\d{0,4})")
+_NO_STORE = {"Cache-Control": "no-store"}
+
+
+class _ImagesRequest(DialectRequest):
+    """The body of POST /v1/images/generations."""
+
+    #: How the events of a stream are called.
+    event: ClassVar[str] = "image_generation"
+
+    model: str = Field(max_length=64, description="Name of a model.", examples=["ddpm"])
+    prompt: str = Field(
+        max_length=1000,
+        description="Name or number of a class: the models read no text. Empty: no class.",
+        examples=["2"],
+    )
+    size: str = Field(
+        default="auto",
+        max_length=16,
+        description="auto, the model's own size, or that times a whole number, as 224x224: pixels become squares.",
+    )
+    response_format: Literal["b64_json", "url"] = Field(
+        default="b64_json", description="b64_json; url is refused, for pictures are not kept."
+    )
+    output_format: Literal["png", "webp", "jpeg"] = "png"
+    output_compression: int | None = Field(
+        default=None, ge=1, le=100, description="Quality of webp and jpeg. Absent: webp without any loss, jpeg at 90."
+    )
+    stream: bool | None = Field(default=None, description="Answer with events.")
+    partial_images: int | None = Field(
+        default=None, ge=0, le=1000, description="Most previews of each picture in a stream. Absent: none."
+    )
+    background: Literal["auto", "opaque"] = Field(default="auto", description="Pictures are opaque.")
+    quality: Literal["auto", "standard"] = Field(default="auto", description="There is one; steps decides it.")
+    moderation: Literal["auto", "low"] = Field(default="auto", description="Nothing is moderated.")
+    user: str | None = Field(default=None, max_length=512, description="Has no effect.")
+
+
+class _EditRequest(_ImagesRequest):
+    """The body of POST /v1/images/edits."""
+
+    event: ClassVar[str] = "image_edit"
+
+    image: Upload = Field(description="The picture to begin from: a file of a form (image or image[]), or base64.")
+    mask: Upload | None = Field(
+        default=None,
+        description="A picture whose transparent part is made anew, the rest kept. Absent: image's own, if it has one.",
+    )
+
+
+ImagesRequest = with_native(_ImagesRequest, "n", *SAMPLING)
+EditRequest = with_native(_EditRequest, "n", *SAMPLING, "strength")
+
+
+async def create_image(request: Request) -> Response:
+    """Make pictures of a class, with OpenAI's fields and those of /generate that decide pictures.
+
+    With `stream` the answer is events: image_generation.partial_image, image_generation.completed for each picture, and
+    `[DONE]`.
+    """
+    state = state_of(request)
+    asked = await read_request(request, state.settings, ImagesRequest)
+    deployment = deployment_of(request, state, asked.model)
+    return await _respond(request, state, asked, deployment, _native(asked, deployment.model.manifest))
+
+
+async def edit_image(request: Request) -> Response:
+    """Make pictures from a picture: all of it anew as far as `strength` says, or what a mask leaves transparent.
+
+    As a form, or as JSON. The events of a stream are image_edit.partial_image and image_edit.completed.
+    """
+    state = state_of(request)
+    asked = await _read_edit(request, state.settings)
+    deployment = deployment_of(request, state, asked.model)
+    manifest = deployment.model.manifest
+    native = _native(asked, manifest).model_copy(update={"image": asked.image})
+    mask = await _repaint_mask(asked, manifest, state.settings)
+    return await _respond(request, state, asked, deployment, native.model_copy(update={"mask": mask}))
+
+
+async def list_v1_models(request: Request) -> Response:
+    """Every model that is served, as OpenAI's clients list them."""
+    served = state_of(request).engine.deployments.values()
+    return JSONResponse({"object": "list", "data": [_card(each.model.manifest) for each in served]}, headers=_NO_STORE)
+
+
+async def retrieve_v1_model(request: Request) -> Response:
+    """One model, as OpenAI's clients see it."""
+    deployment = deployment_of(request, state_of(request), request.path_params["model"])
+    return JSONResponse(_card(deployment.model.manifest), headers=_NO_STORE)
+
+
+ROUTES = (
+    route("/v1/images/generations", {"POST": create_image}),
+    route("/v1/images/edits", {"POST": edit_image}),
+    route("/v1/models", {"GET": list_v1_models}),
+    route("/v1/models/{model}", {"GET": retrieve_v1_model}),
+)
+
+
+async def _respond(
+    request: Request, state: State, asked: _ImagesRequest, deployment: Deployment, native: GenerateRequest
+) -> Response:
+    order = await generate_order(request, state, native, deployment, JSON)
+    if not asked.stream:
+        return await answer(request, state, order, partial(_body, asked))
+    job = start_job(request, state, _filmed(asked, order), live=True)
+    return EventStream(job, own=True, write=partial(_write_event, asked), closing=b"data: [DONE]\n\n")
+
+
+async def _read_edit(request: Request, settings: Settings) -> _EditRequest:
+    """The body; in a form a picture may be called image[] too, as it is where there could be several."""
+    body = await read_body(request, settings, pictures=2)
+    if body[:2] != b"--":
+        return await parse_body(EditRequest, request, settings, body)
+    form = await read_form(body, settings)
+    return parse_fields(EditRequest, [(name.removesuffix("[]"), value) for name, value in form])
+
+
+async def _repaint_mask(asked: _EditRequest, manifest: Manifest, settings: Settings) -> bytes | None:
+    """The part that is made anew as a native mask, where white is: a PNG. Raises as ``read_picture``, InvalidField."""
+    field, file = ("image", asked.image) if asked.mask is None else ("mask", asked.mask)
+    fitted = await read_picture(field, file, manifest.image_shape, settings)
+    if fitted.alpha is not None:
+        return images.encode_png(255 - fitted.alpha[:, :, None])
+    if asked.mask is None:
+        return None
+    raise InvalidField.of("mask", "has no transparent part, which is what is made anew", "a PNG or WebP with alpha")
+
+
+def _native(asked: _ImagesRequest, manifest: Manifest) -> GenerateRequest:
+    """``asked`` in the words of /generate. Raises BadRequest, InvalidField."""
+    if asked.response_format == "url":
+        raise BadRequest(
+            "response_format: pictures are not kept, so there is no address to give. Allowed: b64_json.",
+            [FieldProblem("#/response_format", "has no address to give", "b64_json")],
+        )
+    if asked.output_compression is not None and asked.output_format == "png":
+        raise InvalidField.of("output_compression", "means nothing to png", "leave it out; or webp, jpeg")
+    if asked.partial_images and not asked.stream:
+        raise InvalidField.of("partial_images", "is for a stream", "stream: true; or 0")
+    native = asked.native(scale=_scale(asked.size, manifest))
+    if native.class_label is None:
+        return native.model_copy(update={"class_label": class_of_prompt(asked.prompt, manifest)})
+    if asked.prompt.strip():
+        raise InvalidField.of("class_label", "says which class, and so does prompt", "one of the two; prompt empty")
+    return native
+
+
+def _scale(size: str, manifest: Manifest) -> int:
+    if size == "auto":
+        return 1
+    found = _SIZE.fullmatch(size)
+    return scale_of("size", *((int(found[1]), int(found[2])) if found else (0, 0)), manifest)
+
+
+def _filmed(asked: _ImagesRequest, order: Order) -> Order:
+    """``order`` with as many previews as partial_images allows."""
+    steps, most = order.rows[0].plan.steps, asked.partial_images
+    every = math.ceil(steps / most) if most else 0
+    return order._replace(asked=order.asked.model_copy(update={"preview_every": every, "preview_kind": "x0"}))
+
+
+def _body(asked: _ImagesRequest, order: Order, made: Made, request: Request) -> bytes:  # noqa: ARG001
+    data = [
+        _shown(asked, order, index, picture) | {"revised_prompt": class_name(order, index) or ""}
+        for index, picture in enumerate(made.pictures)
+    ]
+    warnings = {"warnings": order.warnings} if order.warnings else {}
+    return to_json({"created": int(time.time()), "data": data, **_about(asked, order), **warnings})
+
+
+def _write_event(asked: _ImagesRequest, job: PictureJob, event: Event) -> bytes:
+    """``event`` as OpenAI's clients know it: previews, pictures and errors; nothing for the others."""
+    order, payload = job.work, event.payload
+    if event.name == "error":
+        return b"event: error\ndata: %s\n\n" % event_json(job, event)
+    if isinstance(payload, Glimpse):
+        preview = payload.preview
+        film = order.rows[preview.row].film
+        assert film is not None
+        picture = {
+            "b64_json": _base64(asked, images.enlarge(payload.picture, order.asked.scale)),
+            "partial_image_index": preview.step // film.every,
+            "index": preview.row,
+        }
+        kind = "partial_image"
+    elif isinstance(payload, Shown):
+        picture = _shown(asked, order, payload.row, payload.picture) | {"index": payload.row}
+        kind = "completed"
+    else:
+        return b""
+    name = f"{asked.event}.{kind}"
+    data = {"type": name, **picture, "created_at": int(time.time()), **_about(asked, order)}
+    return b"event: %s\ndata: %s\n\n" % (name.encode(), to_json(data))
+
+
+def _shown(asked: _ImagesRequest, order: Order, index: int, picture: images.Pixels) -> dict[str, Any]:
+    """One of the pictures, with the seed that makes it again."""
+    if asked.output_format == "png":
+        encoded = base64.b64encode(picture_png(order, index, picture)).decode()
+    else:
+        encoded = _base64(asked, images.enlarge(picture, order.asked.scale))
+    return {"b64_json": encoded, "seed": order.seeds[index]}
+
+
+def _base64(asked: _ImagesRequest, picture: images.Pixels) -> str:
+    quality = asked.output_compression
+    if asked.output_format == "png":
+        file = images.encode_png(picture)
+    elif asked.output_format == "webp":
+        file = images.encode_webp(picture, quality)
+    else:
+        file = images.encode_jpeg(picture) if quality is None else images.encode_jpeg(picture, quality)
+    return base64.b64encode(file).decode()
+
+
+def _about(asked: _ImagesRequest, order: Order) -> dict[str, str]:
+    """What all pictures of an answer have in common."""
+    _, height, width = order.model.manifest.image_shape
+    scale = order.asked.scale
+    return {
+        "background": "opaque",
+        "output_format": asked.output_format,
+        "quality": asked.quality,
+        "size": f"{width * scale}x{height * scale}",
+    }
+
+
+def _card(manifest: Manifest) -> dict[str, Any]:
+    day = datetime.fromisoformat(manifest.created).replace(tzinfo=UTC)
+    return {"id": manifest.name, "object": "model", "created": int(day.timestamp()), "owned_by": "genserve"}
+
+
+_PICTURE = {
+    "type": "object",
+    "required": ["b64_json", "seed", "revised_prompt"],
+    "properties": {
+        "b64_json": {"type": "string"},
+        "seed": {"type": ["integer", "null"]},
+        "revised_prompt": {"type": "string", "description": "The class that was drawn; empty for none."},
+    },
+}
+_IMAGES = {
+    "type": "object",
+    "required": ["created", "data"],
+    "properties": {"created": {"type": "integer"}, "data": {"type": "array", "items": _PICTURE}},
+}
+_CARD = {
+    "type": "object",
+    "required": ["id", "object", "created", "owned_by"],
+    "properties": {
+        "id": {"type": "string"},
+        "object": {"const": "model"},
+        "created": {"type": "integer"},
+        "owned_by": {"type": "string"},
+    },
+}
+_CARDS = {
+    "type": "object",
+    "required": ["object", "data"],
+    "properties": {"object": {"const": "list"}, "data": {"type": "array", "items": _CARD}},
+}
+
+
+def _operation(handler: Any, body: type[BaseModel]) -> dict[str, Any]:  # noqa: ANN401
+    made = success("The pictures, or events.", {JSON: _IMAGES, EVENT_STREAM: EVENT})
+    uploads = (415,) if body is EditRequest else ()
+    return {
+        **described(handler, "OpenAI"),
+        "requestBody": request_body(body),
+        "responses": made | refusals(400, 404, 408, 413, *uploads, 422, 429, 500, 503, 504),
+    }
+
+
+OPERATIONS = {
+    "/v1/images/generations": {"post": _operation(create_image, ImagesRequest)},
+    "/v1/images/edits": {"post": _operation(edit_image, EditRequest)},
+    "/v1/models": {
+        "get": {**described(list_v1_models, "OpenAI"), "responses": success("The models.", {JSON: _CARDS})},
+    },
+    "/v1/models/{model}": {
+        "get": {
+            **described(retrieve_v1_model, "OpenAI"),
+            "parameters": path_parameters("model"),
+            "responses": {**success("The model.", {JSON: _CARD}), **refusals(404, 503)},
+        }
+    },
+}

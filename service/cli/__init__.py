@@ -1,0 +1,3 @@
+from service.cli.parser import main
+
+__all__ = ["main"]

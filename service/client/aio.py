@@ -1,0 +1,169 @@
+"""The client of asyncio programs: `blocking`, to be awaited."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any, TypeVar, Unpack
+
+import httpx
+
+from service.client import calls
+from service.client.calls import Call
+from service.client.errors import Unreachable
+from service.client.events import Event, EventReader
+from service.client.exchange import Conversation, OnStatus, Outcome, Pause, Retries, await_end, collect, perform
+from service.client.fields import EncodeFields, Format, GenerateFields, PathFields, Point, Upload
+from service.client.results import File, Generation, Health, Inspection, JobStatus, Model
+from service.client.target import base_url, named_failures, request_of, timeouts
+
+T = TypeVar("T")
+
+
+class AsyncClient:
+    """The service at ``url`` (absent: ``GENSERVE_URL``, else http://127.0.0.1:8000), used as a context manager.
+
+    Every method raises GenserveError: Refused, Unreachable or UnexpectedAnswer. ``timeout_s`` is how long an answer may
+    keep silent. A seed that the caller does not give is drawn here, so that a call tried again asks for the same.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        timeout_s: float = 90.0,
+        retries: Retries = Retries(),  # noqa: B008  (frozen)
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self.retries = retries
+        self._http = httpx.AsyncClient(base_url=base_url(url), timeout=timeouts(timeout_s), transport=transport)
+
+    async def __aenter__(self) -> "AsyncClient":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Give the connections back."""
+        await self._http.aclose()
+
+    async def models(self) -> list[Model]:
+        """Every model that is served."""
+        return await self.send(calls.models())
+
+    async def model(self, name: str) -> Model:
+        """One model."""
+        return await self.send(calls.model(name))
+
+    async def health(self) -> Health:
+        """Whether the service works, and which models it refused."""
+        return await self.send(calls.health())
+
+    async def generate(self, model: str, **fields: Unpack[GenerateFields]) -> Generation:
+        """Make ``fields["n"]`` pictures, one if absent."""
+        return await self.send(calls.generate(model, fields))
+
+    async def interpolate(self, model: str, *points: int | Upload | Point, **fields: Unpack[PathFields]) -> Generation:
+        """Make the frames of a path through 2 to 8 ``points``: seeds, pictures to send, or Points."""
+        return await self.send(calls.interpolate(model, points, fields))
+
+    async def encode(self, model: str, *images: Upload, **fields: Unpack[EncodeFields]) -> Generation:
+        """Encode up to 8 pictures: ``codes``, and in ``images`` what the model makes of those again."""
+        return await self.send(calls.encode(model, images, fields))
+
+    async def inspect(self, png: bytes) -> Inspection:
+        """What a PNG of the service says of itself, and what makes it again."""
+        return await self.send(calls.inspect(png))
+
+    def stream(self, model: str, **fields: Unpack[GenerateFields]) -> AsyncGenerator[Event, None]:
+        """Make pictures, and tell of them meanwhile. Closing it (``contextlib.aclosing``) gives the work up."""
+        return self.listen(calls.streamed(calls.generate(model, fields)))
+
+    async def submit(self, model: str, *, format: Format | None = None, **fields: Unpack[GenerateFields]) -> "AsyncJob":
+        """Have pictures made, whatever becomes of the connection. ``format`` is that of ``AsyncJob.file``."""
+        status = await self.send(calls.submitted(calls.generate(model, fields), format))
+        return AsyncJob(self, status.id)
+
+    async def submit_path(
+        self,
+        model: str,
+        *points: int | Upload | Point,
+        format: Format | None = None,
+        **fields: Unpack[PathFields],
+    ) -> "AsyncJob":
+        """The same of a path."""
+        status = await self.send(calls.submitted(calls.interpolate(model, points, fields), format))
+        return AsyncJob(self, status.id)
+
+    def job(self, id: str) -> "AsyncJob":
+        """A job that was submitted before."""
+        return AsyncJob(self, id)
+
+    async def send(self, call: Call[T]) -> T:
+        """What ``call`` gives."""
+        return await self.run(perform(call, self.retries))
+
+    async def run(self, conversation: Conversation[T]) -> T:
+        """Do what ``conversation`` wants until it is over."""
+        outcome: Outcome = None
+        while True:
+            try:
+                step = conversation.send(outcome)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            outcome = await self._do(step)
+
+    async def _do(self, step: Call[Any] | Pause) -> Outcome:
+        if isinstance(step, Pause):
+            await asyncio.sleep(step.seconds)
+            return None
+        try:
+            response = await self._http.send(request_of(self._http, step), stream=True)
+            if not (step.streams and response.is_success):
+                await response.aread()
+        except httpx.TransportError as failure:
+            return Unreachable(failure, self._http.base_url)
+        return response
+
+    async def listen(self, call: Call[httpx.Response]) -> AsyncGenerator[Event, None]:
+        """The events that ``call`` is answered with, as they come."""
+        response, reader = await self.send(call), EventReader()
+        with named_failures(self._http):
+            async with aclosing(response):
+                async for line in response.aiter_lines():
+                    if (event := reader.feed(line)) is not None:
+                        yield event
+                reader.finish()
+
+
+class AsyncJob:
+    """Pictures that are being made for whoever knows ``id``."""
+
+    def __init__(self, client: AsyncClient, id: str) -> None:
+        self.id = id
+        self._client = client
+
+    async def status(self) -> JobStatus:
+        """How far it is."""
+        return await self._client.send(calls.job(self.id))
+
+    async def wait(self, on_status: OnStatus | None = None) -> JobStatus:
+        """Return when it has ended; ``on_status`` is called a few times a second until then."""
+        return await self._client.run(await_end(self.id, self._client.retries, on_status))
+
+    async def result(self) -> Generation:
+        """Its pictures, when it has ended. Raises Refused with what a failed or canceled job ended with."""
+        return await self._client.run(collect(self.id, calls.job_result(self.id), self._client.retries))
+
+    async def file(self, format: Format | None = None) -> File:
+        """The same as a file, of the form that it was submitted with unless ``format`` is given."""
+        return await self._client.run(collect(self.id, calls.job_file(self.id, format), self._client.retries))
+
+    def events(self) -> AsyncGenerator[Event, None]:
+        """What happened to it, and what happens."""
+        return self._client.listen(calls.job_events(self.id))
+
+    async def cancel(self) -> JobStatus:
+        """Give it up; one that has ended stays as it is."""
+        return await self._client.send(calls.cancel(self.id))

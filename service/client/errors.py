@@ -1,0 +1,81 @@
+"""What can go wrong between a program and the service."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+
+class GenserveError(Exception):
+    """Any failure of a call; ``str()`` says it in a sentence."""
+
+
+class Unreachable(GenserveError):
+    """No answer came: nothing listens there, the connection broke, or the time was up."""
+
+    def __init__(self, failure: Exception, url: object) -> None:
+        super().__init__(f"No answer from {url}: {str(failure) or type(failure).__name__}")
+        self.failure = failure
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether the same call may well be answered next time; one that took too long would take as long again."""
+        return isinstance(self.failure, httpx.NetworkError | httpx.RemoteProtocolError | httpx.ConnectTimeout)
+
+
+class UnexpectedAnswer(GenserveError):
+    """An answer that this client cannot read: of another service, or of another version of this one."""
+
+
+@dataclass(frozen=True, slots=True)
+class FieldProblem:
+    """What is wrong with one field of a request. ``pointer`` is a JSON pointer: "#/steps"."""
+
+    pointer: str
+    message: str
+    allowed: str | None = None
+
+
+class Refused(GenserveError):
+    """The service answered with an error; ``code`` is one of those that docs/API.md lists, "unknown" of a proxy's."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        *,
+        problems: tuple[FieldProblem, ...] = (),
+        request_id: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status, self.code, self.problems = status, code, problems
+        self.request_id, self.retry_after_s = request_id, retry_after_s
+
+
+def refused(response: httpx.Response) -> Refused:
+    """The error that ``response``, of a status of 400 or above, is."""
+    after = response.headers.get("retry-after", "")
+    request_id = response.headers.get("x-request-id")
+    try:
+        document = response.json()
+        return problem_of(document, float(after) if after.isdecimal() else None)
+    except (ValueError, KeyError, TypeError):
+        detail = f"{response.url} answered {response.status_code} {response.reason_phrase}."
+        return Refused(response.status_code, "unknown", detail, request_id=request_id)
+
+
+def problem_of(document: Mapping[str, Any], retry_after_s: float | None = None) -> Refused:
+    """The error that a problem document (RFC 9457) tells of. Raises KeyError, TypeError where it is none."""
+    return Refused(
+        document["status"],
+        document["code"],
+        document["detail"],
+        problems=tuple(
+            FieldProblem(each["pointer"], each["message"], each.get("allowed")) for each in document["errors"]
+        ),
+        request_id=document["request_id"],
+        retry_after_s=retry_after_s,
+    )

@@ -1,0 +1,57 @@
+"""The last check before a model serves: what it draws is a picture, and the one it drew where it was exported."""
+
+import numpy as np
+import torch
+
+from service.contract.manifest import Golden
+from service.engine.model import Model
+from service.engine.results import Picture
+from service.sampling.loop import sample
+from service.sampling.noise import RowNoise
+from service.sampling.pixels import to_uint8
+
+#: Mean distance in grey levels. Another device, or its faster arithmetic, moves pixels by a level here and there; other
+#: weights move them by tens.
+GOLDEN_TOLERANCE = 1.0
+
+
+def check_golden(model: Model) -> None:
+    """Draw the manifest's golden picture and compare; without one, see that a picture is no flat surface.
+
+    A model that does not generate has none: it makes no picture of noise.
+
+    Raises ValueError with what is wrong, and whatever the model raises.
+    """
+    golden = model.manifest.golden
+    if golden is None and "generate" not in model.manifest.capabilities:
+        return
+    picture = draw(model, golden or Golden(seed=0, class_label=0, steps=None, solver=None, picture=""))
+    if golden is None:
+        if picture.min() == picture.max():
+            raise ValueError(f"the picture of seed 0 is one flat grey, level {picture.min()}")
+        return
+    expected = np.frombuffer(golden.levels, np.uint8).reshape(picture.shape)
+    distance = float(np.abs(picture.astype(int) - expected).mean())
+    if distance > GOLDEN_TOLERANCE:
+        raise ValueError(
+            f"the picture of seed {golden.seed} is {distance:.1f} grey levels from the golden one on average, "
+            f"and {GOLDEN_TOLERANCE:g} is allowed"
+        )
+
+
+@torch.inference_mode()
+def draw(model: Model, golden: Golden) -> Picture:
+    """The picture of ``golden``, uint8 (height, width, channel). Raises ValueError when it is not finite."""
+    manifest = model.manifest
+    noise = RowNoise(golden.seed)
+    latent = noise.draw(manifest.latent_shape)[None].to(model.device)
+    label = torch.tensor([golden.class_label], device=model.device)
+    if model.denoise is not None:
+        plan = model.plan(golden.solver, golden.steps)
+        latent = sample(
+            model.denoise, latent, [noise], label, plan, null_label=manifest.null_label, x0_range=manifest.x0_range
+        )
+    image = model.decode(latent, label)
+    if not bool(image.isfinite().all()):
+        raise ValueError(f"the picture of seed {golden.seed} is not finite")
+    return to_uint8(image)[0].cpu().numpy()

@@ -1,0 +1,91 @@
+"""The process that serves: the public application and the operator's, on one event loop, and the signals they heed."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+
+from service.admin import create_admin
+from service.app import create_app
+from service.protocol import Protocol
+from service.settings import Settings
+
+log = logging.getLogger(__name__)
+
+LOOPBACK = "127.0.0.1"
+
+
+class Server(uvicorn.Server):
+    """uvicorn's, which leaves the signals to ``serve``."""
+
+    def capture_signals(self) -> contextlib.AbstractContextManager[None]:  # type: ignore[override]
+        """Capture none."""
+        return contextlib.nullcontext()
+
+
+def bind_admin(settings: Settings) -> socket.socket | None:
+    """The operator's socket, None where there shall be none. Raises OSError when the port is taken."""
+    return None if settings.admin_port is None else socket.create_server((LOOPBACK, settings.admin_port))
+
+
+def run(settings: Settings, admin: socket.socket | None) -> None:
+    """Serve until SIGTERM or SIGINT. Raises SystemExit when the start fails."""
+    app = create_app(settings)
+    public = Server(uvicorn.Config(app, host=settings.host, port=settings.port, http=Protocol, **_options(settings)))
+    with asyncio.Runner(loop_factory=public.config.get_loop_factory()) as runner:
+        runner.run(_serve(app, public, admin, settings))
+
+
+async def _serve(app: FastAPI, public: Server, admin_socket: socket.socket | None, settings: Settings) -> None:
+    admin = Server(uvicorn.Config(create_admin(app), lifespan="off", **_options(settings)))
+    _heed_signals(app, (public, admin))
+    if admin_socket is None:
+        await public.serve()
+        return
+    log.info("admin port", extra={"port": admin_socket.getsockname()[1]})
+    beside = asyncio.create_task(admin.serve([admin_socket]))
+    try:
+        await public.serve()
+    finally:
+        admin.should_exit = True
+        await beside
+
+
+def _heed_signals(app: FastAPI, servers: Sequence[Server]) -> None:
+    """SIGTERM and SIGINT stop the servers, a second SIGINT without waiting; SIGHUP reloads what changed."""
+    loop = asyncio.get_running_loop()
+    reloads: set[asyncio.Task[Any]] = set()
+
+    def stop(number: int) -> None:
+        for server in servers:
+            server.handle_exit(number, None)
+
+    def reload() -> None:
+        state = getattr(app.state, "service", None)
+        if state is not None:
+            task = loop.create_task(state.motion.reload_all())
+            reloads.add(task)
+            task.add_done_callback(reloads.discard)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop, number)
+    loop.add_signal_handler(signal.SIGHUP, reload)
+
+
+def _options(settings: Settings) -> dict[str, Any]:
+    """What both servers have in common."""
+    return {
+        "log_config": None,
+        "access_log": False,
+        "server_header": False,
+        # Nothing here reads the client's address or the scheme, so no proxy's word on them is taken.
+        "proxy_headers": False,
+        "ws": "none",
+        "timeout_graceful_shutdown": settings.drain_s,  # a timeout of asyncio: a fraction will do
+    }

@@ -1,0 +1,67 @@
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from tests.service.client.answers import generation, status
+
+HEADERS = {"X-Seed": "7, 8, 9", "X-Model": "ddpm", "X-Model-Version": "0123abcd"}
+
+
+@dataclass
+class FakeService:
+    """Answers by method and path, and what was asked: a JSON body, or none."""
+
+    answers: dict[str, tuple[int, Any]]
+    asked: list[tuple[str, Any]] = field(default_factory=list)
+
+    def body(self, request: str) -> dict[str, Any]:
+        """What came with a request."""
+        found: dict[str, Any] = next(body for each, body in self.asked if each == request)
+        return found
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeService]:
+    """A service that has made whatever is asked for, at the address that commands ask by default."""
+    made = {
+        "GET /jobs/job-1": (200, status("succeeded", 1.0)),
+        "GET /jobs/job-1/result": (200, b"the file"),
+        "POST /generate/ddpm": (202, status("queued")),
+        "POST /interpolate": (202, status("queued")),
+    }
+    fake = FakeService(made)
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def answer(self) -> None:
+            request = f"{self.command} {self.path}"
+            sent = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            fake.asked.append((request, json.loads(sent) if sent[:1] == b"{" else None))
+            code, body = fake.answers.get(request, (404, generation()))
+            content = body if isinstance(body, bytes) else json.dumps(body).encode()
+            self.send_response(code)
+            for name, text in {**HEADERS, "Content-Length": str(len(content))}.items():
+                self.send_header(name, text)
+            self.send_header("Content-Type", "image/png")
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_GET = do_POST = answer  # noqa: N815
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        monkeypatch.setenv("GENSERVE_URL", f"http://127.0.0.1:{server.server_port}")
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield fake
+        server.shutdown()
+        thread.join()

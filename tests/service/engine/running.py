@@ -1,0 +1,59 @@
+"""An engine with its motion, as the service runs them."""
+
+import asyncio
+import weakref
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from service.engine.engine import Engine
+from service.engine.model import Model
+from service.engine.motion import Motion
+from service.engine.registry import load_registry
+from service.metrics import Metrics
+from service.settings import Settings
+from tests.service.engine.conftest import CPU, request_rows
+
+
+class Running:
+    """An engine and its motion, and what tests ask of them."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings, self.metrics = settings, Metrics()
+        registry = load_registry(settings, CPU)
+        self.engine = Engine(registry.served, CPU, settings, self.metrics)
+        self.motion = Motion(self.engine, CPU, settings, self.metrics, registry.refused)
+
+    def version(self, model: str = "vae") -> str:
+        return self.engine.deployments[model].model.manifest.version
+
+    def sample(self, name: str, **labels: str) -> float | None:
+        return self.metrics.registry.get_sample_value(f"genserve_{name}", labels)
+
+    def running_version(self, model: str) -> str:
+        """The one that the metrics tell."""
+        (family,) = self.metrics.model_info.collect()
+        version: str
+        (version,) = (each.labels["version"] for each in family.samples if each.labels["model"] == model)
+        return version
+
+    async def picture(self, model: str = "vae") -> bytes:
+        deployment = self.engine.deployments[model]
+        job = self.engine.submit(deployment, request_rows(1, 0, 0, 1.0, deployment.model.plan()))
+        return (await job.future)[0].tobytes()
+
+
+async def vanished(*gone: "weakref.ref[Model]") -> None:
+    """Wait until they are; a thread that has told of the last row may still hold it for a moment."""
+    async with asyncio.timeout(10):
+        while any(each() is not None for each in gone):
+            await asyncio.sleep(0.001)
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[Running]:
+    started = Running(settings)
+    started.engine.start()
+    try:
+        yield started
+    finally:
+        await started.engine.drain(within_s=10.0)

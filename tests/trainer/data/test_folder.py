@@ -1,0 +1,178 @@
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from trainer.__main__ import main
+from trainer.data import DataError, ImageData
+from trainer.data.folder import load_folder
+
+
+def write(path: Path, colour: tuple[int, int, int], size: tuple[int, int] = (40, 30)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).save(path)
+
+
+def load(folder: Path, train: bool = True, strict: bool = False) -> ImageData:
+    return load_folder(folder, size=28, channels=3, train=train, strict=strict)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    for index in range(3):
+        write(tmp_path / "photos" / "red" / f"{index}.png", (255, 0, 0), (40 + index, 30))
+        write(tmp_path / "photos" / "blue" / f"{index}.jpg", (0, 0, 255))
+    return tmp_path / "photos"
+
+
+def test_sub_folders_are_classes(photos: Path) -> None:
+    data = load_folder(photos, size=32, channels=3)
+    assert data.facts.class_names == ("blue", "red")
+    assert data.facts.image_shape == (3, 32, 32)
+    assert data.images.shape == (6, 3, 32, 32)
+    assert data.images.dtype == torch.uint8
+    assert data.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert (data.images[3:, 0] == 255).all()
+    assert (data.images[3:, 1:] == 0).all()
+    assert data.provenance.startswith(f"6 training images of 2 classes from {photos}; 6 smaller and enlarged: ")
+
+
+def test_one_channel_is_grey(photos: Path) -> None:
+    data = load_folder(photos, size=28, channels=1)
+    assert data.images.shape == (6, 1, 28, 28)
+    assert data.images[3].float().mean().item() == pytest.approx(0.299 * 255, abs=1)
+
+
+def test_a_flat_folder_has_no_classes(tmp_path: Path) -> None:
+    for index in range(2):
+        write(tmp_path / f"{index}.png", (1, 2, 3))
+    (tmp_path / "notes.txt").write_text("not a picture")
+    data = load(tmp_path)
+    assert data.facts.class_names == ()
+    assert data.labels.tolist() == [0, 0]
+    assert "left out" not in data.provenance
+
+
+def test_pictures_below_a_class_belong_to_it_and_hidden_ones_to_none(photos: Path) -> None:
+    write(photos / "red" / "2024" / "summer" / "deep.png", (255, 0, 0))
+    write(photos / "red" / ".thumbnails" / "0.png", (0, 255, 0))
+    write(photos / "red" / "._0.png", (0, 255, 0))
+    write(photos / ".trash" / "0.png", (0, 255, 0))
+    assert load(photos).labels.tolist() == [0, 0, 0, 1, 1, 1, 1]
+
+
+def test_links_to_pictures_and_to_classes_are_followed_and_circles_are_not(photos: Path, tmp_path: Path) -> None:
+    write(tmp_path / "elsewhere" / "0.png", (0, 255, 0))
+    (photos / "green").symlink_to(tmp_path / "elsewhere")
+    (photos / "red" / "link.png").symlink_to(tmp_path / "elsewhere" / "0.png")
+    (photos / "red" / "circle").symlink_to(photos)
+    assert load(photos).labels.tolist() == [0, 0, 0, 1, 2, 2, 2, 2]
+
+
+# Splits
+
+
+def test_a_tenth_of_each_class_is_held_out_the_same_in_every_run(tmp_path: Path) -> None:
+    for index in range(45):  # the red level tells a picture from the others
+        write(tmp_path / ("few" if index < 15 else "many") / f"{index}.png", (5 * index, 0, 0))
+    train, test = load(tmp_path), load(tmp_path, train=False)
+    assert test.labels.tolist() == [0, 1, 1, 1]
+    assert test.facts.images == 4
+    together = torch.cat([train.images, test.images])[:, 0, 0, 0]
+    assert sorted(together.tolist()) == [5 * index for index in range(45)]
+    assert torch.equal(load(tmp_path, train=False).images, test.images)
+
+
+def test_too_few_pictures_leave_no_test_split(photos: Path) -> None:
+    with pytest.raises(DataError, match="no picture is held out"):
+        load(photos, train=False)
+
+
+# What is wrong with a folder
+
+
+def test_broken_files_are_left_out_and_named_or_refused(photos: Path) -> None:
+    (photos / "red" / "broken.png").write_bytes(b"\x89PNG\r\n")
+    data = load(photos)
+    assert data.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert "1 left out as unreadable: broken.png (no picture)" in data.provenance
+    with pytest.raises(DataError, match=r"--strict; 1 left out as unreadable: broken\.png"):
+        load(photos, strict=True)
+
+
+def test_smaller_pictures_are_enlarged_or_refused(photos: Path) -> None:
+    write(photos / "red" / "tiny.png", (255, 0, 0), (40, 8))
+    assert "1 smaller and enlarged: tiny.png" in load(photos).provenance
+    with pytest.raises(DataError, match=r"smaller than --image-size: tiny\.png"):
+        load(photos, strict=True)
+
+
+def test_pictures_beside_the_classes_are_left_out_or_refused(photos: Path) -> None:
+    write(photos / "stray.png", (0, 255, 0))
+    data = load(photos)
+    assert len(data.images) == 6
+    assert "1 left out, beside the sub-folders: stray.png" in data.provenance
+    with pytest.raises(DataError, match=r"of no class: stray\.png"):
+        load(photos, strict=True)
+
+
+def test_a_good_folder_is_also_read_strictly(photos: Path) -> None:
+    assert len(load(photos, strict=True).images) == 6
+
+
+def test_a_class_of_broken_files_is_refused_by_name(photos: Path) -> None:
+    (photos / "green").mkdir()
+    (photos / "green" / "0.png").write_bytes(b"nothing")
+    with pytest.raises(DataError, match="no picture of green"):
+        load(photos)
+
+
+def test_an_empty_class_is_refused(photos: Path) -> None:
+    (photos / "green").mkdir()
+    with pytest.raises(DataError, match="no picture is in the class green"):
+        load(photos)
+
+
+@pytest.mark.parametrize(("folder", "complaint"), [("missing", "is not a folder"), (".", "no picture is in it")])
+def test_nothing_to_read_is_refused(tmp_path: Path, folder: str, complaint: str) -> None:
+    with pytest.raises(DataError, match=complaint):
+        load(tmp_path / folder)
+
+
+# From the command line
+
+
+@pytest.mark.parametrize("family", ["vae", "gan", "ddpm"])
+def test_a_model_of_ones_own_pictures_is_trained_and_exported(photos: Path, tmp_path: Path, family: str) -> None:
+    run, target = str(tmp_path / "run"), tmp_path / "weights" / "pets"
+    size = ["--image-size", "32", "--channels", "3"]
+    options = ["--dataset", f"folder:{photos}", *size, "--epochs", "1", "--batch-size", "6"]
+    assert main(["train", family, *options, "--device", "cpu", "--out", run]) == 0
+    assert main(["train", family, "--data-dir", str(photos), "--resume", "--device", "cpu", "--out", run]) == 0
+    assert main(["export", run, str(target), "--data-dir", str(photos)]) == 0
+    manifest = (target / "manifest.json").read_text()
+    assert '"class_names": [\n    "blue",\n    "red"\n  ]' in manifest
+    assert "--dataset folder:PATH" in manifest
+    assert str(photos) not in manifest
+    assert (target / "samples.png").is_file()
+
+
+def test_strict_reaches_the_folder(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (photos / "red" / "broken.png").write_bytes(b"nothing")
+    options = ["--dataset", f"folder:{photos}", "--strict", "--out", str(tmp_path / "run")]
+    assert main(["train", "vae", *options]) == 1
+    assert "broken.png" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("dataset", ["folder", "folder:", "imagenet", "mnist:here"])
+def test_an_unknown_data_set_is_told_with_those_there_are(capsys: pytest.CaptureFixture[str], dataset: str) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["train", "vae", "--dataset", dataset])
+    assert "none of fashion-mnist, mnist, cifar10, celeba, folder:PATH" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("dataset", ["fashion-mnist", "cifar10"])
+def test_a_published_set_has_its_own_shape(capsys: pytest.CaptureFixture[str], tmp_path: Path, dataset: str) -> None:
+    assert main(["train", "vae", "--dataset", dataset, "--image-size", "64", "--out", str(tmp_path / "run")]) == 1
+    assert "leave --image-size and --channels out" in capsys.readouterr().err

@@ -1,0 +1,38 @@
+"""Image data sets by name, one module a source, one normalisation to [-1, 1]; no model."""
+
+from pathlib import Path
+
+from trainer.config import DatasetName
+from trainer.data.celeba import load_celeba
+from trainer.data.cifar10 import load_cifar10
+from trainer.data.folder import load_folder
+from trainer.data.images import DataError, DataFacts, ImageData, to_unit_range
+from trainer.data.mnist import load_fashion_mnist, load_mnist
+
+
+def load(
+    dataset: DatasetName,
+    data_dir: Path | None = None,
+    *,
+    train: bool = True,
+    image_size: int,
+    channels: int,
+    strict: bool = False,
+) -> ImageData:
+    """The training or the test split of ``dataset``.
+
+    ``data_dir`` holds its files, and must be given for "folder". ``image_size`` and ``channels`` decide the shape of a
+    folder's pictures; published sets have their own. ``strict`` refuses picture files that others would be read
+    without. Raises DataError.
+    """
+    if dataset == "folder":
+        if data_dir is None:
+            raise DataError("a run on your own pictures needs their folder: --data-dir PATH")
+        return load_folder(data_dir, size=image_size, channels=channels, train=train, strict=strict)
+    if dataset == "celeba":
+        return load_celeba(data_dir, train=train, strict=strict)
+    published = {"fashion-mnist": load_fashion_mnist, "mnist": load_mnist, "cifar10": load_cifar10}
+    return published[dataset](data_dir, train=train)
+
+
+__all__ = ["DataError", "DataFacts", "ImageData", "load", "load_fashion_mnist", "to_unit_range"]

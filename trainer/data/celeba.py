@@ -1,0 +1,54 @@
+"""CelebA: 202,599 photos of faces, aligned and cropped by its authors, here as centred squares of 64 pixels.
+
+Its forty attributes are no classes (a face has many of them), so a model of CelebA is unconditional.
+"""
+
+from pathlib import Path
+
+import torch
+
+from trainer.data.images import ADVICE, DOWNLOAD_FOLDER, DataError, DataFacts, ImageData, split_name
+from trainer.data.pictures import read_pictures, require_all, told
+from trainer.vision import datasets
+
+SOURCE = "http://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
+SIZE = 64
+
+
+def load_celeba(data_dir: Path | None = None, *, train: bool = True, strict: bool = False) -> ImageData:
+    """Read CelebA from ``data_dir``: its folder celeba, as torchvision lays it out, or the one around it.
+
+    The lists beside the photos have their published MD5; the photos have none. Unreadable ones are left out and
+    named, or refused when ``strict``. Raises DataError.
+    """
+    root = _root(data_dir)
+    folder = root / datasets.CelebA.base_folder
+    _require_published(folder)
+    split = datasets.CelebA(str(root), split="train" if train else "test", target_type=[], download=False)
+    paths = [folder / "img_align_celeba" / name for name in split.filename]
+    pictures = read_pictures(paths, SIZE, channels=3)
+    require_all(pictures, folder, strict)
+    if not len(pictures.images):
+        raise DataError(f"{folder}: none of {len(paths):,} {split_name(train)} images can be read: {ADVICE}")
+    facts = DataFacts("celeba", (3, SIZE, SIZE), (), "for non-commercial research only", SOURCE, len(pictures.images))
+    provenance = f"{len(pictures.images):,} {split_name(train)} images from {folder}{told(pictures.broken)}"
+    return ImageData(facts, pictures.images, torch.zeros(len(pictures.images), dtype=torch.int64), provenance)
+
+
+def _root(data_dir: Path | None) -> Path:
+    if data_dir is None:
+        return DOWNLOAD_FOLDER
+    return data_dir.parent if data_dir.name == datasets.CelebA.base_folder else data_dir
+
+
+def _require_published(folder: Path) -> None:
+    lists = {name: md5 for _, md5, name in datasets.CelebA.file_list if name.endswith(".txt")}
+    missing = [name for name in (*lists, "img_align_celeba") if not (folder / name).exists()]
+    if missing:
+        raise DataError(
+            f"no CelebA in {folder}: {', '.join(missing)} missing. Its licence wants it fetched by hand from {SOURCE}: "
+            "put the folder of aligned photos and the lists into a folder celeba and give it with --data-dir."
+        )
+    for name, md5 in lists.items():
+        if not datasets.utils.check_integrity(str(folder / name), md5):
+            raise DataError(f"{folder / name} is not the published file: {ADVICE}")

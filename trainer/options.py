@@ -1,0 +1,71 @@
+"""The options that several commands have, and the error of all that cannot be so."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainer.config import SHAPES
+
+THE_PRESETS = "the preset's"
+PUBLISHED = tuple(name for name in SHAPES if name != "folder")
+
+
+class UsageError(Exception):
+    """Arguments that contradict each other, the config or this machine."""
+
+
+class DatasetOption(argparse.Action):
+    """A data set's name; "folder:PATH" also gives the folder, which is no part of a run's config."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,  # noqa: ARG002
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,  # noqa: ARG002
+    ) -> None:
+        """Raises ArgumentError, which argparse prints, for an unknown name and a folder without a path."""
+        name, _, folder = str(values).partition(":")
+        if not (name == "folder" and folder) and values not in PUBLISHED:
+            raise argparse.ArgumentError(self, f"{values!r} is none of {', '.join(PUBLISHED)}, folder:PATH")
+        namespace.dataset = name
+        if folder:
+            namespace.data_dir = Path(folder)
+
+
+def add_dataset(command: argparse.ArgumentParser, default: str | None = None) -> None:
+    """Add --dataset, and the shape of a folder's pictures; without ``default`` a preset says which data set."""
+    command.add_argument(
+        "--dataset",
+        action=DatasetOption,
+        default=default,
+        metavar="NAME",
+        help=f"what to learn: {', '.join(PUBLISHED)}, or folder:PATH, your pictures, a sub-folder a class "
+        f"(default: {default or THE_PRESETS})",
+    )
+    command.add_argument("--image-size", type=int, choices=[28, 32, 64], help="for a folder (default: 28)")
+    command.add_argument("--channels", type=int, choices=[1, 3], help="for a folder: 1 grey (default), 3 RGB")
+
+
+def add_device(command: argparse.ArgumentParser) -> None:
+    """Add --device."""
+    command.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+
+
+def positive(text: str) -> int:
+    """A whole number from 1; argparse tells of the ValueError."""
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def device_of(options: argparse.Namespace) -> torch.device:
+    """What --device names. Raises UsageError when there is none."""
+    available = torch.cuda.is_available()
+    if options.device == "cuda" and not available:
+        raise UsageError("--device cuda: torch finds no CUDA device here")
+    return torch.device("cuda" if options.device != "cpu" and available else "cpu")
