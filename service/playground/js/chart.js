@@ -10,7 +10,17 @@ function svg(tag, attributes, ...children) {
 }
 
 const figure = (width, height, label, ...children) =>
-  svg("svg", { viewBox: `0 0 ${width} ${height}`, class: "chart", role: "img", "aria-label": label, preserveAspectRatio: "none" }, ...children);
+  svg(
+    "svg",
+    {
+      viewBox: `0 0 ${width} ${height}`,
+      class: "chart",
+      role: "img",
+      "aria-label": label,
+      preserveAspectRatio: "none",
+    },
+    ...children,
+  );
 
 /** A bar for each of `values` from 0 up, none for null; `mark(index)` marks the one that is looked at. */
 export function bars(values, label, { width = 600, height = 40 } = {}) {
@@ -18,7 +28,12 @@ export function bars(values, label, { width = 600, height = 40 } = {}) {
   const slot = width / values.length;
   const all = values.map((value, index) => {
     const tall = (value / top) * (height - 2);
-    return svg("rect", { x: (index * slot + 1).toFixed(2), y: (height - tall).toFixed(2), width: Math.max(1, slot - 2).toFixed(2), height: tall.toFixed(2) });
+    return svg("rect", {
+      x: (index * slot + 1).toFixed(2),
+      y: (height - tall).toFixed(2),
+      width: Math.max(1, slot - 2).toFixed(2),
+      height: tall.toFixed(2),
+    });
   });
   const ground = svg("path", { class: "ground", d: `M0 ${height - 0.5}H${width}` });
   const element = figure(width, height, label, ground, ...all);

@@ -5,11 +5,11 @@ import { h, uniqueId } from "./dom.js";
 import { anySeed, change, note, number } from "./state.js";
 
 /** A group of settings under a name. */
-export const group = (title, ...children) =>
-  h("fieldset", { class: "group" }, h("legend", {}, title), ...children);
+export const group = (title, ...children) => h("fieldset", { class: "group" }, h("legend", {}, title), ...children);
 
 /** The button that sends a view's settings, always in sight. */
-export const sendButton = (text) => h("div", { class: "submit" }, h("button", { class: "primary wide", type: "submit" }, text));
+export const sendButton = (text) =>
+  h("div", { class: "submit" }, h("button", { class: "primary wide", type: "submit" }, text));
 
 /** A slider that tells its value; over `choices` where given, which need not be evenly spaced. */
 export function slider({ label, min, max, step = 1, value, choices, show = String, hint, on }) {
@@ -17,7 +17,11 @@ export function slider({ label, min, max, step = 1, value, choices, show = Strin
   const at = choices ? Math.max(0, choices.indexOf(value)) : value;
   const output = h("output", { for: id }, show(value));
   const input = h("input", {
-    id, type: "range", min: choices ? 0 : min, max: choices ? choices.length - 1 : max, step: choices ? 1 : step,
+    id,
+    type: "range",
+    min: choices ? 0 : min,
+    max: choices ? choices.length - 1 : max,
+    step: choices ? 1 : step,
   });
   input.value = at;
   const valueOf = () => (choices ? choices[input.valueAsNumber] : input.valueAsNumber);
@@ -30,7 +34,14 @@ export function slider({ label, min, max, step = 1, value, choices, show = Strin
     on(valueOf());
   });
   tell();
-  return h("div", { class: "field" }, h("label", { for: id }, label), output, input, hint && h("p", { class: "hint" }, hint));
+  return h(
+    "div",
+    { class: "field" },
+    h("label", { for: id }, label),
+    output,
+    input,
+    hint && h("p", { class: "hint" }, hint),
+  );
 }
 
 /** One of a few choices: up to three as buttons in a row, more as a list. */
@@ -49,7 +60,11 @@ function segmented({ label, choices, value, on }) {
 
 function list({ label, choices, value, on }) {
   const id = uniqueId("list");
-  const select = h("select", { id, onchange: () => on(select.value) }, choices.map((each) => h("option", { value: each, selected: each === value }, each)));
+  const select = h(
+    "select",
+    { id, onchange: () => on(select.value) },
+    choices.map((each) => h("option", { value: each, selected: each === value }, each)),
+  );
   return h("div", { class: "field" }, h("label", { for: id }, label), select);
 }
 
@@ -78,7 +93,15 @@ export function classChips({ names, selected, several, hint, on }) {
 /** The seed: typed, or drawn anew by `draw()`, a step in the history, unless it is locked. */
 export function seedField({ seed, locked, on }) {
   const id = uniqueId("seed");
-  const input = h("input", { id, type: "number", min: 0, max: 2 ** 32 - 1, step: 1, value: seed, inputMode: "numeric" });
+  const input = h("input", {
+    id,
+    type: "number",
+    min: 0,
+    max: 2 ** 32 - 1,
+    step: 1,
+    value: seed,
+    inputMode: "numeric",
+  });
   const lock = h("button", { type: "button", class: "quiet", title: "Keep this seed for the next pictures" });
   const set = (isLocked) => {
     locked = isLocked;
@@ -95,7 +118,12 @@ export function seedField({ seed, locked, on }) {
     tell();
   });
   set(locked);
-  const element = h("div", { class: "field seed" }, h("label", { for: id }, "Seed"), h("div", { class: "row" }, input, lock));
+  const element = h(
+    "div",
+    { class: "field seed" },
+    h("label", { for: id }, "Seed"),
+    h("div", { class: "row" }, input, lock),
+  );
   element.draw = () => {
     if (locked) return;
     input.value = anySeed();
@@ -163,7 +191,11 @@ export function samplingFields(card, state, task = "generate") {
 
 /** The classes in the state, as indices. */
 export const classesOf = (state, card) =>
-  (state.classes ?? "").split(",").filter(Boolean).map(Number).filter((index) => index < card.class_names.length);
+  (state.classes ?? "")
+    .split(",")
+    .filter(Boolean)
+    .map(Number)
+    .filter((index) => index < card.class_names.length);
 
 /** The seed in the state, or else one that is drawn and put there. */
 export function seedOf(state) {

@@ -1,7 +1,18 @@
 // The draw pad: a sketch or a picture that the model makes its own, or parts of it that it paints anew.
 
 import { can, denoises, fieldsOf, isGrey, shownWidth } from "./card.js";
-import { classChips, classesOf, group, samplingControls, samplingFields, seedField, seedOf, choice, slider, sendButton } from "./controls.js";
+import {
+  classChips,
+  classesOf,
+  group,
+  samplingControls,
+  samplingFields,
+  seedField,
+  seedOf,
+  choice,
+  slider,
+  sendButton,
+} from "./controls.js";
 import { h } from "./dom.js";
 import { takeImage } from "./held.js";
 import { Pad } from "./pad.js";
@@ -29,9 +40,12 @@ export function mount({ card, stage, aside, signal }) {
   };
   settings(card, aside, make);
   stage.append(
-    h("div", { class: "workbench" },
+    h(
+      "div",
+      { class: "workbench" },
       h("div", { class: "mat" }, pad.element),
-      h("div", { class: "tools" }, tools(card, pad))),
+      h("div", { class: "tools" }, tools(card, pad)),
+    ),
     progress.element,
     progress.failure,
     nothing,
@@ -66,8 +80,16 @@ function settings(card, aside, make) {
     make();
   };
   aside.append(
-    h("form", { onsubmit: submit },
-      classChips({ names: card.class_names, selected: classesOf(state, card).slice(0, 1), several: false, hint: "None: whatever it looks like.", on: ([found]) => note({ classes: found }) }),
+    h(
+      "form",
+      { onsubmit: submit },
+      classChips({
+        names: card.class_names,
+        selected: classesOf(state, card).slice(0, 1),
+        several: false,
+        hint: "None: whatever it looks like.",
+        on: ([found]) => note({ classes: found }),
+      }),
       changeControl(card, state),
       group("Pictures", seed),
       denoises(card) && samplingControls(card, state),
@@ -96,18 +118,46 @@ function changeControl(card, state) {
 }
 
 function tools(card, pad) {
-  const file = h("input", { type: "file", accept: "image/png,image/jpeg,image/webp", class: "unseen", onchange: () => file.files[0] && place(file.files[0], pad) });
+  const file = h("input", {
+    type: "file",
+    accept: "image/png,image/jpeg,image/webp",
+    class: "unseen",
+    onchange: () => file.files[0] && place(file.files[0], pad),
+  });
   return [
-    can(card, "inpaint") && choice({ label: "Brush", choices: ["draw", "mask"], value: "draw", on: (mode) => (pad.mode = mode) }),
-    slider({ label: "Width", min: 0.5, max: 6, step: 0.1, value: pad.radius, show: (value) => `${(2 * value).toFixed(0)} px`, on: (radius) => (pad.radius = radius) }),
-    slider({ label: "Ink", min: 0, max: 255, value: pad.level, show: (value) => `${Math.round(value / 2.55)} %`, on: (level) => (pad.level = level) }),
-    h("div", { class: "actions" },
+    can(card, "inpaint") &&
+      choice({ label: "Brush", choices: ["draw", "mask"], value: "draw", on: (mode) => (pad.mode = mode) }),
+    slider({
+      label: "Width",
+      min: 0.5,
+      max: 6,
+      step: 0.1,
+      value: pad.radius,
+      show: (value) => `${(2 * value).toFixed(0)} px`,
+      on: (radius) => (pad.radius = radius),
+    }),
+    slider({
+      label: "Ink",
+      min: 0,
+      max: 255,
+      value: pad.level,
+      show: (value) => `${Math.round(value / 2.55)} %`,
+      on: (level) => (pad.level = level),
+    }),
+    h(
+      "div",
+      { class: "actions" },
       h("button", { type: "button", onclick: () => pad.undo() }, "Undo"),
       h("button", { type: "button", onclick: () => pad.clear() }, "Clear"),
-      h("label", { class: "button" }, file, "Open a picture")),
-    can(card, "inpaint") && h("div", { class: "polarity" },
-      h("span", {}, h("i", { class: "painted" }), "Under the mask: made anew. White in a mask file."),
-      h("span", {}, h("i", { class: "kept" }), "The rest: kept as it is. Black in a mask file.")),
+      h("label", { class: "button" }, file, "Open a picture"),
+    ),
+    can(card, "inpaint") &&
+      h(
+        "div",
+        { class: "polarity" },
+        h("span", {}, h("i", { class: "painted" }), "Under the mask: made anew. White in a mask file."),
+        h("span", {}, h("i", { class: "kept" }), "The rest: kept as it is. Black in a mask file."),
+      ),
   ];
 }
 
@@ -118,9 +168,13 @@ async function place(blob, pad) {
 /** A picture dropped while this view is open goes onto the pad. */
 function takeFiles(pad, signal) {
   const onto = pad.element;
-  onto.addEventListener("drop", (event) => {
-    event.preventDefault();
-    const [file] = event.dataTransfer.files;
-    if (file) place(file, pad);
-  }, { signal });
+  onto.addEventListener(
+    "drop",
+    (event) => {
+      event.preventDefault();
+      const [file] = event.dataTransfer.files;
+      if (file) place(file, pad);
+    },
+    { signal },
+  );
 }

@@ -2,7 +2,16 @@
 
 import { stream } from "./api.js";
 import { isGrey, sampling, shownWidth } from "./card.js";
-import { classChips, classesOf, group, samplingControls, samplingFields, seedField, seedOf, sendButton } from "./controls.js";
+import {
+  classChips,
+  classesOf,
+  group,
+  samplingControls,
+  samplingFields,
+  seedField,
+  seedOf,
+  sendButton,
+} from "./controls.js";
 import { bitmap, h, uniqueId } from "./dom.js";
 import { Player, paint, screen } from "./player.js";
 import { Progress, runner } from "./progress.js";
@@ -48,21 +57,35 @@ export function mount({ card, stage, aside, signal }) {
       [...strip.children].forEach((each, at) => each.setAttribute("aria-current", at === index));
     },
   });
-  const roll = () => run(async (stop) => {
-    films = arrange(card, { noisy, clean, compared });
-    strip.replaceChildren();
-    await shoot(card, films, player, progress, stop);
-    strip.replaceChildren(...films[0].frames.map((frame, at) => still(card, frame, () => player.seek(at))));
-    player.seek(films[0].frames.length - 1);
-  });
+  const roll = () =>
+    run(async (stop) => {
+      films = arrange(card, { noisy, clean, compared });
+      strip.replaceChildren();
+      await shoot(card, films, player, progress, stop);
+      strip.replaceChildren(...films[0].frames.map((frame, at) => still(card, frame, () => player.seek(at))));
+      player.seek(films[0].frames.length - 1);
+    });
   settings(card, aside, roll);
   stage.append(
     progress.element,
     progress.failure,
-    h("div", { class: "projection" },
-      h("figure", {}, h("div", { class: "mat" }, noisy), h("figcaption", {}, h("i", {}, "x"), h("sub", {}, "t"), " what the solver holds")),
-      h("figure", {}, h("div", { class: "mat" }, clean), h("figcaption", {}, h("i", {}, "x̂"), h("sub", {}, "0"), " the picture it predicts")),
-      compared),
+    h(
+      "div",
+      { class: "projection" },
+      h(
+        "figure",
+        {},
+        h("div", { class: "mat" }, noisy),
+        h("figcaption", {}, h("i", {}, "x"), h("sub", {}, "t"), " what the solver holds"),
+      ),
+      h(
+        "figure",
+        {},
+        h("div", { class: "mat" }, clean),
+        h("figcaption", {}, h("i", {}, "x̂"), h("sub", {}, "0"), " the picture it predicts"),
+      ),
+      compared,
+    ),
     player.element,
     strip,
   );
@@ -78,8 +101,18 @@ function settings(card, aside, roll) {
     roll();
   };
   aside.append(
-    h("form", { onsubmit: submit },
-      classChips({ names: card.class_names, selected: classesOf(state, card).slice(0, 1), several: false, on: ([found]) => { note({ classes: found }); roll(); } }),
+    h(
+      "form",
+      { onsubmit: submit },
+      classChips({
+        names: card.class_names,
+        selected: classesOf(state, card).slice(0, 1),
+        several: false,
+        on: ([found]) => {
+          note({ classes: found });
+          roll();
+        },
+      }),
       group("Picture", seed),
       samplingControls(card, state),
       card.class_names.length > 0 && compareBox(state, roll),
@@ -90,7 +123,15 @@ function settings(card, aside, roll) {
 
 function compareBox(state, roll) {
   const id = uniqueId("compare");
-  const box = h("input", { id, type: "checkbox", checked: state.compare !== "0", onchange: () => { note({ compare: box.checked ? null : 0 }); roll(); } });
+  const box = h("input", {
+    id,
+    type: "checkbox",
+    checked: state.compare !== "0",
+    onchange: () => {
+      note({ compare: box.checked ? null : 0 });
+      roll();
+    },
+  });
   return h("div", { class: "check" }, box, h("label", { for: id }, `Compare guidance ${COMPARED.join(" · ")}`));
 }
 
@@ -116,7 +157,9 @@ function arrange(card, { noisy, clean, compared }) {
   const { guidance } = sampling(card);
   const compares = card.class_names.length && state.compare !== "0";
   const scales = COMPARED.filter((scale) => compares && scale >= guidance.least && scale <= guidance.most);
-  const screens = scales.map((scale) => screen(card, shownWidth(card, 112), `The predicted picture at guidance ${scale}`));
+  const screens = scales.map((scale) =>
+    screen(card, shownWidth(card, 112), `The predicted picture at guidance ${scale}`),
+  );
   const figures = screens.map((canvas, at) =>
     h("figure", {}, h("div", { class: "mat" }, canvas), h("figcaption", {}, `guidance ${scales[at]}`)),
   );

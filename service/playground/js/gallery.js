@@ -2,7 +2,18 @@
 
 import { getFile } from "./api.js";
 import { denoises, fieldsOf } from "./card.js";
-import { classChips, classesOf, group, samplingControls, samplingFields, seedField, seedOf, slider, sendButton, truncationControl } from "./controls.js";
+import {
+  classChips,
+  classesOf,
+  group,
+  samplingControls,
+  samplingFields,
+  seedField,
+  seedOf,
+  slider,
+  sendButton,
+  truncationControl,
+} from "./controls.js";
 import { download, h } from "./dom.js";
 import { Progress, runner } from "./progress.js";
 import { Sheet } from "./sheet.js";
@@ -20,13 +31,20 @@ export function mount({ card, stage, aside, signal }) {
   const run = runner(progress, signal);
   const sheet = new Sheet(card);
   const files = h("div", { class: "actions", hidden: true });
-  const generate = () => run(async (stop) => {
-    files.hidden = true;
-    const state = read();
-    const rows = classesOf(state, card).map((index) => card.class_names[index]);
-    const { params } = await sheet.fill(requestOf(state, card), rows, progress, stop);
-    offerFiles(card, files, params);
-  });
+  const save = (params, accept, ending) =>
+    run(async (stop) => {
+      const file = await getFile(`/generate/${card.name}`, { body: params, accept, signal: stop });
+      download(file, `${card.name}.${ending}`);
+      progress.idle();
+    });
+  const generate = () =>
+    run(async (stop) => {
+      files.hidden = true;
+      const state = read();
+      const rows = classesOf(state, card).map((index) => card.class_names[index]);
+      const { params } = await sheet.fill(requestOf(state, card), rows, progress, stop);
+      offerFiles(files, (accept, ending) => save(params, accept, ending));
+    });
   settings(card, aside, generate);
   stage.append(progress.element, progress.failure, sheet.element, files);
   generate();
@@ -86,17 +104,14 @@ function requestOf(state, card) {
   };
 }
 
-function offerFiles(card, files, params) {
-  const button = (text, accept, ending) => {
-    const save = async () =>
-      download(await getFile(`/generate/${card.name}`, { body: params, accept }), `${card.name}.${ending}`);
-    return h("button", { type: "button", class: "quiet", onclick: save }, text);
-  };
+function offerFiles(files, save) {
+  const button = (text, accept) =>
+    h("button", { type: "button", class: "quiet", onclick: () => save(accept, text.toLowerCase()) }, text);
   files.replaceChildren(
     h("span", { class: "hint" }, "Save all as"),
-    button("PNG", "image/png", "png"),
-    button("npy", "application/x-npy", "npy"),
-    button("zip", "application/zip", "zip"),
+    button("PNG", "image/png"),
+    button("npy", "application/x-npy"),
+    button("zip", "application/zip"),
     h("span", { class: "hint" }, "A picture of this service, dropped on the page, brings its settings back."),
   );
   files.hidden = false;

@@ -3,7 +3,16 @@
 import { getFile, stream } from "./api.js";
 import { bars } from "./chart.js";
 import { can, denoises, isGrey, shownWidth } from "./card.js";
-import { classChips, classesOf, group, samplingControls, samplingFields, choice, slider, sendButton } from "./controls.js";
+import {
+  classChips,
+  classesOf,
+  group,
+  samplingControls,
+  samplingFields,
+  choice,
+  slider,
+  sendButton,
+} from "./controls.js";
 import { asDataUrl, bitmap, dataUrl, download, h, uniqueId } from "./dom.js";
 import { Player, paint, screen } from "./player.js";
 import { Progress, runner } from "./progress.js";
@@ -74,9 +83,25 @@ function settings(card, aside, ends, walk) {
       }),
       group(
         "Path",
-        slider({ label: "Frames", min: 3, max: card.limits.frames, value: number(state.frames, FRAMES), on: (frames) => note({ frames }) }),
-        choice({ label: "Method", choices: METHODS, value: state.method ?? METHODS[0], on: (method) => note({ method }) }),
-        choice({ label: "Play", choices: WAYS, value: WAYS[state.once ? 1 : 0], on: (way) => note({ once: way === WAYS[1] ? 1 : null }) }),
+        slider({
+          label: "Frames",
+          min: 3,
+          max: card.limits.frames,
+          value: number(state.frames, FRAMES),
+          on: (frames) => note({ frames }),
+        }),
+        choice({
+          label: "Method",
+          choices: METHODS,
+          value: state.method ?? METHODS[0],
+          on: (method) => note({ method }),
+        }),
+        choice({
+          label: "Play",
+          choices: WAYS,
+          value: WAYS[state.once ? 1 : 0],
+          on: (way) => note({ once: way === WAYS[1] ? 1 : null }),
+        }),
       ),
       denoises(card) && samplingControls(card, state, { task: "interpolate" }),
       sendButton("Walk"),
@@ -105,7 +130,14 @@ class End {
     this.#name = name;
     this.#walk = walk;
     this.#image = h("img", { alt: "", class: isGrey(card) ? "grey" : "", hidden: true });
-    this.#input = h("input", { id, type: "number", min: 0, max: 2 ** 32 - 1, value: read()[name], oninput: () => this.#take() });
+    this.#input = h("input", {
+      id,
+      type: "number",
+      min: 0,
+      max: 2 ** 32 - 1,
+      value: read()[name],
+      oninput: () => this.#take(),
+    });
     this.field = h("div", { class: "field" }, h("label", { for: id }, `${title} seed`), this.#input);
     const another = h("button", { type: "button", class: "quiet", onclick: () => this.#another() }, "Another");
     const takesPictures = can(card, "variations") || can(card, "invert");
@@ -139,7 +171,12 @@ class End {
   }
 
   #fileButton(title) {
-    const file = h("input", { type: "file", accept: "image/png,image/jpeg,image/webp", class: "unseen", "aria-label": `${title}: a picture` });
+    const file = h("input", {
+      type: "file",
+      accept: "image/png,image/jpeg,image/webp",
+      class: "unseen",
+      "aria-label": `${title}: a picture`,
+    });
     file.addEventListener("change", () => file.files[0] && this.#upload(file.files[0]));
     return h("label", { class: "quiet button" }, file, "A picture");
   }
@@ -175,7 +212,16 @@ async function fill({ card, frames, strip, curve, ends, player, progress }, stop
   const body = requestOf(read(), card);
   player.pause();
   const slots = Array.from({ length: body.frames }, (_, index) =>
-    h("button", { type: "button", class: `frame ${isGrey(card) ? "grey" : ""}`, "aria-label": `Frame ${index + 1}`, onclick: () => { player.pause(); player.seek(index); } }));
+    h("button", {
+      type: "button",
+      class: `frame ${isGrey(card) ? "grey" : ""}`,
+      "aria-label": `Frame ${index + 1}`,
+      onclick: () => {
+        player.pause();
+        player.seek(index);
+      },
+    }),
+  );
   strip.replaceChildren(...slots);
   let done = 0;
   const on = {
@@ -201,12 +247,17 @@ function drawCurve(curve, path) {
   if (!path) return;
   const chart = bars(path.step_distance, "How far each frame is from the one before");
   const psnr = (path.endpoint_psnr ?? []).filter((value) => value !== null);
-  const note = psnr.length ? ` The ends are given back with ${psnr.map((value) => `${value.toFixed(1)} dB`).join(" and ")}.` : "";
+  const note = psnr.length
+    ? ` The ends are given back with ${psnr.map((value) => `${value.toFixed(1)} dB`).join(" and ")}.`
+    : "";
   curve.append(chart, h("p", { class: "hint" }, `How far each frame is from the one before it.${note}`));
 }
 
 async function saveGif(card, progress) {
   const body = requestOf(read(), card);
-  download(await getFile("/interpolate", { body: { ...body, scale: 8, loop: !read().once }, accept: "image/gif" }), `${card.name}-walk.gif`);
+  download(
+    await getFile("/interpolate", { body: { ...body, scale: 8, loop: !read().once }, accept: "image/gif" }),
+    `${card.name}-walk.gif`,
+  );
   progress.idle("Saved");
 }

@@ -22,12 +22,16 @@ async function look(element, cards, told) {
     element.replaceChildren(h("p", { class: "hint" }, problem.title));
     return;
   }
-  const rows = cards.filter(({ name }) => name in stats.models).map(({ name }) => row(name, stats.models[name]));
+  const rows = cards.filter(({ name }) => name in stats.models).map(({ name }) => row(name, stats));
   element.replaceChildren(h("h2", {}, "At this moment"), h("div", { class: "meters" }, rows));
   for (const [name, { latency }] of Object.entries(stats.models)) told(name, latency.request.p50_ms);
 }
 
-function row(name, { requests, pictures, errors, queued_rows: queued, live_rows: live, latency, history }) {
+function row(name, { models, window_s: window, step_s: step }) {
+  const { requests, pictures, errors, queued_rows: queued, live_rows: live, latency, history } = models[name];
+  // A service that has just begun has a short history; the chart is of the whole window all the same.
+  const chart = (values, label) =>
+    bars([...Array(Math.max(0, window / step - values.length)).fill(null), ...values], label);
   const { p50_ms: p50, p95_ms: p95 } = latency.request;
   const parts = [
     `${plural(requests, "request")} and ${plural(pictures, "picture")} in a minute`,
@@ -39,8 +43,8 @@ function row(name, { requests, pictures, errors, queued_rows: queued, live_rows:
     "article",
     { class: "meter" },
     h("h3", {}, name),
-    meter("p50", duration(p50), bars(history.p50_ms, `${name}: median latency over the last minutes`)),
-    meter("queue", String(queued), bars(history.queued_rows, `${name}: pictures waiting over the last minutes`)),
+    meter("p50", duration(p50), chart(history.p50_ms, `${name}: median latency in the last minute`)),
+    meter("queue", String(queued), chart(history.queued_rows, `${name}: pictures waiting in the last minute`)),
     h("p", { class: "hint" }, parts.join(" · ")),
   );
 }

@@ -26,11 +26,6 @@ let cards = [];
 let mounted = new AbortController();
 
 async function start() {
-  installTheme(document.getElementById("theme"), document.getElementById("tone"));
-  document.getElementById("skip").addEventListener("click", (event) => {
-    event.preventDefault();
-    document.getElementById("stage")?.focus();
-  });
   const progress = new Progress();
   try {
     cards = await getJson("/models");
@@ -47,7 +42,17 @@ async function start() {
 }
 
 const empty = () =>
-  h("div", { class: "empty" }, h("h1", {}, "No model is served"), h("p", {}, "Export one into the weights folder, and restart: ", h("code", {}, "python -m trainer export runs/vae weights/vae")));
+  h(
+    "div",
+    { class: "empty" },
+    h("h1", {}, "No model is served"),
+    h(
+      "p",
+      {},
+      "Export one into the weights folder, and restart: ",
+      h("code", {}, "python -m trainer export runs/vae weights/vae"),
+    ),
+  );
 
 /** Build what the state says, from nothing. */
 function show() {
@@ -74,22 +79,53 @@ function show() {
 /** A row of links that are tabs to the eye; the one that is open says so. */
 function links(element, items) {
   const focused = element.contains(document.activeElement);
-  element.replaceChildren(...items.map(({ here, patch, content }) =>
-    h("a", { href: "#", "aria-current": here ? "page" : undefined, onclick: (event) => { event.preventDefault(); change(patch); } }, ...content)));
+  element.replaceChildren(
+    ...items.map(({ here, patch, content }) =>
+      h(
+        "a",
+        {
+          href: "#",
+          "aria-current": here ? "page" : undefined,
+          onclick: (event) => {
+            event.preventDefault();
+            change(patch);
+          },
+        },
+        ...content,
+      ),
+    ),
+  );
   if (focused) element.querySelector("[aria-current]")?.focus();
 }
 
 function showModels(card) {
-  links(document.getElementById("models"), cards.map((each) => ({
-    here: each === card,
-    // Settings of sampling belong to the model that they were made for.
-    patch: { model: each.name, steps: null, solver: null, guidance: null, truncation: null, spread: null, strength: null },
-    content: [h("b", {}, each.name), h("span", { class: "figure", "data-model": each.name }, p50(each) === null ? "" : `p50 ${duration(p50(each))}`)],
-  })));
+  links(
+    document.getElementById("models"),
+    cards.map((each) => ({
+      here: each === card,
+      // Settings of sampling belong to the model that they were made for.
+      patch: {
+        model: each.name,
+        steps: null,
+        solver: null,
+        guidance: null,
+        truncation: null,
+        spread: null,
+        strength: null,
+      },
+      content: [
+        h("b", {}, each.name),
+        h("span", { class: "figure", "data-model": each.name }, p50(each) === null ? "" : `p50 ${duration(p50(each))}`),
+      ],
+    })),
+  );
 }
 
 function showViews(views, chosen) {
-  links(document.getElementById("views"), views.map((each) => ({ here: each === chosen, patch: { view: each.name }, content: [each.title] })));
+  links(
+    document.getElementById("views"),
+    views.map((each) => ({ here: each === chosen, patch: { view: each.name }, content: [each.title] })),
+  );
 }
 
 function showLatency(model, ms) {
@@ -116,8 +152,25 @@ async function restore(file) {
     const { model, path, params } = await inspect(file);
     const names = cards.find(({ name }) => name === model)?.class_names ?? [];
     const labels = [params.class_label].flat().filter((label) => label !== null && label !== undefined);
-    const shared = { model, classes: [...new Set(labels)].map((label) => names.indexOf(label)).filter((index) => index >= 0).join(","), steps: params.steps, solver: params.solver, guidance: params.guidance_scale };
-    if (path === "/interpolate") change({ view: "interpolate", from: params.from?.seed, to: params.to?.seed, frames: params.frames, method: params.method, ...shared });
+    const shared = {
+      model,
+      classes: [...new Set(labels)]
+        .map((label) => names.indexOf(label))
+        .filter((index) => index >= 0)
+        .join(","),
+      steps: params.steps,
+      solver: params.solver,
+      guidance: params.guidance_scale,
+    };
+    if (path === "/interpolate")
+      change({
+        view: "interpolate",
+        from: params.from?.seed,
+        to: params.to?.seed,
+        frames: params.frames,
+        method: params.method,
+        ...shared,
+      });
     else change({ view: "gallery", n: params.n, seed: params.seed ?? params.seeds?.[0], lock: 1, ...shared });
     notice.textContent = "Settings restored from the picture.";
   } catch (problem) {
@@ -127,4 +180,9 @@ async function restore(file) {
   setTimeout(() => notice.remove(), 5000);
 }
 
+installTheme(document.getElementById("theme"), document.getElementById("tone"));
+document.getElementById("skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  document.getElementById("stage")?.focus();
+});
 start();

@@ -9,7 +9,18 @@ import { Progress, runner } from "./progress.js";
 import { note, number, read } from "./state.js";
 
 /** Ten colours that people with any colour vision tell apart: M. A. Petroff, arXiv:2107.02270. */
-const COLOURS = ["#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd"];
+const COLOURS = [
+  "#3f90da",
+  "#ffa90e",
+  "#bd1f01",
+  "#94a4a2",
+  "#832db6",
+  "#a96b59",
+  "#e76300",
+  "#b9ac70",
+  "#717581",
+  "#92dadd",
+];
 const colourOf = (label) => COLOURS[label % COLOURS.length];
 
 /** Places across the map that are asked for: nearby ones share an answer, which the browser keeps. */
@@ -26,7 +37,12 @@ export function mount({ card, stage, aside, signal }) {
   const canvas = h("canvas", { class: "points", width: RESOLUTION, height: RESOLUTION });
   const sky = h(
     "div",
-    { class: "sky", tabIndex: 0, role: "application", "aria-label": "The map. Arrow keys move the place that is decoded." },
+    {
+      class: "sky",
+      tabIndex: 0,
+      role: "application",
+      "aria-label": "The map. Arrow keys move the place that is decoded.",
+    },
     sprite,
     canvas,
   );
@@ -34,17 +50,18 @@ export function mount({ card, stage, aside, signal }) {
   const caption = h("figcaption");
   const view = { card, sky, sprite, canvas, picture, caption, progress, signal };
   let explorer = null;
-  const load = () => run(async (stop) => {
-    const [label] = classesOf(read(), card);
-    const query = label === undefined ? "" : `?class_label=${label}`;
-    const map = await getJson(`/latent-map/${card.name}${query}`, stop);
-    const tiles = await createImageBitmap(await getFile(map.grid.url, { signal: stop }));
-    Object.assign(sprite, { width: tiles.width, height: tiles.height });
-    paint(sprite, tiles);
-    progress.idle();
-    explorer ??= new Explorer(view, map);
-    explorer.go(number(read().x, 0), number(read().y, 0));
-  });
+  const load = () =>
+    run(async (stop) => {
+      const [label] = classesOf(read(), card);
+      const query = label === undefined ? "" : `?class_label=${label}`;
+      const map = await getJson(`/latent-map/${card.name}${query}`, stop);
+      const tiles = await createImageBitmap(await getFile(map.grid.url, { signal: stop }));
+      Object.assign(sprite, { width: tiles.width, height: tiles.height });
+      paint(sprite, tiles);
+      progress.idle();
+      explorer ??= new Explorer(view, map);
+      explorer.go(number(read().x, 0), number(read().y, 0));
+    });
   aside.append(
     h(
       "form",
@@ -71,11 +88,15 @@ export function mount({ card, stage, aside, signal }) {
 }
 
 const legend = (names) =>
-  h("div", { class: "legend" }, names.map((name, label) => {
-    const dot = h("i");
-    dot.style.setProperty("--colour", colourOf(label));
-    return h("span", {}, dot, name);
-  }));
+  h(
+    "div",
+    { class: "legend" },
+    names.map((name, label) => {
+      const dot = h("i");
+      dot.style.setProperty("--colour", colourOf(label));
+      return h("span", {}, dot, name);
+    }),
+  );
 
 /** The place that is looked at: drawn on the map, and decoded one request at a time. */
 class Explorer {
@@ -171,7 +192,10 @@ class Explorer {
     }
     context.globalAlpha = 1;
     // Dark within light, so that it is seen on any ground.
-    for (const [style, width] of [["white", 9], ["black", 4]]) {
+    for (const [style, width] of [
+      ["white", 9],
+      ["black", 4],
+    ]) {
       context.strokeStyle = style;
       context.lineWidth = width;
       dot(this.#at.x, this.#at.y, 22);

@@ -22,7 +22,17 @@ export class Pad {
     this.#picture = layer(`picture ${grey ? "grey" : ""}`);
     this.#mask = layer("mask");
     this.#cursor = { x: width / 2, y: height / 2 };
-    this.element = h("div", { class: "pad", tabIndex: 0, role: "application", "aria-label": "Draw pad. Arrow keys move the brush, space paints." }, this.#picture, this.#mask);
+    this.element = h(
+      "div",
+      {
+        class: "pad",
+        tabIndex: 0,
+        role: "application",
+        "aria-label": "Draw pad. Arrow keys move the brush, space paints.",
+      },
+      this.#picture,
+      this.#mask,
+    );
     this.element.style.setProperty("--width", `${shown}px`);
     for (const canvas of [this.#picture, this.#mask]) canvas.getContext("2d", { willReadFrequently: true });
     this.#wipe();
@@ -56,7 +66,9 @@ export class Pad {
 
   /** The picture as a data URI; null where nothing is drawn. */
   get image() {
-    return this.#pixels(this.#picture).some((value, at) => at % 4 !== 3 && value > 0) ? this.#picture.toDataURL() : null;
+    return this.#pixels(this.#picture).some((value, at) => at % 4 !== 3 && value > 0)
+      ? this.#picture.toDataURL()
+      : null;
   }
 
   /** The mask as a data URI, white where to repaint; null where there is none. */

@@ -15,11 +15,15 @@ export function tile(picture, open, grey) {
 
 /** Open `pictures[index]` of `card`'s model in a dialog; the arrow keys go to its neighbours. */
 export function openPicture(pictures, index, card) {
-  const dialog = h("dialog", { class: "picture", "aria-label": "A picture and its parameters", onclose: () => dialog.remove() });
+  const dialog = h("dialog", {
+    class: "picture",
+    "aria-label": "A picture and its parameters",
+    onclose: () => dialog.remove(),
+  });
   const show = (at) => {
     index = (at + pictures.length) % pictures.length;
     dialog.replaceChildren(...content(pictures[index], card, dialog));
-    describe(pictures[index], dialog);
+    describe(pictures[index], dialog).catch((problem) => fail(dialog, problem));
   };
   dialog.addEventListener("keydown", (event) => {
     if (event.key === "ArrowRight") show(index + 1);
@@ -43,18 +47,35 @@ function content(picture, card, dialog) {
   const label = card.class_names.indexOf(picture.class_label);
   const classes = label < 0 ? null : label;
   return [
-    h("div", { class: `mat ${isGrey(card) ? "grey" : ""}` }, h("img", { src: dataUrl(picture), alt: picture.class_label ?? "picture" })),
+    h(
+      "div",
+      { class: `mat ${isGrey(card) ? "grey" : ""}` },
+      h("img", { src: dataUrl(picture), alt: picture.class_label ?? "picture" }),
+    ),
     h(
       "div",
       { class: "about" },
-      h("header", {}, h("h2", {}, picture.class_label ?? "No class"), h("button", { type: "button", class: "quiet close", "aria-label": "Close", onclick: () => dialog.close() }, "Close")),
+      h(
+        "header",
+        {},
+        h("h2", {}, picture.class_label ?? "No class"),
+        h(
+          "button",
+          { type: "button", class: "quiet close", "aria-label": "Close", onclick: () => dialog.close() },
+          "Close",
+        ),
+      ),
       h("dl", { class: "facts" }),
       h(
         "div",
         { class: "actions" },
         picture.alone && action("Use as seed", leave({ view: "gallery", seed, lock: 1, classes })),
-        picture.alone && can(card, "interpolate") && action("Interpolate from", leave({ view: "interpolate", from: seed, classes })),
-        picture.alone && can(card, "interpolate") && action("Interpolate to", leave({ view: "interpolate", to: seed, classes })),
+        picture.alone &&
+          can(card, "interpolate") &&
+          action("Interpolate from", leave({ view: "interpolate", from: seed, classes })),
+        picture.alone &&
+          can(card, "interpolate") &&
+          action("Interpolate to", leave({ view: "interpolate", to: seed, classes })),
         picture.alone && denoises(card) && action("Film", leave({ view: "film", seed, classes })),
         action("Use as image", () => {
           keepImage(pngBlob(picture));
@@ -72,10 +93,17 @@ async function describe(picture, dialog) {
   const facts = dialog.querySelector(".facts");
   if (!facts) return;
   const shown = { model: `${found.model} ${found.model_version}`, ...found.params };
-  facts.append(...Object.entries(shown).filter(([, value]) => value !== null && String(value).length < 64).map(([name, value]) => h("div", {}, h("dt", {}, name.replaceAll("_", " ")), h("dd", {}, String(value)))));
+  facts.append(
+    ...Object.entries(shown)
+      .filter(([, value]) => value !== null && String(value).length < 64)
+      .map(([name, value]) => h("div", {}, h("dt", {}, name.replaceAll("_", " ")), h("dd", {}, String(value)))),
+  );
   const commands = dialog.querySelector(".commands");
   const name = `${found.model}-${picture.seed ?? "picture"}`;
-  const asNpy = async () => download(await getFile(found.path, { body: found.params, accept: "application/x-npy" }), `${name}.npy`);
+  const asNpy = () =>
+    getFile(found.path, { body: found.params, accept: "application/x-npy" })
+      .then((file) => download(file, `${name}.npy`))
+      .catch((problem) => fail(dialog, problem));
   const code = h("pre", { tabIndex: 0, "aria-label": "Command" }, found.curl);
   commands.append(
     code,
@@ -89,6 +117,13 @@ async function describe(picture, dialog) {
     ),
   );
   commands.hidden = false;
+}
+
+/** Say in the dialog what went wrong. */
+function fail(dialog, problem) {
+  dialog
+    .querySelector(".about")
+    ?.append(h("p", { class: "hint", role: "alert" }, `${problem.title}: ${problem.message}`));
 }
 
 function copyButton(text, command, code) {

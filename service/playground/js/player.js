@@ -29,7 +29,14 @@ export class Player {
     });
     this.#button.addEventListener("click", () => (this.#timer ? this.pause() : this.play()));
     signal.addEventListener("abort", () => this.pause());
-    this.element = h("div", { class: "player", hidden: true }, this.#button, h("label", { class: "unseen", for: this.#id }, label), this.#slider, this.#output);
+    this.element = h(
+      "div",
+      { class: "player", hidden: true },
+      this.#button,
+      h("label", { class: "unseen", for: this.#id }, label),
+      this.#slider,
+      this.#output,
+    );
   }
 
   get index() {
@@ -88,7 +95,13 @@ export class Player {
 /** A canvas that shows pictures of `card`'s model, about `wanted` pixels wide on the page. */
 export function screen(card, width, label) {
   const [channels, height, columns] = card.image_shape;
-  const canvas = h("canvas", { width: columns, height, class: `screen ${channels === 1 ? "grey" : ""}`, role: "img", "aria-label": label });
+  const canvas = h("canvas", {
+    width: columns,
+    height,
+    class: `screen ${channels === 1 ? "grey" : ""}`,
+    role: "img",
+    "aria-label": label,
+  });
   canvas.style.setProperty("--width", `${width}px`);
   return canvas;
 }

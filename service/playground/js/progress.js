@@ -49,7 +49,13 @@ export class Progress {
       h("h3", {}, problem.title || "That did not work"),
       h("p", {}, `${problem.message}${wait}`),
       ...(problem.errors ?? []).map(({ field, message, allowed }) =>
-        h("p", { class: "hint" }, h("code", {}, field || "request"), ` ${message}`, allowed ? `. Allowed: ${allowed}` : ""),
+        h(
+          "p",
+          { class: "hint" },
+          h("code", {}, field || "request"),
+          ` ${message}`,
+          allowed ? `. Allowed: ${allowed}` : "",
+        ),
       ),
       h("button", { type: "button", class: "primary", onclick: retry }, "Try again"),
     );

@@ -54,7 +54,12 @@ export class Sheet {
     this.#slots = Array.from({ length: total }, () => h("div", { class: `tile slot ${tone}` }));
     const columns = rows.length ? total / rows.length : total;
     const sections = (rows.length ? rows : [null]).map((name, row) =>
-      h("section", { class: "sheet-row" }, name && h("h2", {}, name), h("div", { class: "tiles" }, this.#slots.slice(row * columns, (row + 1) * columns))),
+      h(
+        "section",
+        { class: "sheet-row" },
+        name && h("h2", {}, name),
+        h("div", { class: "tiles" }, this.#slots.slice(row * columns, (row + 1) * columns)),
+      ),
     );
     this.element.setAttribute("aria-busy", "true");
     this.element.replaceChildren(...sections);

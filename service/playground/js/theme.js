@@ -31,7 +31,8 @@ function cycle(button, name, choices, label, apply) {
   show();
 }
 
-const kept = (name, choices) => (choices.includes(localStorage.getItem(name)) ? localStorage.getItem(name) : choices[0]);
+const kept = (name, choices) =>
+  choices.includes(localStorage.getItem(name)) ? localStorage.getItem(name) : choices[0];
 
 function apply() {
   const isDark = root.dataset.theme === "dark" || (root.dataset.theme === "auto" && dark.matches);
