@@ -155,7 +155,7 @@ def _default_solver(request: GenerateRequest | InterpolateRequest, defaults: Def
     if not isinstance(request, InterpolateRequest):
         return defaults.solver
     inverted = any(point.image is not None for point in request.key_points)
-    return "ddim" if inverted or defaults.solver == "ddpm" else defaults.solver
+    return "ddim" if inverted or defaults.solver in ("ddpm", "consistency") else defaults.solver
 
 
 def labels_of(

@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 
 from service.api.schemas import PicturesAnswer
 from service.app import create_app
-from service.contract.manifest import Defaults
+from service.contract.manifest import Defaults, SolverName
 from service.settings import Settings
 from tests.service.api.conftest import (
     GIF,
@@ -64,8 +64,9 @@ def test_without_a_class_all_frames_have_that_of_the_first_seed(client: TestClie
     assert [image["class_label"] for image in answer["images"]] == [CLASS_NAMES[3 % 3]] * 3
 
 
-def test_a_model_whose_solver_draws_noise_walks_with_another(settings: Settings) -> None:
-    change_manifest(settings.weights_dir / "ddpm", defaults=Defaults(steps=5, solver="ddpm", guidance_scale=1.0))
+@pytest.mark.parametrize("solver", ["ddpm", "consistency"])
+def test_a_model_whose_solver_draws_noise_walks_with_another(settings: Settings, solver: SolverName) -> None:
+    change_manifest(settings.weights_dir / "ddpm", defaults=Defaults(steps=5, solver=solver, guidance_scale=1.0))
     with TestClient(create_app(settings)) as client:
         body = {"model": "ddpm", **ENDS, "frames": 3, "class_label": 0}
         answer = client.post("/interpolate", json=body, headers=JSON).json()
