@@ -111,7 +111,7 @@ class FewStepConfig(Strict):
 
     family: Literal["few-step"]
     base: DdpmConfig = Field(description="that of the run it starts from, with the sampler of the tuned model")
-    stages: Positive = Field(description="how often the gap between the two steps is halved")
+    stages: Positive = Field(description="gaps between the two steps, each half the one before")
     huber: float = Field(gt=0.0, description="distance of pictures below which the loss is quadratic")
 
 
