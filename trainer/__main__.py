@@ -8,22 +8,24 @@ from typing import Any
 
 import torch
 from pydantic import ValidationError
-from torch import Tensor
 
 from service.contract.files import ContractError
 from trainer import checkpoint, data, export, processes
 from trainer.config import OVERRIDES, RunConfig, load_preset, presets
-from trainer.data import DataError, DataFacts, ImageData
+from trainer.data import DataError, ImageData
 from trainer.evaluate.commands import add_commands
 from trainer.evaluate.errors import EvaluationError
+from trainer.evaluate.progress import TrainingDistance, training_distance
 from trainer.loop import Diverged, Indivisible, Interrupted, TrainingRun
-from trainer.options import UsageError, add_dataset, add_device, device_of, positive
+from trainer.options import UsageError, add_dataset, add_device, add_evaluator, device_of, positive
+from trainer.start import Start, StartError, load_start
 
 EXAMPLES = """\
 examples:
   python -m trainer train vae                                    the preset, into runs/vae
   python -m trainer train ddpm --epochs 40 --out runs/long       more epochs, another folder
   python -m trainer train ddpm --out runs/long --resume          go on after it was cut off
+  python -m trainer train few-step --from weights/ddpm           begin with a model's network
   python -m trainer train gan --dataset folder:photos --image-size 32 --channels 3 --out runs/photos
   torchrun --nproc-per-node 2 -m trainer train ddpm              two processes, or GPUs: the same losses as one
   python -m trainer export runs/vae weights/vae                  make the artefact that the service loads
@@ -58,6 +60,7 @@ FAILURES = (
     export.ExportError,
     Indivisible,
     OSError,
+    StartError,
     UsageError,
 )
 
@@ -91,8 +94,8 @@ def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--from",
         dest="start",
         type=Path,
-        metavar="RUN",
-        help="finished run to begin with: ldm from an autoencoder's, few-step from a ddpm's",
+        metavar="FOLDER",
+        help="model or finished run to begin with: ldm from an autoencoder, few-step from a ddpm",
     )
     add_dataset(train)
     train.add_argument(
@@ -107,6 +110,7 @@ def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     train.add_argument("--seed", type=int, help="everything random follows from it")
     train.add_argument("--precision", choices=["fp32", "bf16"])
     train.add_argument("--grid-every", type=int, metavar="N", help="write a grid of samples every N epochs")
+    add_evaluator(train)
     add_device(train)
     train.add_argument(
         "--accumulate",
@@ -136,12 +140,22 @@ def _train(options: argparse.Namespace) -> None:
 def _train_here(options: argparse.Namespace, device: torch.device) -> None:
     """What each of the processes does that train together."""
     folder = options.out or Path("runs") / options.preset
-    config, state = _resumed(options, folder) if options.resume else (_fresh(options, folder), None)
+    begun = load_start(options.start) if options.start and not options.resume else None
+    config, state = _resumed(options, folder) if options.resume else (_fresh(options, folder, begun), None)
     with processes.first_alone():
         images = _images(config, options.data_dir, strict=options.strict)
     _tell(f"data: {images.provenance}")
-    start = _averages(options.start, images.facts) if options.start and state is None else None
-    run = TrainingRun(config, images, folder, device, start, options.accumulate)
+    if begun is not None:
+        begun.require_like(images.facts)
+    run = TrainingRun(
+        config,
+        images,
+        folder,
+        device,
+        begun.generator if begun else None,
+        options.accumulate,
+        _distance(options, config, images, device),
+    )
     if state is not None:
         run.load_state_dict(state)
     run.fit()
@@ -161,29 +175,31 @@ def _overrides(options: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name in OVERRIDES if (value := getattr(options, name)) is not None}
 
 
-def _fresh(options: argparse.Namespace, folder: Path) -> RunConfig:
+def _distance(
+    options: argparse.Namespace, config: RunConfig, images: ImageData, device: torch.device
+) -> TrainingDistance | None:
+    """What the first process chooses the best average by."""
+    if config.family == "autoencoder" or processes.rank() > 0:
+        return None
+    conditional = config.label_dropout < 1.0
+    distance, in_words = training_distance(options.evaluator, images, device, conditional=conditional)
+    _tell(in_words)
+    return distance
+
+
+def _fresh(options: argparse.Namespace, folder: Path, begun: Start | None) -> RunConfig:
     if (folder / checkpoint.FILE_NAME).exists():
         raise UsageError(f"{folder} already holds a run: add --resume to go on, or choose another --out")
     try:
-        if options.start is None:
+        if begun is None:
             return load_preset(options.preset, **_overrides(options))
-        begun, _ = checkpoint.load(options.start)
-        return load_preset(options.preset, begun, start=options.start.as_posix(), **_overrides(options))
+        return load_preset(options.preset, begun.config, start=begun.folder.as_posix(), **_overrides(options))
     except ValidationError as failure:
         first = failure.errors()[0]
         option = f"--{str(first['loc'][0]).replace('_', '-')}: " if first["loc"] else ""
         raise UsageError(option + first["msg"].removeprefix("Value error, ")) from failure
     except ValueError as failure:
         raise UsageError(str(failure)) from failure
-
-
-def _averages(folder: Path, facts: DataFacts) -> dict[str, Tensor]:
-    """The averaged generator of a run on pictures and classes like those of ``facts``, a ``state_dict``."""
-    state = checkpoint.load(folder)[1]
-    begun_on, average = DataFacts(**state["data"]), state["average"]
-    if (begun_on.image_shape, begun_on.class_names) != (facts.image_shape, facts.class_names):
-        raise UsageError(f"--from: the run in {folder} was trained on {begun_on}, and these are {facts}")
-    return {name.removeprefix("module."): value for name, value in average.items() if name.startswith("module.")}
 
 
 def _resumed(options: argparse.Namespace, folder: Path) -> tuple[RunConfig, dict[str, object]]:

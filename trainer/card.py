@@ -82,7 +82,7 @@ TEMPLATE = """\
 | images seen | {seen:,} in {epochs:g} epochs of {images:,} |
 | time | {time} on {device} |
 | arithmetic | {precision} in training, {inference} in this file |
-| weights | exponential moving average, {decay} per step; {parameters:,} parameters |
+| weights | exponential moving average, {decay} per step, after {kept}; {parameters:,} parameters |
 | losses of the last epoch | {losses} |
 
 All settings of the run: `{config}`
@@ -130,6 +130,7 @@ def render(manifest: Manifest, config: RunConfig) -> str:
         precision=training.precision,
         inference=manifest.inference_dtype,
         decay=training.ema_decay,
+        kept=f"epoch {training.kept_epoch}, the best" if training.kept_epoch else "the last epoch",
         parameters=training.parameters,
         losses=", ".join(f"{name} {value:.4g}" for name, value in training.losses.items()),
         config=config.model_dump_json(),

@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 from pydantic import ValidationError
+from torch import Tensor
 
 from trainer.config import RunConfig
 
 FILE_NAME = "checkpoint.pt"
-FORMAT = 2
+FORMAT = 3
 
 
 class CheckpointError(Exception):
@@ -59,6 +60,15 @@ def load(run: Path) -> tuple[RunConfig, dict[str, Any]]:
         raise CheckpointError(
             f"{path} has a config that this version does not know, see its {field}: {first['msg']}"
         ) from failure
+
+
+def generator(state: dict[str, Any]) -> dict[str, Tensor]:
+    """The averaged generator that a run stands for, a ``state_dict``: its best, or where none was measured its last."""
+    if state["best"] is not None:
+        best: dict[str, Tensor] = state["best"]["generator"]
+        return best
+    average = state["average"].items()
+    return {name.removeprefix("module."): value for name, value in average if name.startswith("module.")}
 
 
 def first_line(failure: Exception) -> str:

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from service.contract.artifact import write_artifact, write_latents
 from service.contract.files import ContractError, replacing
@@ -77,7 +76,7 @@ def export(run: Path, target: Path, data: ImageData) -> Manifest:
     network computes something else than the eager one, or when ``target`` cannot be written.
     """
     config, state = checkpoint.load(run)
-    _require_finished(run, config, state)
+    require_finished(run, config, state)
     _require_same(data, state)
     parts = averaged_parts(config, state)
     payload = script(parts)
@@ -95,9 +94,8 @@ def averaged_parts(config: RunConfig, state: dict[str, Any]) -> Parts:
     """The parts of a checkpoint's averaged generator: float32, on the CPU, frozen in eval mode."""
     facts = DataFacts(**state["data"])
     objective = build(config, facts.image_shape, len(facts.class_names), torch.device("cpu"))
-    average = AveragedModel(objective.generator)
-    average.load_state_dict(state["average"])
-    parts = objective.parts(average.module)
+    objective.generator.load_state_dict(checkpoint.generator(state))
+    parts = objective.parts(objective.generator)
     for part in _named(parts).values():
         # Whether channels-last pays is the server's to find out, on its own machine.
         part.eval().requires_grad_(False).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
@@ -184,7 +182,8 @@ def _random_inputs(parts: Parts, batch: int) -> dict[str, tuple[Tensor, ...]]:
     return inputs
 
 
-def _require_finished(run: Path, config: RunConfig, state: dict[str, Any]) -> None:
+def require_finished(run: Path, config: RunConfig, state: dict[str, Any]) -> None:
+    """Raise ExportError when the run has epochs to go."""
     steps_per_epoch = DataFacts(**state["data"]).images // config.batch_size
     if state["step"] < steps_per_epoch * config.epochs:
         done = state["step"] // steps_per_epoch
@@ -244,6 +243,8 @@ def _training(config: RunConfig, state: dict[str, Any], parts: Parts) -> Trainin
         parameters=sum(parameters.values()),
         losses=state["losses"],
         ema_decay=config.ema_decay,
+        kept_epoch=state["best"] and state["best"]["epoch"],
+        settings=config.model_dump(mode="json"),
     )
 
 

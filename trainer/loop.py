@@ -26,6 +26,7 @@ from trainer.config import OptimizerConfig, RunConfig
 from trainer.data import DataError, DataFacts, ImageData, to_unit_range
 from trainer.draws import Draws, step_seed
 from trainer.generate import save_grid
+from trainer.models.parts import Parts
 from trainer.objectives import Objective, build
 from trainer.objectives.base import Position
 
@@ -53,6 +54,15 @@ class Interrupted(Exception):
         self.signum = signum
 
 
+@dataclass(frozen=True)
+class Best:
+    """The ``state_dict`` of the average nearest to the training pictures, after which epoch, and how near."""
+
+    epoch: int
+    distance: float
+    generator: dict[str, Tensor]
+
+
 @dataclass
 class RunState:
     """Where a run stands: steps taken, seconds spent, losses of this epoch and of the last whole one.
@@ -65,6 +75,7 @@ class RunState:
     loss_sums: dict[str, Tensor] = field(default_factory=dict)
     loss_counts: dict[str, int] = field(default_factory=dict)
     losses: dict[str, float] = field(default_factory=dict)
+    best: Best | None = None
 
 
 def learning_rate_factor(settings: OptimizerConfig, progress: float) -> float:
@@ -126,13 +137,15 @@ class TrainingRun:
         device: torch.device,
         start: dict[str, Tensor] | None = None,
         accumulate: int = 1,
+        distance: Callable[[Parts], float] | None = None,
     ) -> None:
         """``start`` is the averaged generator, a ``state_dict``, of the run that this one begins with.
 
-        ``accumulate`` is into how many micro-batches each process cuts its rows of a batch. Raises DataError when there
-        is less data than a batch, Indivisible when a batch cannot be cut like that.
+        ``accumulate`` is into how many micro-batches each process cuts its rows of a batch. ``distance`` is what the
+        best average is chosen by; without it the last is. Raises DataError when there is less data than a batch,
+        Indivisible when a batch cannot be cut like that.
         """
-        self.accumulate = accumulate
+        self.accumulate, self.distance = accumulate, distance
         self.config, self.data, self.folder, self.device = config, data, folder, device
         self.objective: Objective = build(config, data.facts.image_shape, len(data.facts.class_names), device)
         self._require_divisible()
@@ -199,6 +212,7 @@ class TrainingRun:
             "networks": self.objective.networks.state_dict(),
             "optimizers": {name: opt.state_dict() for name, opt in self.objective.optimizers.items()},
             "average": self.average.state_dict(),
+            "best": self.state.best and vars(self.state.best),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -208,7 +222,8 @@ class TrainingRun:
             raise checkpoint.CheckpointError(f"{self.folder} was begun on {begun_on}, and these are {self.data.facts}")
         sums = {name: value.to(self.device) for name, value in state["loss_sums"].items()}
         counts = dict(state["loss_counts"])
-        self.state = RunState(state["step"], state["seconds"], sums, counts, dict(state["losses"]))
+        best = state["best"] and Best(**state["best"])
+        self.state = RunState(state["step"], state["seconds"], sums, counts, dict(state["losses"]), best)
         try:
             self.objective.networks.load_state_dict(state["networks"])
             for name, optimizer in self.objective.optimizers.items():
@@ -296,12 +311,19 @@ class TrainingRun:
         for name, value in self.state.losses.items():
             board.add_scalar(f"epoch/{name}", value, self.epoch)
         if self.epoch % self.config.grid_every == 0 or self.epoch == self.config.epochs:
-            board.add_image("samples", self._save_grid(), self.epoch)
+            self._judge(board, self.objective.parts(self.average.module))
 
-    def _save_grid(self) -> Tensor:
-        parts = self.objective.parts(self.average.module)
+    def _judge(self, board: SummaryWriter, parts: Parts) -> None:
+        """Show the average's pictures, and keep it when they are nearer to the training pictures than any before."""
         path = self.folder / "samples" / f"epoch-{self.epoch:03d}.png"
-        return save_grid(parts, path, self.device, self.data)
+        board.add_image("samples", save_grid(parts, path, self.device, self.data), self.epoch)
+        if self.distance is None:
+            return
+        distance, best = self.distance(parts), self.state.best
+        board.add_scalar("distance", distance, self.epoch)
+        if best is None or distance < best.distance:
+            weights = {name: value.clone() for name, value in self.average.module.state_dict().items()}
+            self.state.best = Best(self.epoch, distance, weights)
 
     def _require_finite(self) -> None:
         # Of all processes, so that all of them stop.

@@ -10,6 +10,7 @@ import torch
 from trainer.config import SHAPES
 
 THE_PRESETS = "the preset's"
+EVALUATOR_FOLDER = Path("weights/evaluator")
 PUBLISHED = tuple(name for name in SHAPES if name != "folder")
 
 
@@ -53,6 +54,17 @@ def add_dataset(command: argparse.ArgumentParser, default: str | None = None) ->
 def add_device(command: argparse.ArgumentParser) -> None:
     """Add --device."""
     command.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+
+
+def add_evaluator(command: argparse.ArgumentParser) -> None:
+    """Add --evaluator."""
+    command.add_argument(
+        "--evaluator",
+        type=Path,
+        default=EVALUATOR_FOLDER,
+        metavar="FOLDER",
+        help="the classifier that pictures are judged by (default: %(default)s)",
+    )
 
 
 def positive(text: str) -> int:

@@ -12,6 +12,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    JsonValue,
     NonNegativeFloat,
     PositiveInt,
     StringConstraints,
@@ -120,7 +121,10 @@ class Dataset(_Record):
 
 
 class Training(_Record):
-    """How to get this model again: `command` and `seed`, and what the run that gave it was and cost."""
+    """How to get this model again: `command` and `seed`, and what the run that gave it was and cost.
+
+    `settings` are the run's, as the trainer reads them; `kept_epoch` the one whose weights these are, None the last.
+    """
 
     command: Text
     epochs: NonNegativeFloat
@@ -132,6 +136,8 @@ class Training(_Record):
     parameters: PositiveInt
     losses: dict[str, float]
     ema_decay: Annotated[float, Field(ge=0, lt=1)] | None = None
+    kept_epoch: PositiveInt | None = None
+    settings: dict[str, JsonValue] = {}
 
 
 class Score(_Record):

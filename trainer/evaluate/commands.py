@@ -28,9 +28,7 @@ from trainer.evaluate.quality import (
 )
 from trainer.evaluate.subject import Subject, load_artefact, load_subject
 from trainer.loop import device_name
-from trainer.options import UsageError, add_dataset, add_device, device_of, positive
-
-EVALUATOR_FOLDER = Path("weights/evaluator")
+from trainer.options import EVALUATOR_FOLDER, UsageError, add_dataset, add_device, add_evaluator, device_of, positive
 
 EXAMPLES = """\
 examples:
@@ -80,7 +78,8 @@ def _add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         "--write", action="store_true", help="put the scores into the model's manifest.json and card.md"
     )
     command.add_argument("--inception", type=Path, metavar="FILE", help="a TorchScript Inception network: adds the FID")
-    _add_evaluator_folder(command)
+    add_evaluator(command)
+    _add_data(command)
 
 
 def _add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -91,7 +90,8 @@ def _add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     command.add_argument("--samples", type=positive, default=2000, help="pictures a point (default: %(default)s)")
     command.add_argument("--docs", type=Path, default=Path("docs"), help="where quality.json lies (default: docs)")
     command.add_argument("--write", action="store_true", help="write the table and the plots into --docs")
-    _add_evaluator_folder(command)
+    add_evaluator(command)
+    _add_data(command)
 
 
 def _command(

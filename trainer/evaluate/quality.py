@@ -74,7 +74,7 @@ class Reference:
 
 def against_training(evaluator: Evaluator, train: ImageData, samples: int) -> Reference:
     """Half of the training pictures, 10,000 at most, for choosing between checkpoints; the floor is from the rest."""
-    _require_same_data(evaluator, train)
+    require_same_data(evaluator, train)
     count = min(MOST_REFERENCES, len(train.images) // 2)
     order = choose(len(train.images), len(train.images))
     floor = train.images[order[count : count + _floor_count(samples, count)]]
@@ -83,7 +83,7 @@ def against_training(evaluator: Evaluator, train: ImageData, samples: int) -> Re
 
 def against_test(evaluator: Evaluator, test: ImageData, train: ImageData, samples: int) -> Reference:
     """The test pictures, 10,000 at most, for the published figure; the floor is from the training pictures."""
-    _require_same_data(evaluator, train)
+    require_same_data(evaluator, train)
     count = min(MOST_REFERENCES, len(test.images), len(train.images))
     floor = train.images[choose(_floor_count(samples, count), len(train.images))]
     reference = _reference(evaluator, test, choose(count, len(test.images)), "test", floor)
@@ -130,7 +130,8 @@ def require_matching(parts: Parts, evaluator: Evaluator) -> None:
         )
 
 
-def _require_same_data(evaluator: Evaluator, data: ImageData) -> None:
+def require_same_data(evaluator: Evaluator, data: ImageData) -> None:
+    """Raise EvaluationError unless the evaluator was trained on the data set of ``data``."""
     if evaluator.facts.dataset != data.facts.name:
         raise EvaluationError(
             f"the evaluator {evaluator.facts.version} was trained on {evaluator.facts.dataset}, "

@@ -5,31 +5,20 @@ prediction at a less noisy step of the same picture and noise; the two move toge
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from trainer.config import FewStepConfig
-from trainer.models.parts import Parts, PixelDecode
-from trainer.models.unet import UNet
-from trainer.objectives.base import Objective, Position, Task
-from trainer.objectives.ddpm import Denoising, q_sample
+from trainer.objectives.base import Position, Task
+from trainer.objectives.ddpm import DdpmObjective, q_sample
 
 
-class FewStepObjective(Objective):
-    """Self-consistency of a U-Net's predictions of x_start."""
-
-    accumulates = True
+class FewStepObjective(DdpmObjective):
+    """Self-consistency of a U-Net's predictions of x_start: the network and the parts of its base, another loss."""
 
     def __init__(self, task: Task, model: FewStepConfig) -> None:
-        super().__init__(task)
+        super().__init__(task, model.base)
         self.model = model
-        base = model.base
-        network = UNet(task.image_shape, task.classes, base.width, base.blocks, base.dropout)
-        self.generator = self.place(network)
-        self.networks = nn.ModuleDict({"unet": network})
-        self.optimizers = {"unet": self.make_optimizer(network.parameters())}
-        self.latent_shape = task.image_shape
-        self.denoising = Denoising(base, (-1.0, 1.0), task.device)
-        self.x_start = self.denoising.x_start(network).to(task.device)
+        self.x_start = self.denoising.x_start(self.generator).to(task.device)
 
     def start_from(self, averages: dict[str, Tensor], images: Tensor, label: Tensor) -> None:  # noqa: ARG002
         self.generator.load_state_dict(averages)
@@ -49,18 +38,8 @@ class FewStepObjective(Objective):
         return {"consistency": loss.detach()}
 
     def gap(self, share: float) -> float:
-        """The part of its noise that the less noisy of the two has lost: halved ``stages`` times over the run."""
+        """The part of its noise that the less noisy of the two has lost: ``stages`` parts, each half the one before."""
         return 0.5 ** (1 + int(share * self.model.stages))
-
-    def parts(self, generator: nn.Module) -> Parts:
-        return Parts(
-            self.task.image_shape,
-            self.task.classes,
-            self.latent_shape,
-            decode=PixelDecode(),
-            diffusion=self.denoising.diffusion,
-            denoise=self.denoising.x_start(generator),
-        )
 
     def _target(self, images: Tensor, noise: Tensor, label: Tensor, step: Tensor, gap: float) -> Tensor:
         """The prediction at the less noisy step; where none is left between it and the picture, the picture."""
