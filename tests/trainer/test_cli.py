@@ -115,10 +115,12 @@ def test_an_unfinished_run_is_not_exported(
 
 @pytest.fixture
 def begun_runs(make_run: MakeRun, tmp_path: Path) -> Path:
-    """A folder with a run of an autoencoder and one of a ddpm."""
+    """A folder with a run of an autoencoder and one of a ddpm, both at their end."""
     for name in ("autoencoder", "ddpm"):
         (tmp_path / name).mkdir()
-        make_run(name, tmp_path / name).save()
+        run = make_run(name, tmp_path / name)
+        run.state.step = run.total_steps
+        run.save()
     return tmp_path
 
 
@@ -179,7 +181,7 @@ def test_help_names_every_preset(capsys: pytest.CaptureFixture[str]) -> None:
         main(["train", "--help"])
     told = "".join(capsys.readouterr().out.split())  # its lines are broken anywhere, after hyphens too
     assert f"oneof{','.join(presets())}" in told
-    assert "--fromRUN" in told
+    assert "--fromFOLDER" in told
 
 
 def test_an_unknown_preset_is_told_with_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:

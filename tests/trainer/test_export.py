@@ -226,7 +226,7 @@ def test_the_presets_files_are_small_and_tell_nothing_of_the_machine(preset: str
     config = load_preset(preset, load_preset(begun) if begun else None)
     fresh = build(config, (1, 28, 28), len(CLASS_NAMES), torch.device("cpu"))
     average = AveragedModel(fresh.generator).state_dict()
-    parts = averaged_parts(config, {"average": average, "data": dataclasses.asdict(data.facts)})
+    parts = averaged_parts(config, {"average": average, "best": None, "data": dataclasses.asdict(data.facts)})
     payload = script(parts)
     assert len(payload) < 10_000_000
     assert payload == script(parts)

@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 import math
 import signal
@@ -26,6 +27,7 @@ from trainer.loop import (
     epoch_order,
     learning_rate_factor,
 )
+from trainer.models.parts import Parts
 from trainer.objectives.base import Position, Task
 from trainer.objectives.ldm import LdmObjective
 
@@ -91,6 +93,41 @@ def test_a_finished_run_has_left_its_checkpoint_grid_and_events(finished_runs: d
     assert state["losses"].keys() == {"reconstruction", "kl", "prior"}
     assert (vae_run.folder / "samples" / "epoch-002.png").is_file()
     assert any((vae_run.folder / "tensorboard").iterdir())
+
+
+def test_the_best_average_is_kept_and_survives_a_resume(
+    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four epochs, of which the second is nearest; cut off in the third."""
+    distances, averages = [3.0, 1.0, 2.0, 1.5], []
+
+    def run_in(folder: Path) -> TrainingRun:
+        run = make_run("vae", folder, epochs=4, grid_every=1)
+
+        def distance(parts: Parts) -> float:
+            averages.append(copy.deepcopy(run.average.module.state_dict()))
+            return distances[run.epoch - 1]
+
+        run.distance = distance
+        return run
+
+    cut = run_in(tmp_path)
+    before_step(cut, 10, lambda: signal.raise_signal(signal.SIGTERM), monkeypatch)
+    with pytest.raises(Interrupted):
+        cut.fit()
+    resumed = run_in(tmp_path)
+    resumed.load_state_dict(checkpoint.load(tmp_path)[1])
+    resumed.fit()
+    _, state = checkpoint.load(tmp_path)
+    assert (state["best"]["epoch"], state["best"]["distance"]) == (2, 1.0)
+    assert_equal(checkpoint.generator(state), averages[1])
+
+
+def test_without_a_yardstick_the_last_average_is_kept(finished_runs: dict[str, TrainingRun]) -> None:
+    run = finished_runs["vae"]
+    _, state = checkpoint.load(run.folder)
+    assert state["best"] is None
+    assert_equal(checkpoint.generator(state), dict(run.average.module.state_dict()))
 
 
 @pytest.mark.parametrize(("name", "told"), [("wgan-gp", [6]), ("gan", [4, 5, 6, 7])])

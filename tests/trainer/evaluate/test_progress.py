@@ -1,0 +1,86 @@
+"""How near a network in training is to its training pictures."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.trainer.evaluate.conftest import SHIPPED
+from trainer.data import ImageData
+from trainer.data.images import to_unit_range
+from trainer.evaluate.errors import EvaluationError
+from trainer.evaluate.evaluator import Evaluator
+from trainer.evaluate.progress import TrainingDistance, training_distance
+from trainer.models.parts import Parts
+
+
+class Album(nn.Module):
+    """A generator that turns over the pages of an album, one for each latent; ``label`` is remembered."""
+
+    def __init__(self, pictures: Tensor) -> None:
+        super().__init__()
+        self.pictures, self.page = to_unit_range(pictures), 0
+        self.asked: list[Tensor] = []
+
+    def forward(self, z: Tensor, label: Tensor) -> Tensor:
+        self.asked.append(label)
+        pages = torch.arange(self.page, self.page + len(z)) % len(self.pictures)
+        self.page += len(z)
+        return self.pictures[pages]
+
+
+def album(pictures: Tensor) -> Parts:
+    return Parts((1, 28, 28), 10, (2,), decode=Album(pictures))
+
+
+def test_real_pictures_are_near_and_noise_is_far(evaluator: Evaluator, train: ImageData) -> None:
+    distance = TrainingDistance(evaluator, train)
+    noise = torch.randint(256, train.images.shape, generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    assert distance(album(train.images)) < 0.1
+    assert distance(album(noise)) > 50
+
+
+@pytest.mark.parametrize("conditional", [True, False])
+def test_the_classes_are_asked_for_in_the_mix_of_the_training_pictures(
+    evaluator: Evaluator, train: ImageData, conditional: bool
+) -> None:
+    parts = album(train.images)
+    TrainingDistance(evaluator, train, conditional=conditional)(parts)
+    asked = torch.cat(parts.decode.asked).bincount(minlength=11)  # type: ignore[arg-type]
+    if conditional:
+        share = train.labels.bincount(minlength=11) / len(train.labels)
+        assert (asked / 1000 - share).abs().max() < 0.002
+    else:
+        assert asked[10] == 1000
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"name": "mnist"}, "was trained on fashion-mnist, the reference pictures are of mnist"),
+        ({"image_shape": (3, 32, 32)}, "the training pictures are 3 x 32 x 32"),
+    ],
+)
+def test_where_the_evaluator_cannot_judge_there_is_no_yardstick(
+    train: ImageData, changed: dict[str, object], reason: str
+) -> None:
+    other = dataclasses.replace(train, facts=dataclasses.replace(train.facts, **changed))  # type: ignore[arg-type]
+    measure, told = training_distance(SHIPPED, other, torch.device("cpu"), conditional=True)
+    assert measure is None
+    assert reason in told
+    assert "the last average is kept" in told
+
+
+def test_what_chooses_is_told(train: ImageData) -> None:
+    measure, told = training_distance(SHIPPED, train, torch.device("cpu"), conditional=True)
+    assert measure is not None
+    assert told == f"the best average is kept, by the evaluator {measure.evaluator.facts.version}"
+
+
+def test_few_pictures_and_no_evaluator_are_told(evaluator: Evaluator, train: ImageData, tmp_path: Path) -> None:
+    few = dataclasses.replace(train, images=train.images[:999], labels=train.labels[:999])
+    with pytest.raises(EvaluationError, match="999 training pictures are too few"):
+        TrainingDistance(evaluator, few)
+    assert training_distance(tmp_path, train, torch.device("cpu"), conditional=True)[0] is None
