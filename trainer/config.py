@@ -82,6 +82,8 @@ class DiffusionConfig(Strict):
     noise_schedule: NoiseSchedule
     prediction: Literal["epsilon", "v", "velocity"] = Field(description="what the network's output is")
     time_density: Literal["uniform", "logit-normal"] = Field(description="how training draws its steps")
+    time_mean: float = Field(default=0.0, description="of the logit of t where that is normal")
+    time_deviation: float = Field(default=1.0, gt=0.0, description="of the logit of t where that is normal")
     min_snr_gamma: float | None = Field(default=None, gt=0.0, description="bound of the loss weight; none, no weights")
     solver: SolverName = Field(default="dpmpp_2m", description="the artefact's default")
     steps: Positive = Field(default=20, description="the artefact's default")
@@ -145,7 +147,7 @@ class RunConfig(Strict):
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     precision: Literal["fp32", "bf16"]
     label_dropout: Fraction = Field(description="share of labels replaced by 'no class' in training")
-    ema_decay: Fraction = Field(description="per step, once enough steps were seen (see loop.ema_average)")
+    ema_decay: float = Field(ge=0.0, lt=1.0, description="per step, once enough steps were seen (see loop.ema_average)")
     grid_every: Positive = Field(description="epochs between sample grids")
     optimizer: OptimizerConfig
     model: ModelConfig = Field(discriminator="family")

@@ -78,7 +78,7 @@ class Denoising:
         timesteps = len(self.alpha)
         if self.config.time_density == "uniform":
             return draws.randint(timesteps, count)
-        t = draws.randn(count).sigmoid()
+        t = (self.config.time_mean + self.config.time_deviation * draws.randn(count)).sigmoid()
         return (t * timesteps).long().clamp(max=timesteps - 1)
 
     def x_start(self, network: nn.Module) -> XStart:

@@ -55,14 +55,16 @@ def test_single_steps_compose_to_the_closed_form() -> None:
         assert float(sigma[step] ** 2) == pytest.approx(variance, rel=1e-9)
 
 
-@pytest.mark.parametrize("density", ["uniform", "logit-normal"])
-def test_steps_are_drawn_as_their_density_says(density: str) -> None:
-    count = 200_000
-    t = (denoising("flow", "velocity", density).draw_steps(count, seeded()) + 1) / 1000
+@pytest.mark.parametrize("normal", [None, (0.0, 1.0), (0.3, 1.8)], ids=str)
+def test_steps_are_drawn_as_their_density_says(normal: tuple[float, float] | None) -> None:
+    count, (mean, deviation) = 200_000, normal or (0.0, 1.0)
+    config = denoising("flow", "velocity", "logit-normal" if normal else "uniform").config
+    config = config.model_copy(update={"time_mean": mean, "time_deviation": deviation})
+    t = (Denoising(config, (-1.0, 1.0), torch.device("cpu")).draw_steps(count, seeded()) + 1) / 1000
     assert 0.001 <= float(t.min()) <= float(t.max()) <= 1.0
     for logit in (-1.5, -0.5, 0.0, 1.0):
         bound = torch.tensor(logit).sigmoid()
-        below = torch.special.ndtr(torch.tensor(logit)) if density == "logit-normal" else bound
+        below = torch.special.ndtr((torch.tensor(logit) - mean) / deviation) if normal else bound
         assert float((t <= bound).float().mean()) == pytest.approx(float(below), abs=0.006)
 
 
