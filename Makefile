@@ -29,7 +29,7 @@ train_peers := diffusers lucidrains
 
 rest := slow or browser or containers or prometheus or gpu
 
-.PHONY: help install page-pictures bench-fair bench-gpu bench-latency bench-limit bench-mixed bench-overload bench-peers bench-png bench-prepare bench-rest bench-train serve test test-all test-containers lint train which-model clean
+.PHONY: help install page-pictures bench-fair bench-gpu bench-latency bench-limit bench-mixed bench-overload bench-peers bench-png bench-prepare bench-quality bench-rest bench-train serve test test-all test-containers lint train which-model clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -95,6 +95,9 @@ bench-png: $(VENV)/.serve  ## the PNG writer against Pillow's
 
 bench-prepare: $(VENV)/.serve  ## ways to prepare a model for serving on a CPU
 	$(python) -m benchmarks.prepare $(ARGS)
+
+bench-quality: $(VENV)/.train $(train_peers:%=$(VENV)/peers/%/.ready)  ## pictures after as many training images, beside lucidrains' and diffusers'; 25 minutes
+	$(python) -m benchmarks.quality $(ARGS)
 
 bench-rest: $(VENV)/.serve  ## seconds to ready, idle processor time and memory
 	$(python) -m benchmarks.rest $(ARGS)

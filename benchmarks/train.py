@@ -81,7 +81,7 @@ def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="rounds in turn (default 5)")
-    parser.add_argument("--steps", type=int, default=60, help="timed steps of each loop in a round (default 60)")
+    parser.add_argument("--steps", type=int, default=30, help="timed steps of each loop in a round (default 30)")
     parser.add_argument("--warm-up", type=int, default=5, help="steps before them (default 5)")
     parser.add_argument("--images", type=int, default=8192, help="pictures to train on (default 8192)")
     parser.add_argument("--threads", type=int, default=1, help="torch's threads (default 1)")
@@ -89,10 +89,10 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     config = load_preset("ddpm", precision="fp32")
-    data = _first(load_fashion_mnist(), options.images)
+    data = first(load_fashion_mnist(), options.images)
     with tempfile.TemporaryDirectory(prefix="genserve-bench-") as scratch:
         pictures = Path(scratch, "pictures")
-        _write_pictures(data, pictures / "all")
+        write_pictures(data, pictures / "all")
         task = Task(str(pictures), 28, config.batch_size, options.warm_up, options.steps, 0, options.threads)
         rounds = [_round(number, config, data, task, device) for number in range(1, options.rounds + 1)]
     summaries = summarise(rounds)
@@ -176,12 +176,14 @@ def summarise(rounds: Sequence[Mapping[str, Speed]]) -> dict[str, Summary]:
     return summaries
 
 
-def _first(data: ImageData, count: int) -> ImageData:
+def first(data: ImageData, count: int) -> ImageData:
+    """The first ``count`` pictures of ``data``."""
     facts = replace(data.facts, images=count)
     return replace(data, facts=facts, images=data.images[:count], labels=data.labels[:count])
 
 
-def _write_pictures(data: ImageData, folder: Path) -> None:
+def write_pictures(data: ImageData, folder: Path) -> None:
+    """The pictures as PNG files in ``folder``, which the peers read."""
     folder.mkdir(parents=True)
     for number, image in enumerate(data.images.permute(0, 2, 3, 1).numpy()):
         (folder / f"{number:05d}.png").write_bytes(encode_png(image))

@@ -4,8 +4,6 @@ accelerate, a DataLoader over a folder of pictures, UNet2DModel with its EMAMode
 and a cosine schedule: what the example's script does in a step, without its samples and checkpoints.
 """
 
-import json
-import sys
 import time
 from collections.abc import Iterator
 
@@ -19,7 +17,7 @@ from trainer.vision import datasets  # torchvision beside a CPU-only torch: befo
 assert datasets
 
 from accelerate import Accelerator  # noqa: E402
-from diffusers import DDPMScheduler, UNet2DModel  # noqa: E402
+from diffusers import DDIMScheduler, DDPMScheduler, UNet2DModel  # noqa: E402
 from diffusers.optimization import get_scheduler  # noqa: E402
 from diffusers.training_utils import EMAModel  # noqa: E402
 from torchvision import transforms  # noqa: E402
@@ -50,13 +48,21 @@ def batches(loader: "DataLoader[list[Tensor]]") -> Iterator[Tensor]:
             yield images
 
 
+def sample(model: nn.Module, schedule: DDPMScheduler, count: int, task: Task) -> Tensor:
+    """Pictures by DDIM, in [0, 1]."""
+    solver = DDIMScheduler.from_config(schedule.config)
+    solver.set_timesteps(task.sampling_steps)
+    x = torch.randn(count, 1, task.image_size, task.image_size)
+    for t in solver.timesteps:
+        x = solver.step(model(x, t).sample, t, x).prev_sample
+    return (x + 1) / 2
+
+
 def main() -> None:
-    """Train, and print images a second and the number of parameters as JSON."""
-    task = Task(**json.loads(sys.argv[1]))
-    torch.set_num_threads(task.threads)
+    """Train, draw, report."""
+    task = Task.told()
     accelerator, schedule = Accelerator(), DDPMScheduler(num_train_timesteps=1000)
     model = nearest(network, task.parameters)
-    parameters = sum(weight.numel() for weight in model.parameters())
     average = EMAModel(model.parameters(), decay=0.9999, use_ema_warmup=True, inv_gamma=1.0, power=0.75)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.95, 0.999), weight_decay=1e-6)
     prepare = [transforms.Grayscale(), transforms.Resize(task.image_size), transforms.CenterCrop(task.image_size)]
@@ -86,7 +92,9 @@ def main() -> None:
         bar.set_postfix(loss=loss.detach().item(), lr=rate.get_last_lr()[0])
     synchronise()
     seconds = time.perf_counter() - started
-    print(json.dumps({"images_per_s": task.steps * task.batch_size / seconds, "parameters": parameters}))
+    average.copy_to(model.parameters())
+    task.draw(lambda count: sample(model.eval(), schedule, count, task))
+    task.report(seconds, model)
 
 
 if __name__ == "__main__":

@@ -4,12 +4,8 @@ Left as its README has it but for what would make the work unequal: no flips (th
 FID while it is timed, and a U-Net of two resolutions whose width gives the wanted number of parameters.
 """
 
-import json
-import sys
 import time
 from pathlib import Path
-
-import torch
 
 from trainer.vision import utils  # torchvision beside a CPU-only torch: before anything else imports it
 
@@ -21,12 +17,11 @@ from benchmarks.peers.training import Task, nearest, synchronise  # noqa: E402
 
 
 def main() -> None:
-    """Train, and print images a second and the number of parameters as JSON."""
-    task = Task(**json.loads(sys.argv[1]))
-    torch.set_num_threads(task.threads)
+    """Train, draw, report."""
+    task = Task.told()
     network = nearest(lambda width: Unet(dim=width, dim_mults=(1, 2), channels=1), task.parameters)
     trainer = Trainer(
-        GaussianDiffusion(network, image_size=task.image_size),
+        GaussianDiffusion(network, image_size=task.image_size, sampling_timesteps=task.sampling_steps),
         task.folder,
         train_batch_size=task.batch_size,
         train_num_steps=task.warm_up,
@@ -42,8 +37,8 @@ def main() -> None:
     trainer.train()
     synchronise()
     seconds = time.perf_counter() - started
-    parameters = sum(weight.numel() for weight in network.parameters())
-    print(json.dumps({"images_per_s": task.steps * task.batch_size / seconds, "parameters": parameters}))
+    task.draw(lambda count: trainer.ema.ema_model.sample(batch_size=count))
+    task.report(seconds, network)
 
 
 if __name__ == "__main__":
