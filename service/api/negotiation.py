@@ -1,6 +1,7 @@
 """Which format an answer takes: the field ``format``, else Accept with its q-values (RFC 9110, section 12.5.1)."""
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Literal
 
 from starlette.requests import Request
@@ -40,6 +41,11 @@ def choose(accept: Iterable[str], offered: Sequence[str]) -> str:
 
     Raises NotAcceptable when they exclude all of them.
     """
+    return _choose(tuple(accept), tuple(offered))
+
+
+@lru_cache(maxsize=64)  # a client says the same every time; heads are bounded, and so is what this keeps
+def _choose(accept: tuple[str, ...], offered: tuple[str, ...]) -> str:
     ranges = [_parse(part) for line in accept for part in line.split(",") if part.strip()]
     if not ranges:
         return offered[0]

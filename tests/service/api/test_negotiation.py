@@ -63,6 +63,14 @@ def test_accept_chooses_the_form(client: TestClient, accept: str | None, media: 
         assert response.headers["content-type"] == media
 
 
+def test_what_was_chosen_once_is_no_answer_where_something_else_is_offered() -> None:
+    assert choose(["image/*"], PICTURES) == PNG
+    assert choose(["image/*"], [JSON, GIF]) == GIF
+    for _ in range(2):
+        with pytest.raises(NotAcceptable):
+            choose(["image/*"], [JSON, ZIP])
+
+
 @pytest.mark.parametrize("accept", REFUSED)
 def test_no_form_that_is_offered(client: TestClient, accept: str) -> None:
     response = client.post("/generate/vae", headers={"Accept": accept})
