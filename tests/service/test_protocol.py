@@ -81,8 +81,11 @@ def test_a_request_leaves_nothing_for_the_garbage_collector() -> None:
         try:
             await speak(app, *[REQUEST + b"body"])
             one = gc.collect()
-            await speak(app, *[REQUEST + b"body"] * 20)
-            assert gc.collect() <= one
+            left = []
+            for _ in range(3):  # other threads leave something now and then; a request would every time
+                await speak(app, *[REQUEST + b"body"] * 20)
+                left.append(gc.collect())
+            assert min(left) <= one
         finally:
             gc.enable()
 
