@@ -80,7 +80,7 @@ class TimedRun(TrainingRun):
 def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5, help="rounds in turn (default 5)")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds in turn (default 3)")
     parser.add_argument("--steps", type=int, default=30, help="timed steps of each loop in a round (default 30)")
     parser.add_argument("--warm-up", type=int, default=5, help="steps before them (default 5)")
     parser.add_argument("--images", type=int, default=8192, help="pictures to train on (default 8192)")
