@@ -73,7 +73,7 @@ def _reconstructed(pixels: Tensor, labels: Tensor) -> tuple[int, Tensor]:
     payload = io.BytesIO(read_artifact(folder, read_manifest(folder).artifact))
     model = torch.jit.load(payload, map_location="cpu")  # type: ignore[no-untyped-call]
     back = []
-    for image, label in zip(pixels.split(BATCH_SIZE), labels.split(BATCH_SIZE), strict=True):
+    for image, label in zip(torch.split(pixels, BATCH_SIZE), torch.split(labels, BATCH_SIZE), strict=True):
         code, _ = model.encode(image, label)
         back.append(model.decode(code, label))
     return code[0].numel(), torch.cat(back)

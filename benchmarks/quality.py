@@ -4,9 +4,9 @@
     lucidrains   denoising-diffusion-pytorch's Trainer, as benchmarks/peers/train_lucidrains.py has it
     diffusers    a loop as in its unconditional example, as benchmarks/peers/train_diffusers.py has it
 
-All see each of the same Fashion-MNIST pictures once, in the same batches; the peers' U-Nets have the width whose number
-of parameters is nearest to ours, and draw by DDIM in 20 steps. Their pictures have no class, ours the classes in the
-test set's mix. The distance is that of docs/QUALITY.md, against the test images; the seconds are those of the training.
+All see each of the same Fashion-MNIST pictures once, in batches of one size; the peers' U-Nets have the width whose
+number of parameters is nearest to ours, and draw by DDIM in 20 steps. Their pictures have no class, ours the classes in
+the test set's mix. The distance is that of docs/QUALITY.md, against the test images.
 
     python -m benchmarks.quality                 a table, the goal, and benchmarks/results/quality.json
     python -m benchmarks.quality --images 640 --samples 200      a try, and no record
@@ -41,7 +41,6 @@ class Result:
     frechet_distance: float
     above_floor: float
     coverage: float
-    seconds: float
     parameters: int
 
 
@@ -58,7 +57,7 @@ def main() -> None:
     reference = against_test(evaluator, load_fashion_mnist(train=False), whole, options.samples)
     data = first(whole, options.images)
     run = _trained(data)
-    results = {"ours": _result(_drawn(run, reference, options.samples), reference, run.state.seconds, _size(run))}
+    results = {"ours": _result(_drawn(run, reference, options.samples), reference, _size(run))}
     print(f"ours: {results['ours']}", flush=True)
     for name in (name for name, peer in PEERS.items() if peer.installed):
         results[name] = _theirs(name, data, reference, options, results["ours"].parameters)
@@ -93,20 +92,19 @@ def _theirs(name: str, data: ImageData, reference: Reference, options: argparse.
             str(pictures), 28, batch_size, 0, steps, parameters, options.threads, options.samples, drawn=str(drawn)
         )
         speed = theirs(PEERS[name], task)
-        seconds = steps * batch_size / speed.images_per_s
-        return _result(torch.load(drawn, weights_only=True), reference, seconds, speed.parameters)
+        return _result(torch.load(drawn, weights_only=True), reference, speed.parameters)
 
 
-def _result(pictures: Tensor, reference: Reference, seconds: float, parameters: int) -> Result:
+def _result(pictures: Tensor, reference: Reference, parameters: int) -> Result:
     quality = evaluate_pictures(pictures, reference)
     distance = quality.frechet_distance
-    return Result(distance, distance - reference.floor.frechet_distance, quality.coverage, seconds, parameters)
+    return Result(distance, distance - reference.floor.frechet_distance, quality.coverage, parameters)
 
 
 def _report(results: dict[str, Result], reference: Reference, *, recorded: bool) -> None:
-    print(f"\n{'':12}{'distance':>10}{'coverage':>10}{'seconds':>10}{'parameters':>12}")
+    print(f"\n{'':12}{'distance':>10}{'coverage':>10}{'parameters':>12}")
     for name, each in results.items():
-        figures = f"{each.frechet_distance:10.2f}{each.coverage:10.3f}{each.seconds:10.0f}"
+        figures = f"{each.frechet_distance:10.2f}{each.coverage:10.3f}"
         print(f"{name:12}{figures}{each.parameters:12,}")
     print(f"{'real':12}{reference.floor.frechet_distance:10.2f}{reference.floor.coverage:10.3f}")
     peers = [each.above_floor for name, each in results.items() if name != "ours"]
