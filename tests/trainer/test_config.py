@@ -101,12 +101,12 @@ def test_latent_diffusion_is_told_its_autoencoder() -> None:
     assert config.start == "runs/mine"
 
 
-def test_a_tuned_model_keeps_its_base_but_for_the_sampler() -> None:
+def test_a_tuned_model_keeps_its_base_but_for_the_sampler_and_the_times() -> None:
     begun = load_preset("ddpm", model=load_preset("ddpm").model.model_dump() | {"width": 32, "steps": 17})
     config = load_preset("few-step", begun)
     assert isinstance(config.model, FewStepConfig)
-    sampler = {"solver": "consistency", "steps": 2}
-    assert config.model.base == begun.model.model_copy(update=sampler)
+    changed = {"solver": "consistency", "steps": 2, "time_mean": 0.3, "time_deviation": 1.8}
+    assert config.model.base == begun.model.model_copy(update=changed)
 
 
 @pytest.mark.parametrize(
