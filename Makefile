@@ -96,7 +96,7 @@ bench-png: $(VENV)/.serve  ## the PNG writer against Pillow's
 bench-prepare: $(VENV)/.serve  ## ways to prepare a model for serving on a CPU
 	$(python) -m benchmarks.prepare $(ARGS)
 
-bench-quality: $(VENV)/.train $(train_peers:%=$(VENV)/peers/%/.ready)  ## pictures after as many training images, beside lucidrains' and diffusers'; 25 minutes
+bench-quality: $(VENV)/.train $(train_peers:%=$(VENV)/peers/%/.ready)  ## pictures after as many training images, beside lucidrains' and diffusers'; two hours
 	$(python) -m benchmarks.quality $(ARGS)
 
 bench-rest: $(VENV)/.serve  ## seconds to ready, idle processor time and memory

@@ -158,10 +158,10 @@ def test_the_stages_of_a_request_add_up_to_it(fresh: TestClient, model: str, bod
 def test_time_counts_for_the_stage_that_it_was_spent_in(fresh: TestClient) -> None:
     fresh.post("/generate/ddpm", json={"n": 8, "steps": 500})
     computed = sums(series(fresh), "ddpm")
-    assert computed["compute"] > computed["encode"]
     assert fresh.post("/generate/vae", json={"n": 64, "scale": 24}).status_code == 200
     encoded = sums(series(fresh), "vae")
-    assert encoded["encode"] > encoded["compute"]
+    # A stall of a busy machine may fall into any stage; it does not make a thousandth a half.
+    assert encoded["encode"] / encoded["compute"] > 10 * computed["encode"] / computed["compute"]
 
 
 def test_how_slowly_a_body_is_sent_is_nobodys_latency(settings: Settings) -> None:
