@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import lru_cache
 from http import HTTPStatus
 from random import getrandbits
 from select import PIPE_BUF
@@ -133,4 +134,10 @@ _OUTCOMES = {499: "client-left", 404: "not-found", 405: "method-not-allowed"}
 
 
 def _utc(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+    second = int(seconds)
+    return f"{_utc_second(second)}.{int(1000 * (seconds - second)):03d}+00:00"
+
+
+@lru_cache(maxsize=2)  # a second has thousands of lines
+def _utc_second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")

@@ -9,6 +9,7 @@ from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI
+from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -65,9 +66,10 @@ async def _unexpected(request: Request, failure: Exception) -> Response:
 
 
 def _count(request: Request, code: str) -> None:
-    request.scope.setdefault("state", {})["outcome"] = code
-    if not getattr(request.state, "counted", False):
-        state_of(request).count_error(getattr(request.state, "model", None), code)
+    told = request.scope.setdefault("state", {})
+    told["outcome"] = code
+    if not told.get("counted", False):
+        state_of(request).count_error(told.get("model"), code)
 
 
 def _answer(
@@ -125,7 +127,7 @@ def _about(request: Request) -> dict[str, str]:
 
 def _problem(problem: Problem, headers: Mapping[str, str]) -> Response:
     """RFC 9457, with ``error`` for OpenAI's clients."""
-    return JSONResponse(_dump(problem), status_code=problem.status, headers=headers, media_type=PROBLEM_JSON)
+    return Response(to_json(_dump(problem)), problem.status, headers, PROBLEM_JSON)
 
 
 def _open_inference(problem: Problem, headers: Mapping[str, str]) -> Response:

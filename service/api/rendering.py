@@ -76,7 +76,7 @@ class Made(NamedTuple):
 
 def check_form(asked: Task, media: str, image_shape: tuple[int, int, int], steps: int) -> None:
     """Raise InvalidField where ``media`` cannot be what layout and quality ask for, or so many pixels wide or high."""
-    problems, name, sheet = [], FORMAT[media], sheet_of(asked, steps)
+    problems, name = [], FORMAT[media]
     if problem := _layout_problem(asked, media):
         problems.append(problem)
     if asked.quality is not None and media not in _SIDES:
@@ -84,7 +84,7 @@ def check_form(asked: Task, media: str, image_shape: tuple[int, int, int], steps
     if asked.fps is not None and media != GIF:
         problems.append(FieldProblem("#/fps", f"means nothing to {name}", "leave it out; or format gif"))
     if media in _SIDES:
-        _, height, width = image_shape
+        sheet, (_, height, width) = sheet_of(asked, steps), image_shape
         side = asked.scale * max(images.tile_shape(sheet.tiles, height, width, sheet.columns, sheet.gap))
         if side > _SIDES[media]:
             problems.append(FieldProblem("#/scale", f"{side} pixels are too many for {name}", f"up to {_SIDES[media]}"))
