@@ -1,7 +1,9 @@
-"""What a process that serves asks of its allocator and its garbage collector."""
+"""What a process that serves asks of its allocator, its garbage collector and the kernel's scheduler."""
 
 import ctypes
 import gc
+import os
+from contextlib import suppress
 
 # From glibc's malloc.h. 32 MiB is the largest threshold that glibc takes.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
@@ -37,6 +39,17 @@ def settle() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*COLLECT_AFTER)
+
+
+def let_others_finish() -> None:
+    """Have the calling thread not interrupt whoever wakes it (Linux's SCHED_BATCH); its share of time stays.
+
+    The event loop wakes an engine thread and goes on with its next request. On one core the thread would take the core
+    from it at once, to wait for the interpreter's lock that the loop still holds. Another system, or one that forbids
+    it, is left as it is.
+    """
+    with suppress(AttributeError, OSError):
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def give_memory_back() -> None:

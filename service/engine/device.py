@@ -22,6 +22,7 @@ import torch
 from service.admission.job import Job
 from service.engine.lane import Ended, Filmed, Lane, Ticked
 from service.engine.table import LiveRow, Slots
+from service.process import let_others_finish
 
 log = logging.getLogger(__name__)
 
@@ -118,6 +119,7 @@ class Device:
     def _serve(self) -> None:
         # Two torch threads on one core collapse as soon as something else wants that core: one thread each.
         torch.set_num_threads(1)
+        let_others_finish()
         while self._serve_turn():
             pass
 

@@ -1,6 +1,7 @@
 """The device's threads: fair between lanes, complete, and not to be stopped by what a model raises."""
 
 import asyncio
+import os
 import threading
 import weakref
 from functools import partial
@@ -189,6 +190,18 @@ def test_work_that_is_lent_is_done_by_the_threads_between_ticks(one_shot: Model)
         after = submit(device, lane, 3, one_shot)
         assert len(await asyncio.wait_for(before.future, 60)) == len(await asyncio.wait_for(after.future, 60)) == 3
         assert device._free_threads == 1
+        device.stop()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="another system")
+def test_the_threads_do_not_interrupt_who_wakes_them() -> None:
+    async def scenario() -> None:
+        device = Device(1, tick_budget_ms=100.0, deliver=deliver)
+        device.start(asyncio.get_running_loop())
+        assert device.lend(lambda: os.sched_getscheduler(0)).result(60) == os.SCHED_BATCH
+        assert os.sched_getscheduler(0) == os.SCHED_OTHER
         device.stop()
 
     asyncio.run(scenario())
