@@ -110,10 +110,9 @@ def access_line(state: Mapping[str, Any], method: str, path: str, status: int, n
     JSON encoder, the rest is numbers and words of our own.
     """
     identity = (state.get("request_id") or f"{getrandbits(64):016x}")[:ID_CHARACTERS]
-    texts = {"id": identity, "method": method, "path": path[:TEXT_CHARACTERS]}
+    fields = [f'"id": {_quoted(identity)}, "method": {_quoted(method)}, "path": {_quoted(path[:TEXT_CHARACTERS])}']
     if isinstance(state.get("model"), str):
-        texts["model"] = state["model"][:TEXT_CHARACTERS]
-    fields = [f'"{name}": {_quoted(text)}' for name, text in texts.items()]
+        fields.append(f'"model": {_quoted(state["model"][:TEXT_CHARACTERS])}')
     if "rows" in state:
         fields.append(f'"rows": {state["rows"]:d}')
     if "stages_s" in state:
@@ -127,7 +126,7 @@ def access_line(state: Mapping[str, Any], method: str, path: str, status: int, n
     )
 
 
-_quoted = json.JSONEncoder().encode
+_quoted = json.encoder.encode_basestring_ascii
 
 #: What no error of ours stands for: nginx's number for a client that left, and HTTP's own.
 _OUTCOMES = {499: "client-left", 404: "not-found", 405: "method-not-allowed"}

@@ -157,8 +157,9 @@ def _headers(order: Order, length: int, made: Made, encode_s: float) -> list[tup
     seeds = ", ".join([str(seed) for seed in order.seeds if seed is not None])
     queue_ms, compute_ms, encode_ms = 1000 * made.queue_s, 1000 * made.compute_s, 1000 * encode_s
     timing = f"queue;dur={queue_ms:.3f}, compute;dur={compute_ms:.3f}, encode;dur={encode_ms:.3f}"
+    model = order.model
     headers = [
-        *_fixed_headers(order.model.name, order.model.manifest.version, order.media),
+        *_fixed_headers(model.name, model.manifest.version, order.media),
         (b"content-length", b"%d" % length),
         (b"x-seed", seeds.encode()),
         (b"server-timing", timing.encode()),

@@ -37,6 +37,7 @@ class Endpoint:
         except Exception as failure:
             response = await respond(request, failure)
         response.raw_headers.append((HEADER, request_id(scope).encode()))
+        scope["state"]["status"] = response.status_code
         await response(scope, receive, send)
 
 
@@ -83,15 +84,19 @@ class App(FastAPI):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request, or the lifespan."""
-        if scope["type"] == "http" and (log := getattr(self.state, "access_log", None)) is not None:
-            send = _noted(scope, send, log)
         if scope["type"] != "http":
             await super().__call__(scope, receive, send)
-        elif (endpoint := self._match(scope)) is not None:
-            scope["app"] = self
-            await endpoint(scope, receive, send)
-        else:
-            await self._through_fastapi(scope, receive, send)
+            return
+        log: AccessLog | None = getattr(self.state, "access_log", None)
+        endpoint = self._match(scope)
+        if endpoint is None:
+            await self._through_fastapi(scope, receive, send if log is None else _noted(scope, send, log))
+            return
+        scope["app"] = self
+        await endpoint(scope, receive, send)
+        if log is not None:
+            state = scope["state"]
+            log.note(state, scope["method"], scope["path"], state["status"])
 
     async def _through_fastapi(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request as FastAPI does; HEAD is answered as GET is, and the answer tells the request's id."""

@@ -224,14 +224,8 @@ def _parameters(order: Order, params: Params) -> bytes:
     """The text of a PNG; none where it would be longer than what is read back, or where no body makes it again."""
     if order.kind == "latent-map":
         return b""
-    text = to_json(
-        {
-            "model": order.model.name,
-            "model_version": order.model.manifest.version,
-            "path": order.path,
-            "params": params,
-        }
-    )
+    model = order.model
+    text = to_json({"model": model.name, "model_version": model.manifest.version, "path": order.path, "params": params})
     return text if len(text) <= images.MAX_TEXT else b""
 
 

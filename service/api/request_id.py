@@ -1,8 +1,8 @@
 """The name that a request has in its answer, in errors and in what is done with it later."""
 
-import os
 import re
 from collections.abc import MutableMapping
+from random import getrandbits
 from typing import Any
 
 VALID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
@@ -17,7 +17,7 @@ def request_id(scope: MutableMapping[str, Any]) -> str:
     state = scope.setdefault("state", {})
     known: str | None = state.get("request_id")
     if known is None:
-        known = state["request_id"] = _given(scope) or os.urandom(12).hex()
+        known = state["request_id"] = _given(scope) or f"{getrandbits(96):024x}"
     return known
 
 

@@ -7,6 +7,11 @@ from service.errors import FieldProblem
 #: How much of an image is made anew where the request does not say, and where a mask says which part is.
 STRENGTH, STRENGTH_WITH_MASK = 0.6, 1.0
 
+#: What pictures can begin from, and what the fields that say how mean nothing without.
+_STARTS = ("image", "latents", "point", "truncation")
+_NEEDS = {"strength": "image", "mask": "image", "spread": "image", "mask_invert": "mask"}
+_FIELDS = frozenset({*_STARTS, *_NEEDS, "eta"})
+
 
 def strength_of(request: GenerateRequest) -> float:
     """The part of the steps that ``request`` takes."""
@@ -32,6 +37,8 @@ def list_problem(request: GenerateRequest) -> FieldProblem | None:
 
 def start_problems(request: GenerateRequest, model: Model) -> list[FieldProblem]:
     """What is wrong with what ``request`` begins from."""
+    if request.model_fields_set.isdisjoint(_FIELDS):
+        return []
     problems = [*_together(request), *_alone(request)]
     shape = (request.count, *model.manifest.latent_shape)
     if request.latents is not None and request.latents.shape != shape:
@@ -44,7 +51,7 @@ def start_problems(request: GenerateRequest, model: Model) -> list[FieldProblem]
 
 def _together(request: GenerateRequest) -> list[FieldProblem]:
     """More than one thing to begin from."""
-    given = [name for name in ("image", "latents", "point", "truncation") if getattr(request, name) is not None]
+    given = [name for name in _STARTS if getattr(request, name) is not None]
     return [
         FieldProblem(f"#/{name}", f"says what to begin from, and so does {given[0]}", "one of the two")
         for name in given[1:]
@@ -53,10 +60,9 @@ def _together(request: GenerateRequest) -> list[FieldProblem]:
 
 def _alone(request: GenerateRequest) -> list[FieldProblem]:
     """Fields that say how, without what."""
-    needs = {"strength": "image", "mask": "image", "spread": "image", "mask_invert": "mask"}
     return [
         FieldProblem(f"#/{name}", f"means nothing without {needed}", f"leave it out, or send {needed}")
-        for name, needed in needs.items()
+        for name, needed in _NEEDS.items()
         if getattr(request, name) not in (None, False) and getattr(request, needed) is None
     ]
 
