@@ -57,7 +57,7 @@ lint: $(VENV)/.dev  ## ruff and mypy --strict
 	$(python) -m mypy
 
 page-pictures: $(VENV)/.dev  ## the page's screenshots in docs/pictures; needs chromium
-	PAGE_PICTURES=docs/pictures $(python) -m pytest -m browser -k screenshots tests/e2e/test_playground.py
+	PAGE_PICTURES=docs/pictures $(python) -m pytest -m browser -k screenshots tests/e2e
 
 train: which-model $(VENV)/.train  ## train MODEL=vae|gan|ddpm|... (a preset) on Fashion-MNIST; ARGS='--epochs 2 ...' is passed on
 	@[ -d /usr/share/datasets/fashion-mnist ] || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null || { \
