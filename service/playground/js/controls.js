@@ -132,6 +132,16 @@ export function seedField({ seed, locked, on }) {
   return element;
 }
 
+/** The form of `controls` around a seed: sending it draws the next seed, unless it is locked, and calls `make`. */
+export function seedForm(seed, make, ...controls) {
+  const onsubmit = (event) => {
+    event.preventDefault();
+    seed.draw();
+    make();
+  };
+  return h("form", { onsubmit }, ...controls);
+}
+
 /** Steps, solver and guidance of a model that denoises, kept in the state. `task` decides which solvers there are. */
 export function samplingControls(card, state, { task = "generate", guided = true } = {}) {
   const { steps, solver, guidance } = sampling(card, task);

@@ -8,6 +8,7 @@ import {
   samplingControls,
   samplingFields,
   seedField,
+  seedForm,
   seedOf,
   choice,
   slider,
@@ -74,15 +75,10 @@ function requestOf(state, card, pad) {
 function settings(card, aside, make) {
   const state = read();
   const seed = seedField({ seed: seedOf(state), locked: Boolean(state.lock), on: note });
-  const submit = (event) => {
-    event.preventDefault();
-    seed.draw();
-    make();
-  };
   aside.append(
-    h(
-      "form",
-      { onsubmit: submit },
+    seedForm(
+      seed,
+      make,
       classChips({
         names: card.class_names,
         selected: classesOf(state, card).slice(0, 1),

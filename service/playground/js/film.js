@@ -9,6 +9,7 @@ import {
   samplingControls,
   samplingFields,
   seedField,
+  seedForm,
   seedOf,
   sendButton,
 } from "./controls.js";
@@ -95,15 +96,10 @@ export function mount({ card, stage, aside, signal }) {
 function settings(card, aside, roll) {
   const state = read();
   const seed = seedField({ seed: seedOf(state), locked: Boolean(state.lock), on: note });
-  const submit = (event) => {
-    event.preventDefault();
-    seed.draw();
-    roll();
-  };
   aside.append(
-    h(
-      "form",
-      { onsubmit: submit },
+    seedForm(
+      seed,
+      roll,
       classChips({
         names: card.class_names,
         selected: classesOf(state, card).slice(0, 1),

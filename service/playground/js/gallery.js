@@ -9,6 +9,7 @@ import {
   samplingControls,
   samplingFields,
   seedField,
+  seedForm,
   seedOf,
   slider,
   sendButton,
@@ -17,7 +18,7 @@ import {
 import { download, h } from "./dom.js";
 import { Progress, runner } from "./progress.js";
 import { Sheet } from "./sheet.js";
-import { anySeed, change, note, number, read } from "./state.js";
+import { note, number, read } from "./state.js";
 
 /** Pictures to begin with: of all classes in turn, and of each class that is chosen. */
 const PICTURES = 24;
@@ -53,15 +54,10 @@ export function mount({ card, stage, aside, signal }) {
 function settings(card, aside, generate) {
   const state = read();
   const seed = seedField({ seed: seedOf(state), locked: Boolean(state.lock), on: note });
-  const submit = (event) => {
-    event.preventDefault();
-    seed.draw();
-    generate();
-  };
   aside.append(
-    h(
-      "form",
-      { onsubmit: submit },
+    seedForm(
+      seed,
+      generate,
       classChips({
         names: card.class_names,
         selected: classesOf(state, card),

@@ -105,6 +105,14 @@ def test_modules_import_names_that_are_exported() -> None:
             assert {each.strip() for each in names.split(",") if each.strip()} <= exported, f"{name}: {target}"
 
 
+@pytest.mark.parametrize("name", MODULES)
+def test_modules_use_the_names_that_they_import(name: str) -> None:
+    imports = re.compile(r"""import \{([^}]*)\} from "[^"]+";""")
+    code = re.sub(r"//[^\n]*|/\*\*.*?\*/", "", imports.sub("", text(name)), flags=re.DOTALL)
+    imported = {each.strip() for names in imports.findall(text(name)) for each in names.split(",") if each.strip()}
+    assert imported <= set(re.findall(r"\w+", code))
+
+
 def test_every_module_is_used() -> None:
     used = {f"js/{target}" for name in MODULES for target in re.findall(r"""from "\./([^"]+)";""", text(name))}
     assert set(MODULES) == used | {"js/main.js"}
