@@ -163,7 +163,9 @@ def _train_here(options: argparse.Namespace, device: torch.device) -> None:
 
 
 def _images(config: RunConfig, folder: Path | None, *, strict: bool = False) -> ImageData:
-    return data.load(config.dataset, folder, image_size=config.image_size, channels=config.channels, strict=strict)
+    images = data.load(config.dataset, folder, image_size=config.image_size, channels=config.channels, strict=strict)
+    # A network that never sees a label would have classes that are all the same.
+    return images.without_classes() if config.label_dropout == 1 else images
 
 
 def _tell(line: str) -> None:
@@ -181,8 +183,7 @@ def _distance(
     """What the first process chooses the best average by."""
     if config.family == "autoencoder" or processes.rank() > 0:
         return None
-    conditional = config.label_dropout < 1.0
-    distance, in_words = training_distance(options.evaluator, images, device, conditional=conditional)
+    distance, in_words = training_distance(options.evaluator, images, device)
     _tell(in_words)
     return distance
 

@@ -51,6 +51,15 @@ def test_train_then_export(small_folder: Path, tmp_path: Path, capsys: pytest.Ca
     assert manifest.training.command == "python -m trainer train vae --seed 0 --epochs 1 --batch-size 32"
 
 
+def test_what_learns_without_classes_has_none(small_folder: Path, tmp_path: Path) -> None:
+    run, target = tmp_path / "run", tmp_path / "weights" / "plain"
+    options = ["--data-dir", small_folder, "--epochs", "1", "--batch-size", "32", "--device", "cpu", "--out", run]
+    assert main(["train", "dcgan", *map(str, options)]) == 0
+    assert main(["export", str(run), str(target), "--data-dir", str(small_folder)]) == 0
+    manifest = read_manifest(target)
+    assert (manifest.class_names, manifest.null_label) == ((), 0)
+
+
 def test_an_existing_run_is_not_overwritten(vae_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (vae_run / checkpoint.FILE_NAME).read_bytes()
     assert "--resume" in error_of(capsys, "train", "vae", "--out", vae_run)

@@ -4,9 +4,10 @@ A set of 60,000 pictures of 28x28 is 47 MB: held as uint8 it is indexed per batc
 loader with per-image transforms would cap the small models.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 #: Where downloads go, and where they are looked for.
@@ -47,6 +48,10 @@ class ImageData:
     images: Tensor
     labels: Tensor
     provenance: str
+
+    def without_classes(self) -> "ImageData":
+        """The same pictures, for what shall not learn their classes."""
+        return replace(self, facts=replace(self.facts, class_names=()), labels=torch.zeros_like(self.labels))
 
 
 def to_unit_range(images: Tensor) -> Tensor:

@@ -65,7 +65,7 @@ def _add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     command.add_argument("--seed", type=int, default=0, help="of the first picture; the others follow (default: 0)")
     command.add_argument("--steps", type=positive, help="solver steps (default: the model's)")
     command.add_argument("--solver", choices=get_args(SolverName), help="(default: the model's)")
-    command.add_argument("--unconditional", action="store_true", help="pictures of no class, for what learned without")
+    command.add_argument("--unconditional", action="store_true", help="pictures of no class")
     command.add_argument("--guidance-scale", type=float, help="1 is none (default: the model's)")
     command.add_argument(
         "--against",

@@ -55,7 +55,11 @@ def make_sampler(
 
 
 def draw(parts: Parts, labels: Tensor, sampler: Sampler, *, first_seed: int = 0, device: torch.device) -> Tensor:
-    """uint8 (count, channel, height, width): picture i has seed ``first_seed`` + i and class ``labels[i]``."""
+    """uint8 (count, channel, height, width): picture i has seed ``first_seed`` + i and class ``labels[i]``.
+
+    A model without classes is asked for none.
+    """
+    labels = labels if parts.classes else torch.zeros_like(labels)
     pictures = []
     with tqdm(total=len(labels), desc="pictures", unit="img", leave=False) as bar:
         for first in range(0, len(labels), BATCH_SIZE):

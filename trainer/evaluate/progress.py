@@ -22,16 +22,15 @@ SAMPLES = 1_000
 class TrainingDistance:
     """The Frechet distance of ``SAMPLES`` pictures of a model to 10,000 training pictures, fewer if there are fewer.
 
-    With ``conditional`` false the model is asked for pictures of no class. Raises EvaluationError when the evaluator
-    knows other pictures, or there are too few to tell.
+    Raises EvaluationError when the evaluator knows other pictures, or there are too few to tell.
     """
 
-    def __init__(self, evaluator: Evaluator, train: ImageData, *, conditional: bool = True) -> None:
+    def __init__(self, evaluator: Evaluator, train: ImageData) -> None:
         require_same_data(evaluator, train)
         evaluator.require_shape(train.facts.image_shape, "the training pictures are")
         if len(train.images) < SAMPLES:
             raise EvaluationError(f"{len(train.images)} training pictures are too few to compare {SAMPLES:,} with")
-        self.evaluator, self.conditional = evaluator, conditional
+        self.evaluator = evaluator
         chosen = choose(min(MOST_REFERENCES, len(train.images)), len(train.images))
         self.pictures, self.labels = train.images[chosen], labels_like(train.labels[chosen], SAMPLES)
 
@@ -43,17 +42,14 @@ class TrainingDistance:
     def __call__(self, parts: Parts) -> float:
         """The distance of a model in eval mode, on the evaluator's device, sampled as its defaults say."""
         require_matching(parts, self.evaluator)
-        labels = self.labels if self.conditional else torch.full_like(self.labels, parts.classes)
-        pictures = draw(parts, labels, make_sampler(parts), device=self.evaluator.device)
+        pictures = draw(parts, self.labels, make_sampler(parts), device=self.evaluator.device)
         return metrics.frechet_distance(self.moments, metrics.moments(self.evaluator.see(pictures)[0]))
 
 
-def training_distance(
-    folder: Path, train: ImageData, device: torch.device, *, conditional: bool
-) -> tuple[TrainingDistance | None, str]:
+def training_distance(folder: Path, train: ImageData, device: torch.device) -> tuple[TrainingDistance | None, str]:
     """The yardstick with the evaluator in ``folder``, None where it cannot judge these pictures; and that in words."""
     try:
-        measure = TrainingDistance(load_evaluator(folder, device), train, conditional=conditional)
+        measure = TrainingDistance(load_evaluator(folder, device), train)
     except EvaluationError as failure:
         return None, f"the last average is kept, the best is not known: {failure}"
     return measure, f"the best average is kept, by the evaluator {measure.evaluator.facts.version}"

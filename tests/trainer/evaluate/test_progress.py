@@ -42,18 +42,18 @@ def test_real_pictures_are_near_and_noise_is_far(evaluator: Evaluator, train: Im
     assert distance(album(noise)) > 50
 
 
-@pytest.mark.parametrize("conditional", [True, False])
-def test_the_classes_are_asked_for_in_the_mix_of_the_training_pictures(
-    evaluator: Evaluator, train: ImageData, conditional: bool
-) -> None:
+def test_the_classes_are_asked_for_in_the_mix_of_the_training_pictures(evaluator: Evaluator, train: ImageData) -> None:
     parts = album(train.images)
-    TrainingDistance(evaluator, train, conditional=conditional)(parts)
-    asked = torch.cat(parts.decode.asked).bincount(minlength=11)  # type: ignore[arg-type]
-    if conditional:
-        share = train.labels.bincount(minlength=11) / len(train.labels)
-        assert (asked / 1000 - share).abs().max() < 0.002
-    else:
-        assert asked[10] == 1000
+    TrainingDistance(evaluator, train)(parts)
+    asked = torch.cat(parts.decode.asked).bincount(minlength=10)  # type: ignore[arg-type]
+    share = train.labels.bincount(minlength=10) / len(train.labels)
+    assert (asked / 1000 - share).abs().max() < 0.002
+
+
+def test_a_model_without_classes_is_asked_for_none(evaluator: Evaluator, train: ImageData) -> None:
+    parts = dataclasses.replace(album(train.images), classes=0)
+    TrainingDistance(evaluator, train)(parts)
+    assert torch.cat(parts.decode.asked).tolist() == [0] * 1000  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -67,14 +67,14 @@ def test_where_the_evaluator_cannot_judge_there_is_no_yardstick(
     train: ImageData, changed: dict[str, object], reason: str
 ) -> None:
     other = dataclasses.replace(train, facts=dataclasses.replace(train.facts, **changed))  # type: ignore[arg-type]
-    measure, told = training_distance(SHIPPED, other, torch.device("cpu"), conditional=True)
+    measure, told = training_distance(SHIPPED, other, torch.device("cpu"))
     assert measure is None
     assert reason in told
     assert "the last average is kept" in told
 
 
 def test_what_chooses_is_told(train: ImageData) -> None:
-    measure, told = training_distance(SHIPPED, train, torch.device("cpu"), conditional=True)
+    measure, told = training_distance(SHIPPED, train, torch.device("cpu"))
     assert measure is not None
     assert told == f"the best average is kept, by the evaluator {measure.evaluator.facts.version}"
 
@@ -83,4 +83,4 @@ def test_few_pictures_and_no_evaluator_are_told(evaluator: Evaluator, train: Ima
     few = dataclasses.replace(train, images=train.images[:999], labels=train.labels[:999])
     with pytest.raises(EvaluationError, match="999 training pictures are too few"):
         TrainingDistance(evaluator, few)
-    assert training_distance(tmp_path, train, torch.device("cpu"), conditional=True)[0] is None
+    assert training_distance(tmp_path, train, torch.device("cpu"))[0] is None
