@@ -1,11 +1,14 @@
 """What is asked of the process: in processes of their own, for it concerns all that a process does."""
 
 import ctypes
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from service.process import let_others_finish
 
 ROOT = Path(__file__).parents[2]
 GLIBC = hasattr(ctypes.CDLL(None), "mallopt")
@@ -120,6 +123,20 @@ def test_memory_that_was_freed_is_kept_for_the_next_call() -> None:
     (without,), (kept,) = (run(FAULTS.format(keep=keep)) for keep in ("", "keep_memory()"))
     assert kept < 100
     assert without > 10 * kept
+
+
+def test_a_system_that_forbids_another_schedule_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def forbid(*arguments: object) -> None:
+        asked.append(arguments)
+        raise PermissionError
+
+    monkeypatch.setattr(os, "sched_setscheduler", forbid, raising=False)
+    let_others_finish()
+    monkeypatch.delattr(os, "sched_setscheduler")
+    let_others_finish()
+    assert len(asked) == 1
 
 
 def test_another_c_library_is_left_as_it_is() -> None:
