@@ -1,7 +1,7 @@
 """The threads that own a device. They take lanes in turn by device time served, and wake the event loop once a tick.
 
 Fairness is start-time fair queueing (Goyal et al. 1996) over measured milliseconds: the lane that was served least
-goes next, and a lane that was idle starts level with the others instead of being paid back for its idleness.
+goes next, and a lane that wanted nothing is raised to the level of the one that went last, instead of being paid back.
 
 A device knows a lane only while it has rows: one that nobody else refers to any more goes with its last row, and its
 model's memory with it.
@@ -40,8 +40,8 @@ class Device:
         self._lock = threading.Condition()
         self._busy: list[Lane] = []
         self._lent: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
-        #: What the most served of all lanes had when its last tick ended.
-        self._most_served_ms = 0.0
+        #: The paper's virtual time: what the lane that went last had been served before it; after it, once all are idle.
+        self._level_ms = 0.0
         self._free_threads = threads
         self._stopping = False
         names = [f"engine-{number}" for number in range(threads)]
@@ -68,9 +68,10 @@ class Device:
         """Queue the rows of one job and wake the threads."""
         with self._lock:
             if lane.is_empty:
-                lane.served_ms = max(lane.served_ms, self._level_ms())
                 self._busy.append(lane)
+            had_work = lane.has_work
             lane.put(rows)
+            self._raise(lane, had_work)
             self._lock.notify_all()
 
     def lend(self, work: Callable[[], Result]) -> Future[Result]:
@@ -112,9 +113,13 @@ class Device:
         with self._lock:
             return list(self._busy)
 
-    def _level_ms(self) -> float:
-        """Where a lane that was idle starts: with the least served of the busy ones, else no lower than any was."""
-        return min((lane.served_ms for lane in self._busy), default=self._most_served_ms)
+    def _raise(self, lane: Lane, had_work: bool) -> None:
+        """Bring a lane that had no work until now to the level: what it did not want is not owed to it.
+
+        Nor is it while its rows are all under way: a lane with one row keeps one thread busy and wants no second.
+        """
+        if not had_work:
+            lane.served_ms = max(lane.served_ms, self._level_ms)
 
     def _serve(self) -> None:
         # Two torch threads on one core collapse as soon as something else wants that core: one thread each.
@@ -153,6 +158,7 @@ class Device:
         if not waiting:
             return None
         lane = min(waiting, key=lambda lane: lane.served_ms)
+        self._level_ms = lane.served_ms
         slots = lane.claim(self._tick_budget_ms if len(waiting) > 1 else None, self._free_threads)
         self._forget_if_empty(lane)
         return partial(self._tick, lane, slots) if len(slots) else None
@@ -179,8 +185,9 @@ class Device:
             self._tell(ticked)
         with self._lock:
             self._free_threads += 1
+            had_work = lane.has_work
             lane.settle(ticked, spent_ms)
-            self._most_served_ms = max(self._most_served_ms, lane.served_ms)
+            self._raise(lane, had_work)
             self._forget_if_empty(lane)
             self._lock.notify()  # rows went back to the table: a thread that found none may take some of them
         if ticked.ended and not ticked.filmed:
@@ -193,3 +200,5 @@ class Device:
     def _forget_if_empty(self, lane: Lane) -> None:
         if lane.is_empty:
             self._busy.remove(lane)
+            if not self._busy:
+                self._level_ms = max(self._level_ms, lane.served_ms)

@@ -176,6 +176,7 @@ class Lane:
 
     def _gather(self, slots: Slots) -> Batch:
         table, device = self._table, self.model.device
+        table.begin(slots)
         x, label, ending = table.x[self._index(slots)], to_device(table.label(slots), device), table.last_step(slots)
         step = None if self.model.denoise is None else self._gather_step(slots)
         return Batch(x, label, ending, step)

@@ -41,8 +41,8 @@ class RowTable:
         self.x = torch.zeros(rows, *shape, device=device)
         self.x_start_prev = torch.zeros(rows, *shape, device=device)
         self._denoises = model.denoise is not None
-        # Of every place from the first row on that has a mask; a row without one has a mask of ones.
-        self._inpaint: Inpaint | None = None
+        # Of the places whose row has a mask; what stands in the others is never used.
+        self._inpaint = Inpaint(torch.zeros(rows, *shape, device=device), torch.zeros(rows, *shape, device=device))
         self._inpaints = np.zeros(rows, dtype=np.bool_)
         self._null_label = model.manifest.null_label
         self._negative_label = np.zeros(rows, dtype=np.int64)
@@ -85,16 +85,16 @@ class RowTable:
         return int(self._weight[self._ready].sum())
 
     def admit(self, rows: Sequence[LiveRow]) -> None:
-        """Give each row a free place, its starting noise and its plan."""
+        """Give each row a free place and its plan; ``begin`` gives it what it starts from.
+
+        Host arithmetic alone: nothing here can fail for want of memory, or of a device.
+        """
         if not rows:
             return
         slots = np.array([self._free.pop() for _ in rows])
-        index = to_device(torch.from_numpy(slots), self.x.device)
-        self.x.index_copy_(0, index, to_device(self._starts(slots, rows), self.x.device))
         specs = [row.spec for row in rows]
-        if self._denoises:  # what the place's last row left would pass into this one's first step, for 0 * NaN is NaN
-            self.x_start_prev.index_fill_(0, index, 0.0)
-            self._admit_asks(slots, index, specs)
+        if self._denoises:
+            self._admit_asks(slots, specs)
         self._step[slots] = 0
         self._last_served[slots] = self._claims  # behind all that wait: the place's last row says nothing of this one
         self._label[slots] = [spec.label for spec in specs]
@@ -118,6 +118,20 @@ class RowTable:
         self._claims += 1
         self._last_served[chosen] = self._claims
         return chosen
+
+    def begin(self, slots: Slots) -> None:
+        """Put what they start from, noise or what they were given, into those of these places that begin their plans."""
+        slots = slots[self.first_step(slots)]
+        if not len(slots):
+            return
+        specs = [row.spec for row in self.rows(slots)]
+        index = to_device(torch.from_numpy(slots), self.x.device)
+        self.x.index_copy_(0, index, to_device(self._starts(slots, specs), self.x.device))
+        if self._denoises:  # what the place's last row left would pass into this one's first step, for 0 * NaN is NaN
+            self.x_start_prev.index_fill_(0, index, 0.0)
+            for slot, spec in zip(slots.tolist(), specs, strict=True):
+                if spec.inpaint is not None:
+                    self._inpaint.mask[slot], self._inpaint.known[slot] = spec.inpaint
 
     def release(self, slots: Slots) -> None:
         """End a tick for rows that are to be served again, one step further down their plans."""
@@ -163,10 +177,13 @@ class RowTable:
 
     def inpaint(self, slots: Slots) -> Inpaint | None:
         """The masks and what is known, (slots, *latent) each, on the model's device; None when no row has a mask."""
-        if self._inpaint is None or not self._inpaints[slots].any():
+        masked = self._inpaints[slots]
+        if not masked.any():
             return None
         index = to_device(torch.from_numpy(slots), self.x.device)
-        return Inpaint(*(tensor[index] for tensor in self._inpaint))
+        mask, known = (tensor[index] for tensor in self._inpaint)
+        bare = to_device(torch.from_numpy(np.flatnonzero(~masked)), self.x.device)
+        return Inpaint(mask.index_fill_(0, bare, 1.0), known.index_fill_(0, bare, 0.0))
 
     def asks(self, slots: Slots) -> Asks | None:
         """What these rows want shown at the step under way, and which end as latents; None when none wants either."""
@@ -209,7 +226,7 @@ class RowTable:
             self._noise[slots[position]].fill(drawn[position])
         return drawn
 
-    def _admit_asks(self, slots: Slots, index: Tensor, specs: Sequence[RowSpec]) -> None:
+    def _admit_asks(self, slots: Slots, specs: Sequence[RowSpec]) -> None:
         """Note what rows of a model that denoises want beside their picture."""
         labels = [spec.negative_label for spec in specs]
         self._negative_label[slots] = [self._null_label if label is None else label for label in labels]
@@ -218,25 +235,15 @@ class RowTable:
         self._film_shows[slots] = [0 if film is None else SHOWS[film.kind] for film in films]
         self._as_latent[slots] = [spec.as_latent for spec in specs]
         self._inpaints[slots] = [spec.inpaint is not None for spec in specs]
-        if self._inpaints[slots].any() or self._inpaint is not None:
-            self._admit_inpaint(slots, index, specs)
 
-    def _admit_inpaint(self, slots: Slots, index: Tensor, specs: Sequence[RowSpec]) -> None:
-        mask, known = self._inpaint = self._inpaint or Inpaint(torch.ones_like(self.x), torch.zeros_like(self.x))
-        mask.index_fill_(0, index, 1.0)
-        known.index_fill_(0, index, 0.0)
-        for slot, spec in zip(slots.tolist(), specs, strict=True):
-            if spec.inpaint is not None:
-                mask[slot], known[slot] = spec.inpaint
-
-    def _starts(self, slots: Slots, rows: Sequence[LiveRow]) -> Tensor:
+    def _starts(self, slots: Slots, specs: Sequence[RowSpec]) -> Tensor:
         """What the rows begin with, (rows, *latent) on the host; readies the noise of those that will want more."""
-        starts = torch.empty(len(rows), *self.x.shape[1:])
-        draw_each([row.spec.seed for row in rows], starts)
-        for place, (slot, row) in enumerate(zip(slots.tolist(), rows, strict=True)):
-            if row.spec.plan.adds_noise:
-                self._noise[slot].restart(row.spec.seed)
+        starts = torch.empty(len(specs), *self.x.shape[1:])
+        draw_each([spec.seed for spec in specs], starts)
+        for place, (slot, spec) in enumerate(zip(slots.tolist(), specs, strict=True)):
+            if spec.plan.adds_noise:
+                self._noise[slot].restart(spec.seed)
                 self._noise[slot].fill(starts[place])
-            if row.spec.latent is not None:
-                starts[place] = row.spec.latent
+            if spec.latent is not None:
+                starts[place] = spec.latent
         return starts

@@ -4,6 +4,7 @@ import asyncio
 import os
 import threading
 import weakref
+from collections import Counter
 from functools import partial
 
 import pytest
@@ -105,6 +106,53 @@ def test_a_lane_that_was_served_alone_owes_nothing(one_shot: Model) -> None:
         assert lanes[1].served_ms == 1e6
         submit(device, lanes[0], 1, one_shot)
         assert lanes[0].served_ms == 1e6
+
+    asyncio.run(scenario())
+
+
+def test_one_row_on_one_of_four_threads_earns_no_credit(one_shot: Model) -> None:
+    """A keeps one thread busy and B three; what A did not want must not let a third, C, take all four from B."""
+
+    async def scenario() -> None:
+        a, b, c = (lane_for(one_shot, bucket=1) for _ in range(3))
+        device = Device(4, tick_budget_ms=100.0, deliver=deliver)
+        submit(device, a, 1, one_shot)
+        submit(device, b, 32, one_shot)
+
+        def serve(rounds: int) -> Counter[int]:
+            """Rounds in which each thread serves one tick of a millisecond; how often each lane was served."""
+            served: Counter[int] = Counter()
+            for _ in range(rounds):
+                ticks = [next_tick(device) for _ in range(4)]
+                for lane, slots in ticks:
+                    served[id(lane)] += 1
+                    device._settle(lane, Ticked(slots, slots[:0], []), spent_ms=1.0)
+            return served
+
+        alone = serve(50)
+        assert (alone[id(a)], alone[id(b)]) == (50, 150)
+        submit(device, c, 32, one_shot)
+        beside = serve(10)
+        assert beside[id(a)] == 10
+        assert beside[id(b)] == pytest.approx(15, abs=3)
+        assert beside[id(c)] == pytest.approx(15, abs=3)
+
+    asyncio.run(scenario())
+
+
+def test_a_row_that_cannot_begin_fails_and_leaves_its_place(one_shot: Model) -> None:
+    async def scenario() -> None:
+        lane = new_lane(one_shot, rows=2, bucket=2)
+        device = Device(1, tick_budget_ms=100.0, deliver=deliver)
+        device.start(asyncio.get_running_loop())
+        for _ in range(3):
+            job, rows = new_job([request_rows(1, 0, NO_CLASS, 1.0, one_shot.plan())[0]._replace(latent=torch.zeros(7))])
+            device.put(lane, rows)
+            with pytest.raises(ComputeFailed):
+                await asyncio.wait_for(job.future, 60)
+        assert len(await asyncio.wait_for(submit(device, lane, 3, one_shot).future, 60)) == 3
+        assert device.is_alive()
+        device.stop()
 
     asyncio.run(scenario())
 

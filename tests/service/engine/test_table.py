@@ -16,10 +16,12 @@ NO_CLASS = 3
 
 
 async def seat(table: RowTable, rows: list[RowSpec]) -> Slots:
-    """Give rows places, and claim them."""
+    """Give rows places, claim them and begin them."""
     _, live = new_job(rows)
     table.admit(live)
-    return table.claim(1000)
+    slots = table.claim(1000)
+    table.begin(slots)
+    return slots
 
 
 @pytest.mark.parametrize(("kind", "draws"), [("one_shot", 0), ("diffusion", 2)])
