@@ -48,26 +48,25 @@ class Account:
 
 
 class Gate:
-    """Counts accepted work against bounds; used on the event loop only, and told the time.
+    """Counts accepted work against bounds; used on the event loop only.
 
-    ``limit_ms`` bounds the model's accepted work, ``client_share`` the part of it that one client may have, and
-    ``expected_ms_per_s`` is how fast work should be finished, until it is known how fast it is.
+    ``limit_ms`` bounds the model's accepted work, ``client_share`` the part of it that one client may have. ``drain``
+    is how fast it is done, and ``table_rows`` of its rows are served in turn; any more wait for their place.
     """
 
-    def __init__(self, limit_ms: float, client_share: float, expected_ms_per_s: float) -> None:
-        self._limit_ms, self._client_limit_ms = limit_ms, limit_ms * client_share
+    def __init__(self, limit_ms: float, client_share: float, drain: DrainRate, table_rows: int) -> None:
+        self.drain = drain
+        self._limit_ms, self._client_limit_ms, self._table_rows = limit_ms, limit_ms * client_share, table_rows
         self._all = Account()
         self._clients: dict[str, Account] = {}
         self._rows_by_calls: Counter[int] = Counter()
-        self._drain = DrainRate(expected_ms_per_s)
-        self._noted_at = 0.0
 
     @property
     def accepted_ms(self) -> float:
         """Predicted device milliseconds accepted and not finished."""
         return self._all.ms
 
-    def admit(self, ask: Ask, now: float) -> None:
+    def admit(self, ask: Ask) -> None:
         """Accept work, to be given back with ``release``.
 
         An idle model takes any one request, however dear and however late: refusing it would refuse it for ever. So
@@ -78,9 +77,7 @@ class Gate:
             ShareExceeded: the client has its share of the queue.
             TooLate: the queue is too long for an answer in time.
         """
-        if not self._all.requests:
-            self._noted_at = now
-        else:
+        if self._all.requests:
             self._check_room(ask)
             self._check_time(ask)
         client = self._clients.setdefault(ask.client, Account())
@@ -88,11 +85,8 @@ class Gate:
             account.add(ask.price_ms)
         self._rows_by_calls[ask.calls] += ask.rows
 
-    def release(self, ask: Ask, now: float, *, finished: bool) -> None:
+    def release(self, ask: Ask) -> None:
         """Give back what ``admit`` took, when the work is finished or dropped."""
-        if finished:  # how long work took that was given up half-way says nothing of how fast work is done
-            self._drain.note(ask.price_ms, now - self._noted_at)
-        self._noted_at = now
         client = self._clients[ask.client]
         for account in (self._all, client):
             account.take(ask.price_ms)
@@ -103,8 +97,8 @@ class Gate:
             del self._rows_by_calls[ask.calls]
 
     def seconds_until_done(self, calls: int, call_ms: float) -> float:
-        """When rows accepted with ``calls`` calls left, at ``call_ms``, will be done: see ``admit``."""
-        return self._drain.seconds_for(self._turns(calls) * call_ms)
+        """When rows that have a place, with ``calls`` calls left at ``call_ms``, will be done: others have their turns."""
+        return self.drain.seconds_for(self._turns(calls) * call_ms)
 
     def _check_room(self, ask: Ask) -> None:
         over_ms = self._all.ms + ask.price_ms - self._limit_ms
@@ -120,14 +114,20 @@ class Gate:
     def _check_time(self, ask: Ask) -> None:
         within_s = HEADROOM * ask.within_s
         # All that is accepted is more than what comes before it, and is quicker known.
-        if self._drain.seconds_for(self._all.ms + ask.price_ms) <= within_s:
+        if self.drain.seconds_for(self._all.ms + ask.price_ms) <= within_s:
             return
-        late_s = self._drain.seconds_for(self._work_until_done(ask)) - within_s
+        late_s = self.drain.seconds_for(self._work_until_done(ask)) - within_s
         if late_s > 0:
             raise TooLate(ask.within_s, math.ceil(late_s))
 
     def _work_until_done(self, ask: Ask) -> float:
-        """Device milliseconds until ``ask`` is done: rows are served in turn, so none is served more than its rows."""
+        """Device milliseconds until ``ask`` is done.
+
+        Rows are served in turn, so no row is served more often than those of ``ask``. That holds while all of them have
+        places; one that waits for a place may do so until all that have one are done.
+        """
+        if self._rows_by_calls.total() + ask.rows > self._table_rows:
+            return self._all.ms + ask.price_ms
         return self._turns(ask.calls) * ask.call_ms + ask.price_ms
 
     def _turns(self, calls: int) -> int:
@@ -136,4 +136,4 @@ class Gate:
 
     def _wait_s(self, over_ms: float) -> int:
         """After how many seconds ``over_ms`` of what is accepted will have been worked off."""
-        return max(1, math.ceil(self._drain.seconds_for(min(over_ms, self._all.ms))))
+        return max(1, math.ceil(self.drain.seconds_for(min(over_ms, self._all.ms))))

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 
+from service.admission.drain import DrainRate
 from service.admission.gate import Ask, Gate
 from service.admission.job import Job
 from service.engine.device import Device
@@ -145,18 +146,21 @@ class Engine:
         lane, gate = deployment.lane, deployment.gate
         ahead, calls_left = self._device.left(lane, job)
         most = max(calls_left.values(), default=0)
-        eta_s = gate.seconds_until_done(most, lane.cost.row_ms())
-        return Progress(ahead, [calls_left.get(row, 0) for row in range(job.rows)], 1000 * eta_s)
+        eta_ms = 1000 * gate.seconds_until_done(most, lane.cost.row_ms())
+        if most:  # not before it would be done alone, when calls have few rows and each row costs more
+            alone_rows = math.ceil(sum(calls_left.values()) / most / self._threads)
+            eta_ms = max(eta_ms, most * lane.cost.call_ms(alone_rows))
+        return Progress(ahead, [calls_left.get(row, 0) for row in range(job.rows)], eta_ms)
 
     def _submit(self, deployment: Deployment, rows: Sequence[RowSpec], client: str, within_s: float) -> Job[Any]:
         if self._draining:
             raise ModelUnavailable("The service is stopping.")
         lane, gate, now = deployment.lane, deployment.gate, time.monotonic()
         ask = Ask(len(rows), max([row.calls for row in rows]), lane.cost.row_ms(), client, within_s)
-        gate.admit(ask, now)
+        gate.admit(ask)
 
         def over(job: Job[Any]) -> None:
-            gate.release(ask, time.monotonic(), finished=not job.cancelled)
+            gate.release(ask)
             if job.cancelled:
                 self._device.sweep(lane)
 
@@ -170,14 +174,15 @@ class Engine:
         gate = replaced.gate if replaced else self._new_gate()
         metrics = replaced.metrics if replaced else self._bind_metrics(name, gate)
         metrics.cost_ratio.set_function(lambda: cost.ratio)
-        lane = Lane(served.model, cost, self._settings, metrics)
+        lane = Lane(served.model, cost, gate.drain, self._settings, metrics)
         if served.encoder is None:
             return Deployment(lane, gate, metrics)
         encoder = self._deployment(served.encoder, replaced.encoder if replaced else None)
         return Deployment(lane, gate, metrics, encoder)
 
     def _new_gate(self) -> Gate:
-        return Gate(self._settings.max_queue_ms, self._settings.client_share, 1000.0 * self._threads)
+        settings, drain = self._settings, DrainRate(1000.0 * self._threads)
+        return Gate(settings.max_queue_ms, settings.client_share, drain, settings.table_rows)
 
     def _bind_metrics(self, name: str, gate: Gate) -> ModelMetrics:
         """The model's series; gauges are asked when somebody looks, for setting them would cost every request.

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from service.admission.drain import DrainRate
 from service.admission.job import Job
 from service.admission.queue import RowQueue
 from service.engine.cost import CostModel
@@ -43,8 +44,13 @@ class Ticked:
 class Lane:
     """Serves one model's rows. Everything but ``compute`` runs under the device's lock."""
 
-    def __init__(self, model: Model, cost: CostModel, settings: Settings, metrics: ModelMetrics) -> None:
+    def __init__(
+        self, model: Model, cost: CostModel, drain: DrainRate, settings: Settings, metrics: ModelMetrics
+    ) -> None:
         self.model, self.cost, self.metrics = model, cost, metrics
+        self._drain = drain
+        # Until when the drain rate has been told, and whether the last claim left more rows than threads could take.
+        self._told_at, self._rows_wait = time.monotonic(), False
         self._joins = settings.batching == "step"
         #: Device milliseconds it has been served; the device keeps the lanes level by it.
         self.served_ms = 0.0
@@ -74,6 +80,8 @@ class Lane:
 
     def put(self, rows: Iterable[LiveRow]) -> None:
         """Queue the rows of one job."""
+        if self.is_empty:
+            self._drain.rest(self._since_told())
         self._queue.put(rows)
 
     def left(self, job: Job[Any]) -> tuple[int, dict[int, int]]:
@@ -96,7 +104,9 @@ class Lane:
         self._sweep()
         self._admit(threads, now)
         bucket = self.cost.best_bucket if budget_ms is None else self.cost.bucket_within(budget_ms)
-        slots = self._table.claim(min(bucket, math.ceil(self._table.ready_call_rows / threads)))
+        share = math.ceil(self._table.ready_call_rows / threads)
+        self._rows_wait = share > bucket or len(self._queue) > 0
+        slots = self._table.claim(min(bucket, share))
         for row in self._table.rows(slots[self._table.first_step(slots)]):
             row.job.start(now)
         return slots
@@ -140,8 +150,19 @@ class Lane:
         self.metrics.device_seconds.inc(spent_ms / 1000)
         if ticked.call_rows:
             self.cost.learn(ticked.call_rows, spent_ms)
+        self._tell_drain(ticked.call_rows * self.cost.row_ms())
         self._table.release(ticked.going_on)
         self._table.drop(ticked.leaving)
+
+    def _tell_drain(self, worked_ms: float) -> None:
+        if self._rows_wait:
+            self._drain.note(worked_ms, self._since_told())
+        else:
+            self._drain.rest(self._since_told())
+
+    def _since_told(self) -> float:
+        told_at, self._told_at = self._told_at, time.monotonic()
+        return self._told_at - told_at
 
     def _sweep(self) -> None:
         """Drop the rows that nobody waits for."""

@@ -58,6 +58,26 @@ def test_however_little_was_finished_it_is_no_slower_than_a_twentieth(expected: 
     assert rate.seconds_for(expected) == pytest.approx(20.0)
 
 
+@given(before=RATES, idle_s=st.floats(60, 1e5))
+def test_when_nothing_waits_what_is_expected_comes_back(before: float, idle_s: float) -> None:
+    """Else a model that once shared its device would go on refusing what it could do, and never learn better."""
+    rate = DrainRate(1000.0)
+    work(rate, before, busy_s=60)
+    rate.rest(idle_s)
+    assert rate.seconds_for(1000) == pytest.approx(1.0, rel=0.02)
+
+
+@given(rests=st.lists(st.floats(0.001, 1), min_size=1, max_size=20))
+def test_many_short_rests_are_one_long_one(rests: list[float]) -> None:
+    rates = DrainRate(1000.0), DrainRate(1000.0)
+    for rate in rates:
+        work(rate, 200.0, busy_s=10)
+    for rest in rests:
+        rates[0].rest(rest)
+    rates[1].rest(sum(rests))
+    assert rates[0].ms_per_s == pytest.approx(rates[1].ms_per_s)
+
+
 @given(notes=st.lists(st.tuples(st.floats(0, 1e5), st.floats(0, 1e4)), max_size=30), work_ms=st.floats(0.001, 1e6))
 def test_any_wait_is_finite_and_more_work_takes_longer(notes: list[tuple[float, float]], work_ms: float) -> None:
     rate = DrainRate(1000.0)

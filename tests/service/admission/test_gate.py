@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.admission.drain import DrainRate
 from service.admission.gate import Ask, Gate
 from service.errors import Overloaded, ServiceError, ShareExceeded
 
@@ -15,7 +16,7 @@ PRICES = st.floats(0.001, 5000, allow_nan=False)
 
 
 def gate_of(limit_ms: float, client_share: float = 1.0) -> Gate:
-    return Gate(limit_ms, client_share, expected_ms_per_s=1000.0)
+    return Gate(limit_ms, client_share, DrainRate(1000.0), table_rows=1_000)
 
 
 def priced(price_ms: float, client: str = "") -> Ask:
@@ -28,7 +29,7 @@ def admitted(gate: Gate, asks: list[Ask]) -> list[Ask]:
     inside = []
     for ask in asks:
         try:
-            gate.admit(ask, now=0.0)
+            gate.admit(ask)
         except (Overloaded, ShareExceeded):
             continue
         inside.append(ask)
@@ -41,10 +42,10 @@ def test_a_price_is_all_rows_of_all_calls() -> None:
 
 def test_work_is_let_in_up_to_the_bound() -> None:
     gate = gate_of(100.0)
-    gate.admit(priced(60.0), now=0.0)
-    gate.admit(priced(40.0), now=0.0)
+    gate.admit(priced(60.0))
+    gate.admit(priced(40.0))
     with pytest.raises(Overloaded):
-        gate.admit(priced(0.1), now=0.0)
+        gate.admit(priced(0.1))
     assert gate.accepted_ms == 100.0
 
 
@@ -61,76 +62,75 @@ def test_no_more_than_the_bound_unless_it_is_one_alone(limit: float, prices: lis
     share=st.floats(0.01, 1),
     prices=st.lists(st.tuples(PRICES, st.sampled_from("abc")), min_size=1, max_size=30),
     order=st.randoms(use_true_random=False),
-    finished=st.booleans(),
 )
 def test_an_idle_model_takes_any_one_whatever_came_before(
-    limit: float, share: float, prices: list[tuple[float, str]], order: Random, finished: bool
+    limit: float, share: float, prices: list[tuple[float, str]], order: Random
 ) -> None:
     gate = gate_of(limit, share)
     inside = admitted(gate, [priced(price, client) for price, client in prices])
     order.shuffle(inside)
-    for clock, ask in enumerate(inside):
-        gate.release(ask, float(clock), finished=finished)
+    for ask in inside:
+        gate.release(ask)
     assert gate.accepted_ms == 0
-    gate.admit(priced(1e9, "a"), now=100.0)
+    gate.admit(priced(1e9, "a"))
     with pytest.raises(Overloaded):
-        gate.admit(priced(0.001, "b"), now=100.0)
+        gate.admit(priced(0.001, "b"))
 
 
 @given(prices=st.lists(PRICES, min_size=1, max_size=20), order=st.randoms(use_true_random=False))
 def test_a_client_whose_work_is_done_owes_nothing(prices: list[float], order: Random) -> None:
     """What rounding leaves of a client's sum must not count as work of it: it may again have any one that fits."""
     gate = gate_of(1e6, client_share=0.5)
-    gate.admit(priced(0.001, "other"), now=0.0)
+    gate.admit(priced(0.001, "other"))
     inside = admitted(gate, [priced(price, "this") for price in prices])
     order.shuffle(inside)
     for ask in inside:
-        gate.release(ask, now=1.0, finished=True)
-    gate.admit(priced(9e5, "this"), now=2.0)
+        gate.release(ask)
+    gate.admit(priced(9e5, "this"))
 
 
 def test_what_is_released_can_be_admitted_again() -> None:
     gate = gate_of(100.0)
     first = priced(70.0)
-    gate.admit(first, now=0.0)
-    gate.admit(priced(30.0), now=0.0)
-    gate.release(first, now=1.0, finished=True)
-    gate.admit(first, now=1.0)
+    gate.admit(first)
+    gate.admit(priced(30.0))
+    gate.release(first)
+    gate.admit(first)
     with pytest.raises(Overloaded):
-        gate.admit(priced(1.0), now=1.0)
+        gate.admit(priced(1.0))
 
 
 def test_a_refusal_takes_nothing() -> None:
     gate = gate_of(100.0, client_share=0.9)
-    gate.admit(priced(85.0, "this"), now=0.0)
+    gate.admit(priced(85.0, "this"))
     for _ in range(5):
         with pytest.raises(Overloaded):
-            gate.admit(priced(20.0, "other"), now=0.0)
+            gate.admit(priced(20.0, "other"))
         with pytest.raises(ShareExceeded):
-            gate.admit(priced(6.0, "this"), now=0.0)
-    gate.admit(priced(5.0, "this"), now=0.0)
-    gate.admit(priced(10.0, "other"), now=0.0)
+            gate.admit(priced(6.0, "this"))
+    gate.admit(priced(5.0, "this"))
+    gate.admit(priced(10.0, "other"))
     assert gate.accepted_ms == 100.0
 
 
 def test_a_client_has_its_share_and_leaves_the_rest_to_others() -> None:
     gate = gate_of(100.0, client_share=0.5)
-    gate.admit(priced(30.0, "this"), now=0.0)
-    gate.admit(priced(20.0, "this"), now=0.0)
+    gate.admit(priced(30.0, "this"))
+    gate.admit(priced(20.0, "this"))
     with pytest.raises(ShareExceeded):
-        gate.admit(priced(0.1, "this"), now=0.0)
-    gate.admit(priced(50.0, "other"), now=0.0)
+        gate.admit(priced(0.1, "this"))
+    gate.admit(priced(50.0, "other"))
 
 
 def test_a_client_with_nothing_may_have_more_than_its_share_once() -> None:
     gate = gate_of(100.0, client_share=0.25)
-    gate.admit(priced(10.0, "this"), now=0.0)
+    gate.admit(priced(10.0, "this"))
     dear = priced(60.0, "other")
-    gate.admit(dear, now=0.0)
+    gate.admit(dear)
     with pytest.raises(ShareExceeded):
-        gate.admit(priced(1.0, "other"), now=0.0)
-    gate.release(dear, now=1.0, finished=True)
-    gate.admit(priced(1.0, "other"), now=1.0)
+        gate.admit(priced(1.0, "other"))
+    gate.release(dear)
+    gate.admit(priced(1.0, "other"))
 
 
 @dataclass(frozen=True)
@@ -154,19 +154,19 @@ def test_any_order_of_coming_and_going_is_let_in_and_refused_by_the_rules(
     data: st.DataObject, limit: int, divisor: int
 ) -> None:
     gate, inside = gate_of(limit, 1 / divisor), Inside(limit, limit // divisor, [])
-    for clock in range(data.draw(st.integers(1, 40))):
+    for _ in range(data.draw(st.integers(1, 40))):
         leaves = data.draw(st.booleans())
         if inside.asks and leaves:
             ask = inside.asks.pop(data.draw(st.integers(0, len(inside.asks) - 1)))
-            gate.release(ask, float(clock), finished=data.draw(st.booleans()))
+            gate.release(ask)
         else:
             ask = Ask(data.draw(st.integers(1, 3)), data.draw(st.integers(1, 8)), 1.0, data.draw(st.sampled_from("ab")))
             if (refusal := inside.takes(ask)) is None:
-                gate.admit(ask, float(clock))
+                gate.admit(ask)
                 inside.asks.append(ask)
             else:
                 with pytest.raises(refusal):
-                    gate.admit(ask, float(clock))
+                    gate.admit(ask)
         assert gate.accepted_ms == sum(each.price_ms for each in inside.asks)
 
 
@@ -183,9 +183,9 @@ def test_any_order_of_coming_and_going_is_let_in_and_refused_by_the_rules(
 )
 def test_a_refusal_says_when_to_come_back(accepted_ms: float, price_ms: float, seconds: int) -> None:
     gate = gate_of(30_000.0)
-    gate.admit(priced(accepted_ms), now=0.0)
+    gate.admit(priced(accepted_ms))
     with pytest.raises(Overloaded) as refusal:
-        gate.admit(priced(price_ms), now=0.0)
+        gate.admit(priced(price_ms))
     assert refusal.value.retry_after_s == seconds
     assert f"{accepted_ms / 1000:.1f} s of work" in str(refusal.value)
     assert "30.0 s" in str(refusal.value)
@@ -196,9 +196,9 @@ def test_a_refusal_for_a_clients_share_says_when_to_come_back(
     accepted_ms: float, price_ms: float, seconds: int
 ) -> None:
     gate = gate_of(32_000.0, client_share=0.25)
-    gate.admit(priced(accepted_ms, "this"), now=0.0)
+    gate.admit(priced(accepted_ms, "this"))
     with pytest.raises(ShareExceeded) as refusal:
-        gate.admit(priced(price_ms, "this"), now=0.0)
+        gate.admit(priced(price_ms, "this"))
     assert refusal.value.retry_after_s == seconds
     assert f"{accepted_ms / 1000:.1f} s of your work" in str(refusal.value)
     assert "8.0 s" in str(refusal.value)
@@ -206,22 +206,20 @@ def test_a_refusal_for_a_clients_share_says_when_to_come_back(
 
 @given(
     expected=st.floats(1, 1e5),
-    works=st.lists(st.tuples(PRICES, st.floats(0, 1000), st.booleans()), max_size=10),
+    works=st.lists(st.tuples(st.booleans(), PRICES, st.floats(0, 1000)), max_size=10),
     accepted_ms=PRICES,
     price_ms=PRICES,
 )
 def test_a_refusal_always_names_a_whole_number_of_seconds(
-    expected: float, works: list[tuple[float, float, bool]], accepted_ms: float, price_ms: float
+    expected: float, works: list[tuple[bool, float, float]], accepted_ms: float, price_ms: float
 ) -> None:
-    """Whatever was finished or given up before, and however long it took."""
-    now, gate = 0.0, Gate(accepted_ms, 0.5, expected)
-    for work_ms, took_s, finished in works:
-        gate.admit(priced(work_ms), now)
-        now += took_s
-        gate.release(priced(work_ms), now, finished=finished)
-    gate.admit(priced(accepted_ms, "this"), now)
+    """Whatever was done before, and however long it took."""
+    gate = Gate(accepted_ms, 0.5, DrainRate(expected), table_rows=1_000)
+    for waited, work_ms, took_s in works:
+        gate.drain.note(work_ms, took_s) if waited else gate.drain.rest(took_s)
+    gate.admit(priced(accepted_ms, "this"))
     with pytest.raises(Overloaded) as full:
-        gate.admit(priced(price_ms, "other"), now)
+        gate.admit(priced(price_ms, "other"))
     slowest_s = accepted_ms / (expected / 20)
     assert isinstance(full.value.retry_after_s, int)
     assert 1 <= full.value.retry_after_s <= math.ceil(slowest_s * (1 + 1e-9))

@@ -11,6 +11,7 @@ import torch
 from prometheus_client import Counter, Gauge
 from torch import Tensor, nn
 
+from service.admission.drain import DrainRate
 from service.admission.job import Job
 from service.contract.manifest import Golden, read_manifest, write_manifest
 from service.engine.cost import CostModel
@@ -95,11 +96,12 @@ def new_lane(
     bucket: int = 4,
     batching: Literal["step", "request"] = "step",
     cost: CostModel | None = None,
+    drain: DrainRate | None = None,
 ) -> Lane:
-    """See ``lane_of``; ``cost`` instead of calls that all cost the same."""
+    """See ``lane_of``; ``cost`` instead of calls that all cost the same, ``drain`` to see what it is told."""
     cost = cost or CostModel(dict.fromkeys(range(1, bucket + 1), 1.0))
     settings = Settings(weights_dir=Path(__file__).parent, table_rows=rows, batching=batching)
-    return Lane(model, cost, settings, Metrics().for_model(model.name, ["internal"]))
+    return Lane(model, cost, drain or DrainRate(1000.0), settings, Metrics().for_model(model.name, ["internal"]))
 
 
 def request_rows(n: int, seed: int, label: int, guidance_scale: float, plan: Plan) -> list[RowSpec]:

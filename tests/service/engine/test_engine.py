@@ -327,16 +327,16 @@ def test_a_job_is_told_how_far_it_is(running: Callable[..., object], registry: R
             plan = registry.served["ddpm"].model.plan
             first = submit(engine, "ddpm", request_rows(2, 0, 0, 2.0, plan("ddim", 10)))
             second = submit(engine, "ddpm", request_rows(3, 0, 0, 1.0, plan("ddim", 5)))
-            row_ms = registry.served["ddpm"].cost.row_ms()
+            cost = registry.served["ddpm"].cost
             before, after = (
                 engine.progress(engine.deployments["ddpm"], first),
                 engine.progress(engine.deployments["ddpm"], second),
             )
             assert (before.rows_ahead, before.calls_left) == (0, [20, 20])
             assert (after.rows_ahead, after.calls_left) == (1, [5, 5, 5])
-            # Two threads: of the first two rows 20 calls each, of the others 5.
-            assert before.eta_ms == pytest.approx((2 * 20 + 3 * 5) * row_ms / 2)
-            assert after.eta_ms == pytest.approx(5 * 5 * row_ms / 2)
+            # Two threads: of the first two rows 20 calls each, of the others 5; no sooner than each would be done alone.
+            assert before.eta_ms == pytest.approx(max((2 * 20 + 3 * 5) * cost.row_ms() / 2, 20 * cost.call_ms(1)))
+            assert after.eta_ms == pytest.approx(max(5 * 5 * cost.row_ms() / 2, 5 * cost.call_ms(2)))
             lane = engine.deployments["ddpm"].lane
             slots = lane.claim(None, 1)
             lane.settle(lane.compute(slots), spent_ms=1.0)

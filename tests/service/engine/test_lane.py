@@ -5,11 +5,14 @@ import math
 
 import pytest
 
+from service.admission.drain import DrainRate
+from service.engine.cost import CostModel
 from service.engine.model import Model
 from tests.service.engine.conftest import (
     LaneOf,
     Watched,
     drain,
+    new_lane,
     pictures_of,
     put,
     request_rows,
@@ -244,5 +247,53 @@ def test_a_batch_by_request_whose_sender_left_makes_room(diffusion: Model, lane_
         lane.sweep()
         assert tick(lane) == 2
         assert waiting.done
+
+    asyncio.run(scenario())
+
+
+class Clock:
+    """The monotonic clock of ``service.engine.lane``, set by hand."""
+
+    now_s = 0.0
+
+    def monotonic(self) -> float:
+        """Seconds."""
+        return self.now_s
+
+
+@pytest.mark.parametrize(("rows", "believed"), [(1, 1000.0), (4, 1000.0), (200, 500.0)])
+def test_the_drain_rate_learns_only_while_rows_wait(
+    diffusion: Model, monkeypatch: pytest.MonkeyPatch, rows: int, believed: float
+) -> None:
+    """Calls of four rows, a second each by their price, take two: so slow is the model only where more rows wait."""
+    clock = Clock()
+    monkeypatch.setattr("service.engine.lane.time", clock)
+
+    async def scenario() -> DrainRate:
+        rate = DrainRate(1000.0)
+        lane = new_lane(diffusion, rows=400, cost=CostModel(dict.fromkeys(range(1, 5), 1000.0)), drain=rate)
+        put(lane, request_rows(rows, 0, NO_CLASS, 1.0, diffusion.plan("ddim", 8)))
+        for _ in range(40):
+            clock.now_s += 2.0
+            tick(lane, spent_ms=1000.0)
+            if lane.is_empty:
+                put(lane, request_rows(rows, 0, NO_CLASS, 1.0, diffusion.plan("ddim", 8)))
+        return rate
+
+    assert asyncio.run(scenario()).ms_per_s == pytest.approx(believed, rel=0.01)
+
+
+def test_an_idle_lane_forgets_how_slow_it_was(diffusion: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr("service.engine.lane.time", clock)
+
+    async def scenario() -> None:
+        rate = DrainRate(1000.0)
+        lane = new_lane(diffusion, drain=rate)
+        rate.note(1.0, 100.0)
+        assert rate.ms_per_s < 100
+        clock.now_s += 100.0
+        put(lane, request_rows(1, 0, NO_CLASS, 1.0, diffusion.plan("ddim", 8)))
+        assert rate.ms_per_s == pytest.approx(1000.0)
 
     asyncio.run(scenario())
