@@ -69,8 +69,9 @@ def create_app(settings: Settings) -> FastAPI:
         looking.cancel()
         if watching:
             watching.cancel()
-        await state.engine.drain(settings.drain_s)
+        # The sockets are closed: nobody can fetch what a job still makes. What answers waited for has had its time.
         state.jobs.stop()
+        await state.engine.drain(settings.drain_s)
         if access_log is not None:
             access_log.close()
 

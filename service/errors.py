@@ -243,7 +243,7 @@ class TooLate(ServiceError):
     status, code = 503, "too-late"
 
     def __init__(self, within_s: float, retry_after_s: int) -> None:
-        super().__init__(f"The queue is too long for an answer within {within_s:g} s.")
+        super().__init__(f"The queue is too long for an answer within {round(within_s, 3):g} s.")
         self.retry_after_s = retry_after_s
 
 

@@ -97,7 +97,7 @@ class Gate:
             del self._rows_by_calls[ask.calls]
 
     def seconds_until_done(self, calls: int, call_ms: float) -> float:
-        """When rows that have a place, with ``calls`` calls left at ``call_ms``, will be done: others have their turns."""
+        """When rows that have a place, and ``calls`` calls left at ``call_ms``, will be done, served in turn."""
         return self.drain.seconds_for(self._turns(calls) * call_ms)
 
     def _check_room(self, ask: Ask) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -30,6 +30,13 @@ INLINE_PIXELS = 65_536
 
 #: The body of an answer.
 Encode = Callable[[Order, Made, Request], bytes]
+
+
+class Timeout(NamedTuple):
+    """How long the work for an answer may take, all of it: seconds, and of those what is left from now on."""
+
+    given_s: float
+    left_s: float
 
 
 class PicturesResponse(Response):
@@ -71,20 +78,26 @@ async def answer_made(
 
 async def compute(request: Request, state: State, order: Order) -> Made:
     """The pictures of ``order``. Raises as ``answer``."""
-    timeout_s, told = timeout_of(state, order.asked), request.scope["state"]
+    timeout, told = timeout_of(request, state, order.asked), request.scope["state"]
     told["rows"] = len(order.rows)
-    job = state.engine.submit(order.deployment, order.rows, client_of(request), timeout_s)
+    job = state.engine.submit(order.deployment, order.rows, client_of(request), timeout.left_s)
     film: list[Preview] = []
     if order.rows[0].film is not None:
         job.on_preview = film.append
-    pictures = await wait(request, job, timeout_s, order.deployment.metrics)
+    pictures = await wait(request, job, timeout, order.deployment.metrics)
     return count_made(order, job, pictures, told, film)
 
 
-def timeout_of(state: State, asked: Showing) -> float:
-    """For how many seconds an answer to ``asked`` may take."""
-    timeout_s = state.settings.request_timeout_s
-    return timeout_s if asked.timeout_ms is None else min(timeout_s, asked.timeout_ms / 1000)
+def timeout_of(request: Request, state: State, asked: Showing) -> Timeout:
+    """For how long the work for an answer to ``asked`` may take. Raises DeadlineExceeded when it has."""
+    given_s = state.settings.request_timeout_s
+    if asked.timeout_ms is not None:
+        given_s = min(given_s, asked.timeout_ms / 1000)
+    now = time.monotonic()
+    left_s = request.scope["state"].setdefault("ends_at", now + given_s) - now
+    if left_s <= 0:
+        raise too_late(given_s)
+    return Timeout(given_s, left_s)
 
 
 def count_made(
@@ -103,14 +116,14 @@ def count_made(
     return made
 
 
-async def wait(request: Request, job: Job[Result], timeout_s: float, metrics: ModelMetrics) -> Sequence[Result]:
+async def wait(request: Request, job: Job[Result], timeout: Timeout, metrics: ModelMetrics) -> Sequence[Result]:
     """The job's results, unless the client leaves or the time is up: then its rows never reach the device."""
     loop = asyncio.get_running_loop()
-    end = loop.time() + timeout_s
+    end = loop.time() + timeout.left_s
     watcher: list[asyncio.Task[None]] = []
     timer = loop.call_later(
-        min(WATCH_AFTER_S, timeout_s),
-        lambda: watcher.append(loop.create_task(_watch(request, job, end, timeout_s, metrics))),
+        min(WATCH_AFTER_S, timeout.left_s),
+        lambda: watcher.append(loop.create_task(_watch(request, job, end, timeout.given_s, metrics))),
     )
     try:
         return await job.future
@@ -127,7 +140,7 @@ def client_of(request: Request) -> str:
     return client[0] if client else ""
 
 
-async def _watch(request: Request, job: Job[Any], end: float, timeout_s: float, metrics: ModelMetrics) -> None:
+async def _watch(request: Request, job: Job[Any], end: float, given_s: float, metrics: ModelMetrics) -> None:
     """Fail ``job`` when its client leaves, or at ``end`` on the event loop's clock."""
     try:
         async with asyncio.timeout_at(end):
@@ -137,12 +150,12 @@ async def _watch(request: Request, job: Job[Any], end: float, timeout_s: float, 
         job.fail(ClientDisconnect())
     except TimeoutError:
         metrics.cancelled["too-late"].inc()
-        job.fail(too_late(timeout_s))
+        job.fail(too_late(given_s))
 
 
-def too_late(timeout_s: float) -> DeadlineExceeded:
+def too_late(given_s: float) -> DeadlineExceeded:
     """What a request or a job ends with that took longer than it may."""
-    return DeadlineExceeded(f"The pictures were not ready within {timeout_s:g} s; their work was dropped.")
+    return DeadlineExceeded(f"The pictures were not ready within {given_s:g} s; their work was dropped.")
 
 
 def _stages(job: Job[Any], told: Mapping[str, Any]) -> tuple[float, float]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from service import images
 from service.admission.job import Job
-from service.api.answers import client_of, timeout_of, wait
+from service.api.answers import Timeout, client_of, timeout_of, wait
 from service.api.arrays import to_base64
 from service.api.schemas import GenerateRequest, Params, Showing
 from service.api.start_fields import strength_of
@@ -51,7 +51,6 @@ async def begin(
     model = deployment.model
     if body.image is not None:
         return await _from_image(request, state, body, deployment, rows)
-    model = deployment.model
     if body.latents is not None:
         latents = body.latents.numpy()
         return Begun(from_latents(rows, latents), {"latents": to_base64(latents)})
@@ -73,11 +72,11 @@ async def encode(
     labels: Sequence[int],
 ) -> Sequence[Latent]:
     """Mean and log-variance (2, *latent) of pictures (channel, height, width), by the model's encoder."""
-    timeout_s = timeout_of(state, asked)
+    timeout = timeout_of(request, state, asked)
     rows = [encode_row(picture, label) for picture, label in zip(pictures, labels, strict=True)]
-    job = state.engine.encode(deployment, rows, client_of(request), timeout_s)
+    job = state.engine.encode(deployment, rows, client_of(request), timeout.left_s)
     assert deployment.encoder is not None
-    return await _numbers(request, deployment.encoder, job, timeout_s)
+    return await _numbers(request, deployment.encoder, job, timeout)
 
 
 async def invert(
@@ -90,10 +89,10 @@ async def invert(
     steps: int,
 ) -> Sequence[Latent]:
     """The noise (*latent) that DDIM makes each clean latent (*latent) from again, without guidance."""
-    timeout_s, plan = timeout_of(state, asked), deployment.model.inversion_plan(steps)
+    timeout, plan = timeout_of(request, state, asked), deployment.model.inversion_plan(steps)
     rows = [inversion_row(x_start, label, plan) for x_start, label in zip(x_starts, labels, strict=True)]
-    job = state.engine.invert(deployment, rows, client_of(request), timeout_s)
-    return await _numbers(request, deployment, job, timeout_s)
+    job = state.engine.invert(deployment, rows, client_of(request), timeout.left_s)
+    return await _numbers(request, deployment, job, timeout)
 
 
 async def clean_latents(
@@ -148,7 +147,7 @@ async def _mask(state: State, body: GenerateRequest, model: Model) -> tuple[Tens
     return mask, params, fitted.warnings
 
 
-async def _numbers(request: Request, on: Deployment, job: Job[Any], timeout_s: float) -> Sequence[Latent]:
-    latents: Sequence[Latent] = await wait(request, job, timeout_s, on.metrics)
+async def _numbers(request: Request, on: Deployment, job: Job[Any], timeout: Timeout) -> Sequence[Latent]:
+    latents: Sequence[Latent] = await wait(request, job, timeout, on.metrics)
     request.scope["state"].setdefault("started_at", job.started_at)
     return latents

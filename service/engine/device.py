@@ -40,7 +40,7 @@ class Device:
         self._lock = threading.Condition()
         self._busy: list[Lane] = []
         self._lent: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
-        #: The paper's virtual time: what the lane that went last had been served before it; after it, once all are idle.
+        #: The paper's virtual time: what the lane that went last had been served before; and after, once all are idle.
         self._level_ms = 0.0
         self._free_threads = threads
         self._stopping = False

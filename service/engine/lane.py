@@ -13,10 +13,10 @@ from service.admission.job import Job
 from service.admission.queue import RowQueue
 from service.engine.cost import CostModel
 from service.engine.model import Model
-from service.engine.results import Preview, Result
+from service.engine.results import Picture, Preview, Result
 from service.engine.table import LiveRow, RowTable, Slots
 from service.engine.tick import Batch, Step, Stepped, run_isolating
-from service.engine.transfer import to_device
+from service.engine.transfer import to_device, wait_for
 from service.errors import ComputeFailed
 from service.metrics import ModelMetrics
 from service.settings import Settings
@@ -112,7 +112,7 @@ class Lane:
         return slots
 
     def compute(self, slots: Slots) -> Ticked:
-        """Serve the claimed rows one step."""
+        """Serve the claimed rows one step, and wait until they are: what a tick takes is what its lane is charged."""
         batch = self._gather(slots)
         self.metrics.tick_rows.observe(batch.call_rows)
         self.metrics.padding_rows.inc(self.model.padding(batch.call_rows))
@@ -135,6 +135,7 @@ class Lane:
                 self.metrics.failed_rows["raised"].inc(len(places))
                 reason = f"The model could not compute this picture: {type(result).__name__}."
                 ended += [(row, ComputeFailed(reason)) for row in self._table.rows(places)]
+        wait_for(self.model.device)
         smooth = len(results) == 1 and isinstance(results[0][1], Stepped)
         return Ticked(slots[~leaving], slots[leaving], ended, batch.call_rows if smooth else 0, filmed)
 
@@ -226,15 +227,21 @@ class Lane:
         rows = zip(self._table.rows(slots), stepped.results, stepped.usable, strict=True)
         not_finite = "The model gave numbers that are not finite for this picture."
         self.metrics.failed_rows["not-finite"].inc(len(slots) - int(stepped.usable.sum()))
-        return [(row, result if usable else ComputeFailed(not_finite)) for row, result, usable in rows]
+        return [(row, result.copy() if usable else ComputeFailed(not_finite)) for row, result, usable in rows]
 
     def _previews(self, slots: Slots, stepped: Stepped) -> list[Filmed]:
         places = slots[[shot.row for shot in stepped.shots]]
         times = self._table.coefficients(places)[:, 0].tolist()
         looks = zip(self._table.rows(places), *self._table.position(places), times, stepped.shots, strict=True)
         return [
-            (row, Preview(row.index, step, steps, t, shot.x_start, shot.x_t)) for row, step, steps, t, shot in looks
+            (row, Preview(row.index, step, steps, t, _own(shot.x_start), _own(shot.x_t)))
+            for row, step, steps, t, shot in looks
         ]
 
     def _index(self, slots: Slots) -> torch.Tensor:
         return to_device(torch.from_numpy(slots), self.model.device)
+
+
+def _own(picture: Picture | None) -> Picture | None:
+    """A copy: what is cut out of a tick's pictures keeps all of them in memory for as long as itself."""
+    return None if picture is None else picture.copy()

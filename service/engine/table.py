@@ -120,7 +120,7 @@ class RowTable:
         return chosen
 
     def begin(self, slots: Slots) -> None:
-        """Put what they start from, noise or what they were given, into those of these places that begin their plans."""
+        """Fill those of these places that begin their plans with what they start from: noise, or what was given."""
         slots = slots[self.first_step(slots)]
         if not len(slots):
             return

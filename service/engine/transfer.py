@@ -20,3 +20,9 @@ def to_host(*tensors: Tensor) -> list[Tensor]:
         copy.copy_(tensor, non_blocking=True)
     torch.cuda.current_stream().synchronize()
     return copies
+
+
+def wait_for(device: torch.device) -> None:
+    """Until all that was asked of ``device`` is done. A CPU does as it is asked; a GPU is asked ahead."""
+    if device.type == "cuda":
+        torch.cuda.current_stream(device).synchronize()

@@ -64,7 +64,7 @@ def make_plan(
         eta: how much of the ancestral noise "ddim" adds, 0 to 1; the other solvers have none to set.
         strength: in (0, 1]: the plan starts at strength * t_max and has round(steps * strength) steps, at least 1.
             Image to image (Meng et al. 2022, "SDEdit") starts there with `Plan.start`. Where steps * strength is
-            whole, these are the last timesteps of the whole plan, which are those that diffusers takes.
+            whole, these are the last timesteps of the whole plan, up to rounding, which are those that diffusers takes.
 
     Raises:
         ValueError: an unknown solver, or steps, eta or strength out of range.

@@ -65,8 +65,8 @@ def predict_x_start(
         x0_range: bounds of a clean latent; None, no clamp.
     """
     x_start = denoise(x, t, label).to(x.dtype) if guidance is None else _denoise_guided(denoise, x, t, label, guidance)
-    if x0_range is not None:
-        x_start = x_start.clamp(*x0_range)
+    if x0_range is not None:  # infinity is no large number: it becomes NaN, which shows in the result
+        x_start = x_start.clamp(*x0_range) + 0 * x_start
     return x_start if inpaint is None else inpaint.mask * x_start + (1 - inpaint.mask) * inpaint.known
 
 

@@ -334,7 +334,7 @@ def test_a_job_is_told_how_far_it_is(running: Callable[..., object], registry: R
             )
             assert (before.rows_ahead, before.calls_left) == (0, [20, 20])
             assert (after.rows_ahead, after.calls_left) == (1, [5, 5, 5])
-            # Two threads: of the first two rows 20 calls each, of the others 5; no sooner than each would be done alone.
+            # Two threads: of the first two rows 20 calls each, of the others 5; neither sooner than it would be alone.
             assert before.eta_ms == pytest.approx(max((2 * 20 + 3 * 5) * cost.row_ms() / 2, 20 * cost.call_ms(1)))
             assert after.eta_ms == pytest.approx(max(5 * 5 * cost.row_ms() / 2, 5 * cost.call_ms(2)))
             lane = engine.deployments["ddpm"].lane

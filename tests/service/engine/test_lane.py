@@ -8,6 +8,7 @@ import pytest
 from service.admission.drain import DrainRate
 from service.engine.cost import CostModel
 from service.engine.model import Model
+from tests.service.clock import Clock
 from tests.service.engine.conftest import (
     LaneOf,
     Watched,
@@ -251,16 +252,6 @@ def test_a_batch_by_request_whose_sender_left_makes_room(diffusion: Model, lane_
     asyncio.run(scenario())
 
 
-class Clock:
-    """The monotonic clock of ``service.engine.lane``, set by hand."""
-
-    now_s = 0.0
-
-    def monotonic(self) -> float:
-        """Seconds."""
-        return self.now_s
-
-
 @pytest.mark.parametrize(("rows", "believed"), [(1, 1000.0), (4, 1000.0), (200, 500.0)])
 def test_the_drain_rate_learns_only_while_rows_wait(
     diffusion: Model, monkeypatch: pytest.MonkeyPatch, rows: int, believed: float
@@ -274,7 +265,7 @@ def test_the_drain_rate_learns_only_while_rows_wait(
         lane = new_lane(diffusion, rows=400, cost=CostModel(dict.fromkeys(range(1, 5), 1000.0)), drain=rate)
         put(lane, request_rows(rows, 0, NO_CLASS, 1.0, diffusion.plan("ddim", 8)))
         for _ in range(40):
-            clock.now_s += 2.0
+            clock.now += 2.0
             tick(lane, spent_ms=1000.0)
             if lane.is_empty:
                 put(lane, request_rows(rows, 0, NO_CLASS, 1.0, diffusion.plan("ddim", 8)))
@@ -292,7 +283,7 @@ def test_an_idle_lane_forgets_how_slow_it_was(diffusion: Model, monkeypatch: pyt
         lane = new_lane(diffusion, drain=rate)
         rate.note(1.0, 100.0)
         assert rate.ms_per_s < 100
-        clock.now_s += 100.0
+        clock.now += 100.0
         put(lane, request_rows(1, 0, NO_CLASS, 1.0, diffusion.plan("ddim", 8)))
         assert rate.ms_per_s == pytest.approx(1000.0)
 

@@ -1,6 +1,7 @@
 """A lane whose network raises, runs out of memory, or gives what is no picture."""
 
 import asyncio
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -145,6 +146,20 @@ def test_a_poisoned_row_leaves_nothing_behind(one_shot: Model, lane_of: LaneOf) 
                 await job.future
         again = await pictures_of(lane, request_rows(1, 5, NO_CLASS, 1.0, one_shot.plan()))
         np.testing.assert_array_equal(again[0], expected[0])
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("number", [float("inf"), -float("inf"), float("nan")])
+def test_what_is_not_finite_is_no_picture(diffusion: Model, lane_of: LaneOf, number: float) -> None:
+    """Clamping would make a white picture of infinity."""
+
+    async def scenario() -> None:
+        model = replace(diffusion, denoise=lambda x, _t, _label: torch.full_like(x, number))
+        job = put(lane := lane_of(model), request_rows(1, 0, NO_CLASS, 1.0, model.plan("ddim", 2)))
+        drain(lane)
+        with pytest.raises(ComputeFailed, match="not finite"):
+            await job.future
 
     asyncio.run(scenario())
 

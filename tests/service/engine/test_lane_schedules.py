@@ -25,6 +25,7 @@ from service.engine.table import LiveRow, Slots
 from service.errors import ComputeFailed, DeadlineExceeded
 from service.sampling.step import Inpaint
 from tests.service.artefacts import PoisonDecode, write_autoencoder, write_diffusion
+from tests.service.clock import Clock
 from tests.service.engine.conftest import CPU, Watched, deliver, drain, new_lane, put, request_rows, sample
 
 NO_CLASS = 3
@@ -44,15 +45,6 @@ def assert_close(found: Result | None, expected: Result | None) -> None:
         np.testing.assert_allclose(found.astype(int), expected.astype(int), atol=1)
     else:
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
-
-
-class Clock:
-    """What the lane takes for the time."""
-
-    now = 0.0
-
-    def monotonic(self) -> float:
-        return self.now
 
 
 @dataclass

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from service.errors import KeyInUse, KeyReused
 from service.jobs.keys import ENTRY_BYTES, Key, KeyedAnswers
 from service.jobs.shelf import Bounds
-from tests.service.jobs.test_store import Clock
+from tests.service.clock import Clock
 
 ONE, TWO = Key("client", "one"), Key("client", "two")
 

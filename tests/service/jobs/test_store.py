@@ -9,16 +9,9 @@ from service.errors import JobExpired, JobsFull, ServiceStopping, UnknownJob
 from service.jobs.record import RECORD_BYTES, JobRecord
 from service.jobs.shelf import Bounds
 from service.jobs.store import GONE_PER_JOB, JobStore
+from tests.service.clock import Clock
 
 Record = JobRecord[None, None]
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def make(id: str, client: str = "a", size: int = 0, created: int = 0) -> Record:
