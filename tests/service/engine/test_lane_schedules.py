@@ -76,10 +76,10 @@ class Schedules(RuleBasedStateMachine):
         assert encoder is not None
         self.models[encoder.name] = encoder
         self.watched = {name: Watched(model) for name, model in self.models.items()}
-        self.lanes = {name: new_lane(each.model, PLACES, 3, self.batching) for name, each in self.watched.items()}
         self.clock = Clock()
         self.patch = mock.patch("service.engine.lane.time", self.clock)
         self.patch.start()
+        self.lanes = {name: new_lane(each.model, PLACES, 3, self.batching) for name, each in self.watched.items()}
         self.jobs: dict[Job[Result], Sent] = {}
         self.running: list[tuple[str, Slots]] = []
         self.mail: list[Ended] = []
@@ -311,7 +311,6 @@ class Schedules(RuleBasedStateMachine):
         dropped = sample(lane.metrics.dropped_queued) + sample(lane.metrics.dropped_running)
         assert self.sent_rows[name] == self.ended_rows[name] + dropped
         assert lane.queued == lane.live == 0
-        self.clock.now = 0.0
         self.send(name, request_rows(2 * PLACES, 0, 0, 1.0, self.models[name].plan()), math.inf)
         lane.claim(None, threads=PLACES)
         assert lane.live == PLACES
