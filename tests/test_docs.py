@@ -1,6 +1,7 @@
 """The documents say what the code says: links lead somewhere, and no knob, metric or error code is left out."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from service.errors import ChangeError, ServiceError
 from service.metrics import Metrics
 from service.settings import Settings
+from trainer.__main__ import parser
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted(path for path in ROOT.rglob("*.md") if not {".venv", "runs", ".git"} & set(path.parts))
@@ -18,6 +20,21 @@ def test_links_and_pictures_lead_to_files(document: Path) -> None:
     targets = re.findall(r"\]\(([^)#]+)", document.read_text())
     missing = [target for target in targets if "://" not in target and not (document.parent / target).exists()]
     assert missing == []
+
+
+def trainer_commands() -> list[str]:
+    """Those that the documents show, without comments; some stand for many, with words in capitals."""
+    found = [each for path in DOCUMENTS for each in re.findall(r"-m trainer ([^`#\n|]+)", path.read_text())]
+    bare = {re.sub(r"(\s{2,}| -->).*", "", each).strip() for each in found}
+    return sorted(each for each in bare if not re.search(r"\b[A-Z]{3,}\b|--help", each))
+
+
+def test_commands_of_the_trainer_are_as_its_help_says() -> None:
+    assert len(trainer_commands()) > 10
+    for command in trainer_commands():
+        words = shlex.split(command)
+        if len(words) > 1:
+            parser().parse_args(words)  # exits when it is none
 
 
 def test_every_knob_is_documented() -> None:

@@ -16,8 +16,18 @@ from trainer.data import DataError, ImageData
 from trainer.evaluate.commands import add_commands
 from trainer.evaluate.errors import EvaluationError
 from trainer.evaluate.progress import TrainingDistance, training_distance
+from trainer.generate import NotFinite
 from trainer.loop import Diverged, Indivisible, Interrupted, TrainingRun
-from trainer.options import UsageError, add_dataset, add_device, add_evaluator, device_of, positive
+from trainer.options import (
+    EVALUATOR_FOLDER,
+    UsageError,
+    add_dataset,
+    add_device,
+    add_evaluator,
+    data_dir_of,
+    device_of,
+    positive,
+)
 from trainer.start import Start, StartError, load_start
 
 EXAMPLES = """\
@@ -42,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(stopped, file=sys.stderr)
         return 128 + stopped.signum
     except KeyboardInterrupt:
-        print("stopped before the first step", file=sys.stderr)
+        print("stopped", file=sys.stderr)
         return 128 + signal.SIGINT
     except FAILURES as failure:
         print(f"error: {failure}", file=sys.stderr)
@@ -59,6 +69,7 @@ FAILURES = (
     EvaluationError,
     export.ExportError,
     Indivisible,
+    NotFinite,
     OSError,
     StartError,
     UsageError,
@@ -143,7 +154,7 @@ def _train_here(options: argparse.Namespace, device: torch.device) -> None:
     begun = load_start(options.start) if options.start and not options.resume else None
     config, state = _resumed(options, folder) if options.resume else (_fresh(options, folder, begun), None)
     with processes.first_alone():
-        images = _images(config, options.data_dir, strict=options.strict)
+        images = _images(config, data_dir_of(options), strict=options.strict)
     _tell(f"data: {images.provenance}")
     if begun is not None:
         begun.require_like(images.facts)
@@ -158,8 +169,11 @@ def _train_here(options: argparse.Namespace, device: torch.device) -> None:
     )
     if state is not None:
         run.load_state_dict(state)
+        if state["best"] is not None and run.state.best is None:
+            _tell("another evaluator chose the best average until now: it is chosen anew")
     run.fit()
-    _tell(f"done: {folder}. Next: python -m trainer export {folder} weights/{options.preset}")
+    where = f" --data-dir {data_dir_of(options)}" if config.dataset == "folder" else ""
+    _tell(f"done: {folder}. Next: python -m trainer export {folder} weights/{folder.name}{where}")
 
 
 def _images(config: RunConfig, folder: Path | None, *, strict: bool = False) -> ImageData:
@@ -184,6 +198,8 @@ def _distance(
     if config.family == "autoencoder" or processes.rank() > 0:
         return None
     distance, in_words = training_distance(options.evaluator, images, device)
+    if distance is None and options.evaluator != EVALUATOR_FOLDER:
+        raise UsageError(f"--evaluator {options.evaluator}: {in_words}")
     _tell(in_words)
     return distance
 

@@ -7,27 +7,27 @@ from trainer.config import Family, ModelConfig, RunConfig, VaeConfig
 
 ABOUT: dict[Family, str] = {
     "autoencoder": """\
-An autoencoder, conditioned on the class: pictures to maps of codes and back, the first stage of latent diffusion
+An autoencoder{conditioned}: pictures to maps of codes and back, the first stage of latent diffusion
 (Rombach et al. 2022). Its codes are kept tame by a KL term of weight {beta:g}; nothing is drawn from it.""",
     "vae": """\
-A convolutional variational autoencoder (Kingma & Welling 2014), conditioned on the class. One pass of the decoder turns
+A convolutional variational autoencoder (Kingma & Welling 2014){conditioned}. One pass of the decoder turns
 a standard normal latent vector into a picture; the encoder goes the other way.
 The decoder's variance is learned (Rybkin et al. 2021), the KL term has weight {beta:g}, the prior is {prior}.""",
     "gan": """\
-A generative adversarial network, conditioned on the class. One pass of the generator turns a standard normal latent
+A generative adversarial network{conditioned}. One pass of the generator turns a standard normal latent
 vector into a picture; there is no encoder and no likelihood.
 Network {network}, loss {loss}, gradient penalty of weight {gamma:g} every {penalty_every} steps.""",
     "ddpm": """\
-A diffusion model of pictures (Ho et al. 2020; Lipman et al. 2023): a small U-Net, conditioned on the class, predicts
+A diffusion model of pictures (Ho et al. 2020; Lipman et al. 2023): a small U-Net{conditioned} predicts
 {prediction}. A picture starts as noise and is denoised in steps, {steps} of {solver} unless asked otherwise; each is a
 pass of the network.""",
     "ldm": """\
 Diffusion in the latent space of an autoencoder (Rombach et al. 2022): a network on {latent}-channel maps at a quarter
-of the picture's height, conditioned on the class, predicts {prediction}. {steps} steps of {solver} unless asked
+of the picture's height{conditioned} predicts {prediction}. {steps} steps of {solver} unless asked
 otherwise, then one pass of the decoder.""",
     "few-step": """\
 A diffusion model of pictures, tuned to one to four steps by consistency tuning (Geng et al. 2024): the network is a
-small U-Net, conditioned on the class, that predicts {prediction}. {steps} steps of {solver} unless asked otherwise.""",
+small U-Net{conditioned} that predicts {prediction}. {steps} steps of {solver} unless asked otherwise.""",
 }
 
 PRIORS = {
@@ -42,27 +42,27 @@ CAVEATS: dict[str, tuple[str, ...]] = {
     )
 }
 
-SAMPLES = {
-    True: """\
+SAMPLES_OF_CLASSES = """\
 ![Samples, a class a column](samples.png)
 
-Columns: {classes}. Rows differ in the seed only. The pictures were not chosen.""",
-    False: """\
+Columns: {classes}. Rows differ in the seed only. The pictures were not chosen."""
+SAMPLES_WITHOUT_CLASSES = """\
+![Samples](samples.png)
+
+The pictures differ in the seed only, and were not chosen."""
+RECONSTRUCTIONS = """\
 ![Pictures, and below each row what is left of them](samples.png)
 
-The first training pictures, and below each row their reconstructions. The pictures were not chosen.""",
-}
+Training pictures, and below each row their reconstructions. The pictures were not chosen."""
 
-USE = {
-    True: """\
+GENERATE = """\
     curl -o {name}.png http://127.0.0.1:8000/generate/{name}
     curl -o {name}-grid.png -H 'Content-Type: application/json' \\
-         -d '{{"n": 16, "seed": 7, "class_label": "{example}"}}' http://127.0.0.1:8000/generate/{name}
+         -d '{{"n": 16, "seed": 7{label}}}' http://127.0.0.1:8000/generate/{name}
 
-The same seed gives the same picture.""",
-    False: """\
-    curl --data-binary @picture.png http://127.0.0.1:8000/encode/{name}""",
-}
+The same seed gives the same picture."""
+ENCODE = """\
+    curl --data-binary @picture.png http://127.0.0.1:8000/encode/{name}"""
 #: What stands around the scores in the template below.
 QUALITY_HEADING, LIMITS_HEADING = "\n## Quality\n\n", "\n\n## Limits\n\n"
 
@@ -99,7 +99,7 @@ All settings of the run: `{config}`
 ## Shapes
 
 Images are (channel, height, width) = {image_shape} in [-1, 1], latents {latent_shape}.
-Labels are 0 to {last_label} in the order above; {null_label} means no class.
+{labels}
 The file is {file}, {size:,} bytes of TorchScript made with torch {torch}.
 
 ## Quality
@@ -118,9 +118,9 @@ def render(manifest: Manifest, config: RunConfig) -> str:
     training, dataset, artifact = manifest.training, manifest.dataset, manifest.artifact
     return TEMPLATE.format(
         name=manifest.name,
-        about=_about(config.model),
-        samples=_either(SAMPLES, manifest),
-        use=_either(USE, manifest),
+        about=_about(config.model, conditioned=bool(manifest.class_names)),
+        samples=_samples(manifest),
+        use=_use(manifest),
         command=training.command,
         seen=training.images_seen,
         epochs=training.epochs,
@@ -139,8 +139,7 @@ def render(manifest: Manifest, config: RunConfig) -> str:
         licence=dataset.licence,
         image_shape=manifest.image_shape,
         latent_shape=manifest.latent_shape,
-        last_label=manifest.null_label - 1,
-        null_label=manifest.null_label,
+        labels=_labels(manifest),
         file=artifact.file,
         size=artifact.size,
         torch=manifest.torch_version,
@@ -149,16 +148,30 @@ def render(manifest: Manifest, config: RunConfig) -> str:
     )
 
 
-def _either(texts: dict[bool, str], manifest: Manifest) -> str:
-    """The text for models that draw pictures, or the one for those that only encode them."""
-    classes = manifest.class_names or ("none",)
-    text = texts["generate" in manifest.capabilities]
-    return text.format(name=manifest.name, classes=", ".join(classes), example=classes[-1])
+def _samples(manifest: Manifest) -> str:
+    if "generate" not in manifest.capabilities:
+        return RECONSTRUCTIONS
+    if not manifest.class_names:
+        return SAMPLES_WITHOUT_CLASSES
+    return SAMPLES_OF_CLASSES.format(classes=", ".join(manifest.class_names))
 
 
-def _about(model: ModelConfig) -> str:
+def _use(manifest: Manifest) -> str:
+    if "generate" not in manifest.capabilities:
+        return ENCODE.format(name=manifest.name)
+    label = f', "class_label": "{manifest.class_names[-1]}"' if manifest.class_names else ""
+    return GENERATE.format(name=manifest.name, label=label)
+
+
+def _labels(manifest: Manifest) -> str:
+    if not manifest.class_names:
+        return "There are no classes: every picture has the label 0."
+    return f"Labels are 0 to {manifest.null_label - 1} in the order above; {manifest.null_label} means no class."
+
+
+def _about(model: ModelConfig, *, conditioned: bool) -> str:
     """What the model is, with whatever of its config decides what it can do."""
-    values = model.model_dump()
+    values = model.model_dump() | {"conditioned": " conditioned on the class" if conditioned else ""}
     values |= values.get("base", {}) | values.get("autoencoder", {}) | {"family": model.family}
     if isinstance(model, VaeConfig):
         values["prior"] = PRIORS[model.prior]

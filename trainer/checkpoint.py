@@ -52,6 +52,8 @@ def load(run: Path) -> tuple[RunConfig, dict[str, Any]]:
         raise CheckpointError(f"{path} is not a checkpoint of this trainer")
     if state["format"] != FORMAT:
         raise CheckpointError(f"{path} is of format {state['format']}, and this version reads format {FORMAT} alone")
+    if "config" not in state:
+        raise CheckpointError(f"{path} lacks its config")
     try:
         return RunConfig.model_validate_json(state["config"]), state
     except ValidationError as failure:

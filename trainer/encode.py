@@ -3,7 +3,7 @@
 import torch
 
 from service.sampling.latent_map import LatentMap, project
-from trainer.data import ImageData, to_unit_range
+from trainer.data import ImageData, choose, to_unit_range
 from trainer.models.parts import Parts
 
 #: Enough to see how the classes lie, in a file of a few hundred kilobytes.
@@ -13,9 +13,10 @@ BATCH = 250
 
 @torch.inference_mode()
 def latent_map(parts: Parts, data: ImageData) -> LatentMap:
-    """The mean codes of the first pictures of ``data``, and the plane through them. ``parts`` must encode."""
+    """The mean codes of some pictures of ``data``, and the plane through them. ``parts`` must encode."""
     assert parts.encode is not None
-    images, labels = data.images[:MAPPED_PICTURES], data.labels[:MAPPED_PICTURES]
+    chosen = choose(MAPPED_PICTURES, len(data.images))  # at random: a folder's lie class by class
+    images, labels = data.images[chosen], data.labels[chosen]
     batches = zip(torch.split(images, BATCH), torch.split(labels, BATCH), strict=True)
     codes = torch.cat([parts.encode(to_unit_range(pictures), label)[0] for pictures, label in batches])
     return project(codes.numpy(), labels.numpy())

@@ -10,6 +10,7 @@ import io
 import tempfile
 import zipfile
 from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from service.contract.manifest import (
     Training,
     artifact_file,
     max_steps,
+    read_manifest,
     write_manifest,
 )
 from service.sampling.latent_map import pack
@@ -83,7 +85,7 @@ def export(run: Path, target: Path, data: ImageData) -> Manifest:
     loaded = load(payload, parts)
     compare(parts, loaded)
     codes = None if loaded.encode is None else pack(latent_map(loaded, data))
-    manifest = _manifest(target.name, config, state, loaded, payload)
+    manifest = _with_scores(target, _manifest(target.name, config, state, loaded, payload))
     try:
         return _publish(target, payload, codes, manifest, card.render(manifest, config), _samples(loaded, data))
     except (OSError, ContractError) as failure:
@@ -160,13 +162,20 @@ def _with_modules(parts: Parts, container: nn.Module) -> Parts:
 
 
 def _without_debug_records(payload: bytes) -> bytes:
-    """The archive without source positions, which name this machine's folders, and their hash."""
+    """The archive without source positions, which name this machine's folders, and their hash; constants in order."""
     kept = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(payload)) as source, zipfile.ZipFile(kept, "w") as target:
         for name in source.namelist():
             if not name.endswith((".debug_pkl", ".data/serialization_id")):
-                target.writestr(zipfile.ZipInfo(name), source.read(name))
+                record = source.read(name)
+                target.writestr(zipfile.ZipInfo(name), _in_order(record) if name.endswith(".py") else record)
     return kept.getvalue()
+
+
+def _in_order(code: bytes) -> bytes:
+    """A module's code with its constants sorted: torch writes them in the order of a set of names, by chance."""
+    runs = groupby(code.splitlines(keepends=True), lambda line: b" : Final[" in line)
+    return b"".join(line for constant, lines in runs for line in (sorted(lines) if constant else lines))
 
 
 def _random_inputs(parts: Parts, batch: int) -> dict[str, tuple[Tensor, ...]]:
@@ -194,9 +203,8 @@ def require_finished(run: Path, config: RunConfig, state: dict[str, Any]) -> Non
 
 
 def _require_same(data: ImageData, state: dict[str, Any]) -> None:
-    begun_on = DataFacts(**state["data"])
-    if data.facts != begun_on:
-        raise ExportError(f"the run saw {begun_on}, and these are {data.facts}: see --data-dir")
+    if problem := DataFacts(**state["data"]).unlike(data.facts):
+        raise ExportError(f"the run saw other data, see --data-dir: {problem}")
 
 
 def _manifest(name: str, config: RunConfig, state: dict[str, Any], parts: Parts, payload: bytes) -> Manifest:
@@ -227,6 +235,17 @@ def _manifest(name: str, config: RunConfig, state: dict[str, Any], parts: Parts,
         first = failure.errors(include_url=False)[0]
         field = ".".join(str(part) for part in first["loc"])
         raise ExportError(f"the manifest's {field} would be wrong: {first['msg']}") from failure
+
+
+def _with_scores(target: Path, manifest: Manifest) -> Manifest:
+    """``manifest`` with the scores of the model in ``target``, where that is the same: they took long to measure."""
+    try:
+        before = read_manifest(target)
+    except ContractError:
+        return manifest
+    if before.artifact.sha256 != manifest.artifact.sha256:
+        return manifest
+    return manifest.model_copy(update={"quality": before.quality})
 
 
 def _training(config: RunConfig, state: dict[str, Any], parts: Parts) -> Training:

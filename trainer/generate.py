@@ -10,16 +10,23 @@ from service.sampling.loop import sample
 from service.sampling.noise import RowNoise
 from service.sampling.pixels import to_uint8
 from service.sampling.solvers import EMPTY_PLAN, Plan, make_plan
-from trainer.data import ImageData, to_unit_range
+from trainer.data import ImageData, choose, to_unit_range
 from trainer.models.parts import Parts
 from trainer.vision import utils
 
 GRID_ROWS = 8
 
 
+class NotFinite(Exception):
+    """A network gave NaN or infinity for a picture."""
+
+
 @torch.inference_mode()
 def generate(parts: Parts, label: Tensor, seeds: Sequence[int], plan: Plan, *, guidance_scale: float = 1.0) -> Tensor:
-    """uint8 (batch, height, width, channel): a picture for each label (batch,) and seed; scale 1 is no guidance."""
+    """uint8 (batch, height, width, channel): a picture for each label (batch,) and seed; scale 1 is no guidance.
+
+    Raises NotFinite when there is none to see in what the network gives: in bytes it would pass for a picture.
+    """
     device = label.device
     noises = [RowNoise(seed) for seed in seeds]
     latent = torch.stack([noise.draw(parts.latent_shape) for noise in noises]).to(device)
@@ -34,7 +41,10 @@ def generate(parts: Parts, label: Tensor, seeds: Sequence[int], plan: Plan, *, g
             guidance_scale=guidance_scale,
             x0_range=parts.diffusion.x0_range,
         )
-    return to_uint8(parts.decode(latent, label))
+    pictures = parts.decode(latent, label)
+    if not pictures.isfinite().all():
+        raise NotFinite("the model gave numbers that are not finite for a picture")
+    return to_uint8(pictures)
 
 
 def default_plan(parts: Parts) -> Plan:
@@ -71,7 +81,8 @@ def _cells(parts: Parts, device: torch.device, data: ImageData) -> tuple[Tensor,
         label = (torch.arange(columns) % max(1, parts.classes)).repeat(GRID_ROWS)
         pictures = generate(parts, label.to(device), range(len(label)), default_plan(parts))
         return pictures.permute(0, 3, 1, 2).cpu(), columns
-    images, label = data.images[: columns * GRID_ROWS // 2].to(device), data.labels[: columns * GRID_ROWS // 2]
+    chosen = choose(columns * GRID_ROWS // 2, len(data.images))
+    images, label = data.images[chosen].to(device), data.labels[chosen]
     back = reconstruct(parts, images, label.to(device)).permute(0, 3, 1, 2)
     rows = zip(torch.split(images.cpu(), columns), torch.split(back.cpu(), columns), strict=True)
     return torch.cat([picture for pair in rows for picture in pair]), columns

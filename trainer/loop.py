@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -56,11 +56,21 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True)
 class Best:
-    """The ``state_dict`` of the average nearest to the training pictures, after which epoch, and how near."""
+    """The ``state_dict`` of the average nearest to the training pictures, after which epoch, how near, by whom."""
 
     epoch: int
     distance: float
     generator: dict[str, Tensor]
+    judge: str
+
+
+class Distance(Protocol):
+    """How far a model's pictures are from training pictures; distances of another ``judge`` mean something else."""
+
+    judge: str
+
+    def __call__(self, parts: Parts) -> float:
+        """The distance of a model in eval mode."""
 
 
 @dataclass
@@ -137,7 +147,7 @@ class TrainingRun:
         device: torch.device,
         start: dict[str, Tensor] | None = None,
         accumulate: int = 1,
-        distance: Callable[[Parts], float] | None = None,
+        distance: Distance | None = None,
     ) -> None:
         """``start`` is the averaged generator, a ``state_dict``, of the run that this one begins with.
 
@@ -216,13 +226,17 @@ class TrainingRun:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Stand where ``state``, of a run with this config, stood. Raises CheckpointError on other data."""
-        begun_on = DataFacts(**state["data"])
-        if begun_on != self.data.facts:
-            raise checkpoint.CheckpointError(f"{self.folder} was begun on {begun_on}, and these are {self.data.facts}")
+        """Stand where ``state``, of a run with this config, stood. Raises CheckpointError on other data.
+
+        Its best average is forgotten when another judge chose it, or when there is none now.
+        """
+        if problem := DataFacts(**state["data"]).unlike(self.data.facts):
+            raise checkpoint.CheckpointError(f"{self.folder} was begun on other data: {problem}")
         sums = {name: value.to(self.device) for name, value in state["loss_sums"].items()}
         counts = dict(state["loss_counts"])
-        best = state["best"] and Best(**state["best"])
+        judge, best = self.distance and self.distance.judge, None
+        if state["best"] is not None and state["best"].get("judge") == judge:
+            best = Best(**state["best"])
         self.state = RunState(state["step"], state["seconds"], sums, counts, dict(state["losses"]), best)
         try:
             self.objective.networks.load_state_dict(state["networks"])
@@ -323,7 +337,7 @@ class TrainingRun:
         board.add_scalar("distance", distance, self.epoch)
         if best is None or distance < best.distance:
             weights = {name: value.clone() for name, value in self.average.module.state_dict().items()}
-            self.state.best = Best(self.epoch, distance, weights)
+            self.state.best = Best(self.epoch, distance, weights, self.distance.judge)
 
     def _require_finite(self) -> None:
         # Of all processes, so that all of them stop.

@@ -1,6 +1,7 @@
 """The options that several commands have, and the error of all that cannot be so."""
 
 import argparse
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ class UsageError(Exception):
 
 
 class DatasetOption(argparse.Action):
-    """A data set's name; "folder:PATH" also gives the folder, which is no part of a run's config."""
+    """A data set's name; "folder:PATH" also gives ``folder``, which is no part of a run's config."""
 
     def __call__(
         self,
@@ -33,8 +34,7 @@ class DatasetOption(argparse.Action):
         if not (name == "folder" and folder) and values not in PUBLISHED:
             raise argparse.ArgumentError(self, f"{values!r} is none of {', '.join(PUBLISHED)}, folder:PATH")
         namespace.dataset = name
-        if folder:
-            namespace.data_dir = Path(folder)
+        namespace.folder = Path(folder) if folder else None
 
 
 def add_dataset(command: argparse.ArgumentParser, default: str | None = None) -> None:
@@ -51,6 +51,14 @@ def add_dataset(command: argparse.ArgumentParser, default: str | None = None) ->
     command.add_argument("--channels", type=int, choices=[1, 3], help="for a folder: 1 grey (default), 3 RGB")
 
 
+def data_dir_of(options: argparse.Namespace) -> Path | None:
+    """Where --dataset or --data-dir say that the data set lies. Raises UsageError when they contradict each other."""
+    folder: Path | None = getattr(options, "folder", None)
+    if folder and options.data_dir not in (None, folder):
+        raise UsageError(f"--data-dir {options.data_dir}: --dataset says folder:{folder}")
+    return folder or options.data_dir
+
+
 def add_device(command: argparse.ArgumentParser) -> None:
     """Add --device."""
     command.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
@@ -65,6 +73,22 @@ def add_evaluator(command: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="the classifier that pictures are judged by (default: %(default)s)",
     )
+
+
+def seed(text: str) -> int:
+    """A whole number from 0, below 2**32; argparse tells of the ValueError."""
+    number = int(text)
+    if not 0 <= number < 2**32:
+        raise ValueError
+    return number
+
+
+def scale(text: str) -> float:
+    """A finite number from 0; argparse tells of the ValueError."""
+    number = float(text)
+    if not 0 <= number < math.inf:
+        raise ValueError
+    return number
 
 
 def positive(text: str) -> int:

@@ -52,7 +52,7 @@ def pack(latent_map: LatentMap) -> bytes:
     np.savez_compressed(
         file,
         codes=latent_map.codes.astype(np.float16),
-        labels=latent_map.labels.astype(np.uint8),
+        labels=latent_map.labels.astype(np.uint16),
         points=latent_map.points,
         origin=latent_map.origin,
         axes=latent_map.axes,

@@ -71,6 +71,7 @@ def test_a_damaged_checkpoint_is_refused_by_name_in_one_line(tmp_path: Path, con
         ),
         ({"weight": torch.zeros(1)}, "not a checkpoint of this trainer"),
         ([1, 2], "not a checkpoint of this trainer"),
+        ({"format": checkpoint.FORMAT}, "lacks its config"),
     ],
 )
 def test_another_format_is_refused(tmp_path: Path, content: object, complaint: str) -> None:

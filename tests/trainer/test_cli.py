@@ -58,6 +58,9 @@ def test_what_learns_without_classes_has_none(small_folder: Path, tmp_path: Path
     assert main(["export", str(run), str(target), "--data-dir", str(small_folder)]) == 0
     manifest = read_manifest(target)
     assert (manifest.class_names, manifest.null_label) == ((), 0)
+    card = (target / "card.md").read_text()
+    assert "There are no classes" in card
+    assert "conditioned" not in card
 
 
 def test_an_existing_run_is_not_overwritten(vae_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -209,7 +212,7 @@ def test_a_signal_before_the_first_step_is_no_traceback(
 
     monkeypatch.setattr(data, "load", interrupted)
     assert main(["train", "vae", "--data-dir", str(sample_folder), "--out", str(tmp_path / "run")]) == 130
-    assert capsys.readouterr().err == "stopped before the first step\n"
+    assert capsys.readouterr().err == "stopped\n"
 
 
 def test_a_full_disk_is_told_in_a_line(

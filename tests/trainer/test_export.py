@@ -5,6 +5,8 @@ import io
 import math
 import os
 import re
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from itertools import count
@@ -17,7 +19,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from service.contract.artifact import read_artifact
-from service.contract.manifest import Defaults, Manifest, read_history, read_manifest
+from service.contract.manifest import Defaults, Manifest, Score, read_history, read_manifest, write_manifest
 from service.engine.golden import check_golden, draw
 from service.engine.model import load_model
 from tests.trainer.conftest import FAMILIES, VARIANTS, FileSizeLimit, MakeRun
@@ -297,6 +299,32 @@ def test_a_new_version_leaves_the_old_file_for_a_rollback(
     assert served(target)[0] == new
     assert read_history(target) == [old]
     read_artifact(target, old.artifact)
+
+
+def test_scores_of_the_same_model_are_kept(vae_run: TrainingRun, tmp_path: Path) -> None:
+    target = tmp_path / "vae"
+    old = export(vae_run.folder, target, vae_run.data)
+    score = Score(metric="fid", value=1.0, floor=0.5, samples=100, reference="test")
+    write_manifest(target, old.model_copy(update={"quality": (score,)}))
+    assert export(vae_run.folder, target, vae_run.data).quality == (score,)
+    assert "fid" in (target / "card.md").read_text()
+
+
+@pytest.mark.slow
+def test_the_same_parts_give_the_same_bytes_in_every_process() -> None:
+    """Python's hashes differ from process to process, and with them the order in sets."""
+    code = "from torch import nn; from trainer.export import archive; from hashlib import sha256; "
+    code += "print(sha256(archive(nn.Sequential(nn.Flatten(), nn.Conv2d(1, 1, 3)))).hexdigest())"
+    made = {
+        subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", "import torch; torch.manual_seed(0); " + code],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            check=True,
+            capture_output=True,
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert len(made) == 1
 
 
 def test_the_golden_picture_is_what_the_service_draws(family_run: TrainingRun, tmp_path: Path) -> None:

@@ -104,11 +104,14 @@ def test_the_best_average_is_kept_and_survives_a_resume(
     def run_in(folder: Path) -> TrainingRun:
         run = make_run("vae", folder, epochs=4, grid_every=1)
 
-        def distance(parts: Parts) -> float:
-            averages.append(copy.deepcopy(run.average.module.state_dict()))
-            return distances[run.epoch - 1]
+        class Told:
+            judge = "one"
 
-        run.distance = distance
+            def __call__(self, parts: Parts) -> float:
+                averages.append(copy.deepcopy(run.average.module.state_dict()))
+                return distances[run.epoch - 1]
+
+        run.distance = Told()
         return run
 
     cut = run_in(tmp_path)
@@ -121,6 +124,14 @@ def test_the_best_average_is_kept_and_survives_a_resume(
     _, state = checkpoint.load(tmp_path)
     assert (state["best"]["epoch"], state["best"]["distance"]) == (2, 1.0)
     assert_equal(checkpoint.generator(state), averages[1])
+    for judge, best in (("one", True), ("another", False), (None, False)):
+        again = run_in(tmp_path)
+        if judge is None or again.distance is None:
+            again.distance = None
+        else:
+            again.distance.judge = judge
+        again.load_state_dict(state)
+        assert (again.state.best is not None) == best  # distances of two judges cannot be compared
 
 
 def test_without_a_yardstick_the_last_average_is_kept(finished_runs: dict[str, TrainingRun]) -> None:
@@ -160,7 +171,7 @@ def test_resuming_on_other_data_is_refused(make_run: MakeRun, tmp_path: Path, da
     run = make_run("vae", tmp_path)
     facts = dataclasses.replace(data.facts, images=48)
     other = dataclasses.replace(data, facts=facts, images=data.images[:48], labels=data.labels[:48])
-    with pytest.raises(checkpoint.CheckpointError, match=r"begun on 64 images .* and these are 48 images"):
+    with pytest.raises(checkpoint.CheckpointError, match=r"begun on other data: images 64 then, 48 now"):
         TrainingRun(run.config, other, tmp_path, run.device).load_state_dict(run.state_dict())
 
 

@@ -87,7 +87,7 @@ def _is_picture(path: Path) -> bool:
 
 def _split(paths: list[Path], train: bool) -> list[Path]:
     """The tenth with the smallest hashes of their names, or the rest: in every class, in the order of ``paths``."""
-    by_hash = sorted(paths, key=lambda path: hashlib.sha256(path.name.encode()).digest())
+    by_hash = sorted(paths, key=lambda path: hashlib.sha256(os.fsencode(path.name)).digest())
     held_out = set(by_hash[: len(paths) // HELD_OUT])
     return [path for path in paths if (path in held_out) != train]
 

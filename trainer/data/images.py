@@ -4,7 +4,7 @@ A set of 60,000 pictures of 28x28 is 47 MB: held as uint8 it is indexed per batc
 loader with per-image transforms would cap the small models.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
@@ -30,6 +30,15 @@ class DataFacts:
     licence: str
     source: str
     images: int
+
+    def unlike(self, other: "DataFacts") -> str:
+        """What tells the two apart, in words; empty when nothing does. A folder may have been moved or renamed."""
+        same = {"source"} if self.name == "folder" else set()
+        for field in fields(self):
+            mine, theirs = getattr(self, field.name), getattr(other, field.name)
+            if field.name not in same and mine != theirs:
+                return f"{field.name.replace('_', ' ')} {mine} then, {theirs} now"
+        return ""
 
     def __str__(self) -> str:
         size = " x ".join(map(str, self.image_shape))
@@ -57,6 +66,12 @@ class ImageData:
 def to_unit_range(images: Tensor) -> Tensor:
     """uint8 (batch, channel, height, width) to float32 in [-1, 1]."""
     return images.float().div_(127.5).sub_(1.0)
+
+
+def choose(count: int, of: int) -> Tensor:
+    """A fixed random order of the first ``count`` of ``of`` indices, (count,) int64."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randperm(of, generator=generator)[:count]
 
 
 def split_name(train: bool) -> str:

@@ -97,9 +97,9 @@ def augment(images: Tensor) -> Tensor:
 @torch.inference_mode()
 def accuracy(network: nn.Module, data: ImageData) -> float:
     """The share of ``data`` whose class ``network`` names."""
-    right = 0
+    device, right = next(network.parameters()).device, 0
     for images, labels in zip(torch.split(data.images, BATCH_SIZE), torch.split(data.labels, BATCH_SIZE), strict=True):
-        right += int((network(to_unit_range(images))[1].argmax(1) == labels).sum())
+        right += int((network(to_unit_range(images.to(device)))[1].argmax(1).cpu() == labels).sum())
     return right / len(data.images)
 
 

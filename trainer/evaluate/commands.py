@@ -24,11 +24,23 @@ from trainer.evaluate.quality import (
     against_test,
     against_training,
     evaluate_pictures,
+    require_classes,
     require_matching,
 )
 from trainer.evaluate.subject import Subject, load_artefact, load_subject
 from trainer.loop import device_name
-from trainer.options import EVALUATOR_FOLDER, UsageError, add_dataset, add_device, add_evaluator, device_of, positive
+from trainer.options import (
+    EVALUATOR_FOLDER,
+    UsageError,
+    add_dataset,
+    add_device,
+    add_evaluator,
+    data_dir_of,
+    device_of,
+    positive,
+    scale,
+    seed,
+)
 
 EXAMPLES = """\
 examples:
@@ -54,7 +66,7 @@ def _add_evaluator(commands: "argparse._SubParsersAction[argparse.ArgumentParser
     _add_data(command)
     add_dataset(command, default="fashion-mnist")
     command.add_argument("--epochs", type=positive, default=14)
-    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--seed", type=seed, default=0)
     command.add_argument("--out", type=Path, default=EVALUATOR_FOLDER, help="folder to write (default: %(default)s)")
 
 
@@ -62,11 +74,11 @@ def _add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     command = _command(commands, "evaluate", _evaluate, "score the pictures of a model or of a run")
     command.add_argument("target", type=Path, metavar="weights/NAME|RUN", help="folder of a model or of a run")
     command.add_argument("--samples", type=positive, default=10_000, help="pictures to draw (default: %(default)s)")
-    command.add_argument("--seed", type=int, default=0, help="of the first picture; the others follow (default: 0)")
+    command.add_argument("--seed", type=seed, default=0, help="of the first picture; the others follow (default: 0)")
     command.add_argument("--steps", type=positive, help="solver steps (default: the model's)")
     command.add_argument("--solver", choices=get_args(SolverName), help="(default: the model's)")
     command.add_argument("--unconditional", action="store_true", help="pictures of no class")
-    command.add_argument("--guidance-scale", type=float, help="1 is none (default: the model's)")
+    command.add_argument("--guidance-scale", type=scale, help="1 is none (default: the model's)")
     command.add_argument(
         "--against",
         choices=["test", "train"],
@@ -106,13 +118,6 @@ def _command(
     return command
 
 
-def _add_evaluator_folder(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--evaluator", type=Path, default=EVALUATOR_FOLDER, metavar="FOLDER", help="(default: %(default)s)"
-    )
-    _add_data(command)
-
-
 def _add_data(command: argparse.ArgumentParser) -> None:
     command.add_argument("--data-dir", type=Path, help="folder of the data set (default: as for train)")
     add_device(command)
@@ -121,7 +126,8 @@ def _add_data(command: argparse.ArgumentParser) -> None:
 def _evaluator(options: argparse.Namespace) -> None:
     device = device_of(options)
     channels, size = _shape(options)
-    train, test = (_split(options.dataset, options.data_dir, size, channels, train=train) for train in (True, False))
+    folder = data_dir_of(options)
+    train, test = (_split(options.dataset, folder, size, channels, train=train) for train in (True, False))
     print(f"data: {train.provenance}")
     started = time.monotonic()
     network = train_classifier(train, options.epochs, options.seed, device)
@@ -215,6 +221,7 @@ def _require_matching(subject: Subject, evaluator: Evaluator) -> None:
             f"{evaluator.facts.dataset}: name another with --evaluator"
         )
     require_matching(subject.parts, evaluator)
+    require_classes(evaluator, subject.class_names, f"{subject.name} was trained on")
 
 
 def _sampler(subject: Subject, options: argparse.Namespace) -> Sampler:

@@ -76,9 +76,3 @@ def labels_like(labels: Tensor, count: int) -> Tensor:
     even = torch.arange(count) * len(labels) // count
     generator = torch.Generator().manual_seed(0)
     return labels.sort().values[even][torch.randperm(count, generator=generator)]
-
-
-def choose(count: int, of: int) -> Tensor:
-    """A fixed random order of the first ``count`` of ``of`` indices, (count,) int64."""
-    generator = torch.Generator().manual_seed(0)
-    return torch.randperm(of, generator=generator)[:count]

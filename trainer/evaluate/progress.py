@@ -8,11 +8,11 @@ from pathlib import Path
 
 import torch
 
-from trainer.data import ImageData
+from trainer.data import ImageData, choose
 from trainer.evaluate import metrics
 from trainer.evaluate.errors import EvaluationError
 from trainer.evaluate.evaluator import Evaluator, load_evaluator
-from trainer.evaluate.pictures import choose, draw, labels_like, make_sampler
+from trainer.evaluate.pictures import draw, labels_like, make_sampler
 from trainer.evaluate.quality import MOST_REFERENCES, require_matching, require_same_data
 from trainer.models.parts import Parts
 
@@ -30,7 +30,7 @@ class TrainingDistance:
         evaluator.require_shape(train.facts.image_shape, "the training pictures are")
         if len(train.images) < SAMPLES:
             raise EvaluationError(f"{len(train.images)} training pictures are too few to compare {SAMPLES:,} with")
-        self.evaluator = evaluator
+        self.evaluator, self.judge = evaluator, evaluator.facts.version
         chosen = choose(min(MOST_REFERENCES, len(train.images)), len(train.images))
         self.pictures, self.labels = train.images[chosen], labels_like(train.labels[chosen], SAMPLES)
 
@@ -52,4 +52,4 @@ def training_distance(folder: Path, train: ImageData, device: torch.device) -> t
         measure = TrainingDistance(load_evaluator(folder, device), train)
     except EvaluationError as failure:
         return None, f"the last average is kept, the best is not known: {failure}"
-    return measure, f"the best average is kept, by the evaluator {measure.evaluator.facts.version}"
+    return measure, f"the best average is kept, by the evaluator {measure.judge}"

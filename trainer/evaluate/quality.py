@@ -1,25 +1,28 @@
 """How good a set of pictures is: every figure beside its floor, what real pictures get against the same reference."""
 
+import math
 from dataclasses import asdict, dataclass, replace
 
 from torch import Tensor
 
-from trainer.data import ImageData
+from trainer.data import ImageData, choose
 from trainer.evaluate import metrics
 from trainer.evaluate.errors import EvaluationError
 from trainer.evaluate.evaluator import Evaluator
-from trainer.evaluate.pictures import Sampler, choose, draw, labels_like
+from trainer.evaluate.pictures import Sampler, draw, labels_like
 from trainer.models.parts import Parts
 
 MOST_REFERENCES = 10_000
 LEAST_SAMPLES = 100
+LEAST_REFERENCES = metrics.COVERAGE_NEIGHBOUR + 1
 
 
 @dataclass(frozen=True)
 class Quality:
     """The scores of a set of pictures; see ``trainer.evaluate.metrics`` for what each one is.
 
-    ``nearest_ratio`` and ``copies`` are None where there are no held-out pictures to compare with.
+    ``nearest_ratio`` and ``copies`` are None where there are no held-out pictures to compare with, the first also
+    where most of those are copies of training pictures.
     """
 
     frechet_distance: float
@@ -117,11 +120,13 @@ def evaluate_pictures(pictures: Tensor, reference: Reference) -> Quality:
         return quality
     nearest = metrics.nearest_distances(statistics.manifold.features.float(), reference.training.features)
     memorised = metrics.memorisation(nearest, reference.training.held_out)
-    return replace(quality, nearest_ratio=memorised.ratio, copies=memorised.copies)
+    # Held-out pictures that are themselves copies are no measure of distance.
+    ratio = memorised.ratio if math.isfinite(memorised.ratio) else None
+    return replace(quality, nearest_ratio=ratio, copies=memorised.copies)
 
 
 def require_matching(parts: Parts, evaluator: Evaluator) -> None:
-    """Raise EvaluationError unless the model's pictures and classes are those that the evaluator was trained on."""
+    """Raise EvaluationError unless the model's pictures, and its number of classes, are as the evaluator's."""
     evaluator.require_shape(parts.image_shape, "the model's pictures are")
     if parts.classes not in (0, len(evaluator.facts.class_names)):
         raise EvaluationError(
@@ -131,11 +136,21 @@ def require_matching(parts: Parts, evaluator: Evaluator) -> None:
 
 
 def require_same_data(evaluator: Evaluator, data: ImageData) -> None:
-    """Raise EvaluationError unless the evaluator was trained on the data set of ``data``."""
+    """Raise EvaluationError unless the evaluator was trained on the data set of ``data``, as far as names tell."""
     if evaluator.facts.dataset != data.facts.name:
         raise EvaluationError(
             f"the evaluator {evaluator.facts.version} was trained on {evaluator.facts.dataset}, "
             f"the reference pictures are of {data.facts.name}: name another with --evaluator"
+        )
+    require_classes(evaluator, data.facts.class_names, "the reference pictures are of")
+
+
+def require_classes(evaluator: Evaluator, class_names: tuple[str, ...], what: str) -> None:
+    """Raise EvaluationError unless ``class_names`` are the evaluator's, or none."""
+    if class_names not in ((), evaluator.facts.class_names):
+        raise EvaluationError(
+            f"{what} {', '.join(class_names)}, the evaluator {evaluator.facts.version} tells "
+            f"{', '.join(evaluator.facts.class_names)} apart: name another with --evaluator"
         )
 
 
@@ -145,6 +160,10 @@ def _floor_count(samples: int, most: int) -> int:
 
 def _reference(evaluator: Evaluator, data: ImageData, chosen: Tensor, split: str, floor: Tensor) -> Reference:
     pictures = data.images[chosen]
+    if min(len(pictures), len(floor)) < LEAST_REFERENCES:
+        raise EvaluationError(
+            f"{len(pictures)} {split} images are too few to compare with: {LEAST_REFERENCES} would do"
+        )
     real, other = _statistics(evaluator, pictures), _statistics(evaluator, floor)
     name = f"{len(chosen):,} {split} images of {data.facts.name}"
     return Reference(evaluator, name, pictures, data.labels[chosen], real, _compare(evaluator, real, other))

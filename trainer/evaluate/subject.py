@@ -10,6 +10,7 @@ from torch import nn
 from service.contract.artifact import read_artifact
 from service.contract.manifest import MANIFEST_FILE, Manifest, read_manifest
 from trainer import checkpoint
+from trainer.data import DataFacts
 from trainer.evaluate.errors import EvaluationError
 from trainer.export import averaged_parts
 from trainer.models.parts import Diffusion, Parts
@@ -17,10 +18,11 @@ from trainer.models.parts import Diffusion, Parts
 
 @dataclass(frozen=True)
 class Subject:
-    """A model to score: ``dataset`` is what it was trained on."""
+    """A model to score: ``dataset`` is what it was trained on, and ``class_names`` its classes there, if any."""
 
     name: str
     dataset: str
+    class_names: tuple[str, ...]
     parts: Parts
     manifest: Manifest | None = None
 
@@ -34,7 +36,10 @@ def load_subject(folder: Path, device: torch.device) -> Subject:
         return load_artefact(folder, device)
     if (folder / checkpoint.FILE_NAME).is_file():
         config, state = checkpoint.load(folder)
-        return Subject(folder.name, config.dataset, _placed(averaged_parts(config, state), device))
+        parts = averaged_parts(config, state)
+        if not parts.generates:
+            raise EvaluationError(f"{folder} makes no pictures of its own: it is the run of an {config.family}")
+        return Subject(folder.name, config.dataset, DataFacts(**state["data"]).class_names, _placed(parts, device))
     raise EvaluationError(f"{folder} holds no {MANIFEST_FILE} of a model and no {checkpoint.FILE_NAME} of a run")
 
 
@@ -58,7 +63,8 @@ def load_artefact(folder: Path, device: torch.device) -> Subject:
     except (RuntimeError, AttributeError) as failure:
         path = folder / manifest.artifact.file
         raise EvaluationError(f"{path} is not a TorchScript artefact of family {manifest.family}") from failure
-    return Subject(manifest.name, manifest.dataset.name, _placed(parts, device, freeze=True), manifest)
+    placed = _placed(parts, device, freeze=True)
+    return Subject(manifest.name, manifest.dataset.name, manifest.class_names, placed, manifest)
 
 
 def _diffusion(manifest: Manifest) -> Diffusion | None:

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -156,6 +157,31 @@ def test_a_model_of_ones_own_pictures_is_trained_and_exported(photos: Path, tmp_
     assert "--dataset folder:PATH" in manifest
     assert str(photos) not in manifest
     assert (target / "samples.png").is_file()
+
+
+def test_a_folder_that_was_renamed_is_the_same_and_other_classes_are_not(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = str(tmp_path / "run")
+    options = ["--image-size", "32", "--epochs", "1", "--batch-size", "6", "--device", "cpu", "--out", run]
+    assert main(["train", "vae", "--dataset", f"folder:{photos}", *options]) == 0
+    assert f"export {run} weights/run --data-dir {photos}" in capsys.readouterr().out
+    moved = photos.rename(tmp_path / "moved")
+    assert main(["export", run, str(tmp_path / "pets"), "--data-dir", str(moved)]) == 0
+    (moved / "red").rename(moved / "rouge")
+    assert main(["export", run, str(tmp_path / "pets"), "--data-dir", str(moved)]) == 1
+    assert "class names ('blue', 'red') then, ('blue', 'rouge') now" in capsys.readouterr().err
+
+
+def test_two_folders_for_one_data_set_are_refused(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "vae", "--dataset", f"folder:{photos}", "--data-dir", "other"]) == 1
+    assert f"--data-dir other: --dataset says folder:{photos}" in capsys.readouterr().err
+
+
+def test_any_file_name_will_do(photos: Path) -> None:
+    before = len(load(photos).images)
+    (photos / "red" / os.fsdecode(b"caf\xe9.png")).write_bytes(next((photos / "red").glob("*.png")).read_bytes())
+    assert len(load(photos).images) == before + 1
 
 
 def test_strict_reaches_the_folder(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,9 +21,9 @@ from trainer.export import export
 
 @pytest.fixture(scope="module")
 def trained(make_run: MakeRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of runs/vae, runs/ddpm and weights/vae."""
+    """A folder of runs/vae, runs/ddpm, runs/autoencoder and weights/vae."""
     folder = tmp_path_factory.mktemp("trained")
-    for family in ("vae", "ddpm"):
+    for family in ("vae", "ddpm", "autoencoder"):
         run = make_run(family, folder / "runs" / family, epochs=1)
         run.fit()
     export(folder / "runs" / "vae", folder / "weights" / "vae", run.data)
@@ -110,6 +110,7 @@ def test_pictures_of_no_class_are_others_and_are_told(trained: Path, options: li
     ("target", "arguments", "complaint"),
     [
         ("weights/none", [], "holds no manifest.json of a model and no checkpoint.pt of a run"),
+        ("runs/autoencoder", [], "autoencoder makes no pictures of its own"),
         ("runs/vae", ["--write"], "--write: .* is a run; export it first"),
         ("weights/vae", ["--write", "--against", "train"], "--write: a published figure is against the test images"),
         ("weights/vae", ["--steps", "5"], "--steps: vae makes a picture at once"),
@@ -131,7 +132,17 @@ def test_what_cannot_be_evaluated_is_told_in_a_line(
     assert re.search(complaint, error_of(capsys, "evaluate", trained / target, *options, *arguments))
 
 
-@pytest.mark.parametrize(("option", "value"), [("--samples", "0"), ("--samples", "many"), ("--steps", "-1")])
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--samples", "0"),
+        ("--samples", "many"),
+        ("--steps", "-1"),
+        ("--seed", str(2**32)),
+        ("--guidance-scale", "nan"),
+        ("--guidance-scale", "-1"),
+    ],
+)
 def test_an_impossible_number_is_told_by_its_option(
     capsys: pytest.CaptureFixture[str], option: str, value: str
 ) -> None:
@@ -156,8 +167,11 @@ def test_a_model_of_other_classes_is_refused_by_name(
 ) -> None:
     model = Path(shutil.copytree(trained / "weights" / "vae", tmp_path / "vae"))
     manifest = json.loads((model / "manifest.json").read_text())
+    names = manifest["class_names"]
     (model / "manifest.json").write_text(json.dumps(manifest | {"class_names": ["cat", "dog"]}))
     assert "the model knows 2 classes" in error_of(capsys, "evaluate", model, *options)
+    (model / "manifest.json").write_text(json.dumps(manifest | {"class_names": ["hat", *names[1:]]}))
+    assert f"vae was trained on hat, {names[1]}" in error_of(capsys, "evaluate", model, *options)
 
 
 def test_a_model_of_other_data_is_refused_by_name(

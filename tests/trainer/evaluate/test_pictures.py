@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from tests.trainer.conftest import FAMILIES, MakeRun
+from trainer.data import choose
 from trainer.evaluate import pictures
 from trainer.evaluate.errors import EvaluationError
-from trainer.evaluate.pictures import NO_SAMPLER, choose, draw, labels_like, make_sampler
+from trainer.evaluate.pictures import NO_SAMPLER, draw, labels_like, make_sampler
 from trainer.generate import generate
 
 CPU = torch.device("cpu")

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tests.trainer.conftest import MakeRun
-from trainer.data import ImageData
+from trainer.data import ImageData, choose
 from trainer.evaluate.errors import EvaluationError
 from trainer.evaluate.evaluator import Evaluator
-from trainer.evaluate.pictures import choose, make_sampler
+from trainer.evaluate.pictures import make_sampler
 from trainer.evaluate.quality import (
     Quality,
     Reference,
