@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from statistics import fmean
 
 import uvloop
 
@@ -25,6 +26,7 @@ class Outcome:
     failures: int
     p50_ms: float
     p99_ms: float
+    mean_ms: float
 
 
 @dataclass
@@ -36,7 +38,8 @@ class Tally:
 
     def outcome(self, seconds: float) -> Outcome:
         """The tally of ``seconds``, summed up."""
-        return Outcome(len(self.latencies_ms) / seconds, self.failures, *p50_p99(self.latencies_ms))
+        answers_per_s, mean_ms = len(self.latencies_ms) / seconds, fmean(self.latencies_ms)
+        return Outcome(answers_per_s, self.failures, *p50_p99(self.latencies_ms), mean_ms)
 
 
 async def run(port: int, path: str, body: str, connections: int, seconds: float, warm_up: float) -> Outcome:

@@ -144,7 +144,9 @@ def measure(case: Case, seconds: float, seed: int) -> Round:
     kinds = [Kind(case.label, 1, case.path, json.dumps({**case.body, "timeout_ms": DEADLINE_MS}))]
     with service_process("0", engine_threads="1") as service:
         saturated = closed_loop(service.port, case.path, case.body, CAPACITY_CONNECTIONS, CAPACITY_SECONDS, last_core())
-        load = OpenLoad(case.times * saturated.answers_per_s, seconds, seed, DRAIN_S, DEADLINE_MS)
+        # Little's law: a diffusion answers all connections together, and few such waves fit into the time.
+        capacity_per_s = 1000 * CAPACITY_CONNECTIONS / saturated.mean_ms
+        load = OpenLoad(case.times * capacity_per_s, seconds, seed, DRAIN_S, DEADLINE_MS)
         connection = HTTPConnection("127.0.0.1", service.port, timeout=RECOVERY_S)
         usual_ms = median(ask_once(connection, case.path, case.body)[1] for _ in range(IDLE_REQUESTS))
         before_mib = service.resident_mib()
@@ -153,7 +155,7 @@ def measure(case: Case, seconds: float, seed: int) -> Round:
             service.port, case.path, case.body, max(AS_BEFORE_TIMES * usual_ms, AS_BEFORE_MS), outcome.sent_until
         )
         growth_mib = service.resident_mib() - before_mib
-    return assess(saturated.answers_per_s, outcome, growth_mib, recovery_s)
+    return assess(capacity_per_s, outcome, growth_mib, recovery_s)
 
 
 def assess(capacity_per_s: float, outcome: OpenOutcome, growth_mib: float, recovery_s: float) -> Round:
