@@ -46,6 +46,7 @@ def from_base64(text: str) -> Floats:
     if (
         dtype.kind not in "fiu"
         or fortran_order
+        or not all(type(size) is int and size >= 0 for size in shape)
         or len(file.getbuffer()) - file.tell() != math.prod(shape) * dtype.itemsize
     ):
         raise ValueError("is no .npy file of plain numbers in C order")
@@ -55,8 +56,9 @@ def from_base64(text: str) -> Floats:
 def _to_array(value: object) -> Array:
     if isinstance(value, Array):
         return value
-    numbers = from_base64(value) if isinstance(value, str) else _from_list(value)
-    with np.errstate(invalid="ignore"):
+    # What is not finite, or becomes so in float32, is beyond them as well.
+    with np.errstate(invalid="ignore", over="ignore"):
+        numbers = from_base64(value) if isinstance(value, str) else _from_list(value)
         if not (np.abs(numbers) <= FARTHEST).all():
             raise ValueError(f"has numbers beyond {FARTHEST:g}")
     return Array(numbers.shape, numbers.tobytes())

@@ -38,18 +38,21 @@ _FIRST_BOUNDARY = re.compile(rb"(--[0-9A-Za-z'()+_,./:=?-]{1,70}?)(--)?\r\n")
 async def read_request(request: Request, settings: Settings, schema: type[Schema], *, pictures: int = 0) -> Schema:
     """The request in the body of ``request``, with up to so many ``pictures`` in it.
 
-    JSON; nothing, which is all defaults; a form (multipart/form-data); or one picture as it is, with the other fields
-    in the query. Raises as ``read_body`` and ``parse_json``.
+    JSON or a form (multipart/form-data), and nothing in the query; or one picture as it is or nothing, with the other
+    fields in the query. Raises as ``read_body``, ``parse_json`` and ``parse_query``.
     """
     return await parse_body(schema, request, settings, await read_body(request, settings, pictures))
 
 
 async def parse_body(schema: type[Schema], request: Request, settings: Settings, body: bytes) -> Schema:
     """The request in ``body``, the whole one of ``request``, as ``read_request`` has it."""
-    if body[:1] == b"{":
-        return parse_json(schema, body)
     if sniff(body):
         return parse_fields(schema, [*request.query_params.multi_items(), (PICTURE_FIELD, body)])
+    if not body:
+        return parse_query(schema, request)
+    if request.scope["query_string"]:
+        name = next(iter(request.query_params), "")
+        raise InvalidField.of(name[:MAX_ECHO], "is in the query of a request with a body", "all fields in the body")
     if body[:2] == b"--":
         return parse_fields(schema, await read_form(body, settings))
     return parse_json(schema, body)
@@ -174,13 +177,26 @@ class _Form(MultiPartParser):
         super().__init__(headers, chunks(), max_fields=MAX_FIELDS, max_files=MAX_FILES, max_part_size=max_part_bytes)
 
 
+#: What pydantic says of these is in Python's words.
+_MESSAGES = {
+    "extra_forbidden": "there is no such field",
+    "bytes_type": "is a picture: base64, or a file of a form",
+    "dict_type": "is an object",
+    "model_type": "is an object",
+    "model_attributes_type": "is an object",
+}
+
+
 def _invalid(schema: type[BaseModel], failure: ValidationError) -> InvalidField:
     problems: dict[str, FieldProblem] = {}
     for error in failure.errors(include_url=False, include_context=False, include_input=False):
         pointer, owner = _place(schema, error["loc"])
         unknown = error["type"] == "extra_forbidden"
-        message = "there is no such field" if unknown else error["msg"][:1].lower() + error["msg"][1:]
+        message = _MESSAGES.get(error["type"], error["msg"].removeprefix("Value error, "))
+        message = message[:1].lower() + message[1:]
         if pointer in problems:  # a union complains once for each of its members
+            if message in problems[pointer].message:
+                continue
             message = f"{problems[pointer].message}, or {message}"
         elif len(problems) == MAX_PROBLEMS:
             break

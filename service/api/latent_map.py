@@ -157,7 +157,8 @@ def _check(body: LatentMapRequest, model: Model, state: State) -> int:
 
 def _answer(model: Model, shown: LatentMap, body: LatentMapRequest) -> LatentMapAnswer:
     x, y = _lines(shown, body)
-    fields = body.model_dump(exclude_unset=True, exclude={"format", "layout"}) | {"format": "png", "layout": "sprite"}
+    own = body.model_dump(exclude_unset=True, exclude={"fps", "quality"})  # a PNG has neither
+    fields = own | {"format": "png", "layout": "sprite"}
     points = zip(shown.points[:, 0].tolist(), shown.points[:, 1].tolist(), shown.labels.tolist(), strict=True)
     return LatentMapAnswer(
         model=model.name,

@@ -137,6 +137,9 @@ def _names(body: InterpolateRequest) -> Iterator[str]:
 def _problems(body: InterpolateRequest, model: Model) -> Iterator[FieldProblem]:
     if body.points is not None and (body.start or body.end):
         yield FieldProblem("#/points", "says what the path leads through, and so do from and to", "one of the two")
+    inverts = denoises(model) and any(point.image is not None for point in body.key_points)
+    if inverts and body.solver not in (None, "ddim"):
+        yield FieldProblem("#/solver", "does not give pictures back that are sent", "ddim")
     for name, point in zip(_names(body), body.key_points, strict=True):
         given = [field for field in ("seed", "image", "latents") if getattr(point, field) is not None]
         for field in given[1:]:
@@ -147,8 +150,6 @@ def _problems(body: InterpolateRequest, model: Model) -> Iterator[FieldProblem]:
         if point.latents is not None and point.latents.shape != model.manifest.latent_shape:
             says = f"has shape {written(point.latents.shape)}"
             yield FieldProblem(f"#/{name}/latents", says, written(model.manifest.latent_shape))
-        if point.image is not None and denoises(model) and body.solver not in (None, "ddim"):
-            yield FieldProblem("#/solver", "does not give pictures back that are sent", "ddim")
 
 
 def _seed(point: Point) -> int | None:

@@ -36,13 +36,13 @@ def _to_bytes(value: object) -> object:
     if value.startswith("data:"):
         head, comma, value = value.partition(",")
         if not comma or not head.endswith(";base64"):
-            raise ValueError("a data URI holds a picture as data:image/png;base64,...")
+            raise ValueError("a data URI holds a picture as data:image/png;base64,")
     elif "://" in value[:32]:
         raise ValueError("an address is never fetched: send the picture itself, as base64")
     try:
-        return base64.b64decode(value, validate=True)
+        return base64.b64decode(value.replace("\n", "").replace("\r", ""), validate=True)
     except (binascii.Error, ValueError):
-        raise BadRequest("An uploaded picture is not base64.") from None
+        raise ValueError("is no picture in base64") from None
 
 
 #: A field that holds a picture: base64 or a data URI in JSON, a file in a form.

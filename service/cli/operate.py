@@ -76,7 +76,10 @@ def _unload(asked: argparse.Namespace) -> int:
 
 
 def _versions(asked: argparse.Namespace) -> int:
-    for each in _ask(asked, "GET", "/models"):
+    models = _ask(asked, "GET", "/models")
+    if any("earlier_versions" not in each for each in models):  # the public port has a list of that name too
+        raise CommandError(f"what answers on port {_port(asked)} is no admin port of genserve")
+    for each in models:
         earlier = f", earlier: {' '.join(each['earlier_versions'])}" if each["earlier_versions"] else ""
         serving = f" {each['version']}" if each["version"] else ""
         print(f"{each['model']}: {each['state']}{serving}, manifest: {each['manifest_version'] or 'none'}{earlier}")

@@ -100,7 +100,7 @@ OPERATIONS = {
 
 def _is_theirs(body: bytes) -> bool:
     """Whether ``body`` is JSON with inputs; few others have the word at all."""
-    if body[:1] != b"{" or b'"inputs"' not in body:
+    if body.lstrip()[:1] != b"{" or b'"inputs"' not in body:
         return False
     try:
         return "inputs" in from_json(body)

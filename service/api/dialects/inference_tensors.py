@@ -40,7 +40,7 @@ class _InputParameters(DialectRequest):
 
 class _Input(DialectRequest):
     name: InputName
-    shape: Annotated[list[Annotated[int, Field(ge=1, le=2**31)]], Field(max_length=8)]
+    shape: Annotated[list[Annotated[int, Field(ge=1, le=2**31)]], Field(min_length=1, max_length=8)]
     datatype: Literal["INT64", "FP32"]
     parameters: _InputParameters = _InputParameters()
     data: list[Annotated[int, Field(ge=-(2**63), lt=2**63)] | float] | None = Field(

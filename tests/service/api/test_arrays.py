@@ -26,6 +26,13 @@ def read(value: object) -> Array:
     return Holder.model_validate({"numbers": value}).numbers
 
 
+def headed(shape: tuple[int, ...]) -> str:
+    """A file of one number, whose header says ``shape``."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    return base64.b64encode(file.getvalue() + bytes(4)).decode()
+
+
 def test_lists_and_files_are_the_same_numbers() -> None:
     array = np.array([[1.5, -2.0], [0.0, 4.0]], np.float32)
     for value in (array.tolist(), to_base64(array), npy(array)):
@@ -60,6 +67,10 @@ def test_any_plain_numbers_are_read(dtype: DTypeLike) -> None:
         (npy(np.array([1 + 1j])), "plain numbers"),
         (npy(np.array([{"a": 1}]), allow_pickle=True), "plain numbers"),
         (npy(np.asfortranarray(np.ones((2, 3)))), "plain numbers"),
+        (headed((True,)), "plain numbers"),
+        (headed((-1, -1)), "plain numbers"),
+        (npy(np.array([1e300])), "beyond 100"),
+        ([1e300], "beyond 100"),
     ],
 )
 def test_what_is_no_array(value: object, said: str) -> None:
@@ -68,10 +79,8 @@ def test_what_is_no_array(value: object, said: str) -> None:
 
 
 def test_a_header_that_promises_more_than_there_is_costs_nothing() -> None:
-    file = io.BytesIO()
-    np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (10**15,)})
     with pytest.raises(ValidationError, match="plain numbers"):
-        read(base64.b64encode(file.getvalue()).decode())
+        read(headed((10**15,)))
 
 
 @given(st.binary(max_size=200))

@@ -322,3 +322,33 @@ def test_a_point_of_a_list_is_named(client: TestClient) -> None:
 def test_any_bytes_get_an_answer_and_never_a_fault(client: TestClient, head: bytes, tail: bytes) -> None:
     for path in ("/generate/vae", "/interpolate", "/inspect"):
         assert client.post(path, content=head + tail).status_code in (200, 400, 413, 415, 422)
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"seed": 1}', b" {}", b'--x\r\nContent-Disposition: form-data; name="seed"\r\n\r\n1\r\n--x--']
+)
+def test_a_query_beside_a_body_is_refused_and_not_dropped(client: TestClient, body: bytes) -> None:
+    told = problem(client.post("/generate/vae?n=4&seed=7", content=body), 422, "invalid-field")
+    assert told["errors"][0]["pointer"] == "#/n"
+    assert "in the query" in told["detail"]
+
+
+def test_without_a_body_the_query_is_the_request(client: TestClient) -> None:
+    answer = client.post("/generate/vae?n=2&seed=7", headers={"Accept": "application/json"})
+    assert [image["seed"] for image in answer.json()["images"]] == [7, 8]
+    assert problem(client.post("/generate/vae?foo=1"), 422, "invalid-field")["errors"][0]["pointer"] == "#/foo"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "said"),
+    [
+        ("/generate/vae", {"image": 5}, "image: is a picture: base64, or a file of a form."),
+        ("/generate/vae", {"image": "http://here/a.png"}, "image: an address is never fetched"),
+        ("/interpolate", {"model": "vae", "from": 5}, "from: is an object."),
+        ("/generate/vae", {"latents": [[1e300] * 4]}, "latents: has numbers beyond 100."),
+    ],
+)
+def test_a_complaint_is_in_the_words_of_requests(
+    client: TestClient, path: str, body: dict[str, object], said: str
+) -> None:
+    assert said in problem(client.post(path, json=body), 422, "invalid-field")["detail"]

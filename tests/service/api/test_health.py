@@ -4,11 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 from starlette.testclient import TestClient
 
 from service.app import create_app
 from service.contract.manifest import MANIFEST_FILE, read_manifest, write_manifest
+from service.engine.lane import Lane
 from service.engine.rows import RowSpec
 from service.settings import Settings
 from tests.service.api.conftest import change_manifest, problem, series, value
@@ -178,14 +178,15 @@ def test_a_model_that_came_later_waits_for_a_restart(settings: Settings) -> None
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_an_engine_that_has_lost_a_thread_is_not_live(settings: Settings) -> None:
+def test_an_engine_that_has_lost_a_thread_is_not_live(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ready it may be, and nobody would ever be answered: a supervisor has to hear of it."""
     app = create_app(settings.model_copy(update={"engine_threads": 1, "drain_s": 0.01}))
     with TestClient(app) as client:
         engine = app.state.service.engine
-        impossible = RowSpec(0, 0, 1.0, engine.deployments["vae"].model.plan(), torch.zeros(99))
+        monkeypatch.setattr(Lane, "claim", lambda *_: 1 / 0)
+        row = RowSpec(0, 0, 1.0, engine.deployments["vae"].model.plan())
         assert client.portal is not None
-        client.portal.call(engine.submit, engine.deployments["vae"], [impossible])
+        client.portal.call(engine.submit, engine.deployments["vae"], [row])
         give_up = time.monotonic() + 10
         while (answer := client.get("/health/live")).status_code == 200:
             assert time.monotonic() < give_up

@@ -119,7 +119,7 @@ def test_without_a_picture_it_is_asked_for(client: TestClient) -> None:
     for body in (b"", b"{}"):
         assert "required" in refused(client.post("/inspect", content=body), "#/image")
     assert "never fetched" in refused(client.post("/inspect", json={"image": "http://localhost/a.png"}), "#/image")
-    problem(client.post("/inspect", json={"image": "@@@"}), 400, "bad-request")
+    assert "base64" in refused(client.post("/inspect", json={"image": "@@@"}), "#/image")
 
 
 def test_the_bounds_are_the_settings(settings: Settings) -> None:

@@ -306,12 +306,15 @@ def test_stopping_tells_who_listens(weights: Path) -> None:
     asyncio.run(scenario())
 
 
-def test_stopping_lets_a_job_finish(settings: Settings) -> None:
+def test_stopping_ends_a_job(settings: Settings) -> None:
+    """The server has waited for whoever listens before the application stops."""
+
     async def scenario() -> None:
         async with running(settings) as app:
-            job = await begin(app, n=8, steps=200)
+            job = await begin(app, n=8, steps=1000)
             listening = asyncio.create_task(ask(app, job["urls"]["events"], method="GET"))
             await asyncio.sleep(0)
-        assert read_events((await listening).body)[-1].name == "completed"
+        last = read_events((await listening).body)[-1]
+        assert (last.name, last.data["code"]) == ("error", "service-stopping")
 
     asyncio.run(scenario())

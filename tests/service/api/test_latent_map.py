@@ -32,6 +32,8 @@ def test_the_grid_shows_what_the_points_decode_to(tasks: TestClient) -> None:
     assert grid["y"] == sorted(grid["y"], reverse=True)
     response = tasks.get(grid["url"])
     assert response.headers["content-type"] == "image/png"
+    fast = tasks.get("/latent-map/vae", params={"fps": 5, "quality": 80}).json()["grid"]["url"]
+    assert tasks.get(fast).status_code == 200  # what a GIF or a JPEG takes is not asked of a PNG
     sprite = decode(response.content)
     assert sprite.shape == (16, 24, 1)
     for row, y in enumerate(grid["y"]):

@@ -186,8 +186,15 @@ def test_no_address_is_fetched(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["ä", "a b", "abc", "!!!!", "data:image/png;base64,@"])
 def test_what_is_not_base64_is_told(text: str) -> None:
-    with pytest.raises(BadRequest, match="not base64"):
+    with pytest.raises(ValidationError, match="no picture in base64"):
         TypeAdapter(Upload).validate_python(text)
+
+
+def test_base64_may_be_in_lines() -> None:
+    """As the command of that name writes it."""
+    data = bytes(range(200))
+    assert TypeAdapter(Upload).validate_python(base64.encodebytes(data).decode()) == data
+    assert TypeAdapter(Upload).validate_python(base64.encodebytes(data).decode().replace("\n", "\r\n")) == data
 
 
 def test_a_data_uri_without_base64_is_told() -> None:

@@ -131,9 +131,10 @@ def test_nobody_there_is_told(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_somebody_else_there_is_told(answers: Answers, capsys: pytest.CaptureFixture[str]) -> None:
-    answers["GET /models"] = 200, b"<html>"
-    assert main(["versions"]) == 1
-    assert "no admin port of genserve" in capsys.readouterr().err
+    for answer in (b"<html>", [{"name": "vae"}]):  # the second as the public port does
+        answers["GET /models"] = 200, answer
+        assert main(["versions"]) == 1
+        assert "no admin port of genserve" in capsys.readouterr().err
 
 
 def test_serving_is_what_the_module_does(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -51,6 +51,7 @@ def test_the_seeds_are_in_the_header_too(client: TestClient) -> None:
         (seeds(1, name="noise"), "input should be 'seed', 'class_label' or 'latents'"),
         (seeds(1, datatype="FP32"), "Allowed: INT64"),
         (seeds(1, 2, shape=[3]), "is not that of 2 numbers"),
+        (seeds(1, shape=[]), "shape"),
         (seeds(1, 2, shape=[2, 1]), "is not that of 2 numbers"),
         (seeds(1.5), "not whole"),  # type: ignore[arg-type]
         (seeds(-1), "greater than or equal to 0"),
