@@ -34,16 +34,18 @@ class RowNoise:
         return place.normal_(generator=self._generator)
 
 
-def _draw_each(seeds: list[int], place: Tensor) -> None:
+def draw_each(seeds: list[int], place: Tensor) -> None:
+    """Fill each row of (rows, *latent), contiguous float32 on the CPU, with the first draw of its seed's noise.
+
+    One call for all rows, compiled, because every call of torch lets go of the interpreter's lock: under load, drawing
+    row by row waits for the event loop once a row.
+    """
+    _draw_each(seeds, place, torch.Generator())
+
+
+@torch.jit.script
+def _draw_each(seeds: list[int], place: Tensor, generator: torch.Generator) -> None:
+    # The generator is the caller's: one made here would be folded into a constant, which all threads share.
     for row, seed in enumerate(seeds):
-        generator = torch.Generator()
         generator.manual_seed(seed)
         place[row].normal_(generator=generator)
-
-
-draw_each = torch.jit.script(_draw_each)
-"""Fill each row of a tensor (rows, *latent), contiguous float32 on the CPU, with the first draw of its seed's noise.
-
-One call for all rows, compiled, because every call of torch lets go of the interpreter's lock: under load, drawing row
-by row waits for the event loop once a row.
-"""

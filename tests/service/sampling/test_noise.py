@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from hypothesis import given
@@ -87,6 +89,19 @@ def test_many_first_draws_are_each_seeds_own_to_the_bit(shape: tuple[int, ...], 
     for place, seed in zip(places, seeds, strict=True):
         assert torch.equal(place, torch.randn(shape, generator=torch.Generator().manual_seed(seed)))
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_threads_that_draw_at_once_do_not_mix_their_noise() -> None:
+    expected = torch.stack([RowNoise(seed).draw((1, 8, 8)) for seed in range(8)])
+
+    def mixed(_: int) -> int:
+        places = torch.empty(200, 8, 1, 8, 8)
+        for place in places:
+            draw_each(list(range(8)), place)
+        return int((places != expected).sum())
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(mixed, range(4))) == [0] * 4
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
