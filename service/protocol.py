@@ -1,13 +1,16 @@
-"""uvicorn's HTTP protocol with three things added.
+"""uvicorn's HTTP protocol with four things added.
 
-A connection's running request learns that its client has gone, a body that came with its head is there at once, and a
-head that is too long, or takes too long, ends its connection.
+A connection's running request learns that its client has gone, a body that came with its head is there at once, an
+answer that is whole is written in one piece, and a head that is too long, or takes too long, ends its connection.
 """
 
 import asyncio
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from service.api.answers import WHOLE
+from service.api.departure import STATE, Departure
 
 #: Bounds of a request's head, its first line and headers: bytes (checked when it comes in pieces) and seconds.
 MAX_HEAD_BYTES = 65_536
@@ -15,6 +18,40 @@ MAX_HEAD_S = 10.0
 
 TOO_LONG = (431, b"Request Header Fields Too Large")
 TOO_SLOW = (408, b"Request Timeout")
+
+EXTENSIONS: dict[str, dict[object, object]] = {WHOLE: {}}
+
+
+class Cycle(RequestResponseCycle):
+    """A request and its answer, which may also be sent as one message of type ``WHOLE``."""
+
+    async def send(self, message: Any) -> None:  # noqa: ANN401  (uvicorn's union of messages, and one more)
+        """Send a message of ASGI, or status, headers and body at once.
+
+        The headers of a whole answer are written as they are: theirs are the service's own words, and going through
+        them as uvicorn does costs more than all else of sending.
+        """
+        if message["type"] != WHOLE:
+            await super().send(message)
+            return
+        if self.flow.write_paused and not self.disconnected:
+            await self.flow.drain()
+        if self.disconnected:
+            return
+        pieces = [STATUS_LINE[message["status"]]]
+        for name, value in self.default_headers + message["headers"]:
+            pieces += (name, b": ", value, b"\r\n")
+        if not self.keep_alive:
+            pieces.append(b"connection: close\r\n")
+        pieces.append(b"\r\n")
+        if self.scope["method"] != "HEAD":
+            pieces.append(message["body"])
+        self.transport.write(b"".join(pieces))
+        self.response_started = self.response_complete = True
+        self.message_event.set()
+        if not self.keep_alive:
+            self.transport.close()
+        self.on_response()
 
 
 class Protocol(HttpToolsProtocol):
@@ -31,6 +68,7 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client has connected; it need not send, but not for ever."""
         super().connection_made(transport)
+        self._departure = Departure()
         self._head_timer = self.loop.call_later(MAX_HEAD_S, self._refuse, TOO_SLOW)
 
     def data_received(self, data: bytes) -> None:
@@ -69,6 +107,9 @@ class Protocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:  # noqa: ANN401  (uvicorn's private type)
         self._running = cycle
+        cycle.__class__ = Cycle  # uvicorn has no place where one would say so
+        cycle.scope["extensions"] = EXTENSIONS
+        cycle.scope["state"][STATE] = self._departure
         super()._start_asgi_task(cycle, app)
 
     def on_message_complete(self) -> None:
@@ -83,3 +124,4 @@ class Protocol(HttpToolsProtocol):
         if self._running is not None and not self._running.response_complete:
             self._running.disconnected = True
             self._running.message_event.set()
+        self._departure.happen()

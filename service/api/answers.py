@@ -3,15 +3,18 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple, TypeVar
 
+from prometheus_client import Counter
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from service import images
 from service.admission.job import Job
 from service.api.caching import not_modified, unchanged
+from service.api.departure import departure_of
 from service.api.rendering import Made, Order, file_name, render
 from service.api.schemas import Showing
 from service.api.state import State
@@ -21,8 +24,8 @@ from service.metrics import ModelMetrics
 
 Result = TypeVar("Result")
 
-#: A client's leaving is looked for from here on: the task that looks costs more than a quick model's whole answer.
-WATCH_AFTER_S = 0.02
+#: An extension of ASGI, the service's own protocol's: status, headers and body in one message.
+WHOLE = "genserve.response.whole"
 
 #: Above this many pixels encoding leaves the event loop: it would hold up every other answer.
 INLINE_PIXELS = 65_536
@@ -46,6 +49,13 @@ class PicturesResponse(Response):
         # Not the base class's: it would look through the headers and encode every one anew.
         self.status_code, self.background = 200, None
         self.body, self.raw_headers = content, headers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it, in one message where the server takes one."""
+        if WHOLE in scope.get("extensions", ()):
+            await send({"type": WHOLE, "status": 200, "headers": self.raw_headers, "body": self.body})
+        else:
+            await super().__call__(scope, receive, send)
 
 
 async def answer(request: Request, state: State, order: Order, encode: Encode = render) -> Response:
@@ -118,20 +128,17 @@ def count_made(
 
 async def wait(request: Request, job: Job[Result], timeout: Timeout, metrics: ModelMetrics) -> Sequence[Result]:
     """The job's results, unless the client leaves or the time is up: then its rows never reach the device."""
-    loop = asyncio.get_running_loop()
-    end = loop.time() + timeout.left_s
-    watcher: list[asyncio.Task[None]] = []
-    timer = loop.call_later(
-        min(WATCH_AFTER_S, timeout.left_s),
-        lambda: watcher.append(loop.create_task(_watch(request, job, end, timeout.given_s, metrics))),
+    departure = departure_of(request.scope)
+    departure.then(partial(_give_up, job, metrics.cancelled["client-left"], ClientDisconnect))
+    timer = asyncio.get_running_loop().call_later(
+        timeout.left_s, _give_up, job, metrics.cancelled["too-late"], partial(too_late, timeout.given_s)
     )
     try:
         return await job.future
     finally:
         job.cancel()  # when this task was cancelled; else it is over
         timer.cancel()
-        for task in watcher:
-            task.cancel()
+        departure.forget()
 
 
 def client_of(request: Request) -> str:
@@ -140,17 +147,10 @@ def client_of(request: Request) -> str:
     return client[0] if client else ""
 
 
-async def _watch(request: Request, job: Job[Any], end: float, given_s: float, metrics: ModelMetrics) -> None:
-    """Fail ``job`` when its client leaves, or at ``end`` on the event loop's clock."""
-    try:
-        async with asyncio.timeout_at(end):
-            while (await request.receive())["type"] != "http.disconnect":
-                pass
-        metrics.cancelled["client-left"].inc()
-        job.fail(ClientDisconnect())
-    except TimeoutError:
-        metrics.cancelled["too-late"].inc()
-        job.fail(too_late(given_s))
+def _give_up(job: Job[Any], counted: Counter, failure: Callable[[], Exception]) -> None:
+    if not job.done:
+        counted.inc()
+        job.fail(failure())
 
 
 def too_late(given_s: float) -> DeadlineExceeded:

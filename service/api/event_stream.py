@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from service import images
 from service.api.answers import INLINE_PIXELS
+from service.api.departure import Departure, departure_of
 from service.api.error_handlers import problem_body
 from service.api.job_runner import Glimpse, Shown
 from service.api.negotiation import EVENT_STREAM
@@ -94,20 +95,20 @@ class EventStream(Response):
         del self.headers["content-length"]
         self._job, self._own, self._after, self._write, self._closing = job, own, after, write, closing
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  (ASGI's)
         """Send events as they happen, until the last one or until the client leaves."""
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             if scope["method"] != "HEAD":
-                await self._send_events(receive, send)
+                await self._send_events(departure_of(scope), send)
             await send({"type": "http.response.body", "body": self._closing, "more_body": False})
         finally:
             if self._own:
                 self._job.cancel()
 
-    async def _send_events(self, receive: Receive, send: Send) -> None:
+    async def _send_events(self, departure: Departure, send: Send) -> None:
         with self._job.log.listen(self._after) as listener:
-            watcher = asyncio.create_task(_close_when_left(receive, listener))
+            departure.then(listener.close)
             try:
                 async for chunk in self._chunks(listener):
                     await send({"type": "http.response.body", "body": chunk, "more_body": True})
@@ -116,7 +117,7 @@ class EventStream(Response):
                 await send({"type": "http.response.body", "body": self._write(self._job, stopping), "more_body": False})
                 raise
             finally:
-                watcher.cancel()
+                departure.forget()
 
     async def _chunks(self, listener: Listener) -> AsyncIterator[bytes]:
         clock = asyncio.get_running_loop().time
@@ -137,9 +138,3 @@ class EventStream(Response):
         if pixels * self._job.work.asked.scale**2 <= INLINE_PIXELS:
             return self._write(self._job, event)
         return await asyncio.to_thread(self._write, self._job, event)
-
-
-async def _close_when_left(receive: Receive, listener: Listener) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    listener.close()

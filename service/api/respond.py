@@ -8,6 +8,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from service.api.answers import PicturesResponse, answer, answer_made, client_of
+from service.api.departure import departure_of
 from service.api.error_handlers import problem_body
 from service.api.event_stream import EventStream
 from service.api.job_runner import start_job
@@ -111,15 +112,16 @@ def status_of(job: PictureJob) -> JobStatus:
 
 async def wait_for(request: Request, job: PictureJob, within_s: float) -> bool:
     """Whether ``job`` ends within ``within_s`` seconds. Raises ClientDisconnect when the client leaves before."""
-    left = asyncio.create_task(_left(request))
-    ended = asyncio.create_task(job.wait(within_s))
+    departure, ended = departure_of(request.scope), asyncio.ensure_future(job.wait(within_s))
+    departure.then(ended.cancel)
     try:
-        await asyncio.wait((left, ended), return_when=asyncio.FIRST_COMPLETED)
-        if not ended.done():
-            raise ClientDisconnect
-        return ended.result()
+        return await ended
+    except asyncio.CancelledError:
+        if departure.gone:
+            raise ClientDisconnect from None
+        raise
     finally:
-        left.cancel()
+        departure.forget()
         ended.cancel()
 
 
@@ -130,11 +132,6 @@ async def _wait(request: Request, job: PictureJob, within_s: float) -> bool:
     except BaseException:
         job.cancel()
         raise
-
-
-async def _left(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 def _fingerprint(order: Order, way: Way) -> bytes:

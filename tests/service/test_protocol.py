@@ -10,6 +10,8 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from service import protocol
+from service.api.answers import WHOLE
+from service.api.departure import departure_of
 from service.protocol import MAX_HEAD_BYTES, Protocol
 
 REQUEST = b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 4\r\n\r\n"
@@ -31,6 +33,12 @@ class Transport(asyncio.Transport):
 
     def is_closing(self) -> bool:
         return self.closed
+
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
 
     def close(self) -> None:
         self.closed = True
@@ -90,6 +98,52 @@ def test_a_request_leaves_nothing_for_the_garbage_collector() -> None:
             gc.enable()
 
     asyncio.run(scenario())
+
+
+WHOLE_ANSWER = {"type": WHOLE, "status": 200, "headers": [(b"x-seed", b"1"), (b"content-length", b"2")], "body": b"ok"}
+
+
+async def whole(scope: Scope, receive: Receive, send: Send) -> None:
+    assert WHOLE in scope["extensions"]
+    await send(WHOLE_ANSWER)
+
+
+async def in_parts(scope: Scope, receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": WHOLE_ANSWER["headers"]})
+    await send({"type": "http.response.body", "body": WHOLE_ANSWER["body"]})
+
+
+@pytest.mark.parametrize(
+    "packets",
+    [
+        [REQUEST + b"body"],
+        [REQUEST + b"body", REQUEST + b"body"],
+        [2 * (REQUEST + b"body")],
+        [b"HEAD / HTTP/1.1\r\nHost: test\r\n\r\n"],
+        [b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"],
+        [b"GET / HTTP/1.0\r\nHost: test\r\n\r\n"],
+    ],
+    ids=["one", "kept alive", "pipelined", "head", "close", "1.0"],
+)
+def test_a_whole_answer_is_written_as_one_in_parts_is(packets: list[bytes]) -> None:
+    at_once, by_parts = asyncio.run(speak(whole, *packets)), asyncio.run(speak(in_parts, *packets))
+    assert at_once.sent == by_parts.sent
+    assert at_once.sent.count(b"x-seed: 1") == sum(packet.count(b"Host") for packet in packets)
+    assert at_once.closed == by_parts.closed
+
+
+def test_a_running_request_learns_at_once_that_its_client_has_gone() -> None:
+    told: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        departure_of(scope).then(lambda: told.append(scope["path"]))
+        await asyncio.sleep(10)
+
+    async def scenario() -> None:
+        await speak(app, b"GET /first HTTP/1.1\r\nHost: test\r\n\r\n" + b"GET /next HTTP/1.1\r\nHost: test\r\n\r\n")
+
+    asyncio.run(scenario())
+    assert told == ["/first"]
 
 
 async def ok(scope: Scope, receive: Receive, send: Send) -> None:

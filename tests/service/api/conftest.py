@@ -20,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 from starlette.types import Message, Receive
 
+from service.api.departure import departure_of
 from service.app import create_app
 from service.contract.manifest import read_manifest, write_manifest
 from service.images import Pixels, encode_png
@@ -245,10 +246,11 @@ async def ask(
     answer = Answer()
 
     async def take() -> Message:
-        if messages:
-            return messages.pop()
-        await (leaves or asyncio.Event()).wait()
-        return {"type": "http.disconnect"}
+        return messages.pop()
+
+    async def leave(leaves: asyncio.Event) -> None:
+        await leaves.wait()
+        departure_of(scope).happen()
 
     async def send(message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -257,7 +259,12 @@ async def ask(
         else:
             answer.body += message.get("body", b"")
 
-    await app(scope, receive or take, send)
+    leaving = leaves and asyncio.create_task(leave(leaves))
+    try:
+        await app(scope, receive or take, send)
+    finally:
+        if leaving:
+            leaving.cancel()
     return answer
 
 
