@@ -9,8 +9,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from service.api.answers import WHOLE
-from service.api.departure import STATE, Departure
+from service.extensions import STATE, WHOLE, Departure
 
 #: Bounds of a request's head, its first line and headers: bytes (checked when it comes in pieces) and seconds.
 MAX_HEAD_BYTES = 65_536

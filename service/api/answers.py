@@ -14,18 +14,15 @@ from starlette.types import Receive, Scope, Send
 from service import images
 from service.admission.job import Job
 from service.api.caching import not_modified, unchanged
-from service.api.departure import departure_of
 from service.api.rendering import Made, Order, file_name, render
 from service.api.schemas import Showing
 from service.api.state import State
 from service.engine.results import Preview
 from service.errors import DeadlineExceeded
+from service.extensions import WHOLE, departure_of
 from service.metrics import ModelMetrics
 
 Result = TypeVar("Result")
-
-#: An extension of ASGI, the service's own protocol's: status, headers and body in one message.
-WHOLE = "genserve.response.whole"
 
 #: Above this many pixels encoding leaves the event loop: it would hold up every other answer.
 INLINE_PIXELS = 65_536
@@ -129,9 +126,9 @@ def count_made(
 async def wait(request: Request, job: Job[Result], timeout: Timeout, metrics: ModelMetrics) -> Sequence[Result]:
     """The job's results, unless the client leaves or the time is up: then its rows never reach the device."""
     departure = departure_of(request.scope)
-    departure.then(partial(_give_up, job, metrics.cancelled["client-left"], ClientDisconnect))
+    departure.then(partial(give_up, job, metrics.cancelled["client-left"], ClientDisconnect))
     timer = asyncio.get_running_loop().call_later(
-        timeout.left_s, _give_up, job, metrics.cancelled["too-late"], partial(too_late, timeout.given_s)
+        timeout.left_s, give_up, job, metrics.cancelled["too-late"], partial(too_late, timeout.given_s)
     )
     try:
         return await job.future
@@ -147,7 +144,8 @@ def client_of(request: Request) -> str:
     return client[0] if client else ""
 
 
-def _give_up(job: Job[Any], counted: Counter, failure: Callable[[], Exception]) -> None:
+def give_up(job: Job[Any], counted: Counter, failure: Callable[[], Exception]) -> None:
+    """End a job that is not over with ``failure``, and count it."""
     if not job.done:
         counted.inc()
         job.fail(failure())

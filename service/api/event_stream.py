@@ -11,13 +11,13 @@ from starlette.types import Receive, Scope, Send
 
 from service import images
 from service.api.answers import INLINE_PIXELS
-from service.api.departure import Departure, departure_of
 from service.api.error_handlers import problem_body
-from service.api.job_runner import Glimpse, Shown
+from service.api.job_runner import Glimpse, Shown, leave
 from service.api.negotiation import EVENT_STREAM
 from service.api.rendering import Order, show_picture
 from service.api.state import PictureJob
 from service.errors import ServiceError, ServiceStopping
+from service.extensions import Departure, departure_of
 from service.jobs.events import Event, Listener
 
 #: How often a job that is silent is looked at: its place in the queue moves without a sound.
@@ -103,7 +103,9 @@ class EventStream(Response):
                 await self._send_events(departure_of(scope), send)
             await send({"type": "http.response.body", "body": self._closing, "more_body": False})
         finally:
-            if self._own:
+            if self._own and departure_of(scope).gone:
+                leave(self._job)
+            elif self._own:
                 self._job.cancel()
 
     async def _send_events(self, departure: Departure, send: Send) -> None:

@@ -5,6 +5,7 @@ import logging
 import os
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel
@@ -13,7 +14,7 @@ from starlette.requests import Request
 
 from service import images
 from service.admission.job import Job
-from service.api.answers import answer_made, client_of, count_made, too_late
+from service.api.answers import answer_made, client_of, count_made, give_up, too_late
 from service.api.arrays import Array
 from service.api.negotiation import JSON
 from service.api.rendering import Order
@@ -64,6 +65,13 @@ def start_job(request: Request, state: State, order: Order, *, live: bool) -> Pi
     _connect(state, record, job, film)
     record.task = asyncio.create_task(_finish(state, record, job, film, _about(request, record.id), timeout_s))
     return record
+
+
+def leave(record: PictureJob) -> None:
+    """The client has gone that alone knows of this job."""
+    if not record.done:
+        record.work.deployment.metrics.cancelled["client-left"].inc()
+        record.cancel()
 
 
 def filmed(order: Order, *, live: bool) -> Order:
@@ -117,7 +125,8 @@ async def _finish(
     timeout_s: float,
 ) -> None:
     """Wait for ``job``, and end ``record`` with what it gives."""
-    timer = asyncio.get_running_loop().call_later(timeout_s, lambda: job.fail(too_late(timeout_s)))
+    late = record.work.deployment.metrics.cancelled["too-late"]
+    timer = asyncio.get_running_loop().call_later(timeout_s, give_up, job, late, partial(too_late, timeout_s))
     try:
         made = count_made(record.work, job, await job.future, about.scope["state"], film)
         answer = await answer_made(about, record.work._replace(media=JSON), made)

@@ -8,16 +8,16 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from service.api.answers import PicturesResponse, answer, answer_made, client_of
-from service.api.departure import departure_of
 from service.api.error_handlers import problem_body
 from service.api.event_stream import EventStream
-from service.api.job_runner import start_job
+from service.api.job_runner import leave, start_job
 from service.api.negotiation import JSON, PICTURES, accept_of, choose
 from service.api.rendering import Order, check_form
 from service.api.schemas import JobStatus, JobUrls, Problem
 from service.api.state import KeptAnswer, PictureJob, State
 from service.api.way import Way
 from service.errors import JobRunning
+from service.extensions import departure_of
 from service.jobs.keys import Key
 
 
@@ -129,6 +129,9 @@ async def _wait(request: Request, job: PictureJob, within_s: float) -> bool:
     """``wait_for`` of a client that does not know the job's id yet: the job ends when it leaves."""
     try:
         return await wait_for(request, job, within_s)
+    except ClientDisconnect:
+        leave(job)
+        raise
     except BaseException:
         job.cancel()
         raise

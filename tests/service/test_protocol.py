@@ -10,8 +10,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from service import protocol
-from service.api.answers import WHOLE
-from service.api.departure import departure_of
+from service.extensions import WHOLE, departure_of
 from service.protocol import MAX_HEAD_BYTES, Protocol
 
 REQUEST = b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 4\r\n\r\n"

@@ -3,6 +3,7 @@
 import argparse
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import get_args
 
@@ -98,7 +99,9 @@ def _add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     command = _command(commands, "compare", _compare, "one table of all models, and quality against steps and time")
     command.add_argument("weights", type=Path, nargs="?", default=Path("weights"), help="(default: weights)")
     command.add_argument("--baseline", type=Path, metavar="FILE", help="scores of evaluate --json that count as 1.00")
-    command.add_argument("--measure", action="store_true", help="measure quality against steps and time anew")
+    command.add_argument(
+        "--measure", action="store_true", help="measure quality against steps, of weights not measured yet, and times"
+    )
     command.add_argument("--samples", type=positive, default=2000, help="pictures a point (default: %(default)s)")
     command.add_argument("--docs", type=Path, default=Path("docs"), help="where quality.json lies (default: docs)")
     command.add_argument("--write", action="store_true", help="write the table and the plots into --docs")
@@ -188,7 +191,8 @@ def _compare(options: argparse.Namespace) -> None:
     baseline = measurement.read_json(options.baseline) if options.baseline else None
     path = options.docs / curves.FILE_NAME
     if options.measure:
-        curves.write_json(path, _measure(options, [it.name for it in manifests if "generate" in it.capabilities]))
+        names = [manifest.name for manifest in manifests if "generate" in manifest.capabilities]
+        curves.write_json(path, _measure(options, names, _known(path)))
     measured = curves.read_json(path) if path.exists() else None
     table = compare.table(manifests, measured, baseline)
     print(table)
@@ -198,7 +202,14 @@ def _compare(options: argparse.Namespace) -> None:
         plots.draw(measured, options.docs / "pictures")
 
 
-def _measure(options: argparse.Namespace, names: list[str]) -> curves.Curves:
+def _known(path: Path) -> curves.Curves | None:
+    """What was measured before, if it can be read: it is about to be written anew."""
+    with suppress(EvaluationError):
+        return curves.read_json(path)
+    return None
+
+
+def _measure(options: argparse.Namespace, names: list[str], known: curves.Curves | None) -> curves.Curves:
     _require_samples(options)
     device = device_of(options)
     evaluator = load_evaluator(options.evaluator, device)
@@ -206,7 +217,7 @@ def _measure(options: argparse.Namespace, names: list[str]) -> curves.Curves:
     for subject in subjects:
         _require_matching(subject, evaluator)
     reference = _reference(evaluator, options.data_dir, "test", options.samples)
-    return curves.measure(subjects, reference, options.samples, device_name(device))
+    return curves.measure(subjects, reference, options.samples, device_name(device), known)
 
 
 def _require_samples(options: argparse.Namespace) -> None:

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,6 +23,9 @@ STEPS = (1, 2, 4, 5, 10, 20, 50)
 TIMED_BATCH = 16
 TIMED_ROUNDS = 5
 
+#: A model, its version and a sampler.
+Key = tuple[str, str, str | None]
+
 
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -42,6 +45,11 @@ class Point(_Record):
     frechet_distance: float
     milliseconds: float
 
+    @property
+    def key(self) -> Key:
+        """What decides its distance, among points that are measured alike."""
+        return self.model, self.version, self.sampler
+
 
 class Curves(_Record):
     """All points of one run; ``floor`` is the distance of ``samples`` real training pictures."""
@@ -54,17 +62,26 @@ class Curves(_Record):
     points: tuple[Point, ...]
 
 
-def measure(subjects: Iterable[Subject], reference: Reference, samples: int, device: str) -> Curves:
-    """Every model at several numbers of steps, or once where it has none; ``reference.floor`` is of ``samples``."""
-    points = [point for subject in subjects for point in _points(subject, reference, samples)]
-    return Curves(
+def measure(
+    subjects: Iterable[Subject], reference: Reference, samples: int, device: str, known: Curves | None = None
+) -> Curves:
+    """Every model at several numbers of steps, or once where it has none; ``reference.floor`` is of ``samples``.
+
+    Weights that ``known`` tells of keep their distances, where it was measured alike: they would be the same again.
+    Times are all of this run.
+    """
+    none_yet = Curves(
         reference=reference.name,
         evaluator=reference.evaluator.facts.version,
         samples=samples,
         device=device,
         floor=reference.floor.frechet_distance,
-        points=tuple(points),
+        points=(),
     )
+    alike = known is not None and known.model_copy(update={"points": ()}) == none_yet
+    distances = {point.key: point.frechet_distance for point in known.points} if known is not None and alike else {}
+    points = [point for subject in subjects for point in _points(subject, reference, samples, distances)]
+    return none_yet.model_copy(update={"points": tuple(points)})
 
 
 def write_json(path: Path, curves: Curves) -> None:
@@ -93,22 +110,24 @@ def milliseconds(parts: Parts, sampler: Sampler, device: torch.device) -> float:
     return 1000 * statistics.median(seconds[1:]) / TIMED_BATCH
 
 
-def _points(subject: Subject, reference: Reference, samples: int) -> Iterator[Point]:
-    diffusion = subject.parts.diffusion
+def _points(subject: Subject, reference: Reference, samples: int, distances: Mapping[Key, float]) -> Iterator[Point]:
+    diffusion, version = subject.parts.diffusion, subject.manifest.version if subject.manifest else ""
     steps: set[int] = {1}
     if diffusion is not None:
         most = max_steps(diffusion.noise_schedule, diffusion.t_max)
         steps = {count for count in (*STEPS, diffusion.defaults.steps) if count <= most}
     for count in sorted(steps):
         sampler = make_sampler(subject.parts, steps=count)
-        quality = evaluate_parts(subject.parts, reference, samples, sampler)
+        distance = distances.get((subject.name, version, sampler.name))
+        if distance is None:
+            distance = evaluate_parts(subject.parts, reference, samples, sampler).frechet_distance
         yield Point(
             model=subject.name,
-            version=subject.manifest.version if subject.manifest else "",
+            version=version,
             sampler=sampler.name,
             steps=count,
             default=diffusion is None or count == diffusion.defaults.steps,
-            frechet_distance=quality.frechet_distance,
+            frechet_distance=distance,
             milliseconds=milliseconds(subject.parts, sampler, reference.evaluator.device),
         )
 

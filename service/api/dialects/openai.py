@@ -9,9 +9,9 @@ import re
 import time
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ModelWrapValidatorHandler, model_validator
 from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -72,6 +72,12 @@ class _ImagesRequest(DialectRequest):
     quality: Literal["auto", "standard"] = Field(default="auto", description="There is one; steps decides it.")
     moderation: Literal["auto", "low"] = Field(default="auto", description="Nothing is moderated.")
     user: str | None = Field(default=None, max_length=512, description="Has no effect.")
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _null_is_absent(cls, fields: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:  # noqa: ANN401
+        """OpenAI's schema lets null stand for the default of most fields, and some clients write it."""
+        return handler({k: v for k, v in fields.items() if v is not None} if isinstance(fields, dict) else fields)
 
 
 class _EditRequest(_ImagesRequest):

@@ -20,9 +20,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 from starlette.types import Message, Receive
 
-from service.api.departure import departure_of
 from service.app import create_app
 from service.contract.manifest import read_manifest, write_manifest
+from service.extensions import departure_of
 from service.images import Pixels, encode_png
 from service.settings import Settings
 from tests.service.artefacts import write_autoencoder, write_diffusion, write_latent_diffusion, write_one_shot

@@ -216,14 +216,17 @@ def test_accepted_work_is_told_while_there_is_some(settings: Settings) -> None:
     asyncio.run(scenario())
 
 
-def test_what_is_given_up_is_counted_by_its_reason(settings: Settings) -> None:
+@pytest.mark.parametrize(
+    "headers", [{}, {"Accept": "text/event-stream"}, {"Prefer": "wait=60"}], ids=["plain", "stream", "job"]
+)
+def test_what_is_given_up_is_counted_by_its_reason(settings: Settings, headers: dict[str, str]) -> None:
     async def scenario() -> None:
         async with running(settings) as app:
             leaves = asyncio.Event()
             leaves.set()
-            await ask(app, "/generate/ddpm", to_body(LONG), leaves=leaves)
-            late = await ask(app, "/generate/ddpm", to_body({**LONG, "timeout_ms": 30}))
-            assert late.status == 504
+            await ask(app, "/generate/ddpm", to_body(LONG), headers=headers, leaves=leaves)
+            late = await ask(app, "/generate/ddpm", to_body({**LONG, "timeout_ms": 30}), headers=headers)
+            assert b"deadline-exceeded" in late.body
             samples = read_series(app.state.service.metrics.expose().decode())
             for reason in ("client-left", "too-late"):
                 assert value(samples, "cancelled_total", model="ddpm", reason=reason) == 1

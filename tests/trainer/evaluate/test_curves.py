@@ -10,7 +10,7 @@ from trainer.evaluate import curves
 from trainer.evaluate.errors import EvaluationError
 from trainer.evaluate.plots import draw
 from trainer.evaluate.quality import Reference
-from trainer.evaluate.subject import load_artefact
+from trainer.evaluate.subject import Subject, load_artefact
 from trainer.export import export
 from trainer.models.parts import Parts
 
@@ -23,16 +23,21 @@ def with_default_steps(parts: Parts, steps: int) -> Parts:
 
 
 @pytest.fixture
-def measured(make_run: MakeRun, reference: Reference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> curves.Curves:
+def subjects(make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Subject]:
     monkeypatch.setattr(curves, "STEPS", (1, 2, 5000))
     monkeypatch.setattr(curves, "TIMED_ROUNDS", 1)
-    subjects = []
+    found = []
     for family in ("vae", "ddpm"):
         run = make_run(family, tmp_path / "runs" / family, epochs=1)
         run.fit()
         export(run.folder, tmp_path / "weights" / family, run.data)
         subject = load_artefact(tmp_path / "weights" / family, torch.device("cpu"))
-        subjects.append(replace(subject, parts=with_default_steps(subject.parts, 6)))
+        found.append(replace(subject, parts=with_default_steps(subject.parts, 6)))
+    return found
+
+
+@pytest.fixture
+def measured(subjects: list[Subject], reference: Reference) -> curves.Curves:
     return curves.measure(subjects, reference, 100, "CPU, 1 thread")
 
 
@@ -59,6 +64,20 @@ def test_each_model_is_measured_at_its_steps_and_drawn(measured: curves.Curves, 
         assert image.size == (840, 504)
     draw(measured, tmp_path / "pictures")
     assert pictures[0].read_bytes() == first
+
+
+def test_only_weights_that_were_not_measured_alike_are_measured_again(
+    subjects: list[Subject], reference: Reference, measured: curves.Curves
+) -> None:
+    vae, *ddpm = [point.model_copy(update={"frechet_distance": -1.0, "milliseconds": 0.0}) for point in measured.points]
+    known = measured.model_copy(update={"points": (vae.model_copy(update={"version": "another0"}), *ddpm)})
+    again = curves.measure(subjects, reference, 100, "CPU, 1 thread", known)
+    assert [point.frechet_distance for point in again.points] == [measured.points[0].frechet_distance, -1, -1, -1]
+    assert all(point.milliseconds > 0 for point in again.points)
+
+    of_fewer = known.model_copy(update={"samples": 99})
+    anew = curves.measure(subjects, reference, 100, "CPU, 1 thread", of_fewer)
+    assert [point.frechet_distance for point in anew.points] == [point.frechet_distance for point in measured.points]
 
 
 def test_a_damaged_file_is_told(tmp_path: Path) -> None:

@@ -71,6 +71,24 @@ def test_an_edit_as_json_is_that_of_the_form(client: TestClient) -> None:
     assert answer["warnings"] == ["image: re-sampled from 16 x 16 to 8 x 8 pixels"]
 
 
+OPTIONAL = (
+    *("n", "size", "response_format", "output_format", "output_compression", "stream", "partial_images"),
+    *("background", "quality", "moderation", "user", "steps", "class_label"),
+)
+NULLS = dict.fromkeys(OPTIONAL)
+
+
+def test_null_stands_for_what_a_field_is_when_it_is_left_out(client: TestClient) -> None:
+    fields = {"model": "ddpm", "prompt": "bag", "seed": 3}
+    plain, null = (client.post(GENERATIONS, json=each).json() for each in (fields, fields | NULLS))
+    assert null["data"] == plain["data"]
+    edited = fields | {"image": plain["data"][0]["b64_json"]}
+    plain, null = (client.post(EDITS, json=each).json() for each in (edited, edited | NULLS | {"mask": None}))
+    assert null["data"] == plain["data"]
+    refused(client.post(GENERATIONS, json=fields | {"model": None}), "#/model")
+    refused(client.post(GENERATIONS, json=fields | {"style": None, "n": "2"}), "#/n")
+
+
 @pytest.mark.parametrize(
     ("files", "param"), [({"image": b"GIF89a"}, "image"), ({"image": b"GIF89a", "mask": b""}, "mask")]
 )

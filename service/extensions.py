@@ -1,13 +1,16 @@
-"""A client's leaving, told to whoever works for it.
+"""What the service's own HTTP protocol adds to ASGI; behind another server's the service does without.
 
-ASGI has a request wait in ``receive`` to learn of it: a task beside every answer, dearer than a quick model's answer.
-The service's own protocol tells it instead.
+A request learns of its client's leaving: ASGI has it wait for that in ``receive``, in a task that is dearer than the
+answer of a quick model. And an answer that is whole is sent in one message.
 """
 
 from collections.abc import Callable, MutableMapping
 from typing import Any
 
-#: Its name in an ASGI scope's state.
+#: The extension's name in an ASGI scope, and the type of its message: status, headers and body at once.
+WHOLE = "genserve.response.whole"
+
+#: A connection's departure in the state of an ASGI scope.
 STATE = "departure"
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from service.api.departure import Departure, departure_of
+from service.extensions import Departure, departure_of
 
 
 def test_whoever_works_for_a_client_is_told_once() -> None:
