@@ -1,6 +1,6 @@
 """The bare TorchScript loop: images a second of a model called at its best bucket on one thread, bytes on the host.
 
-python -m benchmarks.bare gan 4
+python -m benchmarks.bare quick-gan 4
 """
 
 import sys

@@ -1,6 +1,6 @@
-"""What a flood on one model does to another: the GAN's p99 alone, and while the DDPM is asked for far more than it can.
+"""What a flood on one model does to another: the quick GAN's p99 alone, and beside a DDPM asked for more than it can.
 
-Four connections ask the GAN for one picture at a time; the flood is sixteen connections of sixteen DDPM pictures.
+Four connections ask the quick GAN for one picture at a time; the flood is sixteen connections of sixteen DDPM pictures.
 Alone and flooded in turn, several rounds, on one service. Everything shares the machine's cores, the clients too. The
 bound is three times the p99 alone plus one tick of the DDPM.
 
@@ -38,9 +38,9 @@ def main() -> None:
     alone, flooded = [], []
     with running_service() as port:
         for _ in range(rounds):
-            alone.append(_ask_gan(port))
+            alone.append(_ask_quick_gan(port))
             with _flood(port):
-                flooded.append(_ask_gan(port))
+                flooded.append(_ask_quick_gan(port))
     p99_alone, p99_flooded = (statistics.median(outcome.p99_ms for outcome in each) for each in (alone, flooded))
     bound = 3 * p99_alone + tick_ms
     print(
@@ -64,8 +64,8 @@ def _tick_ms() -> float:
     return cost.call_ms(cost.bucket_within(settings.tick_budget_ms))
 
 
-def _ask_gan(port: int) -> Outcome:
-    return closed_loop(port, "/generate/gan", {"n": 1}, connections=4, seconds=SECONDS)
+def _ask_quick_gan(port: int) -> Outcome:
+    return closed_loop(port, "/generate/quick-gan", {"n": 1}, connections=4, seconds=SECONDS)
 
 
 @contextmanager

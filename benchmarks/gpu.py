@@ -24,7 +24,7 @@ from benchmarks.server import running_service
 from service.engine.buckets import at_fixed_sizes
 from service.engine.model import Model, load_model
 
-MODELS = ("vae", "gan", "ddpm")
+MODELS = ("vae", "quick-gan", "ddpm")
 SIZES = (1, 4, 16, 64, 256)
 SECONDS = 4.0
 LOAD = 0.7

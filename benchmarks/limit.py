@@ -36,8 +36,8 @@ class Case:
 
 
 CASES = (
-    Case("gan, n = 1, 1 core", "gan", 1, 64, 1),
-    Case("gan, n = 16, 1 core", "gan", 16, 8, 1),
+    Case("quick-gan, n = 1, 1 core", "quick-gan", 1, 64, 1),
+    Case("quick-gan, n = 16, 1 core", "quick-gan", 16, 8, 1),
     Case("vae, n = 1, 1 core", "vae", 1, 64, 1),
     Case("ddpm 10 steps, n = 4, 2 cores", "ddpm", 4, 16, 2, SECONDS_OF_ROUNDS),
 )

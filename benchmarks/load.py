@@ -2,7 +2,7 @@
 
 As a program it prints one JSON object, so that a benchmark can pin it to a core of its own:
 
-    python -m benchmarks.load --port 8000 --path /generate/gan --connections 32 --seconds 5
+    python -m benchmarks.load --port 8000 --path /generate/quick-gan --connections 32 --seconds 5
 """
 
 import argparse

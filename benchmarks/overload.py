@@ -1,7 +1,7 @@
 """Far more requests than can be served: what gets through, how soon the rest is refused, and what is left afterwards.
 
 The capacity C of single pictures is measured by a saturating closed loop, then an open loop sends at 10 C to the DDPM
-for a minute, and at 2 C to the GAN, each request with a deadline of a second. The GAN has no goals: a refusal costs
+for a minute, and at 2 C to the quick GAN, each request with a deadline of a second. It has no goals: a refusal costs
 about what a picture does, and shares the core with the model.
 
 The service has the first core with one engine thread, the client the last core; a fresh service for every round.
@@ -47,7 +47,7 @@ class Case:
 
 CASES = (
     Case("ddpm, 20 steps, 10 x", "/generate/ddpm", {"steps": 20}, 10.0, 60.0),
-    Case("gan, 2 x", "/generate/gan", {}, 2.0, 10.0),
+    Case("quick-gan, 2 x", "/generate/quick-gan", {}, 2.0, 10.0),
 )
 
 

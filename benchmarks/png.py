@@ -18,7 +18,7 @@ ROUNDS = 300
 
 def main() -> None:
     """Measure in turn, report the least of each, in microseconds."""
-    grid = np.asarray(Image.open("weights/gan/samples.png").convert("L"))[:, :, None].copy()
+    grid = np.asarray(Image.open("weights/quick-gan/samples.png").convert("L"))[:, :, None].copy()
     results = {}
     for name, image in (("28 x 28", grid[2:30, 2:30].copy()), ("grid of 80", grid)):
         ours, pillow = _least_us(image, encode_png, _pillow)

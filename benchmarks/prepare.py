@@ -23,7 +23,7 @@ from benchmarks.report import write_record
 from service.contract.manifest import Manifest, read_manifest
 from service.process import keep_memory
 
-MODELS = ("vae", "gan", "ddpm")
+MODELS = ("vae", "quick-gan", "ddpm")
 SIZES = (1, 4, 16, 32)
 SECONDS = 0.5
 

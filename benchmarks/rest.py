@@ -57,7 +57,7 @@ def measure() -> Start:
 
 def _work(service: Service) -> None:
     connection = HTTPConnection("127.0.0.1", service.port, timeout=120)
-    for model in ("ddpm", "gan"):
+    for model in ("ddpm", "quick-gan"):
         for _ in range(REQUESTS):
             status, _ = ask_once(connection, f"/generate/{model}", {"n": N})
             if status != 200:

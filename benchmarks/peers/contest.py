@@ -90,7 +90,7 @@ FAILURES = (OSError, HTTPException, ValueError, RuntimeError, subprocess.Subproc
 
 def measure(scenario: Scenario, server: str, seconds: float) -> dict[int, Outcome]:
     """Start a server, and ask it by each number of connections; raises one of ``FAILURES`` unless all goes well."""
-    path = "/generate/gan" if server == OURS else "/generate"
+    path = "/generate/quick-gan" if server == OURS else "/generate"
     outcomes = {}
     with _running(scenario, server) as port:
         for connections in scenario.connections:

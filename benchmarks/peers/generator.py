@@ -16,7 +16,7 @@ from torch import Tensor
 from service.images import encode_png
 from service.sampling.pixels import to_uint8
 
-WEIGHTS = Path("weights/gan")
+WEIGHTS = Path("weights/quick-gan")
 CLASSES = 10
 
 PREPARATION = os.environ.get("PEER_PREPARATION", "shipped")
@@ -28,7 +28,7 @@ MAX_BATCH = MAX_BATCHES[PREPARATION]
 
 
 class Generator:
-    """The GAN on one torch thread, warm for every batch up to ``MAX_BATCH``."""
+    """The quick GAN on one torch thread, warm for every batch up to ``MAX_BATCH``."""
 
     def __init__(self) -> None:
         torch.set_num_threads(1)
