@@ -15,6 +15,9 @@ from service.extensions import STATE, WHOLE, Departure
 MAX_HEAD_BYTES = 65_536
 MAX_HEAD_S = 10.0
 
+#: Requests that wait behind the running one while the connection is still read.
+MOST_PIPELINED = 16
+
 TOO_LONG = (431, b"Request Header Fields Too Large")
 TOO_SLOW = (408, b"Request Timeout")
 
@@ -111,10 +114,21 @@ class Protocol(HttpToolsProtocol):
         cycle.scope["state"][STATE] = self._departure
         super()._start_asgi_task(cycle, app)
 
+    def on_headers_complete(self) -> None:
+        """A head has come to its end."""
+        super().on_headers_complete()
+        self._read_on()
+
     def on_message_complete(self) -> None:
         """A request has come to its end."""
         super().on_message_complete()
         self.cycle.scope["state"]["body"] = self.cycle.body
+        self._read_on()
+
+    def _read_on(self) -> None:
+        """uvicorn reads no further behind a large body, or while a request waits: it would not see the client leave."""
+        if len(self.pipeline) <= MOST_PIPELINED:
+            self.flow.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone, or was sent away."""

@@ -25,7 +25,7 @@ class Transport(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__()
         self.sent = bytearray()
-        self.closed = False
+        self.closed = self.paused = False
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.sent += data
@@ -34,10 +34,10 @@ class Transport(asyncio.Transport):
         return self.closed
 
     def pause_reading(self) -> None:
-        pass
+        self.paused = True
 
     def resume_reading(self) -> None:
-        pass
+        self.paused = False
 
     def close(self) -> None:
         self.closed = True
@@ -143,6 +143,23 @@ def test_a_running_request_learns_at_once_that_its_client_has_gone() -> None:
 
     asyncio.run(scenario())
     assert told == ["/first"]
+
+
+LARGE = b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 100000\r\n\r\n" + bytes(100_000)
+
+
+@pytest.mark.parametrize(
+    ("data", "paused"),
+    [(REQUEST + b"body", False), (17 * (REQUEST + b"body"), False), (18 * (REQUEST + b"body"), True), (LARGE, False)],
+    ids=["one", "some wait", "many wait", "large body"],
+)
+def test_a_connection_is_read_while_few_requests_wait(data: bytes, paused: bool) -> None:
+    """Its end is not seen otherwise."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.sleep(10)
+
+    assert asyncio.run(speak(app, data)).paused == paused
 
 
 async def ok(scope: Scope, receive: Receive, send: Send) -> None:
