@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, Field, ModelWrapValidatorHandler, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, model_validator
 from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -38,10 +38,21 @@ from service.settings import Settings
 
 _SIZE = re.compile(r"([1-9]\d{0,4})x([1-9]\d{0,4})")
 _NO_STORE = {"Cache-Control": "no-store"}
+_ABOUT_FIELD = frozenset({"title", "description", "default", "examples"})
+
+
+def _tell_null(schema: dict[str, Any]) -> None:
+    """Write into the JSON schema of a body that fields which may be left out may be null."""
+    for name in schema["properties"].keys() - schema["required"]:
+        field = schema["properties"][name]
+        form = {key: field.pop(key) for key in field.keys() - _ABOUT_FIELD - {"anyOf"}}
+        field.setdefault("anyOf", [form, {"type": "null"}])
 
 
 class _ImagesRequest(DialectRequest):
     """The body of POST /v1/images/generations."""
+
+    model_config = ConfigDict(json_schema_extra=_tell_null)
 
     #: How the events of a stream are called.
     event: ClassVar[str] = "image_generation"
@@ -77,7 +88,10 @@ class _ImagesRequest(DialectRequest):
     @classmethod
     def _null_is_absent(cls, fields: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:  # noqa: ANN401
         """OpenAI's schema lets null stand for the default of most fields, and some clients write it."""
-        return handler({k: v for k, v in fields.items() if v is not None} if isinstance(fields, dict) else fields)
+        if not isinstance(fields, dict):
+            return handler(fields)
+        optional = {name for name, field in cls.model_fields.items() if not field.is_required()}
+        return handler({name: value for name, value in fields.items() if value is not None or name not in optional})
 
 
 class _EditRequest(_ImagesRequest):

@@ -86,7 +86,16 @@ def test_null_stands_for_what_a_field_is_when_it_is_left_out(client: TestClient)
     plain, null = (client.post(EDITS, json=each).json() for each in (edited, edited | NULLS | {"mask": None}))
     assert null["data"] == plain["data"]
     refused(client.post(GENERATIONS, json=fields | {"model": None}), "#/model")
-    refused(client.post(GENERATIONS, json=fields | {"style": None, "n": "2"}), "#/n")
+    refused(client.post(GENERATIONS, json=fields | {"size": None, "n": "2"}), "#/n")
+    refused(client.post(GENERATIONS, json=fields | {"style": None}), "#/style")
+
+
+def test_the_document_tells_which_fields_may_be_null(client: TestClient) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+    for address in (GENERATIONS, EDITS):
+        body = paths[address]["post"]["requestBody"]["content"]["application/json"]["schema"]
+        null = {name for name, field in body["properties"].items() if {"type": "null"} in field.get("anyOf", [])}
+        assert null == body["properties"].keys() - body["required"]
 
 
 @pytest.mark.parametrize(
