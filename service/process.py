@@ -1,9 +1,10 @@
-"""What a process that serves asks of its allocator, its garbage collector and the kernel's scheduler."""
+"""What a process that serves has of its machine, and asks of allocator, garbage collector and scheduler."""
 
 import ctypes
 import gc
 import os
 from contextlib import suppress
+from pathlib import Path
 
 # From glibc's malloc.h. 32 MiB is the largest threshold that glibc takes.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
@@ -13,6 +14,29 @@ MAPPED_BYTES = 32 << 20
 
 #: Objects made between two collections of the youngest generation, and of each next one in collections of the last.
 COLLECT_AFTER = (10_000, 20, 50)
+
+#: Where Linux tells a container's quota (cgroup v2): microseconds of processor time in each period, and the period.
+QUOTA_FILE = Path("/sys/fs/cgroup/cpu.max")
+
+
+def cores() -> list[int]:
+    """The processor cores that this process may run on, by the system's numbers."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def cores_worth(quota_file: Path = QUOTA_FILE) -> int:
+    """How many of ``cores`` can be kept busy, at least 1: all, or what a container's quota comes to in whole ones.
+
+    A container with a quota (`docker run --cpus`, a limit of Kubernetes) sees every core of its host, and is stopped
+    for the rest of each period once all of them together have used it up.
+    """
+    try:
+        quota, period = quota_file.read_text().split()
+    except OSError:
+        return len(cores())
+    return len(cores()) if quota == "max" else max(1, min(len(cores()), int(quota) // int(period)))
 
 
 def keep_memory() -> None:
@@ -50,6 +74,12 @@ def let_others_finish() -> None:
     """
     with suppress(AttributeError, OSError):
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+
+
+def keep_to_core(core: int) -> None:
+    """Have the calling thread run on no other core. A system that cannot is left as it is."""
+    with suppress(AttributeError, OSError):
+        os.sched_setaffinity(0, {core})
 
 
 def give_memory_back() -> None:

@@ -1,6 +1,5 @@
 """Every knob of the service, as an environment variable GENSERVE_<NAME>, with its default and its reason."""
 
-import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -40,7 +39,8 @@ class Settings(BaseSettings):
         default=0,
         ge=0,
         le=256,
-        description="Threads that compute on the CPU, with one torch thread each; 0 means one for every core. "
+        description="Threads that compute on the CPU, with one torch thread each; 0 means one for every core, "
+        "or as many as a container's quota is worth. "
         "A GPU is always owned by one thread.",
     )
     table_rows: PositiveInt = Field(
@@ -123,10 +123,6 @@ class Settings(BaseSettings):
     commit: Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z._-]{1,64}$")] = Field(
         default="unknown", description="Which commit runs, for genserve_build_info; image builds set it."
     )
-
-    def cpu_threads(self) -> int:
-        """Engine threads on a CPU."""
-        return self.engine_threads or len(os.sched_getaffinity(0))
 
     def buckets(self) -> tuple[int, ...]:
         """Numbers of rows that network calls are measured at, and on a GPU or when deterministic computed at."""

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple, TypeVar
 from prometheus_client import Counter
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
 
 from service import images
 from service.admission.job import Job
@@ -19,7 +18,7 @@ from service.api.schemas import Showing
 from service.api.state import State
 from service.engine.results import Preview
 from service.errors import DeadlineExceeded
-from service.extensions import WHOLE, departure_of
+from service.extensions import departure_of
 from service.metrics import ModelMetrics
 
 Result = TypeVar("Result")
@@ -46,13 +45,6 @@ class PicturesResponse(Response):
         # Not the base class's: it would look through the headers and encode every one anew.
         self.status_code, self.background = 200, None
         self.body, self.raw_headers = content, headers
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it, in one message where the server takes one."""
-        if WHOLE in scope.get("extensions", ()):
-            await send({"type": WHOLE, "status": 200, "headers": self.raw_headers, "body": self.body})
-        else:
-            await super().__call__(scope, receive, send)
 
 
 async def answer(request: Request, state: State, order: Order, encode: Encode = render) -> Response:

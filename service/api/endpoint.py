@@ -17,6 +17,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from service.api.error_handlers import respond
 from service.api.request_id import HEADER, request_id
+from service.extensions import WHOLE
 from service.logs import AccessLog
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -38,7 +39,12 @@ class Endpoint:
             response = await respond(request, failure)
         response.raw_headers.append((HEADER, request_id(scope).encode()))
         scope["state"]["status"] = response.status_code
-        await response(scope, receive, send)
+        # What sends itself as a plain response does has all of its body.
+        if WHOLE in scope.get("extensions", ()) and type(response).__call__ is Response.__call__:
+            headers = response.raw_headers
+            await send({"type": WHOLE, "status": response.status_code, "headers": headers, "body": response.body})
+        else:
+            await response(scope, receive, send)
 
 
 def route(path: str, handlers: Mapping[str, Handler]) -> Route:
@@ -107,9 +113,10 @@ class App(FastAPI):
                 message["headers"] = [*message["headers"], identity]
             await send(message)
 
-        # The server looks at its own scope when it leaves the body out.
-        asked = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
-        await super().__call__(asked, receive, named)
+        # The server looks at its own scope when it leaves the body out. Layers know the messages of ASGI alone.
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        extensions = {name: about for name, about in scope.get("extensions", {}).items() if name != WHOLE}
+        await super().__call__({**scope, "method": method, "extensions": extensions}, receive, named)
 
     def _match(self, scope: Scope) -> Endpoint | None:
         if (endpoint := self._fixed.get(scope["path"])) is not None:

@@ -88,7 +88,7 @@ def _answer(
 
 def problem_body(id: str, failure: ServiceError) -> dict[str, Any]:
     """What an answer to request or job ``id`` that ends with ``failure`` has in its body."""
-    return _dump(_problem_of(id, failure.status, failure.code, failure.detail, failure.problems))
+    return _problem_of(id, failure.status, failure.code, failure.detail, failure.problems).model_dump()
 
 
 def _problem_of(id: str, status: int, code: str, detail: str, problems: Sequence[FieldProblem]) -> Problem:
@@ -110,12 +110,6 @@ def _problem_of(id: str, status: int, code: str, detail: str, problems: Sequence
     )
 
 
-def _dump(problem: Problem) -> dict[str, Any]:
-    return problem.model_dump(exclude={"errors"}) | {
-        "errors": [error.model_dump(exclude_none=True) for error in problem.errors]
-    }
-
-
 def _about(request: Request) -> dict[str, str]:
     """Headers of every error: it is nobody's to keep, and says which model it is of where that is known."""
     fixed = {"Cache-Control": "no-store", "Vary": "Accept"}
@@ -127,7 +121,7 @@ def _about(request: Request) -> dict[str, str]:
 
 def _problem(problem: Problem, headers: Mapping[str, str]) -> Response:
     """RFC 9457, with ``error`` for OpenAI's clients."""
-    return Response(to_json(_dump(problem)), problem.status, headers, PROBLEM_JSON)
+    return Response(to_json(problem), problem.status, headers, PROBLEM_JSON)
 
 
 def _open_inference(problem: Problem, headers: Mapping[str, str]) -> Response:

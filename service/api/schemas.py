@@ -328,7 +328,9 @@ class FieldError(BaseModel):
 
     pointer: str = Field(description="JSON pointer, as a fragment.")
     message: str
-    allowed: str | None = Field(default=None, description="What may stand there.")
+    allowed: str | None = Field(
+        default=None, description="What may stand there.", exclude_if=lambda allowed: allowed is None
+    )
 
 
 class OpenAIError(BaseModel):

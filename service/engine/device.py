@@ -22,7 +22,7 @@ import torch
 from service.admission.job import Job
 from service.engine.lane import Ended, Filmed, Lane, Ticked
 from service.engine.table import LiveRow, Slots
-from service.process import let_others_finish
+from service.process import cores, keep_to_core, let_others_finish
 
 log = logging.getLogger(__name__)
 
@@ -44,8 +44,13 @@ class Device:
         self._level_ms = 0.0
         self._free_threads = threads
         self._stopping = False
-        names = [f"engine-{number}" for number in range(threads)]
-        self._threads = [threading.Thread(target=self._serve, name=name, daemon=True) for name in names]
+        # Left alone, the kernel lets two of them take turns on one core while another core is idle. With fewer threads
+        # than cores, or more, where they should run is not for this process to know.
+        own = cores() if 1 < threads == len(cores()) else [None] * threads
+        self._threads = [
+            threading.Thread(target=self._serve, args=(core,), name=f"engine-{number}", daemon=True)
+            for number, core in enumerate(own)
+        ]
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -121,10 +126,12 @@ class Device:
         if not had_work:
             lane.served_ms = max(lane.served_ms, self._level_ms)
 
-    def _serve(self) -> None:
+    def _serve(self, core: int | None) -> None:
         # Two torch threads on one core collapse as soon as something else wants that core: one thread each.
         torch.set_num_threads(1)
         let_others_finish()
+        if core is not None:
+            keep_to_core(core)
         while self._serve_turn():
             pass
 

@@ -4,11 +4,13 @@ import ctypes
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from service.process import let_others_finish
+from service.process import cores, cores_worth, keep_to_core, let_others_finish
 
 ROOT = Path(__file__).parents[2]
 GLIBC = hasattr(ctypes.CDLL(None), "mallopt")
@@ -125,18 +127,43 @@ def test_memory_that_was_freed_is_kept_for_the_next_call() -> None:
     assert without > 10 * kept
 
 
-def test_a_system_that_forbids_another_schedule_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("ask", "call"), [(let_others_finish, "sched_setscheduler"), (partial(keep_to_core, 0), "sched_setaffinity")]
+)
+def test_a_system_that_forbids_scheduling_is_left_as_it_is(
+    ask: Callable[[], None], call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked = []
 
     def forbid(*arguments: object) -> None:
         asked.append(arguments)
         raise PermissionError
 
-    monkeypatch.setattr(os, "sched_setscheduler", forbid, raising=False)
-    let_others_finish()
-    monkeypatch.delattr(os, "sched_setscheduler")
-    let_others_finish()
+    monkeypatch.setattr(os, call, forbid, raising=False)
+    ask()
+    monkeypatch.delattr(os, call)
+    ask()
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("quota", "worth"),
+    [("max 100000", 4), ("300000 100000", 3), ("250000 100000", 2), ("50000 100000", 1), ("6400000 100000", 4)],
+)
+def test_a_containers_quota_bounds_what_its_cores_are_worth(
+    quota: str, worth: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {8, 0, 3, 5}, raising=False)
+    file = tmp_path / "cpu.max"
+    assert (cores(), cores_worth(file)) == ([0, 3, 5, 8], 4)
+    file.write_text(f"{quota}\n")
+    assert cores_worth(file) == worth
+
+
+def test_a_system_that_binds_no_process_has_all_its_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    assert (cores(), cores_worth(tmp_path / "none")) == ([0, 1, 2], 3)
 
 
 def test_another_c_library_is_left_as_it_is() -> None:

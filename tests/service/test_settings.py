@@ -140,11 +140,6 @@ def test_other_variables_are_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (Settings().port, Settings().host) == (8000, "127.0.0.1")
 
 
-def test_one_engine_thread_for_every_core_that_may_be_used() -> None:
-    assert Settings(engine_threads=3).cpu_threads() == 3
-    assert Settings(engine_threads=0).cpu_threads() == len(os.sched_getaffinity(0))
-
-
 def run_service(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     root = Path(__file__).parents[2]
     return subprocess.run(

@@ -82,7 +82,9 @@ class VectorEntry(nn.Module):
 
     def forward(self, z: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         joined = torch.cat([z, self.label(label)], dim=1)  # (B, 2 latent)
-        return self.map(joined).reshape(-1, self.channels, self.rows, self.columns), F.silu(self.mix(joined))
+        hidden = self.map(joined).reshape(-1, self.channels, self.rows, self.columns)
+        # A sum takes its first term's memory layout: with another one here, blocks and upsampling copy map after map.
+        return hidden.contiguous(memory_format=torch.channels_last), F.silu(self.mix(joined))
 
 
 class MapEntry(nn.Module):

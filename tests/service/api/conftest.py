@@ -5,7 +5,7 @@ import base64
 import io
 import json
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -208,11 +208,12 @@ def value(samples: Series, name: str, **labels: str) -> float:
 
 @dataclass
 class Answer:
-    """What an application sent."""
+    """What an application sent, and in messages of which types."""
 
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
+    messages: list[str] = field(default_factory=list)
 
 
 async def ask(
@@ -225,9 +226,13 @@ async def ask(
     client: str | None = "127.0.0.1",
     leaves: asyncio.Event | None = None,
     receive: Receive | None = None,
+    extensions: Sequence[str] = (),
 ) -> Answer:
-    """One request of ``client``, straight to the application; it leaves when ``leaves`` is set, or says ``receive``."""
-    scope = {
+    """One request of ``client``, straight to the application; it leaves when ``leaves`` is set, or says ``receive``.
+
+    ``extensions`` are the server's.
+    """
+    scope: dict[str, object] = {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},
         "http_version": "1.1",
@@ -241,6 +246,7 @@ async def ask(
         "client": client and (client, 1),
         "server": ("127.0.0.1", 80),
         "state": {},
+        "extensions": {extension: {} for extension in extensions},
     }
     messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
     answer = Answer()
@@ -253,11 +259,11 @@ async def ask(
         departure_of(scope).happen()
 
     async def send(message: Message) -> None:
-        if message["type"] == "http.response.start":
+        answer.messages.append(message["type"])
+        if "status" in message:
             answer.status = message["status"]
             answer.headers = {name.decode(): text.decode() for name, text in message["headers"]}
-        else:
-            answer.body += message.get("body", b"")
+        answer.body += message.get("body", b"")
 
     leaving = leaves and asyncio.create_task(leave(leaves))
     try:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Iterator
+from functools import partial
 from urllib.parse import unquote
 
 import pytest
@@ -17,13 +18,18 @@ from service.api import error_handlers
 from service.api.endpoint import App, route
 from service.app import create_app
 from service.errors import InvalidField
+from service.extensions import WHOLE
 from service.settings import Settings
-from tests.service.api.conftest import ask, problem, series, value
+from tests.service.api.conftest import Answer, ask, problem, series, value
 
 
 async def tell(request: Request) -> Response:
     """What a handler sees of its request."""
     return JSONResponse({"method": request.method, "path": request.url.path, "given": request.path_params})
+
+
+async def refuse(request: Request) -> Response:
+    raise HTTPException(409, "no")
 
 
 async def mark(request: Request, call_next: RequestResponseEndpoint) -> Response:
@@ -149,6 +155,36 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     app.add_endpoint(route("/fails/{name}", {"GET": fail}))
     with TestClient(app) as client:  # an exception that nobody answers would be raised here
         yield client
+
+
+ORDINARY = ["http.response.start", "http.response.body"]
+
+
+@pytest.mark.parametrize("path", ["/named/good", "/bad/one"])
+@pytest.mark.parametrize("head", [False, True])
+def test_an_answer_of_its_own_is_one_message_where_the_server_takes_one(path: str, head: bool) -> None:
+    _, app = plain_and_own()
+    app.add_endpoint(route("/bad/{name}", {"GET": refuse}))
+    asked = partial(ask, app, path, method="HEAD" if head else "GET", headers={"X-Request-Id": "one"})
+
+    async def scenario() -> tuple[Answer, Answer]:
+        return await asked(), await asked(extensions=[WHOLE])
+
+    ordinary, whole = asyncio.run(scenario())
+    assert (ordinary.messages, whole.messages) == (ORDINARY, [WHOLE])
+    assert (whole.status, whole.headers, whole.body) == (ordinary.status, ordinary.headers, ordinary.body)
+    assert whole.headers["x-request-id"] == "one"
+
+
+@pytest.mark.parametrize("path", ["/named/good/more", "/bad/one/more"])
+def test_an_answer_that_passes_layers_is_of_messages_that_they_know(path: str) -> None:
+    _, app = plain_and_own()
+    for name, handler in (("named", tell), ("bad", refuse)):
+        app.add_endpoint(route(f"/{name}/{{name}}/more", {"GET": handler}))
+    answer = asyncio.run(ask(app, path, method="GET", headers={"X-Request-Id": "one"}, extensions=[WHOLE]))
+    assert answer.messages[:2] == ORDINARY
+    assert answer.status in (200, 409)
+    assert answer.headers["x-request-id"] == "one"
 
 
 def test_an_error_of_the_service_is_its_problem(service: TestClient) -> None:

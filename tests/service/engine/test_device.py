@@ -49,6 +49,23 @@ def was_busy_for(device: Device, lane: Lane, served_ms: float, model: Model) -> 
     assert device.is_idle()
 
 
+@pytest.mark.parametrize(("threads", "kept_to"), [(1, []), (2, []), (3, [{1}, {4}, {6}]), (4, [])])
+def test_threads_that_are_as_many_as_the_cores_have_one_each(
+    threads: int, kept_to: list[set[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[set[int]] = []
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {6, 1, 4}, raising=False)
+    monkeypatch.setattr(os, "sched_setaffinity", lambda _, cores: asked.append(cores), raising=False)
+
+    async def scenario() -> None:
+        device = Device(threads, tick_budget_ms=100.0, deliver=deliver)
+        device.start(asyncio.get_running_loop())
+        device.stop()
+
+    asyncio.run(scenario())
+    assert sorted(asked, key=min) == kept_to
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 def test_every_row_of_every_lane_is_served_once(one_shot: Model, diffusion: Model, threads: int) -> None:
     async def scenario() -> None:
