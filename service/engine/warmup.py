@@ -1,24 +1,20 @@
-"""Warm-up: calls of every size worth having run before the first request, and what they cost becomes the price list."""
+"""Warm-up: every bucket runs before the first request does, and what it costs becomes the price list."""
 
-import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
 
-from service.engine.cost import NEARLY, CostModel
+from service.engine.cost import CostModel
 from service.engine.model import Model
 from service.engine.tick import Batch, Step, run
 from service.settings import Settings
 
-#: The first calls compile; the last ones are the price.
-WARM_CALLS = 2
-TIMED_CALLS = 4
-#: Ticks' budgets that a call may take before it has to save something to be tried in another size.
-LONG = 2.0
+#: Calls of each size that are the price, after a first one that compiles.
+TIMED_CALLS = 3
 
 Result = TypeVar("Result")
 
@@ -36,32 +32,19 @@ def at_once(work: Callable[[], Result], /) -> Result:
 
 
 def warm_up(model: Model, settings: Settings, turn: Turn = at_once) -> CostModel:
-    """Run ``model`` at the buckets and measure each; every call is a ``turn`` of its own.
-
-    Buckets are left out from where calls are long and a row of twice as many costs no less: that a start takes longer,
-    and in motion whoever waits for a turn, would be for nothing.
+    """Run ``model`` at every bucket and measure each; every call is a ``turn`` of its own.
 
     Raises whatever the model raises, and ValueError when it gives a picture that is not finite or of another shape.
     """
     torch.set_num_threads(1)
-    batches = dict(_warmed(model, settings, turn))
+    batches = {size: _batch(model, size) for size in settings.buckets()}
+    for batch in batches.values():
+        turn(partial(_check, model, batch))
     # In turn, so that a machine that is slow for a moment is so for all sizes; the least, for it can only add.
     rounds = [
         {size: turn(partial(_call_ms, model, batch)) for size, batch in batches.items()} for _ in range(TIMED_CALLS)
     ]
     return CostModel({size: min(each[size] for each in rounds) for size in batches}, settings.tick_budget_ms)
-
-
-def _warmed(model: Model, settings: Settings, turn: Turn) -> Iterator[tuple[int, Batch]]:
-    """The buckets worth measuring, least first, each with rows that it was called with."""
-    before = math.inf
-    for size in settings.buckets():
-        batch = _batch(model, size)
-        call_ms = min(turn(partial(_check, model, batch)) for _ in range(WARM_CALLS))
-        yield size, batch
-        if call_ms > LONG * settings.tick_budget_ms and call_ms / size > before / NEARLY:
-            return
-        before = call_ms / size
 
 
 def _call_ms(model: Model, batch: Batch) -> float:
@@ -70,17 +53,13 @@ def _call_ms(model: Model, batch: Batch) -> float:
     return 1000 * (time.perf_counter() - started)
 
 
-def _check(model: Model, batch: Batch) -> float:
-    """``_call_ms`` of a call whose results are looked at."""
-    started = time.perf_counter()
+def _check(model: Model, batch: Batch) -> None:
     stepped = run(model, batch)
-    call_ms = 1000 * (time.perf_counter() - started)
     found, wanted = stepped.results[0].shape, tuple(model.result_shape)
     if found != wanted:
         raise ValueError(f"warm-up gave results of shape {found}, not {wanted}")
     if not stepped.usable.all():
         raise ValueError("warm-up gave numbers that are not finite")
-    return call_ms
 
 
 def _batch(model: Model, rows: int) -> Batch:
