@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import Any, TypeVar
@@ -69,15 +69,15 @@ class Device:
         for thread in self._threads:
             thread.join()
 
-    def put(self, lane: Lane, rows: Iterable[LiveRow]) -> None:
-        """Queue the rows of one job and wake the threads."""
+    def put(self, lane: Lane, rows: Sequence[LiveRow]) -> None:
+        """Queue the rows of one job, and wake no more threads than could take one: another would be in their way."""
         with self._lock:
             if lane.is_empty:
                 self._busy.append(lane)
             had_work = lane.has_work
             lane.put(rows)
             self._raise(lane, had_work)
-            self._lock.notify_all()
+            self._lock.notify(len(rows))
 
     def lend(self, work: Callable[[], Result]) -> Future[Result]:
         """Have one of the threads do ``work`` between two ticks: nothing else may use a GPU, or a core.
