@@ -26,6 +26,10 @@ from service.process import cores, keep_to_core, let_others_finish
 
 log = logging.getLogger(__name__)
 
+#: For how many seconds after another model's tick a model is not taken to be alone: whoever waits for short calls comes
+#: back, and has nothing waiting just then.
+SHARED_S = 0.5
+
 Result = TypeVar("Result")
 Deliver = Callable[[Sequence[Ended], Sequence[Filmed], float], None]
 Turn = Callable[[], None]
@@ -42,6 +46,8 @@ class Device:
         self._lent: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         #: The paper's virtual time: what the lane that went last had been served before; and after, once all are idle.
         self._level_ms = 0.0
+        self._last_model: str | None = None
+        self._shared_until = 0.0
         self._free_threads = threads
         self._stopping = False
         # Left alone, the kernel lets two of them take turns on one core while another core is idle. With fewer threads
@@ -166,9 +172,18 @@ class Device:
             return None
         lane = min(waiting, key=lambda lane: lane.served_ms)
         self._level_ms = lane.served_ms
-        slots = lane.claim(self._tick_budget_ms if len(waiting) > 1 else None, self._free_threads)
+        shared = self._was_shared(lane.model.name) or len(waiting) > 1
+        slots = lane.claim(self._tick_budget_ms if shared else None, self._free_threads)
         self._forget_if_empty(lane)
         return partial(self._tick, lane, slots) if len(slots) else None
+
+    def _was_shared(self, model: str) -> bool:
+        """Whether ``model``, which goes next, has had the device with another of late."""
+        now = time.monotonic()
+        if self._last_model not in (None, model):
+            self._shared_until = now + SHARED_S
+        self._last_model = model
+        return now < self._shared_until
 
     def _work(self, work: Callable[[], Any], future: Future[Any]) -> None:
         try:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import threading
+import time
 import weakref
 from collections import Counter
 from functools import partial
@@ -12,7 +13,7 @@ import torch
 
 from service.admission.job import Job
 from service.engine.cost import CostModel
-from service.engine.device import Device
+from service.engine.device import SHARED_S, Device
 from service.engine.lane import Lane, Ticked
 from service.engine.model import Model
 from service.engine.results import Picture
@@ -218,6 +219,28 @@ def test_a_waiting_lane_caps_the_bucket_of_the_other(one_shot: Model) -> None:
         assert len(next_tick(device)[1]) == 2  # 16 ms would be beyond the budget of 12
 
     asyncio.run(scenario())
+
+
+def test_another_model_that_was_served_of_late_caps_the_bucket_too(
+    one_shot: Model, diffusion: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+
+    async def scenario() -> list[int]:
+        slow = new_lane(diffusion, rows=64, cost=CostModel({1: 10.0, 2: 12.0, 4: 16.0}))
+        device = Device(1, tick_budget_ms=12.0, deliver=deliver)
+        was_busy_for(device, lane_for(one_shot), 1.0, one_shot)
+        submit(device, slow, 8, diffusion)
+        sizes = []
+        for part in (0.0, 0.9, 1.1):
+            clock[0] = 1000.0 + part * SHARED_S
+            lane, slots = next_tick(device)
+            sizes.append(len(slots))
+            device._settle(lane, Ticked(slots, slots[:0], []), spent_ms=1.0)
+        return sizes
+
+    assert asyncio.run(scenario()) == [2, 2, 4]
 
 
 def test_a_model_that_raises_does_not_stop_the_thread(one_shot: Model) -> None:
