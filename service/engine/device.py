@@ -172,18 +172,17 @@ class Device:
             return None
         lane = min(waiting, key=lambda lane: lane.served_ms)
         self._level_ms = lane.served_ms
-        shared = self._was_shared(lane.model.name) or len(waiting) > 1
+        self._note_next(lane.model.name)
+        shared = len(waiting) > 1 or time.monotonic() < self._shared_until
         slots = lane.claim(self._tick_budget_ms if shared else None, self._free_threads)
         self._forget_if_empty(lane)
         return partial(self._tick, lane, slots) if len(slots) else None
 
-    def _was_shared(self, model: str) -> bool:
-        """Whether ``model``, which goes next, has had the device with another of late."""
-        now = time.monotonic()
+    def _note_next(self, model: str) -> None:
+        """``model`` goes next: where another went before, they share the device for a while."""
         if self._last_model not in (None, model):
-            self._shared_until = now + SHARED_S
+            self._shared_until = time.monotonic() + SHARED_S
         self._last_model = model
-        return now < self._shared_until
 
     def _work(self, work: Callable[[], Any], future: Future[Any]) -> None:
         try:

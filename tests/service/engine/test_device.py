@@ -243,6 +243,24 @@ def test_another_model_that_was_served_of_late_caps_the_bucket_too(
     assert asyncio.run(scenario()) == [2, 2, 4]
 
 
+def test_the_rows_of_one_request_wake_a_thread_each(one_shot: Model) -> None:
+    together = threading.Barrier(2, timeout=30)
+
+    def decode(z: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        together.wait()  # one thread alone would wait for ever
+        return one_shot.decode(z, label)
+
+    async def scenario() -> None:
+        model = Model(one_shot.manifest, one_shot.device, decode, None)
+        device = Device(2, tick_budget_ms=100.0, deliver=deliver)
+        device.start(asyncio.get_running_loop())
+        await asyncio.sleep(0.1)  # until both wait: one that comes later would find its row without being woken
+        assert len(await asyncio.wait_for(submit(device, lane_for(model), 2, model).future, 60)) == 2
+        device.stop()
+
+    asyncio.run(scenario())
+
+
 def test_a_model_that_raises_does_not_stop_the_thread(one_shot: Model) -> None:
     async def scenario() -> None:
         failing = True

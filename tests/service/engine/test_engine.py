@@ -1,6 +1,7 @@
 """The engine from submit to pictures: sharing, determinism, bounds, drain."""
 
 import asyncio
+import threading
 from collections.abc import Callable
 
 import numpy as np
@@ -39,6 +40,21 @@ def test_same_seed_same_picture_alone_or_among_others(registry: Registry, runnin
                     alone = (await submit(engine, "ddpm", [row]).future)[0].astype(int)
                     for copy in copies:
                         assert np.abs(copy[index].astype(int) - alone).max() <= 1
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("asked", "threads"), [(1, 1), (2, 2), (0, 3)])
+def test_as_many_threads_as_asked_for_or_as_the_cores_are_worth(
+    asked: int, threads: int, running: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.engine.engine.cores_worth", lambda: 3)
+
+    async def scenario() -> None:
+        async with running(engine_threads=asked) as (_, metrics):  # type: ignore[attr-defined]
+            assert metrics.registry.get_sample_value("genserve_engine_threads") == threads
+            named = [thread for thread in threading.enumerate() if thread.name.startswith("engine-")]
+            assert len(named) == threads
 
     asyncio.run(scenario())
 

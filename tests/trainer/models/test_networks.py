@@ -170,3 +170,15 @@ def test_the_log_variance_of_a_wild_encoder_is_bounded() -> None:
 def test_the_pixel_decoder_is_the_identity() -> None:
     x = torch.randn(2, 1, 28, 28)
     assert torch.equal(PixelDecode()(x, torch.zeros(2, dtype=torch.int64)), x)
+
+
+def test_maps_made_of_a_vector_have_the_layout_of_the_convolutions_after_them() -> None:
+    network = decoder((1, 28, 28)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    layouts: list[bool] = []
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
+            module.register_forward_pre_hook(
+                lambda _, inputs: layouts.append(inputs[0].is_contiguous(memory_format=torch.channels_last))
+            )
+    network(torch.zeros(2, LATENT), torch.zeros(2, dtype=torch.int64))
+    assert layouts == [True] * 6
