@@ -19,13 +19,12 @@ from service.admission.job import Job
 from service.engine.device import Device
 from service.engine.lane import Ended, Filmed, Lane
 from service.engine.model import Model
-from service.engine.registry import Served
+from service.engine.registry import Served, threads_of
 from service.engine.results import Latent, Picture, Progress
 from service.engine.rows import RowSpec
 from service.engine.table import LiveRow
 from service.errors import ComputeFailed, ModelUnavailable, ServiceError
 from service.metrics import Metrics, ModelMetrics
-from service.process import cores_worth
 from service.settings import Settings
 
 DRAIN_POLL_S = 0.01
@@ -59,7 +58,7 @@ class Engine:
         #: The version of each model that new requests get.
         self.deployments: dict[str, Deployment] = {}
         self._settings, self._metrics = settings, metrics
-        self._threads = settings.engine_threads or cores_worth() if device.type == "cpu" else 1
+        self._threads = threads_of(device, settings)
         self._device = Device(self._threads, settings.tick_budget_ms, _deliver)
         self._draining = False
         metrics.engine_threads.set(self._threads)

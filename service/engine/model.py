@@ -1,6 +1,7 @@
 """A loaded model: its manifest and its functions on a device. The only file of the service that reads TorchScript."""
 
 import io
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -25,6 +26,9 @@ Encode = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 # The profiling executor watches a function's first calls and compiles it anew for the shapes it has seen: a pause in
 # the middle of serving whenever a batch has another size. Calls are as fast without it.
 torch._C._jit_set_profiling_executor(False)
+
+#: Loads in several threads damage a registry that all of TorchScript shares (roboflow/inference, pull request 2373).
+_loading = threading.Lock()
 
 _plan = lru_cache(maxsize=256)(make_plan)
 _inversion_plan = lru_cache(maxsize=16)(make_inversion_plan)
@@ -175,10 +179,11 @@ def load_model(directory: Path, device: torch.device, manifest: Manifest | None 
     payload = read_artifact(directory, manifest.artifact)
     path = directory / manifest.artifact.file
     try:
-        module = torch.jit.load(io.BytesIO(payload), map_location=device)  # type: ignore[no-untyped-call]
-        decode = _prepared(module.decode, device)
-        denoise = _prepared(module.denoise, device) if manifest.denoises else None
-        encode = _prepared(module.encode, device) if "encode" in manifest.capabilities else None
+        with _loading:
+            module = torch.jit.load(io.BytesIO(payload), map_location=device)  # type: ignore[no-untyped-call]
+            decode = _prepared(module.decode, device)
+            denoise = _prepared(module.denoise, device) if manifest.denoises else None
+            encode = _prepared(module.encode, device) if "encode" in manifest.capabilities else None
     except (RuntimeError, AttributeError) as failure:
         raise ContractError(path, f"not a TorchScript artefact of family {manifest.family}") from failure
     return Model(manifest, device, decode, denoise, encode=encode, latent_map=_load_map(directory, manifest))

@@ -1,6 +1,7 @@
 """The models of a weights folder: those that can be served, and those that were refused with the reason."""
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from service.engine.cost import CostModel
 from service.engine.golden import check_golden
 from service.engine.model import Model, encoder_of, load_model
 from service.engine.warmup import Turn, at_once, warm_up
+from service.process import cores_worth
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -47,12 +49,22 @@ def pick_device(name: str) -> torch.device:
     return torch.device("cuda" if available and name != "cpu" else "cpu")
 
 
+def threads_of(device: torch.device, settings: Settings) -> int:
+    """How many threads use the device at once: one a GPU's, as many as asked for or as the cores are worth a CPU."""
+    return settings.engine_threads or cores_worth() if device.type == "cpu" else 1
+
+
 def load_registry(settings: Settings, device: torch.device) -> Registry:
-    """Prepare every model under ``weights_dir``."""
+    """Prepare every model under ``weights_dir``, as many at once as threads will use the device."""
     registry = Registry()
-    for name, directory in model_directories(settings.weights_dir).items():
+    with ThreadPoolExecutor(threads_of(device, settings), "prepare") as pool:
+        preparing = {
+            name: pool.submit(prepare, directory, device, settings)
+            for name, directory in model_directories(settings.weights_dir).items()
+        }
+    for name, future in preparing.items():
         try:
-            registry.served[name] = prepare(directory, device, settings)
+            registry.served[name] = future.result()
         except Unusable as failure:
             registry.refused[name] = str(failure)
             log.error("model refused", extra={"model": name, "reason": str(failure)})

@@ -1,5 +1,7 @@
 import hashlib
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +102,26 @@ def test_an_artefact_without_the_parts_of_its_family_is_refused(tmp_path: Path) 
     _replace(tmp_path / "ddpm", manifest.artifact.file, decoder_only.read_bytes())
     with pytest.raises(ContractError, match="not a TorchScript artefact of family ddpm"):
         load_model(tmp_path / "ddpm", CPU)
+
+
+def test_torchscript_loads_one_artefact_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("one", "two"):
+        write_one_shot(tmp_path, name)
+    load, inside, most = torch.jit.load, [0], [0]
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        inside[0] += 1
+        most[0] = max(most[0], inside[0])
+        time.sleep(0.05)
+        loaded = load(*args, **kwargs)  # type: ignore[no-untyped-call]
+        inside[0] -= 1
+        return loaded
+
+    monkeypatch.setattr(torch.jit, "load", watched)
+    with ThreadPoolExecutor(2) as pool:
+        loaded = list(pool.map(lambda name: load_model(tmp_path / name, CPU), ("one", "two")))
+    assert [model.name for model in loaded] == ["one", "two"]
+    assert most == [1]
 
 
 def test_frozen_parts_are_in_eval_mode(tmp_path: Path) -> None:

@@ -1,10 +1,14 @@
+import threading
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from service.engine.cost import CostModel
+from service.engine.model import Model
 from service.engine.registry import Registry, load_registry, pick_device
+from service.engine.warmup import Turn, warm_up
 from service.settings import Settings
 from tests.service.artefacts import write_autoencoder, write_one_shot
 from tests.service.engine.conftest import CPU
@@ -23,6 +27,19 @@ def test_a_damaged_model_is_refused_alone(weights: Path, settings: Settings) -> 
     registry = load_registry(settings, CPU)
     assert list(registry.served) == ["ddpm"]
     assert path.name in registry.refused["vae"]
+
+
+def test_models_are_prepared_side_by_side(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two threads, two models: each waits in its warm-up until the other is there too."""
+    both = threading.Barrier(2, timeout=30)
+
+    def meet(model: Model, settings: Settings, turn: Turn) -> CostModel:
+        both.wait()
+        return warm_up(model, settings, turn)
+
+    monkeypatch.setattr("service.engine.registry.warm_up", meet)
+    registry = load_registry(settings.model_copy(update={"engine_threads": 2}), CPU)
+    assert list(registry.served) == ["ddpm", "vae"]
 
 
 class NotFinite(nn.Module):
