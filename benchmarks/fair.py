@@ -65,7 +65,10 @@ def _tick_ms() -> float:
 
 
 def _ask_quick_gan(port: int) -> Outcome:
-    return closed_loop(port, "/generate/quick-gan", {"n": 1}, connections=4, seconds=SECONDS)
+    outcome = closed_loop(port, "/generate/quick-gan", {"n": 1}, connections=4, seconds=SECONDS)
+    if outcome.failures:
+        raise RuntimeError(f"{outcome.failures} answers of the quick GAN were not 200")
+    return outcome
 
 
 @contextmanager
@@ -76,6 +79,8 @@ def _flood(port: int) -> Iterator[None]:
     time.sleep(FLOOD_LEADS_S)
     try:
         yield
+        if flood.poll() is not None:
+            raise RuntimeError("the flood ended before its time")
     finally:
         flood.terminate()
         flood.wait()

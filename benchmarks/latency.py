@@ -28,8 +28,7 @@ CASES = (
     Case("vae", "vae", {}, 50),
     Case("quick-gan", "quick-gan", {}, 50),
     Case("ddpm, 20 steps", "ddpm", {"steps": 20}, 10),
-    # T = 1000; the plan begins where the noise predictor still says something, which leaves 996.
-    Case("ddpm, 996 steps", "ddpm", {"steps": 996, "solver": "ddpm"}, 1),
+    Case("ddpm, 1,000 steps", "ddpm", {"steps": 1000, "solver": "ddpm"}, 1),
 )
 
 

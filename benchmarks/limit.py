@@ -2,7 +2,7 @@
 
 The bare loop calls the loaded model at its best bucket and turns the result into bytes on the host, nothing else. For
 one-shot models the service has one engine thread on one core, and the client the other core; for the DDPM the service
-has both. Bare and served are measured in turn, several rounds; the ratio is of medians.
+has both. Bare and served are measured in turn, several rounds; the ratio is the median of the rounds' own.
 
     python -m benchmarks.limit                   a table, and benchmarks/results/limit.json
 """
@@ -81,14 +81,15 @@ def measure(case: Case, rounds: int) -> Result:
     bare, served = (statistics.median(values) for values in zip(*pairs, strict=True))
     p50 = statistics.median(outcome.p50_ms for outcome in outcomes)
     p99 = statistics.median(outcome.p99_ms for outcome in outcomes)
-    return Result(case.label, bare, served, served / bare, p50, p99, pairs)
+    ratio = statistics.median(served / bare for bare, served in pairs)
+    return Result(case.label, bare, served, ratio, p50, p99, pairs)
 
 
 def _bare(case: Case) -> float:
     """Images a second of the bare loop, one process a core, each pinned to its own."""
     processes = [
         subprocess.Popen(
-            ["taskset", "-c", str(core), sys.executable, "-m", "benchmarks.bare", case.model, str(SECONDS)],
+            ["taskset", "-c", str(core), sys.executable, "-m", "benchmarks.bare", case.model, str(case.seconds)],
             stdout=subprocess.PIPE,
             text=True,
         )

@@ -17,7 +17,7 @@ from benchmarks.clients import ask_once
 from benchmarks.report import verdict, write_record
 from benchmarks.server import Service, service_process
 
-IDLE_S = 5.0
+IDLE_S = 20.0
 REQUESTS, N = 4, 64
 
 WEIGHTS = Path("weights")

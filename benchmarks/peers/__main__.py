@@ -71,10 +71,11 @@ def record(runs: Sequence[Run], failures: Sequence[Failure], absent: Sequence[st
 
 
 def contest(servers: Collection[str], rounds: int, seconds: float) -> Iterator[Run | Failure]:
-    """Every server in every scenario, round after round."""
+    """Every server in every scenario, round after round; each round begins with another server."""
     for number in range(1, rounds + 1):
         for scenario in SCENARIOS:
-            for server in scenario.servers:
+            first = (number - 1) % len(scenario.servers)
+            for server in (*scenario.servers[first:], *scenario.servers[:first]):
                 if server in servers:
                     yield from turn(number, scenario, server, seconds)
 

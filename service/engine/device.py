@@ -82,7 +82,7 @@ class Device:
                 self._busy.append(lane)
             had_work = lane.has_work
             lane.put(rows)
-            self._raise(lane, had_work)
+            self._bring_level(lane, had_work)
             self._lock.notify(len(rows))
 
     def lend(self, work: Callable[[], Result]) -> Future[Result]:
@@ -124,7 +124,7 @@ class Device:
         with self._lock:
             return list(self._busy)
 
-    def _raise(self, lane: Lane, had_work: bool) -> None:
+    def _bring_level(self, lane: Lane, had_work: bool) -> None:
         """Bring a lane that had no work until now to the level: what it did not want is not owed to it.
 
         Nor is it while its rows are all under way: a lane with one row keeps one thread busy and wants no second.
@@ -208,7 +208,7 @@ class Device:
             self._free_threads += 1
             had_work = lane.has_work
             lane.settle(ticked, spent_ms)
-            self._raise(lane, had_work)
+            self._bring_level(lane, had_work)
             self._forget_if_empty(lane)
             self._lock.notify()  # rows went back to the table: a thread that found none may take some of them
         if ticked.ended and not ticked.filmed:

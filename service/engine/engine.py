@@ -59,7 +59,7 @@ class Engine:
         self.deployments: dict[str, Deployment] = {}
         self._settings, self._metrics = settings, metrics
         self._threads = threads_of(device, settings)
-        self._device = Device(self._threads, settings.tick_budget_ms, _deliver)
+        self._device = Device(self._threads, settings.tick_budget_ms, deliver)
         self._draining = False
         metrics.engine_threads.set(self._threads)
         for each in served.values():
@@ -202,7 +202,8 @@ class Engine:
         return [lane for lane in self._device.busy_lanes() if lane.model.name == name]
 
 
-def _deliver(ended: Sequence[Ended], filmed: Sequence[Filmed], now: float) -> None:
+def deliver(ended: Sequence[Ended], filmed: Sequence[Filmed], now: float) -> None:
+    """Tell jobs what became of their rows, at ``now`` on the monotonic clock."""
     for row, preview in filmed:
         row.job.preview(preview)
     for row, outcome in ended:

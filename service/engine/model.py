@@ -57,8 +57,8 @@ class Model:
 
     ``decode``: (batch, *latent), (batch,) int64 -> (batch, channel, height, width) in [-1, 1]. ``denoise`` predicts the
     clean latent (see ``service.sampling.step.Denoise``) and is None for models that decode at once. ``call_sizes`` are
-    the numbers of rows that both are computed at, whatever they are given; none, any. ``encode``: (batch, channel,
-    height, width) in [-1, 1], (batch,) int64 -> mean and log-variance, (batch, *latent) each; None where there is none.
+    the numbers of rows, least first, that both are computed at, whatever they are given; none, any. ``encode``: (batch,
+    channel, height, width) in [-1, 1], (batch,) int64 -> mean and log-variance, (batch, *latent) each, or None.
     ``latent_map`` shows where training pictures lie among its latents; None where it has no such file.
     """
 
@@ -102,7 +102,8 @@ class Model:
         """Rows that a call with ``rows`` computes in vain."""
         if not self.call_sizes:
             return 0
-        return next((size - rows for size in self.call_sizes if size >= rows), -rows % self.call_sizes[-1])
+        last = rows % self.call_sizes[-1]  # behind calls of the largest size, which are full
+        return next(size - last for size in self.call_sizes if size >= last) if last else 0
 
     def plan(
         self,

@@ -19,8 +19,8 @@ def one_round(p99_ms: float, row_steps_per_s: float = 500.0, rows: float | None 
 
 
 def test_only_pictures_that_came_count_as_steps_done() -> None:
-    kinds = [kind(5, 2, 1.0, 1.0), kind(20, 1, 1.0, 1.0), kind(100, 0, None, None, sent=3), kind(996, 1, 1.0, 1.0)]
-    assert row_steps(kinds) == 2 * 5 + 20 + 996
+    kinds = [kind(5, 2, 1.0, 1.0), kind(20, 1, 1.0, 1.0), kind(100, 0, None, None, sent=3), kind(1000, 1, 1.0, 1.0)]
+    assert row_steps(kinds) == 2 * 5 + 20 + 1000
 
 
 def test_rounds_are_summed_up_by_their_medians() -> None:

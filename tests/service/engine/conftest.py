@@ -1,6 +1,6 @@
 import base64
 import math
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,15 +15,14 @@ from service.admission.drain import DrainRate
 from service.admission.job import Job
 from service.contract.manifest import Golden, read_manifest, write_manifest
 from service.engine.cost import CostModel
-from service.engine.engine import Engine
+from service.engine.engine import Engine, deliver
 from service.engine.golden import draw
-from service.engine.lane import Ended, Filmed, Lane
+from service.engine.lane import Lane
 from service.engine.model import Model, load_model
 from service.engine.registry import Registry, load_registry
 from service.engine.results import Picture
 from service.engine.rows import RowSpec
 from service.engine.table import LiveRow
-from service.errors import ComputeFailed
 from service.metrics import Metrics
 from service.sampling.noise import image_seed
 from service.sampling.solvers import Plan
@@ -120,17 +119,6 @@ def put(lane: Lane, rows: list[RowSpec], expires_at: float = math.inf) -> Job[Pi
     job, live = new_job(rows, expires_at)
     lane.put(live)
     return job
-
-
-def deliver(ended: Sequence[Ended], filmed: Sequence[Filmed], now: float) -> None:
-    """Tell jobs what became of their rows."""
-    for row, preview in filmed:
-        row.job.preview(preview)
-    for row, outcome in ended:
-        if isinstance(outcome, ComputeFailed):
-            row.job.fail(outcome)
-        else:
-            row.job.deliver(row.index, outcome, now)
 
 
 def tick(lane: Lane, threads: int = 1, spent_ms: float = 1.0) -> int:

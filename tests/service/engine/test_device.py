@@ -14,12 +14,13 @@ import torch
 from service.admission.job import Job
 from service.engine.cost import CostModel
 from service.engine.device import SHARED_S, Device
+from service.engine.engine import deliver
 from service.engine.lane import Lane, Ticked
 from service.engine.model import Model
 from service.engine.results import Picture
 from service.engine.table import Slots
 from service.errors import ComputeFailed
-from tests.service.engine.conftest import deliver, new_job, new_lane, request_rows
+from tests.service.engine.conftest import new_job, new_lane, request_rows
 
 NO_CLASS = 3
 
@@ -110,6 +111,7 @@ def test_lanes_are_served_level_by_time_and_a_late_one_starts_level(one_shot: Mo
         device.stop()
 
     asyncio.run(scenario())
+    assert order[:2] == ["early", "late"]
     assert sorted(order) == ["early"] * 6 + ["late"] * 6
 
 
@@ -195,9 +197,8 @@ def test_a_fault_of_the_engine_fails_its_rows_and_not_the_thread(
 
 def test_the_least_served_lane_goes_next(one_shot: Model, diffusion: Model) -> None:
     async def scenario() -> None:
-        order: list[str] = []
         lanes = [lane_for(one_shot, bucket=1), lane_for(diffusion, bucket=1)]
-        device = Device(1, tick_budget_ms=100.0, deliver=lambda *_: order.append("tick"))
+        device = Device(1, tick_budget_ms=100.0, deliver=deliver)
         submit(device, lanes[0], 2, one_shot)
         submit(device, lanes[1], 2, diffusion)
         lanes[0].served_ms, lanes[1].served_ms = 5.0, 1.0

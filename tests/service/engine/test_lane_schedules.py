@@ -17,6 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from service.admission.job import Job
 from service.contract.manifest import SolverName
+from service.engine.engine import deliver
 from service.engine.lane import Ended, Filmed, Lane
 from service.engine.model import encoder_of, load_model
 from service.engine.results import Preview, Result
@@ -26,7 +27,7 @@ from service.errors import ComputeFailed, DeadlineExceeded
 from service.sampling.step import Inpaint
 from tests.service.artefacts import PoisonDecode, write_autoencoder, write_diffusion
 from tests.service.clock import Clock
-from tests.service.engine.conftest import CPU, Watched, deliver, drain, new_lane, put, request_rows, sample
+from tests.service.engine.conftest import CPU, Watched, drain, new_lane, put, request_rows, sample
 
 NO_CLASS = 3
 PLACES = 5
