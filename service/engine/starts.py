@@ -1,4 +1,4 @@
-"""Where rows begin when it is not the noise of their seeds: arrays from outside to the rows of `rows`."""
+"""What rows begin from besides the noise of their seeds: pictures, latents, points of a map."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
