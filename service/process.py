@@ -42,7 +42,7 @@ def cores_worth(quota_file: Path = QUOTA_FILE) -> int:
 def keep_memory() -> None:
     """Keep what a network call frees for the next one.
 
-    glibc gives large blocks back to the kernel, so that every call faults its pages in anew: up to a third of the time
+    glibc gives large blocks back to the kernel, so that every call faults its pages in anew: up to a tenth of the time
     of a call of 16 rows, by model (`make bench-prepare`). Another C library is left as it is.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)

@@ -1,17 +1,20 @@
-"""uvicorn's HTTP protocol with four things added.
+"""uvicorn's HTTP protocol with six things added.
 
-A connection's running request learns that its client has gone, a body that came with its head is there at once, an
-answer that is whole is written in one piece, and a head that is too long, or takes too long, ends its connection.
+A connection's running request learns that its client has gone; a body that came with its head is there at once; an
+answer that is whole is written in one piece; a head that is too long, or takes too long, ends its connection; a request
+to speak another protocol is answered in this one, body and all; and what is no HTTP does not end what was asked before.
 """
 
 import asyncio
+import sys
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from service.extensions import STATE, WHOLE, Departure
 
-#: Bounds of a request's head, its first line and headers: bytes (checked when it comes in pieces) and seconds.
+#: Bounds of a request's head, its first line and headers: bytes (checked when it comes in pieces) and seconds. So many
+#: bytes may come of anything else that is neither head nor body, such as what follows the last chunk of a body.
 MAX_HEAD_BYTES = 65_536
 MAX_HEAD_S = 10.0
 
@@ -64,8 +67,11 @@ class Protocol(HttpToolsProtocol):
     """
 
     _running: RequestResponseCycle | None = None
-    _head_bytes = 0
+    _broken = False
+    #: What came since the last whole head, piece of a body, or end of one.
+    _pending_bytes = 0
     _head_timer: asyncio.TimerHandle | None = None
+    _data = _unread = b""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client has connected; it need not send, but not for ever."""
@@ -75,32 +81,62 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes have come: of a head, of a body, or of several requests."""
-        super().data_received(data)
-        # uvicorn's scope gets its method when the head is whole; the next request's first byte makes a new one.
-        if self.scope is None or "method" not in self.scope:
-            self._await_head(len(data))
-        elif self._head_timer is not None:
-            self._forget_head()
-
-    def _await_head(self, received: int) -> None:
-        self._head_bytes += received
-        if self._head_bytes > MAX_HEAD_BYTES:
+        while data and not self._broken and not self.transport.is_closing():
+            self._pending_bytes += len(data)
+            self._data, self._unread = data, b""
+            super().data_received(data)
+            data = self._unread
+        self._data = b""
+        if self._pending_bytes > MAX_HEAD_BYTES:
             self._refuse(TOO_LONG)
+        elif self._busy:
+            self._forget_timer()
         elif self._head_timer is None:
             self._head_timer = self.loop.call_later(MAX_HEAD_S, self._refuse, TOO_SLOW)
 
-    def _forget_head(self) -> None:
-        self._head_bytes = 0
+    @property
+    def _busy(self) -> bool:
+        """Whether a request is not answered yet."""
+        return self.cycle is not None and not self.cycle.response_complete
+
+    @property
+    def _wants_upgrade(self) -> bool:
+        """Whether the client would speak another protocol from here on; CONNECT has no path to be served at."""
+        return bool(self.parser.should_upgrade()) and self.parser.get_method() != b"CONNECT"
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """The parser has stopped behind the head of such a request: have it read that again, without the wish.
+
+        curl and Java's client wish for HTTP/2 so, and send a body. It may be ignored (RFC 9110, section 7.8), but the
+        parser takes the body for the other protocol's, and uvicorn what follows for the next request.
+        """
+        stopped = sys.exc_info()[1]
+        assert stopped is not None
+        lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())]
+        lines += [b"%s: %s" % header for header in self.headers if header[0] != b"upgrade"]
+        self._pending_bytes = 0
+        self._unread = b"\r\n".join([*lines, b"", b""]) + self._data[stopped.args[0] :]
+
+    def send_400_response(self, msg: str) -> None:
+        """What has come is no HTTP: say so, unless a whole request is yet to be answered, which then is the last."""
+        self._broken = True
+        last = self.cycle
+        whole = self._busy and not (last is self._running and last.more_body and not last.response_started)
+        if whole:
+            last.keep_alive = False
+        else:
+            super().send_400_response(msg)
+
+    def _forget_timer(self) -> None:
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
 
     def _refuse(self, answer: tuple[int, bytes]) -> None:
         """End the connection; say why where that can be told from another request's answer, and something had come."""
-        begun, busy = self._head_bytes > 0, self.cycle is not None and not self.cycle.response_complete
-        self._forget_head()
+        self._forget_timer()
         if not self.transport.is_closing():
-            if begun and not busy:
+            if self._pending_bytes and not self._busy:
                 status, phrase = answer
                 self.transport.write(
                     b"HTTP/1.1 %d %b\r\nconnection: close\r\ncontent-length: 0\r\n\r\n" % (status, phrase)
@@ -114,16 +150,30 @@ class Protocol(HttpToolsProtocol):
         cycle.scope["state"][STATE] = self._departure
         super()._start_asgi_task(cycle, app)
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header has come; behind a body it says nothing of how the request is to be handled (RFC 9110, 6.5.1)."""
+        if "method" not in self.scope:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         """A head has come to its end."""
-        super().on_headers_complete()
-        self._read_on()
+        self._pending_bytes = 0
+        if not self._wants_upgrade:
+            super().on_headers_complete()
+            self._read_on()
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of a body has come."""
+        self._pending_bytes = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """A request has come to its end."""
-        super().on_message_complete()
-        self.cycle.scope["state"]["body"] = self.cycle.body
-        self._read_on()
+        self._pending_bytes = 0
+        if not self._wants_upgrade:
+            super().on_message_complete()
+            self.cycle.scope["state"]["body"] = self.cycle.body
+            self._read_on()
 
     def _read_on(self) -> None:
         """uvicorn reads no further behind a large body, or while a request waits: it would not see the client leave."""
@@ -133,7 +183,7 @@ class Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone, or was sent away."""
         super().connection_lost(exc)
-        self._forget_head()
+        self._forget_timer()
         if self._running is not None and not self._running.response_complete:
             self._running.disconnected = True
             self._running.message_event.set()

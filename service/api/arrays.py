@@ -50,7 +50,10 @@ def from_base64(text: str) -> Floats:
         or len(file.getbuffer()) - file.tell() != math.prod(shape) * dtype.itemsize
     ):
         raise ValueError("is no .npy file of plain numbers in C order")
-    return np.frombuffer(file.read(), dtype).reshape(shape).astype(np.float32)
+    try:
+        return np.frombuffer(file.read(), dtype).reshape(shape).astype(np.float32)
+    except ValueError:
+        raise ValueError("is a .npy file of more dimensions than arrays have") from None
 
 
 def _to_array(value: object) -> Array:

@@ -50,12 +50,17 @@ async def parse_body(schema: type[Schema], request: Request, settings: Settings,
         return parse_fields(schema, [*request.query_params.multi_items(), (PICTURE_FIELD, body)])
     if not body:
         return parse_query(schema, request)
-    if request.scope["query_string"]:
-        name = next(iter(request.query_params), "")
-        raise InvalidField.of(name[:MAX_ECHO], "is in the query of a request with a body", "all fields in the body")
+    check_no_query(request)
     if body[:2] == b"--":
         return parse_fields(schema, await read_form(body, settings))
     return parse_json(schema, body)
+
+
+def check_no_query(request: Request) -> None:
+    """Raise InvalidField where a request whose fields are in its body has some in the query too."""
+    if request.scope["query_string"]:
+        name = next(iter(request.query_params), "")
+        raise InvalidField.of(name[:MAX_ECHO], "is in the query of a request with a body", "all fields in the body")
 
 
 async def read_body(request: Request, settings: Settings, pictures: int = 0) -> bytes:
@@ -106,8 +111,9 @@ def parse_json(schema: type[Schema], body: bytes) -> Schema:
     try:
         return schema.model_validate_json(body.strip() or b"{}")
     except ValidationError as failure:
-        if failure.errors()[0]["type"] == "json_invalid":
-            raise BadRequest(f"The body is not JSON: {failure.errors()[0]['ctx']['error']}.") from None
+        first = failure.errors(include_url=False, include_input=False)[0]
+        if first["type"] == "json_invalid":
+            raise BadRequest(f"The body is not JSON: {first['ctx']['error']}.") from None
         raise _invalid(schema, failure) from None
 
 

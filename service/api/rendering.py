@@ -92,6 +92,11 @@ def check_form(asked: Task, media: str, image_shape: tuple[int, int, int], steps
         raise InvalidField(problems)
 
 
+def shows_layout(asked: Task, media: str) -> bool:
+    """Whether an answer of type ``media`` can be what the layout asks for."""
+    return _layout_problem(asked, media) is None
+
+
 def _layout_problem(asked: Task, media: str) -> FieldProblem | None:
     """What is wrong with the layout of an answer of type ``media``."""
     together, name = media in ONE_IMAGE, FORMAT[media]

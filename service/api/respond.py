@@ -12,7 +12,7 @@ from service.api.error_handlers import problem_body
 from service.api.event_stream import EventStream
 from service.api.job_runner import leave, start_job
 from service.api.negotiation import JSON, PICTURES, accept_of, choose
-from service.api.rendering import Order, check_form
+from service.api.rendering import Order, check_form, shows_layout
 from service.api.schemas import JobStatus, JobUrls, Problem
 from service.api.state import KeptAnswer, PictureJob, State
 from service.api.way import Way
@@ -84,7 +84,8 @@ async def result(request: Request, job: PictureJob, media: str | None = None) ->
     if media == JSON:
         return PicturesResponse(job.result.body, [*job.result.headers])
     if media != order.media:
-        plain = {"quality": None, "layout": "auto", "fps": None}
+        layout = order.asked.layout if shows_layout(order.asked, media) else "auto"
+        plain = {"quality": None, "layout": layout, "fps": None}
         order = order._replace(media=media, asked=order.asked.model_copy(update=plain))
         check_form(order.asked, media, order.model.manifest.image_shape, order.rows[0].plan.steps)
     return await answer_made(request, order, job.result.made)

@@ -102,6 +102,7 @@ class Task(Showing):
     preview_every: int | None = Field(
         default=None,
         ge=0,
+        le=1_000_000,
         description="Steps between two previews of a picture on its way, which a stream, a job and a film have; 0 is "
         "none. Absent: about ten in a stream and a film, none in a job. Only models that denoise.",
     )
@@ -134,10 +135,10 @@ class GenerateRequest(Sampling):
 
     n: int = Field(default=1, ge=1, description="Number of pictures.", examples=[4])
     seed: Seed | None = None
-    seeds: list[SeedNumber] | None = Field(
+    seeds: Annotated[list[SeedNumber], Field(fail_fast=True)] | None = Field(
         default=None, min_length=1, description="The seed of each picture, instead of seed; n may be left out."
     )
-    class_label: ClassLabel | list[ClassLabel] | None = Field(
+    class_label: ClassLabel | Annotated[list[ClassLabel], Field(fail_fast=True)] | None = Field(
         default=None,
         description="Index or name of a class, or a list with that of each picture. Absent: all classes in turn, seed "
         "modulo their number, or none where image, latents or point say what to begin from. 'none': no class, the "
@@ -191,7 +192,7 @@ class GenerateRequest(Sampling):
         """Number of pictures."""
         if self.seeds is not None:
             return len(self.seeds)
-        return self.n if self.latents is None or "n" in self.model_fields_set else max(1, *self.latents.shape[:1])
+        return self.n if self.latents is None or "n" in self.model_fields_set else max((1, *self.latents.shape[:1]))
 
     @property
     def begins(self) -> bool:

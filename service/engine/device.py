@@ -175,6 +175,9 @@ class Device:
         self._note_next(lane.model.name)
         shared = len(waiting) > 1 or time.monotonic() < self._shared_until
         slots = lane.claim(self._tick_budget_ms if shared else None, self._free_threads)
+        rejected = lane.take_rejected()
+        if rejected:
+            self._tell(Ticked(slots[:0], slots[:0], rejected))
         self._forget_if_empty(lane)
         return partial(self._tick, lane, slots) if len(slots) else None
 

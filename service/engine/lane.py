@@ -1,5 +1,6 @@
 """One model on one device: its queue, its table, and the tick that serves rows from it."""
 
+import logging
 import math
 import time
 from collections.abc import Iterable
@@ -20,6 +21,8 @@ from service.engine.transfer import to_device, wait_for
 from service.errors import ComputeFailed
 from service.metrics import ModelMetrics
 from service.settings import Settings
+
+log = logging.getLogger(__name__)
 
 #: A row that leaves the table, with its result or the reason why there is none.
 Ended = tuple[LiveRow, Result | ComputeFailed]
@@ -56,6 +59,7 @@ class Lane:
         self.served_ms = 0.0
         self._queue: RowQueue[LiveRow] = RowQueue()
         self._sweep_due = False
+        self._rejected: list[Ended] = []
         self._table = RowTable(model, settings.table_rows)
 
     @property
@@ -142,8 +146,13 @@ class Lane:
     def abandon(self, slots: Slots) -> Ticked:
         """Give up the claimed rows."""
         self.metrics.failed_rows["engine"].inc(len(slots))
-        failure = ComputeFailed("The service failed to compute this picture; its log says why.")
+        failure = _fault_of_ours()
         return Ticked(slots[:0], slots, [(row, failure) for row in self._table.rows(slots)])
+
+    def take_rejected(self) -> list[Ended]:
+        """The rows that the last claims could not give a place, once."""
+        rejected, self._rejected = self._rejected, []
+        return rejected
 
     def settle(self, ticked: Ticked, spent_ms: float) -> None:
         """Put rows back for their next step, free the places of those that ended, and learn what the tick took."""
@@ -186,7 +195,19 @@ class Lane:
         taken = list(self._queue.take(self._room(threads)))
         timely = [row for row in taken if not row.job.dropped(now)]
         self.metrics.dropped_queued.inc(len(taken) - len(timely))
-        self._table.admit(timely)
+        try:
+            self._table.admit(timely)
+        except Exception:  # a fault of ours: whoever sent the row must be told, and no other row suffer
+            for row in timely:
+                self._admit_alone(row)
+
+    def _admit_alone(self, row: LiveRow) -> None:
+        try:
+            self._table.admit([row])
+        except Exception:
+            log.exception("row not admitted", extra={"model": self.model.name})
+            self.metrics.failed_rows["engine"].inc()
+            self._rejected.append((row, _fault_of_ours()))
 
     def _failed(self, batch: Batch, failure: Exception) -> None:
         """The call of ``batch`` raised."""
@@ -240,6 +261,10 @@ class Lane:
 
     def _index(self, slots: Slots) -> torch.Tensor:
         return to_device(torch.from_numpy(slots), self.model.device)
+
+
+def _fault_of_ours() -> ComputeFailed:
+    return ComputeFailed("The service failed to compute this picture; its log says why.")
 
 
 def _own(picture: Picture | None) -> Picture | None:

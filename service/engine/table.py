@@ -87,11 +87,20 @@ class RowTable:
     def admit(self, rows: Sequence[LiveRow]) -> None:
         """Give each row a free place and its plan; ``begin`` gives it what it starts from.
 
-        Host arithmetic alone: nothing here can fail for want of memory, or of a device.
+        Host arithmetic alone: nothing here can fail for want of memory, or of a device. Raises what a row raises whose
+        numbers are not such; then none has a place.
         """
         if not rows:
             return
         slots = np.array([self._free.pop() for _ in rows])
+        try:
+            self._note(slots, rows)
+        except Exception:
+            self.drop(slots)
+            raise
+        self._ready[slots] = True
+
+    def _note(self, slots: Slots, rows: Sequence[LiveRow]) -> None:
         specs = [row.spec for row in rows]
         if self._denoises:
             self._admit_asks(slots, specs)
@@ -105,7 +114,6 @@ class RowTable:
             self._live[slot] = row
             if row.spec.plan.steps:
                 self._coefficients[slot, : row.spec.plan.steps] = row.spec.plan.table
-        self._ready[slots] = True
 
     def claim(self, most: int) -> Slots:
         """Up to ``most`` rows' worth of ready places, the least recently served first; at least one if any is ready."""

@@ -210,3 +210,72 @@ def test_a_head_that_does_not_come_is_not_waited_for(
 def test_a_connection_that_sent_a_request_is_left_open(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol, "MAX_HEAD_S", 0.05)
     assert not asyncio.run(speak(ok, REQUEST + b"body", wait_s=0.2)).closed
+
+
+async def echo(scope: Scope, receive: Receive, send: Send) -> None:
+    body = scope["path"].encode() + b" " + bytes(scope["state"].get("body", b"?"))
+    headers = [(b"content-length", b"%d" % len(body)), *scope["headers"]]
+    await asyncio.sleep(0.01)
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+UPGRADE = b"POST /a HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 4\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "packets",
+    [[UPGRADE + b"body"], [UPGRADE, b"body"], [UPGRADE[:30], UPGRADE[30:] + b"bo", b"dy"]],
+    ids=["at once", "body behind", "in pieces"],
+)
+def test_a_wish_for_another_protocol_is_passed_over_and_the_body_is_the_requests(packets: list[bytes]) -> None:
+    sent = asyncio.run(speak(echo, *packets, wait_s=0.1)).sent
+    assert sent.count(b"HTTP/1.1 ") == 1
+    assert b"\r\n\r\n/a " in sent
+    assert b"upgrade: h2c" not in sent
+    later = asyncio.run(speak(echo, UPGRADE + b"body" + REQUEST + b"more", wait_s=0.1)).sent
+    assert later.endswith(b"\r\n\r\n/ more")
+    assert later.count(b"HTTP/1.1 200 ") == 2
+
+
+def test_what_is_no_http_leaves_the_request_before_it_its_answer() -> None:
+    whole = b"GET /first HTTP/1.1\r\nHost: test\r\n\r\n"
+    transport = asyncio.run(speak(echo, whole + b"GARBAGE\x00\r\n\r\n", b"more", wait_s=0.1))
+    assert transport.sent.startswith(b"HTTP/1.1 200 ")
+    assert transport.sent.count(b"HTTP/1.1 ") == 1
+    assert transport.closed
+    alone = asyncio.run(speak(echo, b"GARBAGE\x00\r\n\r\n"))
+    assert alone.sent.startswith(b"HTTP/1.1 400 ")
+    assert alone.closed
+
+
+def test_headers_behind_a_body_do_not_count_and_come_to_an_end() -> None:
+    chunked = b"POST / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n"
+    told = asyncio.run(speak(echo, chunked + b"Prefer: respond-async\r\n\r\n", wait_s=0.1)).sent
+    assert told.startswith(b"HTTP/1.1 200 ")
+    assert b"prefer" not in told
+    line = b"X: " + bytes(40_000).replace(b"\0", b"y")
+    assert asyncio.run(speak(echo, chunked + line, line, line)).closed
+
+
+def test_a_long_body_does_not_count_to_the_head_behind_it() -> None:
+    large = b"POST /large HTTP/1.1\r\nHost: test\r\nContent-Length: 100000\r\n\r\n" + b"x" * 100_000
+    transport = asyncio.run(speak(echo, large + REQUEST[:20], REQUEST[20:] + b"body", wait_s=0.1))
+    assert transport.sent.count(b"HTTP/1.1 200 ") == 2
+
+
+def test_bytes_between_requests_do_not_keep_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "MAX_HEAD_S", 0.05)
+    assert asyncio.run(speak(ok, REQUEST + b"body", b"\r\n", wait_s=0.2)).closed
+
+
+def test_a_head_behind_a_request_that_takes_long_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "MAX_HEAD_S", 0.05)
+
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.sleep(0.2)
+        await answer(send)
+
+    transport = asyncio.run(speak(slow, REQUEST + b"body" + REQUEST[:20], wait_s=0.3))
+    assert transport.sent.startswith(b"HTTP/1.1 200 ")
+    assert not transport.closed

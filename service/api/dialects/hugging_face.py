@@ -12,7 +12,7 @@ from pydantic_core import from_json, to_json
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from service.api.body import MAX_ECHO, parse_body, parse_json, read_body
+from service.api.body import MAX_ECHO, check_no_query, parse_body, parse_json, read_body
 from service.api.dialects.native import DialectRequest, class_of_prompt, scale_of
 from service.api.docs import described, path_parameters, refusals, success
 from service.api.endpoint import route
@@ -75,6 +75,7 @@ async def read_generate(request: Request, settings: Settings, manifest: Manifest
     """
     body = await read_body(request, settings, pictures)
     if _is_theirs(body):
+        check_no_query(request)
         return _native(parse_json(HuggingFaceRequest, body), manifest)
     return await parse_body(GenerateRequest, request, settings, body)
 
@@ -110,9 +111,14 @@ def _is_theirs(body: bytes) -> bool:
 
 def _native(asked: HuggingFaceRequest, manifest: Manifest) -> GenerateRequest:
     """``asked`` in the words of /generate. Raises BadRequest, InvalidField."""
-    fields = asked.parameters.native() | _scale(asked.parameters, manifest)
+    fields, scale = asked.parameters.native(), _scale(asked.parameters, manifest)
+    if scale and "scale" in fields:
+        raise InvalidField.of("parameters/scale", "says how large they are, and so does their size", "one of the two")
+    fields |= scale
     prompt = asked.inputs
     if _is_picture(asked.inputs):
+        if PICTURE_FIELD in fields:
+            raise InvalidField.of("parameters/image", "is a picture, and so are inputs", "one of the two")
         fields[PICTURE_FIELD] = asked.inputs
         prompt = asked.parameters.prompt or ""
     elif asked.parameters.prompt is not None:
@@ -137,6 +143,8 @@ def _scale(asked: _Parameters, manifest: Manifest) -> dict[str, JsonValue]:
     _, own_height, own_width = manifest.image_shape
     width, height = asked.width, asked.height
     if asked.target_size is not None:
+        if width is not None or height is not None:
+            raise InvalidField.of("parameters/target_size", "says the size, and so do others", "one of the two")
         width, height = asked.target_size.width, asked.target_size.height
     if width is None and height is None:
         return {}

@@ -12,7 +12,7 @@ from pydantic_core import to_json
 from starlette.requests import Request
 
 from service.api.arrays import to_base64
-from service.api.body import parse_json, read_body
+from service.api.body import check_no_query, parse_json, read_body
 from service.api.dialects.native import DialectRequest, with_native
 from service.api.resolve import NO_CLASS
 from service.api.schemas import GenerateRequest
@@ -43,7 +43,7 @@ class _Input(DialectRequest):
     shape: Annotated[list[Annotated[int, Field(ge=1, le=2**31)]], Field(min_length=1, max_length=8)]
     datatype: Literal["INT64", "FP32"]
     parameters: _InputParameters = _InputParameters()
-    data: list[Annotated[int, Field(ge=-(2**63), lt=2**63)] | float] | None = Field(
+    data: Annotated[list[Annotated[int, Field(ge=-(2**63), lt=2**63)] | float], Field(fail_fast=True)] | None = Field(
         default=None, description="All numbers in one list, row by row. Absent where the tensor is binary."
     )
 
@@ -90,7 +90,8 @@ class InferRequest(DialectRequest):
 
 
 async def read_unpacked(request: Request, settings: Settings) -> bytes:
-    """The body, decompressed. Raises as ``read_body``, and BadRequest."""
+    """The body, decompressed. Raises as ``read_body`` and ``check_no_query``, and BadRequest."""
+    check_no_query(request)
     body = await read_body(request, settings)
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding == "identity":

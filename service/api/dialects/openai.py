@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, Response
 
 from service import images
 from service.api.answers import answer
-from service.api.body import parse_body, parse_fields, read_body, read_form, read_request
+from service.api.body import check_no_query, parse_body, parse_fields, read_body, read_form, read_request
 from service.api.dialects.native import SAMPLING, DialectRequest, class_of_prompt, scale_of, with_native
 from service.api.docs import EVENT, described, path_parameters, refusals, request_body, success
 from service.api.endpoint import route
@@ -171,6 +171,7 @@ async def _read_edit(request: Request, settings: Settings) -> _EditRequest:
     body = await read_body(request, settings, pictures=2)
     if body[:2] != b"--":
         return await parse_body(EditRequest, request, settings, body)
+    check_no_query(request)
     form = await read_form(body, settings)
     return parse_fields(EditRequest, [(name.removesuffix("[]"), value) for name, value in form])
 

@@ -64,6 +64,7 @@ def test_any_plain_numbers_are_read(dtype: DTypeLike) -> None:
         ("not base64", "no .npy file in base64"),
         ("aGVsbG8=", "no .npy file in base64"),
         (npy(np.array(["a"])), "plain numbers"),
+        (headed((1,) * 65), "more dimensions"),
         (npy(np.array([1 + 1j])), "plain numbers"),
         (npy(np.array([{"a": 1}]), allow_pickle=True), "plain numbers"),
         (npy(np.asfortranarray(np.ones((2, 3)))), "plain numbers"),

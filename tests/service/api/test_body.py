@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.testclient import TestClient
 from starlette.types import Message
 
 from service.api.body import read_body
+from service.api.schemas import GenerateRequest
 from service.errors import BodyTooLarge, BodyTooSlow
 from service.settings import Settings
 from tests.service.api.conftest import ask, problem, refused, running
@@ -189,6 +191,14 @@ def test_a_refusal_is_small_however_much_it_refuses(client: TestClient) -> None:
     query = client.get("/generate/vae", params=[("y" * 10_000, "1")] * 2)
     assert refused(query, "#/" + "y" * 80)
     assert max(len(response.content), len(long.content), len(query.content)) < 10_000
+
+
+@pytest.mark.parametrize("field", ["seeds", "class_label"])
+def test_a_list_is_read_up_to_what_is_wrong(field: str) -> None:
+    """A complaint for each of many thousand would hold up every other request."""
+    with pytest.raises(ValidationError) as failure:
+        GenerateRequest.model_validate({field: [[]] * 10_000})
+    assert failure.value.error_count() <= 4
 
 
 def test_markup_in_a_name_stays_text(client: TestClient) -> None:

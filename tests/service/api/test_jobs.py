@@ -1,4 +1,5 @@
 import asyncio
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -6,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from fastapi import FastAPI
+from PIL import Image
 from starlette.testclient import TestClient
 
 from service.settings import Settings
@@ -93,6 +95,16 @@ def test_a_result_has_the_form_that_is_asked_for(
         assert response.headers["content-type"] == expected
         assert response.headers["x-seed"] == "3, 4, 5, 6"
         assert response.headers["x-model"] == "ddpm"
+
+
+@pytest.mark.parametrize("fields", [{"layout": "film"}, {"n": 3, "layout": "strip"}, {"n": 3, "layout": "sprite"}])
+def test_a_result_in_another_form_shows_what_was_asked_for(client: TestClient, fields: dict[str, Any]) -> None:
+    job = make(client, steps=4, seed=3, **fields)
+    forms = [
+        client.get(job["urls"]["result"], headers={"Accept": media}).content for media in ("image/png", "image/webp")
+    ]
+    first, other = (Image.open(io.BytesIO(form)).size for form in forms)
+    assert first == other
 
 
 def test_a_result_is_what_a_plain_request_gets(client: TestClient) -> None:

@@ -224,6 +224,8 @@ def test_eta_is_between_ddim_and_ddpm(tasks: TestClient) -> None:
         ("gan", {"latents": [[1, 2, 3, 4]], "n": 2}, "#/latents", "(2, 4)"),
         ("gan", {"latents": [[1, 2, 3, 101]]}, "#/latents", "beyond 100"),
         ("gan", {"latents": [[0.0] * 4] * 65}, "#/latents", "up to 64"),
+        ("gan", {"latents": to_base64(np.zeros((), np.float32))}, "#/latents", "has shape () (1, 4)"),
+        ("ddpm", {"layout": "film", "preview_every": 1 << 63}, "#/preview_every", "less than or equal to 1000000"),
     ],
 )
 def test_a_field_without_a_meaning_is_refused(

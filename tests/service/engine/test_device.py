@@ -18,6 +18,7 @@ from service.engine.engine import deliver
 from service.engine.lane import Lane, Ticked
 from service.engine.model import Model
 from service.engine.results import Picture
+from service.engine.rows import Film
 from service.engine.table import Slots
 from service.errors import ComputeFailed
 from tests.service.engine.conftest import new_job, new_lane, request_rows
@@ -173,6 +174,29 @@ def test_a_row_that_cannot_begin_fails_and_leaves_its_place(one_shot: Model) -> 
         assert len(await asyncio.wait_for(submit(device, lane, 3, one_shot).future, 60)) == 3
         assert device.is_alive()
         device.stop()
+
+    asyncio.run(scenario())
+
+
+def test_a_row_that_no_place_takes_fails_alone(diffusion: Model) -> None:
+    """A number that is beyond the table's own, between rows of others that come with it."""
+
+    async def scenario() -> None:
+        lane = new_lane(diffusion, rows=4, bucket=2)
+        device = Device(1, tick_budget_ms=100.0, deliver=deliver)
+        good = [submit(device, lane, 2, diffusion)]
+        unfit = request_rows(1, 0, NO_CLASS, 1.0, diffusion.plan())[0]._replace(film=Film(1 << 63))
+        job, rows = new_job([unfit])
+        device.put(lane, rows)
+        good.append(submit(device, lane, 3, diffusion))
+        device.start(asyncio.get_running_loop())
+        with pytest.raises(ComputeFailed):
+            await asyncio.wait_for(job.future, 60)
+        assert [len(await asyncio.wait_for(each.future, 60)) for each in good] == [2, 3]
+        assert device.is_alive()
+        device.stop()
+        assert device.is_idle()
+        assert lane.live == 0
 
     asyncio.run(scenario())
 

@@ -47,6 +47,8 @@ def test_a_negative_prompt_is_a_class(client: TestClient) -> None:
         ({"width": 0}, "#/parameters/width"),
         ({"num_inference_steps": 0}, "#/steps"),
         ({"strengh": 0.5}, "#/strengh"),
+        ({"scale": 2, "width": 16, "height": 16}, "#/parameters/scale"),
+        ({"width": 16, "target_size": {"width": 8, "height": 8}}, "#/parameters/target_size"),
     ],
 )
 def test_what_is_wrong_is_named(client: TestClient, parameters: dict[str, object], pointer: str) -> None:
@@ -62,6 +64,13 @@ def test_inputs_that_are_a_picture_are_one(client: TestClient) -> None:
     for inputs in (picture, f"data:image/png;base64,{picture}"):
         params = ask(client, inputs, prompt="bag", strength=0.5).json()["params"]
         assert (params["class_label"], params["strength"]) == ("bag", 0.5)
+
+
+def test_nothing_beside_inputs_is_passed_over(client: TestClient) -> None:
+    picture = base64.b64encode(client.post("/generate/vae").content).decode()
+    refused(ask(client, picture, prompt="bag", image=picture), "#/parameters/image")
+    body = {"inputs": "bag", "parameters": {}}
+    refused(client.post("/generate/ddpm", params={"seed": 7}, json=body), "#/seed")
 
 
 def test_a_native_body_may_have_the_word(client: TestClient) -> None:

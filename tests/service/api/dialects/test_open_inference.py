@@ -72,6 +72,12 @@ def test_what_is_wrong_with_a_tensor_is_said(client: TestClient, body: dict[str,
     assert says in error(client.post(INFER, json=body), 422)
 
 
+def test_a_query_is_not_passed_over(client: TestClient) -> None:
+    answer = client.post("/v2/models/vae/infer", params={"seed": 7}, json={})
+    assert answer.status_code == 422
+    assert "seed" in answer.json()["error"]
+
+
 def test_a_body_that_is_no_json(client: TestClient) -> None:
     assert "not JSON" in error(client.post(INFER, content=b"{"), 400)
 

@@ -106,6 +106,13 @@ def test_a_picture_that_is_none(client: TestClient, files: dict[str, bytes], par
     assert problem(response, 415, "unsupported-image")["error"]["param"] == param
 
 
+def test_an_edit_has_all_its_fields_in_its_form(client: TestClient) -> None:
+    picture = client.post("/generate/vae").content
+    answer = client.post("/v1/images/edits", params={"seed": 7}, data={"model": "ddpm"}, files={"image": picture})
+    assert answer.status_code == 422
+    assert answer.json()["error"]["param"] == "seed"
+
+
 def test_a_model_that_cannot_edit_says_so(client: TestClient) -> None:
     made = client.post(GENERATIONS, json={"model": "vae", "prompt": ""}).json()["data"][0]["b64_json"]
     response = client.post(EDITS, content=json.dumps({"model": "vae", "prompt": "", "image": made}))
