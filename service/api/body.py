@@ -15,7 +15,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from service.api.schemas import Showing
-from service.api.uploads import PICTURE_FIELD, sniff
+from service.api.uploads import PICTURE_FIELD, is_picture
 from service.errors import BadRequest, BodyTooLarge, BodyTooSlow, FieldProblem, InvalidField
 from service.settings import Settings
 
@@ -46,7 +46,7 @@ async def read_request(request: Request, settings: Settings, schema: type[Schema
 
 async def parse_body(schema: type[Schema], request: Request, settings: Settings, body: bytes) -> Schema:
     """The request in ``body``, the whole one of ``request``, as ``read_request`` has it."""
-    if sniff(body):
+    if is_picture(body):
         return parse_fields(schema, [*request.query_params.multi_items(), (PICTURE_FIELD, body)])
     if not body:
         return parse_query(schema, request)
@@ -60,7 +60,12 @@ def check_no_query(request: Request) -> None:
     """Raise InvalidField where a request whose fields are in its body has some in the query too."""
     if request.scope["query_string"]:
         name = next(iter(request.query_params), "")
-        raise InvalidField.of(name[:MAX_ECHO], "is in the query of a request with a body", "all fields in the body")
+        raise InvalidField.of(echoed(name), "is in the query of a request with a body", "all fields in the body")
+
+
+def echoed(name: str) -> str:
+    """A field's name that a client gave, as a pointer has it (RFC 6901, section 3), and not too long."""
+    return name[:MAX_ECHO].replace("~", "~0").replace("/", "~1")
 
 
 async def read_body(request: Request, settings: Settings, pictures: int = 0) -> bytes:
@@ -130,7 +135,7 @@ def parse_fields(schema: type[Schema], pairs: Iterable[tuple[str, str | bytes]])
     values: dict[str, list[str | bytes]] = {}
     for name, value in pairs:
         if name in values and name not in _repeatable(schema):
-            raise InvalidField.of(name[:MAX_ECHO], "was given more than once")
+            raise InvalidField.of(echoed(name), "was given more than once")
         values.setdefault(name, []).append(value)
     try:
         # Not strict: numbers are text here.
@@ -214,7 +219,7 @@ def _place(schema: type[BaseModel], location: Sequence[int | str]) -> tuple[str,
     """The field that ``location`` names, without what a union appends to it, and the schema of the object it is in."""
     pointer = "#"
     for part in location:
-        pointer += f"/{str(part)[:MAX_ECHO]}"
+        pointer += f"/{echoed(str(part))}"
         if isinstance(part, int):
             continue
         inner = _schema_in(_fields(schema).get(part))

@@ -98,10 +98,11 @@ async def get_latent_map(request: Request) -> Response:
     if model.latent_map is None:
         raise InvalidField.of("model", f"{model.name} has no latent map", _with_maps(state))
     label = _check(body, model, state)
+    check_form(body, media, model.manifest.image_shape, 0)
     if media == JSON:
         answer = _answer(model, model.latent_map, body)
-        return Response(answer.model_dump_json(), media_type=JSON, headers={"Cache-Control": "no-cache"})
-    check_form(body, media, model.manifest.image_shape, 0)
+        headers = {"Cache-Control": "no-cache", "Vary": "Accept"}
+        return Response(answer.model_dump_json(), media_type=JSON, headers=headers)
     return await respond(
         request, state, cacheable(_order(body, deployment, model.latent_map, media, label)), Way(media)
     )
@@ -157,8 +158,7 @@ def _check(body: LatentMapRequest, model: Model, state: State) -> int:
 
 def _answer(model: Model, shown: LatentMap, body: LatentMapRequest) -> LatentMapAnswer:
     x, y = _lines(shown, body)
-    own = body.model_dump(exclude_unset=True, exclude={"fps", "quality"})  # a PNG has neither
-    fields = own | {"format": "png", "layout": "sprite"}
+    fields = body.model_dump(exclude_unset=True) | {"format": "png", "layout": "sprite"}
     points = zip(shown.points[:, 0].tolist(), shown.points[:, 1].tolist(), shown.labels.tolist(), strict=True)
     return LatentMapAnswer(
         model=model.name,

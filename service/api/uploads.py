@@ -22,6 +22,9 @@ MAX_PIXELS = 4096 * 4096
 READ = "PNG, JPEG, WebP"
 UPLOADS = ("image/png", "image/jpeg", "image/webp")
 
+#: How pictures begin that are not read: GIF, BMP, TIFF. Of AVIF and HEIC the length of the first box comes before this.
+_UNREAD, _BOX = (b"GIF8", b"BM", b"II*\0", b"MM\0*"), b"ftyp"
+
 #: The field that a body which is nothing but a picture stands for.
 PICTURE_FIELD = "image"
 
@@ -71,6 +74,11 @@ def sniff(data: bytes) -> str | None:
     return "WEBP" if data[:4] == b"RIFF" and data[8:12] == b"WEBP" else None
 
 
+def is_picture(data: bytes) -> bool:
+    """Whether ``data`` begins as a picture does, of a format that is read or of another."""
+    return sniff(data) is not None or data.startswith(_UNREAD) or data[4:8] == _BOX
+
+
 async def read_picture(field: str, data: bytes, image_shape: Sequence[int], settings: Settings) -> Fitted:
     """The picture in ``data``, at ``image_shape`` (channel, height, width); ``field`` is what to call it in errors.
 
@@ -87,7 +95,7 @@ def fit(field: str, data: bytes, image_shape: Sequence[int], max_bytes: int) -> 
     warnings = []
     if colour.size != (width, height):
         warnings.append(f"{field}: re-sampled from {colour.width} x {colour.height} to {width} x {height} pixels")
-    if channels == 1 and colour.mode != "L":
+    if channels == 1 and _has_colours(colour):
         warnings.append(f"{field}: its colours became greys")
     if alpha is not None:
         warnings.append(f"{field}: what is transparent became white")
@@ -161,6 +169,12 @@ def _flatten(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
         return colour.convert("L" if grey else "RGB"), None
     white = Image.new("RGBA", colour.size, "white")
     return Image.alpha_composite(white, colour).convert("L" if grey else "RGB"), alpha
+
+
+def _has_colours(image: Image.Image) -> bool:
+    """Whether there is anything but greys in L or RGB: many files hold greys as three equal channels."""
+    pixels = _pixels(image)
+    return bool((pixels != pixels[:, :, :1]).any())
 
 
 def _resize(image: Image.Image, width: int, height: int) -> Image.Image:

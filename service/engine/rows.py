@@ -1,12 +1,10 @@
 """What a picture is to the engine, before it has a place in a table."""
 
-from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from service.sampling.noise import RowNoise
 from service.sampling.solvers import EMPTY_PLAN, Plan
 from service.sampling.step import Inpaint
 
@@ -52,31 +50,6 @@ class RowSpec(NamedTuple):
     def weight(self) -> int:
         """Rows it takes in one network call."""
         return 1 if self.guidance_scale == 1 else 2
-
-    def noise(self, latent_shape: Sequence[int]) -> Tensor:
-        """The starting noise that ``seed`` gives, (*latent_shape)."""
-        return RowNoise(self.seed).draw(latent_shape)
-
-
-def started_from(row: RowSpec, x_start: Tensor) -> RowSpec:
-    """``row`` begun from a clean latent (*latent) at its plan's first noise level, with the noise of its seed.
-
-    With a plan of ``strength`` below 1: image to image, inpainting that keeps the rough form, and variations.
-    """
-    return row._replace(latent=row.plan.start(x_start, row.noise(x_start.shape)))
-
-
-def truncated(row: RowSpec, latent_shape: Sequence[int], truncation: float) -> RowSpec:
-    """``row`` begun from its seed's noise times ``truncation``; below 1, a VAE's or a GAN's vary less."""
-    return row._replace(latent=truncation * row.noise(latent_shape))
-
-
-def varied(row: RowSpec, mean: Tensor, logvar: Tensor, spread: float = 1.0) -> RowSpec:
-    """A variation of an encoded picture by a VAE: ``row`` begun from a draw of its posterior, (*latent) each.
-
-    ``spread`` scales the deviation: 0 is the mean, 1 the posterior.
-    """
-    return row._replace(latent=mean + spread * (logvar / 2).exp() * row.noise(mean.shape))
 
 
 def encode_row(image: Tensor, label: int) -> RowSpec:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from service.engine.model import Model
 from service.engine.results import Latent, Picture
-from service.engine.rows import RowSpec, started_from, truncated, varied
+from service.engine.rows import RowSpec
 from service.sampling.interpolate import InterpolationMethod, walk
 from service.sampling.noise import RowNoise
 from service.sampling.pixels import from_uint8
@@ -33,13 +33,21 @@ def repaint_mask(picture: Picture, latent_shape: Sequence[int], *, invert: bool)
 
 
 def from_noise(rows: Sequence[RowSpec], model: Model, truncation: float) -> list[RowSpec]:
-    """``rows`` begun from their noise times ``truncation``."""
-    return [truncated(row, model.manifest.latent_shape, truncation) for row in rows]
+    """``rows`` begun from the noise of their seeds times ``truncation``; below 1, a VAE's or a GAN's vary less."""
+    return [row._replace(latent=truncation * seed_latent(model, row.seed)) for row in rows]
 
 
 def from_latents(rows: Sequence[RowSpec], latents: Latent) -> list[RowSpec]:
     """``rows`` begun from ``latents`` (rows, *latent)."""
     return [row._replace(latent=latent) for row, latent in zip(rows, tensor_of(latents), strict=True)]
+
+
+def started_from(row: RowSpec, x_start: Tensor) -> RowSpec:
+    """``row`` begun from a clean latent (*latent) at its plan's first noise level, with the noise of its seed.
+
+    With a plan of ``strength`` below 1: image to image, inpainting that keeps the rough form, and variations.
+    """
+    return row._replace(latent=row.plan.start(x_start, RowNoise(row.seed).draw(x_start.shape)))
 
 
 def from_picture(rows: Sequence[RowSpec], x_start: Tensor, mask: Tensor | None, strength: float) -> list[RowSpec]:
@@ -51,9 +59,13 @@ def from_picture(rows: Sequence[RowSpec], x_start: Tensor, mask: Tensor | None, 
 
 
 def around_picture(rows: Sequence[RowSpec], code: Latent, spread: float) -> list[RowSpec]:
-    """``rows`` begun from draws around an encoded picture, mean and log-variance (2, *latent)."""
+    """``rows`` begun from draws of a picture's posterior, mean and log-variance (2, *latent).
+
+    ``spread`` scales the deviation: 0 is the mean, 1 the posterior.
+    """
     mean, logvar = tensor_of(code)
-    return [varied(row, mean, logvar, spread) for row in rows]
+    deviation = spread * (logvar / 2).exp()
+    return [row._replace(latent=mean + deviation * RowNoise(row.seed).draw(mean.shape)) for row in rows]
 
 
 def mean_of(code: Latent) -> Tensor:

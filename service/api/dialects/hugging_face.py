@@ -12,7 +12,7 @@ from pydantic_core import from_json, to_json
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from service.api.body import MAX_ECHO, check_no_query, parse_body, parse_json, read_body
+from service.api.body import check_no_query, echoed, parse_body, parse_json, read_body
 from service.api.dialects.native import DialectRequest, class_of_prompt, scale_of
 from service.api.docs import described, path_parameters, refusals, success
 from service.api.endpoint import route
@@ -51,7 +51,7 @@ class _Parameters(BaseModel):
         for name, value in (self.model_extra or {}).items():
             native = _NATIVE_NAMES.get(name, name)
             if native in fields:
-                raise InvalidField.of(f"parameters/{name[:MAX_ECHO]}", f"was given as {native} too", "one of the two")
+                raise InvalidField.of(f"parameters/{echoed(name)}", f"was given as {native} too", "one of the two")
             if value is not None:
                 fields[native] = value
         return fields

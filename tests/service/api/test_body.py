@@ -1,4 +1,5 @@
 import asyncio
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.testclient import TestClient
@@ -111,6 +113,8 @@ def test_a_field_that_the_form_does_not_allow(client: TestClient, body: str, poi
         ("timeout_ms=3600001", "#/timeout_ms", "less than or equal to 3600000"),
         ("%00=1", "#/\x00", "no such field"),
         ("%ff=1", "#/\ufffd", "no such field"),
+        ("a/b~=1", "#/a~1b~0", "no such field"),
+        ("a/b=1&a/b=1", "#/a~1b", "more than once"),
     ],
 )
 def test_a_query_that_the_form_does_not_allow(client: TestClient, query: str, pointer: str, said: str) -> None:
@@ -203,7 +207,7 @@ def test_a_list_is_read_up_to_what_is_wrong(field: str) -> None:
 
 def test_markup_in_a_name_stays_text(client: TestClient) -> None:
     response = client.post("/generate/vae", json={"<script>alert(1)</script>": 1})
-    assert refused(response, "#/<script>alert(1)</script>")
+    assert refused(response, "#/<script>alert(1)<~1script>")
     assert response.headers["content-type"] == "application/problem+json"
 
 
@@ -298,6 +302,14 @@ def test_a_form_without_fields_is_all_defaults(client: TestClient) -> None:
 )
 def test_a_form_that_is_none_is_refused(client: TestClient, body: bytes) -> None:
     problem(client.post("/generate/vae", content=body), 400, "bad-request")
+
+
+@pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF", "AVIF"])
+def test_a_picture_that_is_not_read_is_called_so(client: TestClient, kind: str) -> None:
+    file = io.BytesIO()
+    Image.new("L", (8, 8), 200).convert("RGB").save(file, kind)
+    document = problem(client.post("/generate/ddpm", content=file.getvalue()), 415, "unsupported-image")
+    assert document["errors"][0]["pointer"] == "#/image"
 
 
 def test_a_picture_where_none_is_taken_is_refused(client: TestClient) -> None:

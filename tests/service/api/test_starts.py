@@ -168,7 +168,7 @@ def test_an_image_may_be_the_body_or_a_file_of_a_form(tasks: TestClient) -> None
 
 
 def test_what_was_done_to_an_upload_is_told(tasks: TestClient) -> None:
-    large = base64_png(np.zeros((16, 32, 3), np.uint8))
+    large = base64_png(np.full((16, 32, 3), (255, 0, 0), np.uint8))
     fields = {"image": large, "mask": large}
     warnings = tasks.post("/generate/ddpm", json=fields, headers=JSON).json()["warnings"]
     assert [warning.split(":")[0] for warning in warnings] == ["image", "image", "mask", "mask"]

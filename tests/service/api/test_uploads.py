@@ -57,6 +57,13 @@ def test_another_size_is_re_sampled_and_told() -> None:
     assert read(encode_png(noise(8, 8, 1)), COLOUR).pixels.shape == (8, 8, 3)
 
 
+@pytest.mark.parametrize("mode", ["RGB", "P", "RGBA"])
+def test_greys_that_a_file_holds_as_colours_are_greys(mode: str) -> None:
+    grey = Image.fromarray(noise(8, 8, 1)[:, :, 0])
+    fitted = read(file_of(grey.convert(mode), "PNG"))
+    assert (fitted.warnings, (fitted.pixels[:, :, 0] == np.asarray(grey)).all()) == ((), True)
+
+
 def test_of_another_shape_the_middle_is_taken() -> None:
     wide = np.zeros((8, 24, 1), np.uint8)
     wide[:, 8:16] = 255

@@ -14,7 +14,8 @@ from service.engine.buckets import GraphedPart, PaddedPart, at_fixed_sizes
 from service.engine.engine import Engine
 from service.engine.model import Model, load_model
 from service.engine.registry import load_registry, model_directories
-from service.engine.rows import Film, RowSpec, inversion_row, started_from
+from service.engine.rows import Film, RowSpec, inversion_row
+from service.engine.starts import started_from
 from service.metrics import Metrics
 from service.sampling.step import Inpaint
 from service.settings import Settings

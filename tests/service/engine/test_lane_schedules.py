@@ -21,7 +21,8 @@ from service.engine.engine import deliver
 from service.engine.lane import Ended, Filmed, Lane
 from service.engine.model import encoder_of, load_model
 from service.engine.results import Preview, Result
-from service.engine.rows import Film, RowSpec, encode_row, started_from
+from service.engine.rows import Film, RowSpec, encode_row
+from service.engine.starts import started_from
 from service.engine.table import LiveRow, Slots
 from service.errors import ComputeFailed, DeadlineExceeded
 from service.sampling.step import Inpaint

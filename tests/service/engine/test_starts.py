@@ -22,8 +22,10 @@ from service.engine.starts import (
     path_latents,
     repaint_mask,
     seed_latent,
+    started_from,
 )
 from service.sampling.interpolate import positions
+from service.sampling.noise import RowNoise
 from service.sampling.pixels import to_uint8
 from service.sampling.solvers import EMPTY_PLAN
 from service.sampling.step import predict_x_start, update
@@ -63,6 +65,15 @@ def test_noise_and_latents(one_shot: Model) -> None:
     assert torch.equal(short, 0.25 * seed_latent(one_shot, 3))
 
 
+def test_a_row_starts_between_a_picture_and_the_noise_of_its_seed(diffusion: Model) -> None:
+    plan = diffusion.plan("ddim", 10, strength=0.4)
+    row = started_from(RowSpec(7, 1, 1.0, plan), X_START)
+    assert row.latent is not None
+    torch.testing.assert_close(row.latent, plan.alpha * X_START + plan.sigma * RowNoise(7).draw(X_START.shape))
+    assert row._replace(latent=None) == RowSpec(7, 1, 1.0, plan)
+    assert row.calls == 4
+
+
 def test_of_a_picture_all_is_made_anew_at_strength_one(diffusion: Model) -> None:
     row, mask = ROW._replace(plan=diffusion.plan("ddim", 4)), torch.ones(1, 8, 8)
     assert from_picture([row], X_START, None, 1.0) == [row]
@@ -75,13 +86,16 @@ def test_of_a_picture_all_is_made_anew_at_strength_one(diffusion: Model) -> None
     torch.testing.assert_close(begun, half.plan.start(X_START, seed_latent(diffusion, 3)))
 
 
-def test_around_an_encoded_picture() -> None:
-    code = np.array([[1, 2, 3, 4], [0, 0, 0, 0]], np.float32)
-    near, far = (around_picture([ROW], code, spread)[0].latent for spread in (0.0, 1.0))
-    assert near is not None
-    assert far is not None
-    assert torch.equal(near, mean_of(code))
-    assert torch.equal(far - near, ROW.noise((4,)) + near - near)
+def test_variations_are_draws_of_the_posterior() -> None:
+    mean, logvar = np.array([1.0, -2.0, 0.0, 3.0], np.float32), np.array([0.0, -1.0, 1.0, -20.0], np.float32)
+    code, rows = np.stack([mean, logvar]), [ROW._replace(seed=seed) for seed in range(4000)]
+    draws = np.stack([row.latent.numpy() for row in around_picture(rows, code, 1.0) if row.latent is not None])
+    deviation = np.exp(logvar / 2)
+    assert (abs(draws.mean(0) - mean) < 4 * deviation / 4000**0.5).all()
+    np.testing.assert_allclose(draws.std(0), deviation, rtol=0.06)
+    centre = around_picture(rows[:1], code, 0.0)[0].latent
+    assert centre is not None
+    assert torch.equal(centre, mean_of(code))
 
 
 def test_a_clean_latent_is_decoded_in_one_step(one_shot: Model, diffusion: Model) -> None:
