@@ -1,6 +1,7 @@
 """What a figure was measured on: without it the figure means nothing."""
 
 import os
+import platform
 from pathlib import Path
 
 import torch
@@ -11,4 +12,10 @@ def describe_machine() -> dict[str, str | int]:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
-    return {"cpu": model, "cores": len(os.sched_getaffinity(0)), "gpu": gpu, "torch": torch.__version__}
+    return {
+        "cpu": model,
+        "cores": len(os.sched_getaffinity(0)),
+        "gpu": gpu,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }

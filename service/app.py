@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 
 from service import nvml
+from service.admission.lag import LoopLag
 from service.api import (
     encode,
     error_handlers,
@@ -62,6 +63,7 @@ def create_app(settings: Settings) -> FastAPI:
         state = await _start(settings)
         app.state.service = state
         app.state.access_log = access_log = _access_log(settings, state.metrics)
+        app.state.lag = LoopLag(settings.max_lag_ms / 1000, asyncio.get_running_loop().call_soon)
         looking = asyncio.create_task(state.history.run())
         settle()
         watching = asyncio.create_task(state.motion.watch(settings.watch_s)) if settings.watch_s else None

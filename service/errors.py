@@ -20,6 +20,7 @@
     |-- ComputeFailed         500  the model gave no usable picture for this row
     |-- Overloaded            503  the accepted work already fills the queue
     |-- TooLate               503  the queue is too long for an answer in the time given
+    |-- TooBusy               503  more requests come than the service can read
     |-- ModelUnavailable      503  the model's files were refused, or the service is stopping
     |-- JobsFull              503  there are as many jobs that have not ended as there may be
     |-- ServiceStopping       503  the service stopped before the job ended
@@ -245,6 +246,16 @@ class TooLate(ServiceError):
     def __init__(self, within_s: float, retry_after_s: int) -> None:
         super().__init__(f"The queue is too long for an answer within {round(within_s, 3):g} s.")
         self.retry_after_s = retry_after_s
+
+
+class TooBusy(ServiceError):
+    """More requests come than the service can read, whatever they ask for."""
+
+    status, code = 503, "too-busy"
+    retry_after_s = 1
+
+    def __init__(self) -> None:
+        super().__init__("More requests come than this service can read.")
 
 
 class ModelUnavailable(ServiceError):

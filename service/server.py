@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
 from collections.abc import Sequence
@@ -20,9 +21,50 @@ log = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
 
+#: The most new connections that are taken in one turn of the event loop.
+MOST_ACCEPTED = 256
+
 
 class Server(uvicorn.Server):
-    """uvicorn's, which leaves the signals to ``serve``."""
+    """uvicorn's, which leaves the signals to ``serve``, and takes all new connections in a turn of the event loop.
+
+    libuv (since 1.45) takes one in a turn. Where turns are long, for there is much to do, who comes anew would wait for
+    seconds behind those that are connected.
+    """
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen; what libuv leaves of new connections is taken from copies of its sockets."""
+        await super().startup(sockets)
+        self._loop = asyncio.get_running_loop()
+        self._connecting: set[asyncio.Task[Any]] = set()
+        listeners = [each for server in self.servers for each in server.sockets]
+        self._copies = [socket.socket(fileno=os.dup(each.fileno())) for each in listeners]
+        for each in self._copies:
+            # Soon, after libuv has taken its one: it does so for less, and mostly there is no other.
+            self._loop.add_reader(each, self._loop.call_soon, self._accept, each)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop listening, and wait for what was begun."""
+        for each in self._copies:
+            self._loop.remove_reader(each)
+            each.close()
+        await super().shutdown(sockets)
+
+    def _accept(self, listener: socket.socket) -> None:
+        for _ in range(MOST_ACCEPTED):
+            try:
+                connection, _ = listener.accept()
+            except OSError:  # no more wait, or the client has left again, or there is no file descriptor left
+                return
+            connection.setblocking(False)
+            task = self._loop.create_task(self._loop.connect_accepted_socket(self._protocol, connection))
+            self._connecting.add(task)
+            task.add_done_callback(self._connecting.discard)
+
+    def _protocol(self) -> asyncio.Protocol:
+        """One connection's, as uvicorn makes it."""
+        kind, state = self.config.http_protocol_class, self.lifespan.state
+        return kind(config=self.config, server_state=self.server_state, app_state=state)  # type: ignore[call-arg]
 
     def capture_signals(self) -> contextlib.AbstractContextManager[None]:  # type: ignore[override]
         """Capture none."""

@@ -73,6 +73,11 @@ class Settings(BaseSettings):
         default=30_000.0,
         description="Predicted device time that a model may have accepted and not finished; beyond it: 503.",
     )
+    max_lag_ms: PositiveFloat = Field(
+        default=50.0,
+        description="Longest turn of the event loop. Where turns were longer for half a second, more requests come "
+        "than can be read: 503 at once, until turns are short again.",
+    )
     client_share: PositiveFloat = Field(
         default=0.5,
         le=1.0,

@@ -15,8 +15,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
+from service.admission.lag import LoopLag
 from service.api.error_handlers import respond
 from service.api.request_id import HEADER, request_id
+from service.errors import TooBusy
 from service.extensions import WHOLE
 from service.logs import AccessLog
 
@@ -34,6 +36,7 @@ class Endpoint:
         scope.setdefault("state", {})["arrived_at"] = time.monotonic()
         request = Request(scope, receive)
         try:
+            _check_lag(scope)
             response = await self.handlers[scope["method"]](request)
         except Exception as failure:
             response = await respond(request, failure)
@@ -45,6 +48,13 @@ class Endpoint:
             await send({"type": WHOLE, "status": response.status_code, "headers": headers, "body": response.body})
         else:
             await response(scope, receive, send)
+
+
+def _check_lag(scope: Scope) -> None:
+    """Raise TooBusy while more comes than the event loop can do."""
+    lag: LoopLag | None = getattr(scope["app"].state, "lag", None)
+    if lag is not None and lag.behind():
+        raise TooBusy
 
 
 def route(path: str, handlers: Mapping[str, Handler]) -> Route:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter, Gauge, Histogram
 from pydantic import BaseModel, Field
 
 from service.metrics import SECONDS_BUCKETS, ModelMetrics
@@ -80,10 +80,10 @@ def counts_of(metrics: ModelMetrics) -> Counts:
     stages = (metrics.queue_seconds, metrics.compute_seconds, metrics.encode_seconds, metrics.request_seconds)
     return Counts(
         seconds={name: [*stage.counts] for name, stage in zip(STAGES, stages, strict=True)},
-        pictures=_value(metrics.images),
-        errors={code: _value(counter) for code, counter in metrics.errors.items()},
-        queued_rows=_value(metrics.queued_rows),
-        live_rows=_value(metrics.live_rows),
+        pictures=value_of(metrics.images),
+        errors={code: value_of(counter) for code, counter in metrics.errors.items()},
+        queued_rows=value_of(metrics.queued_rows),
+        live_rows=value_of(metrics.live_rows),
     )
 
 
@@ -116,6 +116,10 @@ def steps(looks: Sequence[Look], name: str) -> list[tuple[Counts | None, Counts]
     return [(one.models.get(name), other.models[name]) for one, other in pairwise(looks) if name in other.models]
 
 
-def _value(metric: Counter | Gauge) -> float:
-    """Of a series without further labels."""
-    return next(sample.value for family in metric.collect() for sample in family.samples)
+def value_of(metric: Counter | Gauge | Histogram, suffix: str = "") -> float:
+    """Of a series without further labels; of a histogram, ``suffix`` says which one.
+
+    The registry has it too, and collects every series of every model to find one.
+    """
+    samples = (sample for family in metric.collect() for sample in family.samples)
+    return next(sample.value for sample in samples if sample.name.endswith(suffix))

@@ -1,4 +1,5 @@
 import json
+import platform
 from math import inf
 from pathlib import Path
 
@@ -61,5 +62,6 @@ def test_a_record_has_its_machine_and_is_json(tmp_path: Path, monkeypatch: pytes
     report.write_record("some", value=inf, rounds={"a": [assess(50.0, burst(), 1.0, inf)]})
     record = json.loads((tmp_path / "some.json").read_text())
     assert record["machine"]["cores"] > 0
+    assert record["machine"]["python"] == platform.python_version()
     assert record["value"] is None
     assert record["rounds"]["a"][0]["outcome"]["kinds"][0]["sent"] == 4500

@@ -29,6 +29,7 @@ from service.api.dialects.native import DialectRequest
 from service.api.docs import described, path_parameters, refusals, request_body, success
 from service.api.endpoint import route
 from service.api.generate import generate_order
+from service.api.history import counts_of, value_of
 from service.api.negotiation import JSON
 from service.api.rendering import Made, Order
 from service.api.state import State, deployment_of, state_of
@@ -123,13 +124,13 @@ async def get_model_config(request: Request) -> Response:
 async def get_model_stats(request: Request) -> Response:
     """How many pictures a model made, in how many network calls, and nanoseconds of each stage."""
     state = state_of(request)
-    return _json({"model_stats": [_stats(state, _deployment(request, state))]})
+    return _json({"model_stats": [_stats(_deployment(request, state))]})
 
 
 async def get_statistics(request: Request) -> Response:
     """The same of every model."""
     state = state_of(request)
-    return _json({"model_stats": [_stats(state, each) for each in state.engine.deployments.values()]})
+    return _json({"model_stats": [_stats(each) for each in state.engine.deployments.values()]})
 
 
 async def post_repository_index(request: Request) -> Response:
@@ -196,24 +197,23 @@ def _binary_tensors(head: bytes, order: Order, made: Made, request: Request) -> 
     return b"".join([head, *(picture.tobytes() for picture in made.pictures)])
 
 
-def _stats(state: State, deployment: Deployment) -> dict[str, object]:
+def _stats(deployment: Deployment) -> dict[str, object]:
     """Triton's statistics of a model. Failures are counted, and not timed."""
-    name, read = deployment.model.name, state.metrics.registry.get_sample_value
     own = deployment.metrics
+    counts = counts_of(own)
     stages = {
         "success": own.request_seconds,
         "queue": own.queue_seconds,
         "compute_infer": own.compute_seconds,
         "compute_output": own.encode_seconds,
     }
-    failed = sum(read("genserve_errors_total", {"model": name, "reason": reason}) or 0 for reason in own.errors)
     return {
-        "name": name,
+        "name": deployment.model.name,
         "version": deployment.model.manifest.version,
-        "inference_count": int(read("genserve_images_total", {"model": name}) or 0),
-        "execution_count": int(read("genserve_tick_rows_count", {"model": name}) or 0),
+        "inference_count": int(counts.pictures),
+        "execution_count": int(value_of(own.tick_rows, "_count")),
         "inference_stats": {
-            "fail": {"count": int(failed)},
+            "fail": {"count": int(sum(counts.errors.values()))},
             **{stage: {"count": sum(each.counts), "ns": int(each.sum * 1e9)} for stage, each in stages.items()},
         },
     }

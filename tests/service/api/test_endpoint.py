@@ -255,3 +255,15 @@ def test_what_answers_get_answers_head(client: TestClient, path: str) -> None:
     get, head = client.get(path), client.head(path)
     assert (head.status_code, head.content) == (200, b"")
     assert head.headers["content-type"] == get.headers["content-type"]
+
+
+def test_what_the_loop_cannot_read_is_refused(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.admission.lag.SUSTAINED_S", 0.0)
+    with TestClient(create_app(settings)) as client:
+        for method, path in (("POST", "/generate/vae"), ("GET", "/jobs/none"), ("HEAD", "/generate/vae")):
+            response = client.request(method, path)
+            assert (response.status_code, response.headers["retry-after"]) == (503, "1")
+        assert problem(client.post("/interpolate", content=b"x" * 100_000), 503, "too-busy")
+        assert client.post("/v2/models/vae/infer").json() == {"error": "More requests come than this service can read."}
+        assert client.get("/health/live").status_code == 200
+        assert value(series(client), "errors_total", model="_unknown", reason="too-busy") == 5
