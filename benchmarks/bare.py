@@ -1,10 +1,12 @@
 """The bare TorchScript loop: images a second of a model called at its best bucket on one thread, bytes on the host.
 
-python -m benchmarks.bare quick-gan 4
+python -m benchmarks.bare quick-gan served 4      prepared as the service does
+python -m benchmarks.bare quick-gan loaded 4      as ``torch.jit.load`` gives it
 """
 
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -16,17 +18,26 @@ from service.sampling.pixels import to_uint8
 from service.settings import Settings
 
 
-def main(name: str, seconds: float) -> None:
+def main(name: str, preparation: str, seconds: float) -> None:
     """Print images a second."""
     torch.set_num_threads(1)
-    keep_memory()
-    model = load_model(Path("weights") / name, torch.device("cpu"))
+    model = _load(Path("weights") / name, preparation)
     rows = warm_up(model, Settings(tick_budget_ms=1e9)).best_bucket  # nobody else waits for this loop
     images, end = 0, (start := time.perf_counter()) + seconds
     while time.perf_counter() < end:
         make(model, rows)
         images += rows
     print(images / (time.perf_counter() - start))
+
+
+def _load(folder: Path, preparation: str) -> Model:
+    model = load_model(folder, torch.device("cpu"))
+    if preparation == "served":
+        keep_memory()
+        return model
+    torch._C._jit_set_profiling_executor(True)  # torch's default, which the service changes
+    module = torch.jit.load(folder / model.manifest.artifact.file).eval()  # type: ignore[no-untyped-call]
+    return replace(model, decode=module.decode, denoise=module.denoise if model.manifest.denoises else None)
 
 
 @torch.inference_mode()
@@ -43,4 +54,4 @@ def make(model: Model, rows: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], float(sys.argv[2]))
+    main(sys.argv[1], sys.argv[2], float(sys.argv[3]))

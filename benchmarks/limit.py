@@ -1,8 +1,9 @@
 """How close the service comes to the model itself: images a second over HTTP against the bare TorchScript loop.
 
-The bare loop calls the loaded model at its best bucket and turns the result into bytes on the host, nothing else. For
-one-shot models the service has one engine thread on one core, and the client the other core; for the DDPM the service
-has both. Bare and served are measured in turn, several rounds; the ratio is the median of the rounds' own.
+The bare loop calls the model at its best bucket and turns the result into bytes on the host, nothing else: the model as
+``torch.jit.load`` gives it, and as the service prepares it. For one-shot models the service has one engine thread on
+one core, and the client the other core; for the DDPM the service has both. The two loops and the service are measured
+in turn, several rounds; ratios are medians of the rounds' own.
 
     python -m benchmarks.limit                   a table, and benchmarks/results/limit.json
 """
@@ -45,15 +46,20 @@ CASES = (
 
 @dataclass(frozen=True)
 class Result:
-    """Images a second, medians over the rounds, and the served p50 and p99 in milliseconds."""
+    """Images a second, medians over the rounds, and the served p50 and p99 in milliseconds.
+
+    ``rounds`` are of the loop as loaded, of the loop as prepared, and of the service.
+    """
 
     label: str
+    loaded: float
     bare: float
     served: float
+    ratio_to_loaded: float
     ratio: float
     p50_ms: float
     p99_ms: float
-    rounds: list[tuple[float, float]]
+    rounds: list[tuple[float, float, float]]
 
 
 def main() -> None:
@@ -64,35 +70,39 @@ def main() -> None:
     results = [measure(case, rounds) for case in CASES]
     for result in results:
         print(
-            f"{result.label:32} bare {result.bare:8.0f}/s  served {result.served:8.0f}/s  ratio {result.ratio:.2f}"
+            f"{result.label:30} as loaded {result.loaded:6.0f}/s  prepared {result.bare:6.0f}/s"
+            f"  served {result.served:6.0f}/s, {result.ratio_to_loaded:.2f} and {result.ratio:.2f} of them"
             f"  p50 {result.p50_ms:.2f} ms  p99 {result.p99_ms:.2f} ms"
         )
     write_record("limit", results=results)
 
 
 def measure(case: Case, rounds: int) -> Result:
-    """Bare and served in turn."""
-    pairs, outcomes = [], []
+    """Both loops and the service in turn."""
+    speeds, outcomes = [], []
     for _ in range(rounds):
-        bare = _bare(case)
-        outcome = _served(case)
-        outcomes.append(outcome)
-        pairs.append((bare, case.n * outcome.answers_per_s))
-    bare, served = (statistics.median(values) for values in zip(*pairs, strict=True))
-    p50 = statistics.median(outcome.p50_ms for outcome in outcomes)
-    p99 = statistics.median(outcome.p99_ms for outcome in outcomes)
-    ratio = statistics.median(served / bare for bare, served in pairs)
-    return Result(case.label, bare, served, ratio, p50, p99, pairs)
+        loaded, bare = _bare(case, "loaded"), _bare(case, "served")
+        outcomes.append(outcome := _served(case))
+        speeds.append((loaded, bare, case.n * outcome.answers_per_s))
+    loaded, bare, served = (statistics.median(each) for each in zip(*speeds, strict=True))
+    return Result(
+        case.label,
+        loaded,
+        bare,
+        served,
+        ratio_to_loaded=statistics.median(served / loaded for loaded, _, served in speeds),
+        ratio=statistics.median(served / bare for _, bare, served in speeds),
+        p50_ms=statistics.median(outcome.p50_ms for outcome in outcomes),
+        p99_ms=statistics.median(outcome.p99_ms for outcome in outcomes),
+        rounds=speeds,
+    )
 
 
-def _bare(case: Case) -> float:
-    """Images a second of the bare loop, one process a core, each pinned to its own."""
+def _bare(case: Case, preparation: str) -> float:
+    """Images a second of a bare loop, one process a core, each pinned to its own."""
+    loop = [sys.executable, "-m", "benchmarks.bare", case.model, preparation, str(case.seconds)]
     processes = [
-        subprocess.Popen(
-            ["taskset", "-c", str(core), sys.executable, "-m", "benchmarks.bare", case.model, str(case.seconds)],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        subprocess.Popen(["taskset", "-c", str(core), *loop], stdout=subprocess.PIPE, text=True)
         for core in range(case.cores)
     ]
     return sum(float(process.communicate()[0]) for process in processes)

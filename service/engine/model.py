@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +13,7 @@ from torch import Tensor
 from service.contract.artifact import read_artifact
 from service.contract.files import ContractError
 from service.contract.manifest import MANIFEST_FILE, Manifest, SolverName, read_manifest
+from service.engine.prepare import prepared
 from service.sampling.latent_map import LatentMap, LatentsError, unpack
 from service.sampling.pixels import to_uint8
 from service.sampling.schedules import max_steps
@@ -22,10 +22,6 @@ from service.sampling.step import Denoise
 
 Decode = Callable[[Tensor, Tensor], Tensor]
 Encode = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-
-# The profiling executor watches a function's first calls and compiles it anew for the shapes it has seen: a pause in
-# the middle of serving whenever a batch has another size. Calls are as fast without it.
-torch._C._jit_set_profiling_executor(False)
 
 #: Loads in several threads damage a registry that all of TorchScript shares (roboflow/inference, pull request 2373).
 _loading = threading.Lock()
@@ -182,9 +178,9 @@ def load_model(directory: Path, device: torch.device, manifest: Manifest | None 
     try:
         with _loading:
             module = torch.jit.load(io.BytesIO(payload), map_location=device)  # type: ignore[no-untyped-call]
-            decode = _prepared(module.decode, device)
-            denoise = _prepared(module.denoise, device) if manifest.denoises else None
-            encode = _prepared(module.encode, device) if "encode" in manifest.capabilities else None
+            decode = prepared(module.decode, device)
+            denoise = prepared(module.denoise, device) if manifest.denoises else None
+            encode = prepared(module.encode, device) if "encode" in manifest.capabilities else None
     except (RuntimeError, AttributeError) as failure:
         raise ContractError(path, f"not a TorchScript artefact of family {manifest.family}") from failure
     return Model(manifest, device, decode, denoise, encode=encode, latent_map=_load_map(directory, manifest))
@@ -202,13 +198,3 @@ def _load_map(directory: Path, manifest: Manifest) -> LatentMap | None:
     if not len(latent_map.points):
         raise ContractError(path, "there is no code in it")
     return latent_map
-
-
-def _prepared(part: torch.jit.ScriptModule, device: torch.device) -> Callable[..., Any]:
-    """One part, frozen: parameters become constants, and convolutions get the memory layout they are fastest in.
-
-    Its arithmetic type is the artefact's own affair: it takes and gives float32.
-    """
-    placed = part.eval().to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    frozen: Callable[..., Any] = torch.jit.freeze(placed)
-    return frozen

@@ -111,7 +111,7 @@ def test_rows_in_flight_finish_on_the_version_that_began_them(weights: Path, set
             assert late.tobytes() == before != await service.picture()
             del held
             await asyncio.sleep(0)
-            assert gone() is None
+            await vanished(gone)
 
     asyncio.run(scenario())
 
@@ -136,7 +136,7 @@ def test_rows_of_a_replaced_version_are_counted_until_they_end(weights: Path, se
             assert len(await job.future) == 3
             assert service.sample("queued_rows", model="vae") == service.sample("live_rows", model="vae") == 0
             del job
-            assert gone() is None
+            await vanished(gone)
 
     asyncio.run(scenario())
 
@@ -247,7 +247,7 @@ def test_models_are_unloaded_and_loaded(weights: Path, settings: Settings) -> No
             with pytest.raises(AlreadyServed):
                 await service.motion.load("vae")
             assert await service.motion.unload("vae") == Changed("vae", "unloaded", None, version)
-            assert gone() is None
+            await vanished(gone)
             assert sorted(service.engine.deployments) == ["ddpm"]
             assert service.sample("model_ready", model="vae") is None
             with pytest.raises(NotServed):
