@@ -67,15 +67,17 @@ def create_app(settings: Settings) -> FastAPI:
         looking = asyncio.create_task(state.history.run())
         settle()
         watching = asyncio.create_task(state.motion.watch(settings.watch_s)) if settings.watch_s else None
-        yield
-        looking.cancel()
-        if watching:
-            watching.cancel()
-        # The sockets are closed: nobody can fetch what a job still makes. What answers waited for has had its time.
-        state.jobs.stop()
-        await state.engine.drain(settings.drain_s)
-        if access_log is not None:
-            access_log.close()
+        try:
+            yield
+        finally:
+            looking.cancel()
+            if watching:
+                watching.cancel()
+            # The sockets are closed: nobody can fetch what a job still makes. What answers waited for has had its time.
+            state.jobs.stop()
+            await state.engine.drain(settings.drain_s)
+            if access_log is not None:
+                access_log.close()
 
     app = App(
         title="genserve",

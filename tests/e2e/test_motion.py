@@ -143,7 +143,8 @@ def test_no_request_fails_while_versions_alternate_and_their_memory_comes_back(w
         assert {(model, status) for model, status, _ in answers} == {("vae", 200), ("ddpm", 200)}
         for model, pair in versions.items():
             assert {told for asked, _, told in answers if asked == model} == set(pair)
-        assert max(after[-5:]) - max(after[:5]) < 3 * BALLAST_MIB, after
+        # If every second version stayed, it would be more.
+        assert max(after[-5:]) - max(after[:5]) < SWAPS / 3 * BALLAST_MIB, after
         assert service.stop(signal.SIGTERM) == 0
         assert service.errors_logged() == []
 

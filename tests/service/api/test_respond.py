@@ -156,7 +156,9 @@ def test_there_are_only_so_many_jobs(weights: Any) -> None:
 
 
 def test_a_refused_job_leaves_nothing_behind(weights: Any) -> None:
-    settings = Settings(weights_dir=weights, device="cpu", engine_threads=1, max_bucket=1, client_share=0.001)
+    # However slow the machine, and so however dear a request: room for many, of which one is more than a client's share.
+    bounds = {"max_queue_ms": 1e9, "client_share": 1e-6}
+    settings = Settings(weights_dir=weights, device="cpu", engine_threads=1, max_bucket=1, **bounds)
 
     async def scenario() -> None:
         async with running(settings) as app:
