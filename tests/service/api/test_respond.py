@@ -156,9 +156,10 @@ def test_there_are_only_so_many_jobs(weights: Any) -> None:
 
 
 def test_a_refused_job_leaves_nothing_behind(weights: Any) -> None:
-    # However slow the machine, and so however dear a request: room for many, of which one is more than a client's share.
-    bounds = {"max_queue_ms": 1e9, "client_share": 1e-6}
-    settings = Settings(weights_dir=weights, device="cpu", engine_threads=1, max_bucket=1, **bounds)
+    # However slow the machine, and so however dear a request: room for many, and one is more than a client's share.
+    settings = Settings(
+        weights_dir=weights, device="cpu", engine_threads=1, max_bucket=1, max_queue_ms=1e9, client_share=1e-6
+    )
 
     async def scenario() -> None:
         async with running(settings) as app:
