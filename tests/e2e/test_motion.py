@@ -143,8 +143,8 @@ def test_no_request_fails_while_versions_alternate_and_their_memory_comes_back(w
         assert {(model, status) for model, status, _ in answers} == {("vae", 200), ("ddpm", 200)}
         for model, pair in versions.items():
             assert {told for asked, _, told in answers if asked == model} == set(pair)
-        # If every second version stayed, it would be more.
-        assert max(after[-5:]) - max(after[:5]) < SWAPS / 3 * BALLAST_MIB, after
+        # It differs by whole versions, of which one or two more may just be in use; those that stayed would be fifteen.
+        assert max(after[-5:]) - max(after[:5]) < 5 * BALLAST_MIB, after
         assert service.stop(signal.SIGTERM) == 0
         assert service.errors_logged() == []
 

@@ -82,6 +82,17 @@ def test_an_idle_service_stops_at_once(settings: Settings) -> None:
     assert engine_threads() == []
 
 
+def test_a_failure_of_the_server_stops_what_was_started(settings: Settings) -> None:
+    async def scenario() -> None:
+        async with running(settings):
+            assert engine_threads()
+            raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        asyncio.run(scenario())
+    assert engine_threads() == []
+
+
 def test_models_are_ready_before_the_first_request(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "service"), TestClient(create_app(settings)) as client:
         told = {vars(record)["model"]: vars(record) for record in caplog.records if record.message == "model ready"}
