@@ -43,15 +43,12 @@ class Cycle(RequestResponseCycle):
             await self.flow.drain()
         if self.disconnected:
             return
-        pieces = [STATUS_LINE[message["status"]]]
-        for name, value in self.default_headers + message["headers"]:
-            pieces += (name, b": ", value, b"\r\n")
+        headers = [*self.default_headers, *message["headers"]]
         if not self.keep_alive:
-            pieces.append(b"connection: close\r\n")
-        pieces.append(b"\r\n")
-        if self.scope["method"] != "HEAD":
-            pieces.append(message["body"])
-        self.transport.write(b"".join(pieces))
+            headers.append((b"connection", b"close"))
+        head = b"\r\n".join(map(b": ".join, headers))
+        body = b"" if self.scope["method"] == "HEAD" else message["body"]
+        self.transport.write(b"%b%b\r\n\r\n%b" % (STATUS_LINE[message["status"]], head, body))
         self.response_started = self.response_complete = True
         self.message_event.set()
         if not self.keep_alive:
@@ -150,16 +147,13 @@ class Protocol(HttpToolsProtocol):
         cycle.scope["state"][STATE] = self._departure
         super()._start_asgi_task(cycle, app)
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """A header has come; behind a body it says nothing of how the request is to be handled (RFC 9110, 6.5.1)."""
-        if "method" not in self.scope:
-            super().on_header(name, value)
-
     def on_headers_complete(self) -> None:
         """A head has come to its end."""
         self._pending_bytes = 0
         if not self._wants_upgrade:
             super().on_headers_complete()
+            # What comes behind the body says nothing of how the request is to be handled (RFC 9110, section 6.5.1).
+            self.headers = []
             self._read_on()
 
     def on_body(self, body: bytes) -> None:

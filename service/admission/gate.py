@@ -1,7 +1,6 @@
 """The door of one model: how much predicted device time may be accepted and not yet finished, and for whom."""
 
 import math
-from collections import Counter
 from typing import NamedTuple
 
 from service.admission.drain import DrainRate
@@ -59,7 +58,7 @@ class Gate:
         self._limit_ms, self._client_limit_ms, self._table_rows = limit_ms, limit_ms * client_share, table_rows
         self._all = Account()
         self._clients: dict[str, Account] = {}
-        self._rows_by_calls: Counter[int] = Counter()
+        self._rows_by_calls: dict[int, int] = {}
 
     @property
     def accepted_ms(self) -> float:
@@ -77,19 +76,21 @@ class Gate:
             ShareExceeded: the client has its share of the queue.
             TooLate: the queue is too long for an answer in time.
         """
+        price_ms, client = ask.price_ms, self._clients.get(ask.client)
         if self._all.requests:
-            self._check_room(ask)
-            self._check_time(ask)
-        client = self._clients.setdefault(ask.client, Account())
-        for account in (self._all, client):
-            account.add(ask.price_ms)
-        self._rows_by_calls[ask.calls] += ask.rows
+            self._check_room(price_ms, client)
+            self._check_time(ask, price_ms)
+        if client is None:
+            client = self._clients[ask.client] = Account()
+        self._all.add(price_ms)
+        client.add(price_ms)
+        self._rows_by_calls[ask.calls] = self._rows_by_calls.get(ask.calls, 0) + ask.rows
 
     def release(self, ask: Ask) -> None:
         """Give back what ``admit`` took, when the work is finished or dropped."""
-        client = self._clients[ask.client]
-        for account in (self._all, client):
-            account.take(ask.price_ms)
+        price_ms, client = ask.price_ms, self._clients[ask.client]
+        self._all.take(price_ms)
+        client.take(price_ms)
         if not client.requests:
             del self._clients[ask.client]
         self._rows_by_calls[ask.calls] -= ask.rows
@@ -100,21 +101,20 @@ class Gate:
         """When rows that have a place, and ``calls`` calls left at ``call_ms``, will be done, served in turn."""
         return self.drain.seconds_for(self._turns(calls) * call_ms)
 
-    def _check_room(self, ask: Ask) -> None:
-        over_ms = self._all.ms + ask.price_ms - self._limit_ms
+    def _check_room(self, price_ms: float, client: Account | None) -> None:
+        over_ms = self._all.ms + price_ms - self._limit_ms
         if over_ms > 0:
             raise Overloaded(self._all.ms / 1000, self._limit_ms / 1000, self._wait_s(over_ms))
-        client = self._clients.get(ask.client)
         if client is None:
             return
-        over_ms = client.ms + ask.price_ms - self._client_limit_ms
+        over_ms = client.ms + price_ms - self._client_limit_ms
         if over_ms > 0:
             raise ShareExceeded(client.ms / 1000, self._client_limit_ms / 1000, self._wait_s(over_ms))
 
-    def _check_time(self, ask: Ask) -> None:
+    def _check_time(self, ask: Ask, price_ms: float) -> None:
         within_s = HEADROOM * ask.within_s
         # All that is accepted is more than what comes before it, and is quicker known.
-        if self.drain.seconds_for(self._all.ms + ask.price_ms) <= within_s:
+        if self.drain.seconds_for(self._all.ms + price_ms) <= within_s:
             return
         late_s = self.drain.seconds_for(self._work_until_done(ask)) - within_s
         if late_s > 0:
@@ -126,7 +126,7 @@ class Gate:
         Rows are served in turn, so no row is served more often than those of ``ask``. That holds while all of them have
         places; one that waits for a place may do so until all that have one are done.
         """
-        if self._rows_by_calls.total() + ask.rows > self._table_rows:
+        if sum(self._rows_by_calls.values()) + ask.rows > self._table_rows:
             return self._all.ms + ask.price_ms
         return self._turns(ask.calls) * ask.call_ms + ask.price_ms
 

@@ -58,6 +58,8 @@ class RowTable:
         self._weight = np.ones(rows, dtype=np.int64)
         self._last_served = np.zeros(rows, dtype=np.int64)
         self._ready = np.zeros(rows, dtype=np.bool_)
+        #: Rows that a tick could serve.
+        self.ready = 0
         self._live: list[LiveRow | None] = [None] * rows
         # Made once: a generator's state is 2.5 kB, dearer to come by than to seed anew.
         self._noise = [RowNoise(0) for _ in range(rows)]
@@ -73,11 +75,6 @@ class RowTable:
     def live(self) -> int:
         """Places that hold a row."""
         return len(self._live) - len(self._free)
-
-    @property
-    def ready(self) -> int:
-        """Rows that a tick could serve."""
-        return int(self._ready.sum())
 
     @property
     def ready_call_rows(self) -> int:
@@ -99,6 +96,7 @@ class RowTable:
             self.drop(slots)
             raise
         self._ready[slots] = True
+        self.ready += len(slots)
 
     def _note(self, slots: Slots, rows: Sequence[LiveRow]) -> None:
         specs = [row.spec for row in rows]
@@ -123,6 +121,7 @@ class RowTable:
         fitting[:1] = True  # one guided row is two, and must pass even where one is the most
         chosen = turn[fitting]
         self._ready[chosen] = False
+        self.ready -= len(chosen)
         self._claims += 1
         self._last_served[chosen] = self._claims
         return chosen
@@ -145,9 +144,11 @@ class RowTable:
         """End a tick for rows that are to be served again, one step further down their plans."""
         self._step[slots] += 1
         self._ready[slots] = True
+        self.ready += len(slots)
 
     def drop(self, slots: Slots) -> None:
         """Free places."""
+        self.ready -= int(self._ready[slots].sum())
         self._ready[slots] = False
         for slot in slots.tolist():
             self._live[slot] = None
