@@ -31,8 +31,9 @@ from service.api.dialects import hugging_face, open_inference, openai
 from service.api.docs import describe
 from service.api.endpoint import App
 from service.api.history import History
+from service.api.meanings import Meanings
 from service.api.rendering import Order
-from service.api.state import Finished, State
+from service.api.state import Finished, KeptAnswer, State
 from service.engine.engine import Engine
 from service.engine.motion import Motion
 from service.engine.registry import load_registry, pick_device
@@ -59,11 +60,11 @@ def create_app(settings: Settings) -> FastAPI:
     """The ASGI application. Models are loaded and warmed while it starts, before the first request is taken."""
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: App) -> AsyncIterator[None]:
         state = await _start(settings)
         app.state.service = state
-        app.state.access_log = access_log = _access_log(settings, state.metrics)
-        app.state.lag = LoopLag(settings.max_lag_ms / 1000, asyncio.get_running_loop().call_soon)
+        app.access_log = access_log = _access_log(settings, state.metrics)
+        app.lag = LoopLag(settings.max_lag_ms / 1000, asyncio.get_running_loop().call_soon)
         looking = asyncio.create_task(state.history.run())
         settle()
         watching = asyncio.create_task(state.motion.watch(settings.watch_s)) if settings.watch_s else None
@@ -140,4 +141,5 @@ async def _start(settings: Settings) -> State:
     store: JobStore[Order, Finished] = JobStore(bounds, time.monotonic)
     metrics.count_jobs(lambda: store.open, lambda: store.ended)
     history = History(lambda: [(name, each.metrics) for name, each in engine.deployments.items()], time.monotonic)
-    return State(settings, engine, motion, metrics, store, KeyedAnswers(bounds, time.monotonic), history)
+    keyed: KeyedAnswers[KeptAnswer] = KeyedAnswers(bounds, time.monotonic)
+    return State(settings, engine, motion, metrics, store, keyed, history, Meanings(settings))

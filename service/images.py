@@ -34,6 +34,9 @@ MAX_TEXT = MAX_PARAMETERS - len(_PARAMETERS)
 #: The most pixels along a side that a WebP, and a JPEG, can have.
 MAX_WEBP_SIDE, MAX_JPEG_SIDE = 16_383, 65_500
 
+#: Bytes of pixels that are not compressed: an answer goes in one packet then, and a smaller one would take as long.
+MOST_STORED = 1024
+
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -51,10 +54,9 @@ def encode_png(image: Pixels, parameters: bytes = b"") -> bytes:
     lines = np.zeros((height, 1 + width * channels), dtype=np.uint8)  # a line begins with its filter: 0, none
     lines[:, 1:] = image.reshape(height, -1)
     # Small pictures hardly shrink further at higher levels.
-    data = zlib_ng.compress(lines, 1)
-    if parameters:
-        head += _png_chunk(b"iTXt", _PARAMETERS + parameters)
-    return head + _png_chunk(b"IDAT", data) + _PNG_END
+    data = _stored(lines.tobytes()) if lines.size <= MOST_STORED else zlib_ng.compress(lines, 1)
+    text = _png_chunk(b"iTXt", _PARAMETERS + parameters) if parameters else b""
+    return b"".join((head, text, _png_chunk(b"IDAT", data), _PNG_END))
 
 
 def png_parameters(png: bytes) -> bytes | None:
@@ -172,7 +174,13 @@ def _png_head(height: int, width: int, channels: int) -> bytes:
 
 def _png_chunk(kind: bytes, data: bytes) -> bytes:
     """A chunk as RFC 2083, section 3.2, has it: length, type, data, CRC of type and data."""
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib_ng.crc32(data, zlib_ng.crc32(kind)))
+    checked = kind + data
+    return b"%b%b%b" % (_number(len(data)), checked, _number(zlib_ng.crc32(checked)))
+
+
+def _stored(data: bytes) -> bytes:
+    """A zlib stream (RFC 1950) of one block that is not compressed (RFC 1951, section 3.2.4)."""
+    return b"\x78\x01\x01%b%b%b" % (_lengths(len(data), len(data) ^ 0xFFFF), data, _number(zlib_ng.adler32(data)))
 
 
 def _png_chunks(png: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -188,6 +196,7 @@ def _png_chunks(png: bytes) -> Iterator[tuple[bytes, bytes]]:
         at += 12 + length
 
 
+_number, _lengths = struct.Struct(">I").pack, struct.Struct("<HH").pack
 _PNG_END = _png_chunk(b"IEND", b"")
 _PNG_COLOUR_TYPES = {1: 0, 3: 2}
 

@@ -110,18 +110,20 @@ def access_line(state: Mapping[str, Any], method: str, path: str, status: int, n
     JSON encoder, the rest is numbers and words of our own.
     """
     identity = (state.get("request_id") or f"{getrandbits(64):016x}")[:ID_CHARACTERS]
-    fields = [f'"id": {_quoted(identity)}, "method": {_quoted(method)}, "path": {_quoted(path[:TEXT_CHARACTERS])}']
+    told = ""
     if isinstance(state.get("model"), str):
-        fields.append(f'"model": {_quoted(state["model"][:TEXT_CHARACTERS])}')
+        told += f', "model": {_quoted(state["model"][:TEXT_CHARACTERS])}'
     if "rows" in state:
-        fields.append(f'"rows": {state["rows"]:d}')
+        told += f', "rows": {state["rows"]:d}'
     if "stages_s" in state:
-        stages = zip(("queue", "compute", "encode"), state["stages_s"], strict=True)
-        fields += [f'"{stage}_ms": {1000 * seconds:.3f}' for stage, seconds in stages]
+        queue_s, compute_s, encode_s = state["stages_s"]
+        told += f', "queue_ms": {1000 * queue_s:.3f}, "compute_ms": {1000 * compute_s:.3f}'
+        told += f', "encode_ms": {1000 * encode_s:.3f}'
     outcome = state.get("outcome") or _OUTCOMES.get(status) or ("ok" if status < HTTPStatus.BAD_REQUEST else "error")
     return (
         f'{{"time": "{_utc(now)}", "level": "info", "logger": "service.access", "message": "request", '
-        f'{", ".join(fields)}, "total_ms": {1000 * (clock - state["arrived_at"]):.3f}, "status": {status:d}, '
+        f'"id": {_quoted(identity)}, "method": {_quoted(method)}, "path": {_quoted(path[:TEXT_CHARACTERS])}{told}, '
+        f'"total_ms": {1000 * (clock - state["arrived_at"]):.3f}, "status": {status:d}, '
         f'"outcome": "{outcome}"}}\n'
     )
 

@@ -157,15 +157,13 @@ def _stages(job: Job[Any], told: Mapping[str, Any]) -> tuple[float, float]:
 
 
 def _headers(order: Order, length: int, made: Made, encode_s: float) -> list[tuple[bytes, bytes]]:
-    seeds = ", ".join([str(seed) for seed in order.seeds if seed is not None])
-    queue_ms, compute_ms, encode_ms = 1000 * made.queue_s, 1000 * made.compute_s, 1000 * encode_s
-    timing = f"queue;dur={queue_ms:.3f}, compute;dur={compute_ms:.3f}, encode;dur={encode_ms:.3f}"
+    milliseconds = 1000 * made.queue_s, 1000 * made.compute_s, 1000 * encode_s
     model = order.model
     headers = [
         *_fixed_headers(model.name, model.manifest.version, order.media),
         (b"content-length", b"%d" % length),
-        (b"x-seed", seeds.encode()),
-        (b"server-timing", timing.encode()),
+        (b"x-seed", b", ".join([b"%d" % seed for seed in order.seeds if seed is not None])),
+        (b"server-timing", b"queue;dur=%.3f, compute;dur=%.3f, encode;dur=%.3f" % milliseconds),
         (b"content-disposition", f'inline; filename="{file_name(order, order.media)}"'.encode()),
     ]
     headers += (

@@ -36,7 +36,9 @@ class Endpoint:
         scope.setdefault("state", {})["arrived_at"] = time.monotonic()
         request = Request(scope, receive)
         try:
-            _check_lag(scope)
+            lag: LoopLag | None = getattr(scope["app"], "lag", None)  # FastAPI's own has none
+            if lag is not None and lag.behind():
+                raise TooBusy
             response = await self.handlers[scope["method"]](request)
         except Exception as failure:
             response = await respond(request, failure)
@@ -48,13 +50,6 @@ class Endpoint:
             await send({"type": WHOLE, "status": response.status_code, "headers": headers, "body": response.body})
         else:
             await response(scope, receive, send)
-
-
-def _check_lag(scope: Scope) -> None:
-    """Raise TooBusy while more comes than the event loop can do."""
-    lag: LoopLag | None = getattr(scope["app"].state, "lag", None)
-    if lag is not None and lag.behind():
-        raise TooBusy
 
 
 def route(path: str, handlers: Mapping[str, Handler]) -> Route:
@@ -85,6 +80,9 @@ class App(FastAPI):
 
     def __init__(self, **options: Any) -> None:  # noqa: ANN401  (FastAPI's own)
         super().__init__(**options)
+        #: What is told of every answer, and what refuses requests to endpoints; None until the service is up.
+        self.access_log: AccessLog | None = None
+        self.lag: LoopLag | None = None
         self._fixed: dict[str, Endpoint] = {}
         self._named: dict[str, tuple[Endpoint, str]] = {}
 
@@ -103,8 +101,7 @@ class App(FastAPI):
         if scope["type"] != "http":
             await super().__call__(scope, receive, send)
             return
-        log: AccessLog | None = getattr(self.state, "access_log", None)
-        endpoint = self._match(scope)
+        log, endpoint = self.access_log, self._match(scope)
         if endpoint is None:
             await self._through_fastapi(scope, receive, send if log is None else _noted(scope, send, log))
             return

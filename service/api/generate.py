@@ -12,8 +12,8 @@ from service.api.dialects.hugging_face import read_generate
 from service.api.docs import operation
 from service.api.endpoint import route
 from service.api.negotiation import PICTURES
-from service.api.rendering import Order, check_form
-from service.api.resolve import Resolved, resolve
+from service.api.rendering import Order
+from service.api.resolve import Resolved
 from service.api.respond import respond
 from service.api.schemas import GenerateRequest, Params
 from service.api.sheet import film_of, shown_params
@@ -77,9 +77,7 @@ async def generate_order(
     Raises InvalidField, UnknownVersion; and as ``starts.begin``, for what is uploaded is read and encoded here.
     """
     model = deployment.model
-    resolved = resolve(body, model, state.settings)
-    steps = resolved.plan.steps
-    check_form(body, media, model.manifest.image_shape, steps)
+    resolved = state.meanings.of(body, model, media)
     rows, params = _rows(body, resolved)
     begun = await begin(request, state, body, deployment, rows)
     film = film_of(body, begun.rows[0].plan.steps)

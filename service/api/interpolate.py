@@ -49,8 +49,8 @@ async def interpolate_order(
     """
     model = deployment.model
     resolved = resolve(body, model, state.settings)
-    points = key_points(body, resolved)
-    resolved = guided(body, resolved, points)
+    points = key_points(body, model, resolved)
+    resolved = guided(body, model, resolved, points)
     check_form(body, media, model.manifest.image_shape, resolved.plan.steps)
     ends = await ends_of(request, state, body, deployment, resolved, points)
     method: InterpolationMethod = ends.natural_method if body.method == "auto" else body.method

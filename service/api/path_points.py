@@ -42,9 +42,8 @@ class Ends(NamedTuple):
     natural_method: InterpolationMethod
 
 
-def key_points(body: InterpolateRequest, resolved: Resolved) -> list[KeyPoint]:
+def key_points(body: InterpolateRequest, model: Model, resolved: Resolved) -> list[KeyPoint]:
     """The points of ``body``, checked, with their seeds and classes. Raises InvalidField."""
-    model = resolved.model
     if problems := [*_problems(body, model)]:
         raise InvalidField(problems)
     names, points = [*_names(body)], body.key_points
@@ -52,23 +51,22 @@ def key_points(body: InterpolateRequest, resolved: Resolved) -> list[KeyPoint]:
     own = [_label(point, name, model) for name, point in zip(names, points, strict=True)]
     common = own[0] if resolved.labels[0] is None else resolved.labels[0]
     if common is None:
-        common = model.manifest.null_label if seeds[0] is None else resolved.label_of(seeds[0])
+        common = resolved.null_label if seeds[0] is None else resolved.label_of(seeds[0])
     labels = [common if label is None else label for label in own]
     return [KeyPoint(*each) for each in zip(names, points, seeds, labels, strict=True)]
 
 
-def guided(body: InterpolateRequest, resolved: Resolved, points: Sequence[KeyPoint]) -> Resolved:
+def guided(body: InterpolateRequest, model: Model, resolved: Resolved, points: Sequence[KeyPoint]) -> Resolved:
     """``resolved`` with the guidance that classes of ``points`` leave room for.
 
     Raises InvalidField where they leave none and ``body`` asks for some, or where the model blends no classes.
     """
     labels = {point.label for point in points}
-    null_label = resolved.model.manifest.null_label
-    if len(labels) == 1 and null_label not in labels:
+    if len(labels) == 1 and resolved.null_label not in labels:
         return resolved
-    if len(labels) > 1 and not denoises(resolved.model):
+    if len(labels) > 1 and not denoises(model):
         other = next(point for point in points if point.label != points[0].label)
-        says = f"{resolved.model.name}, a {resolved.model.manifest.family}, cannot blend classes"
+        says = f"{model.name}, a {model.manifest.family}, cannot blend classes"
         raise InvalidField.of(f"{other.name}/class_label", says, "one class for all points")
     for name in ("guidance_scale", "negative_class"):
         if getattr(body, name) not in (None, 1.0):

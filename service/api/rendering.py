@@ -140,11 +140,14 @@ def class_name(order: Order, index: int) -> str | None:
 
 
 def _one_image(order: Order, made: Made) -> bytes:
-    sheet, film = sheet_of(order.asked, order.rows[0].plan.steps), order.rows[0].film
-    tiles = made.pictures
+    tiles, film = made.pictures, order.rows[0].film
     if film is not None and order.asked.layout == "film":
         tiles = [tile for strip in strips(film, made.film, made.pictures) for tile in strip]
-    image = images.enlarge(images.tile(tiles, sheet.columns, sheet.gap), order.asked.scale)
+    image = tiles[0]
+    if len(tiles) > 1:
+        sheet = sheet_of(order.asked, order.rows[0].plan.steps)
+        image = images.tile(tiles, sheet.columns, sheet.gap)
+    image = images.enlarge(image, order.asked.scale)
     if order.media == PNG:
         return images.encode_png(image, _parameters(order, order.params))
     quality = order.asked.quality

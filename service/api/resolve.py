@@ -25,13 +25,13 @@ NO_CLASS = "none"
 
 
 class Resolved(NamedTuple):
-    """What a request means for its model.
+    """What a request means for its model, whose class for "no class" is ``null_label``.
 
     ``labels``: one for all pictures or one for each, where None leaves the class to the seed. ``negative_label``: what
     guidance leads away from; None, no class. ``params``: what to tell.
     """
 
-    model: Model
+    null_label: int
     labels: Sequence[int | None]
     guidance_scale: float
     negative_label: int | None
@@ -41,8 +41,7 @@ class Resolved(NamedTuple):
     def label_of(self, seed: int, index: int = 0) -> int:
         """The class of picture ``index``, whose seed is ``seed``: the one asked for, or all of the model's in turn."""
         label = self.labels[index if len(self.labels) > 1 else 0]
-        classes = self.model.manifest.null_label
-        return seed % classes if label is None and classes else label or 0
+        return seed % self.null_label if label is None and self.null_label else label or 0
 
     def row(self, seed: int, index: int = 0) -> RowSpec:
         """Picture ``index``, from the noise of ``seed``."""
@@ -143,7 +142,7 @@ def _resolved(
             params["eta"] = eta
         if negative is not None:
             params["negative_class"] = [*names, NO_CLASS][negative]
-    return Resolved(model, labels, guidance_scale, negative, plan, params)
+    return Resolved(model.manifest.null_label, labels, guidance_scale, negative, plan, params)
 
 
 def _have_classes(labels: Sequence[int | None], names: tuple[str, ...]) -> bool:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from starlette.requests import Request
 
 from service.api.history import History
+from service.api.meanings import Meanings
 from service.api.rendering import Made, Order
 from service.engine.engine import Deployment, Engine
 from service.engine.motion import Motion
@@ -51,6 +52,7 @@ class State:
     jobs: JobStore[Order, Finished]
     keyed: KeyedAnswers[KeptAnswer]
     history: History
+    meanings: Meanings
 
     def deployment(self, name: str) -> Deployment:
         """What new requests for that model get. Raises UnknownModel, or ModelUnavailable when it was refused."""

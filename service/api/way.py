@@ -13,7 +13,8 @@ from service.errors import BadRequest, FieldProblem, InvalidField
 #: All that pictures are answered in.
 OFFERED = (*PICTURES, EVENT_STREAM)
 
-_HEADERS = frozenset({b"prefer", b"idempotency-key"})
+#: Headers that ask for more than an answer when it is done.
+_MORE = frozenset({b"prefer", b"idempotency-key"})
 _KEY = re.compile(rb"[\x21-\x7e]{1,255}")
 _WAIT = re.compile(r"\d{1,6}")
 
@@ -45,7 +46,7 @@ def way_of(request: Request, asked: Task, offered: Sequence[str] = OFFERED) -> W
     media = media_of(request, asked.format, offered)
     live = asked.stream or media == EVENT_STREAM
     way = Way(JSON if live else media, live)
-    if any(name in _HEADERS for name, _ in request.scope["headers"]):
+    if not _MORE.isdisjoint(dict(request.scope["headers"])):
         way = _with_headers(request, way)
     if live and asked.format not in (None, "json"):
         raise InvalidField.of("format", "means nothing to a stream, which ends with JSON", "json, or leave it out")

@@ -47,7 +47,7 @@ def _finite(rows: Tensor) -> Tensor:
 _pictures, _numbers = torch.jit.script(_as_pictures), torch.jit.script(_as_numbers)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Model:
     """What the engine needs of one artefact.
 

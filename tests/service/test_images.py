@@ -12,6 +12,7 @@ from PIL import Image
 from service.images import (
     MAX_PARAMETERS,
     MAX_WEBP_SIDE,
+    MOST_STORED,
     Pixels,
     encode_gif,
     encode_jpeg,
@@ -43,6 +44,14 @@ def test_png_keeps_every_pixel(image: Pixels) -> None:
     assert png.format == "PNG"
     assert png.mode == {1: "L", 3: "RGB"}[image.shape[2]]
     np.testing.assert_array_equal(np.asarray(png).reshape(image.shape), image)
+
+
+@pytest.mark.parametrize("width", [31, 32, 33])
+def test_png_keeps_every_pixel_at_the_size_from_which_it_is_compressed(width: int) -> None:
+    image = np.full((MOST_STORED // 32, width - 1, 1), 7, dtype=np.uint8)
+    file = encode_png(image)
+    np.testing.assert_array_equal(np.asarray(decode(file))[:, :, None], image)
+    assert (len(file) > image.size) == (width <= 32)
 
 
 def test_png_takes_a_view_that_is_not_contiguous() -> None:
