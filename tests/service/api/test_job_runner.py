@@ -11,6 +11,7 @@ from starlette.requests import Request
 from service.api.generate import generate_order
 from service.api.interpolate import interpolate_order
 from service.api.job_runner import filmed, without_uploads
+from service.api.meanings import Meanings
 from service.api.rendering import Order
 from service.api.schemas import GenerateRequest, InterpolateRequest
 from service.api.state import State
@@ -38,7 +39,7 @@ def deployment_of(settings: Settings, model: str) -> Deployment:
 
 def state_with(settings: Settings) -> State:
     """As much of a state as an order takes that uploads nothing."""
-    return cast(State, SimpleNamespace(settings=settings))
+    return cast(State, SimpleNamespace(settings=settings, meanings=Meanings(settings)))
 
 
 @pytest.mark.parametrize(
