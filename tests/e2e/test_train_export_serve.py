@@ -17,10 +17,11 @@ from PIL import Image
 from service.contract.artifact import read_artifact
 from service.contract.manifest import read_manifest
 from tests.e2e.process import ROOT, Service, serving
+from tests.trainer.sample import first_of_sample
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-SAMPLE = "tests/data/fashion-mnist"
+IMAGES = 400
 TRAIN = {
     "vae": ["--epochs", "2"],
     "gan": ["--epochs", "1"],
@@ -55,11 +56,12 @@ def run_trainer(*arguments: str) -> str:
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A weights folder with one of each family, hardly trained."""
     folder = tmp_path_factory.mktemp("road")
+    data = str(first_of_sample(folder / "data", IMAGES, 150))
     for model, options in TRAIN.items():
         run = str(folder / "runs" / model)
         begun = ["--from", str(folder / "runs" / STARTS[model])] if model in STARTS else []
-        run_trainer("train", model, "--data-dir", SAMPLE, "--device", "cpu", "--out", run, *begun, *options)
-        run_trainer("export", run, str(folder / "weights" / model), "--data-dir", SAMPLE)
+        run_trainer("train", model, "--data-dir", data, "--device", "cpu", "--out", run, *begun, *options)
+        run_trainer("export", run, str(folder / "weights" / model), "--data-dir", data)
     return folder / "weights"
 
 
@@ -105,7 +107,7 @@ def test_the_artefact_says_what_it_is(exported: Path, model: str) -> None:
     assert len(read_artifact(folder, manifest.artifact)) == manifest.artifact.size < 10_000_000
     assert (manifest.name, manifest.family, manifest.image_shape) == (model, model, (1, 28, 28))
     assert len(manifest.class_names) == 10
-    assert (manifest.dataset.name, manifest.dataset.images) == ("fashion-mnist", 2000)
+    assert (manifest.dataset.name, manifest.dataset.images) == ("fashion-mnist", IMAGES)
     assert "MIT" in manifest.dataset.licence
     assert manifest.training.epochs == EPOCHS[model]
     assert manifest.training.losses

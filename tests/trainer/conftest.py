@@ -1,7 +1,6 @@
 """Tiny runs on 64 real images: the code of the real ones, in a fraction of a second."""
 
 import dataclasses
-import gzip
 import resource
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -12,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.trainer.sample import SAMPLE, first_of_sample
 from trainer.config import RunConfig, presets
 from trainer.data import ImageData, load_fashion_mnist
-from trainer.data.mnist import FILES
 from trainer.loop import TrainingRun
 from trainer.objectives import build
 from trainer.objectives.base import Position
@@ -78,8 +77,6 @@ OPTIMIZER: dict[str, Any] = {
     "clip": 1.0,
 }
 
-SAMPLE = Path(__file__).parents[1] / "data" / "fashion-mnist"
-
 VARIANTS = tuple(MODELS)
 FAMILIES = ("autoencoder", "vae", "gan", "ddpm", "ldm", "few-step")
 
@@ -114,15 +111,9 @@ def some(whole: ImageData, count: int) -> ImageData:
 
 
 @pytest.fixture(scope="session")
-def small_folder(sample_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def small_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The first 64 pictures and labels of each file, for commands that train whole presets."""
-    folder = tmp_path_factory.mktemp("fashion-mnist")
-    for name in FILES:
-        content = gzip.decompress((sample_folder / f"{name}.gz").read_bytes())
-        header, size = (16, 28 * 28) if "images" in name else (8, 1)
-        count = (64).to_bytes(4, "big")
-        (folder / name).write_bytes(content[:4] + count + content[8 : header + 64 * size])
-    return folder
+    return first_of_sample(tmp_path_factory.mktemp("fashion-mnist"), 64, 64)
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 
-from tests.trainer.conftest import SAMPLE, some
+from tests.trainer.conftest import some
+from tests.trainer.sample import SAMPLE
 from trainer import checkpoint, processes
 from trainer.config import RunConfig
 from trainer.data import load_fashion_mnist

@@ -1,4 +1,3 @@
-import gzip
 import json
 import re
 import shutil
@@ -10,6 +9,7 @@ from PIL import Image
 from service.contract.manifest import read_manifest
 from tests.trainer.conftest import MakeRun
 from tests.trainer.evaluate.conftest import SHIPPED
+from tests.trainer.sample import first_of_sample
 from tests.trainer.test_cli import error_of
 from trainer.__main__ import main
 from trainer.evaluate import classifier, curves
@@ -31,16 +31,9 @@ def trained(make_run: MakeRun, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 @pytest.fixture(scope="module")
-def data_folder(sample_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """400 training and 150 test pictures."""
-    folder = tmp_path_factory.mktemp("data")
-    for packed in sample_folder.glob("*.gz"):
-        header, item = (16, 784) if "images" in packed.name else (8, 1)
-        count = 400 if "train" in packed.name else 150
-        whole = gzip.decompress(packed.read_bytes())
-        cut = whole[:4] + count.to_bytes(4, "big") + whole[8 : header + count * item]
-        (folder / packed.stem).write_bytes(cut)
-    return folder
+    return first_of_sample(tmp_path_factory.mktemp("data"), 400, 150)
 
 
 @pytest.fixture
