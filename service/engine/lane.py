@@ -119,7 +119,8 @@ class Lane:
         """Serve the claimed rows one step, and wait until they are: what a tick takes is what its lane is charged."""
         batch = self._gather(slots)
         self.metrics.tick_rows.observe(batch.call_rows)
-        self.metrics.padding_rows.inc(self.model.padding(batch.call_rows))
+        if padding := self.model.padding(batch.call_rows):
+            self.metrics.padding_rows.inc(padding)
         if batch.step is not None:
             self.metrics.steps.inc(len(batch))
         ended: list[Ended] = []
@@ -130,7 +131,7 @@ class Lane:
             places = slots[rows]
             if isinstance(result, Stepped):
                 if batch.step is not None:
-                    self._scatter(places, result)
+                    self._table.keep(places, result.x, result.x_start)
                 ended += self._results(places[batch.ending[rows]], result)
                 if result.shots:
                     filmed += self._previews(places, result)
@@ -194,7 +195,8 @@ class Lane:
         """Fill the table from the queue. Late rows are left out: whoever waits for them is told elsewhere."""
         taken = list(self._queue.take(self._room(threads)))
         timely = [row for row in taken if not row.job.dropped(now)]
-        self.metrics.dropped_queued.inc(len(taken) - len(timely))
+        if late := len(taken) - len(timely):
+            self.metrics.dropped_queued.inc(late)
         try:
             self._table.admit(timely)
         except Exception:  # a fault of ours: whoever sent the row must be told, and no other row suffer
@@ -219,17 +221,16 @@ class Lane:
 
     def _gather(self, slots: Slots) -> Batch:
         table, device = self._table, self.model.device
-        table.begin(slots)
-        x, label, ending = table.x[self._index(slots)], to_device(table.label(slots), device), table.last_step(slots)
+        x, label = table.x(slots), to_device(table.label(slots), device)
         step = None if self.model.denoise is None else self._gather_step(slots)
-        return Batch(x, label, ending, step)
+        return Batch(x, label, table.last_step(slots), step)
 
     def _gather_step(self, slots: Slots) -> Step:
         table, device = self._table, self.model.device
         coefficients = table.coefficients(slots)
         noise = table.draw_noise(slots, coefficients)
         return Step(
-            table.x_start_prev[self._index(slots)],
+            table.x_start_prev(slots),
             to_device(coefficients, device),
             table.guided(slots),
             table.guidance_scale(slots),
@@ -239,15 +240,11 @@ class Lane:
             table.asks(slots),
         )
 
-    def _scatter(self, slots: Slots, stepped: Stepped) -> None:
-        index = self._index(slots)
-        self._table.x[index] = stepped.x
-        self._table.x_start_prev[index] = stepped.x_start
-
     def _results(self, slots: Slots, stepped: Stepped) -> list[Ended]:
-        rows = zip(self._table.rows(slots), stepped.results, stepped.usable, strict=True)
+        rows = zip(self._table.rows(slots), stepped.results, stepped.usable.tolist(), strict=True)
         not_finite = "The model gave numbers that are not finite for this picture."
-        self.metrics.failed_rows["not-finite"].inc(len(slots) - int(stepped.usable.sum()))
+        if not stepped.usable.all():
+            self.metrics.failed_rows["not-finite"].inc(len(slots) - int(stepped.usable.sum()))
         return [(row, result.copy() if usable else ComputeFailed(not_finite)) for row, result, usable in rows]
 
     def _previews(self, slots: Slots, stepped: Stepped) -> list[Filmed]:
@@ -258,9 +255,6 @@ class Lane:
             (row, Preview(row.index, step, steps, t, _own(shot.x_start), _own(shot.x_t)))
             for row, step, steps, t, shot in looks
         ]
-
-    def _index(self, slots: Slots) -> torch.Tensor:
-        return to_device(torch.from_numpy(slots), self.model.device)
 
 
 def _fault_of_ours() -> ComputeFailed:

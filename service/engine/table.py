@@ -37,12 +37,14 @@ class RowTable:
     """``rows`` places. A place is free, ready (waiting for a tick) or running (in one)."""
 
     def __init__(self, model: Model, rows: int) -> None:
-        shape, device = model.row_shape, model.device
-        self.x = torch.zeros(rows, *shape, device=device)
-        self.x_start_prev = torch.zeros(rows, *shape, device=device)
         self._denoises = model.denoise is not None
+        self._shape, self._device = model.row_shape, model.device
+        # Rows that decode at once begin and end in one tick, and leave nothing here.
+        places = (rows if self._denoises else 0, *self._shape)
+        self._x = torch.zeros(places, device=self._device)
+        self._x_start_prev = torch.zeros(places, device=self._device)
         # Of the places whose row has a mask; what stands in the others is never used.
-        self._inpaint = Inpaint(torch.zeros(rows, *shape, device=device), torch.zeros(rows, *shape, device=device))
+        self._inpaint = Inpaint(torch.zeros(places, device=self._device), torch.zeros(places, device=self._device))
         self._inpaints = np.zeros(rows, dtype=np.bool_)
         self._null_label = model.manifest.null_label
         self._negative_label = np.zeros(rows, dtype=np.int64)
@@ -58,8 +60,8 @@ class RowTable:
         self._weight = np.ones(rows, dtype=np.int64)
         self._last_served = np.zeros(rows, dtype=np.int64)
         self._ready = np.zeros(rows, dtype=np.bool_)
-        #: Rows that a tick could serve.
-        self.ready = 0
+        #: Rows that a tick could serve, and rows of one network call with all of them: a guided one is two.
+        self.ready = self.ready_call_rows = 0
         self._live: list[LiveRow | None] = [None] * rows
         # Made once: a generator's state is 2.5 kB, dearer to come by than to seed anew.
         self._noise = [RowNoise(0) for _ in range(rows)]
@@ -76,13 +78,8 @@ class RowTable:
         """Places that hold a row."""
         return len(self._live) - len(self._free)
 
-    @property
-    def ready_call_rows(self) -> int:
-        """Rows of one network call with all of them: a guided one is two."""
-        return int(self._weight[self._ready].sum())
-
     def admit(self, rows: Sequence[LiveRow]) -> None:
-        """Give each row a free place and its plan; ``begin`` gives it what it starts from.
+        """Give each row a free place and its plan; its first tick gives it what it starts from.
 
         Host arithmetic alone: nothing here can fail for want of memory, or of a device. Raises what a row raises whose
         numbers are not such; then none has a place.
@@ -95,61 +92,64 @@ class RowTable:
         except Exception:
             self.drop(slots)
             raise
-        self._ready[slots] = True
-        self.ready += len(slots)
+        self._set_ready(slots)
 
     def _note(self, slots: Slots, rows: Sequence[LiveRow]) -> None:
-        specs = [row.spec for row in rows]
-        if self._denoises:
-            self._admit_asks(slots, specs)
-        self._step[slots] = 0
         self._last_served[slots] = self._claims  # behind all that wait: the place's last row says nothing of this one
-        self._label[slots] = [spec.label for spec in specs]
-        self._guidance_scale[slots] = [spec.guidance_scale for spec in specs]
-        self._weight[slots] = [spec.weight for spec in specs]
-        self._length[slots] = [spec.plan.steps for spec in specs]
+        self._label[slots] = [row.spec.label for row in rows]
         for slot, row in zip(slots.tolist(), rows, strict=True):
             self._live[slot] = row
-            if row.spec.plan.steps:
-                self._coefficients[slot, : row.spec.plan.steps] = row.spec.plan.table
+        if self._denoises:
+            self._note_plans(slots, [row.spec for row in rows])
 
     def claim(self, most: int) -> Slots:
         """Up to ``most`` rows' worth of ready places, the least recently served first; at least one if any is ready."""
-        ready = np.flatnonzero(self._ready)
-        turn = ready[np.argsort(self._last_served[ready], kind="stable")[:most]]
-        fitting = np.cumsum(self._weight[turn]) <= most
-        fitting[:1] = True  # one guided row is two, and must pass even where one is the most
-        chosen = turn[fitting]
-        self._ready[chosen] = False
-        self.ready -= len(chosen)
+        chosen = np.flatnonzero(self._ready)
+        if self.ready_call_rows > most:
+            turn = chosen[np.argsort(self._last_served[chosen], kind="stable")[:most]]
+            fitting = np.cumsum(self._weight[turn]) <= most
+            fitting[:1] = True  # one guided row is two, and must pass even where one is the most
+            chosen = turn[fitting]
+        self._set_running(chosen)
         self._claims += 1
         self._last_served[chosen] = self._claims
         return chosen
 
-    def begin(self, slots: Slots) -> None:
-        """Fill those of these places that begin their plans with what they start from: noise, or what was given."""
-        slots = slots[self.first_step(slots)]
-        if not len(slots):
-            return
-        specs = [row.spec for row in self.rows(slots)]
-        index = to_device(torch.from_numpy(slots), self.x.device)
-        self.x.index_copy_(0, index, to_device(self._starts(slots, specs), self.x.device))
-        if self._denoises:  # what the place's last row left would pass into this one's first step, for 0 * NaN is NaN
-            self.x_start_prev.index_fill_(0, index, 0.0)
-            for slot, spec in zip(slots.tolist(), specs, strict=True):
-                if spec.inpaint is not None:
-                    self._inpaint.mask[slot], self._inpaint.known[slot] = spec.inpaint
+    def x(self, slots: Slots) -> Tensor:
+        """What these rows are, (slots, *latent) on the device: what they start from where they begin their plans.
+
+        To be asked first in a tick, and once: it readies the noise of those that begin, and their masks.
+        """
+        begins = self.first_step(slots)
+        if begins.all():
+            return to_device(self._start(slots), self._device)
+        x = self._x[self._index(slots)]
+        if begins.any():
+            x.index_copy_(0, self._index(np.flatnonzero(begins)), to_device(self._start(slots[begins]), self._device))
+        return x
+
+    def x_start_prev(self, slots: Slots) -> Tensor:
+        """What was last predicted for these rows, (slots, *latent) on the device: 0 where they begin their plans."""
+        begins = self.first_step(slots)
+        x_start_prev = self._x_start_prev[self._index(slots)]
+        if begins.any():  # what the place's last row left would pass into this one's first step, for 0 * NaN is NaN
+            x_start_prev.index_fill_(0, self._index(np.flatnonzero(begins)), 0.0)
+        return x_start_prev
+
+    def keep(self, slots: Slots, x: Tensor, x_start: Tensor) -> None:
+        """Note what a step made of rows of a model that denoises, and what it predicted: (slots, *latent) each."""
+        index = self._index(slots)
+        self._x[index] = x
+        self._x_start_prev[index] = x_start
 
     def release(self, slots: Slots) -> None:
         """End a tick for rows that are to be served again, one step further down their plans."""
-        self._step[slots] += 1
-        self._ready[slots] = True
-        self.ready += len(slots)
+        if len(slots):
+            self._step[slots] += 1
+            self._set_ready(slots)
 
     def drop(self, slots: Slots) -> None:
-        """Free places."""
-        self.ready -= int(self._ready[slots].sum())
-        self._ready[slots] = False
+        """Free places that are not ready."""
         for slot in slots.tolist():
             self._live[slot] = None
             self._free.append(slot)
@@ -169,6 +169,7 @@ class RowTable:
         gone = [slot for slot, row in enumerate(self._live) if row is not None and row.job.cancelled]
         slots = np.array(gone, dtype=np.int64)
         ready = self._ready[slots]
+        self._set_running(slots[ready])
         self.drop(slots[ready])
         return not ready.all()
 
@@ -189,9 +190,8 @@ class RowTable:
         masked = self._inpaints[slots]
         if not masked.any():
             return None
-        index = to_device(torch.from_numpy(slots), self.x.device)
+        index, bare = self._index(slots), self._index(np.flatnonzero(~masked))
         mask, known = (tensor[index] for tensor in self._inpaint)
-        bare = to_device(torch.from_numpy(np.flatnonzero(~masked)), self.x.device)
         return Inpaint(mask.index_fill_(0, bare, 1.0), known.index_fill_(0, bare, 0.0))
 
     def asks(self, slots: Slots) -> Asks | None:
@@ -230,13 +230,17 @@ class RowTable:
         adding = coefficients[:, 4] != 0
         if not adding.any():
             return None
-        drawn = torch.zeros(len(slots), *self.x.shape[1:])
+        drawn = torch.zeros(len(slots), *self._shape)
         for position in adding.nonzero().flatten().tolist():
             self._noise[slots[position]].fill(drawn[position])
         return drawn
 
-    def _admit_asks(self, slots: Slots, specs: Sequence[RowSpec]) -> None:
-        """Note what rows of a model that denoises want beside their picture."""
+    def _note_plans(self, slots: Slots, specs: Sequence[RowSpec]) -> None:
+        """Note the plans of rows of a model that denoises, and what they want beside their picture."""
+        self._step[slots] = 0
+        self._guidance_scale[slots] = [spec.guidance_scale for spec in specs]
+        self._weight[slots] = [spec.weight for spec in specs]
+        self._length[slots] = [spec.plan.steps for spec in specs]
         labels = [spec.negative_label for spec in specs]
         self._negative_label[slots] = [self._null_label if label is None else label for label in labels]
         films = [spec.film for spec in specs]
@@ -244,10 +248,13 @@ class RowTable:
         self._film_shows[slots] = [0 if film is None else SHOWS[film.kind] for film in films]
         self._as_latent[slots] = [spec.as_latent for spec in specs]
         self._inpaints[slots] = [spec.inpaint is not None for spec in specs]
+        for slot, spec in zip(slots.tolist(), specs, strict=True):
+            self._coefficients[slot, : spec.plan.steps] = spec.plan.table
 
-    def _starts(self, slots: Slots, specs: Sequence[RowSpec]) -> Tensor:
-        """What the rows begin with, (rows, *latent) on the host; readies the noise of those that will want more."""
-        starts = torch.empty(len(specs), *self.x.shape[1:])
+    def _start(self, slots: Slots) -> Tensor:
+        """What the rows begin with, noise or what was given: (slots, *latent) on the host."""
+        specs = [row.spec for row in self.rows(slots)]
+        starts = torch.empty(len(specs), *self._shape)
         draw_each([spec.seed for spec in specs], starts)
         for place, (slot, spec) in enumerate(zip(slots.tolist(), specs, strict=True)):
             if spec.plan.adds_noise:
@@ -255,4 +262,22 @@ class RowTable:
                 self._noise[slot].fill(starts[place])
             if spec.latent is not None:
                 starts[place] = spec.latent
+            if spec.inpaint is not None:
+                self._inpaint.mask[slot], self._inpaint.known[slot] = spec.inpaint
         return starts
+
+    def _set_ready(self, slots: Slots) -> None:
+        self._ready[slots] = True
+        self.ready += len(slots)
+        self.ready_call_rows += self._call_rows(slots)
+
+    def _set_running(self, slots: Slots) -> None:
+        self._ready[slots] = False
+        self.ready -= len(slots)
+        self.ready_call_rows -= self._call_rows(slots)
+
+    def _call_rows(self, slots: Slots) -> int:
+        return int(self._weight[slots].sum()) if self._denoises else len(slots)
+
+    def _index(self, places: Slots) -> Tensor:
+        return to_device(torch.from_numpy(places), self._device)

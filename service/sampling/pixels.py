@@ -9,7 +9,7 @@ def to_uint8(images: Tensor) -> Tensor:
 
     -1 becomes 0 and 1 becomes 255; values beyond are clamped, those between rounded, halves to even.
     """
-    levels = (images.float() + 1).mul(127.5).round().clamp(0, 255)
+    levels = (images.float() + 1).mul_(127.5).round_().clamp_(0, 255)
     return levels.to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
