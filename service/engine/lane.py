@@ -221,7 +221,7 @@ class Lane:
 
     def _gather(self, slots: Slots) -> Batch:
         table, device = self._table, self.model.device
-        x, label = table.x(slots), to_device(table.label(slots), device)
+        x, label = table.begin_tick(slots), to_device(table.label(slots), device)
         step = None if self.model.denoise is None else self._gather_step(slots)
         return Batch(x, label, table.last_step(slots), step)
 
@@ -243,8 +243,8 @@ class Lane:
     def _results(self, slots: Slots, stepped: Stepped) -> list[Ended]:
         rows = zip(self._table.rows(slots), stepped.results, stepped.usable.tolist(), strict=True)
         not_finite = "The model gave numbers that are not finite for this picture."
-        if not stepped.usable.all():
-            self.metrics.failed_rows["not-finite"].inc(len(slots) - int(stepped.usable.sum()))
+        if failed := len(slots) - int(stepped.usable.sum()):
+            self.metrics.failed_rows["not-finite"].inc(failed)
         return [(row, result.copy() if usable else ComputeFailed(not_finite)) for row, result, usable in rows]
 
     def _previews(self, slots: Slots, stepped: Stepped) -> list[Filmed]:

@@ -60,8 +60,8 @@ class RowTable:
         self._weight = np.ones(rows, dtype=np.int64)
         self._last_served = np.zeros(rows, dtype=np.int64)
         self._ready = np.zeros(rows, dtype=np.bool_)
-        #: Rows that a tick could serve, and rows of one network call with all of them: a guided one is two.
-        self.ready = self.ready_call_rows = 0
+        #: Rows that a tick could serve.
+        self.ready = 0
         self._live: list[LiveRow | None] = [None] * rows
         # Made once: a generator's state is 2.5 kB, dearer to come by than to seed anew.
         self._noise = [RowNoise(0) for _ in range(rows)]
@@ -77,6 +77,11 @@ class RowTable:
     def live(self) -> int:
         """Places that hold a row."""
         return len(self._live) - len(self._free)
+
+    @property
+    def ready_call_rows(self) -> int:
+        """Rows of one network call with all of them: a guided one, which only a model that denoises has, is two."""
+        return int(self._weight[self._ready].sum()) if self._denoises else self.ready
 
     def admit(self, rows: Sequence[LiveRow]) -> None:
         """Give each row a free place and its plan; its first tick gives it what it starts from.
@@ -115,10 +120,10 @@ class RowTable:
         self._last_served[chosen] = self._claims
         return chosen
 
-    def x(self, slots: Slots) -> Tensor:
+    def begin_tick(self, slots: Slots) -> Tensor:
         """What these rows are, (slots, *latent) on the device: what they start from where they begin their plans.
 
-        To be asked first in a tick, and once: it readies the noise of those that begin, and their masks.
+        Readies the noise and the masks of those that begin.
         """
         begins = self.first_step(slots)
         if begins.all():
@@ -269,15 +274,10 @@ class RowTable:
     def _set_ready(self, slots: Slots) -> None:
         self._ready[slots] = True
         self.ready += len(slots)
-        self.ready_call_rows += self._call_rows(slots)
 
     def _set_running(self, slots: Slots) -> None:
         self._ready[slots] = False
         self.ready -= len(slots)
-        self.ready_call_rows -= self._call_rows(slots)
-
-    def _call_rows(self, slots: Slots) -> int:
-        return int(self._weight[slots].sum()) if self._denoises else len(slots)
 
     def _index(self, places: Slots) -> Tensor:
         return to_device(torch.from_numpy(places), self._device)

@@ -21,7 +21,7 @@ async def seat(table: RowTable, rows: list[RowSpec]) -> tuple[Slots, Tensor]:
     _, live = new_job(rows)
     table.admit(live)
     slots = table.claim(1000)
-    return slots, table.x(slots)
+    return slots, table.begin_tick(slots)
 
 
 @pytest.mark.parametrize(("kind", "draws"), [("one_shot", 0), ("diffusion", 2)])
