@@ -36,7 +36,7 @@ from service.api.rendering import Order
 from service.api.state import Finished, KeptAnswer, State
 from service.engine.engine import Engine
 from service.engine.motion import Motion
-from service.engine.registry import load_registry, pick_device
+from service.engine.registry import Registry, Served, Unusable, load_registry, pick_device, unusable
 from service.errors import ServiceError
 from service.jobs.keys import KeyedAnswers
 from service.jobs.shelf import Bounds
@@ -121,20 +121,11 @@ async def _start(settings: Settings) -> State:
         properties = torch.cuda.get_device_properties(device)
         nvml.watch(f"GPU-{properties.uuid}", str(torch.cuda.current_device()), metrics)
     metrics.for_unknown_models(ServiceError.codes())
-    engine = Engine(registry.served, device, settings, metrics)
+    engine = Engine({}, device, settings, metrics)
+    for served in list(registry.served.values()):
+        _deploy(engine, served, registry, settings)
     for name in registry.refused:
         metrics.model_ready.labels(name).set(0)
-    for name, served in registry.served.items():
-        cost = served.cost
-        log.info(
-            "model ready",
-            extra={
-                "model": name,
-                "version": served.model.manifest.version,
-                "bucket": cost.best_bucket,
-                "row_ms": cost.row_ms(),
-            },
-        )
     engine.start()
     motion = Motion(engine, device, settings, metrics, registry.refused)
     bounds = Bounds(settings.max_jobs, settings.job_bytes, settings.job_keep_s)
@@ -143,3 +134,17 @@ async def _start(settings: Settings) -> State:
     history = History(lambda: [(name, each.metrics) for name, each in engine.deployments.items()], time.monotonic)
     keyed: KeyedAnswers[KeptAnswer] = KeyedAnswers(bounds, time.monotonic)
     return State(settings, engine, motion, metrics, store, keyed, history, Meanings(settings))
+
+
+def _deploy(engine: Engine, served: Served, registry: Registry, settings: Settings) -> None:
+    """Have ``engine`` serve a model, or ``registry`` refuse it when its tables find no memory."""
+    model, cost = served.model, served.cost
+    try:
+        with unusable(settings.weights_dir / model.name):
+            engine.deploy(engine.build(served))
+    except Unusable as failure:
+        registry.refuse(model.name, failure)
+        return
+    version = model.manifest.version
+    told = {"model": model.name, "version": version, "bucket": cost.best_bucket, "row_ms": cost.row_ms()}
+    log.info("model ready", extra=told)

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -63,7 +64,7 @@ class Engine:
         self._draining = False
         metrics.engine_threads.set(self._threads)
         for each in served.values():
-            self.deploy(each)
+            self.deploy(self.build(each))
 
     def start(self) -> None:
         """Begin to serve, on the running event loop."""
@@ -85,12 +86,18 @@ class Engine:
         """See ``Device.lend``: ``work`` takes its turn among the ticks."""
         return self._device.lend(work)
 
-    def deploy(self, served: Served) -> Deployment | None:
-        """Give new requests for the model this version of it; returns the one that they had until now."""
-        model, name = served.model, served.model.name
+    def build(self, served: Served) -> Deployment:
+        """What would serve this version of a model. Raises whatever its tables raise when they find no memory."""
+        return self._deployment(served, self.deployments.get(served.model.name))
+
+    def deploy(self, deployment: Deployment) -> Deployment | None:
+        """Give new requests for the model what ``build`` made; returns what they had until now."""
+        name, model = deployment.model.name, deployment.model
         replaced = self.deployments.get(name)
-        self.deployments[name] = self._deployment(served, replaced)
-        if replaced and replaced.encoder and not served.encoder:
+        self.deployments[name] = deployment
+        for each in filter(None, (deployment, deployment.encoder)):
+            each.metrics.cost_ratio.set_function(partial(getattr, each.lane.cost, "ratio"))
+        if replaced and replaced.encoder and not deployment.encoder:
             self._metrics.forget(replaced.encoder.model.name)
         manifest = model.manifest
         self._metrics.show_version(name, manifest.family, manifest.version, manifest.artifact.sha256)
@@ -170,11 +177,10 @@ class Engine:
 
     def _deployment(self, served: Served, replaced: Deployment | None) -> Deployment:
         """What serves ``served``, through the door of what it replaces."""
-        name, cost = served.model.name, served.cost
+        name = served.model.name
         gate = replaced.gate if replaced else self._new_gate()
         metrics = replaced.metrics if replaced else self._bind_metrics(name, gate)
-        metrics.cost_ratio.set_function(lambda: cost.ratio)
-        lane = Lane(served.model, cost, gate.drain, self._settings, metrics)
+        lane = Lane(served.model, served.cost, gate.drain, self._settings, metrics)
         if served.encoder is None:
             return Deployment(lane, gate, metrics)
         encoder = self._deployment(served.encoder, replaced.encoder if replaced else None)

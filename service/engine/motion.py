@@ -15,10 +15,11 @@ from typing import Literal, TypeVar
 
 import torch
 
+from service.contract.artifact import check_files
 from service.contract.files import ContractError
 from service.contract.manifest import MANIFEST_FILE, Manifest, read_history, read_manifest, write_manifest
 from service.engine.engine import Deployment, Engine
-from service.engine.registry import Unusable, model_directories, prepare
+from service.engine.registry import Unusable, model_directories, prepare, unusable
 from service.errors import (
     AlreadyServed,
     ChangeError,
@@ -28,6 +29,7 @@ from service.errors import (
     NoSuchVersion,
     NotServed,
     UnknownFolder,
+    WeightsUnreadable,
 )
 from service.metrics import Change, Metrics
 from service.process import give_memory_back
@@ -53,7 +55,7 @@ class Changed:
 class Standing:
     """One model: which version serves, which one its manifest names, which ones a rollback finds, last replaced first.
 
-    ``problem`` says why the manifest's version is not the one that serves, where it was tried.
+    ``problem`` says why what the folder holds could not be served when it was last tried.
     """
 
     model: str
@@ -152,6 +154,10 @@ class Motion:
         try:
             async with self._lock:
                 changed = await change()
+        except ChangeError:
+            raise
+        except Exception as failure:  # a fault of this service, or of the disk; the next change must be possible
+            raise self._failed(name, ChangeError("The service failed; its log says why."), failure) from None
         finally:
             self._changing.remove(name)
         self._set_aside.discard(name)
@@ -165,18 +171,17 @@ class Motion:
             return await (self.reload(name) if present else self._change(name, lambda: self._withdraw(name)))
         except ChangeError as failure:
             return failure
-        except Exception:  # a fault of ours, not of the folder: whoever watches must outlive it
-            log.exception("model not changed", extra={"model": name})
-            return ChangeError("The service failed; its log says why.")
 
     async def _bring(self, name: str) -> Changed:
         directory = await self._directory(name)
         try:
             manifest = await asyncio.to_thread(read_manifest, directory)
+            if not self._serves(manifest):
+                return await self._deploy(directory, manifest)
+            # What serves is in memory; files that were damaged behind it would refuse the model at the next start.
+            await asyncio.to_thread(check_files, directory, manifest)
         except ContractError as failure:
             raise self._failed(name, ModelUnusable(str(failure))) from None
-        if not self._serves(manifest):
-            return await self._deploy(directory, manifest)
         self._problems.pop(name, None)
         return Changed(name, "unchanged", manifest.version, manifest.version)
 
@@ -194,14 +199,16 @@ class Motion:
         name = directory.name
         try:
             served = await asyncio.to_thread(prepare, directory, self._device, self._settings, manifest, self._turn)
+            with unusable(directory):
+                deployment = self._engine.build(served)
             if rename:
                 await asyncio.to_thread(write_manifest, directory, manifest)
         except Unusable as failure:
-            raise self._failed(name, ModelUnusable(str(failure))) from None
+            raise self._failed(name, ModelUnusable(str(failure)), failure.__cause__) from None
         except OSError as failure:
             reason = f"{directory / MANIFEST_FILE} cannot be replaced: {failure.strerror}"
             raise self._failed(name, FolderNotWritable(reason)) from None
-        replaced = self._engine.deploy(served)
+        replaced = self._engine.deploy(deployment)
         self._problems.pop(name, None)
         if replaced is None:
             return Changed(name, "swapped", manifest.version, None)
@@ -219,13 +226,13 @@ class Motion:
         self._give_memory_back_after(withdrawn)
         return Changed(name, "unloaded", None, withdrawn.model.manifest.version)
 
-    def _failed(self, name: str, failure: ChangeError) -> ChangeError:
-        """Note that a change of the model failed."""
+    def _failed(self, name: str, failure: ChangeError, unforeseen: BaseException | None = None) -> ChangeError:
+        """Note that a change of the model failed; the log gets the traceback of what was ``unforeseen``."""
         self._problems[name] = str(failure)
         self._metrics.model_changes.labels(name, "failed").inc()
         if name not in self._engine.deployments:
             self._metrics.model_ready.labels(name).set(0)
-        log.error("model not changed", extra={"model": name, "reason": str(failure)})
+        log.error("model not changed", extra={"model": name, "reason": str(failure)}, exc_info=unforeseen)
         return failure
 
     def _turn(self, work: Callable[[], Result], /) -> Result:
@@ -251,7 +258,12 @@ class Motion:
             self._engine.lend(torch.cuda.empty_cache)
 
     async def _directories(self) -> dict[str, Path]:
-        return await asyncio.to_thread(model_directories, self._settings.weights_dir)
+        """Raises WeightsUnreadable."""
+        weights = self._settings.weights_dir
+        try:
+            return await asyncio.to_thread(model_directories, weights)
+        except OSError as failure:
+            raise WeightsUnreadable(f"{weights} cannot be listed: {failure.strerror}") from None
 
     async def _directory(self, name: str) -> Path:
         directories = await self._directories()
