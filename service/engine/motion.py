@@ -15,6 +15,7 @@ from typing import Literal, TypeVar
 
 import torch
 
+from service.background import log_failure
 from service.contract.artifact import check_files
 from service.contract.files import ContractError
 from service.contract.manifest import MANIFEST_FILE, Manifest, read_history, read_manifest, write_manifest
@@ -87,6 +88,8 @@ class Motion:
         #: Unloaded by an operator, who alone brings them back.
         self._set_aside: set[str] = set()
         self._changing: set[str] = set()
+        #: What ``follow`` saw of each manifest that it has brought.
+        self._seen: dict[str, object] = {}
         # One at a time, whatever the model: a GPU's memory need not hold more than one version too many, and nothing
         # else may allocate on it while a graph is captured.
         self._lock = asyncio.Lock()
@@ -130,16 +133,16 @@ class Motion:
         names = {*directories, *self._engine.deployments, *self._problems} - self._set_aside
         return [await self._align(name, name in directories) for name in sorted(names)]
 
-    async def watch(self, every_s: float) -> None:
-        """Reload what has another manifest than when it was looked at last, for ever. Never unloads anything."""
-        seen: dict[str, object] = {}
-        while True:
-            for name, stamp in (await asyncio.to_thread(_stamps, self._settings.weights_dir)).items():
-                if seen.get(name) == stamp or name in self._set_aside:
-                    continue
-                if not isinstance(await self._align(name, present=True), ChangeUnderWay):
-                    seen[name] = stamp
-            await asyncio.sleep(every_s)
+    async def follow(self) -> None:
+        """Reload what has another manifest than when it was looked at last. Never unloads anything.
+
+        Raises OSError when the weights folder cannot be listed.
+        """
+        for name, stamp in (await asyncio.to_thread(_stamps, self._settings.weights_dir)).items():
+            if self._seen.get(name) == stamp or name in self._set_aside:
+                continue
+            if not isinstance(await self._align(name, present=True), ChangeUnderWay | WeightsUnreadable):
+                self._seen[name] = stamp
 
     async def standings(self) -> list[Standing]:
         """Every model that is served or has a folder."""
@@ -253,9 +256,9 @@ class Motion:
             finalizer.atexit = False
 
     def _give_memory_back(self) -> None:
-        asyncio.get_running_loop().run_in_executor(None, give_memory_back)
+        asyncio.get_running_loop().run_in_executor(None, give_memory_back).add_done_callback(log_failure)
         if self._device.type == "cuda":
-            self._engine.lend(torch.cuda.empty_cache)
+            self._engine.lend(torch.cuda.empty_cache).add_done_callback(log_failure)
 
     async def _directories(self) -> dict[str, Path]:
         """Raises WeightsUnreadable."""

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from service.background import Background
 from service.contract.manifest import read_manifest
 from service.engine import motion as motion_module
 from service.engine.motion import Changed
@@ -217,7 +218,8 @@ def test_changes_of_one_model_exclude_each_other_and_those_of_others_wait(weight
 def test_a_watched_folder_is_followed(weights: Path, settings: Settings) -> None:
     async def scenario() -> None:
         async with running(settings) as service:
-            watching = asyncio.create_task(service.motion.watch(0.01))
+            background = Background(lambda step: None)
+            background.repeat("watch", service.motion.follow, 0.01)
             version = export(weights)
             new = export(weights, "new", shift=0.25)
             while (service.version(), sorted(service.engine.deployments)) != (version, ["ddpm", "new", "vae"]):
@@ -232,7 +234,7 @@ def test_a_watched_folder_is_followed(weights: Path, settings: Settings) -> None
             shutil.rmtree(weights / "new")
             await asyncio.sleep(0.1)
             assert service.version("new") == new
-            watching.cancel()
+            background.stop()
 
     asyncio.run(scenario())
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from service.background import Background
 from service.contract.manifest import MANIFEST_FILE, read_manifest
 from service.engine import motion as motion_module
 from service.errors import ChangeError, FolderNotWritable, ModelUnusable, WeightsUnreadable
@@ -171,3 +172,29 @@ def test_a_folder_that_cannot_be_written_is_not_rolled_back(
             assert service.version() == read_manifest(weights / "vae").version == second
 
     asyncio.run(scenario())
+
+
+def test_a_watch_outlives_a_folder_that_cannot_be_listed(weights: Path, settings: Settings) -> None:
+    """And says so for as long as it cannot."""
+    failed: list[str] = []
+
+    async def scenario() -> None:
+        async with running(settings) as service, asyncio.timeout(60):
+            background = Background(failed.append)
+            background.repeat("watch", service.motion.follow, 0.001)
+            weights.rename(weights.with_name("away"))
+            while not background.failing:
+                await asyncio.sleep(0.001)
+            assert list(background.failing) == ["watch"]
+            assert "No such file" in background.failing["watch"]
+            assert await service.picture()
+            weights.with_name("away").rename(weights)
+            version = export(weights)
+            while service.version() != version:
+                await asyncio.sleep(0.001)
+            while background.failing:
+                await asyncio.sleep(0.001)
+            background.stop()
+
+    asyncio.run(scenario())
+    assert set(failed) == {"watch"}
