@@ -22,6 +22,7 @@ import torch
 from service.admission.job import Job
 from service.engine.lane import Ended, Filmed, Lane, Ticked
 from service.engine.table import LiveRow, Slots
+from service.engine.transfer import wait_for
 from service.process import cores, keep_to_core, let_others_finish
 
 log = logging.getLogger(__name__)
@@ -247,13 +248,16 @@ class Device:
             future.set_exception(raised)
 
     def _tick(self, lane: Lane, slots: Slots) -> None:
-        started = time.perf_counter()
+        started, failed = time.perf_counter(), False
         try:
             ticked = lane.compute(slots)
         except Exception:  # a fault of ours, not of a row: the thread must outlive it, and its rows must be told
             log.exception("tick failed", extra={"model": lane.model.name, "rows": len(slots)})
-            ticked = lane.abandon(slots)
+            ticked, failed = lane.abandon(slots), True
         self._settle(lane, ticked, spent_ms=1000 * (time.perf_counter() - started))
+        if failed:
+            # Raises where a GPU computes nothing any more, as after an illegal access: then the thread ends.
+            wait_for(lane.model.device)
 
     def _settle(self, lane: Lane, ticked: Ticked, spent_ms: float) -> None:
         if ticked.filmed:  # before another thread can serve the same rows on: previews come in their order

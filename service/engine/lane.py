@@ -17,8 +17,8 @@ from service.engine.cost import CostModel
 from service.engine.model import Model
 from service.engine.results import Picture, Preview, Result
 from service.engine.table import LiveRow, RowTable, Slots
-from service.engine.tick import Batch, Step, Stepped, run_isolating
-from service.engine.transfer import to_device, wait_for
+from service.engine.tick import Batch, Stepped, run_isolating
+from service.engine.transfer import wait_for
 from service.errors import ComputeFailed
 from service.metrics import ModelMetrics
 from service.settings import Settings
@@ -120,7 +120,7 @@ class Lane:
 
     def compute(self, slots: Slots) -> Ticked:
         """Serve the claimed rows one step, and wait until they are: what a tick takes is what its lane is charged."""
-        batch = self._gather(slots)
+        places, batch = self._table.gather(slots)
         self.metrics.tick_rows.observe(batch.call_rows)
         if padding := self.model.padding(batch.call_rows):
             self.metrics.padding_rows.inc(padding)
@@ -132,18 +132,18 @@ class Lane:
         no_room: list[int] = []
         results = run_isolating(self.model, batch, partial(self._failed, no_room))
         for rows, result in results:
-            places = slots[rows]
+            part = slots[rows]
             if isinstance(result, Stepped):
                 if batch.step is not None:
-                    self._table.keep(places, result.x, result.x_start)
-                ended += self._results(places[batch.ending[rows]], result)
+                    self._table.keep(places[rows], result.x, result.x_start)
+                ended += self._results(part[batch.ending[rows]], result)
                 if result.shots:
-                    filmed += self._previews(places, result)
+                    filmed += self._previews(part, result)
             else:
                 leaving[rows] = True
-                self.metrics.failed_rows["raised"].inc(len(places))
+                self.metrics.failed_rows["raised"].inc(len(part))
                 reason = f"The model could not compute this picture: {type(result).__name__}."
-                ended += [(row, ComputeFailed(reason)) for row in self._table.rows(places)]
+                ended += [(row, ComputeFailed(reason)) for row in self._table.rows(part)]
         wait_for(self.model.device)
         smooth = len(results) == 1 and isinstance(results[0][1], Stepped)
         call_rows = batch.call_rows if smooth else 0
@@ -225,27 +225,6 @@ class Lane:
         if isinstance(failure, torch.OutOfMemoryError):
             self.metrics.out_of_memory.inc()
             no_room.append(batch.call_rows)
-
-    def _gather(self, slots: Slots) -> Batch:
-        table, device = self._table, self.model.device
-        x, label = table.begin_tick(slots), to_device(table.label(slots), device)
-        step = None if self.model.denoise is None else self._gather_step(slots)
-        return Batch(x, label, table.last_step(slots), step)
-
-    def _gather_step(self, slots: Slots) -> Step:
-        table, device = self._table, self.model.device
-        coefficients = table.coefficients(slots)
-        noise = table.draw_noise(slots, coefficients)
-        return Step(
-            table.x_start_prev(slots),
-            to_device(coefficients, device),
-            table.guided(slots),
-            table.guidance_scale(slots),
-            table.negative_label(slots),
-            None if noise is None else to_device(noise, device),
-            table.inpaint(slots),
-            table.asks(slots),
-        )
 
     def _results(self, slots: Slots, stepped: Stepped) -> list[Ended]:
         rows = zip(self._table.rows(slots), stepped.results, stepped.usable.tolist(), strict=True)

@@ -19,7 +19,7 @@ from service.engine.lane import Lane, Ticked
 from service.engine.model import Model
 from service.engine.results import Picture
 from service.engine.rows import Film
-from service.engine.table import Slots
+from service.engine.table import RowTable, Slots
 from service.errors import ComputeFailed
 from tests.service.engine.conftest import new_job, new_lane, request_rows
 
@@ -209,7 +209,7 @@ def test_a_fault_of_the_engine_fails_its_rows_and_not_the_thread(
         device = Device(1, tick_budget_ms=100.0, deliver=deliver)
         device.start(asyncio.get_running_loop())
         with monkeypatch.context() as patch:
-            patch.setattr(Lane, "_gather", lambda self, slots: 1 / 0)
+            patch.setattr(RowTable, "gather", lambda self, slots: 1 / 0)
             with pytest.raises(ComputeFailed):
                 await asyncio.wait_for(submit(device, lane, 3, one_shot).future, 60)
         assert len(await asyncio.wait_for(submit(device, lane, 3, one_shot).future, 60)) == 3

@@ -10,6 +10,7 @@ from service.engine.device import Device
 from service.engine.engine import deliver
 from service.engine.lane import Lane
 from service.engine.model import Model
+from service.errors import ComputeFailed
 from tests.service.engine.test_device import lane_for, submit
 
 
@@ -101,3 +102,33 @@ def test_a_thread_that_a_fault_ends_leaves_nobody_waiting(
     assert {(record.levelname, record.message) for record in caplog.records} == {
         ("CRITICAL", "engine thread ended by a fault")
     }
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_gpu_that_computes_nothing_any_more_ends_its_thread(
+    one_shot: Model, monkeypatch: pytest.MonkeyPatch, lost: bool
+) -> None:
+    """After an illegal access every call raises, and only another process can use the GPU. A failed tick alone is not
+    that."""
+
+    def wait_for(device: torch.device) -> None:
+        if lost:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    async def scenario() -> None:
+        device = Device(1, tick_budget_ms=100.0, deliver=deliver)
+        monkeypatch.setattr("service.engine.device.wait_for", wait_for)
+        monkeypatch.setattr(Lane, "compute", lambda *_: 1 / 0)
+        device.start(asyncio.get_running_loop())
+        with pytest.raises(ComputeFailed):
+            await asyncio.wait_for(submit(device, lane_for(one_shot), 1, one_shot).future, 60)
+        if lost:
+            async with asyncio.timeout(60):
+                while device.is_alive():
+                    await asyncio.sleep(0.001)
+        else:
+            assert device.lend(lambda: "done").result(60) == "done"
+        assert device.threads_left == (0 if lost else 1)
+        assert device.stop(within_s=60)
+
+    asyncio.run(scenario())
