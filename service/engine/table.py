@@ -146,12 +146,13 @@ class RowTable:
     def _columns(self, slots: Slots) -> dict[str, Tensor]:
         """What a tick of these rows needs of the host, each (rows, ...): ``begins`` and ``bare`` count within them."""
         columns = {"places": torch.from_numpy(slots), "label": torch.from_numpy(self._label[slots])}
+        if not self._denoises:  # all begin
+            columns["starts"] = self._start(slots)
+            return columns
         begins = self.first_step(slots)
         if begins.any():
             columns["begins"] = torch.from_numpy(np.flatnonzero(begins))
             columns["starts"] = self._start(slots[begins])
-        if not self._denoises:
-            return columns
         columns["coefficients"] = self.coefficients(slots)
         noise = self._draw_noise(slots, columns["coefficients"])
         if noise is not None:
