@@ -30,13 +30,14 @@ from service.api import (
 from service.api.dialects import hugging_face, open_inference, openai
 from service.api.docs import describe
 from service.api.endpoint import App
-from service.api.history import History
+from service.api.history import STEP_S, History
 from service.api.meanings import Meanings
 from service.api.rendering import Order
 from service.api.state import Finished, KeptAnswer, State
+from service.background import Background
 from service.engine.engine import Engine
 from service.engine.motion import Motion
-from service.engine.registry import load_registry, pick_device
+from service.engine.registry import Registry, Served, Unusable, load_registry, pick_device, unusable
 from service.errors import ServiceError
 from service.jobs.keys import KeyedAnswers
 from service.jobs.shelf import Bounds
@@ -65,15 +66,15 @@ def create_app(settings: Settings) -> FastAPI:
         app.state.service = state
         app.access_log = access_log = _access_log(settings, state.metrics)
         app.lag = LoopLag(settings.max_lag_ms / 1000, asyncio.get_running_loop().call_soon)
-        looking = asyncio.create_task(state.history.run())
+        background = state.background
+        background.repeat("history", state.history.take, STEP_S)
         settle()
-        watching = asyncio.create_task(state.motion.watch(settings.watch_s)) if settings.watch_s else None
+        if settings.watch_s:
+            background.repeat("watch", state.motion.follow, settings.watch_s)
         try:
             yield
         finally:
-            looking.cancel()
-            if watching:
-                watching.cancel()
+            background.stop()
             # The sockets are closed: nobody can fetch what a job still makes. What answers waited for has had its time.
             state.jobs.stop()
             await state.engine.drain(settings.drain_s)
@@ -121,25 +122,31 @@ async def _start(settings: Settings) -> State:
         properties = torch.cuda.get_device_properties(device)
         nvml.watch(f"GPU-{properties.uuid}", str(torch.cuda.current_device()), metrics)
     metrics.for_unknown_models(ServiceError.codes())
-    engine = Engine(registry.served, device, settings, metrics)
+    engine = Engine({}, device, settings, metrics)
+    for served in list(registry.served.values()):
+        _deploy(engine, served, registry, settings)
     for name in registry.refused:
         metrics.model_ready.labels(name).set(0)
-    for name, served in registry.served.items():
-        cost = served.cost
-        log.info(
-            "model ready",
-            extra={
-                "model": name,
-                "version": served.model.manifest.version,
-                "bucket": cost.best_bucket,
-                "row_ms": cost.row_ms(),
-            },
-        )
-    engine.start()
     motion = Motion(engine, device, settings, metrics, registry.refused)
     bounds = Bounds(settings.max_jobs, settings.job_bytes, settings.job_keep_s)
     store: JobStore[Order, Finished] = JobStore(bounds, time.monotonic)
     metrics.count_jobs(lambda: store.open, lambda: store.ended)
     history = History(lambda: [(name, each.metrics) for name, each in engine.deployments.items()], time.monotonic)
     keyed: KeyedAnswers[KeptAnswer] = KeyedAnswers(bounds, time.monotonic)
-    return State(settings, engine, motion, metrics, store, keyed, history, Meanings(settings))
+    background = Background(lambda step: metrics.background_failures.labels(step).inc())
+    engine.start()
+    return State(settings, engine, motion, metrics, store, keyed, history, Meanings(settings), background)
+
+
+def _deploy(engine: Engine, served: Served, registry: Registry, settings: Settings) -> None:
+    """Have ``engine`` serve a model, or ``registry`` refuse it when its tables find no memory."""
+    model, cost = served.model, served.cost
+    try:
+        with unusable(settings.weights_dir / model.name):
+            engine.deploy(engine.build(served))
+    except Unusable as failure:
+        registry.refuse(model.name, failure)
+        return
+    version = model.manifest.version
+    told = {"model": model.name, "version": version, "bucket": cost.best_bucket, "row_ms": cost.row_ms()}
+    log.info("model ready", extra=told)

@@ -37,6 +37,7 @@ and everything that can keep an operator's change of a model from being made, as
     |-- NoSuchVersion         409  no such earlier version is kept
     |-- FolderNotWritable     409  the manifest cannot be replaced
     |-- ModelUnusable         422  what the folder holds cannot be served; what served before still does
+    |-- WeightsUnreadable     500  the folder of the models cannot be listed
     `-- Starting              503  the models are being loaded for the first time
 
 A class carries its HTTP status and a code that programs can match; an instance says what to do about it.
@@ -345,6 +346,12 @@ class ModelUnusable(ChangeError):
     """What the folder holds cannot be served."""
 
     status, code = 422, "model-unusable"
+
+
+class WeightsUnreadable(ChangeError):
+    """The folder of the models cannot be listed, so nothing is known of what it holds."""
+
+    status, code = 500, "weights-unreadable"
 
 
 class Starting(ChangeError):

@@ -150,6 +150,9 @@ class Metrics:
         self.failed_rows = self._counter("failed_rows", "Rows without a usable picture", "model", "reason")
         self.split_calls = self._counter("split_calls", "Network calls that raised and were run in halves", "model")
         self.out_of_memory = self._counter("out_of_memory", "Network calls that the device had no room for", "model")
+        self.background_failures = self._counter(
+            "background_failures", "Steps beside the requests that raised; they are repeated", "step"
+        )
         self.lost_log_lines = self._counter("lost_log_lines", "Requests not logged: standard error was not read")
 
     def _define_what_runs(self) -> None:

@@ -25,7 +25,7 @@ def watch(uuid: str, gpu: str, metrics: Metrics) -> bool:
         def ask() -> float:
             try:
                 return answer()
-            except pynvml.NVMLError:
+            except Exception:  # also what a driver of another version answers: /metrics must not fail for it
                 return math.nan
 
         return ask
@@ -33,7 +33,7 @@ def watch(uuid: str, gpu: str, metrics: Metrics) -> bool:
     try:
         pynvml.nvmlInit()
         handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
-    except pynvml.NVMLError as failure:
+    except Exception as failure:
         log.warning("no metrics of the GPU", extra={"reason": str(failure)})
         return False
     for metric, answer in (

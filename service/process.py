@@ -34,9 +34,10 @@ def cores_worth(quota_file: Path = QUOTA_FILE) -> int:
     """
     try:
         quota, period = quota_file.read_text().split()
-    except OSError:
+        worth = len(cores()) if quota == "max" else int(quota) // int(period)
+    except (OSError, ValueError, ZeroDivisionError):  # no such file, or of another form
         return len(cores())
-    return len(cores()) if quota == "max" else max(1, min(len(cores()), int(quota) // int(period)))
+    return max(1, min(len(cores()), worth))
 
 
 def keep_memory() -> None:

@@ -14,6 +14,7 @@ from fastapi import FastAPI
 
 from service.admin import create_admin
 from service.app import create_app
+from service.background import log_failure
 from service.protocol import Protocol
 from service.settings import Settings
 
@@ -92,6 +93,7 @@ async def _serve(app: FastAPI, public: Server, admin_socket: socket.socket | Non
         return
     log.info("admin port", extra={"port": admin_socket.getsockname()[1]})
     beside = asyncio.create_task(admin.serve([admin_socket]))
+    beside.add_done_callback(log_failure)
     try:
         await public.serve()
     finally:
@@ -114,6 +116,7 @@ def _heed_signals(app: FastAPI, servers: Sequence[Server]) -> None:
             task = loop.create_task(state.motion.reload_all())
             reloads.add(task)
             task.add_done_callback(reloads.discard)
+            task.add_done_callback(log_failure)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop, number)

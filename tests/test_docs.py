@@ -66,3 +66,9 @@ def test_every_refusal_of_the_admin_port_is_documented() -> None:
     text = (ROOT / "docs" / "API.md").read_text()
     part = text[text.index("## The admin port") : text.index("## Errors")]
     assert {kind.code for kind in ChangeError.__subclasses__()} <= set(re.findall(r"`([a-z-]+)`", part))
+
+
+@pytest.mark.parametrize("name", ["README.md", "docker-compose.gpu.yml", "docs/OPERATIONS.md"])
+def test_gpu_support_is_labelled_for_as_long_as_no_gpu_was_measured(name: str) -> None:
+    measured = (ROOT / "benchmarks" / "results" / "gpu.json").exists()
+    assert ("not yet run on a GPU" in (ROOT / name).read_text()) != measured

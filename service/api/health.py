@@ -19,11 +19,15 @@ async def live(request: Request) -> JSONResponse:
     return JSONResponse({"status": "live" if alive else "dead"}, status_code=200 if alive else 503)
 
 
-@router.get("/health/ready", response_class=JSONResponse, responses={503: {"description": "A model was refused."}})
+@router.get(
+    "/health/ready",
+    response_class=JSONResponse,
+    responses={503: {"description": "A model was refused, or a thread ended."}},
+)
 async def ready(request: Request) -> JSONResponse:
-    """200 when every model is verified and warmed; else 503, with the reason for each model that was refused."""
+    """200 when every model is verified and warmed and the engine's threads run; else 503, with the reasons."""
     state = state_of(request)
-    return JSONResponse(_readiness(state), status_code=200 if state.motion.ready else 503)
+    return JSONResponse(_readiness(state), status_code=200 if state.ready else 503)
 
 
 @router.get("/health", response_class=JSONResponse)
@@ -41,7 +45,8 @@ async def metrics(request: Request) -> Response:
 
 def _readiness(state: State) -> dict[str, object]:
     return {
-        "status": "ready" if state.motion.ready else "not ready",
+        "status": "ready" if state.ready else "not ready",
         "models": {name: each.model.manifest.version for name, each in state.engine.deployments.items()},
         "refused": state.motion.refused,
+        "faults": state.faults,
     }

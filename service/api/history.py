@@ -1,6 +1,5 @@
 """The numbers of the last minutes: every so often what the metrics have counted, in a ring that does not grow."""
 
-import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
@@ -47,17 +46,11 @@ class Look(NamedTuple):
 
 
 class History:
-    """Looks at ``models``, one every ``STEP_S`` seconds as long as ``run`` runs; on the event loop only."""
+    """Looks at ``models``, one whenever ``take`` is called, every ``STEP_S`` seconds; on the event loop only."""
 
     def __init__(self, models: Callable[[], Iterable[tuple[str, ModelMetrics]]], clock: Callable[[], float]) -> None:
         self._models, self._clock = models, clock
         self._looks: deque[Look] = deque([self.look()], maxlen=KEPT)
-
-    async def run(self) -> None:
-        """Look, again and again, until cancelled."""
-        while True:
-            await asyncio.sleep(STEP_S)
-            self.take()
 
     def take(self) -> None:
         """Look, and keep what is seen; the oldest look goes."""

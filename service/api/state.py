@@ -9,6 +9,7 @@ from starlette.requests import Request
 from service.api.history import History
 from service.api.meanings import Meanings
 from service.api.rendering import Made, Order
+from service.background import Background
 from service.engine.engine import Deployment, Engine
 from service.engine.motion import Motion
 from service.errors import ModelUnavailable, UnknownModel
@@ -53,6 +54,22 @@ class State:
     keyed: KeyedAnswers[KeptAnswer]
     history: History
     meanings: Meanings
+    background: Background
+
+    @property
+    def faults(self) -> dict[str, str]:
+        """What does not work that should, by part of the service, with the reason; models apart."""
+        dead = {} if self.engine.is_alive() else {"engine": "A thread ended by a fault: only a restart will help."}
+        return dead | self.background.failing
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests should come here: every model serves, and the engine's threads run.
+
+        A background step that fails is shown and is no reason: what is served is served as well without it, and a disk
+        that all instances share would otherwise take all of them out at once.
+        """
+        return self.motion.ready and self.engine.is_alive()
 
     def deployment(self, name: str) -> Deployment:
         """What new requests for that model get. Raises UnknownModel, or ModelUnavailable when it was refused."""

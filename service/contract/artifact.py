@@ -3,11 +3,10 @@
 import errno
 import hashlib
 import os
-import stat
 from pathlib import Path
 
-from service.contract.files import ContractError, replacing
-from service.contract.manifest import Artifact, LatentCodes, artifact_file, latents_file
+from service.contract.files import ContractError, open_regular_file, replacing
+from service.contract.manifest import Artifact, LatentCodes, Manifest, artifact_file, latents_file
 
 
 class ArtifactError(ContractError):
@@ -21,10 +20,17 @@ def read_artifact(directory: Path, named: Artifact | LatentCodes) -> bytes:
         ArtifactError: the file is missing, a symbolic link or not regular, or its size or SHA-256 differs.
     """
     path = directory / named.file
-    payload = _read_regular_file(path, named.size)
+    payload = _read_of_size(path, named.size)
     if hashlib.sha256(payload).hexdigest() != named.sha256:
         raise ArtifactError(path, f"its SHA-256 is not {named.sha256}")
     return payload
+
+
+def check_files(directory: Path, manifest: Manifest) -> None:
+    """Raise ArtifactError unless the files that the manifest names are there and are the ones it names."""
+    read_artifact(directory, manifest.artifact)
+    if manifest.latents is not None:
+        read_artifact(directory, manifest.latents)
 
 
 def write_artifact(directory: Path, payload: bytes) -> Artifact:
@@ -53,20 +59,13 @@ def _write(path: Path, payload: bytes, sha256: str) -> None:
             raise ArtifactError(path, "read back, its SHA-256 is not that of what was written")
 
 
-def _read_regular_file(path: Path, size: int) -> bytes:
+def _read_of_size(path: Path, size: int) -> bytes:
     try:
-        with open(path, "rb", opener=_open_as_it_is) as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise ArtifactError(path, "not a regular file")
-            if status.st_size != size:  # before the read: an endless file must not fill the memory
-                raise ArtifactError(path, f"{status.st_size} bytes where its manifest says {size}")
+        with open_regular_file(path, follow_links=False) as file:
+            found = os.fstat(file.fileno()).st_size
+            if found != size:  # before the read: a manifest could claim, or a file hold, more than the memory does
+                raise ArtifactError(path, f"{found} bytes where its manifest says {size}")
             return file.read(size)
     except OSError as failure:
         reason = "a symbolic link" if failure.errno == errno.ELOOP else failure.strerror
         raise ArtifactError(path, reason or "cannot be read") from failure
-
-
-def _open_as_it_is(path: str, flags: int) -> int:
-    # O_NONBLOCK: opening a named pipe would otherwise wait for its writer.
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)

@@ -1,10 +1,16 @@
-"""Durable writes: a file is either the old one or the whole new one, also after a power cut."""
+"""The files of a model's directory: reads that never block, and durable writes.
 
+A written file is either the old one or the whole new one, also after a power cut.
+"""
+
+import errno
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 
 class ContractError(Exception):
@@ -14,6 +20,30 @@ class ContractError(Exception):
         super().__init__(f"{path}: {reason}")
         self.path = path
         self.reason = reason
+
+
+def open_regular_file(path: Path, *, follow_links: bool) -> BinaryIO:
+    """`path` opened for reading, without waiting for anything.
+
+    A pipe, a device or a directory is refused before a byte is read: reading one could block or never end.
+
+    Raises OSError: it is missing, cannot be opened, is no regular file, or is a symbolic link (ELOOP) that is not to be
+    followed.
+    """
+    file = open(path, "rb", opener=_open_following if follow_links else _open_itself)  # noqa: SIM115
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "not a regular file")
+    return file
+
+
+def _open_following(path: str, flags: int) -> int:
+    # O_NONBLOCK: opening a named pipe would otherwise wait for its writer.
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _open_itself(path: str, flags: int) -> int:
+    return _open_following(path, flags | os.O_NOFOLLOW)
 
 
 @contextmanager

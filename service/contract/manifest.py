@@ -3,6 +3,7 @@
 import base64
 import binascii
 import math
+import re
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -20,10 +21,12 @@ from pydantic import (
     model_validator,
 )
 
-from service.contract.files import ContractError, replacing
+from service.contract.files import ContractError, open_regular_file, replacing
 
 MANIFEST_FILE = "manifest.json"
 MAX_MANIFEST_BYTES = 1 << 20
+#: Characters of a reason: the name of an unknown field, which a reason quotes, can be as long as the manifest.
+MAX_REASON = 300
 
 SolverName = Literal["ddpm", "ddim", "dpmpp_2m", "consistency"]
 Capability = Literal["generate", "interpolate", "encode", "decode"]
@@ -51,6 +54,8 @@ def _distinct(values: tuple[str, ...]) -> tuple[str, ...]:
         raise ValueError("every entry may occur once")
     return values
 
+
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 
 Text = Annotated[str, Field(min_length=1)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -186,7 +191,7 @@ class Manifest(_Record):
     """
 
     schema_version: Literal[1]
-    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
+    name: Annotated[str, StringConstraints(pattern=f"^{NAME.pattern}$")]
     family: ManifestFamily
     image_shape: tuple[PositiveInt, PositiveInt, PositiveInt]
     latent_shape: Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
@@ -251,6 +256,11 @@ class Manifest(_Record):
         return self.family in ("ddpm", "ldm")
 
 
+def is_model_name(name: str) -> bool:
+    """Whether a manifest may have this name."""
+    return NAME.fullmatch(name) is not None
+
+
 def max_steps(schedule: NoiseSchedule, t_max: float) -> int:
     """The number of the schedule's timesteps up to `t_max` in (0, 1]: no plan can have more steps."""
     return round(t_max * schedule.timesteps)
@@ -282,7 +292,7 @@ def read_manifest(directory: Path) -> Manifest:
 
 def read_history(directory: Path) -> list[Manifest]:
     """The manifests that `write_manifest` replaced in `directory`, the last replaced first; those usable."""
-    kept = sorted(directory.glob(manifest_file("*")), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    kept = sorted(directory.glob(manifest_file("*")), key=_written_at, reverse=True)
     return [
         manifest for path in kept if (manifest := _read_if_valid(path)) and path.name == manifest_file(manifest.version)
     ]
@@ -302,7 +312,7 @@ def write_manifest(directory: Path, manifest: Manifest) -> None:
 
 def _read(path: Path) -> Manifest:
     try:
-        with path.open("rb") as file:
+        with open_regular_file(path, follow_links=True) as file:
             text = file.read(MAX_MANIFEST_BYTES + 1)
     except OSError as failure:
         raise ManifestError(path, failure.strerror or "cannot be read") from failure
@@ -311,7 +321,7 @@ def _read(path: Path) -> Manifest:
     try:
         return Manifest.model_validate_json(text)
     except ValidationError as failure:
-        raise ManifestError(path, _first_reason(failure)) from failure
+        raise ManifestError(path, _first_reason(failure)[:MAX_REASON]) from failure
 
 
 def _read_if_valid(path: Path) -> Manifest | None:
@@ -319,6 +329,14 @@ def _read_if_valid(path: Path) -> Manifest | None:
         return _read(path)
     except ManifestError:
         return None
+
+
+def _written_at(path: Path) -> int:
+    """When the file was written, in nanoseconds; 0 for one that has just gone, or that cannot be asked."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _write(path: Path, manifest: Manifest) -> None:

@@ -12,6 +12,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from service.contract.manifest import MAX_REASON
 from service.engine.model import Model
 
 log = logging.getLogger(__name__)
@@ -67,18 +68,24 @@ class GraphedPart(PaddedPart):
 
 
 class _Graph:
-    """A part recorded over static buffers."""
+    """A part recorded over static buffers.
+
+    Its replays take their place in the current stream, after the copies into its inputs and before the copy of its
+    output, so one thread may replay it again and again without waiting.
+    """
 
     def __init__(self, part: Part, example: Sequence[Tensor]) -> None:
         self._inputs = [tensor.clone() for tensor in example]
-        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        aside.wait_stream(torch.cuda.current_stream())
+        device = example[0].device
+        current, aside = torch.cuda.current_stream(device), torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        aside.wait_stream(current)
         with torch.cuda.stream(aside):
             for _ in range(CALLS_BEFORE_CAPTURE):
                 part(*self._inputs)
-        torch.cuda.current_stream().wait_stream(aside)
+        current.wait_stream(aside)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
+        # By default a capture fails when any thread allocates meanwhile: one that loads another version may.
+        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
             self._output = part(*self._inputs)
 
     def replay(self, batch: Sequence[Tensor]) -> Tensor:
@@ -92,11 +99,14 @@ class _Graph:
 
 def _capture(part: Part, example: Sequence[Tensor]) -> _Graph | None:
     """A graph of ``part`` at the size of ``example``, or None where it cannot be captured and is called as it is."""
-    try:
-        return _Graph(part, example)
-    except RuntimeError as failure:
-        log.warning("no CUDA graph", extra={"rows": len(example[0]), "reason": str(failure).splitlines()[0]})
-        return None
+    # torch.cuda.graph leaves its own stream the current one when a capture fails, and nothing would order what runs
+    # there with the rest: the outer context puts back what was current.
+    with torch.cuda.stream(torch.cuda.current_stream(example[0].device)):
+        try:
+            return _Graph(part, example)
+        except Exception as failure:  # TorchScript's own errors are no RuntimeErrors
+            log.warning("no CUDA graph", extra={"rows": len(example[0]), "reason": repr(failure)[:MAX_REASON]})
+            return None
 
 
 def _filled(tensor: Tensor, size: int) -> Tensor:

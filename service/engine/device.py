@@ -22,6 +22,7 @@ import torch
 from service.admission.job import Job
 from service.engine.lane import Ended, Filmed, Lane, Ticked
 from service.engine.table import LiveRow, Slots
+from service.engine.transfer import wait_for
 from service.process import cores, keep_to_core, let_others_finish
 
 log = logging.getLogger(__name__)
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 #: For how many seconds after another model's tick a model is not taken to be alone: whoever waits for short calls comes
 #: back, and has nothing waiting just then.
 SHARED_S = 0.5
+#: For how many seconds a stop waits for the turns under way.
+STOP_S = 10.0
 
 Result = TypeVar("Result")
 Deliver = Callable[[Sequence[Ended], Sequence[Filmed], float], None]
@@ -44,12 +47,15 @@ class Device:
         self._lock = threading.Condition()
         self._busy: list[Lane] = []
         self._lent: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
+        # Lent work under way: whoever waits for it must hear of a device that stops without it.
+        self._working: set[Future[Any]] = set()
         #: The paper's virtual time: what the lane that went last had been served before; and after, once all are idle.
         self._level_ms = 0.0
         self._last_model: str | None = None
         self._shared_until = 0.0
         self._free_threads = threads
         self._stopping = False
+        self._lost_threads = 0
         # Left alone, the kernel lets two of them take turns on one core while another core is idle. With fewer threads
         # than cores, or more, where they should run is not for this process to know.
         own = cores() if 1 < threads == len(cores()) else [None] * threads
@@ -65,15 +71,25 @@ class Device:
         for thread in self._threads:
             thread.start()
 
-    def stop(self) -> None:
-        """End the threads after the turns under way; rows still in the lanes stay there, work still lent is dropped."""
+    def stop(self, within_s: float = STOP_S) -> bool:
+        """End the threads after the turns under way; rows still in the lanes stay there, work still lent is dropped.
+
+        Returns whether all threads ended within ``within_s`` seconds. One that a model keeps longer is left behind: it
+        is a daemon, and what it makes is dropped.
+        """
         with self._lock:
-            self._stopping = True
-            for _, future in self._lent:
-                future.cancel()
-            self._lock.notify_all()
+            self._stop_serving()
+        give_up = time.monotonic() + within_s
         for thread in self._threads:
-            thread.join()
+            if thread.ident is not None:  # started
+                thread.join(max(0.0, give_up - time.monotonic()))
+        with self._lock:
+            for future in self._working:
+                future.cancel()
+        stuck = [thread.name for thread in self._threads if thread.is_alive()]
+        if stuck:
+            log.error("engine threads did not end", extra={"threads": stuck, "waited_s": within_s})
+        return not stuck
 
     def put(self, lane: Lane, rows: Sequence[LiveRow]) -> None:
         """Queue the rows of one job, and wake no more threads than could take one: another would be in their way."""
@@ -119,6 +135,11 @@ class Device:
         """Whether all of its threads run: a fault of ours could end one."""
         return all(thread.is_alive() for thread in self._threads)
 
+    @property
+    def threads_left(self) -> int:
+        """Threads that no fault has ended."""
+        return len(self._threads) - self._lost_threads
+
     def busy_lanes(self) -> list[Lane]:
         """Those with a row queued or under way."""
         with self._lock:
@@ -133,13 +154,32 @@ class Device:
             lane.served_ms = max(lane.served_ms, self._level_ms)
 
     def _serve(self, core: int | None) -> None:
-        # Two torch threads on one core collapse as soon as something else wants that core: one thread each.
-        torch.set_num_threads(1)
-        let_others_finish()
-        if core is not None:
-            keep_to_core(core)
-        while self._serve_turn():
-            pass
+        try:
+            # Two torch threads on one core collapse as soon as something else wants that core: one thread each.
+            torch.set_num_threads(1)
+            let_others_finish()
+            if core is not None:
+                keep_to_core(core)
+            while self._serve_turn():
+                pass
+        except BaseException:
+            # The state that it left behind is unknown: liveness and readiness show it until a restart.
+            log.critical("engine thread ended by a fault", exc_info=True)
+            self._lose_thread()
+
+    def _lose_thread(self) -> None:
+        with self._lock:
+            self._lost_threads += 1
+            if not self.threads_left:
+                self._stop_serving()  # nobody is left to do what was lent
+            else:
+                self._lock.notify_all()  # the turn that this thread was woken for is another's now
+
+    def _stop_serving(self) -> None:
+        self._stopping = True
+        while self._lent:
+            self._lent.popleft()[1].cancel()
+        self._lock.notify_all()
 
     def _serve_turn(self) -> bool:
         """Take one turn, waiting until there is one; False when the device stops.
@@ -163,7 +203,11 @@ class Device:
             return None
 
     def _lent_turn(self) -> Turn | None:
-        return partial(self._work, *self._lent.popleft()) if self._lent else None
+        if not self._lent:
+            return None
+        work, future = self._lent.popleft()
+        self._working.add(future)
+        return partial(self._work, work, future)
 
     def _tick_turn(self) -> Turn | None:
         """The next tick: its lane and rows; None when no lane has work, or its rows had all been given up."""
@@ -189,20 +233,31 @@ class Device:
 
     def _work(self, work: Callable[[], Any], future: Future[Any]) -> None:
         try:
-            future.set_result(work())
-        except Exception as failure:
-            future.set_exception(failure)
+            outcome: tuple[Any, BaseException | None] = work(), None
+        except BaseException as failure:  # whoever waits for it would wait for ever
+            outcome = None, failure
         with self._lock:
             self._free_threads += 1
+            self._working.discard(future)
+            if future.cancelled():  # the device stopped meanwhile
+                return
+        result, raised = outcome
+        if raised is None:
+            future.set_result(result)
+        else:
+            future.set_exception(raised)
 
     def _tick(self, lane: Lane, slots: Slots) -> None:
-        started = time.perf_counter()
+        started, failed = time.perf_counter(), False
         try:
             ticked = lane.compute(slots)
         except Exception:  # a fault of ours, not of a row: the thread must outlive it, and its rows must be told
             log.exception("tick failed", extra={"model": lane.model.name, "rows": len(slots)})
-            ticked = lane.abandon(slots)
+            ticked, failed = lane.abandon(slots), True
         self._settle(lane, ticked, spent_ms=1000 * (time.perf_counter() - started))
+        if failed:
+            # Raises where a GPU computes nothing any more, as after an illegal access: then the thread ends.
+            wait_for(lane.model.device)
 
     def _settle(self, lane: Lane, ticked: Ticked, spent_ms: float) -> None:
         if ticked.filmed:  # before another thread can serve the same rows on: previews come in their order
@@ -219,6 +274,8 @@ class Device:
 
     def _tell(self, ticked: Ticked) -> None:
         assert self._loop is not None
+        if self._loop.is_closed():  # a tick that outlasted the service: nobody is left to be told
+            return
         self._loop.call_soon_threadsafe(self._deliver, ticked.ended, ticked.filmed, time.monotonic())
 
     def _forget_if_empty(self, lane: Lane) -> None:

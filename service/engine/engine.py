@@ -5,10 +5,12 @@ replaced serves those that hold it, and goes, its model's memory with it, when t
 """
 
 import asyncio
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -17,7 +19,7 @@ from service.admission.drain import DrainRate
 from service.admission.gate import Ask, Gate
 from service.admission.job import Job
 from service.engine.device import Device
-from service.engine.lane import Ended, Filmed, Lane
+from service.engine.lane import Ended, Filmed, Lane, fault_of_ours
 from service.engine.model import Model
 from service.engine.registry import Served, threads_of
 from service.engine.results import Latent, Picture, Progress
@@ -26,6 +28,8 @@ from service.engine.table import LiveRow
 from service.errors import ComputeFailed, ModelUnavailable, ServiceError
 from service.metrics import Metrics, ModelMetrics
 from service.settings import Settings
+
+log = logging.getLogger(__name__)
 
 DRAIN_POLL_S = 0.01
 
@@ -61,23 +65,23 @@ class Engine:
         self._threads = threads_of(device, settings)
         self._device = Device(self._threads, settings.tick_budget_ms, deliver)
         self._draining = False
-        metrics.engine_threads.set(self._threads)
+        metrics.engine_threads.set_function(lambda: self._device.threads_left)
         for each in served.values():
-            self.deploy(each)
+            self.deploy(self.build(each))
 
     def start(self) -> None:
         """Begin to serve, on the running event loop."""
         self._device.start(asyncio.get_running_loop())
 
     def is_alive(self) -> bool:
-        """Whether it serves, or has been told to stop."""
+        """Whether all of its threads serve, or it has been told to stop."""
         return self._draining or self._device.is_alive()
 
     async def drain(self, within_s: float) -> None:
         """Accept nothing more, let accepted rows finish for at most ``within_s`` seconds, and stop."""
         self._draining = True
         give_up = time.monotonic() + within_s
-        while not self._device.is_idle() and time.monotonic() < give_up:
+        while not self._device.is_idle() and self._device.threads_left and time.monotonic() < give_up:
             await asyncio.sleep(DRAIN_POLL_S)
         self._device.stop()
 
@@ -85,12 +89,18 @@ class Engine:
         """See ``Device.lend``: ``work`` takes its turn among the ticks."""
         return self._device.lend(work)
 
-    def deploy(self, served: Served) -> Deployment | None:
-        """Give new requests for the model this version of it; returns the one that they had until now."""
-        model, name = served.model, served.model.name
+    def build(self, served: Served) -> Deployment:
+        """What would serve this version of a model. Raises whatever its tables raise when they find no memory."""
+        return self._deployment(served, self.deployments.get(served.model.name))
+
+    def deploy(self, deployment: Deployment) -> Deployment | None:
+        """Give new requests for the model what ``build`` made; returns what they had until now."""
+        name, model = deployment.model.name, deployment.model
         replaced = self.deployments.get(name)
-        self.deployments[name] = self._deployment(served, replaced)
-        if replaced and replaced.encoder and not served.encoder:
+        self.deployments[name] = deployment
+        for each in filter(None, (deployment, deployment.encoder)):
+            each.metrics.cost_ratio.set_function(partial(getattr, each.lane.cost, "ratio"))
+        if replaced and replaced.encoder and not deployment.encoder:
             self._metrics.forget(replaced.encoder.model.name)
         manifest = model.manifest
         self._metrics.show_version(name, manifest.family, manifest.version, manifest.artifact.sha256)
@@ -155,6 +165,8 @@ class Engine:
     def _submit(self, deployment: Deployment, rows: Sequence[RowSpec], client: str, within_s: float) -> Job[Any]:
         if self._draining:
             raise ModelUnavailable("The service is stopping.")
+        if self._device.threads_left < self._threads:  # what is accepted now could wait for ever
+            raise ModelUnavailable("The engine has stopped after a fault: the service must be restarted.")
         lane, gate, now = deployment.lane, deployment.gate, time.monotonic()
         ask = Ask(len(rows), max([row.calls for row in rows]), lane.cost.row_ms(), client, within_s)
         gate.admit(ask)
@@ -170,11 +182,10 @@ class Engine:
 
     def _deployment(self, served: Served, replaced: Deployment | None) -> Deployment:
         """What serves ``served``, through the door of what it replaces."""
-        name, cost = served.model.name, served.cost
+        name = served.model.name
         gate = replaced.gate if replaced else self._new_gate()
         metrics = replaced.metrics if replaced else self._bind_metrics(name, gate)
-        metrics.cost_ratio.set_function(lambda: cost.ratio)
-        lane = Lane(served.model, cost, gate.drain, self._settings, metrics)
+        lane = Lane(served.model, served.cost, gate.drain, self._settings, metrics)
         if served.encoder is None:
             return Deployment(lane, gate, metrics)
         encoder = self._deployment(served.encoder, replaced.encoder if replaced else None)
@@ -203,11 +214,25 @@ class Engine:
 
 
 def deliver(ended: Sequence[Ended], filmed: Sequence[Filmed], now: float) -> None:
-    """Tell jobs what became of their rows, at ``now`` on the monotonic clock."""
+    """Tell jobs what became of their rows, at ``now`` on the monotonic clock.
+
+    A job that cannot take what it is given fails alone: the other rows of the tick are other requests'.
+    """
     for row, preview in filmed:
-        row.job.preview(preview)
+        try:
+            row.job.preview(preview)
+        except Exception:
+            _fail(row.job)
     for row, outcome in ended:
-        if isinstance(outcome, ComputeFailed):
-            row.job.fail(outcome)
-        else:
-            row.job.deliver(row.index, outcome, now)
+        try:
+            if isinstance(outcome, ComputeFailed):
+                row.job.fail(outcome)
+            else:
+                row.job.deliver(row.index, outcome, now)
+        except Exception:
+            _fail(row.job)
+
+
+def _fail(job: Job[Any]) -> None:
+    log.exception("a result was not taken")
+    job.fail(fault_of_ours())

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,8 +17,8 @@ from service.engine.cost import CostModel
 from service.engine.model import Model
 from service.engine.results import Picture, Preview, Result
 from service.engine.table import LiveRow, RowTable, Slots
-from service.engine.tick import Batch, Step, Stepped, run_isolating
-from service.engine.transfer import to_device, wait_for
+from service.engine.tick import Batch, Stepped, run_isolating
+from service.engine.transfer import wait_for
 from service.errors import ComputeFailed
 from service.metrics import ModelMetrics
 from service.settings import Settings
@@ -34,7 +35,8 @@ Filmed = tuple[LiveRow, Preview]
 class Ticked:
     """What became of a tick's rows: the places to serve again, the places to free, and what to tell their jobs.
 
-    ``call_rows`` is how many rows its one network call had; 0 when it did not go so smoothly.
+    ``call_rows`` is how many rows its one network call had; 0 when it did not go so smoothly. ``no_room_for`` is the
+    least number of rows whose call ran out of memory; None when none did.
     """
 
     going_on: Slots
@@ -42,6 +44,7 @@ class Ticked:
     ended: list[Ended]
     call_rows: int = 0
     filmed: list[Filmed] = field(default_factory=list)
+    no_room_for: int | None = None
 
 
 class Lane:
@@ -117,7 +120,7 @@ class Lane:
 
     def compute(self, slots: Slots) -> Ticked:
         """Serve the claimed rows one step, and wait until they are: what a tick takes is what its lane is charged."""
-        batch = self._gather(slots)
+        places, batch = self._table.gather(slots)
         self.metrics.tick_rows.observe(batch.call_rows)
         if padding := self.model.padding(batch.call_rows):
             self.metrics.padding_rows.inc(padding)
@@ -126,28 +129,30 @@ class Lane:
         ended: list[Ended] = []
         filmed: list[Filmed] = []
         leaving = batch.ending.copy()
-        results = run_isolating(self.model, batch, self._failed)
+        no_room: list[int] = []
+        results = run_isolating(self.model, batch, partial(self._failed, no_room))
         for rows, result in results:
-            places = slots[rows]
+            part = slots[rows]
             if isinstance(result, Stepped):
                 if batch.step is not None:
-                    self._table.keep(places, result.x, result.x_start)
-                ended += self._results(places[batch.ending[rows]], result)
+                    self._table.keep(places[rows], result.x, result.x_start)
+                ended += self._results(part[batch.ending[rows]], result)
                 if result.shots:
-                    filmed += self._previews(places, result)
+                    filmed += self._previews(part, result)
             else:
                 leaving[rows] = True
-                self.metrics.failed_rows["raised"].inc(len(places))
+                self.metrics.failed_rows["raised"].inc(len(part))
                 reason = f"The model could not compute this picture: {type(result).__name__}."
-                ended += [(row, ComputeFailed(reason)) for row in self._table.rows(places)]
+                ended += [(row, ComputeFailed(reason)) for row in self._table.rows(part)]
         wait_for(self.model.device)
         smooth = len(results) == 1 and isinstance(results[0][1], Stepped)
-        return Ticked(slots[~leaving], slots[leaving], ended, batch.call_rows if smooth else 0, filmed)
+        call_rows = batch.call_rows if smooth else 0
+        return Ticked(slots[~leaving], slots[leaving], ended, call_rows, filmed, min(no_room, default=None))
 
     def abandon(self, slots: Slots) -> Ticked:
         """Give up the claimed rows."""
         self.metrics.failed_rows["engine"].inc(len(slots))
-        failure = _fault_of_ours()
+        failure = fault_of_ours()
         return Ticked(slots[:0], slots, [(row, failure) for row in self._table.rows(slots)])
 
     def take_rejected(self) -> list[Ended]:
@@ -159,6 +164,8 @@ class Lane:
         """Put rows back for their next step, free the places of those that ended, and learn what the tick took."""
         self.served_ms += spent_ms
         self.metrics.device_seconds.inc(spent_ms / 1000)
+        if ticked.no_room_for is not None:
+            self.cost.shrink(ticked.no_room_for)
         if ticked.call_rows:
             self.cost.learn(ticked.call_rows, spent_ms)
         self._tell_drain(ticked.call_rows * self.cost.row_ms())
@@ -209,36 +216,15 @@ class Lane:
         except Exception:
             log.exception("row not admitted", extra={"model": self.model.name})
             self.metrics.failed_rows["engine"].inc()
-            self._rejected.append((row, _fault_of_ours()))
+            self._rejected.append((row, fault_of_ours()))
 
-    def _failed(self, batch: Batch, failure: Exception) -> None:
-        """The call of ``batch`` raised."""
+    def _failed(self, no_room: list[int], batch: Batch, failure: Exception) -> None:
+        """The call of ``batch`` raised; when it ran out of memory, its number of rows goes to ``no_room``."""
         if len(batch) > 1:
             self.metrics.split_calls.inc()
         if isinstance(failure, torch.OutOfMemoryError):
             self.metrics.out_of_memory.inc()
-            self.cost.shrink(batch.call_rows)
-
-    def _gather(self, slots: Slots) -> Batch:
-        table, device = self._table, self.model.device
-        x, label = table.begin_tick(slots), to_device(table.label(slots), device)
-        step = None if self.model.denoise is None else self._gather_step(slots)
-        return Batch(x, label, table.last_step(slots), step)
-
-    def _gather_step(self, slots: Slots) -> Step:
-        table, device = self._table, self.model.device
-        coefficients = table.coefficients(slots)
-        noise = table.draw_noise(slots, coefficients)
-        return Step(
-            table.x_start_prev(slots),
-            to_device(coefficients, device),
-            table.guided(slots),
-            table.guidance_scale(slots),
-            table.negative_label(slots),
-            None if noise is None else to_device(noise, device),
-            table.inpaint(slots),
-            table.asks(slots),
-        )
+            no_room.append(batch.call_rows)
 
     def _results(self, slots: Slots, stepped: Stepped) -> list[Ended]:
         rows = zip(self._table.rows(slots), stepped.results, stepped.usable.tolist(), strict=True)
@@ -257,7 +243,8 @@ class Lane:
         ]
 
 
-def _fault_of_ours() -> ComputeFailed:
+def fault_of_ours() -> ComputeFailed:
+    """What a row is answered with when not its model but the engine failed it."""
     return ComputeFailed("The service failed to compute this picture; its log says why.")
 
 

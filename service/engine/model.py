@@ -4,7 +4,7 @@ import io
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
@@ -77,6 +77,11 @@ class Model:
         return self.manifest.latent_shape
 
     @property
+    def decoded_shape(self) -> Sequence[int]:
+        """What ``decode`` returns of a row: (channel, height, width)."""
+        return self.manifest.image_shape
+
+    @property
     def result_shape(self) -> Sequence[int]:
         """What a row of it ends as: (height, width, channel)."""
         channel, height, width = self.manifest.image_shape
@@ -141,9 +146,14 @@ class Encoder(Model):
         return self.manifest.image_shape
 
     @property
-    def result_shape(self) -> Sequence[int]:
-        """What a row of it ends as: mean and log-variance, (2, *latent)."""
+    def decoded_shape(self) -> Sequence[int]:
+        """What ``decode``, which encodes, returns of a row: mean and log-variance, (2, *latent)."""
         return 2, *self.manifest.latent_shape
+
+    @property
+    def result_shape(self) -> Sequence[int]:
+        """What a row of it ends as: the same."""
+        return self.decoded_shape
 
     def finish(self, decoded: Tensor) -> tuple[Tensor, Tensor]:
         """As a model's, but the numbers as they are, float32."""
@@ -158,10 +168,18 @@ def encoder_name(model: str) -> str:
 
 def encoder_of(model: Model) -> Encoder | None:
     """The encoder of a model that has one."""
-    encode = model.encode
-    if encode is None:
+    if model.encode is None:
         return None
-    return Encoder(model.manifest, model.device, lambda image, label: torch.stack(encode(image, label), dim=1), None)
+    return Encoder(model.manifest, model.device, partial(_moments, model.encode), None)
+
+
+def _moments(encode: Encode, image: Tensor, label: Tensor) -> Tensor:
+    """Mean and log-variance, (batch, 2, *latent). Raises TypeError when ``encode`` returns anything else."""
+    moments: object = encode(image, label)
+    match moments:
+        case (Tensor() as mean, Tensor() as logvar):
+            return torch.stack((mean, logvar), dim=1)
+    raise TypeError(f"encode returned {type(moments).__name__}, not a mean and a log-variance")
 
 
 def load_model(directory: Path, device: torch.device, manifest: Manifest | None = None) -> Model:
@@ -181,7 +199,7 @@ def load_model(directory: Path, device: torch.device, manifest: Manifest | None 
             decode = prepared(module.decode, device)
             denoise = prepared(module.denoise, device) if manifest.denoises else None
             encode = prepared(module.encode, device) if "encode" in manifest.capabilities else None
-    except (RuntimeError, AttributeError) as failure:
+    except Exception as failure:  # the reader of TorchScript has errors of many kinds for a file that is none
         raise ContractError(path, f"not a TorchScript artefact of family {manifest.family}") from failure
     return Model(manifest, device, decode, denoise, encode=encode, latent_map=_load_map(directory, manifest))
 

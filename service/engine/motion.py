@@ -15,10 +15,12 @@ from typing import Literal, TypeVar
 
 import torch
 
+from service.background import log_failure
+from service.contract.artifact import check_files
 from service.contract.files import ContractError
 from service.contract.manifest import MANIFEST_FILE, Manifest, read_history, read_manifest, write_manifest
 from service.engine.engine import Deployment, Engine
-from service.engine.registry import Unusable, model_directories, prepare
+from service.engine.registry import Unusable, model_directories, prepare, unusable
 from service.errors import (
     AlreadyServed,
     ChangeError,
@@ -28,6 +30,7 @@ from service.errors import (
     NoSuchVersion,
     NotServed,
     UnknownFolder,
+    WeightsUnreadable,
 )
 from service.metrics import Change, Metrics
 from service.process import give_memory_back
@@ -53,7 +56,7 @@ class Changed:
 class Standing:
     """One model: which version serves, which one its manifest names, which ones a rollback finds, last replaced first.
 
-    ``problem`` says why the manifest's version is not the one that serves, where it was tried.
+    ``problem`` says why what the folder holds could not be served when it was last tried.
     """
 
     model: str
@@ -85,6 +88,8 @@ class Motion:
         #: Unloaded by an operator, who alone brings them back.
         self._set_aside: set[str] = set()
         self._changing: set[str] = set()
+        #: What ``follow`` saw of each manifest that it has brought.
+        self._seen: dict[str, object] = {}
         # One at a time, whatever the model: a GPU's memory need not hold more than one version too many, and nothing
         # else may allocate on it while a graph is captured.
         self._lock = asyncio.Lock()
@@ -128,16 +133,16 @@ class Motion:
         names = {*directories, *self._engine.deployments, *self._problems} - self._set_aside
         return [await self._align(name, name in directories) for name in sorted(names)]
 
-    async def watch(self, every_s: float) -> None:
-        """Reload what has another manifest than when it was looked at last, for ever. Never unloads anything."""
-        seen: dict[str, object] = {}
-        while True:
-            for name, stamp in (await asyncio.to_thread(_stamps, self._settings.weights_dir)).items():
-                if seen.get(name) == stamp or name in self._set_aside:
-                    continue
-                if not isinstance(await self._align(name, present=True), ChangeUnderWay):
-                    seen[name] = stamp
-            await asyncio.sleep(every_s)
+    async def follow(self) -> None:
+        """Reload what has another manifest than when it was looked at last. Never unloads anything.
+
+        Raises OSError when the weights folder cannot be listed.
+        """
+        for name, stamp in (await asyncio.to_thread(_stamps, self._settings.weights_dir)).items():
+            if self._seen.get(name) == stamp or name in self._set_aside:
+                continue
+            if not isinstance(await self._align(name, present=True), ChangeUnderWay | WeightsUnreadable):
+                self._seen[name] = stamp
 
     async def standings(self) -> list[Standing]:
         """Every model that is served or has a folder."""
@@ -152,6 +157,10 @@ class Motion:
         try:
             async with self._lock:
                 changed = await change()
+        except ChangeError:
+            raise
+        except Exception as failure:  # a fault of this service, or of the disk; the next change must be possible
+            raise self._failed(name, ChangeError("The service failed; its log says why."), failure) from None
         finally:
             self._changing.remove(name)
         self._set_aside.discard(name)
@@ -165,18 +174,17 @@ class Motion:
             return await (self.reload(name) if present else self._change(name, lambda: self._withdraw(name)))
         except ChangeError as failure:
             return failure
-        except Exception:  # a fault of ours, not of the folder: whoever watches must outlive it
-            log.exception("model not changed", extra={"model": name})
-            return ChangeError("The service failed; its log says why.")
 
     async def _bring(self, name: str) -> Changed:
         directory = await self._directory(name)
         try:
             manifest = await asyncio.to_thread(read_manifest, directory)
+            if not self._serves(manifest):
+                return await self._deploy(directory, manifest)
+            # What serves is in memory; files that were damaged behind it would refuse the model at the next start.
+            await asyncio.to_thread(check_files, directory, manifest)
         except ContractError as failure:
             raise self._failed(name, ModelUnusable(str(failure))) from None
-        if not self._serves(manifest):
-            return await self._deploy(directory, manifest)
         self._problems.pop(name, None)
         return Changed(name, "unchanged", manifest.version, manifest.version)
 
@@ -194,14 +202,16 @@ class Motion:
         name = directory.name
         try:
             served = await asyncio.to_thread(prepare, directory, self._device, self._settings, manifest, self._turn)
+            with unusable(directory):
+                deployment = self._engine.build(served)
             if rename:
                 await asyncio.to_thread(write_manifest, directory, manifest)
         except Unusable as failure:
-            raise self._failed(name, ModelUnusable(str(failure))) from None
+            raise self._failed(name, ModelUnusable(str(failure)), failure.__cause__) from None
         except OSError as failure:
             reason = f"{directory / MANIFEST_FILE} cannot be replaced: {failure.strerror}"
             raise self._failed(name, FolderNotWritable(reason)) from None
-        replaced = self._engine.deploy(served)
+        replaced = self._engine.deploy(deployment)
         self._problems.pop(name, None)
         if replaced is None:
             return Changed(name, "swapped", manifest.version, None)
@@ -219,13 +229,13 @@ class Motion:
         self._give_memory_back_after(withdrawn)
         return Changed(name, "unloaded", None, withdrawn.model.manifest.version)
 
-    def _failed(self, name: str, failure: ChangeError) -> ChangeError:
-        """Note that a change of the model failed."""
+    def _failed(self, name: str, failure: ChangeError, unforeseen: BaseException | None = None) -> ChangeError:
+        """Note that a change of the model failed; the log gets the traceback of what was ``unforeseen``."""
         self._problems[name] = str(failure)
         self._metrics.model_changes.labels(name, "failed").inc()
         if name not in self._engine.deployments:
             self._metrics.model_ready.labels(name).set(0)
-        log.error("model not changed", extra={"model": name, "reason": str(failure)})
+        log.error("model not changed", extra={"model": name, "reason": str(failure)}, exc_info=unforeseen)
         return failure
 
     def _turn(self, work: Callable[[], Result], /) -> Result:
@@ -246,12 +256,17 @@ class Motion:
             finalizer.atexit = False
 
     def _give_memory_back(self) -> None:
-        asyncio.get_running_loop().run_in_executor(None, give_memory_back)
+        asyncio.get_running_loop().run_in_executor(None, give_memory_back).add_done_callback(log_failure)
         if self._device.type == "cuda":
-            self._engine.lend(torch.cuda.empty_cache)
+            self._engine.lend(torch.cuda.empty_cache).add_done_callback(log_failure)
 
     async def _directories(self) -> dict[str, Path]:
-        return await asyncio.to_thread(model_directories, self._settings.weights_dir)
+        """Raises WeightsUnreadable."""
+        weights = self._settings.weights_dir
+        try:
+            return await asyncio.to_thread(model_directories, weights)
+        except OSError as failure:
+            raise WeightsUnreadable(f"{weights} cannot be listed: {failure.strerror}") from None
 
     async def _directory(self, name: str) -> Path:
         directories = await self._directories()

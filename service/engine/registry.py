@@ -1,14 +1,17 @@
 """The models of a weights folder: those that can be served, and those that were refused with the reason."""
 
 import logging
+import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 
 from service.contract.files import ContractError
-from service.contract.manifest import MANIFEST_FILE, Manifest
+from service.contract.manifest import MANIFEST_FILE, MAX_REASON, Manifest, is_model_name
 from service.engine.buckets import at_fixed_sizes
 from service.engine.cost import CostModel
 from service.engine.golden import check_golden
@@ -40,6 +43,12 @@ class Registry:
     served: dict[str, Served] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
 
+    def refuse(self, name: str, failure: Unusable) -> None:
+        """Take a model out, and log why: with the traceback of a failure that nothing foresaw."""
+        self.served.pop(name, None)
+        self.refused[name] = str(failure)
+        log.error("model refused", extra={"model": name, "reason": str(failure)}, exc_info=failure.__cause__)
+
 
 def pick_device(name: str) -> torch.device:
     """The device that a setting (auto, cpu or cuda) means here. Raises ValueError when it is not there."""
@@ -66,8 +75,7 @@ def load_registry(settings: Settings, device: torch.device) -> Registry:
         try:
             registry.served[name] = future.result()
         except Unusable as failure:
-            registry.refused[name] = str(failure)
-            log.error("model refused", extra={"model": name, "reason": str(failure)})
+            registry.refuse(name, failure)
     return registry
 
 
@@ -78,16 +86,31 @@ def prepare(
 
     ``manifest`` stands in for the one in the folder; ``turn`` has every use of the device, from warm-up on.
     """
-    try:
+    with unusable(directory):
         model = load_model(directory, device, manifest)
         encoder = encoder_of(model)
         served = _warmed(model, settings, turn)
         turn(lambda: check_golden(served.model))
         return served if encoder is None else replace(served, encoder=_warmed(encoder, settings, turn))
+
+
+@contextmanager
+def unusable(directory: Path) -> Iterator[None]:
+    """Turn whatever is raised about the model in ``directory`` into Unusable.
+
+    An artefact runs code of its own and names sizes of its own, so any exception is possible, and none may reach the
+    other models.
+    """
+    try:
+        yield
+    except Unusable:
+        raise
     except ContractError as failure:
         raise Unusable(str(failure)) from None
-    except (RuntimeError, ValueError) as failure:
-        raise Unusable(f"{directory}: {_last_line(failure)}") from None
+    except (RuntimeError, ValueError, torch.jit.Error) as failure:  # what a model raises that does not fit its manifest
+        raise Unusable(f"{directory}: {last_line(failure)}") from None
+    except Exception as failure:
+        raise Unusable(f"{directory}: {last_line(failure)}") from failure
 
 
 def _warmed(model: Model, settings: Settings, turn: Turn) -> Served:
@@ -97,10 +120,30 @@ def _warmed(model: Model, settings: Settings, turn: Turn) -> Served:
 
 
 def model_directories(weights: Path) -> dict[str, Path]:
-    """The folders under ``weights`` that have a manifest, by name."""
-    return {path.parent.name: path.parent for path in sorted(weights.glob(f"*/{MANIFEST_FILE}"))}
+    """The folders under ``weights`` that have a manifest, by name. Raises OSError when ``weights`` cannot be listed.
+
+    A manifest that is there and cannot be read counts, so that its model is refused instead of missing.
+    """
+    with os.scandir(weights) as entries:
+        return {entry.name: Path(entry.path) for entry in sorted(entries, key=_name) if _has_manifest(entry)}
 
 
-def _last_line(failure: Exception) -> str:
-    """What a TorchScript traceback, which runs over many lines, comes to."""
-    return str(failure).strip().rsplit("\n", 1)[-1]
+def _name(entry: os.DirEntry[str]) -> str:
+    return entry.name
+
+
+def _has_manifest(entry: os.DirEntry[str]) -> bool:
+    try:
+        Path(entry.path, MANIFEST_FILE).lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:  # a folder that cannot be entered; "lost+found" is one on many disks, and no model's name
+        return is_model_name(entry.name)
+    return True
+
+
+def last_line(failure: Exception) -> str:
+    """At most ``MAX_REASON`` characters: a TorchScript traceback runs over many lines, and its last one says why."""
+    text = str(failure).strip().rsplit("\n", 1)[-1]
+    kind = "" if isinstance(failure, ValueError) else f"{type(failure).__name__}: "
+    return (text if text.startswith(kind) else kind + text)[:MAX_REASON]

@@ -16,8 +16,8 @@ from torch import Tensor
 from service.admission.job import Job
 from service.engine.model import Model
 from service.engine.rows import RowSpec
-from service.engine.tick import SHOWS, Asks
-from service.engine.transfer import to_device
+from service.engine.tick import SHOWS, Asks, Batch, Step
+from service.engine.transfer import to_device_together
 from service.sampling.noise import RowNoise, draw_each
 from service.sampling.step import Inpaint
 
@@ -120,32 +120,68 @@ class RowTable:
         self._last_served[chosen] = self._claims
         return chosen
 
-    def begin_tick(self, slots: Slots) -> Tensor:
-        """What these rows are, (slots, *latent) on the device: what they start from where they begin their plans.
+    def gather(self, slots: Slots) -> tuple[Tensor, Batch]:
+        """What a tick computes of these rows, brought to the device by one copy; and their places, for ``keep``.
 
         Readies the noise and the masks of those that begin.
         """
+        columns = self._columns(slots)
+        sent = dict(zip(columns, to_device_together([*columns.values()], self._device), strict=True))
+        places, label, ending = sent["places"], sent["label"], self.last_step(slots)
+        if not self._denoises:
+            return places, Batch(sent["starts"], label, ending, None)
+        x, x_start_prev = self._latents(places, sent.get("begins"), sent.get("starts"))
+        step = Step(
+            x_start_prev,
+            sent["coefficients"],
+            self._weight[slots] == 2,
+            self._guidance_scale[slots],
+            self._negative_label[slots],
+            sent.get("noise"),
+            self._inpaint_of(places, sent.get("bare")),
+            self._asks(slots),
+        )
+        return places, Batch(x, label, ending, step)
+
+    def _columns(self, slots: Slots) -> dict[str, Tensor]:
+        """What a tick of these rows needs of the host, each (rows, ...): ``begins`` and ``bare`` count within them."""
+        columns = {"places": torch.from_numpy(slots), "label": torch.from_numpy(self._label[slots])}
+        if not self._denoises:  # all begin
+            columns["starts"] = self._start(slots)
+            return columns
         begins = self.first_step(slots)
-        if begins.all():
-            return to_device(self._start(slots), self._device)
-        x = self._x[self._index(slots)]
         if begins.any():
-            x.index_copy_(0, self._index(np.flatnonzero(begins)), to_device(self._start(slots[begins]), self._device))
-        return x
+            columns["begins"] = torch.from_numpy(np.flatnonzero(begins))
+            columns["starts"] = self._start(slots[begins])
+        columns["coefficients"] = self.coefficients(slots)
+        noise = self._draw_noise(slots, columns["coefficients"])
+        if noise is not None:
+            columns["noise"] = noise
+        masked = self._inpaints[slots]
+        if masked.any():
+            columns["bare"] = torch.from_numpy(np.flatnonzero(~masked))
+        return columns
 
-    def x_start_prev(self, slots: Slots) -> Tensor:
-        """What was last predicted for these rows, (slots, *latent) on the device: 0 where they begin their plans."""
-        begins = self.first_step(slots)
-        x_start_prev = self._x_start_prev[self._index(slots)]
-        if begins.any():  # what the place's last row left would pass into this one's first step, for 0 * NaN is NaN
-            x_start_prev.index_fill_(0, self._index(np.flatnonzero(begins)), 0.0)
-        return x_start_prev
+    def _latents(self, places: Tensor, begins: Tensor | None, starts: Tensor | None) -> tuple[Tensor, Tensor]:
+        """What the rows are, and what was last predicted for them, (places, *latent) each.
 
-    def keep(self, slots: Slots, x: Tensor, x_start: Tensor) -> None:
-        """Note what a step made of rows of a model that denoises, and what it predicted: (slots, *latent) each."""
-        index = self._index(slots)
-        self._x[index] = x
-        self._x_start_prev[index] = x_start
+        Rows that begin are their ``starts``, and nothing was predicted for them: what their place's last row left would
+        pass into their first step, for 0 * NaN is NaN.
+        """
+        if begins is None or starts is None:
+            return self._x[places], self._x_start_prev[places]
+        if len(begins) == len(places):
+            return starts, torch.zeros_like(starts)
+        x = self._x[places].index_copy_(0, begins, starts)
+        return x, self._x_start_prev[places].index_fill_(0, begins, 0.0)
+
+    def keep(self, places: Tensor, x: Tensor, x_start: Tensor) -> None:
+        """Note what a step made of rows of a model that denoises, and what it predicted: (places, *latent) each.
+
+        ``places``, of ``gather``, are on the device.
+        """
+        self._x[places] = x
+        self._x_start_prev[places] = x_start
 
     def release(self, slots: Slots) -> None:
         """End a tick for rows that are to be served again, one step further down their plans."""
@@ -178,28 +214,14 @@ class RowTable:
         self.drop(slots[ready])
         return not ready.all()
 
-    def label(self, slots: Slots) -> Tensor:
-        """The classes: (slots,) int64 on the host."""
-        return torch.from_numpy(self._label[slots])
-
-    def guidance_scale(self, slots: Slots) -> npt.NDArray[np.float32]:
-        """(slots,)."""
-        return self._guidance_scale[slots]
-
-    def negative_label(self, slots: Slots) -> npt.NDArray[np.int64]:
-        """What guidance leads away from: (slots,)."""
-        return self._negative_label[slots]
-
-    def inpaint(self, slots: Slots) -> Inpaint | None:
-        """The masks and what is known, (slots, *latent) each, on the model's device; None when no row has a mask."""
-        masked = self._inpaints[slots]
-        if not masked.any():
+    def _inpaint_of(self, places: Tensor, bare: Tensor | None) -> Inpaint | None:
+        """The masks and what is known, (places, *latent) each; all is made anew in rows that are ``bare`` of a mask."""
+        if bare is None:
             return None
-        index, bare = self._index(slots), self._index(np.flatnonzero(~masked))
-        mask, known = (tensor[index] for tensor in self._inpaint)
+        mask, known = (tensor[places] for tensor in self._inpaint)
         return Inpaint(mask.index_fill_(0, bare, 1.0), known.index_fill_(0, bare, 0.0))
 
-    def asks(self, slots: Slots) -> Asks | None:
+    def _asks(self, slots: Slots) -> Asks | None:
         """What these rows want shown at the step under way, and which end as latents; None when none wants either."""
         as_latent, every = self._as_latent[slots], self._film_every[slots]
         if not (as_latent.any() or every.any()):
@@ -225,12 +247,7 @@ class RowTable:
         ends: npt.NDArray[np.bool_] = self._step[slots] + 1 >= self._length[slots]
         return ends
 
-    def guided(self, slots: Slots) -> npt.NDArray[np.bool_]:
-        """Which of these places take two rows of a network call."""
-        guided: npt.NDArray[np.bool_] = self._weight[slots] == 2
-        return guided
-
-    def draw_noise(self, slots: Slots, coefficients: Tensor) -> Tensor | None:
+    def _draw_noise(self, slots: Slots, coefficients: Tensor) -> Tensor | None:
         """Noise (slots, *latent) on the host, drawn for the rows whose step adds some; None when none does."""
         adding = coefficients[:, 4] != 0
         if not adding.any():
@@ -268,7 +285,8 @@ class RowTable:
             if spec.latent is not None:
                 starts[place] = spec.latent
             if spec.inpaint is not None:
-                self._inpaint.mask[slot], self._inpaint.known[slot] = spec.inpaint
+                for kept, given in zip(self._inpaint, spec.inpaint, strict=True):
+                    kept[slot].copy_(given)
         return starts
 
     def _set_ready(self, slots: Slots) -> None:
@@ -278,6 +296,3 @@ class RowTable:
     def _set_running(self, slots: Slots) -> None:
         self._ready[slots] = False
         self.ready -= len(slots)
-
-    def _index(self, places: Slots) -> Tensor:
-        return to_device(torch.from_numpy(places), self._device)

@@ -16,7 +16,7 @@ from torch import Tensor
 from service.engine.model import Model
 from service.engine.results import Latent, Picture, Result
 from service.engine.rows import FilmKind
-from service.engine.transfer import to_device, to_host
+from service.engine.transfer import to_device, to_device_together, to_host
 from service.sampling.step import Guidance, Inpaint, predict_x_start, update
 
 Flags = npt.NDArray[np.bool_]
@@ -187,7 +187,7 @@ def _predict(model: Model, batch: Batch, step: Step) -> Tensor:
 def _guidance(step: Step, device: torch.device) -> Guidance:
     rows = np.flatnonzero(step.guided)
     columns = rows, step.guidance_scale[rows], step.negative_label[rows]
-    return Guidance(*(to_device(torch.from_numpy(column), device) for column in columns))
+    return Guidance(*to_device_together([torch.from_numpy(column) for column in columns], device))
 
 
 def _decode(model: Model, x: Tensor, label: Tensor, shown: Flags) -> tuple[npt.NDArray[np.uint8], Flags]:

@@ -1,17 +1,19 @@
 """Warm-up: every bucket runs before the first request does, and what it costs becomes the price list."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from service.engine.cost import CostModel
 from service.engine.model import Model
 from service.engine.tick import Batch, Step, run
+from service.engine.transfer import wait_for
 from service.settings import Settings
 
 #: Calls of each size that are the price, after a first one that compiles.
@@ -51,18 +53,36 @@ def warm_up(model: Model, settings: Settings, turn: Turn = at_once) -> CostModel
 
 
 def _call_ms(model: Model, batch: Batch) -> float:
+    """Milliseconds of device time. A GPU is waited for on both sides: a call there returns before it is computed."""
+    wait_for(model.device)
     started = time.perf_counter()
     run(model, batch)
+    wait_for(model.device)
     return 1000 * (time.perf_counter() - started)
 
 
 def _check(model: Model, batch: Batch) -> None:
-    stepped = run(model, batch)
-    found, wanted = stepped.results[0].shape, tuple(model.result_shape)
-    if found != wanted:
-        raise ValueError(f"warm-up gave results of shape {found}, not {wanted}")
+    """Run every part once. Raises ValueError when one breaks the contract, and whatever the model raises."""
+    decode = _checked("decode", model.decode, (len(batch), *model.decoded_shape))
+    denoise = None if model.denoise is None else _checked("denoise", model.denoise, batch.x.shape)
+    stepped = run(replace(model, decode=decode, denoise=denoise), batch)
     if not stepped.usable.all():
         raise ValueError("warm-up gave numbers that are not finite")
+
+
+def _checked(name: str, part: Callable[..., Tensor], shape: Sequence[int]) -> Callable[..., Tensor]:
+    """``part`` that raises ValueError when its result is not float32 of ``shape``, which arithmetic would broadcast."""
+
+    def checked(*batch: Tensor) -> Tensor:
+        result: object = part(*batch)
+        if not isinstance(result, Tensor):
+            raise ValueError(f"{name} returned {type(result).__name__}, not a tensor")
+        if result.dtype != torch.float32 or tuple(result.shape) != tuple(shape):
+            found = f"{str(result.dtype).removeprefix('torch.')} of shape {tuple(result.shape)}"
+            raise ValueError(f"{name} returned {found}, not float32 of shape {tuple(shape)}")
+        return result
+
+    return checked
 
 
 def _batch(model: Model, rows: int) -> Batch:
@@ -73,7 +93,7 @@ def _batch(model: Model, rows: int) -> Batch:
     return Batch(latent.to(model.device), label.to(model.device), ending, _step(model, latent))
 
 
-def _step(model: Model, latent: torch.Tensor) -> Step | None:
+def _step(model: Model, latent: Tensor) -> Step | None:
     if model.denoise is None:
         return None
     rows, device = len(latent), model.device

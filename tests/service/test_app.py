@@ -9,6 +9,8 @@ import torch
 from starlette.testclient import TestClient
 
 from service.app import create_app
+from service.engine.engine import Deployment, Engine
+from service.engine.registry import Served
 from service.settings import Settings
 from tests.service.api.conftest import LONG, accepted, ask, idle, running, to_body
 
@@ -102,6 +104,24 @@ def test_models_are_ready_before_the_first_request(settings: Settings, caplog: p
         assert told[name]["version"] == card["version"]
         assert 1 <= told[name]["bucket"] <= settings.max_bucket
         assert told[name]["row_ms"] > 0
+
+
+def test_a_model_whose_table_finds_no_memory_is_refused_alone(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = Engine.build
+
+    def no_memory(engine: Engine, served: Served) -> Deployment:
+        if served.model.name == "vae":
+            raise torch.OutOfMemoryError("no room for its table")
+        return build(engine, served)
+
+    monkeypatch.setattr(Engine, "build", no_memory)
+    with TestClient(create_app(settings)) as client:
+        ready = client.get("/health/ready")
+        assert (ready.status_code, list(ready.json()["models"])) == (503, ["ddpm"])
+        assert "no room for its table" in ready.json()["refused"]["vae"]
+        assert client.post("/generate/ddpm").status_code == 200
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is there")

@@ -71,10 +71,17 @@ def test_the_gpu_is_asked_whenever_metrics_are_read(driver: Driver, monkeypatch:
     assert told(metrics)["utilization_ratio", "0"] == 1
 
 
-def test_a_driver_that_stops_answering_breaks_nothing(driver: Driver) -> None:
+@pytest.mark.parametrize("failure", [NVMLError("Unknown Error"), AttributeError("gpu"), OSError("lost")])
+def test_a_driver_that_stops_answering_breaks_nothing(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
+    def fail(handle: str) -> SimpleNamespace:
+        raise failure
+
     metrics = Metrics()
     nvml.watch(UUID, "0", metrics)
-    driver.answers = False
+    for question in ("nvmlDeviceGetMemoryInfo", "nvmlDeviceGetUtilizationRates"):
+        monkeypatch.setattr(driver, question, fail)
     assert all(math.isnan(value) for value in told(metrics).values())
     assert b"genserve_gpu_memory_bytes" in metrics.expose()
 

@@ -148,7 +148,18 @@ def test_a_system_that_forbids_scheduling_is_left_as_it_is(
 
 @pytest.mark.parametrize(
     ("quota", "worth"),
-    [("max 100000", 4), ("300000 100000", 3), ("250000 100000", 2), ("50000 100000", 1), ("6400000 100000", 4)],
+    [
+        ("max 100000", 4),
+        ("300000 100000", 3),
+        ("250000 100000", 2),
+        ("50000 100000", 1),
+        ("6400000 100000", 4),
+        # Of another form than is known: as without a quota.
+        ("", 4),
+        ("300000", 4),
+        ("300000 0", 4),
+        ("most 100000", 4),
+    ],
 )
 def test_a_containers_quota_bounds_what_its_cores_are_worth(
     quota: str, worth: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -75,7 +75,7 @@ async def get_server_live(request: Request) -> Response:
 
 async def get_server_ready(request: Request) -> Response:
     """200 when every model can be asked."""
-    ready = state_of(request).motion.ready
+    ready = state_of(request).ready
     return _json({"ready": ready}, 200 if ready else 503)
 
 
@@ -98,8 +98,9 @@ async def get_model_metadata(request: Request) -> Response:
 
 async def get_model_ready(request: Request) -> Response:
     """200 when the model can be asked."""
-    deployment = _deployment(request, state_of(request))
-    return _json({"name": deployment.model.name, "ready": True})
+    state = state_of(request)
+    name, alive = _deployment(request, state).model.name, state.engine.is_alive()
+    return _json({"name": name, "ready": alive}, 200 if alive else 503)
 
 
 async def get_model_config(request: Request) -> Response:

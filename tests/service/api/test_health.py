@@ -144,7 +144,7 @@ def test_readiness_names_the_versions_that_serve(client: TestClient) -> None:
     ready = client.get("/health/ready")
     assert ready.status_code == 200
     versions = {card["name"]: card["version"] for card in client.get("/models").json()}
-    assert ready.json() == {"status": "ready", "models": versions, "refused": {}}
+    assert ready.json() == {"status": "ready", "models": versions, "refused": {}, "faults": {}}
 
 
 def test_a_folder_without_a_manifest_is_not_yet_a_model(settings: Settings) -> None:
@@ -163,7 +163,7 @@ def test_an_empty_folder_serves_nothing_and_says_so(tmp_path: Path) -> None:
         assert client.get("/health/live").status_code == 200
         ready = client.get("/health/ready")
         assert ready.status_code == 503
-        assert ready.json() == {"status": "not ready", "models": {}, "refused": {}}
+        assert ready.json() == {"status": "not ready", "models": {}, "refused": {}, "faults": {}}
         assert client.get("/models").json() == []
         assert "none" in problem(client.post("/generate/vae"), 404, "unknown-model")["detail"]
         assert client.get("/metrics").status_code == 200
@@ -177,10 +177,12 @@ def test_a_model_that_came_later_waits_for_a_restart(settings: Settings) -> None
         assert client.post("/generate/late").status_code == 200
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_an_engine_that_has_lost_a_thread_is_not_live(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ready it may be, and nobody would ever be answered: a supervisor has to hear of it."""
-    app = create_app(settings.model_copy(update={"engine_threads": 1, "drain_s": 0.01}))
+@pytest.mark.parametrize("threads", [1, 2])
+def test_an_engine_that_has_lost_a_thread_is_neither_live_nor_ready_and_takes_no_work(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, threads: int
+) -> None:
+    """Nobody would ever be answered: a supervisor has to hear of it."""
+    app = create_app(settings.model_copy(update={"engine_threads": threads, "drain_s": 0.01}))
     with TestClient(app) as client:
         engine = app.state.service.engine
         monkeypatch.setattr(Lane, "claim", lambda *_: 1 / 0)
@@ -191,6 +193,30 @@ def test_an_engine_that_has_lost_a_thread_is_not_live(settings: Settings, monkey
         while (answer := client.get("/health/live")).status_code == 200:
             assert time.monotonic() < give_up
         assert (answer.status_code, answer.json()) == (503, {"status": "dead"})
+        ready = client.get("/health/ready")
+        assert (ready.status_code, ready.json()["status"]) == (503, "not ready")
+        assert list(ready.json()["faults"]) == ["engine"]
+        for path in ("/v2/health/ready", "/v2/health/live", "/v2/models/vae/ready"):
+            assert client.get(path).status_code == 503
+        refusal = problem(client.post("/generate/vae"), 503, "model-unavailable")
+        assert "restarted" in refusal["detail"]
+        assert value(series(client), "engine_threads") < threads
+    ended = [record for record in caplog.records if record.message == "engine thread ended by a fault"]
+    assert ended
+    assert ended[0].exc_info is not None
+
+
+def test_a_background_step_that_fails_is_shown_and_the_service_stays_ready(settings: Settings) -> None:
+    app = create_app(settings.model_copy(update={"watch_s": 0.001}))
+    with TestClient(app) as client:
+        settings.weights_dir.rename(settings.weights_dir.with_name("away"))
+        give_up = time.monotonic() + 10
+        while not (faults := client.get("/health/ready").json()["faults"]):
+            assert time.monotonic() < give_up
+        assert list(faults) == ["watch"]
+        assert client.get("/health/ready").status_code == 200
+        assert value(series(client), "background_failures_total", step="watch") > 0
+        assert client.post("/generate/vae").status_code == 200
 
 
 def test_health_tells_all_and_is_always_200(settings: Settings) -> None:

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from service.contract.manifest import (
     MAX_MANIFEST_BYTES,
+    MAX_REASON,
     Artifact,
     Manifest,
     ManifestError,
@@ -192,11 +193,16 @@ def test_name_of_an_unknown_field_cannot_break_the_line(tmp_path: Path, fields: 
     assert "two lines" in refusal(tmp_path).reason
 
 
+def test_name_of_an_unknown_field_cannot_fill_the_log(tmp_path: Path, fields: dict[str, Any]) -> None:
+    write_json(tmp_path, fields | {"x" * 500_000: 1})
+    assert len(refusal(tmp_path).reason) == MAX_REASON
+
+
 def test_missing_manifest_is_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path).reason == "No such file or directory"
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"null", b"\xff\xfe", b"\x80\x04pickle", b"{} {}"])
+@pytest.mark.parametrize("content", [b"", b"[]", b"null", b"\xff\xfe", b"\x80\x04pickle", b"{} {}", b"[" * 500_000])
 def test_what_is_no_manifest_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "manifest.json").write_bytes(content)
     refusal(tmp_path)
@@ -295,6 +301,14 @@ def test_what_is_damaged_is_no_history(tmp_path: Path, manifest: Manifest) -> No
     (tmp_path / "manifest.json").write_text("{}")
     write_manifest(tmp_path, manifest)
     assert read_manifest(tmp_path) == manifest
+
+
+def test_what_cannot_be_read_is_no_history_and_blocks_nothing(tmp_path: Path, manifest: Manifest) -> None:
+    write_manifest(tmp_path, manifest)
+    os.mkfifo(tmp_path / "manifest-22222222.json")
+    (tmp_path / "manifest-33333333.json").symlink_to("nowhere")
+    (tmp_path / "manifest-44444444.json").mkdir()
+    assert read_history(tmp_path) == []
 
 
 GOLDEN = {"seed": 7, "class_label": 3, "steps": 20, "solver": "ddim", "picture": base64.b64encode(bytes(784)).decode()}

@@ -4,6 +4,10 @@ import asyncio
 import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
+
+import torch
+from torch import nn
 
 from service.engine.engine import Engine
 from service.engine.model import Model
@@ -11,7 +15,27 @@ from service.engine.motion import Motion
 from service.engine.registry import load_registry
 from service.metrics import Metrics
 from service.settings import Settings
+from tests.service.artefacts import Decode, write_one_shot
 from tests.service.engine.conftest import CPU, request_rows
+
+
+class Shifted(Decode):
+    """As Decode, with weights of its own."""
+
+    def __init__(self, shift: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(self.weight.detach() + shift)
+
+
+class Nan(Decode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full_like(self.weight.detach(), float("nan")))
+
+
+def export(weights: Path, name: str = "vae", shift: float = 0.5, decode: nn.Module | None = None) -> str:
+    """Another version of a model, as an export leaves it; its version."""
+    return write_one_shot(weights, name, decode or Shifted(shift)).version
 
 
 class Running:

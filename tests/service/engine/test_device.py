@@ -19,7 +19,7 @@ from service.engine.lane import Lane, Ticked
 from service.engine.model import Model
 from service.engine.results import Picture
 from service.engine.rows import Film
-from service.engine.table import Slots
+from service.engine.table import RowTable, Slots
 from service.errors import ComputeFailed
 from tests.service.engine.conftest import new_job, new_lane, request_rows
 
@@ -209,7 +209,7 @@ def test_a_fault_of_the_engine_fails_its_rows_and_not_the_thread(
         device = Device(1, tick_budget_ms=100.0, deliver=deliver)
         device.start(asyncio.get_running_loop())
         with monkeypatch.context() as patch:
-            patch.setattr(Lane, "_gather", lambda self, slots: 1 / 0)
+            patch.setattr(RowTable, "gather", lambda self, slots: 1 / 0)
             with pytest.raises(ComputeFailed):
                 await asyncio.wait_for(submit(device, lane, 3, one_shot).future, 60)
         assert len(await asyncio.wait_for(submit(device, lane, 3, one_shot).future, 60)) == 3
@@ -308,24 +308,6 @@ def test_a_model_that_raises_does_not_stop_the_thread(one_shot: Model) -> None:
     asyncio.run(scenario())
 
 
-def test_work_that_is_lent_is_done_by_the_threads_between_ticks(one_shot: Model) -> None:
-    async def scenario() -> None:
-        lane = lane_for(one_shot)
-        device = Device(1, tick_budget_ms=100.0, deliver=deliver)
-        before = submit(device, lane, 3, one_shot)
-        names = [device.lend(lambda: threading.current_thread().name) for _ in range(3)]
-        fails = device.lend(lambda: 1 / 0)
-        device.start(asyncio.get_running_loop())
-        assert {name.result(60) for name in names} == {"engine-0"}
-        assert isinstance(fails.exception(60), ZeroDivisionError)
-        after = submit(device, lane, 3, one_shot)
-        assert len(await asyncio.wait_for(before.future, 60)) == len(await asyncio.wait_for(after.future, 60)) == 3
-        assert device._free_threads == 1
-        device.stop()
-
-    asyncio.run(scenario())
-
-
 @pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="another system")
 def test_the_threads_do_not_interrupt_who_wakes_them() -> None:
     async def scenario() -> None:
@@ -336,15 +318,6 @@ def test_the_threads_do_not_interrupt_who_wakes_them() -> None:
         device.stop()
 
     asyncio.run(scenario())
-
-
-def test_work_that_is_lent_is_not_done_once_the_device_stops() -> None:
-    device = Device(1, tick_budget_ms=100.0, deliver=deliver)
-    early = device.lend(lambda: None)
-    with pytest.raises(RuntimeError, match="cannot join"):  # its threads were never started
-        device.stop()
-    assert early.cancelled()
-    assert device.lend(lambda: None).cancelled()
 
 
 def test_a_lane_is_forgotten_with_its_last_row(one_shot: Model) -> None:

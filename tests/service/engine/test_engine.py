@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 import torch
 
+from service.admission.job import Job
+from service.engine.engine import deliver
 from service.engine.registry import Registry
 from service.engine.results import Preview
 from service.engine.rows import Film, RowSpec, encode_row, inversion_row
+from service.engine.table import LiveRow
 from service.errors import ComputeFailed, DeadlineExceeded, ModelUnavailable, Overloaded, ShareExceeded, TooLate
 from service.sampling.pixels import to_uint8
+from service.sampling.solvers import EMPTY_PLAN
 from tests.service.engine.conftest import request_rows, submit
 
 NO_CLASS = 3
@@ -367,5 +371,21 @@ def test_a_job_is_told_how_far_it_is(running: Callable[..., object], registry: R
         await asyncio.gather(first.future, second.future)
         done = engine.progress(engine.deployments["ddpm"], first)
         assert (done.rows_ahead, done.calls_left, done.eta_ms) == (0, [0, 0], 0)
+
+    asyncio.run(scenario())
+
+
+def test_a_job_that_cannot_take_its_result_leaves_the_others_theirs() -> None:
+    def fault(*_: object) -> None:
+        raise ZeroDivisionError
+
+    async def scenario() -> None:
+        rows = [LiveRow(Job(1), 0, RowSpec(0, 0, 1.0, EMPTY_PLAN)) for _ in range(4)]
+        rows[0].job.on_result = rows[1].job.on_preview = fault
+        picture = np.zeros((8, 8, 1), np.uint8)
+        preview = Preview(0, 0, 1, 1.0, picture, None)
+        deliver([(row, picture) for row in rows[:1] + rows[2:]], [(row, preview) for row in rows[1:3]], now=1.0)
+        assert [type(row.job.future.exception()) for row in rows[:2]] == [ComputeFailed, ComputeFailed]
+        assert [len(await row.job.future) for row in rows[2:]] == [1, 1]
 
     asyncio.run(scenario())

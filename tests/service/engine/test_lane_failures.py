@@ -54,6 +54,20 @@ def test_a_call_of_guided_rows_that_does_not_fit_is_halved_as_a_call(diffusion: 
     asyncio.run(scenario())
 
 
+def test_prices_change_when_a_tick_is_settled_and_not_while_it_computes(one_shot: Model, lane_of: LaneOf) -> None:
+    """Computing is outside the lock, under which other threads read the bucket."""
+
+    async def scenario() -> None:
+        lane = lane_of(Watched(one_shot, room=2).model, rows=8, bucket=8)
+        put(lane, request_rows(8, 0, NO_CLASS, 1.0, one_shot.plan()))
+        ticked = lane.compute(lane.claim(None, 1))
+        assert (lane.cost.best_bucket, ticked.no_room_for) == (8, 4)
+        lane.settle(ticked, spent_ms=1.0)
+        assert lane.cost.best_bucket == 2
+
+    asyncio.run(scenario())
+
+
 def test_a_row_that_does_not_fit_alone_fails_and_its_neighbours_do_not(one_shot: Model, lane_of: LaneOf) -> None:
     async def scenario() -> None:
         watched = Watched(one_shot, room=0)

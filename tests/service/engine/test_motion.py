@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from service.contract.manifest import MANIFEST_FILE, read_manifest
+from service.background import Background
+from service.contract.manifest import read_manifest
 from service.engine import motion as motion_module
 from service.engine.motion import Changed
 from service.engine.registry import load_registry
@@ -19,24 +20,15 @@ from service.engine.rows import encode_row
 from service.errors import (
     AlreadyServed,
     ChangeUnderWay,
-    FolderNotWritable,
     ModelUnusable,
     NoSuchVersion,
     NotServed,
     UnknownFolder,
 )
 from service.settings import Settings
-from tests.service.artefacts import Decode, Encode, write_autoencoder, write_one_shot
-from tests.service.engine.conftest import CPU, request_rows, set_golden
-from tests.service.engine.running import running, vanished
-
-
-class Shifted(Decode):
-    """As Decode, with weights of its own."""
-
-    def __init__(self, shift: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(self.weight.detach() + shift)
+from tests.service.artefacts import Encode, write_autoencoder, write_one_shot
+from tests.service.engine.conftest import CPU, request_rows
+from tests.service.engine.running import Nan, export, running, vanished
 
 
 class ShiftedEncode(Encode):
@@ -45,17 +37,6 @@ class ShiftedEncode(Encode):
     def __init__(self) -> None:
         super().__init__()
         self.weight = nn.Parameter(self.weight.detach() + 1.0)
-
-
-class Nan(Decode):
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.full_like(self.weight.detach(), float("nan")))
-
-
-def export(weights: Path, name: str = "vae", shift: float = 0.5, decode: nn.Module | None = None) -> str:
-    """Another version of a model, as an export leaves it; its version."""
-    return write_one_shot(weights, name, decode or Shifted(shift)).version
 
 
 def test_a_new_version_serves_and_the_one_before_goes(weights: Path, settings: Settings) -> None:
@@ -151,55 +132,6 @@ def test_nothing_to_do_is_nothing_done(settings: Settings) -> None:
     asyncio.run(scenario())
 
 
-def damage(weights: Path) -> None:
-    path = weights / "vae" / read_manifest(weights / "vae").artifact.file
-    path.write_bytes(path.read_bytes()[:-1] + b"?")
-
-
-def drop_manifest(weights: Path) -> None:
-    (weights / "vae" / MANIFEST_FILE).write_text("{}")
-
-
-def false_golden(weights: Path) -> None:
-    set_golden(weights / "vae", change=64)
-
-
-@pytest.mark.parametrize(
-    ("decode", "then", "reason"),
-    [
-        (None, damage, "SHA-256"),
-        (None, drop_manifest, MANIFEST_FILE),
-        (None, false_golden, "golden"),
-        (Nan(), lambda weights: None, "not finite"),
-    ],
-)
-def test_a_version_that_fails_a_check_leaves_the_old_one_serving(
-    weights: Path, settings: Settings, decode: nn.Module | None, then: object, reason: str
-) -> None:
-    assert callable(then)
-
-    async def scenario() -> None:
-        async with running(settings) as service:
-            first, before = service.version(), await service.picture()
-            export(weights, decode=decode)
-            then(weights)
-            with pytest.raises(ModelUnusable, match=reason):
-                await service.motion.reload("vae")
-            assert (service.version(), await service.picture()) == (first, before)
-            assert service.motion.ready
-            assert service.sample("model_changes_total", model="vae", outcome="failed") == 1
-            standing = next(each for each in await service.motion.standings() if each.model == "vae")
-            assert (standing.state, standing.version) == ("serving", first)
-            assert standing.problem
-            assert reason in standing.problem
-            # The next good version clears it.
-            good = export(weights, shift=-0.5)
-            assert (await service.motion.reload("vae")).version == good
-            assert [each.problem for each in await service.motion.standings()] == [None, None]
-
-    asyncio.run(scenario())
-
-
 def test_a_roll_back_goes_to_the_version_that_was_replaced_last(weights: Path, settings: Settings) -> None:
     async def scenario() -> None:
         async with running(settings) as service:
@@ -218,24 +150,6 @@ def test_a_roll_back_goes_to_the_version_that_was_replaced_last(weights: Path, s
                 await service.motion.roll_back("vae", "00000000")
             # What is served after a restart is what was rolled back to.
             assert load_registry(settings, CPU).served["vae"].model.manifest.version == first
-
-    asyncio.run(scenario())
-
-
-def test_a_folder_that_cannot_be_written_is_not_rolled_back(
-    weights: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def read_only(directory: Path, manifest: object) -> None:
-        raise OSError(30, "Read-only file system")
-
-    async def scenario() -> None:
-        async with running(settings) as service:
-            second = export(weights)
-            await service.motion.reload("vae")
-            monkeypatch.setattr(motion_module, "write_manifest", read_only)
-            with pytest.raises(FolderNotWritable, match="Read-only"):
-                await service.motion.roll_back("vae")
-            assert service.version() == read_manifest(weights / "vae").version == second
 
     asyncio.run(scenario())
 
@@ -304,12 +218,12 @@ def test_changes_of_one_model_exclude_each_other_and_those_of_others_wait(weight
 def test_a_watched_folder_is_followed(weights: Path, settings: Settings) -> None:
     async def scenario() -> None:
         async with running(settings) as service:
-            watching = asyncio.create_task(service.motion.watch(0.01))
+            background = Background(lambda step: None)
+            background.repeat("watch", service.motion.follow, 0.01)
             version = export(weights)
             new = export(weights, "new", shift=0.25)
             while (service.version(), sorted(service.engine.deployments)) != (version, ["ddpm", "new", "vae"]):
                 await asyncio.sleep(0.01)
-            damage(weights)
             bad = export(weights, decode=Nan())
             while "vae" not in {each.model for each in await service.motion.standings() if each.problem}:
                 await asyncio.sleep(0.01)
@@ -320,7 +234,7 @@ def test_a_watched_folder_is_followed(weights: Path, settings: Settings) -> None
             shutil.rmtree(weights / "new")
             await asyncio.sleep(0.1)
             assert service.version("new") == new
-            watching.cancel()
+            background.stop()
 
     asyncio.run(scenario())
 

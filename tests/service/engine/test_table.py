@@ -1,6 +1,7 @@
 """The table's places: what a row finds in one that others had before."""
 
 import asyncio
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -10,18 +11,37 @@ from torch import Tensor
 from service.engine.model import Model
 from service.engine.rows import RowSpec
 from service.engine.table import RowTable, Slots
+from service.engine.tick import Batch, Step
+from service.engine.transfer import pack, unpack
 from service.sampling.noise import RowNoise
+from service.sampling.step import Inpaint
 from tests.service.engine.conftest import new_job, request_rows
 
 NO_CLASS = 3
 
 
-async def seat(table: RowTable, rows: list[RowSpec]) -> tuple[Slots, Tensor]:
-    """Give rows places and claim them; where, and what they start from."""
+async def seat(table: RowTable, rows: list[RowSpec]) -> tuple[Slots, Tensor, Batch]:
+    """Give rows places, claim all that are ready and gather them: where they are, on host and device, and what."""
     _, live = new_job(rows)
     table.admit(live)
+    return gather(table)
+
+
+def gather(table: RowTable) -> tuple[Slots, Tensor, Batch]:
     slots = table.claim(1000)
-    return slots, table.begin_tick(slots)
+    return slots, *table.gather(slots)
+
+
+def step_of(batch: Batch) -> Step:
+    assert batch.step is not None
+    return batch.step
+
+
+def next_tick(table: RowTable, slots: Slots, places: Tensor, batch: Batch) -> tuple[Slots, Tensor, Batch]:
+    """Keep the rows as they are, and gather them for their next step."""
+    table.keep(places, batch.x, batch.x)
+    table.release(slots)
+    return gather(table)
 
 
 @pytest.mark.parametrize(("kind", "draws"), [("one_shot", 0), ("diffusion", 2)])
@@ -35,15 +55,15 @@ def test_a_reused_place_starts_from_its_pictures_own_noise(
         table = RowTable(model, 3)
         for seed in range(0, 40, 7):
             plan = model.plan("ddpm", 4)
-            slots, x = await seat(table, request_rows(3, seed, NO_CLASS, 1.0, plan))
+            slots, places, batch = await seat(table, request_rows(3, seed, NO_CLASS, 1.0, plan))
             own = [RowNoise(row.spec.seed) for row in table.rows(slots)]
             shape = model.manifest.latent_shape
-            assert torch.equal(x, torch.stack([noise.draw(shape) for noise in own]))
-            adding = torch.tensor([[0.0, 0.0, 0.0, 0.0, 1.0]]).expand(3, 5)
+            assert torch.equal(batch.x, torch.stack([noise.draw(shape) for noise in own]))
             for _ in range(draws):
-                drawn = table.draw_noise(slots, adding)
+                drawn = step_of(batch).noise
                 assert drawn is not None
                 assert torch.equal(drawn, torch.stack([noise.draw(shape) for noise in own]))
+                slots, places, batch = next_tick(table, slots, places, batch)
             table.drop(slots)
 
     asyncio.run(scenario())
@@ -52,16 +72,19 @@ def test_a_reused_place_starts_from_its_pictures_own_noise(
 def test_noise_is_drawn_for_the_rows_that_add_some(diffusion: Model) -> None:
     async def scenario() -> None:
         table = RowTable(diffusion, 3)
-        slots, _ = await seat(table, request_rows(3, 5, NO_CLASS, 1.0, diffusion.plan("ddpm", 4)))
-        coefficients = torch.zeros(3, 5)
-        assert table.draw_noise(slots, coefficients) is None
-        coefficients[1, 4] = 0.5
-        drawn = table.draw_noise(slots, coefficients)
+        plans = [diffusion.plan("ddim", 4), diffusion.plan("ddpm", 4), diffusion.plan("ddim", 4)]
+        rows = [RowSpec(5 + index, NO_CLASS, 1.0, plan) for index, plan in enumerate(plans)]
+        slots, _, batch = await seat(table, rows)
+        drawn = step_of(batch).noise
         assert drawn is not None
         noise = RowNoise(6)
         noise.draw((1, 8, 8))  # its start
-        assert torch.equal(drawn[1], noise.draw((1, 8, 8)))
-        assert not drawn[[0, 2]].any()
+        adding = [row.spec.seed == 6 for row in table.rows(slots)]
+        assert torch.equal(drawn[adding][0], noise.draw((1, 8, 8)))
+        assert not drawn[~np.array(adding)].any()
+        table.drop(slots)
+        _, _, batch = await seat(table, [rows[0], rows[2]])
+        assert step_of(batch).noise is None
 
     asyncio.run(scenario())
 
@@ -70,19 +93,20 @@ def test_a_reused_place_holds_nothing_of_the_row_before(diffusion: Model) -> Non
     async def scenario() -> None:
         table = RowTable(diffusion, 2)
         old = RowSpec(1, 1, 2.0, diffusion.plan("ddpm", 9), torch.full((1, 8, 8), float("nan")))
-        slots, x = await seat(table, [old, old])
-        table.keep(slots, x, x)
+        slots, places, batch = await seat(table, [old, old])
+        table.keep(places, batch.x, batch.x)
         table.drop(slots)
-        slots, x = await seat(table, request_rows(2, 3, NO_CLASS, 1.0, diffusion.plan("ddim", 2)))
-        assert x.isfinite().all()
-        assert not table.x_start_prev(slots).any()
+        slots, _, batch = await seat(table, request_rows(2, 3, NO_CLASS, 1.0, diffusion.plan("ddim", 2)))
+        step = step_of(batch)
+        assert batch.x.isfinite().all()
+        assert not step.x_start_prev.any()
         np.testing.assert_array_equal(table.first_step(slots), [True, True])
-        np.testing.assert_array_equal(table.last_step(slots), [False, False])
-        np.testing.assert_array_equal(table.guided(slots), [False, False])
-        assert table.guidance_scale(slots).tolist() == [1.0, 1.0]
-        assert table.label(slots).tolist() == [NO_CLASS, NO_CLASS]
+        np.testing.assert_array_equal(batch.ending, [False, False])
+        np.testing.assert_array_equal(step.guided, [False, False])
+        assert step.guidance_scale.tolist() == [1.0, 1.0]
+        assert batch.label.tolist() == [NO_CLASS, NO_CLASS]
         torch.testing.assert_close(
-            table.coefficients(slots), diffusion.plan("ddim", 2).table[:1].float().expand(2, 5), rtol=0, atol=0
+            step.coefficients, diffusion.plan("ddim", 2).table[:1].float().expand(2, 5), rtol=0, atol=0
         )
 
     asyncio.run(scenario())
@@ -92,11 +116,11 @@ def test_a_latent_that_is_given_replaces_the_noise_and_not_what_comes_after(diff
     async def scenario() -> None:
         table = RowTable(diffusion, 1)
         latent = torch.full((1, 8, 8), 0.25)
-        slots, x = await seat(table, [RowSpec(5, NO_CLASS, 1.0, diffusion.plan("ddpm", 4), latent)])
-        assert torch.equal(x[0], latent)
+        _, _, batch = await seat(table, [RowSpec(5, NO_CLASS, 1.0, diffusion.plan("ddpm", 4), latent)])
+        assert torch.equal(batch.x[0], latent)
         noise = RowNoise(5)
         noise.draw((1, 8, 8))
-        drawn = table.draw_noise(slots, torch.ones(1, 5))
+        drawn = step_of(batch).noise
         assert drawn is not None
         assert torch.equal(drawn[0], noise.draw((1, 8, 8)))
 
@@ -106,20 +130,57 @@ def test_a_latent_that_is_given_replaces_the_noise_and_not_what_comes_after(diff
 def test_rows_that_begin_and_rows_that_go_on_share_a_tick(diffusion: Model) -> None:
     async def scenario() -> None:
         table = RowTable(diffusion, 4)
-        spoiled, _ = await seat(table, request_rows(4, 0, NO_CLASS, 1.0, diffusion.plan("ddim", 3)))
-        table.keep(spoiled, *[torch.full((4, 1, 8, 8), float("nan"))] * 2)
+        spoiled, places, _ = await seat(table, request_rows(4, 0, NO_CLASS, 1.0, diffusion.plan("ddim", 3)))
+        table.keep(places, *[torch.full((4, 1, 8, 8), float("nan"))] * 2)
         table.drop(spoiled)
-        begun, x = await seat(table, request_rows(2, 7, NO_CLASS, 1.0, diffusion.plan("ddim", 3)))
-        table.keep(begun, x + 1, x + 2)
+        begun, places, first = await seat(table, request_rows(2, 7, NO_CLASS, 1.0, diffusion.plan("ddim", 3)))
+        table.keep(places, first.x + 1, first.x + 2)
         table.release(begun)
-        slots, both = await seat(table, request_rows(1, 50, NO_CLASS, 1.0, diffusion.plan("ddim", 3)))
+        slots, _, both = await seat(table, request_rows(1, 50, NO_CLASS, 1.0, diffusion.plan("ddim", 3)))
         begins = table.first_step(slots)
         assert begins.sum() == 1
-        assert torch.equal(both[~begins], x + 1)
-        assert torch.equal(both[begins][0], RowNoise(50).draw((1, 8, 8)))
-        x_start_prev = table.x_start_prev(slots)
-        assert torch.equal(x_start_prev[~begins], x + 2)
+        assert torch.equal(both.x[~begins], first.x + 1)
+        assert torch.equal(both.x[begins][0], RowNoise(50).draw((1, 8, 8)))
+        x_start_prev = step_of(both).x_start_prev
+        assert torch.equal(x_start_prev[~begins], first.x + 2)
         assert not x_start_prev[begins].any()
+
+    asyncio.run(scenario())
+
+
+def test_a_tick_brings_all_that_its_rows_need_by_one_copy(diffusion: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that begin and rows that go on, with noise, with and without a mask; and the result is noted by none."""
+    copies: list[int] = []
+
+    def copied(tensors: Sequence[Tensor], device: torch.device) -> Sequence[Tensor]:
+        copies.append(len(tensors))
+        return unpack(pack(tensors, pinned=False), tensors)
+
+    monkeypatch.setattr("service.engine.table.to_device_together", copied)
+    plan, known = diffusion.plan("ddpm", 4), torch.full((1, 8, 8), 0.5)
+    rows = request_rows(3, 0, 1, 2.0, plan)
+    rows[1] = rows[1]._replace(inpaint=Inpaint(torch.zeros(1), known))
+
+    async def scenario() -> None:
+        table = RowTable(diffusion, 8)
+        slots, places, batch = await seat(table, rows)
+        next_tick(table, slots, places, batch)
+        assert len(copies) == 2
+        table.drop(slots)
+        slots, places, batch = await seat(table, rows)
+        table.keep(places, batch.x, batch.x)
+        table.release(slots)
+        copies.clear()
+        slots, places, batch = await seat(table, rows)
+        assert copies == [7]
+        assert places.tolist() == slots.tolist()
+        step = step_of(batch)
+        assert step.noise is not None
+        assert step.inpaint is not None
+        masked = [row.spec.inpaint is not None for row in table.rows(slots)]
+        assert [bool((mask == 0).all()) for mask in step.inpaint.mask] == masked
+        for row, x in zip(table.rows(slots), batch.x, strict=True):
+            assert torch.equal(x, RowNoise(row.spec.seed).draw((1, 8, 8)))  # kept as it began
 
     asyncio.run(scenario())
 
