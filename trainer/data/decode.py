@@ -111,7 +111,7 @@ def _upright(image: Image.Image) -> Image.Image:
     """
     image.load()
     try:
-        turn = TURNS.get(image.getexif().get(ORIENTATION_TAG))
+        turn = TURNS.get(image.getexif().get(ORIENTATION_TAG, 0))
     except Exception:  # any damage of metadata; the pixels are there
         turn = None
     return image if turn is None else image.transpose(turn)

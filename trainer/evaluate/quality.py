@@ -182,10 +182,10 @@ def require_classes(evaluator: Evaluator, class_names: tuple[str, ...], what: st
 def _reference(evaluator: Evaluator, data: ImageData, chosen: Tensor, split: str, floor: Tensor) -> Reference:
     pictures = data.images[chosen]
     if min(len(pictures), len(floor)) < LEAST_PICTURES:
-        other = "; --against train compares with half of the training images" if split == "test" else ""
+        instead = "; --against train compares with half of the training images" if split == "test" else ""
         raise EvaluationError(
             f"{len(pictures)} {split} images, and {len(floor)} others, are too few to compare with: "
-            f"{LEAST_PICTURES} of each would do{other}"
+            f"{LEAST_PICTURES} of each would do{instead}"
         )
     real, other = _statistics(evaluator, pictures), _statistics(evaluator, floor)
     name = f"{len(chosen):,} {split} images of {data.facts.name}"
