@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from service.contract.files import ContractError
 from trainer import checkpoint, data, export, processes
+from trainer.advice import before_training
 from trainer.config import OVERRIDES, RunConfig, load_preset, presets
 from trainer.data import DataError, ImageData
 from trainer.evaluate.commands import add_commands
@@ -155,7 +156,8 @@ def _train_here(options: argparse.Namespace, device: torch.device) -> None:
     config, state = _resumed(options, folder) if options.resume else (_fresh(options, folder, begun), None)
     with processes.first_alone():
         images = _images(config, data_dir_of(options), strict=options.strict)
-    _tell(f"data: {images.provenance}")
+    for line in before_training(config, images, resumed=options.resume):
+        _tell(line)
     if begun is not None:
         begun.require_like(images.facts)
     run = TrainingRun(

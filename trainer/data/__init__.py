@@ -6,7 +6,7 @@ from trainer.config import DatasetName
 from trainer.data.celeba import load_celeba
 from trainer.data.cifar10 import load_cifar10
 from trainer.data.folder import load_folder
-from trainer.data.images import DataError, DataFacts, ImageData, choose, to_unit_range
+from trainer.data.images import DataError, DataFacts, ImageData, Remark, choose, printable, to_unit_range
 from trainer.data.mnist import load_fashion_mnist, load_mnist
 
 
@@ -35,4 +35,14 @@ def load(
     return published[dataset](data_dir, train=train)
 
 
-__all__ = ["DataError", "DataFacts", "ImageData", "choose", "load", "load_fashion_mnist", "to_unit_range"]
+__all__ = [
+    "DataError",
+    "DataFacts",
+    "ImageData",
+    "Remark",
+    "choose",
+    "load",
+    "load_fashion_mnist",
+    "printable",
+    "to_unit_range",
+]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from trainer.data.images import ADVICE, DOWNLOAD_FOLDER, DataError, DataFacts, ImageData, split_name
-from trainer.data.pictures import read_pictures, require_all, told
+from trainer.data.images import ADVICE, DOWNLOAD_FOLDER, DataError, DataFacts, ImageData, require_none, split_name
+from trainer.data.pictures import read_pictures
 from trainer.vision import datasets
 
 SOURCE = "http://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
@@ -25,14 +25,17 @@ def load_celeba(data_dir: Path | None = None, *, train: bool = True, strict: boo
     folder = root / datasets.CelebA.base_folder
     _require_published(folder)
     split = datasets.CelebA(str(root), split="train" if train else "test", target_type=[], download=False)
-    paths = [folder / "img_align_celeba" / name for name in split.filename]
-    pictures = read_pictures(paths, SIZE, channels=3)
-    require_all(pictures, folder, strict)
+    photos = folder / "img_align_celeba"
+    paths = [photos / name for name in split.filename]
+    pictures = read_pictures(paths, SIZE, 3, photos)
+    if strict:
+        require_none(pictures.remarks, folder)
     if not len(pictures.images):
         raise DataError(f"{folder}: none of {len(paths):,} {split_name(train)} images can be read: {ADVICE}")
     facts = DataFacts("celeba", (3, SIZE, SIZE), (), "for non-commercial research only", SOURCE, len(pictures.images))
-    provenance = f"{len(pictures.images):,} {split_name(train)} images from {folder}{told(pictures.broken)}"
-    return ImageData(facts, pictures.images, torch.zeros(len(pictures.images), dtype=torch.int64), provenance)
+    provenance = f"{len(pictures.images):,} {split_name(train)} images from {folder}"
+    labels = torch.zeros(len(pictures.images), dtype=torch.int64)
+    return ImageData(facts, pictures.images, labels, provenance, pictures.remarks)
 
 
 def _root(data_dir: Path | None) -> Path:
@@ -43,7 +46,8 @@ def _root(data_dir: Path | None) -> Path:
 
 def _require_published(folder: Path) -> None:
     lists = {name: md5 for _, md5, name in datasets.CelebA.file_list if name.endswith(".txt")}
-    missing = [name for name in (*lists, "img_align_celeba") if not (folder / name).exists()]
+    missing = [name for name in lists if not (folder / name).is_file()]
+    missing += [] if (folder / "img_align_celeba").is_dir() else ["img_align_celeba"]
     if missing:
         raise DataError(
             f"no CelebA in {folder}: {', '.join(missing)} missing. Its licence wants it fetched by hand from {SOURCE}: "

@@ -4,6 +4,7 @@ A set of 60,000 pictures of 28x28 is 47 MB: held as uint8 it is indexed per batc
 loader with per-image transforms would cap the small models.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -13,11 +14,39 @@ from torch import Tensor
 #: Where downloads go, and where they are looked for.
 DOWNLOAD_FOLDER = Path("data")
 
+#: How many files a remark names.
+NAMED = 5
+
 ADVICE = "fetch the files again, or name another folder with --data-dir"
 
 
 class DataError(Exception):
     """The data set is missing or damaged; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Remark:
+    """Files that were left out or changed: ``what`` happened to them, and whether --strict refuses that."""
+
+    what: str
+    names: tuple[str, ...]
+    refused: bool = True
+
+    def __str__(self) -> str:
+        more = f" and {len(self.names) - NAMED:,} more" if len(self.names) > NAMED else ""
+        return f"{self.what} ({len(self.names):,}): {', '.join(map(printable, self.names[:NAMED]))}{more}"
+
+
+def require_none(remarks: Iterable[Remark], folder: Path) -> None:
+    """Raise DataError when one of ``remarks`` is refused by --strict."""
+    refused = [str(remark) for remark in remarks if remark.refused]
+    if refused:
+        raise DataError(f"{printable(str(folder))}, --strict: {'; '.join(refused)}")
+
+
+def printable(name: str) -> str:
+    """A file's name for a terminal: bytes that are not UTF-8, and control characters, would break the line."""
+    return "".join(c if c.isprintable() or c == "\u200d" else "\N{REPLACEMENT CHARACTER}" for c in name)
 
 
 @dataclass(frozen=True)
@@ -50,13 +79,14 @@ class ImageData:
     """One split of a data set.
 
     ``images`` is uint8 (count, channel, height, width) in 0..255, ``labels`` int64 (count,); ``provenance`` says in a
-    line where they were read from.
+    line where they were read from, ``remarks`` which files are missing or changed.
     """
 
     facts: DataFacts
     images: Tensor
     labels: Tensor
     provenance: str
+    remarks: tuple[Remark, ...] = ()
 
     def without_classes(self) -> "ImageData":
         """The same pictures, for what shall not learn their classes."""

@@ -2,7 +2,6 @@
 
 import gzip
 import hashlib
-import shutil
 import tempfile
 import zlib
 from dataclasses import dataclass
@@ -14,6 +13,10 @@ from torch import Tensor
 
 from trainer.data.images import ADVICE, DOWNLOAD_FOLDER, DataError, DataFacts, ImageData, split_name
 from trainer.vision import datasets
+
+#: Largest file, unpacked: twenty times the published one. A packed file of a megabyte can hold a gigabyte of zeros.
+MOST_BYTES = 1 << 30
+COPIED_BYTES = 1 << 20
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 
@@ -151,7 +154,10 @@ def _unpack(edition: Edition, folder: Path, target: Path) -> bool:
         assert source is not None
         try:
             with _open(source) as packed, (target / name).open("wb") as plain:
-                shutil.copyfileobj(packed, plain)
+                while content := packed.read(COPIED_BYTES):
+                    if plain.tell() + len(content) > MOST_BYTES:
+                        raise DataError(f"{source} holds more than {MOST_BYTES:,} bytes: {ADVICE}")
+                    plain.write(content)
         except (OSError, EOFError, zlib.error) as failure:
             raise DataError(f"{source} cannot be unpacked ({failure}): {ADVICE}") from failure
         with (target / name).open("rb") as plain:
@@ -166,7 +172,7 @@ def _open(path: Path) -> BinaryIO | gzip.GzipFile:
 def _read(edition: Edition, root: Path, folder: Path, train: bool) -> Any:  # noqa: ANN401  (torchvision has no types)
     try:
         return getattr(datasets, edition.reader)(str(root), train=train, download=False)
-    except (RuntimeError, ValueError, KeyError, AssertionError) as failure:
+    except (RuntimeError, ValueError, TypeError, KeyError, AssertionError) as failure:
         reason = str(failure) or "an unknown header"
         raise DataError(f"{folder} does not hold readable idx files ({reason}): {ADVICE}") from failure
 

@@ -1,11 +1,16 @@
-"""A small classifier of real pictures; what it sees in its last layer but one is what generators are scored by."""
+"""A small classifier of real pictures; what it sees in its last layer but one is what generators are scored by.
+
+Pictures without classes are turned by quarters, and it learns to tell by how many (Gidaris et al. 2018).
+"""
+
+import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from trainer.data import DataError, ImageData, to_unit_range
+from trainer.data import ImageData, to_unit_range
 
 #: Channels at whole, half, quarter and eighth resolution.
 WIDTHS = (16, 32, 96, 160)
@@ -15,6 +20,11 @@ LEARNING_RATE = 3e-3
 WEIGHT_DECAY = 0.02
 SHIFT = 1
 ERASED_SHARE = 0.25
+#: By how many quarters pictures without classes are turned: 0 to 3.
+TURNS = 4
+EPOCHS = 14
+#: Steps that a training takes at least unless asked otherwise: few pictures are few steps an epoch.
+LEAST_STEPS = 600
 
 
 class Residual(nn.Module):
@@ -57,15 +67,14 @@ def train_classifier(data: ImageData, epochs: int, seed: int, device: torch.devi
     """A classifier of ``data``'s classes, in eval mode; Adam with one cycle of the learning rate (Smith 2018).
 
     Pictures are shifted and partly erased but never mirrored: a shoe that points the other way is another picture,
-    and must not get the same features. Raises DataError when there are no two classes to tell apart.
+    and must not get the same features. Without two classes to tell apart it learns quarter turns.
     """
-    if len(data.facts.class_names) < 2:
-        raise DataError(f"{data.facts.name} has no classes: an evaluator learns to tell classes apart")
     torch.manual_seed(seed)
-    network = Classifier(data.facts.image_shape, len(data.facts.class_names))
+    turning = learns_turns(data)
+    network = Classifier(data.facts.image_shape, TURNS if turning else len(data.facts.class_names))
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     images, labels = data.images.to(device), data.labels.to(device)
-    steps = max(1, len(images) // BATCH_SIZE)
+    steps = steps_per_epoch(len(images))
     optimizer = torch.optim.AdamW(
         network.parameters(), LEARNING_RATE, eps=1e-5, weight_decay=WEIGHT_DECAY, foreach=True
     )
@@ -73,11 +82,27 @@ def train_classifier(data: ImageData, epochs: int, seed: int, device: torch.devi
     with tqdm(total=epochs * steps, desc="evaluator", unit="step") as bar:
         for _ in range(epochs):
             for index in torch.randperm(len(images), device=device)[: steps * BATCH_SIZE].chunk(steps):
-                loss = _descend(network, optimizer, augment(images[index]), labels[index])
+                pictures, answers = _turned(images[index]) if turning else (images[index], labels[index])
+                loss = _descend(network, optimizer, augment(pictures), answers)
                 rate.step()
                 bar.update()
             bar.set_postfix_str(f"loss {float(loss):.3f}")
     return network.eval().requires_grad_(False)
+
+
+def learns_turns(data: ImageData) -> bool:
+    """Whether there are no two classes to learn."""
+    return len(data.facts.class_names) < 2
+
+
+def steps_per_epoch(images: int) -> int:
+    """Steps of an epoch over so many pictures, 1 or more."""
+    return max(1, images // BATCH_SIZE)
+
+
+def default_epochs(images: int) -> int:
+    """Epochs that so many training pictures need: 14, or those of ``LEAST_STEPS`` steps."""
+    return max(EPOCHS, math.ceil(LEAST_STEPS / steps_per_epoch(images)))
 
 
 @torch.no_grad()
@@ -96,11 +121,30 @@ def augment(images: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def accuracy(network: nn.Module, data: ImageData) -> float:
-    """The share of ``data`` whose class ``network`` names."""
-    device, right = next(network.parameters()).device, 0
+    """The share of ``data`` whose class ``network`` names; without classes, of ``data`` in all four turns."""
+    device, right, asked = next(network.parameters()).device, 0, 0
     for images, labels in zip(torch.split(data.images, BATCH_SIZE), torch.split(data.labels, BATCH_SIZE), strict=True):
-        right += int((network(to_unit_range(images.to(device)))[1].argmax(1).cpu() == labels).sum())
-    return right / len(data.images)
+        pictures, answers = _all_turns(images) if learns_turns(data) else (images, labels)
+        right += int((network(to_unit_range(pictures.to(device)))[1].argmax(1).cpu() == answers).sum())
+        asked += len(answers)
+    return right / asked
+
+
+def chance(data: ImageData) -> float:
+    """The accuracy of always naming the most frequent class; without classes, of any turn."""
+    return 1 / TURNS if learns_turns(data) else float(data.labels.bincount().max()) / len(data.labels)
+
+
+def _all_turns(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Square images (batch, channel, size, size) in each turn, (4 * batch, ...), and the turns (4 * batch,) int64."""
+    turned = torch.cat([images.rot90(turn, (2, 3)) for turn in range(TURNS)])
+    return turned, torch.arange(TURNS, device=images.device).repeat_interleave(len(images))
+
+
+def _turned(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Each of ``images`` in a random turn, and the turns."""
+    turns = torch.randint(TURNS, (len(images),), device=images.device)
+    return _all_turns(images)[0][turns * len(images) + torch.arange(len(images), device=images.device)], turns
 
 
 def _convolution(channels: int, width: int, stride: int = 1) -> nn.Sequential:

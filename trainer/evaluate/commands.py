@@ -1,26 +1,29 @@
 """The commands that measure: `evaluator` trains the judge, `evaluate` scores a model, `compare` sets all in a row."""
 
 import argparse
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import get_args
 
 import torch
 
+from service.contract.files import ContractError
 from service.contract.manifest import SolverName
 from trainer import data
+from trainer.advice import describe
 from trainer.config import SHAPES, DatasetName, dataset_option
 from trainer.evaluate import compare, curves, measurement, plots
-from trainer.evaluate.classifier import accuracy, train_classifier
+from trainer.evaluate.classifier import accuracy, chance, default_epochs, learns_turns, train_classifier
 from trainer.evaluate.errors import EvaluationError
 from trainer.evaluate.evaluator import Evaluator, load_evaluator, write_evaluator
 from trainer.evaluate.inception import fid
 from trainer.evaluate.measurement import measurement_of
 from trainer.evaluate.pictures import Sampler, draw, labels_like, make_sampler
 from trainer.evaluate.quality import (
-    LEAST_SAMPLES,
+    LEAST_PICTURES,
     Reference,
     against_test,
     against_training,
@@ -52,6 +55,8 @@ examples:
   python -m trainer evaluate runs/dcgan --json dcgan.json        keep a baseline ...
   python -m trainer compare --baseline dcgan.json                ... and set the shipped models beside it
   python -m trainer compare --measure --write                    quality against steps and time, into docs/
+  python -m trainer evaluator --dataset folder:photos --image-size 32 --channels 3 --out runs/evaluator
+  python -m trainer evaluate runs/pets --evaluator runs/evaluator --data-dir photos   pictures of your own
 """
 
 
@@ -66,7 +71,7 @@ def _add_evaluator(commands: "argparse._SubParsersAction[argparse.ArgumentParser
     command = _command(commands, "evaluator", _evaluator, "train the classifier whose features are the yardstick")
     _add_data(command)
     add_dataset(command, default="fashion-mnist")
-    command.add_argument("--epochs", type=positive, default=14)
+    command.add_argument("--epochs", type=positive, help="(default: 14, more where an epoch has few steps)")
     command.add_argument("--seed", type=seed, default=0)
     command.add_argument("--out", type=Path, default=EVALUATOR_FOLDER, help="folder to write (default: %(default)s)")
 
@@ -74,7 +79,12 @@ def _add_evaluator(commands: "argparse._SubParsersAction[argparse.ArgumentParser
 def _add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     command = _command(commands, "evaluate", _evaluate, "score the pictures of a model or of a run")
     command.add_argument("target", type=Path, metavar="weights/NAME|RUN", help="folder of a model or of a run")
-    command.add_argument("--samples", type=positive, default=10_000, help="pictures to draw (default: %(default)s)")
+    command.add_argument(
+        "--samples",
+        type=positive,
+        default=10_000,
+        help="pictures to draw, no more than there are real ones to compare them with (default: %(default)s)",
+    )
     command.add_argument("--seed", type=seed, default=0, help="of the first picture; the others follow (default: 0)")
     command.add_argument("--steps", type=positive, help="solver steps (default: the model's)")
     command.add_argument("--solver", choices=get_args(SolverName), help="(default: the model's)")
@@ -131,22 +141,34 @@ def _evaluator(options: argparse.Namespace) -> None:
     channels, size = _shape(options)
     folder = data_dir_of(options)
     train, test = (_split(options.dataset, folder, size, channels, train=train) for train in (True, False))
-    print(f"data: {train.provenance}")
-    started = time.monotonic()
-    network = train_classifier(train, options.epochs, options.seed, device)
+    print(*describe(train), sep="\n")
+    if learns_turns(train):
+        print("without two classes to tell apart, it learns by how many quarters a picture is turned")
+    started, epochs = time.monotonic(), options.epochs or default_epochs(len(train.images))
+    network = train_classifier(train, epochs, options.seed, device)
     shape = f" --image-size {size} --channels {channels}" if options.dataset == "folder" else ""
-    settings = f"--dataset {dataset_option(options.dataset)}{shape} --epochs {options.epochs} --seed {options.seed}"
+    settings = f"--dataset {dataset_option(options.dataset)}{shape} --epochs {epochs} --seed {options.seed}"
     facts = write_evaluator(
         options.out,
         network,
         test,
         accuracy(network, test),
         command=f"python -m trainer evaluator {settings}",
-        epochs=options.epochs,
+        epochs=epochs,
         seconds=round(time.monotonic() - started, 1),
         device=device_name(device),
     )
-    print(f"{options.out}/{facts.file}: {facts.accuracy:.2%} of {facts.test_images:,} test images right")
+    turned = " in all four turns" if learns_turns(test) else ""
+    print(f"{options.out}/{facts.file}: {facts.accuracy:.2%} of {facts.test_images:,} test images{turned} right")
+    if facts.accuracy < chance(test) + LEARNT * (1 - chance(test)):
+        _note(
+            f"warning: guessing gives {chance(test):.2%}, so what it sees says little of these pictures: "
+            "try more --epochs, or more pictures"
+        )
+
+
+#: Of the way from guessing to knowing, what an evaluator must have gone to be of use.
+LEARNT = 0.2
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -161,7 +183,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     _require_matching(subject, evaluator)
     sampler = _sampler(subject, options)
     reference = _reference(evaluator, options.data_dir, options.against, options.samples)
-    labels = labels_like(reference.labels, options.samples)
+    labels = labels_like(reference.labels, reference.samples)
     if options.unconditional:
         labels = torch.full_like(labels, subject.parts.classes)
     pictures = draw(subject.parts, labels, sampler, first_seed=options.seed, device=device)
@@ -172,7 +194,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         model=subject.name,
         reference=reference.name,
         evaluator=evaluator.facts.version,
-        samples=options.samples,
+        samples=reference.samples,
         first_seed=options.seed,
         sampler=", ".join(filter(None, [sampler.name, options.unconditional and "no class"])) or None,
     )
@@ -187,12 +209,15 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _compare(options: argparse.Namespace) -> None:
-    manifests = compare.read_manifests(options.weights)
+    manifests, skipped = compare.read_manifests(options.weights)
+    for name, reason in skipped.items():
+        _skip(name, reason)
     baseline = measurement.read_json(options.baseline) if options.baseline else None
     path = options.docs / curves.FILE_NAME
     if options.measure:
         names = [manifest.name for manifest in manifests if "generate" in manifest.capabilities]
-        curves.write_json(path, _measure(options, names, _known(path)))
+        for each in _measure(options, names, _known(path)):
+            curves.write_json(path, each)  # after each model: an interruption loses one
     measured = curves.read_json(path) if path.exists() else None
     table = compare.table(manifests, measured, baseline)
     print(table)
@@ -209,30 +234,59 @@ def _known(path: Path) -> curves.Curves | None:
     return None
 
 
-def _measure(options: argparse.Namespace, names: list[str], known: curves.Curves | None) -> curves.Curves:
+def _measure(options: argparse.Namespace, names: list[str], known: curves.Curves | None) -> Iterator[curves.Curves]:
     _require_samples(options)
     device = device_of(options)
     evaluator = load_evaluator(options.evaluator, device)
-    subjects = [load_artefact(options.weights / name, device) for name in names]
-    for subject in subjects:
-        _require_matching(subject, evaluator)
+    subjects = list(_matching(options.weights, names, evaluator, device))
+    if not subjects:
+        raise EvaluationError(f"--measure: no model in {options.weights} can be measured by {options.evaluator}")
     reference = _reference(evaluator, options.data_dir, "test", options.samples)
-    return curves.measure(subjects, reference, options.samples, device_name(device), known)
+    return curves.measure(subjects, reference, device_name(device), _skip, known)
+
+
+def _matching(weights: Path, names: list[str], evaluator: Evaluator, device: torch.device) -> Iterator[Subject]:
+    """The models that the evaluator can score; the others are named with the reason."""
+    for name in names:
+        try:
+            subject = load_artefact(weights / name, device)
+            _require_matching(subject, evaluator)
+        except (ContractError, EvaluationError) as failure:
+            _skip(name, str(failure))
+        else:
+            yield subject
+
+
+def _skip(name: str, reason: str) -> None:
+    _note(f"{name} is left out: {reason}")
+
+
+def _note(line: str) -> None:
+    """Beside the results, which go to stdout."""
+    print(line, file=sys.stderr)
 
 
 def _require_samples(options: argparse.Namespace) -> None:
-    if options.samples < LEAST_SAMPLES:
-        raise EvaluationError(f"--samples {options.samples}: at least {LEAST_SAMPLES} can be scored")
+    if options.samples < LEAST_PICTURES:
+        raise EvaluationError(f"--samples {options.samples}: at least {LEAST_PICTURES} can be scored")
 
 
 def _require_matching(subject: Subject, evaluator: Evaluator) -> None:
     if subject.dataset != evaluator.facts.dataset:
         raise EvaluationError(
             f"{subject.name} was trained on {subject.dataset}, the evaluator {evaluator.facts.version} on "
-            f"{evaluator.facts.dataset}: name another with --evaluator"
+            f"{evaluator.facts.dataset}: name another with --evaluator, which "
+            f"`{_evaluator_command(subject)}` makes"
         )
     require_matching(subject.parts, evaluator)
     require_classes(evaluator, subject.class_names, f"{subject.name} was trained on")
+
+
+def _evaluator_command(subject: Subject) -> str:
+    channels, size, _ = subject.parts.image_shape
+    own = subject.dataset == "folder"
+    dataset = f"folder:PATH --image-size {size} --channels {channels}" if own else subject.dataset
+    return f"python -m trainer evaluator --dataset {dataset} --out runs/evaluator"
 
 
 def _sampler(subject: Subject, options: argparse.Namespace) -> Sampler:
@@ -243,12 +297,25 @@ def _sampler(subject: Subject, options: argparse.Namespace) -> Sampler:
     return make_sampler(subject.parts, options.solver, options.steps, options.guidance_scale)
 
 
+#: Which splits each reference needs: the training split first.
+SPLITS = {"train": (True,), "test": (True, False)}
+
+
 def _reference(evaluator: Evaluator, data_dir: Path | None, against: str, samples: int) -> Reference:
     dataset, (channels, size, _) = evaluator.facts.dataset, evaluator.facts.image_shape
-    train = _split(dataset, data_dir, size, channels, train=True)
-    if against == "train":
-        return against_training(evaluator, train, samples)
-    return against_test(evaluator, _split(dataset, data_dir, size, channels, train=False), train, samples)
+    splits = [_split(dataset, data_dir, size, channels, train=split) for split in SPLITS[against]]
+    for split in splits:
+        for line in describe(split):
+            _note(line)
+    train, *test = splits
+    reference = (
+        against_test(evaluator, test[0], train, samples) if test else against_training(evaluator, train, samples)
+    )
+    if reference.samples < samples:
+        _note(f"note: {reference.samples:,} pictures are drawn, not {samples:,}: as many real ones are left to compare")
+    if reference.warning:
+        _note(f"warning: {reference.warning}")
+    return reference
 
 
 def _split(dataset: DatasetName, data_dir: Path | None, size: int, channels: int, *, train: bool) -> data.ImageData:

@@ -1,8 +1,9 @@
-"""All shipped models in one table, from their manifests."""
+"""All models of a folder in one table, from their manifests."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from service.contract.files import ContractError
 from service.contract.manifest import MANIFEST_FILE, Manifest, Score, read_manifest
 from trainer.evaluate.curves import Curves
 from trainer.evaluate.errors import EvaluationError
@@ -14,26 +15,41 @@ COLUMNS = ("frechet_distance", "kernel_distance", "precision", "recall", "densit
 DISTANCE = TITLES["frechet_distance"][0]
 
 
-def read_manifests(weights: Path) -> list[Manifest]:
-    """Of every model in ``weights``, by name. Raises EvaluationError when there is none, ContractError of a bad one."""
-    folders = sorted(path.parent for path in weights.glob(f"*/{MANIFEST_FILE}"))
-    if not folders:
-        raise EvaluationError(f"{weights} holds no model: no */{MANIFEST_FILE}")
-    return [read_manifest(folder) for folder in folders]
+def read_manifests(weights: Path) -> tuple[list[Manifest], dict[str, str]]:
+    """Of every model in ``weights``, by name; and of each folder that cannot be read, why.
+
+    Raises EvaluationError when no model can be read.
+    """
+    manifests, skipped = [], {}
+    for folder in sorted(path.parent for path in weights.glob(f"*/{MANIFEST_FILE}")):
+        try:
+            manifest = read_manifest(folder)
+        except (ContractError, OSError) as failure:
+            skipped[folder.name] = str(failure)
+            continue
+        if manifest.name == folder.name:
+            manifests.append(manifest)
+        else:
+            skipped[folder.name] = f"its manifest is that of {manifest.name}"
+    if not manifests:
+        reasons = "".join(f"; {name}: {reason}" for name, reason in skipped.items())
+        raise EvaluationError(f"{weights} holds no model: no */{MANIFEST_FILE} to read{reasons}")
+    return manifests, skipped
 
 
 def table(manifests: Sequence[Manifest], curves: Curves | None, baseline: Measurement | None) -> str:
     """Markdown: a row a model and sampler, each score with its floor behind it; then the sets that were compared.
 
-    With a baseline a column tells its distance as 1.00. Raises EvaluationError when the baseline was not measured
-    against the same pictures by the same evaluator.
+    With a baseline a column has its distance as 1.00; a model that was measured on other pictures, on another number
+    of them or by another evaluator cannot be compared with it, and a line below says so.
     """
     head = ["model", *(TITLES[name][0] for name in COLUMNS), "parameters", "bytes", "ms a picture"]
     if baseline is not None:
         head.insert(1, f"relative to {baseline.model}")
     rows = [row for manifest in manifests for row in _rows(manifest, curves, baseline)]
     lines = [_line(head), _line(["---"] * len(head)), *map(_line, rows)]
-    return "\n".join([*lines, "", *_notes(manifests, curves)])
+    notes = [*_notes(manifests, curves), *(_incomparable(manifests, baseline) if baseline else ())]
+    return "\n".join([*lines, "", *notes])
 
 
 def write_table(path: Path, text: str) -> None:
@@ -68,14 +84,22 @@ def _cell(score: Score | None) -> str:
 
 
 def _relative(score: Score | None, baseline: Measurement) -> str:
-    if score is None:
+    if score is None or not _alike(score, baseline):
         return "-"
-    if score.reference != baseline.compared_with or score.samples != baseline.samples:
-        raise EvaluationError(
-            f"{baseline.model} was measured on {baseline.samples:,} pictures against {baseline.compared_with}, "
-            f"this model on {score.samples:,} against {score.reference}: measure both alike"
-        )
     return f"{score.value / baseline.scores['frechet_distance']:.2f}"
+
+
+def _alike(score: Score, baseline: Measurement) -> bool:
+    return (score.reference, score.samples) == (baseline.compared_with, baseline.samples)
+
+
+def _incomparable(manifests: Sequence[Manifest], baseline: Measurement) -> Iterator[str]:
+    other = [each.name for each in manifests if any(not _alike(score, baseline) for score in each.quality)]
+    if other:
+        yield (
+            f"Not relative to {baseline.model}: {', '.join(other)}. {baseline.model} was measured on "
+            f"{baseline.samples:,} pictures against {baseline.compared_with}."
+        )
 
 
 def _time(manifest: Manifest, sampler: str | None, curves: Curves | None) -> str:
@@ -89,8 +113,16 @@ def _time(manifest: Manifest, sampler: str | None, curves: Curves | None) -> str
 
 
 def _notes(manifests: Sequence[Manifest], curves: Curves | None) -> list[str]:
-    sets = dict.fromkeys((score.samples, score.reference) for manifest in manifests for score in manifest.quality)
-    notes = [f"{samples:,} pictures against {reference}; in brackets, real pictures." for samples, reference in sets]
+    sets: dict[tuple[int, str], dict[str, None]] = {}
+    for manifest in manifests:
+        for score in manifest.quality:
+            sets.setdefault((score.samples, score.reference), {})[manifest.name] = None
+    notes = []
+    for (samples, reference), names in sets.items():
+        of = f"{', '.join(names)}: " if len(sets) > 1 else ""
+        notes.append(f"{of}{samples:,} pictures against {reference}; in brackets, real pictures.")
+    if len(sets) > 1:
+        notes.append("Scores against different pictures, or of different numbers of them, cannot be compared.")
     if curves is not None:
         notes.append(f"Time in batches of 16 on one thread: {curves.device}.")
     return notes or ["No model has scores yet: python -m trainer evaluate weights/NAME --write."]

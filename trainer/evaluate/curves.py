@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from trainer.evaluate.files import write
 from trainer.evaluate.pictures import Sampler, make_sampler
 from trainer.evaluate.quality import Reference, evaluate_parts
 from trainer.evaluate.subject import Subject
-from trainer.generate import generate
+from trainer.generate import NotFinite, generate
 from trainer.models.parts import Parts
 
 FILE_NAME = "quality.json"
@@ -62,26 +62,38 @@ class Curves(_Record):
     points: tuple[Point, ...]
 
 
-def measure(
-    subjects: Iterable[Subject], reference: Reference, samples: int, device: str, known: Curves | None = None
-) -> Curves:
-    """Every model at several numbers of steps, or once where it has none; ``reference.floor`` is of ``samples``.
+#: Called with the name of a model that could not be measured, and why.
+Skip = Callable[[str, str], None]
 
-    Weights that ``known`` tells of keep their distances, where it was measured alike: they would be the same again.
-    Times are all of this run.
+
+def measure(
+    subjects: Sequence[Subject], reference: Reference, device: str, skip: Skip, known: Curves | None = None
+) -> Iterator[Curves]:
+    """Every model at several numbers of steps, or once where it has none; one result after each model, the last whole.
+
+    Weights in ``known`` keep their distances, where those were measured alike: they would be the same again. Until a
+    model's turn comes its known points are in the results, so that an interruption loses none. Times are of this run.
     """
     none_yet = Curves(
         reference=reference.name,
         evaluator=reference.evaluator.facts.version,
-        samples=samples,
+        samples=reference.samples,
         device=device,
         floor=reference.floor.frechet_distance,
         points=(),
     )
     alike = known is not None and known.model_copy(update={"points": ()}) == none_yet
-    distances = {point.key: point.frechet_distance for point in known.points} if known is not None and alike else {}
-    points = [point for subject in subjects for point in _points(subject, reference, samples, distances)]
-    return none_yet.model_copy(update={"points": tuple(points)})
+    before = known.points if known is not None and alike else ()
+    distances = {point.key: point.frechet_distance for point in before}
+    points: list[Point] = []
+    for index, subject in enumerate(subjects):
+        try:
+            points += list(_points(subject, reference, distances))
+        except (EvaluationError, NotFinite) as failure:
+            skip(subject.name, str(failure))
+        to_come = {later.name for later in subjects[index + 1 :]}
+        kept = (point for point in before if point.model in to_come)
+        yield none_yet.model_copy(update={"points": (*points, *kept)})
 
 
 def write_json(path: Path, curves: Curves) -> None:
@@ -110,7 +122,7 @@ def milliseconds(parts: Parts, sampler: Sampler, device: torch.device) -> float:
     return 1000 * statistics.median(seconds[1:]) / TIMED_BATCH
 
 
-def _points(subject: Subject, reference: Reference, samples: int, distances: Mapping[Key, float]) -> Iterator[Point]:
+def _points(subject: Subject, reference: Reference, distances: Mapping[Key, float]) -> Iterator[Point]:
     diffusion, version = subject.parts.diffusion, subject.manifest.version if subject.manifest else ""
     steps: set[int] = {1}
     if diffusion is not None:
@@ -120,7 +132,7 @@ def _points(subject: Subject, reference: Reference, samples: int, distances: Map
         sampler = make_sampler(subject.parts, steps=count)
         distance = distances.get((subject.name, version, sampler.name))
         if distance is None:
-            distance = evaluate_parts(subject.parts, reference, samples, sampler).frechet_distance
+            distance = evaluate_parts(subject.parts, reference, reference.samples, sampler).frechet_distance
         yield Point(
             model=subject.name,
             version=version,

@@ -53,7 +53,11 @@ def table(measurement: Measurement) -> str:
     """The scores as a table for the terminal, each beside that of real pictures."""
     sampler = f", {measurement.sampler}" if measurement.sampler else ""
     head = f"{measurement.model}: {measurement.samples:,} pictures{sampler}"
-    lines = [f"{head}, against {measurement.compared_with}", f"{'':60}{'model':>12}{'real':>12}  better"]
+    lines = [
+        f"{head}, against {measurement.compared_with}",
+        f"real: {measurement.samples:,} other real pictures against the same",
+        f"{'':60}{'model':>12}{'real':>12}  better",
+    ]
     for name, value in measurement.scores.items():
         title, better = TITLES[name]
         floor = f"{measurement.floor[name]:12.4g}" if name in measurement.floor else f"{'-':>12}"

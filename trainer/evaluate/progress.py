@@ -17,10 +17,14 @@ from trainer.evaluate.quality import MOST_REFERENCES, require_matching, require_
 from trainer.models.parts import Parts
 
 SAMPLES = 1_000
+#: With fewer training pictures, chance would choose the average.
+LEAST_TRAINING = 100
 
 
 class TrainingDistance:
-    """The Frechet distance of ``SAMPLES`` pictures of a model to 10,000 training pictures, fewer if there are fewer.
+    """The Frechet distance of 1,000 pictures of a model to 10,000 training pictures; of either as many as there are.
+
+    It compares averages of one run: all are measured on the same number of pictures.
 
     Raises EvaluationError when the evaluator knows other pictures, or there are too few to tell.
     """
@@ -28,11 +32,14 @@ class TrainingDistance:
     def __init__(self, evaluator: Evaluator, train: ImageData) -> None:
         require_same_data(evaluator, train)
         evaluator.require_shape(train.facts.image_shape, "the training pictures are")
-        if len(train.images) < SAMPLES:
-            raise EvaluationError(f"{len(train.images)} training pictures are too few to compare {SAMPLES:,} with")
+        if len(train.images) < LEAST_TRAINING:
+            raise EvaluationError(f"{len(train.images)} training pictures are too few to compare with")
         self.evaluator, self.judge = evaluator, evaluator.facts.version
         chosen = choose(min(MOST_REFERENCES, len(train.images)), len(train.images))
-        self.pictures, self.labels = train.images[chosen], labels_like(train.labels[chosen], SAMPLES)
+        self.pictures, self.labels = (
+            train.images[chosen],
+            labels_like(train.labels[chosen], min(SAMPLES, len(train.images))),
+        )
 
     @cached_property
     def moments(self) -> metrics.Moments:

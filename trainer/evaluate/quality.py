@@ -13,16 +13,18 @@ from trainer.evaluate.pictures import Sampler, draw, labels_like
 from trainer.models.parts import Parts
 
 MOST_REFERENCES = 10_000
-LEAST_SAMPLES = 100
-LEAST_REFERENCES = metrics.COVERAGE_NEIGHBOUR + 1
+#: Fewer pictures than this, drawn or real, are refused: the fifth neighbour would be a quarter of the set away.
+LEAST_PICTURES = 20
+#: Below this number, drawn or real, the scores come with a warning.
+FEW_PICTURES = 1_000
 
 
 @dataclass(frozen=True)
 class Quality:
     """The scores of a set of pictures; see ``trainer.evaluate.metrics`` for what each one is.
 
-    ``nearest_ratio`` and ``copies`` are None where there are no held-out pictures to compare with, the first also
-    where most of those are copies of training pictures.
+    ``class_kl`` is None where the evaluator knows no two classes. ``nearest_ratio`` and ``copies`` are None where
+    there are no held-out pictures to compare with, the first also where most of those are copies of training pictures.
     """
 
     frechet_distance: float
@@ -31,7 +33,7 @@ class Quality:
     recall: float
     density: float
     coverage: float
-    class_kl: float
+    class_kl: float | None
     nearest_ratio: float | None = None
     copies: float | None = None
 
@@ -62,8 +64,8 @@ class Reference:
     """Real pictures, seen once by ``evaluator``: what every set of pictures is compared with.
 
     ``name`` says which, ``pictures`` are uint8 (count, channel, height, width) and ``labels`` (count,) their true
-    classes. ``floor`` is the quality of other real pictures, as many as will be generated. ``training`` is None where
-    there are no held-out pictures to look for memorisation with.
+    classes. ``floor`` is the quality of ``samples`` other real pictures: as many must be generated, because fewer
+    pictures get worse scores. ``training`` is None where there are no held-out pictures to look for memorisation with.
     """
 
     evaluator: Evaluator
@@ -71,24 +73,42 @@ class Reference:
     pictures: Tensor
     labels: Tensor
     statistics: Statistics
+    samples: int
     floor: Quality
     training: Training | None = None
 
+    @property
+    def warning(self) -> str:
+        """What to be careful about with so few pictures, drawn or real; empty with enough of both."""
+        if min(self.samples, len(self.pictures)) >= FEW_PICTURES:
+            return ""
+        return (
+            f"{self.samples:,} pictures against {self.name}: below {FEW_PICTURES:,} all scores but the kernel distance "
+            "depend on both numbers. Read them beside those of real pictures, and compare them only with scores of the "
+            "same numbers"
+        )
+
 
 def against_training(evaluator: Evaluator, train: ImageData, samples: int) -> Reference:
-    """Half of the training pictures, 10,000 at most, for choosing between checkpoints; the floor is from the rest."""
+    """Half of the training pictures, 10,000 at most, for choosing between checkpoints; the floor is from the rest.
+
+    The reference asks for ``samples`` pictures, or for fewer where there are not as many for the floor.
+    """
     require_same_data(evaluator, train)
     count = min(MOST_REFERENCES, len(train.images) // 2)
     order = choose(len(train.images), len(train.images))
-    floor = train.images[order[count : count + _floor_count(samples, count)]]
+    floor = train.images[order[count : count + samples]]
     return _reference(evaluator, train, order[:count], "training", floor)
 
 
 def against_test(evaluator: Evaluator, test: ImageData, train: ImageData, samples: int) -> Reference:
-    """The test pictures, 10,000 at most, for the published figure; the floor is from the training pictures."""
+    """The test pictures, 10,000 at most, for the published figure; the floor is from the training pictures.
+
+    The reference asks for ``samples`` pictures, or for as many as there are training pictures.
+    """
     require_same_data(evaluator, train)
-    count = min(MOST_REFERENCES, len(test.images), len(train.images))
-    floor = train.images[choose(_floor_count(samples, count), len(train.images))]
+    count = min(MOST_REFERENCES, len(test.images))
+    floor = train.images[choose(samples, len(train.images))]
     reference = _reference(evaluator, test, choose(count, len(test.images)), "test", floor)
     return replace(
         reference,
@@ -112,8 +132,8 @@ def evaluate_parts(parts: Parts, reference: Reference, count: int, sampler: Samp
 
 def evaluate_pictures(pictures: Tensor, reference: Reference) -> Quality:
     """Score uint8 (count, channel, height, width). Raises EvaluationError when they are too few or of another shape."""
-    if len(pictures) < LEAST_SAMPLES:
-        raise EvaluationError(f"{len(pictures)} pictures are too few: at least {LEAST_SAMPLES} can be scored")
+    if len(pictures) < LEAST_PICTURES:
+        raise EvaluationError(f"{len(pictures)} pictures are too few: at least {LEAST_PICTURES} can be scored")
     statistics = _statistics(reference.evaluator, pictures)
     quality = _compare(reference.evaluator, reference.statistics, statistics)
     if reference.training is None:
@@ -147,6 +167,11 @@ def require_same_data(evaluator: Evaluator, data: ImageData) -> None:
 
 def require_classes(evaluator: Evaluator, class_names: tuple[str, ...], what: str) -> None:
     """Raise EvaluationError unless ``class_names`` are the evaluator's, or none."""
+    if class_names and not evaluator.facts.class_names:
+        raise EvaluationError(
+            f"{what} {', '.join(class_names)}, the evaluator {evaluator.facts.version} was trained on pictures without "
+            "classes: name another with --evaluator"
+        )
     if class_names not in ((), evaluator.facts.class_names):
         raise EvaluationError(
             f"{what} {', '.join(class_names)}, the evaluator {evaluator.facts.version} tells "
@@ -154,19 +179,18 @@ def require_classes(evaluator: Evaluator, class_names: tuple[str, ...], what: st
         )
 
 
-def _floor_count(samples: int, most: int) -> int:
-    return min(max(samples, LEAST_SAMPLES), most)
-
-
 def _reference(evaluator: Evaluator, data: ImageData, chosen: Tensor, split: str, floor: Tensor) -> Reference:
     pictures = data.images[chosen]
-    if min(len(pictures), len(floor)) < LEAST_REFERENCES:
+    if min(len(pictures), len(floor)) < LEAST_PICTURES:
+        instead = "; --against train compares with half of the training images" if split == "test" else ""
         raise EvaluationError(
-            f"{len(pictures)} {split} images are too few to compare with: {LEAST_REFERENCES} would do"
+            f"{len(pictures)} {split} images, and {len(floor)} others, are too few to compare with: "
+            f"{LEAST_PICTURES} of each would do{instead}"
         )
     real, other = _statistics(evaluator, pictures), _statistics(evaluator, floor)
     name = f"{len(chosen):,} {split} images of {data.facts.name}"
-    return Reference(evaluator, name, pictures, data.labels[chosen], real, _compare(evaluator, real, other))
+    quality = _compare(evaluator, real, other)
+    return Reference(evaluator, name, pictures, data.labels[chosen], real, len(floor), quality)
 
 
 def _statistics(evaluator: Evaluator, pictures: Tensor) -> Statistics:
@@ -182,6 +206,7 @@ def _training(evaluator: Evaluator, train: ImageData, held_out: Statistics) -> T
 
 def _compare(evaluator: Evaluator, real: Statistics, generated: Statistics) -> Quality:
     support = metrics.support(real.manifold, generated.manifold)
+    classes = len(evaluator.facts.class_names)
     return Quality(
         frechet_distance=metrics.frechet_distance(real.moments, generated.moments),
         kernel_distance=metrics.kernel_distance(real.manifold.features, generated.manifold.features),
@@ -189,5 +214,5 @@ def _compare(evaluator: Evaluator, real: Statistics, generated: Statistics) -> Q
         recall=support.recall,
         density=support.density,
         coverage=support.coverage,
-        class_kl=metrics.class_divergence(generated.classes, real.classes, len(evaluator.facts.class_names)),
+        class_kl=metrics.class_divergence(generated.classes, real.classes, classes) if classes > 1 else None,
     )

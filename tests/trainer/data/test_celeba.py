@@ -57,7 +57,7 @@ def test_a_broken_photo_is_left_out_or_refused(root: Path) -> None:
     (root / "celeba" / "img_align_celeba" / NAMES[1]).write_bytes(b"nothing")
     data = load_celeba(root)
     assert len(data.images) == data.facts.images == 2
-    assert data.provenance.endswith(f"1 left out as unreadable: {NAMES[1]} (no picture)")
+    assert list(map(str, data.remarks)) == [f"files left out as unreadable (1): {NAMES[1]} (not a picture)"]
     with pytest.raises(DataError, match=f"--strict.*{NAMES[1]}"):
         load_celeba(root, strict=True)
 

@@ -1,3 +1,4 @@
+import errno
 import os
 from pathlib import Path
 
@@ -19,6 +20,10 @@ def load(folder: Path, train: bool = True, strict: bool = False) -> ImageData:
     return load_folder(folder, size=28, channels=3, train=train, strict=strict)
 
 
+def remarks(data: ImageData) -> list[str]:
+    return [str(remark) for remark in data.remarks]
+
+
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     for index in range(3):
@@ -36,7 +41,8 @@ def test_sub_folders_are_classes(photos: Path) -> None:
     assert data.labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert (data.images[3:, 0] == 255).all()
     assert (data.images[3:, 1:] == 0).all()
-    assert data.provenance.startswith(f"6 training images of 2 classes from {photos}; 6 smaller and enlarged: ")
+    assert data.provenance == f"6 training images of 2 classes from {photos}"
+    assert remarks(data)[0].startswith("pictures smaller than 32 pixels, enlarged (6): blue/0.jpg, ")
 
 
 def test_one_channel_is_grey(photos: Path) -> None:
@@ -52,7 +58,8 @@ def test_a_flat_folder_has_no_classes(tmp_path: Path) -> None:
     data = load(tmp_path)
     assert data.facts.class_names == ()
     assert data.labels.tolist() == [0, 0]
-    assert "left out" not in data.provenance
+    assert data.provenance == f"2 training images of no classes from {tmp_path}"
+    assert remarks(data) == ["files left out for their endings (1): notes.txt"]
 
 
 def test_pictures_below_a_class_belong_to_it_and_hidden_ones_to_none(photos: Path) -> None:
@@ -68,7 +75,15 @@ def test_links_to_pictures_and_to_classes_are_followed_and_circles_are_not(photo
     (photos / "green").symlink_to(tmp_path / "elsewhere")
     (photos / "red" / "link.png").symlink_to(tmp_path / "elsewhere" / "0.png")
     (photos / "red" / "circle").symlink_to(photos)
-    assert load(photos).labels.tolist() == [0, 0, 0, 1, 2, 2, 2, 2]
+    (photos / "self").symlink_to(photos / "self")
+    data = load(photos)
+    assert data.labels.tolist() == [0, 0, 0, 1, 2, 2, 2, 2]
+    assert remarks(data) == [
+        "links to folders, not followed (1): red/circle",
+        "files left out for their endings (1): self",
+    ]
+    with pytest.raises(DataError, match=r"--strict: links to folders, not followed \(1\): red/circle"):
+        load(photos, strict=True)
 
 
 # Splits
@@ -97,15 +112,15 @@ def test_broken_files_are_left_out_and_named_or_refused(photos: Path) -> None:
     (photos / "red" / "broken.png").write_bytes(b"\x89PNG\r\n")
     data = load(photos)
     assert data.labels.tolist() == [0, 0, 0, 1, 1, 1]
-    assert "1 left out as unreadable: broken.png (no picture)" in data.provenance
-    with pytest.raises(DataError, match=r"--strict; 1 left out as unreadable: broken\.png"):
+    assert remarks(data) == ["files left out as unreadable (1): red/broken.png (not a picture)"]
+    with pytest.raises(DataError, match=r"--strict: files left out as unreadable \(1\): red/broken\.png"):
         load(photos, strict=True)
 
 
 def test_smaller_pictures_are_enlarged_or_refused(photos: Path) -> None:
     write(photos / "red" / "tiny.png", (255, 0, 0), (40, 8))
-    assert "1 smaller and enlarged: tiny.png" in load(photos).provenance
-    with pytest.raises(DataError, match=r"smaller than --image-size: tiny\.png"):
+    assert "pictures smaller than 28 pixels, enlarged (1): red/tiny.png" in remarks(load(photos))
+    with pytest.raises(DataError, match=r"--strict: pictures smaller than 28 pixels, enlarged \(1\): red/tiny\.png"):
         load(photos, strict=True)
 
 
@@ -113,8 +128,8 @@ def test_pictures_beside_the_classes_are_left_out_or_refused(photos: Path) -> No
     write(photos / "stray.png", (0, 255, 0))
     data = load(photos)
     assert len(data.images) == 6
-    assert "1 left out, beside the sub-folders: stray.png" in data.provenance
-    with pytest.raises(DataError, match=r"of no class: stray\.png"):
+    assert remarks(data) == ["pictures left out, beside the sub-folders, of no class (1): stray.png"]
+    with pytest.raises(DataError, match=r"of no class \(1\): stray\.png"):
         load(photos, strict=True)
 
 
@@ -125,7 +140,7 @@ def test_a_good_folder_is_also_read_strictly(photos: Path) -> None:
 def test_a_class_of_broken_files_is_refused_by_name(photos: Path) -> None:
     (photos / "green").mkdir()
     (photos / "green" / "0.png").write_bytes(b"nothing")
-    with pytest.raises(DataError, match="no picture of green"):
+    with pytest.raises(DataError, match=r"no picture of green can be read; .*green/0\.png \(not a picture\)"):
         load(photos)
 
 
@@ -139,6 +154,100 @@ def test_an_empty_class_is_refused(photos: Path) -> None:
 def test_nothing_to_read_is_refused(tmp_path: Path, folder: str, complaint: str) -> None:
     with pytest.raises(DataError, match=complaint):
         load(tmp_path / folder)
+
+
+def test_a_folder_that_may_not_be_read_is_named_or_refused(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(photos / "red" / "private" / "0.png", (255, 0, 0))
+    _lock(monkeypatch, photos / "red" / "private")
+    assert "folders left out as unreadable (1): red/private (Permission denied)" in remarks(load(photos))
+    with pytest.raises(DataError, match=r"--strict: folders left out as unreadable \(1\): red/private"):
+        load(photos, strict=True)
+    _lock(monkeypatch, photos / "red")
+    with pytest.raises(DataError, match=r"no picture is in the class red; .*red \(Permission denied\)"):
+        load(photos)
+    _lock(monkeypatch, photos)
+    with pytest.raises(DataError, match=r"is not a folder to read \(Permission denied\)"):
+        load(photos)
+
+
+def _lock(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Have ``folder`` refuse to be listed, to root too."""
+    scandir = os.scandir
+
+    def refuse(path: Path | str) -> object:
+        if Path(path) == folder:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+
+
+def test_a_pipe_is_not_waited_for(photos: Path) -> None:
+    os.mkfifo(photos / "red" / "pipe.png")
+    assert remarks(load(photos)) == ["files left out as unreadable (1): red/pipe.png (not a regular file)"]
+
+
+def test_files_with_other_endings_are_counted(photos: Path) -> None:
+    for name in ("red/a.heic", "red/b.heic", "labels.csv"):
+        (photos / name).write_bytes(b"something")
+    assert remarks(load(photos, strict=True)) == [
+        "files left out for their endings (3): labels.csv, red/a.heic, red/b.heic"
+    ]
+
+
+# Names of classes
+
+
+def classes_of(folder: Path, *names: str) -> tuple[str, ...]:
+    for name in names:
+        write(folder / name / "0.png", (1, 2, 3))
+    return load(folder).facts.class_names
+
+
+def test_numbers_are_in_the_order_of_numbers_before_words(tmp_path: Path) -> None:
+    """The index of a class named by its number is that number, from 0 on."""
+    names = [str(number) for number in range(12)]
+    assert classes_of(tmp_path / "digits", *names) == tuple(names)
+    assert classes_of(tmp_path / "mixed", "b", "10", "-1", "2.5", "2", "02") == ("-1", "02", "2", "2.5", "10", "b")
+
+
+def test_names_that_differ_in_case_only_are_two_classes(tmp_path: Path) -> None:
+    assert classes_of(tmp_path, "a", "A") == ("A", "a")
+
+
+@pytest.mark.parametrize(
+    "name", ["\N{SNOWMAN}", "ice cream", "x" * 250, "..what", "a|b,'c'", "\U0001f469\u200d\U0001f52c"]
+)
+def test_odd_names_are_kept(tmp_path: Path, name: str) -> None:
+    kept = () if name.startswith(".") else (name,)
+    assert classes_of(tmp_path, "0", name) == ("0", *kept)
+
+
+def test_names_alike_but_for_stored_accents_and_outer_spaces_are_one_class(tmp_path: Path) -> None:
+    write(tmp_path / "caf\N{LATIN SMALL LETTER E WITH ACUTE}" / "0.png", (0, 0, 0))
+    write(tmp_path / "cafe\N{COMBINING ACUTE ACCENT}" / "0.png", (0, 0, 0))
+    write(tmp_path / " tea " / "0.png", (0, 0, 0))
+    data = load(tmp_path)
+    assert data.facts.class_names == ("caf\N{LATIN SMALL LETTER E WITH ACUTE}", "tea")
+    assert data.labels.tolist() == [0, 0, 1]
+    assert remarks(data) == [
+        "sub-folders that are the one class caf\N{LATIN SMALL LETTER E WITH ACUTE} (2): 'cafe\\u0301', 'caf\\xe9'"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        (" ", "has a name of spaces"),
+        ("None", "stands for no class in requests"),
+        ("two\nlines", "control characters"),
+        (os.fsdecode(b"caf\xe9"), "bytes that are not UTF-8"),
+    ],
+)
+def test_names_that_no_class_can_have_are_refused(tmp_path: Path, name: str, complaint: str) -> None:
+    with pytest.raises(DataError, match=complaint) as refusal:
+        classes_of(tmp_path, name)
+    assert str(refusal.value).isprintable()
 
 
 # From the command line

@@ -68,10 +68,11 @@ def test_one_data_set_is_not_taken_for_the_published_other() -> None:
         (IMAGES, lambda _: b"", "readable idx files"),
         (IMAGES, lambda content: gzip.compress(gzip.decompress(content)[:-1]), "readable idx files"),
         (IMAGES, lambda content: gzip.compress(bytes(4) + gzip.decompress(content)[4:]), "readable idx files"),
+        (IMAGES, lambda _: gzip.compress(b"\0\0\x0d\x03" + bytes([0, 0, 0, 1] * 3) + bytes(4)), "readable idx files"),
         (LABELS, lambda content: gzip.compress(gzip.decompress(content)[:-1] + b"\x0a"), "run from 0 to 10"),
         (LABELS, lambda _: gzip.compress(b"\0\0\x08\x01\0\0\0\x01\x09"), "2000 images and 1 labels"),
     ],
-    ids=["cut", "flipped", "html", "empty", "short", "header", "label", "count"],
+    ids=["cut", "flipped", "html", "empty", "short", "header", "float", "label", "count"],
 )
 def test_damaged_files_are_refused(folder: Path, file: str, damage: Callable[[bytes], bytes], complaint: str) -> None:
     path = folder / file
@@ -79,6 +80,12 @@ def test_damaged_files_are_refused(folder: Path, file: str, damage: Callable[[by
     with pytest.raises(DataError, match=complaint) as refusal:
         load_fashion_mnist(folder)
     assert str(folder) in str(refusal.value)
+
+
+def test_a_packed_file_of_too_many_bytes_is_not_unpacked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mnist, "MOST_BYTES", 1 << 20)  # the sample's training images are 1.5 MB
+    with pytest.raises(DataError, match=r"train-images-idx3-ubyte\.gz holds more than 1,048,576 bytes"):
+        load_fashion_mnist(folder)
 
 
 def test_a_folder_without_the_files_is_refused_by_what_is_wanted(folder: Path) -> None:

@@ -4,19 +4,22 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from service.contract.manifest import read_manifest
-from tests.trainer.conftest import MakeRun
+from tests.trainer.conftest import MakeConfig, MakeRun
 from tests.trainer.evaluate.conftest import SHIPPED
 from tests.trainer.sample import first_of_sample
 from tests.trainer.test_cli import error_of
 from trainer.__main__ import main
+from trainer.data.folder import load_folder
 from trainer.evaluate import classifier, curves
 from trainer.evaluate.compare import BEGIN, END
 from trainer.evaluate.evaluator import FACTS_FILE
 from trainer.evaluate.measurement import read_json
 from trainer.export import export
+from trainer.loop import TrainingRun
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +112,7 @@ def test_pictures_of_no_class_are_others_and_are_told(trained: Path, options: li
         ("weights/vae", ["--steps", "5"], "--steps: vae makes a picture at once"),
         ("weights/vae", ["--guidance-scale", "2"], "--guidance-scale: vae makes a picture at once"),
         ("runs/ddpm", ["--steps", "5000"], "steps 5000 is out of range"),
-        ("weights/vae", ["--samples", "50"], "--samples 50: at least 100"),
+        ("weights/vae", ["--samples", "19"], "--samples 19: at least 20"),
         ("weights/vae", ["--evaluator", "none"], "none/evaluator.json: No such file"),
         ("weights/vae", ["--data-dir", "none"], "no Fashion-MNIST in none"),
     ],
@@ -230,6 +233,64 @@ def test_an_evaluator_of_a_folder_is_tested_on_its_held_out_pictures(
     wanted = "--dataset folder:PATH --image-size 32 --channels 3 --epochs 1 --seed 0"
     assert facts["command"] == f"python -m trainer evaluator {wanted}"
     assert (facts["image_shape"], facts["class_names"]) == ([3, 32, 32], ["bright", "dark"])
+
+
+def test_own_pictures_without_classes_are_scored_by_an_evaluator_of_their_own(
+    make_config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(classifier, "BATCH_SIZE", 60)
+    photos, judge, run = tmp_path / "photos", tmp_path / "judge", tmp_path / "run"
+    photos.mkdir()
+    for number in range(220):
+        Image.new("L", (28, 28), number).save(photos / f"{number}.png")
+    (photos / "broken.png").write_bytes(b"")
+    arguments = ["evaluator", "--dataset", f"folder:{photos}", "--epochs", "1", "--device", "cpu"]
+    assert main([*arguments, "--out", str(judge)]) == 0
+    printed = capsys.readouterr()
+    assert "it learns by how many quarters a picture is turned" in printed.out
+    assert "of 22 test images in all four turns right" in printed.out
+    assert "warning: guessing gives 25.00%" in printed.err  # an even picture looks the same in every turn
+
+    images = load_folder(photos, size=28, channels=1)
+    TrainingRun(make_config("vae", dataset="folder", epochs=1), images, run, torch.device("cpu")).fit()
+    kept = tmp_path / "scores.json"
+    options = ["--evaluator", str(judge), "--data-dir", str(photos), "--device", "cpu", "--json", str(kept)]
+    assert main(["evaluate", str(run), *options]) == 0
+    printed = capsys.readouterr()
+    assert "run: 198 pictures, against 22 test images of folder" in printed.out
+    assert "real: 198 other real pictures against the same" in printed.out
+    assert "note: 198 pictures are drawn, not 10,000" in printed.err
+    assert "warning: 198 pictures against 22 test images of folder: below 1,000" in printed.err
+    assert "files left out as unreadable (1): broken.png" in printed.err
+    assert "class_kl" not in read_json(kept).scores
+
+
+def test_a_model_that_the_evaluator_cannot_score_does_not_stop_the_comparison(
+    trained: Path,
+    options: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(curves, "TIMED_ROUNDS", 1)
+    weights = Path(shutil.copytree(trained / "weights", tmp_path / "weights"))
+    own = Path(shutil.copytree(weights / "vae", weights / "own"))
+    manifest = json.loads((own / "manifest.json").read_text())
+    manifest["dataset"]["name"], manifest["name"] = "folder", "own"
+    (own / "manifest.json").write_text(json.dumps(manifest))
+    (weights / "broken").mkdir()
+    (weights / "broken" / "manifest.json").write_text("{")
+    arguments = ["compare", str(weights), "--docs", str(tmp_path), "--measure", "--samples", "100", *options]
+    assert main(arguments) == 0
+    printed = capsys.readouterr()
+    assert "broken is left out: " in printed.err
+    assert "own is left out: own was trained on folder, the evaluator" in printed.err
+    assert "python -m trainer evaluator --dataset folder:PATH --image-size 28 --channels 1 --out" in printed.err
+    assert "| own | -" in printed.out
+    assert {point.model for point in curves.read_json(tmp_path / curves.FILE_NAME).points} == {"vae"}
+    shutil.rmtree(weights / "vae")
+    assert main(arguments) == 1
+    assert "error: --measure: no model in" in capsys.readouterr().err
 
 
 def test_a_published_set_takes_no_other_shape(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

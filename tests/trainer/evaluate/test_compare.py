@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,9 @@ def cells(text: str, row: int) -> list[str]:
 
 
 def test_the_evaluator_is_not_taken_for_a_model() -> None:
-    names = [manifest.name for manifest in read_manifests(SHIPPED)]
+    manifests, skipped = read_manifests(SHIPPED)
+    names = [manifest.name for manifest in manifests]
+    assert skipped == {}
     assert "vae" in names
     assert "evaluator" not in names
 
@@ -85,9 +88,30 @@ def test_distances_are_relative_to_the_baseline(vae: Manifest) -> None:
 
 
 @pytest.mark.parametrize("changed", [{"samples": 5000}, {"evaluator": "99999999"}, {"reference": "some pictures"}])
-def test_a_baseline_that_was_measured_otherwise_is_refused(vae: Manifest, changed: dict[str, Any]) -> None:
-    with pytest.raises(EvaluationError, match="measure both alike"):
-        table([vae], None, measured(model="dcgan-20", **changed))
+def test_only_what_was_measured_alike_is_relative_to_the_baseline(vae: Manifest, changed: dict[str, Any]) -> None:
+    own = vae.model_copy(update={"name": "own", "quality": scores(measured(**changed))})
+    text = table([vae, own], None, measured(model="dcgan-20"))
+    assert [cells(text, row)[1] for row in (2, 3)] == ["1.00", "-"]
+    notes = text.split("\n\n")[1].splitlines()
+    assert notes[0].startswith("vae: 10,000 pictures against 10,000 test images, evaluator 0a1b2c3d")
+    assert notes[1].startswith("own: ")
+    assert notes[2] == "Scores against different pictures, or of different numbers of them, cannot be compared."
+    assert notes[3].startswith("Not relative to dcgan-20: own. dcgan-20 was measured on 10,000 pictures against 10,000")
+    assert "Not relative" not in table([vae], None, measured(model="dcgan-20"))
+
+
+def test_a_model_that_cannot_be_read_is_left_out_and_named(tmp_path: Path) -> None:
+    for name in ("vae", "copy", "damaged"):
+        (tmp_path / name).mkdir()
+        shutil.copy(SHIPPED / "vae" / "manifest.json", tmp_path / name)
+    (tmp_path / "damaged" / "manifest.json").write_text("{}")
+    manifests, skipped = read_manifests(tmp_path)
+    assert [manifest.name for manifest in manifests] == ["vae"]
+    assert skipped["copy"] == "its manifest is that of vae"
+    assert "damaged" in skipped["damaged"]
+    shutil.rmtree(tmp_path / "vae")
+    with pytest.raises(EvaluationError, match=r"holds no model.*; copy: its manifest is that of vae"):
+        read_manifests(tmp_path)
 
 
 def test_only_what_is_between_the_marks_is_replaced(tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,8 +38,22 @@ def subjects(make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.fixture
-def measured(subjects: list[Subject], reference: Reference) -> curves.Curves:
-    return curves.measure(subjects, reference, 100, "CPU, 1 thread")
+def few(reference: Reference) -> Reference:
+    """100 pictures a point."""
+    return replace(reference, samples=100)
+
+
+def never(name: str, reason: str) -> None:
+    pytest.fail(f"{name} was left out: {reason}")
+
+
+def last(results: Iterable[curves.Curves]) -> curves.Curves:
+    return list(results)[-1]
+
+
+@pytest.fixture
+def measured(subjects: list[Subject], few: Reference) -> curves.Curves:
+    return last(curves.measure(subjects, few, "CPU, 1 thread", never))
 
 
 def test_each_model_is_measured_at_its_steps_and_drawn(measured: curves.Curves, tmp_path: Path) -> None:
@@ -67,17 +82,40 @@ def test_each_model_is_measured_at_its_steps_and_drawn(measured: curves.Curves, 
 
 
 def test_only_weights_that_were_not_measured_alike_are_measured_again(
-    subjects: list[Subject], reference: Reference, measured: curves.Curves
+    subjects: list[Subject], few: Reference, measured: curves.Curves
 ) -> None:
     vae, *ddpm = [point.model_copy(update={"frechet_distance": -1.0, "milliseconds": 0.0}) for point in measured.points]
     known = measured.model_copy(update={"points": (vae.model_copy(update={"version": "another0"}), *ddpm)})
-    again = curves.measure(subjects, reference, 100, "CPU, 1 thread", known)
+    again = last(curves.measure(subjects, few, "CPU, 1 thread", never, known))
     assert [point.frechet_distance for point in again.points] == [measured.points[0].frechet_distance, -1, -1, -1]
     assert all(point.milliseconds > 0 for point in again.points)
 
     of_fewer = known.model_copy(update={"samples": 99})
-    anew = curves.measure(subjects, reference, 100, "CPU, 1 thread", of_fewer)
+    anew = last(curves.measure(subjects, few, "CPU, 1 thread", never, of_fewer))
     assert [point.frechet_distance for point in anew.points] == [point.frechet_distance for point in measured.points]
+
+
+def test_an_interruption_keeps_what_is_measured_and_what_was_known(
+    subjects: list[Subject], few: Reference, measured: curves.Curves
+) -> None:
+    known = measured.model_copy(
+        update={"points": tuple(point.model_copy(update={"frechet_distance": -1.0}) for point in measured.points[1:])}
+    )
+    first = next(curves.measure(subjects, few, "CPU, 1 thread", never, known))
+    assert [(point.model, point.frechet_distance == -1) for point in first.points] == [
+        ("vae", False),
+        *[("ddpm", True)] * 3,
+    ]
+
+
+def test_a_model_that_cannot_be_measured_is_left_out_and_named(subjects: list[Subject], few: Reference) -> None:
+    vae = subjects[0]
+    grey = replace(vae, name="huge", parts=replace(vae.parts, image_shape=(1, 32, 32)))
+    skipped: dict[str, str] = {}
+    found = last(curves.measure([grey, vae], few, "CPU, 1 thread", skipped.__setitem__))
+    assert [point.model for point in found.points] == ["vae"]
+    assert list(skipped) == ["huge"]
+    assert "the model's pictures are 1 x 32 x 32" in skipped["huge"]
 
 
 def test_a_damaged_file_is_told(tmp_path: Path) -> None:

@@ -44,8 +44,9 @@ def test_every_score_has_a_title() -> None:
 def test_every_score_stands_beside_its_floor() -> None:
     lines = table(measured("ddim 5 steps")).splitlines()
     assert lines[0] == "vae: 10,000 pictures, ddim 5 steps, against 10,000 test images, evaluator 0a1b2c3d"
-    assert len(lines) == 2 + len(QUALITY.scores())
-    assert lines[2].split() == ["Frechet", "distance", "0.75", "0.05", "lower"]
+    assert lines[1] == "real: 10,000 other real pictures against the same"
+    assert len(lines) == 3 + len(QUALITY.scores())
+    assert lines[3].split() == ["Frechet", "distance", "0.75", "0.05", "lower"]
 
 
 def test_a_measurement_is_kept_and_read_again(tmp_path: Path) -> None:

@@ -79,8 +79,15 @@ def test_what_chooses_is_told(train: ImageData) -> None:
     assert told == f"the best average is kept, by the evaluator {measure.evaluator.facts.version}"
 
 
+def test_below_a_thousand_as_many_are_drawn_as_there_are(evaluator: Evaluator, train: ImageData) -> None:
+    some = dataclasses.replace(train, images=train.images[:200], labels=train.labels[:200])
+    parts = album(some.images)
+    assert TrainingDistance(evaluator, some)(parts) == pytest.approx(0, abs=1e-6)
+    assert len(torch.cat(parts.decode.asked)) == 200  # type: ignore[arg-type]
+
+
 def test_few_pictures_and_no_evaluator_are_told(evaluator: Evaluator, train: ImageData, tmp_path: Path) -> None:
-    few = dataclasses.replace(train, images=train.images[:999], labels=train.labels[:999])
-    with pytest.raises(EvaluationError, match="999 training pictures are too few"):
+    few = dataclasses.replace(train, images=train.images[:99], labels=train.labels[:99])
+    with pytest.raises(EvaluationError, match="99 training pictures are too few"):
         TrainingDistance(evaluator, few)
     assert training_distance(tmp_path, train, torch.device("cpu"))[0] is None

@@ -23,6 +23,8 @@ from trainer.evaluate.quality import (
     evaluate_pictures,
 )
 
+CPU = torch.device("cpu")
+
 
 @pytest.fixture(scope="session")
 def others(train: ImageData) -> ImageData:
@@ -50,7 +52,7 @@ def test_the_floor_is_the_quality_of_the_other_real_pictures(reference: Referenc
     assert reference.floor.coverage > 0.9
     assert reference.floor.frechet_distance > 0
     assert abs(reference.floor.kernel_distance) < 0.01
-    assert reference.floor.class_kl < 0.05
+    assert reference.floor.scores()["class_kl"] < 0.05
     assert set(reference.floor.scores()) == {field.name for field in dataclasses.fields(Quality)} - {
         "nearest_ratio",
         "copies",
@@ -76,7 +78,7 @@ def test_blur_and_noise_are_far_in_feature_space(
 def test_a_dropped_class_is_seen_by_histogram_recall_and_coverage(reference: Reference, others: ImageData) -> None:
     kept = others.labels != 8  # bags
     partial, floor = evaluate_pictures(others.images[kept], reference), reference.floor
-    assert partial.class_kl > floor.class_kl + 0.05
+    assert partial.scores()["class_kl"] > floor.scores()["class_kl"] + 0.05
     assert partial.recall < floor.recall - 0.05
     assert partial.coverage < floor.coverage - 0.05
     assert partial.precision > floor.precision - 0.02
@@ -110,6 +112,53 @@ def test_the_floor_is_of_as_many_pictures_as_will_be_drawn(evaluator: Evaluator,
     assert small.floor == evaluate_pictures(train.images[order[600:750]], small)
 
 
+def test_the_floor_of_few_test_pictures_is_of_as_many_pictures_as_are_drawn(
+    evaluator: Evaluator, train: ImageData, test_split: ImageData
+) -> None:
+    """30 real pictures as the floor of 270 drawn ones made a good model look better than real pictures."""
+    reference = against_test(evaluator, first(30, test_split), first(270, train), 10_000)
+    assert reference.samples == 270
+    assert reference.name == "30 test images of fashion-mnist"
+    others = dataclasses.replace(train, images=train.images[300:570])
+    perfect = evaluate_pictures(others.images, reference)
+    assert perfect.frechet_distance == pytest.approx(reference.floor.frechet_distance, rel=0.25)
+    fewer = evaluate_pictures(train.images[:30], reference)
+    assert fewer.frechet_distance > 1.25 * perfect.frechet_distance
+    assert "270 pictures against 30 test images of fashion-mnist: below 1,000" in reference.warning
+
+
+def test_halves_of_few_training_pictures_are_disjoint_and_alike(evaluator: Evaluator, train: ImageData) -> None:
+    reference = against_training(evaluator, first(270, train), 10_000)
+    assert (reference.samples, len(reference.pictures)) == (135, 135)
+    order = choose(270, 270)
+    assert reference.floor == evaluate_pictures(train.images[order[135:]], reference)
+    assert torch.equal(reference.pictures, train.images[order[:135]])
+
+
+def test_enough_pictures_need_no_warning(reference: Reference) -> None:
+    many = dataclasses.replace(reference, samples=1000, pictures=reference.pictures.repeat(2, 1, 1, 1))
+    assert many.warning == ""
+
+
+def test_too_few_real_pictures_are_refused_with_what_would_do(
+    evaluator: Evaluator, train: ImageData, test_split: ImageData
+) -> None:
+    with pytest.raises(EvaluationError, match=r"19 test images, and 100 others.*20 of each.*; --against train"):
+        against_test(evaluator, first(19, test_split), train, 100)
+    with pytest.raises(EvaluationError, match=r"19 training images, and 19 others, are too few"):
+        against_training(evaluator, first(38, train), 100)
+
+
+def test_without_classes_there_is_everything_but_the_histogram(evaluator: Evaluator, train: ImageData) -> None:
+    facts = evaluator.facts.model_copy(update={"class_names": ()})
+    reference = against_training(Evaluator(facts, evaluator.network, CPU), train.without_classes(), 100)
+    scores = evaluate_pictures(train.images[:50], reference).scores()
+    assert "class_kl" not in scores
+    assert {"frechet_distance", "kernel_distance", "coverage"} <= set(scores)
+    with pytest.raises(EvaluationError, match="was trained on pictures without classes"):
+        against_training(reference.evaluator, train, 100)
+
+
 def test_a_model_is_scored_on_its_pictures(make_run: MakeRun, reference: Reference, tmp_path: Path) -> None:
     run = make_run("vae", tmp_path)
     parts = run.objective.parts(run.average.module)
@@ -123,8 +172,8 @@ def test_a_model_is_scored_on_its_pictures(make_run: MakeRun, reference: Referen
 
 
 def test_too_few_pictures_are_refused(reference: Reference) -> None:
-    with pytest.raises(EvaluationError, match="99 pictures are too few: at least 100"):
-        evaluate_pictures(reference.pictures[:99], reference)
+    with pytest.raises(EvaluationError, match="19 pictures are too few: at least 20"):
+        evaluate_pictures(reference.pictures[:19], reference)
 
 
 def test_other_data_than_the_evaluator_s_are_refused(evaluator: Evaluator, train: ImageData) -> None:
