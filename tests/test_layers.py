@@ -21,7 +21,7 @@ LAYERS = (
     {"admission", "jobs"},
     {"sampling", "images"},
     {"contract", "nvml"},
-    {"client", "errors", "extensions", "settings", "metrics", "logs", "process"},
+    {"client", "errors", "extensions", "half_closed", "settings", "metrics", "logs", "process"},
 )
 TRAINER_MAY_USE = {"contract", "sampling"}
 LONGEST_FILE = 400
