@@ -15,7 +15,7 @@ LAYERS = (
     {"cli"},
     {"__main__"},
     {"server"},
-    {"admin", "app", "protocol"},
+    {"admin", "app", "protocol", "proxy"},
     {"api"},
     {"engine"},
     {"admission", "jobs"},

@@ -68,6 +68,7 @@ def test_a_connection_and_its_request_have_the_attributes_that_are_used() -> Non
         config = uvicorn.Config(ok, http=HttpToolsProtocol, ws="none", lifespan="off", log_config=None)
         config.load()
         connection = HttpToolsProtocol(config=config, server_state=ServerState(), app_state={})
+        connection.on_message_begin()
         parameters = inspect.signature(RequestResponseCycle.__init__).parameters
         cycle = RequestResponseCycle(**dict.fromkeys(set(parameters) - {"self"}))  # type: ignore[arg-type]
         return set(vars(connection)), set(vars(cycle))
