@@ -118,10 +118,16 @@ def _heed_signals(app: FastAPI, servers: Sequence[Server]) -> None:
             task = loop.create_task(state.motion.reload_all())
             reloads.add(task)
             task.add_done_callback(reloads.discard)
+            task.add_done_callback(_log_failure)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop, number)
     loop.add_signal_handler(signal.SIGHUP, reload)
+
+
+def _log_failure(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        log.error("a reload failed", exc_info=task.exception())
 
 
 def _options(settings: Settings) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The numbers of the last minutes: every so often what the metrics have counted, in a ring that does not grow."""
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
@@ -10,6 +11,8 @@ from prometheus_client import Counter, Gauge, Histogram
 from pydantic import BaseModel, Field
 
 from service.metrics import SECONDS_BUCKETS, ModelMetrics
+
+log = logging.getLogger(__name__)
 
 #: Seconds between two looks at the counts, and how many looks are kept.
 STEP_S = 2.0
@@ -54,10 +57,13 @@ class History:
         self._looks: deque[Look] = deque([self.look()], maxlen=KEPT)
 
     async def run(self) -> None:
-        """Look, again and again, until cancelled."""
+        """Look, again and again, until cancelled; a look that fails is logged, and the next one comes."""
         while True:
             await asyncio.sleep(STEP_S)
-            self.take()
+            try:
+                self.take()
+            except Exception:
+                log.exception("a look at the metrics failed")
 
     def take(self) -> None:
         """Look, and keep what is seen; the oldest look goes."""

@@ -1,7 +1,11 @@
 import io
 import json
+import os
+import re
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.e2e.process import Service, post, read_to_end, reset, serving
+from tests.e2e.process import ROOT, Service, post, read_to_end, reset, serving
 
 NPY = {"Accept": "application/x-npy"}
 #: Seconds of work for one engine thread: the tests that send it do not wait for it.
@@ -263,6 +267,44 @@ def test_stopping_while_busy_finishes_what_was_accepted(tiny_weights: Path, stop
             service.client.get("/health/live")
         assert service.errors_logged() == []
         assert code == 0
+
+
+def test_sigint_stops_a_service_that_was_started_with_it_ignored(tiny_weights: Path) -> None:
+    """As shells start background jobs."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with serving(tiny_weights, engine_threads=1) as service:
+            assert service.stop(signal.SIGINT) == 0
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("blocks", [True, False])
+def test_a_log_that_nobody_reads_holds_nothing_up(tiny_weights: Path, blocks: bool) -> None:
+    """Standard error is a pipe, which its reader leaves full, and which some supervisors do not let block."""
+    reads, writes = os.pipe()
+    os.set_blocking(writes, blocks)
+    environment = os.environ | {
+        "GENSERVE_WEIGHTS_DIR": str(tiny_weights),
+        "GENSERVE_PORT": "0",
+        "GENSERVE_DEVICE": "cpu",
+    }
+    command = [sys.executable, "-m", "service"]
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=writes) as process:
+        os.close(writes)
+        try:
+            log = b""
+            while not (found := re.search(rb"running on http://127.0.0.1:(\d+)", log)):
+                log += os.read(reads, 65_536)
+            with httpx2.Client(base_url=f"http://127.0.0.1:{int(found[1])}", timeout=60) as client:
+                for _ in range(400):  # more than fits into a pipe
+                    assert client.get("/nothing").status_code == 404
+                assert client.post("/generate/vae").status_code == 200
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
+            os.close(reads)
 
 
 @pytest.mark.slow
