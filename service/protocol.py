@@ -202,7 +202,7 @@ class Protocol(HttpToolsProtocol):
         else:
             self.transport.close()
 
-    def eof_received(self) -> bool:
+    def eof_received(self) -> bool:  # type: ignore[override]
         """The client sends no more. It may wait for answers; returns whether the connection stays open for them."""
         self._ended = True
         if not self._owes_answer:

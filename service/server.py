@@ -80,10 +80,14 @@ def bind_admin(settings: Settings) -> socket.socket | None:
 def run(settings: Settings, admin: socket.socket | None) -> None:
     """Serve until SIGTERM or SIGINT. Raises SystemExit when the start fails."""
     app = create_app(settings)
-    published = behind_proxy(app, settings)
-    proxies = {"proxy_headers": bool(settings.forwarded_allow_ips), "forwarded_allow_ips": settings.forwarded_allow_ips}
-    listen = {"host": settings.host, "port": settings.port, "http": Protocol}
-    public = Server(uvicorn.Config(published, **listen, **_options(settings) | proxies))
+    options = _options(settings) | {
+        "host": settings.host,
+        "port": settings.port,
+        "http": Protocol,
+        "proxy_headers": bool(settings.forwarded_allow_ips),
+        "forwarded_allow_ips": settings.forwarded_allow_ips,
+    }
+    public = Server(uvicorn.Config(behind_proxy(app, settings), **options))
     with asyncio.Runner(loop_factory=public.config.get_loop_factory()) as runner:
         runner.run(_serve(app, public, admin, settings))
 

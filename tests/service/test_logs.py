@@ -187,12 +187,16 @@ def test_lines_are_written_whole_and_in_order(lengths: list[int]) -> None:
     assert len(found) <= 1 + 2 * sum(lengths) / PIPE_BUF
 
 
+def none_lost(lines: int) -> None:
+    raise AssertionError(f"{lines} lines were lost")
+
+
 def lines_of(printed: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in printed.splitlines()]
 
 
 def test_lines_are_written_in_order_and_before_the_end(capfd: pytest.CaptureFixture[str]) -> None:
-    log = AccessLog(pytest.fail)
+    log = AccessLog(none_lost)
     for number in range(1000):
         log.note({"arrived_at": 0.0, "rows": number}, "POST", "/generate/vae", 200)
     log.close()
@@ -203,7 +207,7 @@ def test_lines_are_written_in_order_and_before_the_end(capfd: pytest.CaptureFixt
 def test_polling_is_not_told_unless_asked_for(
     everything: bool, told: list[int], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    log = AccessLog(pytest.fail, everything=everything)
+    log = AccessLog(none_lost, everything=everything)
     for path, status in (("/metrics", 200), ("/health/ready", 503), ("/generate/vae", 200)):
         log.note({"arrived_at": 0.0}, "GET", path, status)
     log.close()
@@ -266,7 +270,7 @@ def test_a_part_that_was_written_is_not_written_again(pipe: tuple[int, int], mon
     reads, writes = pipe
     write = os.write
     monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:7]))
-    writer = LineWriter("test", pytest.fail, writes)
+    writer = LineWriter("test", none_lost, writes)
     for line in LINES[:20]:
         writer.put(line, now=True)
     assert read_until(reads, LINES[19].encode()).decode() == "".join(LINES[:20])
