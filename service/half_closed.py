@@ -11,9 +11,9 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 #: What every answer begins with: more bytes than there are probes.
 STATUS_START = b"HTTP/1.1 "
 
-#: Seconds from the first probe to the second, and so on. The second finds a client that has closed wherever a reset
-#: comes back that fast; later ones find it in slower networks, and clients that close only then.
-PROBE_DELAYS_S = (0.1, 0.5, 2.0, 10.0, 30.0, 60.0)
+#: Seconds from the first probe to the second, and so on: short ones, because the work of clients that are gone holds up
+#: others, then longer ones for slower networks, and for clients that close only later.
+PROBE_DELAYS_S = (0.0, 0.005, 0.05, 0.5, 5.0, 30.0, 60.0)
 
 
 class Begun:

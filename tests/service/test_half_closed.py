@@ -10,7 +10,7 @@ import uvloop
 from starlette.types import Receive, Scope, Send
 
 from service.extensions import departure_of
-from service.half_closed import STATUS_START, Begun
+from service.half_closed import PROBE_DELAYS_S, STATUS_START, Begun
 from tests.service.test_protocol import Transport
 from tests.service.test_server import listening
 
@@ -126,3 +126,7 @@ def test_what_probes_have_sent_is_left_out_of_the_answer_once(probes: int) -> No
     begun.write(b"HTTP/1.1 200 OK\r\n\r\n")
     begun.write(b"body")
     assert transport.sent == b"HTTP/1.1 200 OK\r\n\r\nbody"
+
+
+def test_probes_do_not_complete_the_beginning_of_an_answer() -> None:
+    assert 1 + len(PROBE_DELAYS_S) < len(STATUS_START)
