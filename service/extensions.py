@@ -47,3 +47,10 @@ def departure_of(scope: MutableMapping[str, Any]) -> Departure:
     if departure is None:
         departure = state[STATE] = Departure()
     return departure
+
+
+def route_path(scope: MutableMapping[str, Any]) -> str:
+    """The path of a request below the root path that a proxy serves the service under."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "")
+    return path.removeprefix(root) if root else path

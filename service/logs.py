@@ -3,17 +3,15 @@
 import json
 import logging
 import os
-import sys
+import select
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
 from http import HTTPStatus
 from random import getrandbits
-from select import PIPE_BUF
 from typing import Any
 
 #: What every record carries; whatever else it has was given with `extra` and belongs in the line.
@@ -37,13 +35,6 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, default=str)
 
 
-def configure(level: str) -> None:
-    """Send every logger's records of at least ``level`` to standard error."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter())
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-
-
 #: Seconds between two writes of an access log, and how many lines wait for one at most.
 WRITE_EVERY_S = 0.2
 MOST_LINES = 10_000
@@ -53,49 +44,146 @@ ID_CHARACTERS, TEXT_CHARACTERS = 128, 80
 #: Paths that machines ask for every few seconds.
 POLLED = ("/health/", "/metrics")
 
+STANDARD_ERROR = 2
+
+
+class LineWriter:
+    """Writes lines to a file descriptor, in a thread of its own, so that logging neither waits for a reader nor fails.
+
+    Lines wait in a bounded queue. Those that find no room in it, and those that cannot be written, are lost: ``lost``
+    is called with their number, and before the next line comes a warning that says how many there were.
+    """
+
+    def __init__(self, name: str, lost: Callable[[int], object], descriptor: int = STANDARD_ERROR) -> None:
+        self._lost, self._descriptor = lost, descriptor
+        self._lines: deque[str] = deque()
+        self._missing, self._missing_lock = 0, threading.Lock()  # lines that were lost and are not reported yet
+        self._wake = threading.Event()
+        self._give_up_at = float("inf")
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def put(self, line: str, *, now: bool = False) -> None:
+        """Have ``line``, which ends with a newline, written soon; with ``now``, as soon as the thread gets to it."""
+        if len(self._lines) < MOST_LINES:
+            self._lines.append(line)
+        else:
+            self._lose(1)
+        if now:
+            self._wake.set()
+
+    def close(self) -> None:
+        """Write what is left and end the thread. A reader that does not read is waited for for two seconds."""
+        self._give_up_at = time.monotonic() + 10 * WRITE_EVERY_S
+        self._wake.set()
+        self._thread.join(10 * WRITE_EVERY_S)
+
+    def _lose(self, lines: int) -> None:
+        with self._missing_lock:
+            self._missing += lines
+        self._lost(lines)
+
+    def _run(self) -> None:
+        last = False
+        while not last:
+            self._wake.wait(WRITE_EVERY_S)
+            self._wake.clear()
+            last = self._give_up_at < float("inf")
+            for chunk in chunks([self._lines.popleft() for _ in range(len(self._lines))]):
+                if not (self._report() and self._write(chunk.encode())):
+                    self._lose(chunk.count("\n"))
+
+    def _report(self) -> bool:
+        """Whether no lost line is left unreported."""
+        missing = self._missing
+        if not missing:
+            return True
+        reported = self._write(lost_line(missing, time.time()).encode())
+        if reported:
+            with self._missing_lock:
+                self._missing -= missing
+        return reported
+
+    def _write(self, data: bytes) -> bool:
+        """Whether all of ``data`` could be written: a descriptor that does not block may take a part, or none yet."""
+        while data:
+            try:
+                data = data[os.write(self._descriptor, data) :]
+            except BlockingIOError:
+                if time.monotonic() > self._give_up_at:
+                    return False
+                _wait_until_writable(self._descriptor, WRITE_EVERY_S)
+            except Exception:  # no reader, no room on the disk, no descriptor: that may change, so the thread goes on
+                return False
+        return True
+
+
+def _wait_until_writable(descriptor: int, most_s: float) -> None:
+    waiting = select.poll()
+    waiting.register(descriptor, select.POLLOUT)
+    waiting.poll(1000 * most_s)
+
+
+def lost_line(count: int, now: float) -> str:
+    """The line that says that ``count`` lines before it are missing."""
+    told = f'"level": "warning", "logger": "{__name__}", "message": "log lines were lost", "lines": {count:d}'
+    return f'{{"time": "{_utc(now)}", {told}}}\n'
+
+
+class LineHandler(logging.Handler):
+    """Hands records to a ``LineWriter``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFormatter(JsonFormatter())
+        self._writer = LineWriter("log", lambda _lines: None)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Have the line of ``record`` written; where it has none, the line of the reason."""
+        try:
+            line = self.format(record)
+        except Exception as failure:
+            about = {"logger": record.name, "message": "a record could not be formatted", "reason": repr(failure)}
+            line = json.dumps({"time": _utc(record.created), "level": "error", **about})
+        self._writer.put(f"{line}\n", now=True)
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._writer.close()
+        super().close()
+
+
+def configure(level: str) -> None:
+    """Send every logger's records of at least ``level`` to standard error."""
+    logging.basicConfig(level=level.upper(), handlers=[LineHandler()], force=True)
+
 
 class AccessLog:
     """A line for each request, on standard error; for those that only poll, when ``everything`` is asked for.
 
-    The event loop makes the line and puts it aside; a thread writes what has gathered a few times a second, so that a
-    slow reader holds up no request. Lines that find no room are lost, and ``lost`` is called for each.
+    The lines of a fifth of a second are written together. ``lost`` is called with the number of those that are lost.
     """
 
-    def __init__(self, lost: Callable[[], None], *, everything: bool = False) -> None:
-        self._lost, self._everything = lost, everything
-        self._lines: deque[str] = deque()
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._write, name="access-log", daemon=True)
-        self._thread.start()
+    def __init__(self, lost: Callable[[int], object], *, everything: bool = False) -> None:
+        self._everything = everything
+        self._writer = LineWriter("access-log", lost)
 
     def note(self, state: Mapping[str, Any], method: str, path: str, status: int) -> None:
         """Tell of a request that is answered; ``state`` is what its handlers left in the ASGI scope's."""
         if path.startswith(POLLED) and status < HTTPStatus.BAD_REQUEST and not self._everything:
             return
-        if len(self._lines) < MOST_LINES:
-            self._lines.append(access_line(state, method, path, status, time.time(), time.monotonic()))
-        else:
-            self._lost()
+        self._writer.put(access_line(state, method, path, status, time.time(), time.monotonic()))
 
     def close(self) -> None:
-        """Write what is left and end the thread. A reader that is stuck is not waited for."""
-        self._stopping.set()
-        self._thread.join(10 * WRITE_EVERY_S)
-
-    def _write(self) -> None:
-        with suppress(OSError):  # nobody reads any more
-            last = False
-            while not last:
-                last = self._stopping.wait(WRITE_EVERY_S)
-                for chunk in chunks([self._lines.popleft() for _ in range(len(self._lines))]):
-                    os.write(2, chunk.encode())
+        """Write what is left."""
+        self._writer.close()
 
 
 def chunks(lines: Iterable[str]) -> Iterator[str]:
     """Whole lines, in as few texts as pipes take in one piece each: so what others write comes between lines only."""
     gathered = ""
     for line in lines:
-        if gathered and len(gathered) + len(line) > PIPE_BUF:
+        if gathered and len(gathered) + len(line) > select.PIPE_BUF:
             yield gathered
             gathered = ""
         gathered += line

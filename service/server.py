@@ -16,6 +16,7 @@ from service.admin import create_admin
 from service.app import create_app
 from service.background import log_failure
 from service.protocol import Protocol
+from service.proxy import behind_proxy
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -80,7 +81,14 @@ def bind_admin(settings: Settings) -> socket.socket | None:
 def run(settings: Settings, admin: socket.socket | None) -> None:
     """Serve until SIGTERM or SIGINT. Raises SystemExit when the start fails."""
     app = create_app(settings)
-    public = Server(uvicorn.Config(app, host=settings.host, port=settings.port, http=Protocol, **_options(settings)))
+    options = _options(settings) | {
+        "host": settings.host,
+        "port": settings.port,
+        "http": Protocol,
+        "proxy_headers": bool(settings.forwarded_allow_ips),
+        "forwarded_allow_ips": settings.forwarded_allow_ips,
+    }
+    public = Server(uvicorn.Config(behind_proxy(app, settings), **options))
     with asyncio.Runner(loop_factory=public.config.get_loop_factory()) as runner:
         runner.run(_serve(app, public, admin, settings))
 
@@ -129,8 +137,8 @@ def _options(settings: Settings) -> dict[str, Any]:
         "log_config": None,
         "access_log": False,
         "server_header": False,
-        # Nothing here reads the client's address or the scheme, so no proxy's word on them is taken.
         "proxy_headers": False,
         "ws": "none",
+        "timeout_keep_alive": settings.keep_alive_s,
         "timeout_graceful_shutdown": settings.drain_s,  # a timeout of asyncio: a fraction will do
     }

@@ -1,10 +1,26 @@
 """Every knob of the service, as an environment variable GENSERVE_<NAME>, with its default and its reason."""
 
+import re
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import DirectoryPath, Field, NonNegativeFloat, PositiveFloat, PositiveInt, StringConstraints
+from pydantic import (
+    DirectoryPath,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+#: A path without its last slash: empty, or segments of characters that stand for themselves in a URL.
+_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*")
+_PUBLIC_URL = re.compile(r"https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?" + _PATH.pattern)
 
 
 class Settings(BaseSettings):
@@ -23,6 +39,28 @@ class Settings(BaseSettings):
         le=65535,
         description="TCP port of the commands that load, reload, roll back and unload models, on loopback whatever the "
         "host is; 0 takes a free one. None: there is none, and only SIGHUP reloads.",
+    )
+    public_url: str = Field(
+        default="",
+        description="URL that clients reach the service under, such as https://example.org/pictures, for commands, "
+        "redirects and the page. Empty: the scheme and the Host of each request.",
+    )
+    root_path: str = Field(
+        default="",
+        validate_default=True,
+        description="Path that a proxy serves the service under, such as /pictures, whether the proxy removes it from "
+        "requests or not. Empty: that of the public URL.",
+    )
+    forwarded_allow_ips: str = Field(
+        default="",
+        description="Proxies, as addresses and networks with commas between them, whose X-Forwarded-For and "
+        "X-Forwarded-Proto are believed; * for any sender, which is safe only where nothing else can connect. "
+        "Empty: none.",
+    )
+    keep_alive_s: PositiveFloat = Field(
+        default=75.0,
+        description="Seconds that a connection stays open between two requests. Proxies keep theirs for 60 s and do "
+        "not send a POST again when one is closed under it, so it has to be longer than a proxy's own time.",
     )
     weights_dir: DirectoryPath = Field(
         default=Path("weights"), description="Folder of the models, one folder with a manifest.json each."
@@ -81,8 +119,8 @@ class Settings(BaseSettings):
     client_share: PositiveFloat = Field(
         default=0.5,
         le=1.0,
-        description="Part of that which one client, told by its address, may have; beyond it: 429. Set 1 behind a "
-        "proxy, whose address all clients share.",
+        description="Part of that which one client, told by its address, may have; beyond it: 429. Behind a proxy all "
+        "clients share its address: set GENSERVE_FORWARDED_ALLOW_IPS there, or 1.",
     )
     request_timeout_s: PositiveFloat = Field(
         default=60.0, description="Longest wait for an answer; then 504, and the request's work is dropped."
@@ -128,6 +166,32 @@ class Settings(BaseSettings):
     commit: Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z._-]{1,64}$")] = Field(
         default="unknown", description="Which commit runs, for genserve_build_info; image builds set it."
     )
+
+    @field_validator("public_url")
+    @classmethod
+    def _check_public_url(cls, url: str) -> str:
+        if url and not _PUBLIC_URL.fullmatch(url.rstrip("/")):
+            raise ValueError(f"a URL such as https://example.org or https://example.org/pictures, not {url!r}")
+        return url.rstrip("/")
+
+    @field_validator("root_path")
+    @classmethod
+    def _check_root_path(cls, path: str, info: ValidationInfo) -> str:
+        public = urlsplit(info.data.get("public_url", ""))
+        path = path.rstrip("/")
+        if not _PATH.fullmatch(path):
+            raise ValueError(f"a path such as /pictures, not {path!r}")
+        if path and public.netloc and path != public.path:
+            raise ValueError(f"{path!r} is not the path of GENSERVE_PUBLIC_URL, which is {public.path!r}")
+        return path or public.path
+
+    @field_validator("forwarded_allow_ips")
+    @classmethod
+    def _check_proxies(cls, proxies: str) -> str:
+        if proxies not in ("", "*"):
+            for proxy in proxies.split(","):
+                ip_network(proxy.strip())  # raises ValueError, which names what is wrong
+        return proxies
 
     def buckets(self) -> tuple[int, ...]:
         """Numbers of rows that network calls are measured at, and on a GPU or when deterministic computed at."""

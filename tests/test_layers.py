@@ -15,13 +15,13 @@ LAYERS = (
     {"cli"},
     {"__main__"},
     {"server"},
-    {"admin", "app", "protocol"},
+    {"admin", "app", "protocol", "proxy"},
     {"api"},
     {"engine"},
     {"admission", "jobs"},
     {"sampling", "images"},
     {"contract", "nvml"},
-    {"client", "errors", "extensions", "settings", "metrics", "logs", "process", "background"},
+    {"client", "errors", "extensions", "half_closed", "settings", "metrics", "logs", "process", "background"},
 )
 TRAINER_MAY_USE = {"contract", "sampling"}
 LONGEST_FILE = 400

@@ -19,7 +19,7 @@ from service.admission.lag import LoopLag
 from service.api.error_handlers import respond
 from service.api.request_id import HEADER, request_id
 from service.errors import TooBusy
-from service.extensions import WHOLE
+from service.extensions import WHOLE, route_path
 from service.logs import AccessLog
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -67,7 +67,7 @@ def _noted(scope: Scope, send: Send, log: AccessLog) -> Send:
         await send(message)
         status = message.get("status", status)
         if message["type"] == "http.response.body" and not message.get("more_body"):
-            log.note(state, scope["method"], scope["path"], status)
+            log.note(state, scope["method"], route_path(scope), status)
 
     return noting
 
@@ -109,7 +109,7 @@ class App(FastAPI):
         await endpoint(scope, receive, send)
         if log is not None:
             state = scope["state"]
-            log.note(state, scope["method"], scope["path"], state["status"])
+            log.note(state, scope["method"], route_path(scope), state["status"])
 
     async def _through_fastapi(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request as FastAPI does; HEAD is answered as GET is, and the answer tells the request's id."""
@@ -126,9 +126,10 @@ class App(FastAPI):
         await super().__call__({**scope, "method": method, "extensions": extensions}, receive, named)
 
     def _match(self, scope: Scope) -> Endpoint | None:
-        if (endpoint := self._fixed.get(scope["path"])) is not None:
+        path = route_path(scope)
+        if (endpoint := self._fixed.get(path)) is not None:
             return endpoint if scope["method"] in endpoint.handlers else None
-        head, _, last = scope["path"].rpartition("/")
+        head, _, last = path.rpartition("/")
         named = self._named.get(head)
         if named is None or not last or scope["method"] not in named[0].handlers:
             return None

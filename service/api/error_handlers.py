@@ -19,6 +19,7 @@ from service.api.request_id import request_id
 from service.api.schemas import FieldError, OpenAIError, Problem
 from service.api.state import state_of
 from service.errors import FieldProblem, ServiceError
+from service.extensions import route_path
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ def _answer(
     headers: Mapping[str, str],
 ) -> Response:
     problem = _problem_of(request_id(request.scope), status, code, detail, problems)
-    path = f"{request.scope['path']}/"
+    path = f"{route_path(request.scope)}/"
     render = next((own for prefix, own in _DIALECTS.items() if path.startswith(prefix)), _problem)
     return render(problem, {**_about(request), **headers})
 

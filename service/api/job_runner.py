@@ -169,4 +169,5 @@ def _about(request: Request, id: str) -> Request:
     """What a job's answer tells of ``request``, without its connection and its body; the answer's id is the job's."""
     state = {"request_id": id, "arrived_at": request.scope["state"]["arrived_at"]}
     headers = [(name, value) for name, value in request.scope["headers"] if name == b"host"]
-    return Request({"type": "http", "scheme": request.scope["scheme"], "headers": headers, "state": state})
+    where = {name: request.scope[name] for name in ("scheme", "root_path") if name in request.scope}
+    return Request({"type": "http", **where, "headers": headers, "state": state})

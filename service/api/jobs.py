@@ -15,6 +15,7 @@ from service.api.docs import EVENT, described, inlined, picture_content, refusal
 from service.api.endpoint import route
 from service.api.event_stream import EventStream
 from service.api.negotiation import EVENT_STREAM, JSON
+from service.api.reproduce import root_of
 from service.api.respond import result, status_of, wait_for
 from service.api.schemas import JobList, JobStatus
 from service.api.state import PictureJob, state_of
@@ -28,13 +29,13 @@ _NO_STORE = {"Cache-Control": "no-store"}
 
 
 async def list_jobs(request: Request) -> Response:
-    """The latest 100 jobs of the client, which is an address: behind a proxy all have one.
+    """The latest 100 jobs of the client, which is an address: behind a proxy that is not trusted all have one.
 
     A job is made by a request with `Prefer: respond-async`, and by an answer as events.
     """
     state = state_of(request)
     own = state.jobs.of(client_of(request), LISTED)
-    return _json(JobList(jobs=[status_of(job) for job in own]))
+    return _json(JobList(jobs=[status_of(job, root_of(request)) for job in own]))
 
 
 async def get_job(request: Request) -> Response:
@@ -42,7 +43,7 @@ async def get_job(request: Request) -> Response:
 
     A job that ended is kept for ten minutes, or until newer ones need its room; then it is 404 `job-expired`.
     """
-    return _json(status_of(_job(request)))
+    return _json(status_of(_job(request), root_of(request)))
 
 
 async def get_job_result(request: Request) -> Response:
@@ -75,7 +76,7 @@ async def cancel_job(request: Request) -> Response:
     """Give a job up: its work stops at the next step. One that has ended stays as it is."""
     job = _job(request)
     job.cancel()
-    return _json(status_of(job))
+    return _json(status_of(job, root_of(request)))
 
 
 async def delete_job(request: Request) -> Response:
@@ -127,8 +128,8 @@ def _job(request: Request) -> PictureJob:
 
 
 def _last_event(request: Request) -> int:
-    """The number of the last event that the client has seen. Raises BadRequest."""
-    last = request.headers.get("last-event-id", "0")
+    """The number of the last event that the client has seen, 0 where the header is empty. Raises BadRequest."""
+    last = request.headers.get("last-event-id") or "0"
     if not (last.isascii() and last.isdigit() and len(last) < 10):
         raise BadRequest(f"Last-Event-ID is the id of an event, not {last[:MAX_ECHO]!r}.")
     return int(last)

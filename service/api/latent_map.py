@@ -14,6 +14,7 @@ from service.api.docs import described, inlined, picture_content, query_paramete
 from service.api.endpoint import route
 from service.api.negotiation import JSON, PICTURES, media_of
 from service.api.rendering import Order, check_form
+from service.api.reproduce import root_of
 from service.api.resolve import check_size, check_version, labels_of
 from service.api.respond import respond
 from service.api.schemas import ClassLabel, Params, Task
@@ -100,7 +101,7 @@ async def get_latent_map(request: Request) -> Response:
     label = _check(body, model, state)
     check_form(body, media, model.manifest.image_shape, 0)
     if media == JSON:
-        answer = _answer(model, model.latent_map, body)
+        answer = _answer(model, model.latent_map, body, root_of(request))
         headers = {"Cache-Control": "no-cache", "Vary": "Accept"}
         return Response(answer.model_dump_json(), media_type=JSON, headers=headers)
     return await respond(
@@ -156,7 +157,7 @@ def _check(body: LatentMapRequest, model: Model, state: State) -> int:
     return model.manifest.null_label if label is None else label
 
 
-def _answer(model: Model, shown: LatentMap, body: LatentMapRequest) -> LatentMapAnswer:
+def _answer(model: Model, shown: LatentMap, body: LatentMapRequest, root: str) -> LatentMapAnswer:
     x, y = _lines(shown, body)
     fields = body.model_dump(exclude_unset=True) | {"format": "png", "layout": "sprite"}
     points = zip(shown.points[:, 0].tolist(), shown.points[:, 1].tolist(), shown.labels.tolist(), strict=True)
@@ -166,8 +167,8 @@ def _answer(model: Model, shown: LatentMap, body: LatentMapRequest) -> LatentMap
         class_names=model.manifest.class_names,
         points=[(round(across, 4), round(up, 4), label) for across, up, label in points],
         bounds=Bounds(x=(x[0], x[-1]), y=(y[-1], y[0])),
-        grid=Grid(url=f"/latent-map/{model.name}?{urlencode(fields)}", x=x, y=y),
-        decode=f"/generate/{model.name}?point={{x}}&point={{y}}",
+        grid=Grid(url=f"{root}/latent-map/{model.name}?{urlencode(fields)}", x=x, y=y),
+        decode=f"{root}/generate/{model.name}?point={{x}}&point={{y}}",
         origin=shown.origin.tolist(),
         axes=shown.axes.tolist(),
     )

@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 from service.api.caching import ASK_AGAIN, not_modified, unchanged
 from service.api.negotiation import JSON, accept_of, choose
 from service.api.rendering import Cache
+from service.api.reproduce import root_of
 
 router = APIRouter(include_in_schema=False)
 
@@ -61,7 +62,8 @@ async def root(request: Request) -> Response:
     if choose(accept_of(request), (JSON, HTML)) == HTML:
         response = _answer(request, ASSETS[PAGE])
     else:
-        response = JSONResponse({"name": request.app.title, "version": request.app.version, "links": LINKS})
+        links = {name: root_of(request) + path for name, path in LINKS.items()}
+        response = JSONResponse({"name": request.app.title, "version": request.app.version, "links": links})
     response.headers["Vary"] = "Accept"
     return response
 

@@ -12,9 +12,17 @@ _HOST = re.compile(r"[A-Za-z0-9.-]{1,253}(:\d{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:\d
 
 
 def origin_of(request: Request) -> str:
-    """Scheme and host that the client sent ``request`` to, as it says; this machine's where that is no host."""
+    """Scheme, host and root path that the client sent ``request`` to, as it says; this machine's where its Host is
+    none."""
     host = request.headers.get("host", "")
-    return f"{request.scope['scheme']}://{host if _HOST.fullmatch(host) else 'localhost:8000'}"
+    origin = f"{request.scope['scheme']}://{host if _HOST.fullmatch(host) else 'localhost:8000'}"
+    return origin + root_of(request)
+
+
+def root_of(request: Request) -> str:
+    """The path that a proxy serves the service under, which every URL on its host begins with; mostly empty."""
+    root: str = request.scope.get("root_path", "")
+    return root
 
 
 def curl(origin: str, path: str, params: Params, media: str, file: str) -> str:

@@ -13,6 +13,7 @@ from service.api.event_stream import EventStream
 from service.api.job_runner import leave, start_job
 from service.api.negotiation import JSON, PICTURES, accept_of, choose
 from service.api.rendering import Order, check_form, shows_layout
+from service.api.reproduce import root_of
 from service.api.schemas import JobStatus, JobUrls, Problem
 from service.api.state import KeptAnswer, PictureJob, State
 from service.api.way import Way
@@ -49,7 +50,7 @@ async def _respond(request: Request, state: State, order: Order, way: Way) -> Re
         if not way.live:
             return await answer(request, state, order)
         # EventSource comes back after an end, and takes only this for a no: the work would be done over and over.
-        if "last-event-id" in request.headers:
+        if request.headers.get("last-event-id"):
             return Response(status_code=204)
         return EventStream(start_job(request, state, order, live=True), own=True)
     job = start_job(request, state, order, live=way.live)
@@ -57,9 +58,9 @@ async def _respond(request: Request, state: State, order: Order, way: Way) -> Re
     if way.wait_s and await _wait(request, job, way.wait_s):
         response = await result(request, job, way.media)
     else:
-        location = f"/jobs/{job.id}"
+        status = status_of(job, root_of(request))
         response = JSONResponse(
-            status_of(job).model_dump(mode="json"), 202, {"Location": location, "Cache-Control": "no-store"}
+            status.model_dump(mode="json"), 202, {"Location": status.urls.self, "Cache-Control": "no-store"}
         )
     response.raw_headers.append((b"preference-applied", applied.encode()))
     return response
@@ -91,10 +92,10 @@ async def result(request: Request, job: PictureJob, media: str | None = None) ->
     return await answer_made(request, order, job.result.made)
 
 
-def status_of(job: PictureJob) -> JobStatus:
-    """``job``, as far as it is."""
+def status_of(job: PictureJob, root: str) -> JobStatus:
+    """``job``, as far as it is, with its URLs below ``root``."""
     job.look()
-    steps, standing, path = job.work.rows[0].plan.steps, job.standing, f"/jobs/{job.id}"
+    steps, standing, path = job.work.rows[0].plan.steps, job.standing, f"{root}/jobs/{job.id}"
     return JobStatus(
         id=job.id,
         status=job.state,

@@ -1,7 +1,11 @@
 import io
 import json
+import os
+import re
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.e2e.process import Service, post, read_to_end, reset, serving
+from tests.e2e.process import ROOT, Service, post, read_to_end, reset, serving
 
 NPY = {"Accept": "application/x-npy"}
 #: Seconds of work for one engine thread: the tests that send it do not wait for it.
@@ -203,6 +207,54 @@ def test_a_request_has_its_line_in_the_log(tiny_weights: Path, told: bool) -> No
     assert 0 < stages <= made["total_ms"]
 
 
+def test_a_trusted_proxy_says_who_asks_and_how(tiny_weights: Path) -> None:
+    told = {"X-Forwarded-For": "198.51.100.7", "X-Forwarded-Proto": "https", "Prefer": "respond-async"}
+    with serving(tiny_weights, engine_threads=1, forwarded_allow_ips="127.0.0.1") as service:
+        client = service.client
+        job = client.post("/generate/ddpm", headers=told).json()["id"]
+        assert client.get("/jobs").json()["jobs"] == []
+        assert [each["id"] for each in client.get("/jobs", headers=told).json()["jobs"]] == [job]
+        made = client.post("/generate/ddpm", headers={**told, "Prefer": "wait=60", "Accept": "application/json"}).json()
+        assert f"https://127.0.0.1:{service.port}/generate/ddpm" in made["reproduce"]
+
+
+def test_nobody_else_is_believed(service: Service) -> None:
+    told = {"X-Forwarded-For": "198.51.100.7", "X-Forwarded-Proto": "https"}
+    job = service.client.post("/generate/ddpm", headers={**told, "Prefer": "respond-async"}).json()["id"]
+    assert job in [each["id"] for each in service.client.get("/jobs").json()["jobs"]]
+    made = service.client.post("/generate/ddpm", headers={**told, "Accept": "application/json"}).json()
+    assert f"http://127.0.0.1:{service.port}/generate/ddpm" in made["reproduce"]
+
+
+def test_idle_connections_close_after_the_time_that_is_set(tiny_weights: Path) -> None:
+    request = b"GET %b HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    with serving(tiny_weights, engine_threads=1, keep_alive_s=0.2, admin_port=0) as service:
+        for port, path in ((service.port, b"/health/live"), (service.admin_port, b"/models")):
+            with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+                connection.sendall(request % path)
+                assert read_to_end(connection).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_a_client_that_half_closes_gets_its_picture(service: Service, version: str) -> None:
+    sent = post("/generate/ddpm", b'{"n": 64, "steps": 200}').replace(b"HTTP/1.1", f"HTTP/{version}".encode())
+    with service.connect() as connection:
+        connection.sendall(sent)
+        connection.shutdown(socket.SHUT_WR)
+        answer = read_to_end(connection)
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert answer.endswith(b"IEND\xaeB`\x82")
+
+
+def test_events_for_http_1_0_end_with_the_connection(service: Service) -> None:
+    with service.connect() as connection:
+        connection.sendall(b"GET /generate/ddpm?stream=true HTTP/1.0\r\nHost: test\r\n\r\n")
+        head, _, events = read_to_end(connection).partition(b"\r\n\r\n")
+    assert b"chunked" not in head
+    assert events.startswith(b"id: 1\nevent: queued\n")
+    assert events.endswith(b"\n\n")
+
+
 @pytest.mark.parametrize("stop", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_stopping_while_busy_finishes_what_was_accepted(tiny_weights: Path, stop: signal.Signals) -> None:
     with serving(tiny_weights, engine_threads=1) as service:
@@ -215,6 +267,44 @@ def test_stopping_while_busy_finishes_what_was_accepted(tiny_weights: Path, stop
             service.client.get("/health/live")
         assert service.errors_logged() == []
         assert code == 0
+
+
+def test_sigint_stops_a_service_that_was_started_with_it_ignored(tiny_weights: Path) -> None:
+    """As shells start background jobs."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with serving(tiny_weights, engine_threads=1) as service:
+            assert service.stop(signal.SIGINT) == 0
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("blocks", [True, False])
+def test_a_log_that_nobody_reads_holds_nothing_up(tiny_weights: Path, blocks: bool) -> None:
+    """Standard error is a pipe, which its reader leaves full, and which some supervisors do not let block."""
+    reads, writes = os.pipe()
+    os.set_blocking(writes, blocks)
+    environment = os.environ | {
+        "GENSERVE_WEIGHTS_DIR": str(tiny_weights),
+        "GENSERVE_PORT": "0",
+        "GENSERVE_DEVICE": "cpu",
+    }
+    command = [sys.executable, "-m", "service"]
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=writes) as process:
+        os.close(writes)
+        try:
+            log = b""
+            while not (found := re.search(rb"running on http://127.0.0.1:(\d+)", log)):
+                log += os.read(reads, 65_536)
+            with httpx2.Client(base_url=f"http://127.0.0.1:{int(found[1])}", timeout=60) as client:
+                for _ in range(400):  # more than fits into a pipe
+                    assert client.get("/nothing").status_code == 404
+                assert client.post("/generate/vae").status_code == 200
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
+            os.close(reads)
 
 
 @pytest.mark.slow

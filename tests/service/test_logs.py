@@ -1,7 +1,11 @@
 import json
 import logging
+import os
+import select
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from select import PIPE_BUF
@@ -12,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service import logs
-from service.logs import AccessLog, JsonFormatter, access_line, chunks
+from service.logs import AccessLog, JsonFormatter, LineWriter, access_line, chunks
 
 logger = logging.getLogger("tests.logs")
 
@@ -97,13 +101,14 @@ def root() -> Iterator[logging.Logger]:
 
 
 def test_configuring_sends_everyones_records_to_standard_error(
-    root: logging.Logger, capsys: pytest.CaptureFixture[str]
+    root: logging.Logger, capfd: pytest.CaptureFixture[str]
 ) -> None:
     logs.configure("warning")
     logs.configure("warning")  # the second one replaces the first
     logging.getLogger("uvicorn.error").warning("heard\nonce", extra={"model": "vae"})
     logger.info("not severe enough")
-    printed = capsys.readouterr()
+    root.handlers[0].close()
+    printed = capfd.readouterr()
     assert printed.out == ""
     (line,) = printed.err.splitlines()
     assert json.loads(line).items() >= {"logger": "uvicorn.error", "message": "heard\nonce", "model": "vae"}.items()
@@ -182,12 +187,16 @@ def test_lines_are_written_whole_and_in_order(lengths: list[int]) -> None:
     assert len(found) <= 1 + 2 * sum(lengths) / PIPE_BUF
 
 
+def none_lost(lines: int) -> None:
+    raise AssertionError(f"{lines} lines were lost")
+
+
 def lines_of(printed: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in printed.splitlines()]
 
 
 def test_lines_are_written_in_order_and_before_the_end(capfd: pytest.CaptureFixture[str]) -> None:
-    log = AccessLog(pytest.fail)
+    log = AccessLog(none_lost)
     for number in range(1000):
         log.note({"arrived_at": 0.0, "rows": number}, "POST", "/generate/vae", 200)
     log.close()
@@ -198,7 +207,7 @@ def test_lines_are_written_in_order_and_before_the_end(capfd: pytest.CaptureFixt
 def test_polling_is_not_told_unless_asked_for(
     everything: bool, told: list[int], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    log = AccessLog(pytest.fail, everything=everything)
+    log = AccessLog(none_lost, everything=everything)
     for path, status in (("/metrics", 200), ("/health/ready", 503), ("/generate/vae", 200)):
         log.note({"arrived_at": 0.0}, "GET", path, status)
     log.close()
@@ -208,10 +217,117 @@ def test_polling_is_not_told_unless_asked_for(
 def test_what_finds_no_room_is_counted(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(logs, "WRITE_EVERY_S", 60.0)
     monkeypatch.setattr(logs, "MOST_LINES", 3)
-    lost: list[None] = []
-    log = AccessLog(lambda: lost.append(None))
+    lost: list[int] = []
+    log = AccessLog(lost.append)
     for _ in range(10):
         log.note({"arrived_at": 0.0}, "GET", "/generate/vae", 200)
     log.close()
-    assert len(lost) == 7
-    assert len(lines_of(capfd.readouterr().err)) == 3
+    assert sum(lost) == 7
+    notice, *lines = lines_of(capfd.readouterr().err)
+    assert (notice["level"], notice["message"], notice["lines"]) == ("warning", "log lines were lost", 7)
+    assert len(lines) == 3
+
+
+LINES = [f"{number} {'x' * 100}\n" for number in range(2000)]  # more than a pipe holds
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    """The ends of a pipe whose writing one does not block, as a shell or a supervisor may leave it."""
+    reads, writes = os.pipe()
+    os.set_blocking(writes, False)
+    yield reads, writes
+    for each in (reads, writes):
+        with suppress(OSError):
+            os.close(each)
+
+
+def read_until(reads: int, end: bytes) -> bytes:
+    """What comes from a pipe up to ``end``."""
+    found = b""
+    while not found.endswith(end):
+        assert select.select([reads], [], [], 60)[0], "nothing more comes"
+        found += os.read(reads, 1 << 16)
+    return found
+
+
+def test_a_reader_that_is_slow_for_a_descriptor_that_does_not_block_gets_every_line(pipe: tuple[int, int]) -> None:
+    reads, writes = pipe
+    lost: list[int] = []
+    writer = LineWriter("test", lost.append, writes)
+    for line in LINES:
+        writer.put(line, now=True)
+    while select.select([], [writes], [], 0)[1]:  # until the pipe is full
+        pass
+    assert read_until(reads, LINES[-1].encode()).decode().splitlines(keepends=True) == LINES
+    writer.put("later\n", now=True)
+    assert read_until(reads, b"later\n") == b"later\n"
+    writer.close()
+    assert lost == []
+
+
+def test_a_part_that_was_written_is_not_written_again(pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    reads, writes = pipe
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:7]))
+    writer = LineWriter("test", none_lost, writes)
+    for line in LINES[:20]:
+        writer.put(line, now=True)
+    assert read_until(reads, LINES[19].encode()).decode() == "".join(LINES[:20])
+    writer.close()
+
+
+def test_a_reader_that_is_gone_costs_lines_and_the_next_one_hears_of_them(pipe: tuple[int, int]) -> None:
+    reads, writes = pipe
+    os.close(reads)
+    happened, lost = threading.Event(), []
+
+    def note(lines: int) -> None:
+        lost.append(lines)
+        happened.set()
+
+    writer = LineWriter("test", note, writes)
+    writer.put("nobody reads this\n", now=True)
+    assert happened.wait(60)
+    later, takes = os.pipe()
+    os.dup2(takes, writes)
+    writer.put("now\n", now=True)
+    found = read_until(later, b"now\n").decode().splitlines()
+    assert json.loads(found[0])["lines"] == sum(lost) == 1
+    assert found[1:] == ["now"]
+    writer.close()
+    os.close(later)
+    os.close(takes)
+
+
+def test_who_logs_never_waits_and_ends_although_nobody_reads(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "WRITE_EVERY_S", 0.01)
+    monkeypatch.setattr(logs, "MOST_LINES", 100)
+    _, writes = pipe
+    lost: list[int] = []
+    writer = LineWriter("test", lost.append, writes)
+    for line in LINES:
+        writer.put(line, now=True)
+    writer.close()
+    assert lost
+
+
+def test_a_record_that_cannot_be_formatted_is_a_line_that_says_so(
+    root: logging.Logger, capfd: pytest.CaptureFixture[str]
+) -> None:
+    class Broken:
+        def __str__(self) -> str:
+            raise RuntimeError("no text")
+
+    logs.configure("info")
+    logger.info("it is %s", Broken())
+    logger.info("fine")
+    root.handlers[0].close()
+    broken, fine = lines_of(capfd.readouterr().err)
+    assert (
+        broken.items()
+        >= {"level": "error", "logger": "tests.logs", "message": "a record could not be formatted"}.items()
+    )
+    assert fine["message"] == "fine"

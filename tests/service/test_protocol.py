@@ -11,7 +11,7 @@ from uvicorn.server import ServerState
 
 from service import protocol
 from service.extensions import WHOLE, departure_of
-from service.protocol import MAX_HEAD_BYTES, Protocol
+from service.protocol import MAX_HEAD_BYTES, MOST_PIPELINED, SLICE_BYTES, Protocol
 
 REQUEST = b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 4\r\n\r\n"
 
@@ -43,11 +43,12 @@ class Transport(asyncio.Transport):
         self.closed = True
 
 
-async def speak(app: Any, *packets: bytes, wait_s: float = 0) -> Transport:
-    """Send packets on one connection, a turn of the loop after each, and wait."""
-    config = uvicorn.Config(app, http=Protocol, log_config=None, ws="none", lifespan="off")
+async def speak(app: Any, *packets: bytes, wait_s: float = 0, answers: int = 0, **options: Any) -> Transport:
+    """Send packets on one connection, a turn of the loop after each, and wait, for that many answers too."""
+    options = {"http": Protocol, "log_config": None, "ws": "none", "lifespan": "off", "proxy_headers": False} | options
+    config = uvicorn.Config(app, **options)
     config.load()
-    connection = Protocol(config=config, server_state=ServerState(), app_state={})
+    connection = options["http"](config=config, server_state=ServerState(), app_state={})
     transport = Transport()
     connection.connection_made(transport)
     for packet in packets:
@@ -55,6 +56,9 @@ async def speak(app: Any, *packets: bytes, wait_s: float = 0) -> Transport:
         for _ in range(3):
             await asyncio.sleep(0)
     await asyncio.sleep(wait_s)
+    async with asyncio.timeout(60):
+        while transport.sent.count(b"HTTP/1.1 200 ") < answers:
+            await asyncio.sleep(0)
     connection.connection_lost(RuntimeError("the test is over"))
     return transport
 
@@ -190,7 +194,6 @@ def test_a_body_is_no_head() -> None:
 @pytest.mark.parametrize(
     ("packets", "said"),
     [
-        ([], b""),
         ([b"POST / HT"], b"HTTP/1.1 408 "),
         ([REQUEST + b"body", b"POST / HT"], b"HTTP/1.1 200 "),
         ([b"\r\n"], b"HTTP/1.1 408 "),
@@ -207,9 +210,14 @@ def test_a_head_that_does_not_come_is_not_waited_for(
     assert (b"408" in transport.sent) == any(not packet.startswith(REQUEST) for packet in packets)
 
 
-def test_a_connection_that_sent_a_request_is_left_open(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("packets", [[], [REQUEST + b"body"]], ids=["no request", "a request"])
+def test_a_silent_connection_is_kept_for_the_time_between_requests(
+    monkeypatch: pytest.MonkeyPatch, packets: list[bytes]
+) -> None:
+    """Proxies connect ahead, and keep connections for the next request."""
     monkeypatch.setattr(protocol, "MAX_HEAD_S", 0.05)
-    assert not asyncio.run(speak(ok, REQUEST + b"body", wait_s=0.2)).closed
+    assert not asyncio.run(speak(ok, *packets, wait_s=0.2)).closed
+    assert asyncio.run(speak(ok, *packets, wait_s=0.2, timeout_keep_alive=0.05)).closed
 
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
@@ -220,7 +228,21 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
+async def read_and_echo(scope: Scope, receive: Receive, send: Send) -> None:
+    """The method and the body, all of which is waited for."""
+    body, more = scope["method"].encode() + b" ", True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+        body += message["body"]
+        more = message["more_body"]
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+    await send({"type": "http.response.body", "body": body})
+
+
 UPGRADE = b"POST /a HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 4\r\n\r\n"
+CHUNKED = UPGRADE.replace(b"Content-Length: 4", b"Transfer-Encoding: chunked")
 
 
 @pytest.mark.parametrize(
@@ -236,6 +258,89 @@ def test_a_wish_for_another_protocol_is_passed_over_and_the_body_is_the_requests
     later = asyncio.run(speak(echo, UPGRADE + b"body" + REQUEST + b"more", wait_s=0.1)).sent
     assert later.endswith(b"\r\n\r\n/ more")
     assert later.count(b"HTTP/1.1 200 ") == 2
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        UPGRADE.replace(b"Upgrade\r", b"close, Upgrade\r", 1) + b"body",
+        UPGRADE.replace(b"HTTP/1.1", b"HTTP/1.0") + b"body",
+        CHUNKED.replace(b"Upgrade\r", b"close, Upgrade\r", 1) + b"4\r\nbody\r\n0\r\n\r\n",
+    ],
+    ids=["close", "1.0", "close, chunked"],
+)
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_a_request_to_switch_protocols_is_answered_on_a_connection_that_closes(request_: bytes, size: int) -> None:
+    pieces = [request_[start : start + size] for start in range(0, len(request_), size)]
+    transport = asyncio.run(speak(read_and_echo, *pieces, wait_s=0.1))
+    assert transport.sent.count(b"HTTP/1.1 200 ") == 1
+    assert transport.sent.endswith(b"\r\n\r\nPOST body")
+    assert transport.closed
+
+
+def test_connect_is_refused_behind_the_answers_to_what_came_before() -> None:
+    for target in (b"/", b"test:443", b"*"):
+        connect = b"CONNECT %b HTTP/1.1\r\nHost: test\r\n\r\n" % target
+        alone = asyncio.run(speak(ok, connect + b"anything", b"more"))
+        assert alone.sent.startswith(b"HTTP/1.1 405 Method Not Allowed\r\nallow: \r\n")
+        assert alone.sent.count(b"HTTP/1.1 ") == 1
+        assert alone.closed
+        behind = asyncio.run(speak(echo, b"GET /first HTTP/1.1\r\nHost: test\r\n\r\n" + connect, b"more", wait_s=0.1))
+        assert behind.sent.startswith(b"HTTP/1.1 200 ")
+        assert behind.sent.count(b"HTTP/1.1 ") == 1
+        assert behind.closed
+
+
+def test_a_head_that_is_too_long_does_not_end_the_request_before_it() -> None:
+    first = b"GET /first HTTP/1.1\r\nHost: test\r\n\r\n"
+    transport = asyncio.run(
+        speak(echo, first + b"GET / HTTP/1.1\r\nX: ", bytes(MAX_HEAD_BYTES + 1).replace(b"\0", b"y"), wait_s=0.1)
+    )
+    assert transport.sent.startswith(b"HTTP/1.1 200 ")
+    assert transport.closed
+
+
+async def stream(scope: Scope, receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
+    for piece in (b"one", b"", b"two"):
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+@pytest.mark.parametrize("head", [b"", b"Connection: keep-alive\r\n"], ids=["plain", "keep-alive"])
+def test_an_answer_of_unknown_length_to_http_1_0_ends_with_the_connection(head: bytes) -> None:
+    transport = asyncio.run(speak(stream, b"GET / HTTP/1.0\r\n%b\r\n" % head))
+    assert b"chunked" not in transport.sent
+    assert b"\r\nconnection: close\r\n" in transport.sent
+    assert transport.sent.endswith(b"\r\n\r\nonetwo")
+    assert transport.closed
+    later = asyncio.run(speak(stream, b"GET / HTTP/1.1\r\n\r\n"))
+    assert later.sent.endswith(b"\r\n\r\n3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n")
+    assert not later.closed
+
+
+def test_many_pipelined_requests_are_parsed_as_they_are_answered() -> None:
+    """Else one read of the socket would make thousands of requests, which are answered one at a time."""
+    begun = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        begun.append(scope["path"])
+        await answer(send)
+
+    most = 0
+
+    class Counting(Protocol):
+        def on_headers_complete(self) -> None:
+            nonlocal most
+            super().on_headers_complete()
+            most = max(most, len(self.pipeline))
+
+    paths = [f"/{number}" for number in range(2000)]
+    data = b"".join(b"GET %b HTTP/1.1\r\n\r\n" % path.encode() for path in paths)
+    transport = asyncio.run(speak(app, data, answers=len(paths), http=Counting))
+    assert begun == paths
+    assert transport.sent.count(b"HTTP/1.1 200 ") == len(paths)
+    assert most < MOST_PIPELINED + SLICE_BYTES / 16
 
 
 def test_what_is_no_http_leaves_the_request_before_it_its_answer() -> None:

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 import pytest
 import uvicorn
 import uvloop
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.protocol import Protocol
 from service.server import Server
@@ -25,9 +25,9 @@ async def hello(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @asynccontextmanager
-async def listening() -> AsyncIterator[int]:
-    """The port of a server."""
-    server = Server(uvicorn.Config(hello, port=0, lifespan="off", log_config=None, ws="none", http=Protocol))
+async def listening(app: ASGIApp = hello) -> AsyncIterator[int]:
+    """The port of a server of ``app``."""
+    server = Server(uvicorn.Config(app, port=0, lifespan="off", log_config=None, ws="none", http=Protocol))
     serving = asyncio.create_task(server.serve())
     while not server.started:
         await asyncio.sleep(0)

@@ -37,6 +37,12 @@ def test_defaults_listen_on_loopback_and_find_the_weights() -> None:
         ("GENSERVE_PORT", "0", 0),
         ("GENSERVE_ADMIN_PORT", "8001", 8001),
         ("GENSERVE_WATCH_S", "2", 2.0),
+        ("GENSERVE_PUBLIC_URL", "https://example.org:8443", "https://example.org:8443"),
+        ("GENSERVE_PUBLIC_URL", "http://[::1]/", "http://[::1]"),
+        ("GENSERVE_ROOT_PATH", "/pictures/", "/pictures"),
+        ("GENSERVE_FORWARDED_ALLOW_IPS", "10.0.0.0/8, ::1", "10.0.0.0/8, ::1"),
+        ("GENSERVE_FORWARDED_ALLOW_IPS", "*", "*"),
+        ("GENSERVE_KEEP_ALIVE_S", "0.5", 0.5),
         ("GENSERVE_WEIGHTS_DIR", ".", Path()),
         ("GENSERVE_DEVICE", "cpu", "cpu"),
         ("GENSERVE_ENGINE_THREADS", "3", 3),
@@ -70,7 +76,31 @@ def test_a_variable_replaces_a_default(
     assert settings.model_dump(include=unchanged) == Settings().model_dump(include=unchanged)
 
 
+def test_the_root_path_is_that_of_the_public_url() -> None:
+    assert Settings().root_path == Settings(public_url="https://example.org/").root_path == ""
+    published = Settings(public_url="https://example.org/a/b/")
+    assert (published.public_url, published.root_path) == ("https://example.org/a/b", "/a/b")
+    assert Settings(public_url="https://example.org/a", root_path="/a").root_path == "/a"
+    with pytest.raises(ValidationError, match="not the path of GENSERVE_PUBLIC_URL"):
+        Settings(public_url="https://example.org/a", root_path="/b")
+
+
+def test_idle_connections_outlive_the_pools_of_proxies() -> None:
+    assert Settings().keep_alive_s > 60
+
+
 WRONG = [
+    ("PUBLIC_URL", "example.org"),
+    ("PUBLIC_URL", "ftp://example.org"),
+    ("PUBLIC_URL", "https://example.org/?a"),
+    ("PUBLIC_URL", "https://user@example.org"),
+    ("PUBLIC_URL", "https://example.org/a\r\nb"),
+    ("ROOT_PATH", "pictures"),
+    ("ROOT_PATH", "//pictures"),
+    ("FORWARDED_ALLOW_IPS", "proxy"),
+    ("FORWARDED_ALLOW_IPS", "10.0.0.1/8"),
+    ("FORWARDED_ALLOW_IPS", "127.0.0.1,*"),
+    ("KEEP_ALIVE_S", "0"),
     ("PORT", "http"),
     ("PORT", "-1"),
     ("PORT", "65536"),

@@ -146,6 +146,7 @@ MALFORMED: dict[str, bytes] = {
     "no path": b"GET HTTP/1.1\r\n" + HOST + b"\r\n",
     "star": b"OPTIONS * HTTP/1.1\r\n" + HOST + b"\r\n",
     "CONNECT": b"CONNECT test:443 HTTP/1.1\r\n" + HOST + b"\r\n",
+    "CONNECT to a path": b"CONNECT / HTTP/1.1\r\n\r\n",
     "absolute": b"GET http://test/health/live HTTP/1.1\r\n" + HOST + b"\r\n",
     "bytes in the path": b"GET /\xff\xfe HTTP/1.1\r\n" + HOST + b"\r\n",
     "half an escape": b"GET /generate/%zz%a HTTP/1.1\r\n" + HOST + b"\r\n",
@@ -171,6 +172,8 @@ MALFORMED: dict[str, bytes] = {
     "websocket": b"GET /generate/vae HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n" + HOST + b"\r\n",
     "h2c": b"GET /generate/vae HTTP/1.1\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n" + HOST + b"\r\n",
+    "h2c, then close": b"GET /generate/vae HTTP/1.1\r\nConnection: close, Upgrade\r\nUpgrade: h2c\r\n" + HOST + b"\r\n",
+    "h2c of HTTP/1.0": b"GET /generate/vae HTTP/1.0\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n" + HOST + b"\r\n",
     "odd expectation": b"POST /generate/vae HTTP/1.1\r\nExpect: tea\r\nContent-Length: 2\r\n" + HOST + b"\r\n{}",
     "good, then noise": post("/generate/vae", b"{}") + b"\x00\xff" * 100,
 }
@@ -180,6 +183,9 @@ NO_HTTP = {
     "length below zero", "length in words", "length too large", "two lengths", "length and chunks",
     "chunk size in words", "chunk too large",
 }  # fmt: skip
+
+#: What ends before it is a request, or is refused while more of it is on its way, may get no answer.
+SILENT = {"empty lines", "HTTP/0.9", "endless path", "many headers", "long header"}
 
 
 def test_malformed_requests(service: Service) -> None:
@@ -191,6 +197,7 @@ def test_malformed_requests(service: Service) -> None:
                 connection.shutdown(socket.SHUT_WR)
             answer = read_to_end(connection)
         first = answer.split(b"\r\n")[0]
+        assert name in SILENT or answer, f"{name}: no answer"
         assert not answer or re.match(rb"HTTP/1\.1 [234]\d\d ", answer), f"{name}: {first!r}"
         assert name not in NO_HTTP or first == b"HTTP/1.1 400 Bad Request", f"{name}: {first!r}"
         assert service.client.get("/health/live").status_code == 200, name

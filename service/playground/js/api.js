@@ -48,7 +48,7 @@ export async function getFile(path, { body, accept = "image/png", signal } = {})
 
 /** What a PNG of this service says of itself. */
 export async function inspect(png) {
-  return (await request("/inspect", { method: "POST", body: png })).json();
+  return (await request("inspect", { method: "POST", body: png })).json();
 }
 
 /**

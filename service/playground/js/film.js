@@ -209,7 +209,7 @@ async function expose(card, film, { player, progress }, stop) {
       progress?.running(event.step / event.steps, `Step ${event.step} of ${event.steps}`);
     },
   };
-  const answer = await stream(`/generate/${card.name}`, body, on, stop);
+  const answer = await stream(`generate/${card.name}`, body, on, stop);
   await last;
   const picture = await bitmap(answer.images[0]);
   film.frames.push({ step: steps, steps, t: null, xt: picture, x0: picture });

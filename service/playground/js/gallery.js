@@ -34,7 +34,7 @@ export function mount({ card, stage, aside, signal }) {
   const files = h("div", { class: "actions", hidden: true });
   const save = (params, accept, ending) =>
     run(async (stop) => {
-      const file = await getFile(`/generate/${card.name}`, { body: params, accept, signal: stop });
+      const file = await getFile(`generate/${card.name}`, { body: params, accept, signal: stop });
       download(file, `${card.name}.${ending}`);
       progress.idle();
     });

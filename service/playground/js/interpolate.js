@@ -232,7 +232,7 @@ async function fill({ card, frames, strip, curve, ends, player, progress }, stop
       progress.running(++done / body.frames, `${done} of ${body.frames}`);
     },
   };
-  const answer = await stream("/interpolate", { ...body, preview_every: denoises(card) ? 0 : undefined }, on, stop);
+  const answer = await stream("interpolate", { ...body, preview_every: denoises(card) ? 0 : undefined }, on, stop);
   frames.splice(0, Infinity, ...(await Promise.all(answer.images.map(bitmap))));
   ends.from.show(answer.images[0]);
   ends.to.show(answer.images.at(-1));
@@ -256,7 +256,7 @@ function drawCurve(curve, path) {
 async function saveGif(card, progress) {
   const body = requestOf(read(), card);
   download(
-    await getFile("/interpolate", { body: { ...body, scale: 8, loop: !read().once }, accept: "image/gif" }),
+    await getFile("interpolate", { body: { ...body, scale: 8, loop: !read().once }, accept: "image/gif" }),
     `${card.name}-walk.gif`,
   );
   progress.idle("Saved");

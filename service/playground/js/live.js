@@ -17,7 +17,7 @@ export async function followStats(element, cards, told) {
 async function look(element, cards, told) {
   let stats;
   try {
-    stats = await getJson("/stats?window=60");
+    stats = await getJson("stats?window=60");
   } catch (problem) {
     element.replaceChildren(h("p", { class: "hint" }, problem.title));
     return;

@@ -28,7 +28,7 @@ let mounted = new AbortController();
 async function start() {
   const progress = new Progress();
   try {
-    const all = await getJson("/models");
+    const all = await getJson("models");
     cards = all.filter((card) => VIEWS.some(({ fits }) => fits(card)));
   } catch (problem) {
     main.replaceChildren(progress.failure);

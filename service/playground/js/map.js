@@ -54,7 +54,7 @@ export function mount({ card, stage, aside, signal }) {
     run(async (stop) => {
       const [label] = classesOf(read(), card);
       const query = label === undefined ? "" : `?class_label=${label}`;
-      const map = await getJson(`/latent-map/${card.name}${query}`, stop);
+      const map = await getJson(`latent-map/${card.name}${query}`, stop);
       const tiles = await createImageBitmap(await getFile(map.grid.url, { signal: stop }));
       Object.assign(sprite, { width: tiles.width, height: tiles.height });
       paint(sprite, tiles);
@@ -162,7 +162,7 @@ class Explorer {
         const [label] = classesOf(read(), card);
         const told = label === undefined ? [] : [["class_label", label]];
         const query = new URLSearchParams([["point", x], ["point", y], ["version", card.version], ...told]);
-        paint(picture, await createImageBitmap(await getFile(`/generate/${card.name}?${query}`, { signal })));
+        paint(picture, await createImageBitmap(await getFile(`generate/${card.name}?${query}`, { signal })));
         caption.textContent = `x ${x.toFixed(2)}, y ${y.toFixed(2)}`;
         progress.idle();
       }

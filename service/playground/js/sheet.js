@@ -34,7 +34,7 @@ export class Sheet {
         progress.running(this.#pictures.length / total, `${this.#pictures.length} of ${total}`);
       },
     };
-    const answer = await stream(`/generate/${this.#card.name}`, { ...body, ...every }, on, stop);
+    const answer = await stream(`generate/${this.#card.name}`, { ...body, ...every }, on, stop);
     this.element.setAttribute("aria-busy", "false");
     progress.done(total === 1 ? "1 picture" : `${total} pictures`, answer.timings);
     return answer;

@@ -86,6 +86,8 @@ def test_a_job_is_heard_again_from_any_place_by_anybody(client: TestClient) -> N
     for seen in (told[-1].id, 10_000):
         over = client.get(job["urls"]["events"], headers={"Last-Event-ID": str(seen)})
         assert (over.status_code, over.content) == (204, b"")
+    fresh = client.get(job["urls"]["events"], headers={"Last-Event-ID": ""})
+    assert read_events(fresh.content) == told
     for bad in ("x", "-1", "1.5", "9" * 20):
         problem(client.get(job["urls"]["events"], headers={"Last-Event-ID": bad}), 400, "bad-request")
 
@@ -93,6 +95,11 @@ def test_a_job_is_heard_again_from_any_place_by_anybody(client: TestClient) -> N
 def test_a_stream_that_is_asked_for_again_is_not_computed_again(client: TestClient) -> None:
     again = client.get("/generate/ddpm", params={"stream": "true"}, headers={"Last-Event-ID": "9"})
     assert (again.status_code, again.content) == (204, b"")
+
+
+def test_an_empty_last_event_id_is_none(client: TestClient) -> None:
+    first = client.get("/generate/ddpm", params={"stream": "true"}, headers={"Last-Event-ID": ""})
+    assert read_events(first.content)[-1].name == "completed"
 
 
 def test_head_computes_nothing(client: TestClient) -> None:

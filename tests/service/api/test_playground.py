@@ -119,9 +119,15 @@ def test_every_module_is_used() -> None:
 
 
 def test_the_page_refers_to_files_that_are_there() -> None:
-    references = re.findall(r"""(?:src|href)="/ui/([^"]+)\"""", text("index.html"))
+    references = re.findall(r"""(?:src|href)="ui/([^"]+)\"""", text("index.html"))
     assert {"style.css", "js/main.js", "icon.svg"} <= set(references)
     assert set(references) <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_url_is_relative_so_that_a_proxy_may_serve_the_page_below_a_path(name: str) -> None:
+    assert re.findall(r"""(?:src|href)=["']?/""", text(name)) == []
+    assert re.findall(r"""\b(?:fetch|request|getJson|getFile|stream)\(["'`]/""", text(name)) == []
 
 
 def test_nothing_is_inline_that_the_policy_forbids() -> None:
