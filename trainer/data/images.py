@@ -4,7 +4,9 @@ A set of 60,000 pictures of 28x28 is 47 MB: held as uint8 it is indexed per batc
 loader with per-image transforms would cap the small models.
 """
 
+import hashlib
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -57,6 +59,17 @@ class ImageData:
     images: Tensor
     labels: Tensor
     provenance: str
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256, hexadecimal, of all that training sees: pixels, their order, labels and the names of the classes.
+
+        Files may be renamed or moved as long as the pictures stay in the same order.
+        """
+        digest = hashlib.sha256(repr((tuple(self.images.shape), self.facts.class_names)).encode())
+        digest.update(self.images.contiguous().numpy())
+        digest.update(self.labels.contiguous().numpy())
+        return digest.hexdigest()
 
     def without_classes(self) -> "ImageData":
         """The same pictures, for what shall not learn their classes."""

@@ -10,12 +10,12 @@ from typing import get_args
 import torch
 
 from service.contract.manifest import SolverName
-from trainer import data
-from trainer.config import SHAPES, DatasetName, dataset_option
+from trainer import data, precision
+from trainer.config import SHAPES, DatasetName, Precision, dataset_option
 from trainer.evaluate import compare, curves, measurement, plots
 from trainer.evaluate.classifier import accuracy, train_classifier
 from trainer.evaluate.errors import EvaluationError
-from trainer.evaluate.evaluator import Evaluator, load_evaluator, write_evaluator
+from trainer.evaluate.evaluator import FACTS_FILE, Evaluator, load_evaluator, write_evaluator
 from trainer.evaluate.inception import fid
 from trainer.evaluate.measurement import measurement_of
 from trainer.evaluate.pictures import Sampler, draw, labels_like, make_sampler
@@ -36,6 +36,8 @@ from trainer.options import (
     add_dataset,
     add_device,
     add_evaluator,
+    add_overwrite,
+    add_precision,
     data_dir_of,
     device_of,
     positive,
@@ -68,7 +70,9 @@ def _add_evaluator(commands: "argparse._SubParsersAction[argparse.ArgumentParser
     add_dataset(command, default="fashion-mnist")
     command.add_argument("--epochs", type=positive, default=14)
     command.add_argument("--seed", type=seed, default=0)
+    add_precision(command)
     command.add_argument("--out", type=Path, default=EVALUATOR_FOLDER, help="folder to write (default: %(default)s)")
+    add_overwrite(command, "replace the evaluator in --out: scores by the one before cannot be compared with its own")
 
 
 def _add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -127,15 +131,19 @@ def _add_data(command: argparse.ArgumentParser) -> None:
 
 
 def _evaluator(options: argparse.Namespace) -> None:
+    if (options.out / FACTS_FILE).exists() and not options.overwrite:
+        raise UsageError(f"{options.out} already holds an evaluator: choose another --out, or add --overwrite")
     device = device_of(options)
     channels, size = _shape(options)
     folder = data_dir_of(options)
     train, test = (_split(options.dataset, folder, size, channels, train=train) for train in (True, False))
     print(f"data: {train.provenance}")
     started = time.monotonic()
-    network = train_classifier(train, options.epochs, options.seed, device)
+    arithmetic = _precision(options, device)
+    network = train_classifier(train, options.epochs, options.seed, device, arithmetic)
     shape = f" --image-size {size} --channels {channels}" if options.dataset == "folder" else ""
     settings = f"--dataset {dataset_option(options.dataset)}{shape} --epochs {options.epochs} --seed {options.seed}"
+    settings += f" --precision {arithmetic}"
     facts = write_evaluator(
         options.out,
         network,
@@ -147,6 +155,16 @@ def _evaluator(options: argparse.Namespace) -> None:
         device=device_name(device),
     )
     print(f"{options.out}/{facts.file}: {facts.accuracy:.2%} of {facts.test_images:,} test images right")
+
+
+def _precision(options: argparse.Namespace, device: torch.device) -> Precision:
+    """The one asked for, or the faster on this machine."""
+    if options.precision is not None:
+        asked: Precision = options.precision
+        return asked
+    choice = precision.measured(device)
+    print(f"precision: {choice}", flush=True)
+    return choice.precision
 
 
 def _evaluate(options: argparse.Namespace) -> None:

@@ -208,7 +208,9 @@ def test_an_evaluator_is_trained_and_used(
     assert main(["evaluator", "--epochs", "1", "--out", str(folder), *options[2:]]) == 0
     assert re.search(r"evaluator-\w{8}\.pt: \d+\.\d\d% of 150 test images right", capsys.readouterr().out)
     facts = json.loads((folder / FACTS_FILE).read_text())
-    assert facts["command"] == "python -m trainer evaluator --dataset fashion-mnist --epochs 1 --seed 0"
+    assert (
+        facts["command"] == "python -m trainer evaluator --dataset fashion-mnist --epochs 1 --seed 0 --precision fp32"
+    )
     arguments = ["evaluate", str(trained / "weights" / "vae"), "--samples", "100", *options]
     assert main([*arguments, "--evaluator", str(folder)]) == 0
     assert f"evaluator {facts['sha256'][:8]}" in capsys.readouterr().out
@@ -227,7 +229,7 @@ def test_an_evaluator_of_a_folder_is_tested_on_its_held_out_pictures(
     assert main(["evaluator", *arguments, "--epochs", "1", "--out", str(folder), "--device", "cpu"]) == 0
     assert "of 4 test images right" in capsys.readouterr().out
     facts = json.loads((folder / FACTS_FILE).read_text())
-    wanted = "--dataset folder:PATH --image-size 32 --channels 3 --epochs 1 --seed 0"
+    wanted = "--dataset folder:PATH --image-size 32 --channels 3 --epochs 1 --seed 0 --precision fp32"
     assert facts["command"] == f"python -m trainer evaluator {wanted}"
     assert (facts["image_shape"], facts["class_names"]) == ([3, 32, 32], ["bright", "dark"])
 
