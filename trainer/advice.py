@@ -14,8 +14,12 @@ LONGEST_NAME = 32
 
 
 def command(*words: object) -> str:
-    """A command of the trainer to paste into a shell."""
-    return shlex.join(["python", "-m", "trainer", *map(str, words)])
+    """A command of the trainer to paste into a shell. Paths are given as Path: one may begin like an option."""
+    return shlex.join(["python", "-m", "trainer", *map(_word, words)])
+
+
+def _word(word: object) -> str:
+    return f"./{word}" if isinstance(word, Path) and str(word).startswith("-") else str(word)
 
 
 def export(run: Path, *options: str) -> str:
@@ -33,7 +37,7 @@ def again(config: RunConfig, run: Path, data_dir: Path | None, options: argparse
     given = changes(config) | changed
     words: list[object] = ["train", options.preset, "--out", run, "--overwrite"]
     if config.start is not None:
-        words += ["--from", config.start]
+        words += ["--from", Path(config.start)]
     if config.dataset == "folder":
         given["dataset"] = f"folder:{data_dir}"
     elif data_dir is not None:

@@ -1,6 +1,7 @@
 import copy
 import dataclasses
 import math
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from tests.trainer.conftest import VARIANTS, MakeConfig, MakeRun, before_step, without_dropout
-from trainer import checkpoint, loop
+from trainer import checkpoint, loop, reporting
 from trainer.config import LdmConfig, OptimizerConfig, RunConfig
 from trainer.data import DataError, DataFacts, ImageData
 from trainer.draws import Draws
+from trainer.generate import draw_grid
 from trainer.loop import MEASURED_IMAGES, Diverged, Indivisible, TrainingRun, device_name
 from trainer.models.parts import Parts
 from trainer.objectives.base import Position, Task
@@ -73,6 +75,73 @@ def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(
     ours, theirs = (checkpoint.load(folder)[1] | {"seconds": None} for folder in (tmp_path, finished_runs[name].folder))
     assert ours["step"] == TOTAL_STEPS
     assert_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("epochs", [1, 2], ids=["in the middle", "at the end"])
+def test_a_run_stopped_while_it_draws_samples_draws_them_when_it_is_resumed(
+    make_run: MakeRun,
+    finished_runs: dict[str, TrainingRun],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    epochs: int,
+) -> None:
+    """The signal ends the drawing at once, and the checkpoint is from before it."""
+    cut = make_run("vae", tmp_path, grid_every=epochs)
+    drawn: list[str] = []
+
+    def slow(*arguments: Any) -> Tensor:
+        drawn.append("begun")
+        signal.raise_signal(signal.SIGINT)
+        drawn.append("went on")
+        return draw_grid(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "draw_grid", slow)
+        with pytest.raises(Interrupted):
+            cut.fit()
+    assert drawn == ["begun"]
+    _, state = checkpoint.load(tmp_path)
+    assert state["step"] == epochs * STEPS_PER_EPOCH
+    path = tmp_path / "samples" / f"epoch-{epochs:03d}.png"
+    assert not path.exists()
+    resumed = TrainingRun(cut.config, cut.data, tmp_path, cut.device)
+    resumed.load_state_dict(state)
+    resumed.fit()
+    assert path.exists()
+    ours, theirs = (checkpoint.load(folder)[1] for folder in (tmp_path, finished_runs["vae"].folder))
+    own = ("seconds", "config")
+    assert_equal({k: v for k, v in ours.items() if k not in own}, {k: v for k, v in theirs.items() if k not in own})
+
+
+def test_a_run_of_so_many_steps_ends_within_an_epoch(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run("vae", tmp_path, steps=6)
+    run.fit()
+    assert (run.state.step, run.epoch, run.plan.epochs) == (6, 2, 2)
+    assert run.state.losses
+    assert (tmp_path / "samples" / "epoch-002.png").is_file()
+
+
+def test_a_run_elsewhere_than_on_a_terminal_writes_a_line_an_epoch(
+    make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_run("vae", tmp_path, epochs=3, grid_every=3).fit()
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("epoch")]
+    assert [re.sub(r": .*", "", line) for line in lines] == [
+        "epoch 1/3, step 4/12",
+        "epoch 2/3, step 8/12",
+        "epoch 3/3, step 12/12",
+        "epoch 3",
+    ]
+    assert re.search(r": reconstruction .*, kl .*; \d+ min \d+ s to go$", lines[0])
+
+
+def test_a_long_run_of_short_epochs_writes_few_lines(
+    make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reporting, "MOST_LINES", 2)
+    make_run("vae", tmp_path, epochs=5, grid_every=5).fit()
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("epoch")]
+    assert [line.split(",")[0] for line in lines] == ["epoch 3/5", "epoch 5/5", "epoch 5: drawing samples"]
 
 
 def test_a_finished_run_has_left_its_checkpoint_grid_and_events(finished_runs: dict[str, TrainingRun]) -> None:
@@ -164,6 +233,28 @@ def test_resuming_on_other_data_is_refused(make_run: MakeRun, tmp_path: Path, da
     other = dataclasses.replace(data, facts=facts, images=data.images[:48], labels=data.labels[:48])
     with pytest.raises(checkpoint.CheckpointError, match=r"begun on other data: images 64 then, 48 now"):
         TrainingRun(run.config, other, tmp_path, run.device).load_state_dict(run.state_dict())
+
+
+def test_other_pictures_of_the_same_number_are_noticed(make_run: MakeRun, tmp_path: Path, data: ImageData) -> None:
+    """Two classes swapped: as many pictures with the same names of classes."""
+    run = make_run("vae", tmp_path)
+    labels = torch.where(data.labels == 0, 1, torch.where(data.labels == 1, 0, data.labels))
+    swapped = dataclasses.replace(data, labels=labels)
+    resumed = TrainingRun(run.config, swapped, tmp_path, run.device)
+    with pytest.raises(checkpoint.CheckpointError, match="as many pictures, but others, or in other classes"):
+        resumed.load_state_dict(run.state_dict())
+    resumed.load_state_dict(run.state_dict(), changed_data=True)
+    old = {key: value for key, value in run.state_dict().items() if key != "fingerprint"}
+    resumed.load_state_dict(old)  # of a version that took no fingerprint
+
+
+@pytest.mark.parametrize("changed", [{"class_names": ("one",)}, {"image_shape": (3, 28, 28)}])
+def test_pictures_that_do_not_fit_the_networks_are_refused_always(
+    make_run: MakeRun, tmp_path: Path, data: ImageData, changed: dict[str, Any]
+) -> None:
+    state = make_run("vae", tmp_path).state_dict()
+    other = dataclasses.replace(data, facts=dataclasses.replace(data.facts, **changed))
+    assert checkpoint.other_data(state, other, changed_data=True)
 
 
 def test_a_checkpoint_of_other_networks_is_refused(make_run: MakeRun, tmp_path: Path) -> None:

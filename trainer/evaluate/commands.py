@@ -10,7 +10,7 @@ from typing import get_args
 import torch
 
 from service.contract.manifest import SolverName
-from trainer import data, precision
+from trainer import data, folder, precision
 from trainer.config import SHAPES, DatasetName, Precision, dataset_option
 from trainer.evaluate import compare, curves, measurement, plots
 from trainer.evaluate.classifier import accuracy, train_classifier
@@ -108,7 +108,9 @@ def _add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     command.add_argument("--samples", type=positive, default=2000, help="pictures a point (default: %(default)s)")
     command.add_argument("--docs", type=Path, default=Path("docs"), help="where quality.json lies (default: docs)")
-    command.add_argument("--write", action="store_true", help="write the table and the plots into --docs")
+    command.add_argument(
+        "--write", action="store_true", help="write what was measured, the table and the plots into --docs"
+    )
     add_evaluator(command)
     _add_data(command)
 
@@ -133,10 +135,14 @@ def _add_data(command: argparse.ArgumentParser) -> None:
 def _evaluator(options: argparse.Namespace) -> None:
     if (options.out / FACTS_FILE).exists() and not options.overwrite:
         raise UsageError(f"{options.out} already holds an evaluator: choose another --out, or add --overwrite")
-    device = device_of(options)
+    with folder.claimed(options.out):
+        _train_evaluator(options, device_of(options))
+
+
+def _train_evaluator(options: argparse.Namespace, device: torch.device) -> None:
     channels, size = _shape(options)
-    folder = data_dir_of(options)
-    train, test = (_split(options.dataset, folder, size, channels, train=train) for train in (True, False))
+    data_dir = data_dir_of(options)
+    train, test = (_split(options.dataset, data_dir, size, channels, train=train) for train in (True, False))
     print(f"data: {train.provenance}")
     started = time.monotonic()
     arithmetic = _precision(options, device)
@@ -210,8 +216,11 @@ def _compare(options: argparse.Namespace) -> None:
     path = options.docs / curves.FILE_NAME
     if options.measure:
         names = [manifest.name for manifest in manifests if "generate" in manifest.capabilities]
-        curves.write_json(path, _measure(options, names, _known(path)))
-    measured = curves.read_json(path) if path.exists() else None
+        measured = _measure(options, names, _known(path))
+        if options.write:
+            curves.write_json(path, measured)
+    else:
+        measured = curves.read_json(path) if path.exists() else None
     table = compare.table(manifests, measured, baseline)
     print(table)
     if options.write:
