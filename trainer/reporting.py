@@ -82,7 +82,7 @@ def reporting(folder: Path, plan: Plan, name: str, batch_size: int, step: int) -
     Raises OSError with the name of ``folder`` when an event cannot be written: TensorBoard's own error names none.
     """
     first = processes.rank() == 0
-    bar = tqdm(
+    bar: tqdm[None] = tqdm(
         total=plan.total * batch_size,
         initial=step * batch_size,
         unit="img",

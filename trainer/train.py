@@ -15,7 +15,7 @@ from trainer import advice, checkpoint, data, folder, memory, precision, process
 from trainer.config import OVERRIDES, Extension, RunConfig, is_own, load_preset, presets
 from trainer.data import ImageData
 from trainer.evaluate.progress import TrainingDistance, training_distance
-from trainer.loop import Diverged, Interrupted, TrainingRun
+from trainer.loop import Diverged, TrainingRun
 from trainer.options import (
     EVALUATOR_FOLDER,
     UsageError,
@@ -30,6 +30,7 @@ from trainer.options import (
     rate,
 )
 from trainer.start import Start, load_start
+from trainer.stopping import Interrupted
 
 #: Shorter runs show noise: the presets take some ten thousand steps.
 FEW_STEPS = 1_000
@@ -169,7 +170,8 @@ def _tell(line: str) -> None:
 
 def _tell_plan(run: TrainingRun) -> None:
     plan = run.plan
-    _tell(f"plan: {plan.total:,} steps in {plan.epochs:,} epochs of {plan.per_epoch:,}, in {run.config.precision}")
+    epochs = "epoch" if plan.epochs == 1 else "epochs"
+    _tell(f"plan: {plan.total:,} steps in {plan.epochs:,} {epochs} of {plan.per_epoch:,}, in {run.config.precision}")
     if plan.total < FEW_STEPS and processes.rank() == 0:
         print(
             f"warning: {plan.total:,} steps are too few for good pictures; the presets take about 10,000: "
@@ -203,8 +205,8 @@ def _fresh(options: argparse.Namespace, out: Path, begun: Start | None, device: 
     if (out / MANIFEST_FILE).exists():
         raise UsageError(f"{out} holds a model: choose another --out for the run")
     try:
-        start = begun and begun.folder.as_posix()
-        config = load_preset(options.preset, begun and begun.config, start=start, **_overrides(options))
+        begun_config, start = (begun.config, begun.folder.as_posix()) if begun else (None, None)
+        config = load_preset(options.preset, begun_config, start=start, **_overrides(options))
     except ValidationError as failure:
         raise UsageError(_wrong_field(options, failure)) from failure
     except ValueError as failure:

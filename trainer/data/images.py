@@ -67,8 +67,8 @@ class ImageData:
         Files may be renamed or moved as long as the pictures stay in the same order.
         """
         digest = hashlib.sha256(repr((tuple(self.images.shape), self.facts.class_names)).encode())
-        digest.update(self.images.contiguous().numpy())
-        digest.update(self.labels.contiguous().numpy())
+        digest.update(self.images.contiguous().numpy().data)
+        digest.update(self.labels.contiguous().numpy().data)
         return digest.hexdigest()
 
     def without_classes(self) -> "ImageData":

@@ -214,13 +214,12 @@ def _compare(options: argparse.Namespace) -> None:
     manifests = compare.read_manifests(options.weights)
     baseline = measurement.read_json(options.baseline) if options.baseline else None
     path = options.docs / curves.FILE_NAME
+    measured = curves.read_json(path) if path.exists() and not options.measure else None
     if options.measure:
         names = [manifest.name for manifest in manifests if "generate" in manifest.capabilities]
         measured = _measure(options, names, _known(path))
         if options.write:
             curves.write_json(path, measured)
-    else:
-        measured = curves.read_json(path) if path.exists() else None
     table = compare.table(manifests, measured, baseline)
     print(table)
     if options.write:
