@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from math import ceil
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
@@ -22,7 +23,7 @@ MOST_LINES = 200
 class Report:
     """The reports of the first process; those of the others do nothing."""
 
-    def __init__(self, board: SummaryWriter | None, bar: "tqdm[None]", plan: Plan, step: int) -> None:
+    def __init__(self, board: SummaryWriter | None, bar: "tqdm[Any]", plan: Plan, step: int) -> None:
         self._board, self._bar, self._plan = board, bar, plan
         self._lines = board is not None and not sys.stderr.isatty()
         self._begun_at, self._begun_with = time.monotonic(), step
@@ -82,7 +83,7 @@ def reporting(folder: Path, plan: Plan, name: str, batch_size: int, step: int) -
     Raises OSError with the name of ``folder`` when an event cannot be written: TensorBoard's own error names none.
     """
     first = processes.rank() == 0
-    bar: tqdm[None] = tqdm(
+    bar: tqdm[Any] = tqdm(
         total=plan.total * batch_size,
         initial=step * batch_size,
         unit="img",
@@ -91,9 +92,10 @@ def reporting(folder: Path, plan: Plan, name: str, batch_size: int, step: int) -
         dynamic_ncols=True,
         disable=None if first else True,  # None: only on a terminal
     )
-    board = SummaryWriter(str(folder), purge_step=step or None) if first else None
+    board = None
     try:
         try:
+            board = SummaryWriter(str(folder), purge_step=step or None) if first else None
             yield Report(board, bar, plan, step)
         finally:
             bar.close()

@@ -1,27 +1,23 @@
 import copy
 import dataclasses
 import math
-import re
 import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
+from torch import Tensor
 
 from tests.trainer.conftest import VARIANTS, MakeConfig, MakeRun, before_step, without_dropout
-from trainer import checkpoint, loop, reporting
-from trainer.config import LdmConfig, OptimizerConfig, RunConfig
+from trainer import checkpoint, loop
+from trainer.config import LdmConfig, RunConfig
 from trainer.data import DataError, DataFacts, ImageData
-from trainer.draws import Draws
 from trainer.generate import draw_grid
 from trainer.loop import MEASURED_IMAGES, Diverged, Indivisible, TrainingRun, device_name
 from trainer.models.parts import Parts
 from trainer.objectives.base import Position, Task
 from trainer.objectives.ldm import LdmObjective
-from trainer.schedule import drop_labels, ema_average, epoch_order, learning_rate_factor
 from trainer.stopping import Interrupted
 
 STEPS_PER_EPOCH, TOTAL_STEPS = 4, 8
@@ -119,29 +115,6 @@ def test_a_run_of_so_many_steps_ends_within_an_epoch(make_run: MakeRun, tmp_path
     assert (run.state.step, run.epoch, run.plan.epochs) == (6, 2, 2)
     assert run.state.losses
     assert (tmp_path / "samples" / "epoch-002.png").is_file()
-
-
-def test_a_run_elsewhere_than_on_a_terminal_writes_a_line_an_epoch(
-    make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    make_run("vae", tmp_path, epochs=3, grid_every=3).fit()
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("epoch")]
-    assert [re.sub(r": .*", "", line) for line in lines] == [
-        "epoch 1/3, step 4/12",
-        "epoch 2/3, step 8/12",
-        "epoch 3/3, step 12/12",
-        "epoch 3",
-    ]
-    assert re.search(r": reconstruction .*, kl .*; \d+ min \d+ s to go$", lines[0])
-
-
-def test_a_long_run_of_short_epochs_writes_few_lines(
-    make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(reporting, "MOST_LINES", 2)
-    make_run("vae", tmp_path, epochs=5, grid_every=5).fit()
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("epoch")]
-    assert [line.split(",")[0] for line in lines] == ["epoch 3/5", "epoch 5/5", "epoch 5: drawing samples"]
 
 
 def test_a_finished_run_has_left_its_checkpoint_grid_and_events(finished_runs: dict[str, TrainingRun]) -> None:
@@ -322,74 +295,6 @@ def test_a_run_that_diverges_at_once_says_that_nothing_is_kept(make_run: MakeRun
         next(run.objective.networks.parameters()).fill_(math.inf)
     with pytest.raises(Diverged, match="There is no checkpoint from before"):
         run.fit()
-
-
-# Learning rate, average, order, labels
-
-
-def settings(warmup: float, decay: bool) -> OptimizerConfig:
-    return OptimizerConfig(learning_rate=1.0, betas=(0.9, 0.99), weight_decay=0.0, warmup=warmup, decay=decay)
-
-
-@pytest.mark.parametrize(
-    ("warmup", "decay", "progress", "factor"),
-    [
-        (0.2, True, 0.0, 0.0),
-        (0.2, True, 0.1, 0.5),
-        (0.2, True, 0.2, 1.0),
-        (0.2, True, 0.6, 0.505),
-        (0.2, True, 1.0, 0.01),
-        (0.2, False, 0.1, 0.5),
-        (0.0, False, 0.0, 1.0),
-        (0.0, False, 1.0, 1.0),
-    ],
-)
-def test_the_learning_rate_rises_and_falls(warmup: float, decay: bool, progress: float, factor: float) -> None:
-    assert learning_rate_factor(settings(warmup, decay), progress) == pytest.approx(factor)
-
-
-def test_the_average_is_the_closed_form_of_its_trajectory() -> None:
-    decay, steps = 0.8, 60
-    network = nn.BatchNorm1d(3).double()
-    buffers = dict(network.named_buffers())
-    average = AveragedModel(network, multi_avg_fn=ema_average(decay), use_buffers=True)
-    trajectory = torch.randn(steps, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    for point in trajectory:
-        with torch.no_grad():
-            network.weight.copy_(point)
-            buffers["running_mean"].copy_(2 * point)
-            buffers["num_batches_tracked"].add_(1)
-        average.update_parameters(network)
-
-    kept = torch.tensor([0.0] + [min(decay, (1 + seen) / (10 + seen)) for seen in range(1, steps)]).double()
-    later = kept.flip(0).cumprod(0).flip(0).roll(-1)  # what all later steps keep of this one's share
-    later[-1] = 1.0
-    share = (1 - kept) * later
-    assert float(share.sum()) == pytest.approx(1.0)
-    expected = (share[:, None] * trajectory).sum(dim=0)
-    averaged = average.module.state_dict()
-    torch.testing.assert_close(averaged["weight"], expected)
-    torch.testing.assert_close(averaged["running_mean"], 2 * expected)
-    assert averaged["num_batches_tracked"] == steps
-
-
-def test_an_epoch_visits_every_image_once_in_an_order_of_its_own() -> None:
-    first = epoch_order(seed=3, epoch=0, count=1000)
-    assert torch.equal(first.sort().values, torch.arange(1000))
-    assert torch.equal(first, epoch_order(seed=3, epoch=0, count=1000))
-    assert not torch.equal(first, epoch_order(seed=3, epoch=1, count=1000))
-    assert not torch.equal(first, epoch_order(seed=4, epoch=0, count=1000))
-
-
-def test_the_given_share_of_labels_is_dropped() -> None:
-    draws = Draws(torch.device("cpu"))
-    label = torch.arange(10).repeat(10_000)
-    dropped = drop_labels(label, 0.1, null_label=10, draws=draws)
-    assert dropped.dtype == torch.int64
-    assert float((dropped == 10).double().mean()) == pytest.approx(0.1, abs=0.005)
-    kept = dropped != 10
-    assert torch.equal(dropped[kept], label[kept])
-    assert torch.equal(drop_labels(label, 0.0, null_label=10, draws=draws), label)
 
 
 # Batches in parts

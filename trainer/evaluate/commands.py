@@ -47,7 +47,7 @@ from trainer.options import (
 
 EXAMPLES = """\
 examples:
-  python -m trainer evaluator                                    train the classifier in weights/evaluator
+  python -m trainer evaluator --overwrite                        train the classifier in weights/evaluator
   python -m trainer evaluate weights/vae --write                 10,000 pictures against the test images, into the card
   python -m trainer evaluate weights/ddpm --steps 5              another sampler than the default
   python -m trainer evaluate runs/long --against train --samples 1000   choose between checkpoints

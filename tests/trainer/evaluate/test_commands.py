@@ -61,8 +61,11 @@ def test_a_model_is_scored_into_its_manifest_and_then_compared(
     docs.mkdir()
     (docs / "QUALITY.md").write_text(f"{BEGIN}\n{END}\n")
     monkeypatch.setattr(curves, "TIMED_ROUNDS", 1)
-    arguments = ["compare", str(weights), "--docs", str(docs), "--baseline", str(kept), "--measure", "--write"]
+    arguments = ["compare", str(weights), "--docs", str(docs), "--baseline", str(kept), "--measure"]
     assert main([*arguments, "--samples", "100", *options]) == 0
+    assert [path.name for path in docs.iterdir()] == ["QUALITY.md"]
+    capsys.readouterr()
+    assert main([*arguments, "--write", "--samples", "100", *options]) == 0
     printed = capsys.readouterr().out
     assert "| vae | 1.00 |" in printed
     assert printed.strip() in (docs / "QUALITY.md").read_text()
