@@ -67,7 +67,7 @@ def main() -> None:
 
 def _trained(data: ImageData) -> TrainingRun:
     with tempfile.TemporaryDirectory(prefix="genserve-bench-") as folder:
-        run = TrainingRun(load_preset("ddpm", epochs=1), data, Path(folder), torch.device("cpu"))
+        run = TrainingRun(load_preset("ddpm", epochs=1, precision="bf16"), data, Path(folder), torch.device("cpu"))
         run.fit()
     return run
 

@@ -72,7 +72,7 @@ class TimedRun(TrainingRun):
             synchronise()
             self.started = time.perf_counter()
         super()._epoch_step(*arguments)  # type: ignore[arg-type]
-        if self.state.step == self.total_steps:
+        if self.state.step == self.plan.total:
             synchronise()
             self.ended = time.perf_counter()
 
@@ -145,13 +145,10 @@ def bare(config: RunConfig, data: ImageData, task: Task, device: torch.device) -
 
 
 def ours(config: RunConfig, data: ImageData, task: Task, device: torch.device) -> Speed:
-    """The trainer's own loop, over as many whole epochs as the steps need."""
-    steps_per_epoch = len(data.images) // task.batch_size
-    epochs = -(-(task.warm_up + task.steps) // steps_per_epoch)
+    """The trainer's own loop, over as many steps."""
     with tempfile.TemporaryDirectory(prefix="genserve-bench-") as folder:
-        changes = {"epochs": epochs, "grid_every": epochs}
+        changes = {"steps": task.warm_up + task.steps}
         run = TimedRun(config.model_copy(update=changes), data, Path(folder), device)
-        run.total_steps = task.warm_up + task.steps
         run.warm_up = task.warm_up
         run.fit()
     parameters = sum(weight.numel() for weight in run.objective.networks.parameters())

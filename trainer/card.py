@@ -4,6 +4,7 @@ from itertools import groupby
 
 from service.contract.manifest import Manifest, Score
 from trainer.config import Family, ModelConfig, RunConfig, VaeConfig
+from trainer.generate import shown_classes
 
 ABOUT: dict[Family, str] = {
     "autoencoder": """\
@@ -153,7 +154,10 @@ def _samples(manifest: Manifest) -> str:
         return RECONSTRUCTIONS
     if not manifest.class_names:
         return SAMPLES_WITHOUT_CLASSES
-    return SAMPLES_OF_CLASSES.format(classes=", ".join(manifest.class_names))
+    classes = len(manifest.class_names)
+    shown = [manifest.class_names[label] for label in shown_classes(classes)]
+    some = f" ({len(shown)} of {classes} classes)" if len(shown) < classes else ""
+    return SAMPLES_OF_CLASSES.format(classes=", ".join(shown) + some)
 
 
 def _use(manifest: Manifest) -> str:

@@ -1,7 +1,7 @@
 """The state of a run on disk: written whole or not at all, read without unpickling code."""
 
-import os
-from contextlib import suppress
+import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,8 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from trainer.config import RunConfig
+from trainer.data import DataFacts, ImageData
+from trainer.files import write
 
 FILE_NAME = "checkpoint.pt"
 FORMAT = 3
@@ -25,18 +27,15 @@ def save(run: Path, config: RunConfig, state: dict[str, Any]) -> None:
     Raises CheckpointError when it cannot be written: on a full disk, say. The old one is kept.
     """
     path = run / FILE_NAME
-    partial = path.with_suffix(".partial")
+    # In memory first: torch's writer to a file hides the reason, such as a full disk, behind one of its own.
+    content = io.BytesIO()
+    torch.save({"format": FORMAT, "config": config.model_dump_json(), **state}, content)
     try:
-        with partial.open("wb") as file:
-            torch.save({"format": FORMAT, "config": config.model_dump_json(), **state}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except (OSError, RuntimeError) as failure:  # torch's writer may turn the first into the second
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
+        write(path, content.getvalue())
+    except OSError as failure:
         kept = "; the one before is kept" if path.exists() else ""
-        raise CheckpointError(f"{path} cannot be written: {first_line(failure)}{kept}") from failure
+        size = f"{content.tell() / 1e6:,.1f} MB"
+        raise CheckpointError(f"{path} cannot be written ({size}): {failure.strerror}{kept}") from failure
 
 
 def load(run: Path) -> tuple[RunConfig, dict[str, Any]]:
@@ -62,6 +61,22 @@ def load(run: Path) -> tuple[RunConfig, dict[str, Any]]:
         raise CheckpointError(
             f"{path} has a config that this version does not know, see its {field}: {first['msg']}"
         ) from failure
+
+
+def other_data(state: dict[str, Any], data: ImageData, *, changed_data: bool = False) -> str:
+    """How ``data`` differs from what the run of ``state`` was trained on, in words; empty when it does not.
+
+    With ``changed_data`` only what its networks do not fit counts: pictures of another shape, other classes.
+    """
+    facts = DataFacts(**state["data"])
+    if changed_data:
+        facts = replace(data.facts, image_shape=facts.image_shape, class_names=facts.class_names)
+    if problem := facts.unlike(data.facts):
+        return problem
+    # Checkpoints of earlier versions have no fingerprint.
+    if changed_data or state.get("fingerprint", data.fingerprint) == data.fingerprint:
+        return ""
+    return "as many pictures, but others, or in other classes"
 
 
 def generator(state: dict[str, Any]) -> dict[str, Tensor]:

@@ -3,15 +3,29 @@
 import shlex
 import tomllib
 from importlib import resources
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from service.contract.manifest import NoiseSchedule, SolverName
 
-#: The fields that the command line can replace, each by an option of its name.
-OVERRIDES = ("dataset", "image_size", "channels", "epochs", "batch_size", "seed", "precision", "grid_every")
+#: The fields that the command line can replace, each by an option of its name, and where in the config they are.
+OVERRIDES: dict[str, tuple[str, ...]] = {
+    "dataset": ("dataset",),
+    "image_size": ("image_size",),
+    "channels": ("channels",),
+    "epochs": ("epochs",),
+    "steps": ("steps",),
+    "batch_size": ("batch_size",),
+    "learning_rate": ("optimizer", "learning_rate"),
+    "width": ("model", "width"),
+    "seed": ("seed",),
+    "precision": ("precision",),
+    "grid_every": ("grid_every",),
+}
 
+Precision = Literal["fp32", "bf16"]
 Family = Literal["autoencoder", "vae", "gan", "ddpm", "ldm", "few-step"]
 DatasetName = Literal["fashion-mnist", "mnist", "cifar10", "celeba", "folder"]
 
@@ -134,18 +148,27 @@ class OptimizerConfig(Strict):
     clip: float | None = Field(default=None, gt=0.0, description="largest gradient norm")
 
 
+class Extension(Strict):
+    """A run that stood at step ``at`` of ``planned`` was made longer; its schedules follow the longer plan since."""
+
+    at: int = Field(ge=0)
+    planned: Positive
+
+
 class RunConfig(Strict):
     """Everything that decides a run's numbers."""
 
-    preset: str = Field(description="the file of trainer/presets that it began with")
+    preset: str = Field(description="the name in trainer/presets that it began with, or that of one's own file, *.toml")
     start: str | None = Field(default=None, description="folder of the run whose network it began with")
     dataset: DatasetName
     image_size: Literal[28, 32, 64] = Field(description="height and width, in pixels; left out, the data set's")
     channels: Literal[1, 3] = Field(description="1 for grey, 3 for RGB; left out, the data set's")
     epochs: Positive
+    steps: Positive | None = Field(default=None, description="length of the run in training steps, in place of epochs")
+    extended: tuple[Extension, ...] = Field(default=(), description="when the run was made longer")
     batch_size: Positive
     seed: Annotated[int, Field(ge=0, lt=2**32)]
-    precision: Literal["fp32", "bf16"]
+    precision: Precision = Field(default="fp32", description="arithmetic of forward passes in training")
     label_dropout: Fraction = Field(description="share of labels replaced by 'no class' in training")
     ema_decay: float = Field(ge=0.0, lt=1.0, description="per step, once enough steps were seen (see loop.ema_average)")
     grid_every: Positive = Field(description="epochs between sample grids")
@@ -173,6 +196,17 @@ class RunConfig(Strict):
         """Which generator this run trains."""
         return self.model.family
 
+    def total_steps(self, images: int) -> int:
+        """The length of the run, in steps, on so many training images."""
+        return self.steps or self.epochs * (images // self.batch_size)
+
+    def value(self, override: str) -> Any:  # noqa: ANN401  (any field)
+        """What one of OVERRIDES is; None where the model has no such field."""
+        found: Any = self
+        for name in OVERRIDES[override]:
+            found = getattr(found, name, None)
+        return found
+
 
 def presets() -> list[str]:
     """The names of the files in trainer/presets."""
@@ -180,38 +214,100 @@ def presets() -> list[str]:
     return sorted(path.name.removesuffix(".toml") for path in folder.iterdir() if path.name.endswith(".toml"))
 
 
-def load_preset(name: str, begun: RunConfig | None = None, **overrides: Any) -> RunConfig:  # noqa: ANN401  (any field)
-    """The preset of this name with some fields replaced; None leaves the preset's value.
+def is_own(preset: str) -> bool:
+    """Whether ``preset`` is a file of the user's own and no name of trainer/presets."""
+    return preset.endswith(".toml")
 
-    Families that begin with the network of another run take that network's description from ``begun``. Raises
-    ValueError when it is missing, of the wrong family, or not wanted.
+
+def preset_values(preset: str) -> dict[str, Any]:
+    """The fields that a preset sets: a name of ``presets`` or the path of a file, *.toml.
+
+    Raises ValueError when the file cannot be read or is not TOML.
     """
-    text = resources.files("trainer").joinpath("presets", f"{name}.toml").read_text()
-    values = tomllib.loads(text) | {"preset": name}
-    values.update({key: value for key, value in overrides.items() if value is not None})
-    field, family = STARTS.get(values["model"]["family"], (None, None))
-    if family != (begun.family if begun else None):
-        raise ValueError(f"--from: {name} starts from {f'a run of family {family}' if family else 'nothing'}")
-    if field and begun:
-        values["model"][field] = begun.model.model_dump() | values["model"].get(field, {})
+    if not is_own(preset):
+        return tomllib.loads(resources.files("trainer").joinpath("presets", f"{preset}.toml").read_text())
+    try:
+        return tomllib.loads(Path(preset).read_text())
+    except OSError as failure:
+        raise ValueError(f"{preset}: {failure.strerror}") from failure
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as failure:
+        raise ValueError(f"{preset} is not TOML: {failure}") from failure
+
+
+def load_preset(name: str, begun: RunConfig | None = None, **overrides: Any) -> RunConfig:  # noqa: ANN401  (any field)
+    """The preset of this name, or in this file, with some fields replaced; None leaves the preset's value.
+
+    ``overrides`` are of OVERRIDES, or fields of the config. Families that begin with the network of another run take
+    that network's description from ``begun``. Raises ValueError when it is missing, of the wrong family, or not
+    wanted, and pydantic's ValidationError for a field that is missing, unknown or out of range.
+    """
+    values = preset_values(name) | {"preset": Path(name).name}
+    for key, value in overrides.items():
+        if value is not None:
+            _put(values, OVERRIDES.get(key, (key,)), value)
+    if overrides.get("epochs") is not None and overrides.get("steps") is None:
+        values.pop("steps", None)  # of one's own preset: what the command line says of the length replaces it
+    _describe_start(values, begun)
     return RunConfig.model_validate(values)
 
 
-def train_command(config: RunConfig) -> str:
-    """The command that begins the same run: its seed, and whatever else differs from the preset on the same data.
+def _put(values: dict[str, Any], path: tuple[str, ...], value: object) -> None:
+    *parents, last = path
+    for name in parents:
+        values = values.setdefault(name, {})
+        if not isinstance(values, dict):
+            return  # validation reports a preset whose section is not a table
+    values[last] = value
 
-    Where somebody keeps their own pictures is not told: the command has PATH in its place.
+
+def _describe_start(values: dict[str, Any], begun: RunConfig | None) -> None:
+    """Put the description of the network that a run begins with into its ``values``."""
+    model = values.get("model")
+    model = model if isinstance(model, dict) else {}
+    field, family = STARTS.get(str(model.get("family")), (None, None))
+    if family != (begun.family if begun else None):
+        raise ValueError(
+            f"--from: {values['preset']} starts from {f'a run of family {family}' if family else 'nothing'}"
+        )
+    if field and begun:
+        model[field] = begun.model.model_dump() | model.get(field, {})
+
+
+def train_command(config: RunConfig) -> str:
+    """The command that begins the same run: its seed, its precision, and whatever else differs from the preset.
+
+    The precision is always there, because its default depends on the machine. Where somebody keeps their own pictures
+    is not told: the command has PATH in its place.
     """
-    preset = tomllib.loads(resources.files("trainer").joinpath("presets", f"{config.preset}.toml").read_text())
-    channels, image_size = SHAPES[config.dataset]
-    defaults = {"channels": channels, "image_size": image_size} | preset
-    options = [f"--from {shlex.quote(config.start)}"] if config.start else []
-    options += [f"--seed {config.seed}"]
-    for name in OVERRIDES:
-        if name != "seed" and getattr(config, name) != defaults[name]:
-            value = dataset_option(config.dataset) if name == "dataset" else getattr(config, name)
-            options.append(f"--{name.replace('_', '-')} {value}")
-    return " ".join(["python -m trainer train", config.preset, *options])
+    options = ["--from", config.start] if config.start else []
+    for name, value in changes(config).items():
+        shown = dataset_option(config.dataset) if name == "dataset" else value
+        options += [f"--{name.replace('_', '-')}", str(shown)]
+    return f"python -m trainer train {shlex.join([config.preset, *options])}"
+
+
+def changes(config: RunConfig) -> dict[str, Any]:
+    """The overrides under which ``config.preset`` gives ``config`` on any machine: seed, precision, what differs."""
+    always = ("seed", "precision")
+    values = {name: config.value(name) for name in (*always, *(name for name in OVERRIDES if name not in always))}
+    return {
+        name: value
+        for name, value in values.items()
+        if name in always or (value is not None and value != _default(config, name))
+    }
+
+
+def _default(config: RunConfig, name: str) -> object:
+    """What an override is unless given: the data set's or the preset's value; none is known of one's own preset."""
+    if name == "epochs" and config.steps:
+        return config.epochs  # of no effect: not to be told
+    if name in ("channels", "image_size"):
+        channels, image_size = SHAPES[config.dataset]
+        return channels if name == "channels" else image_size
+    found: Any = {} if is_own(config.preset) else preset_values(config.preset)
+    for part in OVERRIDES[name]:
+        found = found.get(part) if isinstance(found, dict) else None
+    return found
 
 
 def dataset_option(dataset: DatasetName) -> str:

@@ -7,8 +7,8 @@ import base64
 import dataclasses
 import hashlib
 import io
-import tempfile
 import zipfile
+from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
@@ -34,11 +34,11 @@ from service.contract.manifest import (
     write_manifest,
 )
 from service.sampling.latent_map import pack
-from trainer import card, checkpoint
+from trainer import card, checkpoint, suggestions
 from trainer.config import Family, RunConfig, train_command
 from trainer.data import DataFacts, ImageData
 from trainer.encode import latent_map
-from trainer.generate import default_plan, generate, save_grid
+from trainer.generate import default_plan, draw_grid, generate, to_png
 from trainer.models.parts import Parts
 from trainer.objectives import build
 
@@ -66,28 +66,48 @@ class ExportError(Exception):
     """The run cannot become an artefact; the message says why. Nothing of the model in use was touched."""
 
 
-def export(run: Path, target: Path, data: ImageData) -> Manifest:
-    """Write the averaged generator of the finished ``run`` to ``target`` as TorchScript in float32.
+def needs_pictures(config: RunConfig) -> bool:
+    """Whether a run's export looks at its training pictures: for the latent map of a model that encodes."""
+    return "encode" in CAPABILITIES[config.family]
 
-    ``data`` is what the run was trained on: models that encode get a latent map of it, latents-<sha8>.npz.
+
+def export(
+    run: Path,
+    target: Path,
+    data: ImageData | None,
+    *,
+    unfinished: bool = False,
+    changed_data: bool = False,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Manifest:
+    """Write the averaged generator of ``run`` to ``target`` as TorchScript in float32.
+
+    ``data`` is what the run was trained on: models that encode get a latent map of it, latents-<sha8>.npz, and others
+    need none. ``unfinished`` also takes a run that has epochs to go, ``changed_data`` other pictures of the same shape
+    and classes. ``tell`` gets a line before each part of the work that takes long.
     ``target`` (weights/NAME) gets model-<sha8>.pt, card.md, samples.png and last of all manifest.json: until
     that one is replaced, the previous manifest stands beside its own weights, and both stay for a rollback. All
     that can be wrong with the run is found before the first file is written.
 
-    Raises CheckpointError when the run cannot be read; ExportError when it is not finished, when the scripted
-    network computes something else than the eager one, or when ``target`` cannot be written.
+    Raises CheckpointError when the run cannot be read; ExportError when it is not finished, when its pictures are
+    others, when the scripted network computes something else than the eager one, or when ``target`` cannot be written.
     """
     config, state = checkpoint.load(run)
-    require_finished(run, config, state)
-    _require_same(data, state)
+    require_finished(run, config, state, unfinished=unfinished)
     parts = averaged_parts(config, state)
+    tell("scripting the networks")
     payload = script(parts)
     loaded = load(payload, parts)
     compare(parts, loaded)
-    codes = None if loaded.encode is None else pack(latent_map(loaded, data))
+    codes = None
+    if loaded.encode is not None:
+        tell("encoding pictures for the latent map")
+        codes = pack(latent_map(loaded, _same(data, state, changed_data=changed_data)))
     manifest = _with_scores(target, _manifest(target.name, config, state, loaded, payload))
+    tell("drawing the samples of the card")
+    samples = to_png(draw_grid(loaded, torch.device("cpu"), data))
     try:
-        return _publish(target, payload, codes, manifest, card.render(manifest, config), _samples(loaded, data))
+        return _publish(target, payload, codes, manifest, card.render(manifest, config), samples)
     except (OSError, ContractError) as failure:
         raise ExportError(f"{target} cannot be written: {failure}") from failure
 
@@ -191,20 +211,27 @@ def _random_inputs(parts: Parts, batch: int) -> dict[str, tuple[Tensor, ...]]:
     return inputs
 
 
-def require_finished(run: Path, config: RunConfig, state: dict[str, Any]) -> None:
-    """Raise ExportError when the run has epochs to go."""
-    steps_per_epoch = DataFacts(**state["data"]).images // config.batch_size
-    if state["step"] < steps_per_epoch * config.epochs:
-        done = state["step"] // steps_per_epoch
+def require_finished(run: Path, config: RunConfig, state: dict[str, Any], *, unfinished: bool = False) -> None:
+    """Raise ExportError when the run has steps to go; with ``unfinished`` only when it has taken none."""
+    step, total = state["step"], config.total_steps(state["data"]["images"])
+    if step >= total or (unfinished and step):
+        return
+    done = f"{step:,} of {total:,} steps are done"
+    ways = f"Go on with: {suggestions.resume(config, run)}"
+    if step:
+        ways += f" Or use it as it is: {suggestions.export(run, '--unfinished')}"
+    raise ExportError(f"{run} is not finished: {done}. {ways}")
+
+
+def _same(data: ImageData | None, state: dict[str, Any], *, changed_data: bool) -> ImageData:
+    """``data``, which must be what the run saw."""
+    if data is None:
+        raise ExportError("a model that encodes needs the pictures of its training: see --data-dir")
+    if problem := checkpoint.other_data(state, data, changed_data=changed_data):
         raise ExportError(
-            f"{run} is not finished: {done} of {config.epochs} epochs are done. "
-            f"Go on with: python -m trainer train {config.preset} --out {run} --resume"
+            f"the run saw other data: {problem}. Name the folder that it saw with --data-dir, or add --changed-data"
         )
-
-
-def _require_same(data: ImageData, state: dict[str, Any]) -> None:
-    if problem := DataFacts(**state["data"]).unlike(data.facts):
-        raise ExportError(f"the run saw other data, see --data-dir: {problem}")
+    return data
 
 
 def _manifest(name: str, config: RunConfig, state: dict[str, Any], parts: Parts, payload: bytes) -> Manifest:
@@ -253,7 +280,7 @@ def _training(config: RunConfig, state: dict[str, Any], parts: Parts) -> Trainin
     parameters = {value.data_ptr(): value.numel() for value in Container(parts).parameters()}
     return Training(
         command=train_command(config),
-        epochs=config.epochs,
+        epochs=round(state["step"] / (state["data"]["images"] // config.batch_size), 2),
         images_seen=state["step"] * config.batch_size,
         seconds=round(state["seconds"], 1),
         device=state["device"],
@@ -280,13 +307,6 @@ def _golden(parts: Parts) -> Golden | None:
         solver=defaults.solver if defaults else None,
         picture=base64.b64encode(picture.numpy().tobytes()).decode(),
     )
-
-
-def _samples(parts: Parts, data: ImageData) -> bytes:
-    with tempfile.TemporaryDirectory(prefix="genserve-export-") as scratch:
-        path = Path(scratch) / "samples.png"
-        save_grid(parts, path, torch.device("cpu"), data)
-        return path.read_bytes()
 
 
 def _publish(

@@ -1,10 +1,11 @@
 """Pictures from a model's parts, by the very sampler that serves."""
 
+import io
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from service.sampling.loop import sample
 from service.sampling.noise import RowNoise
@@ -14,7 +15,10 @@ from trainer.data import ImageData, choose, to_unit_range
 from trainer.models.parts import Parts
 from trainer.vision import utils
 
-GRID_ROWS = 8
+#: Pictures of each class in a grid, and how many classes it has at most: with 300 it took minutes.
+GRID_ROWS, MOST_COLUMNS = 8, 16
+#: Drawn at a time: sixteen pictures of 28 x 28.
+BATCH_PIXELS = 16 * 28 * 28
 
 
 class NotFinite(Exception):
@@ -63,26 +67,52 @@ def reconstruct(parts: Parts, images: Tensor, label: Tensor) -> Tensor:
     return to_uint8(parts.decode(mean, label))
 
 
-def save_grid(parts: Parts, path: Path, device: torch.device, data: ImageData) -> Tensor:
-    """Write a grid of pictures; returns it as uint8 (channel, height, width).
+def shown_classes(classes: int) -> list[int]:
+    """The labels in a grid, a class a column: all, or of many some from all over; of no classes none."""
+    columns = min(classes, MOST_COLUMNS)
+    return [column * classes // columns for column in range(columns)]
 
-    A class a column; of a model that draws none, pictures of ``data`` with their reconstructions below them.
+
+def draw_grid(parts: Parts, device: torch.device, data: ImageData | None) -> Tensor:
+    """A grid of pictures, uint8 (channel, height, width).
+
+    A class a column, of ``shown_classes``; of a model that draws none, pictures of ``data``, which only such a model
+    needs, with their reconstructions below them.
     """
     grid: Tensor = utils.make_grid(*_cells(parts, device, data), padding=2, pad_value=255)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    utils.save_image(grid / 255, str(path))
     return grid
 
 
-def _cells(parts: Parts, device: torch.device, data: ImageData) -> tuple[Tensor, int]:
+def to_png(grid: Tensor) -> bytes:
+    """The file of a grid."""
+    content = io.BytesIO()
+    utils.save_image(grid / 255, content, format="png")
+    return content.getvalue()
+
+
+def _cells(parts: Parts, device: torch.device, data: ImageData | None) -> tuple[Tensor, int]:
     """Pictures, uint8 (count, channel, height, width), and how many there are in a row."""
-    columns = parts.classes or GRID_ROWS
+    shown = shown_classes(parts.classes) or [0] * GRID_ROWS
+    columns = len(shown)
     if parts.generates:
-        label = (torch.arange(columns) % max(1, parts.classes)).repeat(GRID_ROWS)
-        pictures = generate(parts, label.to(device), range(len(label)), default_plan(parts))
-        return pictures.permute(0, 3, 1, 2).cpu(), columns
+        return _drawn(parts, torch.tensor(shown * GRID_ROWS), device), columns
+    assert data is not None
     chosen = choose(columns * GRID_ROWS // 2, len(data.images))
     images, label = data.images[chosen].to(device), data.labels[chosen]
     back = reconstruct(parts, images, label.to(device)).permute(0, 3, 1, 2)
     rows = zip(torch.split(images.cpu(), columns), torch.split(back.cpu(), columns), strict=True)
     return torch.cat([picture for pair in rows for picture in pair]), columns
+
+
+def _drawn(parts: Parts, label: Tensor, device: torch.device) -> Tensor:
+    """A picture of each label, seeds from 0, a few at a time: memory stays bounded, and a bar shows progress."""
+    _, height, width = parts.image_shape
+    batch = max(1, BATCH_PIXELS // (height * width))
+    pictures = []
+    with tqdm(total=len(label), desc="samples", unit="img", leave=False, disable=None) as bar:
+        for first in range(0, len(label), batch):
+            seeds = range(first, min(first + batch, len(label)))
+            made = generate(parts, label[first : first + batch].to(device), seeds, default_plan(parts))
+            pictures.append(made.permute(0, 3, 1, 2).cpu())
+            bar.update(len(made))
+    return torch.cat(pictures)

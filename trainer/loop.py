@@ -4,38 +4,34 @@ Whatever decides the numbers is in the checkpoint or a function of the config, s
 resumed takes the same steps as one that was not, by whatever number of processes and micro-batches.
 """
 
-import math
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel
-from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
 
-from trainer import checkpoint, processes
-from trainer.config import OptimizerConfig, RunConfig
-from trainer.data import DataError, DataFacts, ImageData, to_unit_range
-from trainer.draws import Draws, step_seed
-from trainer.generate import save_grid
+from trainer import checkpoint, memory, processes
+from trainer.config import RunConfig
+from trainer.data import DataError, ImageData, to_unit_range
+from trainer.draws import step_seed
+from trainer.files import write
+from trainer.folder import EVENTS, SAMPLES
+from trainer.generate import draw_grid, to_png
 from trainer.models.parts import Parts
 from trainer.objectives import Objective, build
 from trainer.objectives.base import Position
+from trainer.reporting import Report, reporting
+from trainer.schedule import Plan, drop_labels, ema_average, epoch_order, learning_rate_factor
+from trainer.stopping import Interrupted, StopRequests, stop_requests
 
 LOG_EVERY_STEPS = 50
 CHECKPOINT_EVERY_SECONDS = 60.0
 #: Pictures on which a run that begins with another's network measures its codes.
 MEASURED_IMAGES = 2048
-
-Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 class Diverged(Exception):
@@ -44,14 +40,6 @@ class Diverged(Exception):
 
 class Indivisible(Exception):
     """A batch of this run cannot be cut into so many parts; the message says why."""
-
-
-class Interrupted(Exception):
-    """The run was asked to stop and has saved its checkpoint; ``signum`` is the signal."""
-
-    def __init__(self, signum: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(signum).name}; go on with --resume")
-        self.signum = signum
 
 
 @dataclass(frozen=True)
@@ -77,55 +65,17 @@ class Distance(Protocol):
 class RunState:
     """Where a run stands: steps taken, seconds spent, losses of this epoch and of the last whole one.
 
-    ``loss_counts`` are the steps of this epoch that told each loss: a WGAN's generator moves in one of five.
+    ``loss_counts`` are the steps of this epoch that told each loss: a WGAN's generator moves in one of five. ``shown``
+    is the last step after which samples were drawn and judged: it comes after the checkpoint of that step.
     """
 
     step: int = 0
+    shown: int = 0
     seconds: float = 0.0
     loss_sums: dict[str, Tensor] = field(default_factory=dict)
     loss_counts: dict[str, int] = field(default_factory=dict)
     losses: dict[str, float] = field(default_factory=dict)
     best: Best | None = None
-
-
-def learning_rate_factor(settings: OptimizerConfig, progress: float) -> float:
-    """What the learning rate is multiplied by when ``progress`` (0 to 1) of the run is done."""
-    if progress < settings.warmup:
-        return progress / settings.warmup
-    if not settings.decay:
-        return 1.0
-    done = (progress - settings.warmup) / (1.0 - settings.warmup)
-    return 0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * done))
-
-
-def ema_average(decay: float) -> Callable[[Tensors, Tensors, Tensor | int], None]:
-    """An exponential moving average for AveragedModel, its horizon growing with the steps up to ``decay``.
-
-    A fixed decay near one keeps the random start in the average of a short run for thousands of steps.
-    """
-
-    @torch.no_grad()
-    def average(averaged: Tensors, current: Tensors, seen: Tensor | int) -> None:
-        warm = min(decay, (1.0 + int(seen)) / (10.0 + int(seen)))
-        if averaged[0].is_floating_point():
-            torch._foreach_lerp_(averaged, current, 1.0 - warm)
-        else:  # counters, such as batch norm's
-            for old, new in zip(averaged, current, strict=True):
-                old.copy_(new)
-
-    return average
-
-
-def drop_labels(label: Tensor, share: float, null_label: int, draws: Draws) -> Tensor:
-    """``label`` (batch,) with a random ``share`` replaced by "no class", so that one network learns both."""
-    dropped = draws.rand(len(label)) < share
-    return torch.where(dropped, null_label, label)
-
-
-def epoch_order(seed: int, epoch: int, count: int) -> Tensor:
-    """The order in which an epoch visits the images: (count,) int64, a function of seed and epoch alone."""
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    return torch.randperm(count, generator=generator)
 
 
 def device_name(device: torch.device) -> str:
@@ -148,14 +98,16 @@ class TrainingRun:
         start: dict[str, Tensor] | None = None,
         accumulate: int = 1,
         distance: Distance | None = None,
+        data_dir: Path | None = None,
     ) -> None:
         """``start`` is the averaged generator, a ``state_dict``, of the run that this one begins with.
 
         ``accumulate`` is into how many micro-batches each process cuts its rows of a batch. ``distance`` is what the
-        best average is chosen by; without it the last is. Raises DataError when there is less data than a batch,
-        Indivisible when a batch cannot be cut like that.
+        best average is chosen by; without it the last is. ``data_dir``, the folder of the data set's files, is kept in
+        the checkpoint: a run is resumed and exported without naming it again. Raises DataError when there is less data
+        than a batch, Indivisible when a batch cannot be cut like that.
         """
-        self.accumulate, self.distance = accumulate, distance
+        self.accumulate, self.distance, self.data_dir = accumulate, distance, data_dir
         self.config, self.data, self.folder, self.device = config, data, folder, device
         self.objective: Objective = build(config, data.facts.image_shape, len(data.facts.class_names), device)
         self._require_divisible()
@@ -169,38 +121,44 @@ class TrainingRun:
         )
         self.average.eval()
         self.state = RunState()
-        self.steps_per_epoch = len(data.images) // config.batch_size
-        if self.steps_per_epoch == 0:
+        if len(data.images) < config.batch_size:
             raise DataError(
                 f"{len(data.images)} images are less than a batch of {config.batch_size}: lower --batch-size"
             )
-        self.total_steps = self.steps_per_epoch * config.epochs
+        self.plan = Plan(config.total_steps(len(data.images)), len(data.images) // config.batch_size)
         # A device holds the whole uint8 set: indexing there costs less than copying batches to it.
         self.images, self.labels = data.images.to(device), data.labels.to(device)
         self._order, self._order_of = torch.empty(0, dtype=torch.int64), -1
 
     @property
     def epoch(self) -> int:
-        """Whole epochs done."""
-        return self.state.step // self.steps_per_epoch
+        """The number, from 1, of the epoch that is going or has just ended; 0 before the first step."""
+        return self.plan.epoch(self.state.step)
 
     def fit(self) -> None:
         """Train to the end. Raises Diverged, or Interrupted after SIGINT or SIGTERM, the checkpoint saved."""
         self.folder.mkdir(parents=True, exist_ok=True)
         saved_at = time.monotonic()
-        with self._board() as board, self._bar() as bar, stop_requests() as stop:
-            while self.state.step < self.total_steps:
-                self._epoch_step(board, bar)
-                at_epoch_end = self.state.step % self.steps_per_epoch == 0
+        position = self.plan, self.config.family, self.config.batch_size, self.state.step
+        with (
+            reporting(self.folder / EVENTS, *position) as report,
+            stop_requests() as stop,
+            memory.explained(self._less_memory()),
+        ):
+            self._show(report, stop)  # stopped while it drew samples, it draws them now
+            while self.state.step < self.plan.total:
+                self._epoch_step(report)
+                at_epoch_end = self.plan.ends_epoch(self.state.step)
                 if at_epoch_end:
-                    self._close_epoch(board)
+                    self._close_epoch(report)
                 overdue = processes.rank() == 0 and time.monotonic() - saved_at > CHECKPOINT_EVERY_SECONDS
                 stopping, saving = processes.any_of([bool(stop), overdue])
                 if stopping or saving or at_epoch_end:
                     self.save()
                     saved_at = time.monotonic()
                 if stopping:
-                    raise Interrupted(stop[0] if stop else signal.SIGTERM)
+                    raise Interrupted(stop.signum)
+                self._show(report, stop)
 
     def save(self) -> None:
         """Write the checkpoint. Raises Diverged, and keeps the one before, when losses or weights have gone bad."""
@@ -213,9 +171,12 @@ class TrainingRun:
         """Everything that the next step depends on."""
         return {
             "step": self.state.step,
+            "shown": self.state.shown,
             "seconds": self.state.seconds,
             "device": device_name(self.device),
             "data": asdict(self.data.facts),
+            "fingerprint": self.data.fingerprint,
+            "data_dir": self.data_dir and str(self.data_dir.resolve()),
             "loss_sums": self.state.loss_sums,
             "loss_counts": self.state.loss_counts,
             "losses": self.state.losses,
@@ -225,19 +186,23 @@ class TrainingRun:
             "best": self.state.best and vars(self.state.best),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Stand where ``state``, of a run with this config, stood. Raises CheckpointError on other data.
+    def load_state_dict(self, state: dict[str, Any], *, changed_data: bool = False) -> None:
+        """Stand where ``state``, of a run with this config, stood.
 
-        Its best average is forgotten when another judge chose it, or when there is none now.
+        Its best average is forgotten when another judge chose it, or when there is none now. Raises CheckpointError on
+        other pictures than those it was trained on, unless ``changed_data``, and on those of another shape or other
+        classes, which its networks do not fit.
         """
-        if problem := DataFacts(**state["data"]).unlike(self.data.facts):
+        problem = checkpoint.other_data(state, self.data, changed_data=changed_data)
+        if problem:
             raise checkpoint.CheckpointError(f"{self.folder} was begun on other data: {problem}")
         sums = {name: value.to(self.device) for name, value in state["loss_sums"].items()}
         counts = dict(state["loss_counts"])
         judge, best = self.distance and self.distance.judge, None
         if state["best"] is not None and state["best"].get("judge") == judge:
             best = Best(**state["best"])
-        self.state = RunState(state["step"], state["seconds"], sums, counts, dict(state["losses"]), best)
+        shown = state.get("shown", state["step"])  # before there was this field, samples came before the checkpoint
+        self.state = RunState(state["step"], shown, state["seconds"], sums, counts, dict(state["losses"]), best)
         try:
             self.objective.networks.load_state_dict(state["networks"])
             for name, optimizer in self.objective.optimizers.items():
@@ -249,9 +214,9 @@ class TrainingRun:
                 + " ".join(str(failure).split())
             ) from failure
 
-    def _epoch_step(self, board: SummaryWriter | None, bar: "tqdm[Any]") -> None:
+    def _epoch_step(self, report: Report) -> None:
         started = time.monotonic()
-        at = Position(self.state.step, self.total_steps)
+        at = Position(self.state.step, self.plan.total)
         self._set_learning_rate(at.share)
         losses = self._train_on(self._batch_index(), at)
         self.average.update_parameters(self.objective.generator)
@@ -260,12 +225,13 @@ class TrainingRun:
             self.state.loss_counts[name] = self.state.loss_counts.get(name, 0) + 1
         self.state.step += 1
         self.state.seconds += time.monotonic() - started
-        bar.update(self.config.batch_size)
+        report.advance(self.config.batch_size)
         if self.state.step % LOG_EVERY_STEPS == 0:
-            self._log(board, bar, losses)
+            self._require_finite()
+            report.step(self.state.step, {name: float(loss) for name, loss in processes.mean_of(losses).items()})
 
     def _batch_index(self) -> Tensor:
-        epoch, position = divmod(self.state.step, self.steps_per_epoch)
+        epoch, position = divmod(self.state.step, self.plan.per_epoch)
         if self._order_of != epoch:
             self._order = epoch_order(self.config.seed, epoch, len(self.images)).to(self.device)
             self._order_of = epoch
@@ -305,39 +271,53 @@ class TrainingRun:
             for group in optimizer.param_groups:
                 group["lr"] = settings.learning_rate * learning_rate_factor(settings, progress)
 
-    def _log(self, board: SummaryWriter | None, bar: "tqdm[Any]", losses: dict[str, Tensor]) -> None:
-        self._require_finite()
-        values = {name: float(loss) for name, loss in processes.mean_of(losses).items()}
-        if board is None:
-            return
-        for name, value in values.items():
-            board.add_scalar(f"loss/{name}", value, self.state.step)
-        epoch = f"epoch {min(self.epoch + 1, self.config.epochs)}/{self.config.epochs}"
-        bar.set_postfix_str(", ".join([epoch, *(f"{name} {value:.4g}" for name, value in values.items())]))
-
-    def _close_epoch(self, board: SummaryWriter | None) -> None:
+    def _close_epoch(self, report: Report) -> None:
         self._require_finite()
         totals, counts = processes.mean_of(self.state.loss_sums), self.state.loss_counts
         self.state.losses = {name: float(total) / counts[name] for name, total in totals.items()}
         self.state.loss_sums, self.state.loss_counts = {}, {}
-        if board is None:
-            return
-        for name, value in self.state.losses.items():
-            board.add_scalar(f"epoch/{name}", value, self.epoch)
-        if self.epoch % self.config.grid_every == 0 or self.epoch == self.config.epochs:
-            self._judge(board, self.objective.parts(self.average.module))
+        report.epoch(self.state.step, self.state.losses)
 
-    def _judge(self, board: SummaryWriter, parts: Parts) -> None:
+    def _show(self, report: Report, stop: StopRequests) -> None:
+        """Draw and judge samples of the average where they are due; after a signal the resumed run does it."""
+        step = self.state.step
+        due = step == self.plan.total or (self.plan.ends_epoch(step) and self.epoch % self.config.grid_every == 0)
+        if not due or self.state.shown == step:
+            return
+        if processes.rank() == 0:
+            with stop.abandoning():
+                self._judge(report, self.objective.parts(self.average.module))
+        (stopping,) = processes.any_of([bool(stop)])
+        if stopping:
+            raise Interrupted(stop.signum)
+        self.state.shown = step
+        self.save()
+
+    def _judge(self, report: Report, parts: Parts) -> None:
         """Show the average's pictures, and keep it when they are nearer to the training pictures than any before."""
-        path = self.folder / "samples" / f"epoch-{self.epoch:03d}.png"
-        board.add_image("samples", save_grid(parts, path, self.device, self.data), self.epoch)
+        step = self.state.step
+        report.drawing(step)
+        path = self.folder / SAMPLES / f"epoch-{self.epoch:03d}.png"
+        grid = draw_grid(parts, self.device, self.data)
+        write(path, to_png(grid))
+        report.samples(step, grid)
         if self.distance is None:
             return
         distance, best = self.distance(parts), self.state.best
-        board.add_scalar("distance", distance, self.epoch)
+        report.distance(step, distance)
         if best is None or distance < best.distance:
             weights = {name: value.clone() for name, value in self.average.module.state_dict().items()}
             self.state.best = Best(self.epoch, distance, weights, self.distance.judge)
+
+    def _less_memory(self) -> str:
+        parts = self.finer_parts()
+        finer = f"choose --accumulate {parts}, which gives the same numbers, or" if parts else "choose"
+        return f"{finer} a --batch-size below {self.config.batch_size}"
+
+    def finer_parts(self) -> int | None:
+        """The next number of micro-batches, for a step that needs less memory; None where the batch cannot be cut."""
+        of = range(self.accumulate + 1, self.config.batch_size + 1) if self.objective.accumulates else ()
+        return next((parts for parts in of if self.config.batch_size % (parts * processes.count()) == 0), None)
 
     def _require_finite(self) -> None:
         # Of all processes, so that all of them stop.
@@ -351,37 +331,6 @@ class TrainingRun:
             raise Diverged(
                 f"the {bad[0]} is not finite at step {self.state.step}. "
                 f"{'The last checkpoint is kept' if kept else 'There is no checkpoint from before'}; "
-                "try a lower learning rate, or --precision fp32."
+                f"try a --learning-rate below {self.config.optimizer.learning_rate:g}"
+                + (", or --precision fp32" if self.config.precision == "bf16" else "")
             )
-
-    def _board(self) -> AbstractContextManager[SummaryWriter | None]:
-        if processes.rank() > 0:
-            return nullcontext()
-        return SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.state.step or None)
-
-    def _bar(self) -> "tqdm[Any]":
-        return tqdm(
-            total=self.total_steps * self.config.batch_size,
-            initial=self.state.step * self.config.batch_size,
-            unit="img",
-            unit_scale=True,
-            desc=self.config.family,
-            dynamic_ncols=True,
-            disable=processes.rank() > 0,
-        )
-
-
-@contextmanager
-def stop_requests() -> Iterator[list[int]]:
-    """Inside, SIGINT and SIGTERM only add their number to the list: the step under way ends and is saved."""
-    received: list[int] = []
-
-    def note(signum: int, _frame: FrameType | None) -> None:
-        received.append(signum)
-
-    before = {signum: signal.signal(signum, note) for signum in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)

@@ -4,11 +4,11 @@ import argparse
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
-from trainer.config import SHAPES
+from trainer.config import SHAPES, Precision
 
 THE_PRESETS = "the preset's"
 EVALUATOR_FOLDER = Path("weights/evaluator")
@@ -73,6 +73,26 @@ def add_evaluator(command: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="the classifier that pictures are judged by (default: %(default)s)",
     )
+
+
+def add_precision(command: argparse.ArgumentParser) -> None:
+    """Add --precision; left out, the faster one on this machine is chosen."""
+    command.add_argument(
+        "--precision", choices=get_args(Precision), help="arithmetic in training (default: the faster on this machine)"
+    )
+
+
+def add_overwrite(command: argparse._ActionsContainer, what: str) -> None:
+    """Add --overwrite, which does ``what``."""
+    command.add_argument("--overwrite", action="store_true", help=what)
+
+
+def rate(text: str) -> float:
+    """A finite number above 0; argparse tells of the ValueError."""
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise ValueError
+    return number
 
 
 def seed(text: str) -> int:

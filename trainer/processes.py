@@ -5,12 +5,15 @@ the one of the mean gradient.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -49,6 +52,15 @@ def first_alone() -> Iterator[None]:
     finally:
         if rank() == 0 and count() > 1:
             dist.barrier()
+
+
+def from_first(make: Callable[[], T]) -> T:
+    """What ``make`` gives in the first process, in all of them: they must agree on what is measured."""
+    if count() == 1:
+        return make()
+    made = [make() if rank() == 0 else None]
+    dist.broadcast_object_list(made)
+    return cast(T, made[0])
 
 
 def any_of(flags: Sequence[bool]) -> list[bool]:

@@ -10,8 +10,6 @@ from pydantic import BaseModel, Field
 
 from service.metrics import SECONDS_BUCKETS, ModelMetrics
 
-log = logging.getLogger(__name__)
-
 #: Seconds between two looks at the counts, and how many looks are kept.
 STEP_S = 2.0
 KEPT = 151

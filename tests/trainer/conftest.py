@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tests.trainer.sample import SAMPLE, first_of_sample
+from trainer import precision
 from trainer.config import RunConfig, presets
 from trainer.data import ImageData, load_fashion_mnist
 from trainer.loop import TrainingRun
@@ -97,6 +98,13 @@ FileSizeLimit = Callable[[int], AbstractContextManager[None]]
 def _one_thread() -> None:
     """Two threads sum in another order, and are slower than one beside a busy core."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The precision that a command measures would be another on another machine."""
+    choice = precision.Choice("fp32", "tests want the same numbers on every machine")
+    monkeypatch.setattr(precision, "measured", lambda _device: choice)
 
 
 @pytest.fixture(scope="session")

@@ -48,7 +48,9 @@ def test_train_then_export(small_folder: Path, tmp_path: Path, capsys: pytest.Ca
     assert main(["export", str(run), str(target), "--data-dir", str(small_folder)]) == 0
     manifest = read_manifest(target)
     assert manifest.artifact.file in capsys.readouterr().out
-    assert manifest.training.command == "python -m trainer train vae --seed 0 --epochs 1 --batch-size 32"
+    assert (
+        manifest.training.command == "python -m trainer train vae --seed 0 --precision fp32 --epochs 1 --batch-size 32"
+    )
 
 
 def test_what_learns_without_classes_has_none(small_folder: Path, tmp_path: Path) -> None:
@@ -75,7 +77,10 @@ def test_an_existing_run_is_not_overwritten(vae_run: Path, capsys: pytest.Captur
         (["train", "gan", "--resume"], "begun with the preset vae, not gan"),
         (["train", "autoencoder", "--resume"], "begun with the preset vae, not autoencoder"),
         (["train", "vae", "--resume", "--from", "runs/other"], "--from runs/other: .* begun with None"),
-        (["train", "vae", "--resume", "--epochs", "3"], "--epochs 3: .* begun with 2"),
+        (
+            ["train", "vae", "--resume", "--epochs", "1"],
+            "--epochs 1: .* begun with 2 epochs, and can only be made longer",
+        ),
         (["train", "vae", "--resume", "--batch-size", "8"], "--batch-size 8: .* begun with 16"),
     ],
 )
@@ -119,7 +124,7 @@ def test_an_unfinished_run_is_not_exported(
     vae_run: Path, small_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = error_of(capsys, "export", vae_run, tmp_path / "weights" / "vae", "--data-dir", small_folder)
-    assert f"0 of 2 epochs are done. Go on with: python -m trainer train vae --out {vae_run} --resume" in line
+    assert f"0 of 8 steps are done. Go on with: python -m trainer train vae --out {vae_run} --resume" in line
 
 
 # Runs that begin with another's network
@@ -131,7 +136,7 @@ def begun_runs(make_run: MakeRun, tmp_path: Path) -> Path:
     for name in ("autoencoder", "ddpm"):
         (tmp_path / name).mkdir()
         run = make_run(name, tmp_path / name)
-        run.state.step = run.total_steps
+        run.state.step = run.plan.total
         run.save()
     return tmp_path
 
@@ -270,7 +275,8 @@ def test_a_signal_ends_with_its_code_and_a_checkpoint_that_goes_on(
     finally:
         process.kill()
     assert process.returncode == code
-    assert f"stopped by {signum.name}; go on with --resume" in errors
+    wanted = f"stopped by {signum.name}; go on with python -m trainer train vae --out {tmp_path} --resume --device cpu"
+    assert wanted in errors
 
     config, state = checkpoint.load(tmp_path)
     run = TrainingRun(config, load_fashion_mnist(small_folder), tmp_path, torch.device("cpu"))

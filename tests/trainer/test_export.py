@@ -264,7 +264,7 @@ def test_an_unfinished_run_is_refused_with_how_to_go_on(make_run: MakeRun, tmp_p
     run.folder.mkdir()
     run.state.step = 5
     run.save()
-    with pytest.raises(ExportError, match=r"1 of 2 epochs.* train vae --out .*run --resume"):
+    with pytest.raises(ExportError, match=r"5 of 8 steps.* train vae --out .*run --resume"):
         export(run.folder, tmp_path / "weights", run.data)
     assert not (tmp_path / "weights").exists()
 

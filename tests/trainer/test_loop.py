@@ -7,29 +7,18 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
+from torch import Tensor
 
 from tests.trainer.conftest import VARIANTS, MakeConfig, MakeRun, before_step, without_dropout
 from trainer import checkpoint, loop
-from trainer.config import LdmConfig, OptimizerConfig, RunConfig
+from trainer.config import LdmConfig, RunConfig
 from trainer.data import DataError, DataFacts, ImageData
-from trainer.draws import Draws
-from trainer.loop import (
-    MEASURED_IMAGES,
-    Diverged,
-    Indivisible,
-    Interrupted,
-    TrainingRun,
-    device_name,
-    drop_labels,
-    ema_average,
-    epoch_order,
-    learning_rate_factor,
-)
+from trainer.generate import draw_grid
+from trainer.loop import MEASURED_IMAGES, Diverged, Indivisible, TrainingRun, device_name
 from trainer.models.parts import Parts
 from trainer.objectives.base import Position, Task
 from trainer.objectives.ldm import LdmObjective
+from trainer.stopping import Interrupted
 
 STEPS_PER_EPOCH, TOTAL_STEPS = 4, 8
 
@@ -82,6 +71,50 @@ def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(
     ours, theirs = (checkpoint.load(folder)[1] | {"seconds": None} for folder in (tmp_path, finished_runs[name].folder))
     assert ours["step"] == TOTAL_STEPS
     assert_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("epochs", [1, 2], ids=["in the middle", "at the end"])
+def test_a_run_stopped_while_it_draws_samples_draws_them_when_it_is_resumed(
+    make_run: MakeRun,
+    finished_runs: dict[str, TrainingRun],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    epochs: int,
+) -> None:
+    """The signal ends the drawing at once, and the checkpoint is from before it."""
+    cut = make_run("vae", tmp_path, grid_every=epochs)
+    drawn: list[str] = []
+
+    def slow(*arguments: Any) -> Tensor:
+        drawn.append("begun")
+        signal.raise_signal(signal.SIGINT)
+        drawn.append("went on")
+        return draw_grid(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "draw_grid", slow)
+        with pytest.raises(Interrupted):
+            cut.fit()
+    assert drawn == ["begun"]
+    _, state = checkpoint.load(tmp_path)
+    assert state["step"] == epochs * STEPS_PER_EPOCH
+    path = tmp_path / "samples" / f"epoch-{epochs:03d}.png"
+    assert not path.exists()
+    resumed = TrainingRun(cut.config, cut.data, tmp_path, cut.device)
+    resumed.load_state_dict(state)
+    resumed.fit()
+    assert path.exists()
+    ours, theirs = (checkpoint.load(folder)[1] for folder in (tmp_path, finished_runs["vae"].folder))
+    own = ("seconds", "config")
+    assert_equal({k: v for k, v in ours.items() if k not in own}, {k: v for k, v in theirs.items() if k not in own})
+
+
+def test_a_run_of_so_many_steps_ends_within_an_epoch(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run("vae", tmp_path, steps=6)
+    run.fit()
+    assert (run.state.step, run.epoch, run.plan.epochs) == (6, 2, 2)
+    assert run.state.losses
+    assert (tmp_path / "samples" / "epoch-002.png").is_file()
 
 
 def test_a_finished_run_has_left_its_checkpoint_grid_and_events(finished_runs: dict[str, TrainingRun]) -> None:
@@ -175,6 +208,28 @@ def test_resuming_on_other_data_is_refused(make_run: MakeRun, tmp_path: Path, da
         TrainingRun(run.config, other, tmp_path, run.device).load_state_dict(run.state_dict())
 
 
+def test_other_pictures_of_the_same_number_are_noticed(make_run: MakeRun, tmp_path: Path, data: ImageData) -> None:
+    """Two classes swapped: as many pictures with the same names of classes."""
+    run = make_run("vae", tmp_path)
+    labels = torch.where(data.labels == 0, 1, torch.where(data.labels == 1, 0, data.labels))
+    swapped = dataclasses.replace(data, labels=labels)
+    resumed = TrainingRun(run.config, swapped, tmp_path, run.device)
+    with pytest.raises(checkpoint.CheckpointError, match="as many pictures, but others, or in other classes"):
+        resumed.load_state_dict(run.state_dict())
+    resumed.load_state_dict(run.state_dict(), changed_data=True)
+    old = {key: value for key, value in run.state_dict().items() if key != "fingerprint"}
+    resumed.load_state_dict(old)  # of a version that took no fingerprint
+
+
+@pytest.mark.parametrize("changed", [{"class_names": ("one",)}, {"image_shape": (3, 28, 28)}])
+def test_pictures_that_do_not_fit_the_networks_are_refused_always(
+    make_run: MakeRun, tmp_path: Path, data: ImageData, changed: dict[str, Any]
+) -> None:
+    state = make_run("vae", tmp_path).state_dict()
+    other = dataclasses.replace(data, facts=dataclasses.replace(data.facts, **changed))
+    assert checkpoint.other_data(state, other, changed_data=True)
+
+
 def test_a_checkpoint_of_other_networks_is_refused(make_run: MakeRun, tmp_path: Path) -> None:
     run = make_run("gan", tmp_path)
     state = run.state_dict()
@@ -225,7 +280,9 @@ def test_a_run_that_diverges_keeps_its_last_checkpoint(
             next(run.objective.networks.parameters()).fill_(math.nan)
 
     before_step(run, STEPS_PER_EPOCH + 1, ruin, monkeypatch)
-    with pytest.raises(Diverged, match=r"not finite at step 8. The last checkpoint is kept; try a lower learning rate"):
+    with pytest.raises(
+        Diverged, match=r"not finite at step 8. The last checkpoint is kept; try a --learning-rate below 0.001$"
+    ):
         run.fit()
     _, state = checkpoint.load(tmp_path)
     assert state["step"] == STEPS_PER_EPOCH
@@ -238,74 +295,6 @@ def test_a_run_that_diverges_at_once_says_that_nothing_is_kept(make_run: MakeRun
         next(run.objective.networks.parameters()).fill_(math.inf)
     with pytest.raises(Diverged, match="There is no checkpoint from before"):
         run.fit()
-
-
-# Learning rate, average, order, labels
-
-
-def settings(warmup: float, decay: bool) -> OptimizerConfig:
-    return OptimizerConfig(learning_rate=1.0, betas=(0.9, 0.99), weight_decay=0.0, warmup=warmup, decay=decay)
-
-
-@pytest.mark.parametrize(
-    ("warmup", "decay", "progress", "factor"),
-    [
-        (0.2, True, 0.0, 0.0),
-        (0.2, True, 0.1, 0.5),
-        (0.2, True, 0.2, 1.0),
-        (0.2, True, 0.6, 0.505),
-        (0.2, True, 1.0, 0.01),
-        (0.2, False, 0.1, 0.5),
-        (0.0, False, 0.0, 1.0),
-        (0.0, False, 1.0, 1.0),
-    ],
-)
-def test_the_learning_rate_rises_and_falls(warmup: float, decay: bool, progress: float, factor: float) -> None:
-    assert learning_rate_factor(settings(warmup, decay), progress) == pytest.approx(factor)
-
-
-def test_the_average_is_the_closed_form_of_its_trajectory() -> None:
-    decay, steps = 0.8, 60
-    network = nn.BatchNorm1d(3).double()
-    buffers = dict(network.named_buffers())
-    average = AveragedModel(network, multi_avg_fn=ema_average(decay), use_buffers=True)
-    trajectory = torch.randn(steps, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    for point in trajectory:
-        with torch.no_grad():
-            network.weight.copy_(point)
-            buffers["running_mean"].copy_(2 * point)
-            buffers["num_batches_tracked"].add_(1)
-        average.update_parameters(network)
-
-    kept = torch.tensor([0.0] + [min(decay, (1 + seen) / (10 + seen)) for seen in range(1, steps)]).double()
-    later = kept.flip(0).cumprod(0).flip(0).roll(-1)  # what all later steps keep of this one's share
-    later[-1] = 1.0
-    share = (1 - kept) * later
-    assert float(share.sum()) == pytest.approx(1.0)
-    expected = (share[:, None] * trajectory).sum(dim=0)
-    averaged = average.module.state_dict()
-    torch.testing.assert_close(averaged["weight"], expected)
-    torch.testing.assert_close(averaged["running_mean"], 2 * expected)
-    assert averaged["num_batches_tracked"] == steps
-
-
-def test_an_epoch_visits_every_image_once_in_an_order_of_its_own() -> None:
-    first = epoch_order(seed=3, epoch=0, count=1000)
-    assert torch.equal(first.sort().values, torch.arange(1000))
-    assert torch.equal(first, epoch_order(seed=3, epoch=0, count=1000))
-    assert not torch.equal(first, epoch_order(seed=3, epoch=1, count=1000))
-    assert not torch.equal(first, epoch_order(seed=4, epoch=0, count=1000))
-
-
-def test_the_given_share_of_labels_is_dropped() -> None:
-    draws = Draws(torch.device("cpu"))
-    label = torch.arange(10).repeat(10_000)
-    dropped = drop_labels(label, 0.1, null_label=10, draws=draws)
-    assert dropped.dtype == torch.int64
-    assert float((dropped == 10).double().mean()) == pytest.approx(0.1, abs=0.005)
-    kept = dropped != 10
-    assert torch.equal(dropped[kept], label[kept])
-    assert torch.equal(drop_labels(label, 0.0, null_label=10, draws=draws), label)
 
 
 # Batches in parts

@@ -12,7 +12,8 @@ from tests.trainer.conftest import MakeConfig, MakeRun, before_step, without_dro
 from trainer import checkpoint, processes
 from trainer.config import RunConfig
 from trainer.data import ImageData
-from trainer.loop import Indivisible, Interrupted, TrainingRun
+from trainer.loop import Indivisible, TrainingRun
+from trainer.stopping import Interrupted
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")

@@ -48,7 +48,7 @@ def test_a_run_that_is_not_finished_is_no_beginning(finished_runs: dict[str, Tra
     done = finished_runs["vae"]
     half = TrainingRun(done.config, done.data, tmp_path, done.device)
     half.save()
-    with pytest.raises(ExportError, match="0 of 2 epochs are done"):
+    with pytest.raises(ExportError, match="0 of 8 steps are done"):
         load_start(tmp_path)
 
 

@@ -4,8 +4,10 @@ A set of 60,000 pictures of 28x28 is 47 MB: held as uint8 it is indexed per batc
 loader with per-image transforms would cap the small models.
 """
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -87,6 +89,17 @@ class ImageData:
     labels: Tensor
     provenance: str
     remarks: tuple[Remark, ...] = ()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256, hexadecimal, of all that training sees: pixels, their order, labels and the names of the classes.
+
+        Files may be renamed or moved as long as the pictures stay in the same order.
+        """
+        digest = hashlib.sha256(repr((tuple(self.images.shape), self.facts.class_names)).encode())
+        digest.update(self.images.contiguous().numpy().data)
+        digest.update(self.labels.contiguous().numpy().data)
+        return digest.hexdigest()
 
     def without_classes(self) -> "ImageData":
         """The same pictures, for what shall not learn their classes."""

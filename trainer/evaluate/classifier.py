@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from trainer.config import Precision
 from trainer.data import ImageData, to_unit_range
+from trainer.precision import autocast
 
 #: Channels at whole, half, quarter and eighth resolution.
 WIDTHS = (16, 32, 96, 160)
@@ -63,7 +65,9 @@ class Classifier(nn.Module):
         return features, self.head(features)
 
 
-def train_classifier(data: ImageData, epochs: int, seed: int, device: torch.device) -> Classifier:
+def train_classifier(
+    data: ImageData, epochs: int, seed: int, device: torch.device, precision: Precision = "fp32"
+) -> Classifier:
     """A classifier of ``data``'s classes, in eval mode; Adam with one cycle of the learning rate (Smith 2018).
 
     Pictures are shifted and partly erased but never mirrored: a shoe that points the other way is another picture,
@@ -83,7 +87,7 @@ def train_classifier(data: ImageData, epochs: int, seed: int, device: torch.devi
         for _ in range(epochs):
             for index in torch.randperm(len(images), device=device)[: steps * BATCH_SIZE].chunk(steps):
                 pictures, answers = _turned(images[index]) if turning else (images[index], labels[index])
-                loss = _descend(network, optimizer, augment(pictures), answers)
+                loss = _descend(network, optimizer, augment(pictures), answers, precision)
                 rate.step()
                 bar.update()
             bar.set_postfix_str(f"loss {float(loss):.3f}")
@@ -151,9 +155,11 @@ def _convolution(channels: int, width: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(channels, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
 
 
-def _descend(network: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor) -> Tensor:
+def _descend(
+    network: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor, precision: Precision
+) -> Tensor:
     inputs = to_unit_range(images).contiguous(memory_format=torch.channels_last)
-    with torch.autocast(inputs.device.type, torch.bfloat16):
+    with autocast(inputs.device, precision):
         loss = F.cross_entropy(network(inputs)[1], labels)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]

@@ -12,13 +12,13 @@ import torch
 
 from service.contract.files import ContractError
 from service.contract.manifest import SolverName
-from trainer import data
-from trainer.advice import describe
-from trainer.config import SHAPES, DatasetName, dataset_option
+from trainer import data, folder, precision
+from trainer.config import SHAPES, DatasetName, Precision, dataset_option
+from trainer.data_report import describe
 from trainer.evaluate import compare, curves, measurement, plots
 from trainer.evaluate.classifier import accuracy, chance, default_epochs, learns_turns, train_classifier
 from trainer.evaluate.errors import EvaluationError
-from trainer.evaluate.evaluator import Evaluator, load_evaluator, write_evaluator
+from trainer.evaluate.evaluator import FACTS_FILE, Evaluator, load_evaluator, write_evaluator
 from trainer.evaluate.inception import fid
 from trainer.evaluate.measurement import measurement_of
 from trainer.evaluate.pictures import Sampler, draw, labels_like, make_sampler
@@ -39,6 +39,8 @@ from trainer.options import (
     add_dataset,
     add_device,
     add_evaluator,
+    add_overwrite,
+    add_precision,
     data_dir_of,
     device_of,
     positive,
@@ -48,7 +50,7 @@ from trainer.options import (
 
 EXAMPLES = """\
 examples:
-  python -m trainer evaluator                                    train the classifier in weights/evaluator
+  python -m trainer evaluator --overwrite                        train the classifier in weights/evaluator
   python -m trainer evaluate weights/vae --write                 10,000 pictures against the test images, into the card
   python -m trainer evaluate weights/ddpm --steps 5              another sampler than the default
   python -m trainer evaluate runs/long --against train --samples 1000   choose between checkpoints
@@ -73,7 +75,9 @@ def _add_evaluator(commands: "argparse._SubParsersAction[argparse.ArgumentParser
     add_dataset(command, default="fashion-mnist")
     command.add_argument("--epochs", type=positive, help="(default: 14, more where an epoch has few steps)")
     command.add_argument("--seed", type=seed, default=0)
+    add_precision(command)
     command.add_argument("--out", type=Path, default=EVALUATOR_FOLDER, help="folder to write (default: %(default)s)")
+    add_overwrite(command, "replace the evaluator in --out: scores by the one before cannot be compared with its own")
 
 
 def _add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -114,7 +118,9 @@ def _add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     command.add_argument("--samples", type=positive, default=2000, help="pictures a point (default: %(default)s)")
     command.add_argument("--docs", type=Path, default=Path("docs"), help="where quality.json lies (default: docs)")
-    command.add_argument("--write", action="store_true", help="write the table and the plots into --docs")
+    command.add_argument(
+        "--write", action="store_true", help="write what was measured, the table and the plots into --docs"
+    )
     add_evaluator(command)
     _add_data(command)
 
@@ -137,17 +143,25 @@ def _add_data(command: argparse.ArgumentParser) -> None:
 
 
 def _evaluator(options: argparse.Namespace) -> None:
-    device = device_of(options)
+    if (options.out / FACTS_FILE).exists() and not options.overwrite:
+        raise UsageError(f"{options.out} already holds an evaluator: choose another --out, or add --overwrite")
+    with folder.claimed(options.out):
+        _train_evaluator(options, device_of(options))
+
+
+def _train_evaluator(options: argparse.Namespace, device: torch.device) -> None:
     channels, size = _shape(options)
-    folder = data_dir_of(options)
-    train, test = (_split(options.dataset, folder, size, channels, train=train) for train in (True, False))
+    data_dir = data_dir_of(options)
+    train, test = (_split(options.dataset, data_dir, size, channels, train=train) for train in (True, False))
     print(*describe(train), sep="\n")
     if learns_turns(train):
         print("without two classes to tell apart, it learns by how many quarters a picture is turned")
     started, epochs = time.monotonic(), options.epochs or default_epochs(len(train.images))
-    network = train_classifier(train, epochs, options.seed, device)
+    arithmetic = _precision(options, device)
+    network = train_classifier(train, epochs, options.seed, device, arithmetic)
     shape = f" --image-size {size} --channels {channels}" if options.dataset == "folder" else ""
     settings = f"--dataset {dataset_option(options.dataset)}{shape} --epochs {epochs} --seed {options.seed}"
+    settings += f" --precision {arithmetic}"
     facts = write_evaluator(
         options.out,
         network,
@@ -169,6 +183,16 @@ def _evaluator(options: argparse.Namespace) -> None:
 
 #: Of the way from guessing to knowing, what an evaluator must have gone to be of use.
 LEARNT = 0.2
+
+
+def _precision(options: argparse.Namespace, device: torch.device) -> Precision:
+    """The one asked for, or the faster on this machine."""
+    if options.precision is not None:
+        asked: Precision = options.precision
+        return asked
+    choice = precision.measured(device)
+    print(f"precision: {choice}", flush=True)
+    return choice.precision
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -214,11 +238,12 @@ def _compare(options: argparse.Namespace) -> None:
         _skip(name, reason)
     baseline = measurement.read_json(options.baseline) if options.baseline else None
     path = options.docs / curves.FILE_NAME
+    measured = curves.read_json(path) if path.exists() and not options.measure else None
     if options.measure:
         names = [manifest.name for manifest in manifests if "generate" in manifest.capabilities]
-        for each in _measure(options, names, _known(path)):
-            curves.write_json(path, each)  # after each model: an interruption loses one
-    measured = curves.read_json(path) if path.exists() else None
+        for measured in _measure(options, names, _known(path)):
+            if options.write:
+                curves.write_json(path, measured)  # after each model: an interruption loses one
     table = compare.table(manifests, measured, baseline)
     print(table)
     if options.write:

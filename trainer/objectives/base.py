@@ -14,6 +14,7 @@ from trainer import processes
 from trainer.config import RunConfig
 from trainer.draws import Draws, seed_dropout
 from trainer.models.parts import Parts
+from trainer.precision import autocast
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class Objective(ABC):
 
     def autocast(self) -> torch.autocast:
         """bf16 arithmetic for forward passes when the run asks for it."""
-        return torch.autocast(self.task.device.type, torch.bfloat16, enabled=self.task.config.precision == "bf16")
+        return autocast(self.task.device, self.task.config.precision)
 
     def place(self, module: nn.Module) -> nn.Module:
         """``module`` on the run's device, convolutions in channels-last memory."""

@@ -64,8 +64,11 @@ def test_a_model_is_scored_into_its_manifest_and_then_compared(
     docs.mkdir()
     (docs / "QUALITY.md").write_text(f"{BEGIN}\n{END}\n")
     monkeypatch.setattr(curves, "TIMED_ROUNDS", 1)
-    arguments = ["compare", str(weights), "--docs", str(docs), "--baseline", str(kept), "--measure", "--write"]
+    arguments = ["compare", str(weights), "--docs", str(docs), "--baseline", str(kept), "--measure"]
     assert main([*arguments, "--samples", "100", *options]) == 0
+    assert [path.name for path in docs.iterdir()] == ["QUALITY.md"]
+    capsys.readouterr()
+    assert main([*arguments, "--write", "--samples", "100", *options]) == 0
     printed = capsys.readouterr().out
     assert "| vae | 1.00 |" in printed
     assert printed.strip() in (docs / "QUALITY.md").read_text()
@@ -211,7 +214,9 @@ def test_an_evaluator_is_trained_and_used(
     assert main(["evaluator", "--epochs", "1", "--out", str(folder), *options[2:]]) == 0
     assert re.search(r"evaluator-\w{8}\.pt: \d+\.\d\d% of 150 test images right", capsys.readouterr().out)
     facts = json.loads((folder / FACTS_FILE).read_text())
-    assert facts["command"] == "python -m trainer evaluator --dataset fashion-mnist --epochs 1 --seed 0"
+    assert (
+        facts["command"] == "python -m trainer evaluator --dataset fashion-mnist --epochs 1 --seed 0 --precision fp32"
+    )
     arguments = ["evaluate", str(trained / "weights" / "vae"), "--samples", "100", *options]
     assert main([*arguments, "--evaluator", str(folder)]) == 0
     assert f"evaluator {facts['sha256'][:8]}" in capsys.readouterr().out
@@ -230,7 +235,7 @@ def test_an_evaluator_of_a_folder_is_tested_on_its_held_out_pictures(
     assert main(["evaluator", *arguments, "--epochs", "1", "--out", str(folder), "--device", "cpu"]) == 0
     assert "of 4 test images right" in capsys.readouterr().out
     facts = json.loads((folder / FACTS_FILE).read_text())
-    wanted = "--dataset folder:PATH --image-size 32 --channels 3 --epochs 1 --seed 0"
+    wanted = "--dataset folder:PATH --image-size 32 --channels 3 --epochs 1 --seed 0 --precision fp32"
     assert facts["command"] == f"python -m trainer evaluator {wanted}"
     assert (facts["image_shape"], facts["class_names"]) == ([3, 32, 32], ["bright", "dark"])
 
@@ -280,7 +285,8 @@ def test_a_model_that_the_evaluator_cannot_score_does_not_stop_the_comparison(
     (own / "manifest.json").write_text(json.dumps(manifest))
     (weights / "broken").mkdir()
     (weights / "broken" / "manifest.json").write_text("{")
-    arguments = ["compare", str(weights), "--docs", str(tmp_path), "--measure", "--samples", "100", *options]
+    (tmp_path / "QUALITY.md").write_text(f"{BEGIN}\n{END}\n")
+    arguments = ["compare", str(weights), "--docs", str(tmp_path), "--measure", "--write", "--samples", "100", *options]
     assert main(arguments) == 0
     printed = capsys.readouterr()
     assert "broken is left out: " in printed.err

@@ -1,14 +1,13 @@
 """What a command says of its data before it begins: counts, what is missing, and what will not give good pictures."""
 
 import math
-import tomllib
 from collections.abc import Iterator
-from importlib import resources
 
 import torch
 
-from trainer.config import RunConfig
+from trainer.config import RunConfig, is_own, preset_values
 from trainer.data import ImageData
+from trainer.schedule import Plan
 
 #: Training pictures of Fashion-MNIST, by which the presets' epochs were chosen.
 PRESET_IMAGES = 60_000
@@ -30,23 +29,8 @@ def describe(data: ImageData) -> Iterator[str]:
         yield f"{'warning' if remark.refused else 'note'}: {remark}"
 
 
-def before_training(config: RunConfig, data: ImageData, *, resumed: bool = False) -> Iterator[str]:
-    """``describe``, the steps of the run, and for a folder warnings of what makes poor pictures.
-
-    A resumed run keeps its number of epochs, so none is suggested.
-    """
-    yield from describe(data)
-    per_epoch = len(data.images) // config.batch_size
-    total = per_epoch * config.epochs
-    yield f"training: {per_epoch:,} steps an epoch in batches of {config.batch_size:,}, {total:,} steps in all"
-    if config.dataset != "folder":
-        return
-    yield from (f"warning: {line}" for line in _poor_data(data))
-    if per_epoch and not resumed:
-        yield from (f"warning: {line}" for line in _few_steps(config.preset, total, per_epoch))
-
-
-def _poor_data(data: ImageData) -> Iterator[str]:
+def poor_data(data: ImageData) -> Iterator[str]:
+    """What in a folder of pictures makes a model poor."""
     names, counts = data.facts.class_names, _counts(data)
     if len(data.images) < FEW_IMAGES:
         yield (
@@ -61,23 +45,20 @@ def _poor_data(data: ImageData) -> Iterator[str]:
             f"the classes are unbalanced: {names[least]} has {counts[least]:,} pictures, {names[most]} has "
             f"{counts[most]:,}; rare classes get poor pictures"
         )
-    numbers = [index for index, name in enumerate(names) if name.isascii() and name.isdigit() and name != str(index)]
-    if numbers:
-        yield (
-            f"the class named {names[numbers[0]]} has the label {numbers[0]}: requests reach it by that number or by "
-            "its name in quotes; name the sub-folders 0, 1, 2, ... for both to agree"
-        )
 
 
-def _few_steps(preset: str, total: int, per_epoch: int) -> Iterator[str]:
-    values = tomllib.loads(resources.files("trainer").joinpath("presets", f"{preset}.toml").read_text())
+def few_steps(config: RunConfig, plan: Plan) -> Iterator[str]:
+    """A warning where ``plan`` has far fewer steps than the preset of the run was made for."""
+    if is_own(config.preset):
+        return
+    values = preset_values(config.preset)
     epochs, batch = values["epochs"], values["batch_size"]
     usual = PRESET_IMAGES // batch * epochs
-    if total < FEW_STEPS * usual:
+    if plan.total < FEW_STEPS * usual:
         yield (
-            f"{total:,} steps are far too few: the preset {preset} takes {usual:,} ({epochs} epochs of "
-            f"{PRESET_IMAGES:,} pictures in batches of {batch}); --epochs {math.ceil(usual / per_epoch)} would give "
-            "as many here"
+            f"{plan.total:,} steps are far too few: the preset {config.preset} takes {usual:,} ({epochs} epochs of "
+            f"{PRESET_IMAGES:,} pictures in batches of {batch}); --epochs {math.ceil(usual / plan.per_epoch)} "
+            "would give as many here"
         )
 
 

@@ -1,0 +1,71 @@
+"""Commands that messages suggest: whole, quoted for a shell, and accepted by the parser."""
+
+import argparse
+import re
+import shlex
+from pathlib import Path
+
+from service.contract.manifest import MANIFEST_FILE
+from trainer.config import OVERRIDES, RunConfig, changes
+from trainer.options import EVALUATOR_FOLDER
+
+WEIGHTS = Path("weights")
+LONGEST_NAME = 32
+
+
+def command(*words: object) -> str:
+    """A command of the trainer to paste into a shell. Paths are given as Path: one may begin like an option."""
+    return shlex.join(["python", "-m", "trainer", *map(_word, words)])
+
+
+def _word(word: object) -> str:
+    return f"./{word}" if isinstance(word, Path) and str(word).startswith("-") else str(word)
+
+
+def export(run: Path, *options: str) -> str:
+    """How to export ``run``, to a model that does not exist yet."""
+    return command("export", run, _free(run), *options)
+
+
+def resume(config: RunConfig, run: Path, options: argparse.Namespace | None = None, **changed: object) -> str:
+    """How to go on with ``run``, by the same evaluator and device as ``options``, if any, name."""
+    return command("train", config.preset, "--out", run, "--resume", *_here(options, changed))
+
+
+def again(config: RunConfig, run: Path, data_dir: Path | None, options: argparse.Namespace, **changed: object) -> str:
+    """How to begin ``run`` once more, in its folder, with some options ``changed``."""
+    given = changes(config) | changed
+    words: list[object] = ["train", options.preset, "--out", run, "--overwrite"]
+    if config.start is not None:
+        words += ["--from", Path(config.start)]
+    if config.dataset == "folder":
+        given["dataset"] = f"folder:{data_dir}"
+    elif data_dir is not None:
+        words += ["--data-dir", data_dir]
+    for name in OVERRIDES:
+        if name in given:
+            words += _option(name, given[name])
+    return command(*words, *_here(options, changed))
+
+
+def _here(options: argparse.Namespace | None, changed: dict[str, object]) -> list[object]:
+    """The options of this machine: they decide how a run is computed, not what."""
+    defaults = {"evaluator": EVALUATOR_FOLDER, "device": "auto", "accumulate": 1}
+    words: list[object] = []
+    for name, default in defaults.items():
+        value = changed.get(name, default if options is None else getattr(options, name))
+        if value != default:
+            words += _option(name, value)
+    return [*words, "--strict"] if options is not None and options.strict else words
+
+
+def _option(name: str, value: object) -> list[object]:
+    return [f"--{name.replace('_', '-')}", value]
+
+
+def _free(run: Path) -> Path:
+    """A folder for the model of ``run`` where none is yet, its name one that the service accepts."""
+    stem = re.sub(r"[^a-z0-9_-]+", "-", run.resolve().name.lower()).lstrip("-_")[: LONGEST_NAME - 4] or "model"
+    names = [stem, *(f"{stem}-{number}" for number in range(2, 1000))]
+    free = (WEIGHTS / name for name in names if not (WEIGHTS / name / MANIFEST_FILE).exists())
+    return next(free, WEIGHTS / stem)
