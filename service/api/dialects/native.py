@@ -4,8 +4,9 @@ from typing import Any, ClassVar, TypeVar
 
 from pydantic import create_model
 
-from service.api.resolve import NO_CLASS
+from service.api.resolve import class_problem
 from service.api.schemas import Fields, GenerateRequest
+from service.contract.classes import NO_CLASS, ClassNotFound, label_of
 from service.contract.manifest import Manifest
 from service.errors import BadRequest, FieldProblem
 
@@ -55,18 +56,16 @@ def class_of_prompt(prompt: str, manifest: Manifest) -> str:
 
     Raises BadRequest, which names the classes.
     """
-    asked = prompt.strip().casefold()
-    names = [*manifest.class_names, NO_CLASS]
-    for index, name in enumerate(names):
-        if asked == name.casefold() or (asked == str(index) and name is not NO_CLASS):
-            return name
+    asked = prompt.strip()
     if not asked:
         return NO_CLASS
-    allowed = ", ".join([*(f"{index} {name}" for index, name in enumerate(manifest.class_names)), "or nothing"])
-    raise BadRequest(
-        f"prompt: {manifest.name} reads no text. A prompt is one of: {allowed}.",
-        [FieldProblem("#/prompt", "is no class of the model", allowed)],
-    )
+    names = manifest.class_names
+    try:
+        return [*names, NO_CLASS][label_of(asked, names)]
+    except ClassNotFound as failure:
+        problem = class_problem("prompt", manifest, failure)
+        message = f"prompt: {manifest.name} reads no text. A prompt is one of: {problem.allowed}; or nothing."
+        raise BadRequest(message, [problem]) from None
 
 
 def scale_of(field: str, width: int, height: int, manifest: Manifest) -> int:
