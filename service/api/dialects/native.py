@@ -2,10 +2,10 @@
 
 from typing import Any, ClassVar, TypeVar
 
-from pydantic import create_model
+from pydantic import ConfigDict, create_model
 
 from service.api.resolve import class_problem
-from service.api.schemas import Fields, GenerateRequest
+from service.api.schemas import Fields, GenerateRequest, tell_absent
 from service.contract.classes import NO_CLASS, ClassNotFound, label_of
 from service.contract.manifest import Manifest
 from service.errors import BadRequest, FieldProblem
@@ -26,11 +26,29 @@ SAMPLING = (
 )
 
 
+def _tell_absent(schema: dict[str, Any]) -> None:
+    """Write into the JSON schema of a body that its optional fields, and unknown ones, may be null or empty."""
+    tell_absent(schema, {"enum": [None, ""]})
+    schema["additionalProperties"] = schema["additionalProperties"] or {"enum": [None, ""]}
+
+
 class DialectRequest(Fields):
-    """A body in the words of another service."""
+    """A body in the words of another service.
+
+    Its clients write null, an empty text or an empty file where a user gave nothing, for fields unknown here as well.
+    """
+
+    model_config = ConfigDict(json_schema_extra=_tell_absent)
+    absent = (None, "", b"")
 
     #: Fields that are those of /generate.
     shared: ClassVar[frozenset[str]] = frozenset()
+
+    @classmethod
+    def optional(cls, name: str) -> bool:
+        """Whether ``name`` may be left out, or is unknown."""
+        field = cls.model_fields.get(name)
+        return field is None or not field.is_required()
 
     def native(self, **fields: Any) -> GenerateRequest:  # noqa: ANN401  (whatever the field takes)
         """What it says in the words of /generate: the fields that it shares, as far as given, and ``fields``."""
