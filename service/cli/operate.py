@@ -77,7 +77,7 @@ def _load(asked: argparse.Namespace) -> int:
 
 def _reload(asked: argparse.Namespace) -> int:
     if asked.model is None:
-        return _tell(_ask(asked, "POST", "/reload"))
+        return _tell(_listed(_ask(asked, "POST", "/reload")))
     return _tell([_ask(asked, "POST", f"/models/{_quoted(asked.model)}/reload")])
 
 
@@ -91,7 +91,7 @@ def _unload(asked: argparse.Namespace) -> int:
 
 
 def _versions(asked: argparse.Namespace) -> int:
-    models = _ask(asked, "GET", "/models")
+    models = _listed(_ask(asked, "GET", "/models"))
     if any("earlier_versions" not in each for each in models):  # the public port has a list of that name too
         raise _foreign(_port(asked))
     for each in models:
@@ -101,6 +101,12 @@ def _versions(asked: argparse.Namespace) -> int:
         if each["problem"]:
             print(f"  {each['problem']}")
     return 0
+
+
+def _listed(answer: Any) -> list[dict[str, Any]]:  # noqa: ANN401  (JSON)
+    if not isinstance(answer, list):
+        raise TypeError(f"{type(answer)} is no list")
+    return answer
 
 
 def _tell(results: Sequence[dict[str, Any]]) -> int:

@@ -1,10 +1,15 @@
 """`genserve`: the service, its operation and its pictures from a terminal."""
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from service.cli import about, operate, pictures
 from service.cli.terminal import flush, guarded, open_standard_streams
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 EXAMPLES = """examples:
   genserve serve                                                  serve the models in the weights folder
@@ -43,6 +48,13 @@ def _run(arguments: Sequence[str] | None) -> int:
     return run(asked)
 
 
+class _Parser(argparse.ArgumentParser):
+    """One that fails where its help cannot be written: argparse's own passes over that."""
+
+    def print_help(self, file: "SupportsWrite[str] | None" = None) -> None:
+        (file or sys.stdout).write(self.format_help())
+
+
 class _Version(argparse.Action):
     """Print the version, which only this asks the installed packages for."""
 
@@ -54,7 +66,7 @@ class _Version(argparse.Action):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="genserve",
         description="Serve small generative image models, operate a running service, and ask it for pictures.",
         epilog=EXAMPLES,

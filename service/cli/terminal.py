@@ -6,7 +6,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from types import FrameType
 from typing import IO
 
@@ -35,9 +34,9 @@ def open_standard_streams() -> None:
     takes the free file descriptor, so that no file that is opened later is written to by mistake. What an encoding
     cannot hold is escaped.
     """
-    for name, mode in (("stdin", "r"), ("stdout", "r"), ("stderr", "w")):
+    for name, flags, mode in (("stdin", os.O_RDONLY, "r"), ("stdout", os.O_RDONLY, "r"), ("stderr", os.O_WRONLY, "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115  (open until the process ends)
+            setattr(sys, name, os.fdopen(os.open(os.devnull, flags), mode, closefd=False))
     with suppress(AttributeError):  # what a test puts there is no text file
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 

@@ -24,7 +24,8 @@ def base_url(url: str | None) -> httpx.URL:
         found.host.encode("idna")  # as the resolver does, which raises for empty and for long labels
     except (httpx.InvalidURL, UnicodeError):
         found = httpx.URL()
-    if found.scheme not in ("http", "https") or not found.host or not 0 < (found.port or 80) < 65_536:
+    port = 80 if found.port is None else found.port
+    if found.scheme not in ("http", "https") or not found.host or not 0 < port < 65_536:
         raise ValueError(f"{text!r} is no address of a service; one looks like {DEFAULT}")
     return found
 

@@ -51,7 +51,7 @@ def test_what_the_client_sends(service: Service, expected: Pixels, body: bytes, 
 
 
 def test_without_any_tensor(service: Service) -> None:
-    body = {"id": "mine", "model_name": "ddpm", "inputs": [], "parameters": None, "outputs": None}
+    body: dict[str, object] = {"id": "mine", "model_name": "ddpm", "inputs": [], "parameters": None, "outputs": None}
     answer = service.client.post(INFER, json=body).json()
     assert (answer["id"], answer["outputs"][0]["shape"]) == ("mine", [1, 8, 8, 1])
 

@@ -50,9 +50,10 @@ def schemas(base: type[Fields] = Fields) -> Iterator[type[Fields]]:
             yield from schemas(each)
 
 
+SCHEMAS: list[type[Fields]] = sorted(set(schemas()), key=lambda schema: schema.__name__)
 CASES = [
     (schema, field.alias or name, value)
-    for schema in sorted(set(schemas()), key=lambda schema: schema.__name__)
+    for schema in SCHEMAS
     for name, field in schema.model_fields.items()
     if not field.is_required()
     for value in schema.absent
@@ -79,7 +80,7 @@ def test_a_field_without_a_value_is_as_left_out(schema: type[Fields], field: str
     assert read(schema, {**required, field: value}) == read(schema, required)
 
 
-@pytest.mark.parametrize("schema", sorted(set(schemas()), key=lambda schema: schema.__name__))
+@pytest.mark.parametrize("schema", SCHEMAS)
 def test_only_optional_fields_may_be_null(schema: type[Fields]) -> None:
     required = required_of(schema)
     for name in required:
@@ -93,7 +94,7 @@ def test_only_optional_fields_may_be_null(schema: type[Fields]) -> None:
             read(schema, unknown)
 
 
-@pytest.mark.parametrize("schema", sorted(set(schemas()), key=lambda schema: schema.__name__))
+@pytest.mark.parametrize("schema", SCHEMAS)
 def test_the_document_says_so(schema: type[Fields]) -> None:
     document = schema.model_json_schema(by_alias=True)
     for name, field in document["properties"].items():
