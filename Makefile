@@ -24,6 +24,8 @@ export PIP_NO_INPUT := 1
 
 # Servers to be compared with.
 peers := bentoml litserve mosec
+# Clients that need an environment of their own to be tested with.
+client_peers := kserve
 # Trainers to be compared with.
 train_peers := diffusers lucidrains
 
@@ -43,7 +45,7 @@ serve: $(VENV)/.serve  ## serve the shipped weights: [HOST=127.0.0.1] [PORT=8000
 test: $(VENV)/.dev  ## the tests that need nothing but Python, in minutes
 	$(python) -m pytest -m 'not ($(rest))' $(ARGS)
 
-test-all: $(VENV)/.dev  ## the other tests: slow ones, a GPU, promtool, containers; names what it skipped and why
+test-all: $(VENV)/.dev $(client_peers:%=$(VENV)/peers/%/.ready)  ## the other tests: slow ones, a GPU, promtool, containers; names what it skipped and why
 	@command -v promtool >/dev/null || [ -x $(VENV)/bin/promtool ] || scripts/install-promtool $(VENV)/bin || \
 		echo "==> promtool is not to be had here: its tests are skipped"
 	PATH="$(abspath $(VENV)/bin):$$PATH" $(python) -m pytest -m '$(rest)' $(ARGS)
@@ -141,6 +143,12 @@ $(VENV)/.dev: pyproject.toml $(VENV)/.torchvision
 	@echo "==> the tests' and linters' packages"
 	@$(pip) -e '.[dev]'
 	@touch $(VENV)/.serve $(VENV)/.train $@
+
+# Needs no torch, unlike the other peers; more specific than their rule, so it goes first.
+$(client_peers:%=$(VENV)/peers/%/.ready): $(VENV)/peers/%/.ready: tests/e2e/dialects/requirements-%.txt | $(VENV)/bin/pip
+	@echo "==> the client of $* to test with"
+	@$(python) -m venv --clear $(@D) && $(@D)/bin/python -m pip install -qq -r $< && touch $@ || \
+		echo "    $* is not to be had here: its test is skipped"
 
 # A peer that cannot be installed stays without its stamp: it is not measured, and the benchmark says so.
 $(VENV)/peers/%/.ready: benchmarks/peers/requirements-%.txt $(VENV)/.torch

@@ -14,7 +14,7 @@ from service.api.endpoint import route
 from service.api.measures import Codes
 from service.api.negotiation import EVENT_STREAM, JSON, PICTURES
 from service.api.rendering import Order, check_form
-from service.api.resolve import NO_CLASS, check_size, check_version, labels_of, meaning_problems
+from service.api.resolve import check_size, check_version, labels_of, meaning_problems
 from service.api.respond import respond
 from service.api.schemas import ClassLabel, Params, Task
 from service.api.sheet import film_of, shown_params
@@ -22,6 +22,7 @@ from service.api.starts import data_uri, encode, invert
 from service.api.state import State, deployment_of, state_of
 from service.api.uploads import Fitted, Upload, read_picture
 from service.api.way import way_of
+from service.contract.classes import NO_CLASS
 from service.engine.engine import Deployment
 from service.engine.model import Model
 from service.engine.results import Latent

@@ -10,7 +10,7 @@ from torch import Tensor
 from service import images
 from service.api.arrays import to_base64
 from service.api.capabilities import denoises, missing
-from service.api.resolve import Resolved, label_of, no_such_class
+from service.api.resolve import Resolved, labels_of
 from service.api.schemas import InterpolateRequest, Params, Point
 from service.api.start_fields import written
 from service.api.starts import clean_latents, data_uri, invert
@@ -157,10 +157,11 @@ def _seed(point: Point) -> int | None:
 
 
 def _label(point: Point, name: str, model: Model) -> int | None:
-    try:
-        return label_of(point.class_label, model.manifest.class_names)
-    except LookupError:
-        raise InvalidField([no_such_class(f"{name}/class_label", model)]) from None
+    problems: list[FieldProblem] = []
+    (label,) = labels_of([point.class_label], model, f"{name}/class_label", problems)
+    if problems:
+        raise InvalidField(problems)
+    return label
 
 
 def _latent(point: KeyPoint, model: Model) -> Tensor:

@@ -10,7 +10,8 @@ from service.api.capabilities import denoises, missing
 from service.api.schemas import GenerateRequest, InterpolateRequest, Params, Task
 from service.api.sheet import sheet_of
 from service.api.start_fields import list_problem, start_problems, strength_of
-from service.contract.manifest import Defaults, SolverName
+from service.contract.classes import NO_CLASS, ClassNotFound, has_numeric_names, label_of
+from service.contract.manifest import Defaults, Manifest, SolverName
 from service.engine.model import Model
 from service.engine.rows import RowSpec
 from service.errors import FieldProblem, InvalidField, UnknownVersion
@@ -20,8 +21,8 @@ from service.settings import Settings
 
 MEGAPIXEL = 1_000_000
 
-#: The class_label that asks for the model's unconditional pictures.
-NO_CLASS = "none"
+#: Classes that an error lists at most: the answer must not grow with the model.
+MOST_LISTED = 50
 
 
 class Resolved(NamedTuple):
@@ -163,33 +164,33 @@ def labels_of(
     """The classes that ``field`` names; where it names none of the model's, a problem and what leaves it open."""
     names = model.manifest.class_names
     try:
-        return [label_of(each, names) for each in asked]
-    except LookupError:
-        problems.append(no_such_class(field, model))
+        return [None if each is None else label_of(each, names) for each in asked]
+    except ClassNotFound as failure:
+        problems.append(class_problem(field, model.manifest, failure))
         return [None]
 
 
-def no_such_class(field: str, model: Model) -> FieldProblem:
-    """What to say of a ``field`` that names none of the model's classes."""
-    listed = ", ".join(f"{index} {name}" for index, name in enumerate(model.manifest.class_names))
-    allowed = f"{listed}, {NO_CLASS}" if listed else NO_CLASS
-    return FieldProblem(f"#/{field}", f"{model.name} has no such class", allowed)
+def class_problem(field: str, manifest: Manifest, failure: ClassNotFound) -> FieldProblem:
+    """The error of a ``field`` that means no class of the model, or several."""
+    if failure.candidates:
+        message = "means more than one class; write one of them as it is here"
+        return FieldProblem(f"#/{field}", message, _listed(failure.candidates, manifest))
+    return FieldProblem(f"#/{field}", f"{manifest.name} has no such class", class_list(manifest))
 
 
-def label_of(asked: int | str | None, names: tuple[str, ...]) -> int | None:
-    """The class index, the number of classes for "no class", or None where it is left open. Raises LookupError."""
-    if asked is None:
-        return None
-    if isinstance(asked, str):
-        folded = [name.casefold() for name in (*names, NO_CLASS)]
-        if asked.casefold() in folded:
-            return folded.index(asked.casefold())
-        if not asked.isascii() or not asked.isdigit():
-            raise LookupError(asked)
-        asked = int(asked)
-    if not 0 <= asked < len(names):
-        raise LookupError(asked)
-    return asked
+def class_list(manifest: Manifest) -> str:
+    """What a client may send for a class, for people: numbers too where they are indices."""
+    count = len(manifest.class_names)
+    shown = _listed(range(min(count, MOST_LISTED)), manifest)
+    more = f"and {count - MOST_LISTED} more that GET /models/{manifest.name} lists" if count > MOST_LISTED else ""
+    return ", ".join(part for part in (shown, more, NO_CLASS) if part)
+
+
+def _listed(labels: Sequence[int], manifest: Manifest) -> str:
+    names = manifest.class_names
+    if has_numeric_names(names):
+        return ", ".join([*names, NO_CLASS][label] for label in labels)
+    return ", ".join(f"{label} {names[label]}" if label < len(names) else NO_CLASS for label in labels)
 
 
 def _first_of_each(problems: Sequence[FieldProblem]) -> Sequence[FieldProblem]:

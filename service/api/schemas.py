@@ -2,9 +2,10 @@
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, Field, JsonValue
 
 from service.api.arrays import Numbers
+from service.api.fields import Fields
 from service.api.measures import Code, Path
 from service.api.negotiation import Format
 from service.api.uploads import Upload
@@ -21,13 +22,6 @@ Seed = Annotated[
     Field(description="Seed of the first picture; picture i has (seed + i) mod 2^32. Drawn if absent."),
 ]
 Params = dict[str, JsonValue]
-
-
-class Fields(BaseModel):
-    """What a request holds."""
-
-    # Strict, so that "3" or true is told apart from 3; a NaN guidance scale would poison its row.
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
 
 
 class Showing(Fields):

@@ -7,9 +7,9 @@ from starlette.responses import Response
 from service.api.body import parse_query
 from service.api.docs import described, inlined, query_parameters, refusals
 from service.api.endpoint import route
+from service.api.fields import Fields
 from service.api.history import LONGEST_S, STAGES, STEP_S, Latency, Look, gained, latency, quantile_ms, steps
 from service.api.negotiation import JSON
-from service.api.schemas import Fields
 from service.api.state import state_of
 
 

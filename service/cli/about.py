@@ -3,10 +3,10 @@
 import argparse
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 from service.cli.asking import asking, print_json, service_of
 from service.cli.commands import Commands
+from service.cli.files import read_input
 
 #: Characters of a parameter that people are shown.
 LONGEST = 80
@@ -18,7 +18,7 @@ def add_commands(commands: Commands) -> None:
     models.set_defaults(run=_models)
     text = "what made a picture of the service, and how to make it again"
     inspect = commands.add_parser("inspect", help=text, description=text.capitalize() + ".", parents=[asking()])
-    inspect.add_argument("file", type=Path, help="a PNG as the service sent it")
+    inspect.add_argument("file", help="a PNG as the service sent it; - is standard input")
     inspect.set_defaults(run=_inspect)
 
 
@@ -51,8 +51,9 @@ def table(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _inspect(asked: argparse.Namespace) -> int:
+    picture = read_input(asked.file)
     with service_of(asked) as service:
-        found = service.inspect(asked.file.read_bytes())
+        found = service.inspect(picture)
     if asked.json:
         print_json(found)
         return 0

@@ -7,12 +7,10 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from service.cli.terminal import CommandError, stopping_signals
+
 if TYPE_CHECKING:
     from service.client import Client
-
-
-class CommandError(Exception):
-    """A command that was not carried out; ``str()`` says why in a line."""
 
 
 def asking() -> argparse.ArgumentParser:
@@ -25,24 +23,27 @@ def asking() -> argparse.ArgumentParser:
 
 @contextmanager
 def service_of(asked: argparse.Namespace) -> Iterator["Client"]:
-    """A client of the service that the command asks. Raises CommandError for whatever a call fails with."""
+    """A client of the service that the command asks; SIGTERM and SIGHUP interrupt what it does as Ctrl-C does.
+
+    Raises CommandError for whatever a call fails with.
+    """
     try:
         import tqdm  # noqa: F401  (both come with one extra)
 
         from service.client import Client, GenserveError  # not at the top: `genserve serve` does without
     except ModuleNotFoundError as missing:
         raise CommandError(f"this command needs {missing.name}: pip install 'genserve[client]'") from None
+    except ValueError as failure:  # it reads TQDM_... variables when it is imported
+        raise CommandError(f"a TQDM_ variable of the environment is wrong: {failure}") from None
     try:
         client = Client(asked.url)
     except ValueError as failure:
         raise CommandError(str(failure)) from None
     try:
-        with client:
+        with stopping_signals(), client:
             yield client
     except GenserveError as failure:
         raise CommandError(str(failure)) from None
-    except OSError as failure:
-        raise CommandError(f"{failure.filename or 'output'}: {failure.strerror or failure}") from None
 
 
 def print_json(value: Any) -> None:  # noqa: ANN401  (JSON, with dataclasses in it)

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 from service.cli.asking import asking, print_json, service_of
 from service.cli.commands import Commands
+from service.cli.files import read_input
 from service.cli.progress import follow
+from service.cli.terminal import CommandError, say
 
 if TYPE_CHECKING:
-    from service.client import Client, File, Job, Point
+    from service.client import File, Point
+    from service.client.calls import Call
     from service.client.fields import Format
 
 FORMATS: dict[str, "Format"] = {
@@ -27,13 +30,14 @@ FORMATS: dict[str, "Format"] = {
 }
 STDOUT = Path("-")
 
-Submit = Callable[["Client", argparse.Namespace, dict[str, Any], "Format"], "Job"]
+CallOf = Callable[[argparse.Namespace, dict[str, Any]], "Call[Any]"]
 
 
-def _readable(text: str) -> Path:
-    if not Path(text).is_file():
-        raise argparse.ArgumentTypeError(f"{text!r} is no file")
-    return Path(text)
+def _picture(text: str) -> bytes:
+    try:
+        return read_input(text)
+    except CommandError as failure:
+        raise argparse.ArgumentTypeError(str(failure)) from None
 
 
 #: The options that are fields of a request under their own name.
@@ -42,9 +46,9 @@ _FIELDS: dict[str, tuple[Callable[[str], Any], str]] = {
     "seed": (int, "of the first picture; drawn if absent"),
     "eta": (float, "ancestral noise of the solver ddim"),
     "truncation": (float, "below 1, pictures vary less"),
-    "image": (_readable, "a picture to begin from"),
+    "image": (_picture, "a picture to begin from"),
     "strength": (float, "how much of it is made anew"),
-    "mask": (_readable, "where it is made anew: white"),
+    "mask": (_picture, "where it is made anew: white"),
     "preview_every": (int, "steps between two pictures of the film"),
     "preview_kind": (str, "what it shows: x0, xt or both"),
     "fps": (int, "pictures a second of a gif"),
@@ -79,7 +83,7 @@ def _add_generate(commands: Commands) -> None:
         "  genserve generate gan -n 64 -o pictures.npy\n",
     )
     _add_fields(generate, "n", "seed", "eta", "truncation", "image", "strength", "mask")
-    generate.set_defaults(run=_runner(_submit, ".png"))
+    generate.set_defaults(run=_runner(_generation, ".png"))
 
 
 def _add_film(commands: Commands) -> None:
@@ -92,7 +96,7 @@ def _add_film(commands: Commands) -> None:
         "  genserve film ddpm --class-label bag --steps 50 --preview-every 5 -o film.png\n",
     )
     _add_fields(film, "n", "seed", "preview_every", "preview_kind", "fps")
-    film.set_defaults(run=_runner(_submit, ".gif"), layout="film")
+    film.set_defaults(run=_runner(_generation, ".gif"), layout="film")
 
 
 def _add_interpolate(commands: Commands) -> None:
@@ -109,9 +113,9 @@ def _add_interpolate(commands: Commands) -> None:
         which.add_argument(
             f"--{end}-seed", type=int, metavar="SEED", help=f"where the path goes {end} (drawn if absent)"
         )
-        which.add_argument(f"--{end}-image", type=_readable, metavar="FILE", help=f"{end} which picture")
+        which.add_argument(f"--{end}-image", type=_picture, metavar="FILE", help=f"{end} which picture")
     _add_fields(interpolate, "frames", "method", "easing", "fps")
-    interpolate.set_defaults(run=_runner(_submit_path, ".png"))
+    interpolate.set_defaults(run=_runner(_path, ".png"))
 
 
 def _command(commands: Commands, name: str, help: str, examples: str) -> argparse.ArgumentParser:
@@ -131,7 +135,6 @@ def _command(commands: Commands, name: str, help: str, examples: str) -> argpars
     command.add_argument(
         "--class-label",
         action="append",
-        type=_label,
         metavar="CLASS",
         help="name, number or none; again for each picture",
     )
@@ -166,13 +169,17 @@ def _fields(asked: argparse.Namespace) -> dict[str, Any]:
     return given | dict(asked.set)
 
 
-def _runner(submit: Submit, suffix: str) -> Callable[[argparse.Namespace], int]:
-    """The command that has ``submit`` ask for pictures, by default for a file <model><suffix>."""
+def _runner(call_of: CallOf, suffix: str) -> Callable[[argparse.Namespace], int]:
+    """The command that makes the pictures of ``call_of`` a job, by default into a file <model><suffix>."""
 
     def run(asked: argparse.Namespace) -> int:
-        output = asked.output or Path(f"{asked.model}{suffix}")
+        fields = _fields(asked)
+        output, format = _destination(asked, fields.pop("format", None), suffix)
         with service_of(asked) as service:
-            job = submit(service, asked, _fields(asked), FORMATS.get(output.suffix, "png"))
+            from service.client import calls
+
+            status = service.send(calls.submitted(call_of(asked, fields), format))
+            job = service.job(status.id)
             file = follow(job, asked.model)
             params = job.status().params if asked.json else None
             _write(file, output)
@@ -182,16 +189,30 @@ def _runner(submit: Submit, suffix: str) -> Callable[[argparse.Namespace], int]:
     return run
 
 
-def _submit(service: "Client", asked: argparse.Namespace, fields: dict[str, Any], format: "Format") -> "Job":
-    return service.submit(asked.model, format=format, **fields)
+def _destination(asked: argparse.Namespace, format: Any, suffix: str) -> tuple[Path, "Format"]:  # noqa: ANN401
+    """Where pictures go, and in which form: that of the file's name, which ``format`` of --set may not contradict."""
+    own = asked.output and FORMATS.get(asked.output.suffix.lower())
+    if own and format not in (None, own):
+        raise CommandError(f"{asked.output} is to be {own}, and --set format={format} says otherwise")
+    named = next((ending for ending, each in FORMATS.items() if each == format), suffix)
+    output = asked.output or Path(f"{asked.model}{named}")
+    return output, cast("Format", own or format or FORMATS.get(output.suffix, "png"))
 
 
-def _submit_path(service: "Client", asked: argparse.Namespace, fields: dict[str, Any], format: "Format") -> "Job":
+def _generation(asked: argparse.Namespace, fields: dict[str, Any]) -> "Call[Any]":
+    from service.client import calls
+
+    return calls.generate(asked.model, fields)
+
+
+def _path(asked: argparse.Namespace, fields: dict[str, Any]) -> "Call[Any]":
+    from service.client import calls
+
     ends = [_end(asked.from_seed, asked.from_image), _end(asked.to_seed, asked.to_image)]
-    return service.submit_path(asked.model, *ends, format=format, **fields)
+    return calls.interpolate(asked.model, ends, fields)
 
 
-def _end(seed: int | None, image: Path | None) -> "Point":
+def _end(seed: int | None, image: bytes | None) -> "Point":
     found = {"seed": seed, "image": image}
     return cast("Point", {name: value for name, value in found.items() if value is not None})
 
@@ -199,6 +220,7 @@ def _end(seed: int | None, image: Path | None) -> "Point":
 def _write(file: "File", output: Path) -> None:
     if output == STDOUT:
         sys.stdout.buffer.write(file.content)
+        sys.stdout.flush()
     else:
         file.save(output)
 
@@ -211,18 +233,17 @@ def _tell(file: "File", output: Path, params: dict[str, Any] | None) -> None:
     else:
         seeds = ", ".join(str(seed) for seed in file.seeds[:2]) + (", ..." if file.seeds[2:] else "")
         told = f"{output}: {file.model} {file.model_version}, seeds {seeds}"
-        print(told, file=sys.stderr if output == STDOUT else sys.stdout)
+        if output == STDOUT:
+            say(told)
+        else:
+            print(told)
 
 
 def _output(text: str) -> Path:
     path = Path(text)
-    if path != STDOUT and path.suffix not in FORMATS:
+    if path != STDOUT and path.suffix.lower() not in FORMATS:
         raise argparse.ArgumentTypeError(f"{text!r} ends with none of {' '.join(FORMATS)}")
     return path
-
-
-def _label(text: str) -> int | str:
-    return int(text) if text.isdecimal() else text
 
 
 def _setting(text: str) -> tuple[str, Any]:
@@ -232,5 +253,5 @@ def _setting(text: str) -> tuple[str, Any]:
         raise argparse.ArgumentTypeError(f"{text!r} is not FIELD=VALUE")
     try:
         return name, json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return name, value

@@ -1,5 +1,6 @@
 """How far a job is, on a terminal."""
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,9 +12,11 @@ _BAR = "{desc} {percentage:3.0f}%|{bar}|{postfix}"
 def follow(job: "Job", title: str) -> "File":
     """The pictures of ``job``, with a bar on standard error meanwhile if that is a terminal.
 
-    Interrupted, the job is given up. Raises GenserveError.
+    The job is cancelled when a signal interrupts this, or the terminal goes away. Raises GenserveError.
     """
     from tqdm import tqdm
+
+    from service.client import GenserveError
 
     with tqdm(total=1.0, desc=title, bar_format=_BAR, leave=False, disable=None) as bar:
 
@@ -23,8 +26,9 @@ def follow(job: "Job", title: str) -> "File":
 
         try:
             job.wait(show)
-        except KeyboardInterrupt:
-            job.cancel()
+        except (KeyboardInterrupt, OSError):
+            with suppress(GenserveError):  # it may have ended, or the service may be gone
+                job.cancel()
             raise
     return job.file()
 

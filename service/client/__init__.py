@@ -2,7 +2,7 @@
 
 from service.client.aio import AsyncClient, AsyncJob
 from service.client.blocking import Client, Job
-from service.client.errors import FieldProblem, GenserveError, Refused, UnexpectedAnswer, Unreachable
+from service.client.errors import FieldProblem, GenserveError, Refused, UnexpectedAnswer, Unreachable, Unsendable
 from service.client.events import Completed, Event, ImageReady, PreviewReady, Queued, Started
 from service.client.exchange import Retries
 from service.client.fields import GenerateFields, PathFields, Point
@@ -37,4 +37,5 @@ __all__ = [
     "Timings",
     "UnexpectedAnswer",
     "Unreachable",
+    "Unsendable",
 ]

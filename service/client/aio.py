@@ -14,7 +14,14 @@ from service.client.events import Event, EventReader
 from service.client.exchange import Conversation, OnStatus, Outcome, Pause, Retries, await_end, collect, perform
 from service.client.fields import EncodeFields, Format, GenerateFields, PathFields, Point, Upload
 from service.client.results import File, Generation, Health, Inspection, JobStatus, Model
-from service.client.target import base_url, named_failures, request_of, timeouts
+from service.client.target import (
+    base_url,
+    is_loopback,
+    named_failures,
+    request_of,
+    timeouts,
+    usable_environment,
+)
 
 T = TypeVar("T")
 
@@ -22,8 +29,10 @@ T = TypeVar("T")
 class AsyncClient:
     """The service at ``url`` (absent: ``GENSERVE_URL``, else http://127.0.0.1:8000), used as a context manager.
 
-    Every method raises GenserveError: Refused, Unreachable or UnexpectedAnswer. ``timeout_s`` is how long an answer may
-    keep silent. A seed that the caller does not give is drawn here, so that a call tried again asks for the same.
+    Every method raises GenserveError: Refused, Unreachable, UnexpectedAnswer or Unsendable. ``timeout_s`` is how long
+    an answer may keep silent. A seed that the caller does not give is drawn here, so that a call tried again asks for
+    the same. Proxies are those of the environment, none for this machine's own addresses. Raises ValueError where
+    ``url`` is no address, or the environment's proxies or TLS files cannot be used.
     """
 
     def __init__(
@@ -35,7 +44,11 @@ class AsyncClient:
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self.retries = retries
-        self._http = httpx.AsyncClient(base_url=base_url(url), timeout=timeouts(timeout_s), transport=transport)
+        base = base_url(url)
+        with usable_environment():
+            # httpx asks no proxy of the environment where it is given a transport.
+            direct = httpx.AsyncHTTPTransport() if transport is None and is_loopback(base) else transport
+            self._http = httpx.AsyncClient(base_url=base, timeout=timeouts(timeout_s), transport=direct)
 
     async def __aenter__(self) -> "AsyncClient":
         return self
@@ -118,11 +131,12 @@ class AsyncClient:
         if isinstance(step, Pause):
             await asyncio.sleep(step.seconds)
             return None
+        request = request_of(self._http, step)
         try:
-            response = await self._http.send(request_of(self._http, step), stream=True)
+            response = await self._http.send(request, stream=True)
             if not (step.streams and response.is_success):
                 await response.aread()
-        except httpx.TransportError as failure:
+        except httpx.RequestError as failure:
             return Unreachable(failure, self._http.base_url)
         return response
 

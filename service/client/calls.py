@@ -135,4 +135,5 @@ def _itself(response: httpx.Response) -> httpx.Response:
 
 
 def _quoted(name: str) -> str:
-    return quote(name, safe="")
+    """``name`` as part of a path; half a surrogate, as of an argument that is not UTF-8, is no name of a model."""
+    return quote(name, safe="", errors="surrogatepass")

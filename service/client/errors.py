@@ -1,10 +1,9 @@
 """What can go wrong between a program and the service."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import httpx
+from pydantic import TypeAdapter, ValidationError
 
 
 class GenserveError(Exception):
@@ -22,6 +21,13 @@ class Unreachable(GenserveError):
     def may_pass(self) -> bool:
         """Whether the same call may well be answered next time; one that took too long would take as long again."""
         return isinstance(self.failure, httpx.NetworkError | httpx.RemoteProtocolError | httpx.ConnectTimeout)
+
+
+class Unsendable(GenserveError):
+    """The request was not sent: JSON or an address cannot hold one of its values."""
+
+    def __init__(self, failure: Exception) -> None:
+        super().__init__(f"The request cannot be sent: {failure}")
 
 
 class UnexpectedAnswer(GenserveError):
@@ -55,27 +61,41 @@ class Refused(GenserveError):
         self.request_id, self.retry_after_s = request_id, retry_after_s
 
 
+@dataclass(frozen=True, slots=True)
+class _Problem:
+    """The members of a problem document (RFC 9457) that are read."""
+
+    status: int
+    code: str
+    detail: str
+    errors: tuple[FieldProblem, ...]
+    request_id: str
+
+
+_PROBLEM = TypeAdapter(_Problem)
+
+
 def refused(response: httpx.Response) -> Refused:
     """The error that ``response``, of a status of 400 or above, is."""
     after = response.headers.get("retry-after", "")
-    request_id = response.headers.get("x-request-id")
     try:
-        document = response.json()
-        return problem_of(document, float(after) if after.isdecimal() else None)
-    except (ValueError, KeyError, TypeError):
+        return problem_of(response.content, float(after) if after.isdecimal() else None)
+    except ValueError:
         detail = f"{response.url} answered {response.status_code} {response.reason_phrase}."
-        return Refused(response.status_code, "unknown", detail, request_id=request_id)
+        return Refused(response.status_code, "unknown", detail, request_id=response.headers.get("x-request-id"))
 
 
-def problem_of(document: Mapping[str, Any], retry_after_s: float | None = None) -> Refused:
-    """The error that a problem document (RFC 9457) tells of. Raises KeyError, TypeError where it is none."""
+def problem_of(content: bytes | str, retry_after_s: float | None = None) -> Refused:
+    """The error that a problem document in JSON tells of. Raises ValueError where it is none."""
+    try:
+        problem = _PROBLEM.validate_json(content)
+    except ValidationError as failure:
+        raise ValueError(f"no problem document: {failure.errors()[0]['msg']}") from None
     return Refused(
-        document["status"],
-        document["code"],
-        document["detail"],
-        problems=tuple(
-            FieldProblem(each["pointer"], each["message"], each.get("allowed")) for each in document["errors"]
-        ),
-        request_id=document["request_id"],
+        problem.status,
+        problem.code,
+        problem.detail,
+        problems=problem.errors,
+        request_id=problem.request_id,
         retry_after_s=retry_after_s,
     )

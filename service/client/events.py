@@ -1,6 +1,5 @@
 """Server-sent events (the HTML standard, section 9.2), typed."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -99,6 +98,6 @@ class EventReader:
 
 def _refusal(data: str) -> Refused | UnexpectedAnswer:
     try:
-        return problem_of(json.loads(data))
-    except (ValueError, KeyError, TypeError):
+        return problem_of(data)
+    except ValueError:
         return UnexpectedAnswer("An error that this client cannot read.")

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
+from service.client.errors import Unsendable
+
 #: A picture to send: a PNG, JPEG or WebP file's bytes, or its path.
 Upload = bytes | Path
 ClassLabel = int | str
@@ -93,15 +95,22 @@ def path_body(model: str, points: Sequence[int | Upload | Point], fields: Mappin
 
 
 def on_the_wire(value: Any) -> Any:  # noqa: ANN401  (any field's value)
-    """``value`` as JSON can hold it: files as base64, arrays as lists."""
+    """``value`` as JSON can hold it: files as base64, arrays as lists. Raises Unsendable, OSError."""
+    try:
+        return _encoded(value)
+    except RecursionError as failure:
+        raise Unsendable(failure) from None
+
+
+def _encoded(value: Any) -> Any:  # noqa: ANN401
     if isinstance(value, Path):
         value = value.read_bytes()
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     if isinstance(value, Mapping):
-        return {name: on_the_wire(each) for name, each in value.items()}
+        return {name: _encoded(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
-        return [on_the_wire(each) for each in value]
+        return [_encoded(each) for each in value]
     return value.tolist() if hasattr(value, "tolist") else value
 
 

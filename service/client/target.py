@@ -3,12 +3,13 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ipaddress import ip_address
 from typing import Any
 
 import httpx
 
 from service.client.calls import Call
-from service.client.errors import Unreachable
+from service.client.errors import Unreachable, Unsendable
 
 VARIABLE = "GENSERVE_URL"
 DEFAULT = "http://127.0.0.1:8000"
@@ -20,11 +21,33 @@ def base_url(url: str | None) -> httpx.URL:
     text = url or os.environ.get(VARIABLE) or DEFAULT
     try:
         found = httpx.URL(text)
-    except httpx.InvalidURL:
+        found.host.encode("idna")  # as the resolver does, which raises for empty and for long labels
+    except (httpx.InvalidURL, UnicodeError):
         found = httpx.URL()
-    if found.scheme not in ("http", "https") or not found.host:
+    port = 80 if found.port is None else found.port
+    if found.scheme not in ("http", "https") or not found.host or not 0 < port < 65_536:
         raise ValueError(f"{text!r} is no address of a service; one looks like {DEFAULT}")
     return found
+
+
+def is_loopback(url: httpx.URL) -> bool:
+    """Whether ``url`` is on this machine, where no proxy is asked."""
+    if url.host == "localhost" or url.host.endswith(".localhost"):
+        return True
+    try:
+        address = ip_address(url.host)
+    except ValueError:
+        return False
+    return address.is_loopback or address.is_unspecified
+
+
+@contextmanager
+def usable_environment() -> Iterator[None]:
+    """Have what httpx raises for proxies and TLS files of the environment raised as ValueError."""
+    try:
+        yield
+    except (ImportError, OSError, ValueError, httpx.InvalidURL) as failure:
+        raise ValueError(f"the proxy or TLS settings of the environment cannot be used: {failure}") from None
 
 
 def timeouts(seconds: float) -> httpx.Timeout:
@@ -33,15 +56,18 @@ def timeouts(seconds: float) -> httpx.Timeout:
 
 
 def request_of(http: httpx.Client | httpx.AsyncClient, call: Call[Any]) -> httpx.Request:
-    """``call`` as ``http`` sends it."""
+    """``call`` as ``http`` sends it. Raises Unsendable."""
     headers = dict(call.headers)
-    return http.build_request(call.method, call.path, json=call.json, content=call.content, headers=headers)
+    try:
+        return http.build_request(call.method, call.path, json=call.json, content=call.content, headers=headers)
+    except (TypeError, ValueError, RecursionError, httpx.InvalidURL) as failure:
+        raise Unsendable(failure) from None
 
 
 @contextmanager
 def named_failures(http: httpx.Client | httpx.AsyncClient) -> Iterator[None]:
-    """Have what breaks the connection of ``http`` raised as Unreachable."""
+    """Have what breaks the connection of ``http``, or its answer, raised as Unreachable."""
     try:
         yield
-    except httpx.TransportError as failure:
+    except httpx.RequestError as failure:
         raise Unreachable(failure, http.base_url) from None

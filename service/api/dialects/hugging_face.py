@@ -7,7 +7,7 @@ import base64
 import binascii
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import ConfigDict, Field, JsonValue
 from pydantic_core import from_json, to_json
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -35,25 +35,26 @@ class _Size(DialectRequest):
     height: _Pixels
 
 
-class _Parameters(BaseModel):
+class _Parameters(DialectRequest):
     """Those that are no fields of /generate; the others are, some under another name."""
 
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+    model_config = ConfigDict(extra="allow")
 
     prompt: str | None = Field(default=None, description="The class, where inputs are a picture.")
     width: _Pixels | None = None
     height: _Pixels | None = None
     target_size: _Size | None = None
 
-    def native(self) -> dict[str, JsonValue]:
-        """The others, by their names in /generate. Raises InvalidField where one is said twice."""
+    def others(self) -> dict[str, JsonValue]:
+        """The others, by their names in /generate. Raises InvalidField if one is there under both of its names."""
         fields: dict[str, JsonValue] = {}
         for name, value in (self.model_extra or {}).items():
             native = _NATIVE_NAMES.get(name, name)
+            if name == "negative_prompt" and isinstance(value, str) and not value.strip():
+                continue
             if native in fields:
                 raise InvalidField.of(f"parameters/{echoed(name)}", f"was given as {native} too", "one of the two")
-            if value is not None:
-                fields[native] = value
+            fields[native] = value
         return fields
 
 
@@ -65,6 +66,9 @@ class HuggingFaceRequest(DialectRequest):
         default=_Parameters(),
         description="width and height, or target_size; prompt, where inputs are a picture; num_inference_steps, "
         "scheduler, negative_prompt, and the fields of /generate.",
+    )
+    options: dict[str, JsonValue] | None = Field(
+        default=None, description="Has no effect: use_cache, wait_for_model and the like of the hosted service."
     )
 
 
@@ -111,7 +115,7 @@ def _is_theirs(body: bytes) -> bool:
 
 def _native(asked: HuggingFaceRequest, manifest: Manifest) -> GenerateRequest:
     """``asked`` in the words of /generate. Raises BadRequest, InvalidField."""
-    fields, scale = asked.parameters.native(), _scale(asked.parameters, manifest)
+    fields, scale = asked.parameters.others(), _scale(asked.parameters, manifest)
     if scale and "scale" in fields:
         raise InvalidField.of("parameters/scale", "says how large they are, and so does their size", "one of the two")
     fields |= scale

@@ -3,19 +3,20 @@
 import math
 import zlib
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from pydantic_core import to_json
 from starlette.requests import Request
 
 from service.api.arrays import to_base64
 from service.api.body import check_no_query, parse_json, read_body
 from service.api.dialects.native import DialectRequest, with_native
-from service.api.resolve import NO_CLASS
 from service.api.schemas import GenerateRequest
+from service.contract.classes import NO_CLASS
 from service.errors import BadRequest, BodyTooLarge, InvalidField
 from service.settings import Settings
 
@@ -24,6 +25,8 @@ HEAD_LENGTH = "Inference-Header-Content-Length"
 
 #: zlib's number for "gzip or zlib, as the first bytes say", the two that HTTP calls gzip and deflate.
 _GZIP_OR_ZLIB = 47
+
+_MOST_DIMENSIONS = 8
 
 InputName = Literal["seed", "class_label", "latents"]
 #: The tensors of a request: what the protocol and what NumPy calls their type.
@@ -34,17 +37,35 @@ INPUTS: Mapping[InputName, tuple[str, str]] = {
 }
 
 
+def _flat(data: object) -> object:
+    """A tensor's nested lists as one, row by row; anything else as it is."""
+    for _ in range(_MOST_DIMENSIONS - 1):
+        if not (isinstance(data, list) and data and isinstance(data[0], list)):
+            return data
+        if not all(isinstance(part, list) and len(part) == len(data[0]) for part in data):
+            raise ValueError("is a nested list whose parts differ in length")
+        data = [*chain.from_iterable(data)]
+    return data
+
+
 class _InputParameters(DialectRequest):
     binary_data_size: int | None = Field(default=None, ge=0, description="Bytes of this tensor behind the JSON.")
 
 
 class _Input(DialectRequest):
     name: InputName
-    shape: Annotated[list[Annotated[int, Field(ge=1, le=2**31)]], Field(min_length=1, max_length=8)]
+    shape: Annotated[list[Annotated[int, Field(ge=1, le=2**31)]], Field(min_length=1, max_length=_MOST_DIMENSIONS)]
     datatype: Literal["INT64", "FP32"]
     parameters: _InputParameters = _InputParameters()
-    data: Annotated[list[Annotated[int, Field(ge=-(2**63), lt=2**63)] | float], Field(fail_fast=True)] | None = Field(
-        default=None, description="All numbers in one list, row by row. Absent where the tensor is binary."
+    data: (
+        Annotated[
+            list[Annotated[int, Field(ge=-(2**63), lt=2**63)] | float], Field(fail_fast=True), BeforeValidator(_flat)
+        ]
+        | None
+    ) = Field(
+        default=None,
+        description="The numbers, row by row in one list, or in lists nested as the shape is. Absent where the tensor "
+        "is binary.",
     )
 
 
@@ -70,6 +91,10 @@ class InferRequest(DialectRequest):
     """The body of POST /v2/models/{model}/infer."""
 
     id: str | None = Field(default=None, max_length=128, description="Given back.")
+    model_name: str | None = Field(
+        default=None, max_length=256, description="Has no effect: the path names the model. KServe's client sends it."
+    )
+    from_grpc: bool | None = Field(default=None, description="Has no effect. KServe's InferRequest.to_dict has it.")
     parameters: _PARAMETERS = Field(  # type: ignore[valid-type]
         default=_PARAMETERS(), description="How the pictures are made, as in /generate."
     )

@@ -2,10 +2,12 @@
 
 from typing import Any, ClassVar, TypeVar
 
-from pydantic import create_model
+from pydantic import ConfigDict, create_model
 
-from service.api.resolve import NO_CLASS
-from service.api.schemas import Fields, GenerateRequest
+from service.api.fields import Fields, tell_absent
+from service.api.resolve import class_problem
+from service.api.schemas import GenerateRequest
+from service.contract.classes import NO_CLASS, ClassNotFound, label_of
 from service.contract.manifest import Manifest
 from service.errors import BadRequest, FieldProblem
 
@@ -25,11 +27,29 @@ SAMPLING = (
 )
 
 
+def _tell_absent(schema: dict[str, Any]) -> None:
+    """Write into the JSON schema of a body that its optional fields, and unknown ones, may be null or empty."""
+    tell_absent(schema, {"enum": [None, ""]})
+    schema["additionalProperties"] = schema["additionalProperties"] or {"enum": [None, ""]}
+
+
 class DialectRequest(Fields):
-    """A body in the words of another service."""
+    """A body in the words of another service.
+
+    Its clients write null, an empty text or an empty file where a user gave nothing, for fields unknown here as well.
+    """
+
+    model_config = ConfigDict(json_schema_extra=_tell_absent)
+    absent = (None, "", b"")
 
     #: Fields that are those of /generate.
     shared: ClassVar[frozenset[str]] = frozenset()
+
+    @classmethod
+    def optional(cls, name: str) -> bool:
+        """Whether ``name`` may be left out, or is unknown."""
+        field = cls.model_fields.get(name)
+        return field is None or not field.is_required()
 
     def native(self, **fields: Any) -> GenerateRequest:  # noqa: ANN401  (whatever the field takes)
         """What it says in the words of /generate: the fields that it shares, as far as given, and ``fields``."""
@@ -55,18 +75,16 @@ def class_of_prompt(prompt: str, manifest: Manifest) -> str:
 
     Raises BadRequest, which names the classes.
     """
-    asked = prompt.strip().casefold()
-    names = [*manifest.class_names, NO_CLASS]
-    for index, name in enumerate(names):
-        if asked == name.casefold() or (asked == str(index) and name is not NO_CLASS):
-            return name
+    asked = prompt.strip()
     if not asked:
         return NO_CLASS
-    allowed = ", ".join([*(f"{index} {name}" for index, name in enumerate(manifest.class_names)), "or nothing"])
-    raise BadRequest(
-        f"prompt: {manifest.name} reads no text. A prompt is one of: {allowed}.",
-        [FieldProblem("#/prompt", "is no class of the model", allowed)],
-    )
+    names = manifest.class_names
+    try:
+        return [*names, NO_CLASS][label_of(asked, names)]
+    except ClassNotFound as failure:
+        problem = class_problem("prompt", manifest, failure)
+        message = f"prompt: {manifest.name} reads no text. A prompt is one of: {problem.allowed}; or nothing."
+        raise BadRequest(message, [problem]) from None
 
 
 def scale_of(field: str, width: int, height: int, manifest: Manifest) -> int:

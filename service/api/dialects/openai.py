@@ -9,9 +9,9 @@ import re
 import time
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, model_validator
+from pydantic import BaseModel, Field
 from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -38,21 +38,10 @@ from service.settings import Settings
 
 _SIZE = re.compile(r"([1-9]\d{0,4})x([1-9]\d{0,4})")
 _NO_STORE = {"Cache-Control": "no-store"}
-_ABOUT_FIELD = frozenset({"title", "description", "default", "examples"})
-
-
-def _tell_null(schema: dict[str, Any]) -> None:
-    """Write into the JSON schema of a body that fields which may be left out may be null."""
-    for name in schema["properties"].keys() - schema["required"]:
-        field = schema["properties"][name]
-        form = {key: field.pop(key) for key in field.keys() - _ABOUT_FIELD - {"anyOf"}}
-        field.setdefault("anyOf", [form, {"type": "null"}])
 
 
 class _ImagesRequest(DialectRequest):
     """The body of POST /v1/images/generations."""
-
-    model_config = ConfigDict(json_schema_extra=_tell_null)
 
     #: How the events of a stream are called.
     event: ClassVar[str] = "image_generation"
@@ -83,15 +72,7 @@ class _ImagesRequest(DialectRequest):
     quality: Literal["auto", "standard"] = Field(default="auto", description="There is one; steps decides it.")
     moderation: Literal["auto", "low"] = Field(default="auto", description="Nothing is moderated.")
     user: str | None = Field(default=None, max_length=512, description="Has no effect.")
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def _null_is_absent(cls, fields: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:  # noqa: ANN401
-        """OpenAI's schema lets null stand for the default of most fields, and some clients write it."""
-        if not isinstance(fields, dict):
-            return handler(fields)
-        optional = {name for name, field in cls.model_fields.items() if not field.is_required()}
-        return handler({name: value for name, value in fields.items() if value is not None or name not in optional})
+    safety_identifier: str | None = Field(default=None, max_length=512, description="Has no effect.")
 
 
 class _EditRequest(_ImagesRequest):

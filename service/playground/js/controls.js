@@ -207,6 +207,9 @@ export const classesOf = (state, card) =>
     .map(Number)
     .filter((index) => index < card.class_names.length);
 
+/** The names of those classes: in a request a number means an index or, where names are numbers, a name. */
+export const classNamesOf = (state, card) => classesOf(state, card).map((index) => card.class_names[index]);
+
 /** The seed in the state, or else one that is drawn and put there. */
 export function seedOf(state) {
   if (state.seed !== undefined) return number(state.seed, 0);

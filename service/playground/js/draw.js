@@ -3,6 +3,7 @@
 import { can, denoises, fieldsOf, isGrey, shownWidth } from "./card.js";
 import {
   classChips,
+  classNamesOf,
   classesOf,
   group,
   samplingControls,
@@ -59,7 +60,7 @@ export function mount({ card, stage, aside, signal }) {
 
 /** The request that the state and the pad describe. */
 function requestOf(state, card, pad) {
-  const [label] = classesOf(state, card);
+  const [label] = classNamesOf(state, card);
   const mask = can(card, "inpaint") ? pad.mask : null;
   return {
     n: VARIANTS,

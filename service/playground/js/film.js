@@ -4,6 +4,7 @@ import { stream } from "./api.js";
 import { isGrey, sampling, shownWidth } from "./card.js";
 import {
   classChips,
+  classNamesOf,
   classesOf,
   group,
   samplingControls,
@@ -180,7 +181,7 @@ async function expose(card, film, { player, progress }, stop) {
   const state = read();
   const fields = samplingFields(card, state);
   const steps = fields.steps ?? sampling(card).steps.value;
-  const [label] = classesOf(state, card);
+  const [label] = classNamesOf(state, card);
   const body = {
     seed: seedOf(state),
     ...(label !== undefined && { class_label: label }),

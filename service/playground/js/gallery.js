@@ -4,6 +4,7 @@ import { getFile } from "./api.js";
 import { denoises, fieldsOf } from "./card.js";
 import {
   classChips,
+  classNamesOf,
   classesOf,
   group,
   samplingControls,
@@ -42,7 +43,7 @@ export function mount({ card, stage, aside, signal }) {
     run(async (stop) => {
       files.hidden = true;
       const state = read();
-      const rows = classesOf(state, card).map((index) => card.class_names[index]);
+      const rows = classNamesOf(state, card);
       const { params } = await sheet.fill(requestOf(state, card), rows, progress, stop);
       offerFiles(files, (accept, ending) => save(params, accept, ending));
     });
@@ -86,7 +87,7 @@ function countOf(state, card) {
 
 /** The request that `state` describes: a row for each class, and the same seeds in every row. */
 function requestOf(state, card) {
-  const classes = classesOf(state, card);
+  const classes = classNamesOf(state, card);
   const n = countOf(state, card);
   const seed = seedOf(state);
   const extra = denoises(card) ? samplingFields(card, state) : truncationField(card, state);

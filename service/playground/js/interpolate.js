@@ -5,6 +5,7 @@ import { bars } from "./chart.js";
 import { can, denoises, isGrey, shownWidth } from "./card.js";
 import {
   classChips,
+  classNamesOf,
   classesOf,
   group,
   samplingControls,
@@ -195,7 +196,7 @@ class End {
 
 /** The request that the state describes. */
 export function requestOf(state, card) {
-  const [label] = classesOf(state, card);
+  const [label] = classNamesOf(state, card);
   const end = (name) => (uploads[name] ? { image: uploads[name] } : { seed: number(state[name], 0) });
   return {
     model: card.name,

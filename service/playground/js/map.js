@@ -2,7 +2,7 @@
 
 import { getFile, getJson } from "./api.js";
 import { isGrey, shownWidth } from "./card.js";
-import { classChips, classesOf, group } from "./controls.js";
+import { classChips, classNamesOf, classesOf, group } from "./controls.js";
 import { h } from "./dom.js";
 import { paint, screen } from "./player.js";
 import { Progress, runner } from "./progress.js";
@@ -52,8 +52,8 @@ export function mount({ card, stage, aside, signal }) {
   let explorer = null;
   const load = () =>
     run(async (stop) => {
-      const [label] = classesOf(read(), card);
-      const query = label === undefined ? "" : `?class_label=${label}`;
+      const [label] = classNamesOf(read(), card);
+      const query = label === undefined ? "" : `?class_label=${encodeURIComponent(label)}`;
       const map = await getJson(`latent-map/${card.name}${query}`, stop);
       const tiles = await createImageBitmap(await getFile(map.grid.url, { signal: stop }));
       Object.assign(sprite, { width: tiles.width, height: tiles.height });
@@ -159,7 +159,7 @@ class Explorer {
       while (this.#asked) {
         const { x, y } = this.#asked;
         this.#asked = null;
-        const [label] = classesOf(read(), card);
+        const [label] = classNamesOf(read(), card);
         const told = label === undefined ? [] : [["class_label", label]];
         const query = new URLSearchParams([["point", x], ["point", y], ["version", card.version], ...told]);
         paint(picture, await createImageBitmap(await getFile(`generate/${card.name}?${query}`, { signal })));

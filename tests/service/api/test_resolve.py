@@ -22,6 +22,59 @@ def test_a_class_that_the_model_does_not_have(client: TestClient, model: str, la
         assert CLASSES in refused(query, "#/class_label")
 
 
+def test_a_class_is_matched_as_written_before_it_is_matched_in_another_case(settings: Settings) -> None:
+    change_manifest(settings.weights_dir / "vae", class_names=("A", "a", "Caf\u00e9"))
+    with TestClient(create_app(settings)) as client:
+
+        def told(**fields: object) -> object:
+            return client.post("/generate/vae", json=fields, headers=JSON).json()["params"]["class_label"]
+
+        assert [told(class_label=label) for label in ("A", "a", "cafe\u0301", 1)] == ["A", "a", "Caf\u00e9", "a"]
+        prompts = [{"inputs": prompt} for prompt in ("a", "CAF\u00c9")]
+        assert [told(**prompt) for prompt in prompts] == ["a", "Caf\u00e9"]
+    change_manifest(settings.weights_dir / "vae", class_names=("Bag", "BAG", "shoe"))
+    with TestClient(create_app(settings)) as client:
+        for answer in (
+            client.post("/generate/vae", json={"class_label": "bag"}),
+            client.get("/generate/vae", params={"class_label": "bag"}),
+        ):
+            said = refused(answer, "#/class_label")
+            assert "more than one class" in said
+            assert "0 Bag, 1 BAG" in said
+            assert "shoe" not in said
+        (point,) = problem(
+            client.post("/interpolate", json={"model": "vae", "from": {"class_label": "bag"}, "to": {}}),
+            422,
+            "invalid-field",
+        )["errors"]
+        assert (point["pointer"], point["allowed"]) == ("#/from/class_label", "0 Bag, 1 BAG")
+        prompt = problem(client.post("/generate/vae", json={"inputs": "bag"}), 400, "bad-request")
+        assert "0 Bag, 1 BAG" in prompt["detail"]
+
+
+def test_a_number_is_a_name_where_names_are_numbers_and_an_index_elsewhere(settings: Settings) -> None:
+    change_manifest(settings.weights_dir / "vae", class_names=("1", "2", "10"))
+    with TestClient(create_app(settings)) as client:
+        for label in (2, "2", "02"):
+            answers = (
+                client.post("/generate/vae", json={"class_label": label, "seed": 1}, headers=JSON),
+                client.get("/generate/vae", params={"class_label": label, "seed": 1}, headers=JSON),
+            )
+            assert [answer.json()["params"]["class_label"] for answer in answers] == ["2", "2"]
+        assert refused(client.post("/generate/vae", json={"class_label": 0}), "#/class_label").endswith(
+            "1, 2, 10, none"
+        )
+        told = client.post("/generate/ddpm", json={"class_label": 2, "steps": 1}, headers=JSON).json()
+        assert told["params"]["class_label"] == "bag"
+
+
+def test_an_error_does_not_list_thousands_of_classes(settings: Settings) -> None:
+    change_manifest(settings.weights_dir / "vae", class_names=tuple(f"class {index}" for index in range(3000)))
+    with TestClient(create_app(settings)) as client:
+        said = refused(client.post("/generate/vae", json={"class_label": "shoe"}), "#/class_label")
+        assert said.endswith("49 class 49, and 2950 more that GET /models/vae lists, none")
+
+
 @pytest.mark.parametrize("fields", [{"steps": 20}, {"solver": "ddim"}, {"guidance_scale": 1.0}])
 def test_a_model_that_decodes_at_once_has_no_sampler(client: TestClient, fields: Mapping[str, Any]) -> None:
     field = next(iter(fields))

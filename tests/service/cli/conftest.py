@@ -18,6 +18,9 @@ class FakeService:
 
     answers: dict[str, tuple[int, Any]]
     asked: list[tuple[str, Any]] = field(default_factory=list)
+    #: Bytes of each answer that never come: the connection closes first.
+    withheld: int = 0
+    headers: dict[str, str] = field(default_factory=dict)
 
     def body(self, request: str) -> dict[str, Any]:
         """What came with a request."""
@@ -46,11 +49,12 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeService]:
             code, body = fake.answers.get(request, (404, generation()))
             content = body if isinstance(body, bytes) else json.dumps(body).encode()
             self.send_response(code)
-            for name, text in {**HEADERS, "Content-Length": str(len(content))}.items():
+            about = {"Content-Length": str(len(content) + fake.withheld), "Content-Type": "image/png"}
+            for name, text in {**HEADERS, **about, **fake.headers}.items():
                 self.send_header(name, text)
-            self.send_header("Content-Type", "image/png")
             self.end_headers()
             self.wfile.write(content)
+            self.close_connection = self.close_connection or fake.withheld > 0
 
         do_GET = do_POST = answer  # noqa: N815
 

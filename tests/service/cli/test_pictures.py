@@ -26,7 +26,7 @@ def somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ),
         (
             "generate ddpm --class-label 3 --class-label none --seed 7 -o two.npy",
-            {"n": 2, "seed": 7, "class_label": [3, "none"], "format": "npy"},
+            {"n": 2, "seed": 7, "class_label": ["3", "none"], "format": "npy"},
         ),
         (
             "generate ddpm --seed 7 --set mask_invert=true --set version=0123abcd -o one.jpg",
@@ -119,7 +119,7 @@ def test_a_file_that_cannot_be_written_is_one_line(
     [
         ("generate", "required: model"),
         ("generate ddpm -o grid.tiff", "'grid.tiff' ends with none of .png"),
-        ("generate ddpm --image nowhere.png", "'nowhere.png' is no file"),
+        ("generate ddpm --image nowhere.png", "argument --image: nowhere.png: No such file or directory"),
         ("generate ddpm --set n", "'n' is not FIELD=VALUE"),
         ("generate ddpm -n many", "invalid int value"),
         ("interpolate ddpm --from-seed 1 --from-image x.png", "--from-image"),

@@ -38,6 +38,18 @@ def test_a_negative_prompt_is_a_class(client: TestClient) -> None:
     assert params["negative_class"] == "trouser"
 
 
+@pytest.mark.parametrize("nothing", ["", "  ", None])
+def test_an_empty_negative_prompt_is_none(client: TestClient, nothing: str | None) -> None:
+    body = {
+        "inputs": "bag",
+        "parameters": {"negative_prompt": nothing, "scheduler": "", "target_size": None, "width": None, "prompt": ""},
+        "options": {"use_cache": False, "wait_for_model": True},
+    }
+    params = client.post("/generate/ddpm", json=body, headers=JSON).json()["params"]
+    assert params["class_label"] == "bag"
+    assert "negative_class" not in params
+
+
 @pytest.mark.parametrize(
     ("parameters", "pointer"),
     [
