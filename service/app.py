@@ -13,6 +13,7 @@ from fastapi.telemetry import TelemetryConfig
 
 from service import nvml
 from service.admission.lag import LoopLag
+from service.admission.memory import Memory
 from service.api import (
     encode,
     error_handlers,
@@ -32,7 +33,7 @@ from service.api.docs import describe
 from service.api.endpoint import App
 from service.api.history import History
 from service.api.meanings import Meanings
-from service.api.rendering import Order
+from service.api.order import Order
 from service.api.state import Finished, KeptAnswer, State
 from service.engine.engine import Engine
 from service.engine.motion import Motion
@@ -142,4 +143,6 @@ async def _start(settings: Settings) -> State:
     metrics.count_jobs(lambda: store.open, lambda: store.ended)
     history = History(lambda: [(name, each.metrics) for name, each in engine.deployments.items()], time.monotonic)
     keyed: KeyedAnswers[KeptAnswer] = KeyedAnswers(bounds, time.monotonic)
-    return State(settings, engine, motion, metrics, store, keyed, history, Meanings(settings))
+    return State(
+        settings, engine, motion, metrics, store, keyed, history, Meanings(settings), Memory(settings.max_waiting_bytes)
+    )

@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 from starlette.requests import Request
 
+from service.admission.memory import Memory
 from service.api.history import History
 from service.api.meanings import Meanings
-from service.api.rendering import Made, Order
+from service.api.order import Made, Order
 from service.engine.engine import Deployment, Engine
 from service.engine.motion import Motion
 from service.errors import ModelUnavailable, UnknownModel
@@ -53,6 +54,7 @@ class State:
     keyed: KeyedAnswers[KeptAnswer]
     history: History
     meanings: Meanings
+    memory: Memory
 
     def deployment(self, name: str) -> Deployment:
         """What new requests for that model get. Raises UnknownModel, or ModelUnavailable when it was refused."""

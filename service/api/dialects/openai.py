@@ -26,12 +26,12 @@ from service.api.event_stream import EventStream, event_json
 from service.api.generate import generate_order
 from service.api.job_runner import Glimpse, Shown, start_job
 from service.api.negotiation import EVENT_STREAM, JSON
-from service.api.rendering import Made, Order, class_name, picture_png
+from service.api.order import Made, Order, without
+from service.api.rendering import class_name, picture_png
 from service.api.schemas import GenerateRequest
 from service.api.state import PictureJob, State, deployment_of, state_of
 from service.api.uploads import Upload, read_picture
 from service.contract.manifest import Manifest
-from service.engine.engine import Deployment
 from service.errors import BadRequest, FieldProblem, InvalidField
 from service.jobs.events import Event
 from service.settings import Settings
@@ -119,7 +119,8 @@ async def create_image(request: Request) -> Response:
     state = state_of(request)
     asked = await read_request(request, state.settings, ImagesRequest)
     deployment = deployment_of(request, state, asked.model)
-    return await _respond(request, state, asked, deployment, _native(asked, deployment.model.manifest))
+    native = _native(asked, deployment.model.manifest)
+    return await _respond(request, state, asked, generate_order(state, native, deployment, JSON))
 
 
 async def edit_image(request: Request) -> Response:
@@ -128,12 +129,7 @@ async def edit_image(request: Request) -> Response:
     As a form, or as JSON. The events of a stream are image_edit.partial_image and image_edit.completed.
     """
     state = state_of(request)
-    asked = await _read_edit(request, state.settings)
-    deployment = deployment_of(request, state, asked.model)
-    manifest = deployment.model.manifest
-    native = _native(asked, manifest).model_copy(update={"image": asked.image})
-    mask = await _repaint_mask(asked, manifest, state.settings)
-    return await _respond(request, state, asked, deployment, native.model_copy(update={"mask": mask}))
+    return await _respond(request, state, *await _edit_ordered(request, state))
 
 
 async def list_v1_models(request: Request) -> Response:
@@ -156,10 +152,18 @@ ROUTES = (
 )
 
 
-async def _respond(
-    request: Request, state: State, asked: _ImagesRequest, deployment: Deployment, native: GenerateRequest
-) -> Response:
-    order = await generate_order(request, state, native, deployment, JSON)
+async def _edit_ordered(request: Request, state: State) -> tuple[_EditRequest, Order]:
+    """An edit without its files, and what to compute. A function, so that nothing holds the files as it waits."""
+    asked = await _read_edit(request, state.settings)
+    deployment = deployment_of(request, state, asked.model)
+    manifest = deployment.model.manifest
+    native = _native(asked, manifest).model_copy(update={"image": asked.image})
+    mask = await _repaint_mask(asked, manifest, state.settings)
+    order = generate_order(state, native.model_copy(update={"mask": mask}), deployment, JSON)
+    return without(asked, bytes), order
+
+
+async def _respond(request: Request, state: State, asked: _ImagesRequest, order: Order) -> Response:
     if not asked.stream:
         return await answer(request, state, order, partial(_body, asked))
     job = start_job(request, state, _filmed(asked, order), live=True)
