@@ -19,6 +19,7 @@ from starlette.responses import JSONResponse, Response
 from service import images
 from service.api.answers import answer
 from service.api.body import check_no_query, parse_body, parse_fields, read_body, read_form, read_request
+from service.api.dialects.edits import edit_order
 from service.api.dialects.native import SAMPLING, DialectRequest, class_of_prompt, scale_of, with_native
 from service.api.docs import EVENT, described, path_parameters, refusals, request_body, success
 from service.api.endpoint import route
@@ -30,7 +31,7 @@ from service.api.order import Made, Order, without
 from service.api.rendering import class_name, picture_png
 from service.api.schemas import GenerateRequest
 from service.api.state import PictureJob, State, deployment_of, state_of
-from service.api.uploads import Upload, read_picture
+from service.api.uploads import Upload
 from service.contract.manifest import Manifest
 from service.errors import BadRequest, FieldProblem, InvalidField
 from service.jobs.events import Event
@@ -129,7 +130,7 @@ async def edit_image(request: Request) -> Response:
     As a form, or as JSON. The events of a stream are image_edit.partial_image and image_edit.completed.
     """
     state = state_of(request)
-    return await _respond(request, state, *await _edit_ordered(request, state))
+    return await _respond(request, state, *_edit_ordered(request, state, await _read_edit(request, state.settings)))
 
 
 async def list_v1_models(request: Request) -> Response:
@@ -152,15 +153,11 @@ ROUTES = (
 )
 
 
-async def _edit_ordered(request: Request, state: State) -> tuple[_EditRequest, Order]:
-    """An edit without its files, and what to compute. A function, so that nothing holds the files as it waits."""
-    asked = await _read_edit(request, state.settings)
+def _edit_ordered(request: Request, state: State, asked: _EditRequest) -> tuple[_EditRequest, Order]:
+    """An edit without its files, and what to compute. A function, so that no handler holds the files as it waits."""
     deployment = deployment_of(request, state, asked.model)
-    manifest = deployment.model.manifest
-    native = _native(asked, manifest).model_copy(update={"image": asked.image})
-    mask = await _repaint_mask(asked, manifest, state.settings)
-    order = generate_order(state, native.model_copy(update={"mask": mask}), deployment, JSON)
-    return without(asked, bytes), order
+    native = _native(asked, deployment.model.manifest)
+    return without(asked, bytes), edit_order(state, native, asked.image, asked.mask, deployment)
 
 
 async def _respond(request: Request, state: State, asked: _ImagesRequest, order: Order) -> Response:
@@ -178,17 +175,6 @@ async def _read_edit(request: Request, settings: Settings) -> _EditRequest:
     check_no_query(request)
     form = await read_form(body, settings)
     return parse_fields(EditRequest, [(name.removesuffix("[]"), value) for name, value in form])
-
-
-async def _repaint_mask(asked: _EditRequest, manifest: Manifest, settings: Settings) -> bytes | None:
-    """The part that is made anew as a native mask, where white is: a PNG. Raises as ``read_picture``, InvalidField."""
-    field, file = ("image", asked.image) if asked.mask is None else ("mask", asked.mask)
-    fitted = await read_picture(field, file, manifest.image_shape, settings)
-    if fitted.alpha is not None:
-        return images.encode_png(255 - fitted.alpha[:, :, None])
-    if asked.mask is None:
-        return None
-    raise InvalidField.of("mask", "has no transparent part, which is what is made anew", "a PNG or WebP with alpha")
 
 
 def _native(asked: _ImagesRequest, manifest: Manifest) -> GenerateRequest:

@@ -73,6 +73,16 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
         yield running
 
 
+@pytest.fixture
+def all_tasks(tmp_path: Path) -> Settings:
+    """Of a service with vae, ddpm and ldm, which begin from uploads in every way that there is."""
+    weights = tmp_path / "weights"
+    write_autoencoder(weights)
+    write_diffusion(weights)
+    write_latent_diffusion(weights)
+    return settings_of(weights)
+
+
 def some_picture(seed: int = 0) -> Pixels:
     """A picture (8, 8, 1) of any grey levels."""
     return np.random.default_rng(seed).integers(0, 256, (8, 8, 1), dtype=np.uint8)
