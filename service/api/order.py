@@ -1,7 +1,7 @@
 """One request, ready to be accepted, and what was made of it: what every task becomes and every answer shows."""
 
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel
@@ -52,7 +52,7 @@ class Uploads:
 #: Computes rows of the next of an order's parts that come before its pictures.
 Compute = Callable[[Sequence[RowSpec]], Awaitable[Sequence[Latent]]]
 #: Makes what the rows of an order begin from: the order as it is then computed.
-Begin = Callable[["Order", Compute], Awaitable["Order"]]
+Begin = Callable[["Order", Compute], Coroutine[Any, Any, "Order"]]
 
 
 class Order(NamedTuple):

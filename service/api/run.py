@@ -123,7 +123,7 @@ class Run:
         """The order with what its rows begin from, made in a task of its own, so that it can be stopped anywhere."""
         if self._failure is not None:
             raise self._failure
-        self._beginning = asyncio.create_task(begin(self.order, self._compute))  # type: ignore[arg-type]
+        self._beginning = asyncio.create_task(begin(self.order, self._compute))
         try:
             order = await self._beginning
         except asyncio.CancelledError:
