@@ -13,6 +13,7 @@ from fastapi.telemetry import TelemetryConfig
 
 from service import nvml
 from service.admission.lag import LoopLag
+from service.admission.memory import Memory
 from service.api import (
     encode,
     error_handlers,
@@ -32,7 +33,7 @@ from service.api.docs import describe
 from service.api.endpoint import App
 from service.api.history import STEP_S, History
 from service.api.meanings import Meanings
-from service.api.rendering import Order
+from service.api.order import Order
 from service.api.state import Finished, KeptAnswer, State
 from service.background import Background
 from service.engine.engine import Engine
@@ -135,7 +136,8 @@ async def _start(settings: Settings) -> State:
     keyed: KeyedAnswers[KeptAnswer] = KeyedAnswers(bounds, time.monotonic)
     background = Background(lambda step: metrics.background_failures.labels(step).inc())
     engine.start()
-    return State(settings, engine, motion, metrics, store, keyed, history, Meanings(settings), background)
+    meanings, memory = Meanings(settings), Memory(settings.max_waiting_bytes)
+    return State(settings, engine, motion, metrics, store, keyed, history, meanings, memory, background)
 
 
 def _deploy(engine: Engine, served: Served, registry: Registry, settings: Settings) -> None:

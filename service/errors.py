@@ -15,6 +15,7 @@
     |-- ImageTooLarge         413  an uploaded picture has too many bytes or pixels
     |-- UnsupportedImage      415  an uploaded picture is in a format that is not read
     |-- InvalidField          422  a field is unknown, out of range, or means nothing to this model
+    |-- TooExpensive          422  the request alone would take the model for longer than one may
     |-- KeyReused             422  the Idempotency-Key is that of another request
     |-- ShareExceeded         429  the client's accepted work fills its share of the queue
     |-- ComputeFailed         500  the model gave no usable picture for this row
@@ -22,6 +23,7 @@
     |-- TooLate               503  the queue is too long for an answer in the time given
     |-- TooBusy               503  more requests come than the service can read
     |-- ModelUnavailable      503  the model's files were refused, or the service is stopping
+    |-- MemoryFull            503  the requests that wait hold as many bytes as they may
     |-- JobsFull              503  there are as many jobs that have not ended as there may be
     |-- ServiceStopping       503  the service stopped before the job ended
     `-- DeadlineExceeded      504  the picture was not ready in time
@@ -204,6 +206,17 @@ class InvalidField(ServiceError):
         return cls([FieldProblem(f"#/{field}", message, allowed)])
 
 
+class TooExpensive(ServiceError):
+    """The request alone would take the model for longer than one request may. Sent again, it is refused again."""
+
+    status, code = 422, "too-expensive"
+
+    def __init__(self, price_s: float, limit_s: float, problems: Sequence[FieldProblem] = ()) -> None:
+        says = f"The request takes about {price_s:.3g} s of the model's time, and one request may take {limit_s:.3g} s."
+        super().__init__(says, problems)
+        self.price_s, self.limit_s = price_s, limit_s
+
+
 class KeyReused(ServiceError):
     """The Idempotency-Key is that of another request."""
 
@@ -263,6 +276,16 @@ class ModelUnavailable(ServiceError):
     """The model's files were refused, or the service is stopping."""
 
     status, code = 503, "model-unavailable"
+
+
+class MemoryFull(ServiceError):
+    """The requests that were accepted and are not finished hold as many bytes of uploads as they may."""
+
+    status, code = 503, "memory-full"
+    retry_after_s = 1
+
+    def __init__(self, held: int, most: int) -> None:
+        super().__init__(f"The requests that wait hold {held} bytes of uploads, and together may hold {most}.")
 
 
 class JobsFull(ServiceError):

@@ -111,6 +111,11 @@ class Settings(BaseSettings):
         default=30_000.0,
         description="Predicted device time that a model may have accepted and not finished; beyond it: 503.",
     )
+    max_request_ms: PositiveFloat | None = Field(
+        default=None,
+        description="Predicted device time that one request may take; beyond it: 422. None: half of max_queue_ms, so "
+        "that others find room beside any request. One picture with a model's defaults is never refused for it.",
+    )
     max_lag_ms: PositiveFloat = Field(
         default=50.0,
         description="Longest turn of the event loop. Where turns were longer for half a second, more requests come "
@@ -153,6 +158,11 @@ class Settings(BaseSettings):
         default=10_000_000,
         description="Largest file of one uploaded picture; 4096 x 4096 pixels whatever this is.",
     )
+    max_waiting_bytes: PositiveInt = Field(
+        default=268_435_456,
+        description="Most bytes of uploads and latents that all accepted requests together may hold until they are "
+        "computed; beyond it: 503. An upload is dropped as soon as it is decoded.",
+    )
     body_timeout_s: PositiveFloat = Field(
         default=10.0, description="Longest time that a request's body may take to arrive; then 408."
     )
@@ -192,6 +202,11 @@ class Settings(BaseSettings):
             for proxy in proxies.split(","):
                 ip_network(proxy.strip())  # raises ValueError, which names what is wrong
         return proxies
+
+    @property
+    def request_limit_ms(self) -> float:
+        """Predicted device time that one request may take."""
+        return self.max_queue_ms / 2 if self.max_request_ms is None else self.max_request_ms
 
     def buckets(self) -> tuple[int, ...]:
         """Numbers of rows that network calls are measured at, and on a GPU or when deterministic computed at."""

@@ -1,6 +1,7 @@
 """The door of one model: how much predicted device time may be accepted and not yet finished, and for whom."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from service.admission.drain import DrainRate
@@ -65,29 +66,32 @@ class Gate:
         """Predicted device milliseconds accepted and not finished."""
         return self._all.ms
 
-    def admit(self, ask: Ask) -> None:
-        """Accept work, to be given back with ``release``.
+    def admit(self, *asks: Ask) -> None:
+        """Accept what one request asks for, all of it or nothing; ``release`` gives each of ``asks`` back.
 
-        An idle model takes any one request, however dear and however late: refusing it would refuse it for ever. So
-        does a model that has room and nothing of this client.
+        ``asks`` are of one client and within one time, and are computed one after another. An idle model takes any one
+        request, however late: refusing it would refuse it for ever. So does a model that has room and nothing of this
+        client. How dear a request may be, the engine says.
 
         Raises:
             Overloaded: the queue is full.
             ShareExceeded: the client has its share of the queue.
             TooLate: the queue is too long for an answer in time.
         """
-        price_ms, client = ask.price_ms, self._clients.get(ask.client)
+        account = self._clients.get(asks[0].client)
         if self._all.requests:
-            self._check_room(price_ms, client)
-            self._check_time(ask, price_ms)
-        if client is None:
-            client = self._clients[ask.client] = Account()
-        self._all.add(price_ms)
-        client.add(price_ms)
-        self._rows_by_calls[ask.calls] = self._rows_by_calls.get(ask.calls, 0) + ask.rows
+            price_ms = sum(ask.price_ms for ask in asks)
+            self._check_room(price_ms, account)
+            self._check_time(asks, price_ms)
+        if account is None:
+            account = self._clients[asks[0].client] = Account()
+        for ask in asks:
+            self._all.add(ask.price_ms)
+            account.add(ask.price_ms)
+            self._rows_by_calls[ask.calls] = self._rows_by_calls.get(ask.calls, 0) + ask.rows
 
     def release(self, ask: Ask) -> None:
-        """Give back what ``admit`` took, when the work is finished or dropped."""
+        """Give back one of the asks that ``admit`` took, when its work is finished or dropped."""
         price_ms, client = ask.price_ms, self._clients[ask.client]
         self._all.take(price_ms)
         client.take(price_ms)
@@ -111,24 +115,24 @@ class Gate:
         if over_ms > 0:
             raise ShareExceeded(client.ms / 1000, self._client_limit_ms / 1000, self._wait_s(over_ms))
 
-    def _check_time(self, ask: Ask, price_ms: float) -> None:
-        within_s = HEADROOM * ask.within_s
+    def _check_time(self, asks: Sequence[Ask], price_ms: float) -> None:
+        within_s = HEADROOM * asks[0].within_s
         # All that is accepted is more than what comes before it, and is quicker known.
         if self.drain.seconds_for(self._all.ms + price_ms) <= within_s:
             return
-        late_s = self.drain.seconds_for(self._work_until_done(ask)) - within_s
+        late_s = self.drain.seconds_for(self._work_until_done(asks, price_ms)) - within_s
         if late_s > 0:
-            raise TooLate(ask.within_s, math.ceil(late_s))
+            raise TooLate(asks[0].within_s, math.ceil(late_s))
 
-    def _work_until_done(self, ask: Ask) -> float:
-        """Device milliseconds until ``ask`` is done.
+    def _work_until_done(self, asks: Sequence[Ask], price_ms: float) -> float:
+        """Device milliseconds until ``asks``, which cost ``price_ms``, are done one after another.
 
-        Rows are served in turn, so no row is served more often than those of ``ask``. That holds while all of them have
-        places; one that waits for a place may do so until all that have one are done.
+        Rows are served in turn, so no row is served more often than those of ``asks``. That holds while all of them
+        have places; one that waits for a place may do so until all that have one are done.
         """
-        if sum(self._rows_by_calls.values()) + ask.rows > self._table_rows:
-            return self._all.ms + ask.price_ms
-        return self._turns(ask.calls) * ask.call_ms + ask.price_ms
+        if sum(self._rows_by_calls.values()) + max(ask.rows for ask in asks) > self._table_rows:
+            return self._all.ms + price_ms
+        return self._turns(sum(ask.calls for ask in asks)) * asks[0].call_ms + price_ms
 
     def _turns(self, calls: int) -> int:
         """Calls of all accepted rows until one of them has had ``calls``."""

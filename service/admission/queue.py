@@ -1,7 +1,7 @@
 """Rows that wait for a place in a table, served a row from each request in turn."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, TypeVar
 
 Row = TypeVar("Row")
@@ -24,15 +24,14 @@ class RowQueue(Generic[Row]):
             self._requests.append(request)
             self._rows += len(request)
 
-    def find(self, wanted: Callable[[Row], bool]) -> tuple[int, Sequence[Row]]:
-        """How many rows go before the next one of a request whose rows ``wanted`` is true of, and those that wait.
+    @property
+    def requests(self) -> int:
+        """How many requests have rows here."""
+        return len(self._requests)
 
-        0 and none when none waits.
-        """
-        for place, request in enumerate(self._requests):
-            if wanted(request[0]):
-                return place, tuple(request)
-        return 0, ()
+    def waiting(self) -> list[tuple[Row, ...]]:
+        """The rows that wait, those of a request together; as many rows go before its first as requests do."""
+        return [tuple(request) for request in self._requests]
 
     def discard(self, unwanted: Callable[[Row], bool]) -> None:
         """Remove every row that ``unwanted`` is true of."""

@@ -76,8 +76,10 @@ async def read_body(request: Request, settings: Settings, pictures: int = 0) -> 
     """
     # Base64 takes four bytes for three.
     limit = settings.max_body_bytes + pictures * (settings.max_image_bytes * 4 // 3 + 4)
-    whole: bytearray | None = request.scope.get("state", {}).get("body")
+    whole: bytearray | None = request.scope.get("state", {}).pop("body", None)
     body = await _receive(request, settings, limit) if whole is None else bytes(whole)
+    if whole is not None:
+        whole.clear()  # the protocol keeps it until the request is answered
     if len(body) > limit:
         raise BodyTooLarge(limit)
     if len(body) > settings.max_body_bytes and body[:1] in b"{[ \t\r\n":

@@ -6,7 +6,7 @@ from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.api.rendering import Cache, Order
+from service.api.order import Cache, Order
 
 FOR_EVER = b"public, max-age=31536000, immutable"
 ASK_AGAIN = b"no-cache"
@@ -25,6 +25,7 @@ def cacheable(order: Order) -> Order:
         order.media,
         asked.layout,
         asked.quality,
+        None if order.uploads is None else order.uploads.digest().hex(),
     ]
     name = hashlib.blake2b(to_json(shown), digest_size=12).hexdigest()
     return order._replace(cache=Cache(f'W/"{name}"'.encode(), FOR_EVER if asked.version else ASK_AGAIN))

@@ -1,6 +1,7 @@
 """POST /encode/{model}: pictures to what a model makes of them, and back."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from pydantic import Field
@@ -13,23 +14,25 @@ from service.api.docs import operation
 from service.api.endpoint import route
 from service.api.measures import Codes
 from service.api.negotiation import EVENT_STREAM, JSON, PICTURES
-from service.api.rendering import Order, check_form
+from service.api.order import Compute, Order, Uploads, without
+from service.api.rendering import check_form
 from service.api.resolve import check_size, check_version, labels_of, meaning_problems
 from service.api.respond import respond
 from service.api.schemas import ClassLabel, Params, Task
 from service.api.sheet import film_of, shown_params
-from service.api.starts import data_uri, encode, invert
+from service.api.starts import data_uri, encoding, inverting
 from service.api.state import State, deployment_of, state_of
-from service.api.uploads import Fitted, Upload, read_picture
-from service.api.way import way_of
+from service.api.uploads import Upload, read_picture
+from service.api.way import Way, way_of
 from service.contract.classes import NO_CLASS
 from service.engine.engine import Deployment
 from service.engine.model import Model
 from service.engine.results import Latent
-from service.engine.rows import RowSpec
+from service.engine.rows import RowSpec, encode_row, inversion_row
 from service.engine.starts import decoded, image_tensor, mean_of, tensor_of
 from service.errors import FieldProblem, InvalidField
 from service.sampling.solvers import EMPTY_PLAN
+from service.settings import Settings
 
 #: Steps of an inversion where the request does not say: its error falls with their number.
 STEPS = 50
@@ -77,9 +80,11 @@ async def post_encode(request: Request) -> Response:
     """
     state = state_of(request)
     deployment = deployment_of(request, state, request.path_params["model"])
-    body = await read_request(request, state.settings, EncodeRequest, pictures=2)
-    way = way_of(request, body, OFFERED)
-    return await respond(request, state, await encode_order(request, state, body, deployment, way.media), way)
+    return await respond(
+        request,
+        state,
+        *_ordered(request, state, deployment, await read_request(request, state.settings, EncodeRequest, pictures=2)),
+    )
 
 
 ROUTE = route("/encode/{model}", {"POST": post_encode})
@@ -89,36 +94,66 @@ OPERATIONS = {
 }
 
 
-async def encode_order(
-    request: Request, state: State, body: EncodeRequest, deployment: Deployment, media: str
-) -> Order:
-    """``body`` for ``deployment``, encoded, and ready to make the pictures again. Raises as ``generate_order``."""
+def encode_order(state: State, body: EncodeRequest, deployment: Deployment, media: str) -> Order:
+    """``body`` for ``deployment``, checked by its fields alone: its pictures are encoded, and made again of that.
+
+    Raises InvalidField, UnknownVersion.
+    """
     model = deployment.model
     labels = _check(body, model, state)
     steps = body.steps or min(STEPS, model.max_steps, state.settings.max_steps)
     plan = EMPTY_PLAN if encodes(model) else model.plan("ddim", steps)
     check_size(body, model, plan.steps, state.settings)
     check_form(body, media, model.manifest.image_shape, plan.steps)
-    fitted = [await read_picture("image", each, model.manifest.image_shape, state.settings) for each in body.pictures]
-    codes = await _codes(request, state, body, deployment, fitted, labels, steps)
     film = film_of(body, plan.steps)
-    rows = [RowSpec(0, label, 1.0, plan, film=film) for label in labels]
-    params: Params = {
-        "image": [data_uri(each.pixels) for each in fitted],
-        "class_label": [[*model.manifest.class_names, NO_CLASS][label] for label in labels],
-    }
+    params: Params = {"class_label": [[*model.manifest.class_names, NO_CLASS][label] for label in labels]}
     return Order(
         deployment=deployment,
-        rows=[_row(model, row, code) for row, code in zip(rows, codes, strict=True)],
-        asked=body,
+        rows=[RowSpec(0, label, 1.0, plan, film=film) for label in labels],
+        asked=without(body, bytes),
         media=media,
         path=f"/encode/{model.name}",
         params=params | ({"steps": steps} if plan.steps else {}) | {"scale": body.scale, **shown_params(body, film)},
-        seeds=[None] * len(rows),
+        seeds=[None] * len(labels),
         kind="encoding",
+        uploads=Uploads(dict(zip(_fields(len(labels)), body.pictures, strict=True))),
+        before=encoding(model, len(labels)) or inverting(model, len(labels), steps),
+        begin=partial(_begin, state.settings, steps),
+    )
+
+
+async def _begin(settings: Settings, steps: int, order: Order, compute: Compute) -> Order:
+    """Rows that begin from what the uploads are encoded to, or inverted."""
+    model, uploads = order.model, order.uploads
+    assert uploads is not None
+    shape = model.manifest.image_shape
+    fitted = [await read_picture(field, uploads.take(field), shape, settings) for field in _fields(len(order.rows))]
+    pictures = [image_tensor(each.pixels) for each in fitted]
+    plan = None if encodes(model) else model.inversion_plan(steps)
+    codes = await compute(
+        [
+            encode_row(picture, row.label) if plan is None else inversion_row(picture, row.label, plan)
+            for picture, row in zip(pictures, order.rows, strict=True)
+        ]
+    )
+    image: Params = {"image": [data_uri(each.pixels) for each in fitted]}
+    return order._replace(
+        rows=[_row(model, row, code) for row, code in zip(order.rows, codes, strict=True)],
+        params=image | order.params,
         warnings=[warning for each in fitted for warning in each.warnings],
         codes=Codes(np.stack([*codes]), [each.pixels for each in fitted], encodes(model)),
     )
+
+
+def _fields(count: int) -> Sequence[str]:
+    """What the fields of so many pictures are called."""
+    return ["image"] if count == 1 else [f"image/{index}" for index in range(count)]
+
+
+def _ordered(request: Request, state: State, deployment: Deployment, body: EncodeRequest) -> tuple[Order, Way]:
+    """What to compute, and how to answer. A function, so that no handler holds ``body`` with its files as it waits."""
+    way = way_of(request, body, OFFERED)
+    return encode_order(state, body, deployment, way.media), way
 
 
 def _check(body: EncodeRequest, model: Model, state: State) -> Sequence[int]:
@@ -147,21 +182,6 @@ def _check(body: EncodeRequest, model: Model, state: State) -> Sequence[int]:
     if problems:
         raise InvalidField(problems)
     return [model.manifest.null_label if label is None else label for label in labels]
-
-
-async def _codes(
-    request: Request,
-    state: State,
-    body: EncodeRequest,
-    deployment: Deployment,
-    fitted: Sequence[Fitted],
-    labels: Sequence[int],
-    steps: int,
-) -> Sequence[Latent]:
-    pictures = [image_tensor(each.pixels) for each in fitted]
-    if encodes(deployment.model):
-        return await encode(request, state, body, deployment, pictures, labels)
-    return await invert(request, state, body, deployment, pictures, labels, steps)
 
 
 def _row(model: Model, row: RowSpec, code: Latent) -> RowSpec:

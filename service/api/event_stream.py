@@ -14,14 +14,16 @@ from service.api.answers import INLINE_PIXELS
 from service.api.error_handlers import problem_body
 from service.api.job_runner import Glimpse, Shown, leave
 from service.api.negotiation import EVENT_STREAM
-from service.api.rendering import Order, show_picture
+from service.api.order import Order
+from service.api.rendering import show_picture
 from service.api.state import PictureJob
 from service.errors import ServiceError, ServiceStopping
 from service.extensions import Departure, departure_of
 from service.jobs.events import Event, Listener
 
-#: How often a job that is silent is looked at: its place in the queue moves without a sound.
-LOOK_S = 0.25
+#: Seconds between two looks at a job that is silent, for its place in the queue moves without an event. What a look
+#: finds is up to a second old, so that more of them would find nothing new.
+LOOK_S = 1.0
 
 #: After so long without an event comes a comment: proxies end connections on which nothing moves.
 COMMENT_S = 15.0

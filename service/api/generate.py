@@ -12,14 +12,14 @@ from service.api.dialects.hugging_face import read_generate
 from service.api.docs import operation
 from service.api.endpoint import route
 from service.api.negotiation import PICTURES
-from service.api.rendering import Order
+from service.api.order import Order
 from service.api.resolve import Resolved
 from service.api.respond import respond
 from service.api.schemas import GenerateRequest, Params
 from service.api.sheet import film_of, shown_params
-from service.api.starts import begin
+from service.api.starts import started
 from service.api.state import State, deployment_of, state_of
-from service.api.way import way_of
+from service.api.way import Way, way_of
 from service.engine.engine import Deployment
 from service.engine.rows import RowSpec
 from service.sampling.noise import image_seed
@@ -40,9 +40,12 @@ async def post_generate(request: Request) -> Response:
     """
     state = state_of(request)
     deployment = deployment_of(request, state, request.path_params["model"])
-    body = await read_generate(request, state.settings, deployment.model.manifest, pictures=2)
-    way = way_of(request, body)
-    return await respond(request, state, await generate_order(request, state, body, deployment, way.media), way)
+    manifest = deployment.model.manifest
+    return await respond(
+        request,
+        state,
+        *_ordered(request, state, deployment, await read_generate(request, state.settings, manifest, pictures=2)),
+    )
 
 
 async def get_generate(request: Request) -> Response:
@@ -52,11 +55,8 @@ async def get_generate(request: Request) -> Response:
     """
     state = state_of(request)
     deployment = deployment_of(request, state, request.path_params["model"])
-    body = parse_query(GenerateRequest, request)
-    way = way_of(request, body)
-    order = await generate_order(request, state, body, deployment, way.media)
-    repeatable = any(each is not None for each in (body.seed, body.seeds, body.point))
-    return await respond(request, state, cacheable(order) if repeatable and way.plain else order, way)
+    order, way = _ordered(request, state, deployment, parse_query(GenerateRequest, request))
+    return await respond(request, state, cacheable(order) if way.plain and _repeatable(order) else order, way)
 
 
 ROUTE = route("/generate/{model}", {"POST": post_generate, "GET": get_generate})
@@ -69,28 +69,40 @@ OPERATIONS = {
 }
 
 
-async def generate_order(
-    request: Request, state: State, body: GenerateRequest, deployment: Deployment, media: str
-) -> Order:
-    """``body`` for ``deployment``, ready to compute.
-
-    Raises InvalidField, UnknownVersion; and as ``starts.begin``, for what is uploaded is read and encoded here.
-    """
+def generate_order(state: State, body: GenerateRequest, deployment: Deployment, media: str) -> Order:
+    """``body`` for ``deployment``, checked by its fields alone. Raises InvalidField, UnknownVersion."""
     model = deployment.model
     resolved = state.meanings.of(body, model, media)
     rows, params = _rows(body, resolved)
-    begun = await begin(request, state, body, deployment, rows)
-    film = film_of(body, begun.rows[0].plan.steps)
-    return Order(
+    order = Order(
         deployment=deployment,
-        rows=begun.rows if film is None else [row._replace(film=film) for row in begun.rows],
-        asked=body,
+        rows=rows,
+        # Latents say how many pictures there are: so does n, once they are dropped.
+        asked=body if body.latents is None else body.model_copy(update={"n": body.count}),
         media=media,
         path=f"/generate/{model.name}",
-        params={**params, **resolved.params, **begun.params, "scale": body.scale, **shown_params(body, film)},
+        params={**params, **resolved.params},
         seeds=[row.seed for row in rows],
-        warnings=begun.warnings,
     )
+    order = started(order, body, state.settings)
+    film = film_of(body, order.rows[0].plan.steps)
+    return order._replace(
+        rows=order.rows if film is None else [row._replace(film=film) for row in order.rows],
+        params={**order.params, "scale": body.scale, **shown_params(body, film)},
+    )
+
+
+def _ordered(request: Request, state: State, deployment: Deployment, body: GenerateRequest) -> tuple[Order, Way]:
+    """What to compute, and how to answer. A function, so that no handler holds ``body`` with its files as it waits."""
+    way = way_of(request, body)
+    return generate_order(state, body, deployment, way.media), way
+
+
+def _repeatable(order: Order) -> bool:
+    """Whether the request says which pictures it wants, so that the same request gives the same ones."""
+    asked = order.asked
+    assert isinstance(asked, GenerateRequest)
+    return any(each is not None for each in (asked.seed, asked.seeds, asked.point))
 
 
 def _rows(body: GenerateRequest, resolved: Resolved) -> tuple[Sequence[RowSpec], Params]:

@@ -1,24 +1,40 @@
 """POST /interpolate: pictures along the path through the latents of seeds, of pictures that are sent, or given ones."""
 
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
 from starlette.requests import Request
 from starlette.responses import Response
+from torch import Tensor
 
 from service.api.body import read_request
 from service.api.docs import operation
 from service.api.endpoint import route
 from service.api.measures import Walk
 from service.api.negotiation import PICTURES
-from service.api.path_points import Ends, ends_of, guided, key_points
-from service.api.rendering import Order, check_form
+from service.api.order import Compute, Order, without
+from service.api.path_points import (
+    KeyPoint,
+    ends_of,
+    guided,
+    key_points,
+    method_of,
+    parts_before,
+    told,
+    uploads_of,
+)
+from service.api.rendering import check_form
 from service.api.resolve import resolve
 from service.api.respond import respond
 from service.api.schemas import InterpolateRequest, Params
 from service.api.sheet import film_of, shown_params
 from service.api.state import State, deployment_of, state_of
-from service.api.way import way_of
+from service.api.way import Way, way_of
 from service.engine.engine import Deployment
 from service.engine.starts import Leg, blended, legs, path_latents
 from service.sampling.interpolate import InterpolationMethod, positions
+from service.settings import Settings
 
 
 async def post_interpolate(request: Request) -> Response:
@@ -29,10 +45,11 @@ async def post_interpolate(request: Request) -> Response:
     noise with a deterministic solver, and may be led from class to class.
     """
     state = state_of(request)
-    body = await read_request(request, state.settings, InterpolateRequest, pictures=2)
-    deployment = deployment_of(request, state, body.model)
-    way = way_of(request, body)
-    return await respond(request, state, await interpolate_order(request, state, body, deployment, way.media), way)
+    return await respond(
+        request,
+        state,
+        *_ordered(request, state, await read_request(request, state.settings, InterpolateRequest, pictures=2)),
+    )
 
 
 ROUTE = route("/interpolate", {"POST": post_interpolate})
@@ -40,49 +57,73 @@ ROUTE = route("/interpolate", {"POST": post_interpolate})
 OPERATIONS = {"/interpolate": {"post": operation(post_interpolate, PICTURES, body=InterpolateRequest)}}
 
 
-async def interpolate_order(
-    request: Request, state: State, body: InterpolateRequest, deployment: Deployment, media: str
-) -> Order:
-    """``body`` for ``deployment``, ready to compute.
-
-    Raises InvalidField, UnknownVersion; and as ``starts.begin``, for what is uploaded is read and encoded here.
-    """
+def interpolate_order(state: State, body: InterpolateRequest, deployment: Deployment, media: str) -> Order:
+    """``body`` for ``deployment``, checked by its fields alone. Raises InvalidField, UnknownVersion."""
     model = deployment.model
     resolved = resolve(body, model, state.settings)
     points = key_points(body, model, resolved)
     resolved = guided(body, model, resolved, points)
-    check_form(body, media, model.manifest.image_shape, resolved.plan.steps)
-    ends = await ends_of(request, state, body, deployment, resolved, points)
-    method: InterpolationMethod = ends.natural_method if body.method == "auto" else body.method
-    position = positions(len(points), body.frames, body.easing, loop=body.loop)
-    latents, way = path_latents(ends.latents, position, method), legs(position, len(points))
-    film = film_of(body, resolved.plan.steps)
+    steps = resolved.plan.steps
+    check_form(body, media, model.manifest.image_shape, steps)
+    path = _Path(points, positions(len(points), body.frames, body.easing, loop=body.loop), method_of(body, model))
+    film = film_of(body, steps)
     row = resolved.row(points[0].seed or 0)._replace(film=film)
-    rows = [
-        blended(row._replace(latent=latent), points[leg.before].label, points[leg.after].label, leg.share)
-        for latent, leg in zip(latents, way, strict=True)
-    ]
-    params: Params = {"model": model.name, **ends.params, "frames": body.frames, "method": method}
+    params: Params = {
+        "model": model.name,
+        **told(body, points, [None] * len(points)),
+        "frames": body.frames,
+        "method": path.method,
+    }
     return Order(
         deployment=deployment,
-        rows=rows,
-        asked=body,
+        rows=[blended(row, points[leg.before].label, points[leg.after].label, leg.share) for leg in path.legs],
+        asked=without(body, bytes),
         media=media,
         path="/interpolate",
         params={**params, **_manner(body), **resolved.params, "scale": body.scale, **shown_params(body, film)},
-        seeds=[points[leg.before].seed if leg.share == 0 else None for leg in way],
+        seeds=[points[leg.before].seed if leg.share == 0 else None for leg in path.legs],
         kind="interpolation",
-        warnings=ends.warnings,
-        walk=_walk(ends, way, [float(latent.norm()) for latent in latents]),
+        uploads=uploads_of(body),
+        before=parts_before(model, points, steps),
+        begin=partial(_begin, state.settings, path, steps),
     )
+
+
+class _Path(NamedTuple):
+    """The points that a path leads through, where on it its frames are, and how it goes between the points."""
+
+    points: Sequence[KeyPoint]
+    position: Tensor
+    method: InterpolationMethod
+
+    @property
+    def legs(self) -> list[Leg]:
+        """Where each frame is between two points."""
+        return legs(self.position, len(self.points))
+
+
+async def _begin(settings: Settings, path: _Path, steps: int, order: Order, compute: Compute) -> Order:
+    """Frames that begin from the latents of the path."""
+    assert isinstance(order.asked, InterpolateRequest)
+    ends = await ends_of(settings, path.points, steps, order, compute)
+    latents = path_latents(ends.latents, path.position, path.method)
+    sent = [ends.sent[leg.before] if leg.share == 0 else None for leg in path.legs]
+    return order._replace(
+        rows=[row._replace(latent=latent) for row, latent in zip(order.rows, latents, strict=True)],
+        params=order.params | told(order.asked, path.points, ends.sent),
+        warnings=ends.warnings,
+        walk=Walk([leg.before + leg.share for leg in path.legs], [float(latent.norm()) for latent in latents], sent),
+    )
+
+
+def _ordered(request: Request, state: State, body: InterpolateRequest) -> tuple[Order, Way]:
+    """What to compute, and how to answer. A function, so that no handler holds ``body`` with its files as it waits."""
+    deployment = deployment_of(request, state, body.model)
+    way = way_of(request, body)
+    return interpolate_order(state, body, deployment, way.media), way
 
 
 def _manner(body: InterpolateRequest) -> Params:
     """How the path is walked, where it is not the usual way."""
     easing: Params = {} if body.easing == "linear" else {"easing": body.easing}
     return easing | ({"loop": True} if body.loop else {})
-
-
-def _walk(ends: Ends, way: list[Leg], norms: list[float]) -> Walk:
-    sent = [ends.sent[leg.before] if leg.share == 0 else None for leg in way]
-    return Walk([leg.before + leg.share for leg in way], norms, sent)

@@ -4,20 +4,17 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Sequence
-from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from pydantic import BaseModel
 from pydantic_core import to_json
 from starlette.requests import Request
 
 from service import images
-from service.admission.job import Job
-from service.api.answers import answer_made, client_of, count_made, give_up, too_late
+from service.api.answers import answer_made
 from service.api.arrays import Array
 from service.api.negotiation import JSON
-from service.api.rendering import Order
+from service.api.order import Order, without
+from service.api.run import Run, accept, client_of
 from service.api.sheet import PREVIEWS
 from service.api.state import Finished, PictureJob, State
 from service.engine.results import Preview
@@ -46,24 +43,18 @@ class Shown(NamedTuple):
 def start_job(request: Request, state: State, order: Order, *, live: bool) -> PictureJob:
     """Begin ``order`` as a job of the client of ``request``, ``live`` where its events are what it is for.
 
-    Raises JobsFull, and as ``Engine.submit``.
+    Nothing is computed or decoded when this returns. Raises JobsFull, and as ``accept``.
     """
     order = filmed(order, live=live)
-    timeout_s = state.settings.job_timeout_s
-    if order.asked.timeout_ms is not None:
-        timeout_s = min(timeout_s, order.asked.timeout_ms / 1000)
-    record: PictureJob = JobRecord(
-        os.urandom(16).hex(), client_of(request), order, time.time(), len(to_json(order.params))
-    )
+    record: PictureJob = JobRecord(os.urandom(16).hex(), client_of(request), order, time.time(), _size(order))
     state.jobs.add(record)
     try:
-        job = state.engine.submit(order.deployment, order.rows, record.client, timeout_s)
+        run = accept(request, state, order, state.settings.job_timeout_s)
     except BaseException:
         state.jobs.withdraw(record)
         raise
-    film: list[Preview] = []
-    _connect(state, record, job, film)
-    record.task = asyncio.create_task(_finish(state, record, job, film, _about(request, record.id), timeout_s))
+    _connect(record, run)
+    record.task = asyncio.create_task(_finish(state, record, run, _about(request, record.id)))
     return record
 
 
@@ -87,52 +78,36 @@ def filmed(order: Order, *, live: bool) -> Order:
     return order._replace(rows=[row._replace(film=film) for row in order.rows])
 
 
-def _connect(state: State, record: PictureJob, job: Job[images.Pixels], film: list[Preview]) -> None:
-    """Tell ``record`` what happens to ``job``, and drop the work when nobody wants it any more.
-
-    Previews that the answer itself is to show are collected in ``film``.
-    """
-    shown = record.work.asked.layout == "film"
-    deployment, calls = record.work.deployment, sum(row.calls for row in record.work.rows)
+def _connect(record: PictureJob, run: Run) -> None:
+    """Tell ``record`` what happens to ``run``, and drop the work when nobody wants it any more."""
 
     def look() -> None:
-        if job.started_at is not None and record.log.last_id:  # its place in the queue is told first
+        if run.accepted.started_at is not None and record.log.last_id:  # its place in the queue is told first
             record.start()
-        progress = state.engine.progress(deployment, job)
-        done = 1 - sum(progress.calls_left) / calls
-        record.stand(Standing(done, progress.rows_ahead, progress.eta_ms))
+        progress = run.accepted.progress()
+        record.stand(Standing(1 - progress.calls_left / run.accepted.calls, progress.rows_ahead, progress.eta_ms))
 
     def preview(preview: Preview) -> None:
-        if shown:
-            film.append(preview)
         for kind, picture in (("x0", preview.x_start), ("xt", preview.x_t)):
             if picture is not None:
                 record.preview(Glimpse(preview, kind, picture), picture.nbytes)
 
-    job.on_preview = preview
-    job.on_result = lambda row, picture: record.image(Shown(row, picture), picture.nbytes)
-    record.on_end(lambda: job.fail(JobCanceled(record.id)))
+    run.on_begin = lambda order: record.begin(order, _size(order))
+    run.on_preview = preview
+    run.on_result = lambda row, picture: record.image(Shown(row, picture), picture.nbytes)
+    record.on_end(lambda: run.give_up(JobCanceled(record.id)))
     record.look = look
     look()
 
 
-async def _finish(
-    state: State,
-    record: PictureJob,
-    job: Job[images.Pixels],
-    film: Sequence[Preview],
-    about: Request,
-    timeout_s: float,
-) -> None:
-    """Wait for ``job``, and end ``record`` with what it gives."""
-    late = record.work.deployment.metrics.cancelled["too-late"]
-    timer = asyncio.get_running_loop().call_later(timeout_s, give_up, job, late, partial(too_late, timeout_s))
+async def _finish(state: State, record: PictureJob, run: Run, about: Request) -> None:
+    """Wait for ``run``, and end ``record`` with what it gives."""
     try:
-        made = count_made(record.work, job, await job.future, about.scope["state"], film)
-        answer = await answer_made(about, record.work._replace(media=JSON), made)
-        record.work.deployment.metrics.request_seconds.observe(sum(about.scope["state"]["stages_s"]))
+        made = await run.make()
+        answer = await answer_made(about, run.order._replace(media=JSON), made)
+        run.order.deployment.metrics.request_seconds.observe(sum(about.scope["state"]["stages_s"]))
         body = bytes(answer.body)
-        kept = sum(picture.nbytes for each in film for picture in (each.x_start, each.x_t) if picture is not None)
+        kept = sum(picture.nbytes for each in made.film for picture in (each.x_start, each.x_t) if picture is not None)
         record.succeed(Finished(made, body, answer.raw_headers), body, len(body) + kept)
     except ServiceError as failure:
         _fail(state, record, failure)
@@ -140,8 +115,12 @@ async def _finish(
         log.exception("unexpected error", extra={"job": record.id})
         _fail(state, record, ServiceError("The service failed; its log says why."))
     finally:
-        timer.cancel()
         record.work = _slim(record.work)
+
+
+def _size(order: Order) -> int:
+    """Bytes of what a job tells of ``order``, roughly."""
+    return len(to_json(order.params))
 
 
 def _fail(state: State, record: PictureJob, failure: ServiceError) -> None:
@@ -153,16 +132,7 @@ def _fail(state: State, record: PictureJob, failure: ServiceError) -> None:
 def _slim(order: Order) -> Order:
     """``order`` without what only computing it took."""
     rows = [row._replace(latent=None, inpaint=None) for row in order.rows]
-    return order._replace(rows=rows, asked=without_uploads(order.asked))
-
-
-def without_uploads(value: Any) -> Any:  # noqa: ANN401  (any field's value)
-    """``value`` with None for every file and array in it, however deep."""
-    if isinstance(value, bytes | Array):
-        return None
-    if isinstance(value, BaseModel):
-        return value.model_copy(update={name: without_uploads(each) for name, each in value})
-    return [without_uploads(each) for each in value] if isinstance(value, list) else value
+    return order._replace(rows=rows, asked=without(order.asked, Array), uploads=None, begin=None)
 
 
 def _about(request: Request, id: str) -> Request:

@@ -9,7 +9,6 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from service.api.answers import client_of
 from service.api.body import MAX_ECHO
 from service.api.docs import EVENT, described, inlined, picture_content, refusals
 from service.api.endpoint import route
@@ -17,6 +16,7 @@ from service.api.event_stream import EventStream
 from service.api.negotiation import EVENT_STREAM, JSON
 from service.api.reproduce import root_of
 from service.api.respond import result, status_of, wait_for
+from service.api.run import client_of
 from service.api.schemas import JobList, JobStatus
 from service.api.state import PictureJob, state_of
 from service.api.way import wait_of

@@ -13,7 +13,8 @@ from service.api.caching import cacheable
 from service.api.docs import described, inlined, picture_content, query_parameters, refusals
 from service.api.endpoint import route
 from service.api.negotiation import JSON, PICTURES, media_of
-from service.api.rendering import Order, check_form
+from service.api.order import Order
+from service.api.rendering import check_form
 from service.api.reproduce import root_of
 from service.api.resolve import check_size, check_version, labels_of
 from service.api.respond import respond

@@ -4,32 +4,37 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from starlette.requests import Request
 from torch import Tensor
 
 from service import images
-from service.api.arrays import to_base64
+from service.api.arrays import Array, to_base64
 from service.api.capabilities import denoises, missing
+from service.api.order import Compute, Order, Uploads
 from service.api.resolve import Resolved, labels_of
-from service.api.schemas import InterpolateRequest, Params, Point
+from service.api.schemas import ClassLabel, InterpolateRequest, Params, Point
 from service.api.start_fields import written
-from service.api.starts import clean_latents, data_uri, invert
-from service.api.state import State
+from service.api.starts import clean_latents, data_uri, encoding, inverted, inverting
 from service.api.uploads import Fitted, read_picture
-from service.engine.engine import Deployment
+from service.engine.engine import Part
 from service.engine.model import Model
 from service.engine.starts import image_tensor, seed_latent, tensor_of
 from service.errors import FieldProblem, InvalidField
 from service.sampling.interpolate import InterpolationMethod
+from service.settings import Settings
 
 
 class KeyPoint(NamedTuple):
-    """One of the points of a request: what its field is called, what it asks for, its seed if any, its class."""
+    """A point of a request: its field, its seed if it has one, its class, its latent if given, if a picture was sent.
+
+    ``own_class`` is the class that it asks for by itself.
+    """
 
     name: str
-    asked: Point
     seed: int | None
     label: int
+    latents: Array | None
+    own_class: ClassLabel | None
+    sent: bool
 
 
 class Ends(NamedTuple):
@@ -37,9 +42,7 @@ class Ends(NamedTuple):
 
     latents: Sequence[Tensor]
     sent: Sequence[images.Pixels | None]
-    params: Params
     warnings: Sequence[str]
-    natural_method: InterpolationMethod
 
 
 def key_points(body: InterpolateRequest, model: Model, resolved: Resolved) -> list[KeyPoint]:
@@ -53,7 +56,10 @@ def key_points(body: InterpolateRequest, model: Model, resolved: Resolved) -> li
     if common is None:
         common = resolved.null_label if seeds[0] is None else resolved.label_of(seeds[0])
     labels = [common if label is None else label for label in own]
-    return [KeyPoint(*each) for each in zip(names, points, seeds, labels, strict=True)]
+    return [
+        KeyPoint(name, seed, label, point.latents, point.class_label, point.image is not None)
+        for name, point, seed, label in zip(names, points, seeds, labels, strict=True)
+    ]
 
 
 def guided(body: InterpolateRequest, model: Model, resolved: Resolved, points: Sequence[KeyPoint]) -> Resolved:
@@ -76,52 +82,54 @@ def guided(body: InterpolateRequest, model: Model, resolved: Resolved, points: S
     return resolved._replace(guidance_scale=1.0, params=params)
 
 
-async def ends_of(
-    request: Request,
-    state: State,
-    body: InterpolateRequest,
-    deployment: Deployment,
-    resolved: Resolved,
-    points: Sequence[KeyPoint],
-) -> Ends:
-    """What ``points`` of ``body`` begin from. Raises as ``starts.begin``."""
-    model = deployment.model
-    fitted = [
-        await read_picture(f"{point.name}/image", point.asked.image, model.manifest.image_shape, state.settings)
-        if point.asked.image is not None
-        else None
-        for point in points
-    ]
-    encoded = iter(await _encoded(request, state, body, deployment, resolved.plan.steps, points, fitted))
-    told = [_told(point, picture) for point, picture in zip(points, fitted, strict=True)]
+def uploads_of(body: InterpolateRequest) -> Uploads:
+    """The pictures that are sent for points of ``body``."""
+    points = zip(_names(body), body.key_points, strict=True)
+    return Uploads({f"{name}/image": point.image for name, point in points if point.image is not None})
+
+
+def parts_before(model: Model, points: Sequence[KeyPoint], steps: int) -> Sequence[Part]:
+    """What ``model`` computes of the pictures that are sent for ``points``, before the frames of so many steps."""
+    sent = sum(point.sent for point in points)
+    return [*encoding(model, sent), *(inverting(model, sent, steps) if denoises(model) else [])]
+
+
+def method_of(body: InterpolateRequest, model: Model) -> InterpolationMethod:
+    """How the path goes between its points: straight where a picture is encoded to what it goes through."""
+    if body.method != "auto":
+        return body.method
+    return "linear" if not denoises(model) and any(point.image is not None for point in body.key_points) else "slerp"
+
+
+async def ends_of(settings: Settings, points: Sequence[KeyPoint], steps: int, order: Order, compute: Compute) -> Ends:
+    """What ``points`` of ``order`` begin from. Raises as ``read_picture``."""
+    model, fitted = order.model, [await _fitted(settings, point, order) for point in points]
+    pictures = [image_tensor(each.pixels) for each in fitted if each is not None]
+    labels = [point.label for point in points if point.sent]
+    latents = await clean_latents(model, pictures, labels, compute)
+    if denoises(model):
+        latents = await inverted(model, latents, labels, steps, compute)
+    encoded = iter(latents)
     return Ends(
-        latents=[next(encoded) if point.asked.image is not None else _latent(point, model) for point in points],
+        latents=[next(encoded) if point.sent else _latent(point, model) for point in points],
         sent=[None if each is None else each.pixels for each in fitted],
-        params={"points": [*told]} if body.points else {"from": told[0], "to": told[1]},
         warnings=[warning for each in fitted if each is not None for warning in each.warnings],
-        natural_method="linear" if any(fitted) and not denoises(model) else "slerp",
     )
 
 
-async def _encoded(
-    request: Request,
-    state: State,
-    body: InterpolateRequest,
-    deployment: Deployment,
-    steps: int,
-    points: Sequence[KeyPoint],
-    fitted: Sequence[Fitted | None],
-) -> Sequence[Tensor]:
-    """The latents of those points that are pictures."""
-    pictures = [image_tensor(each.pixels) for each in fitted if each is not None]
-    labels = [point.label for point, each in zip(points, fitted, strict=True) if each is not None]
-    if not pictures:
-        return []
-    x_starts = await clean_latents(request, state, body, deployment, pictures, labels)
-    if not denoises(deployment.model):
-        return x_starts
-    latents = await invert(request, state, body, deployment, x_starts, labels, steps)
-    return [tensor_of(latent) for latent in latents]
+def told(body: InterpolateRequest, points: Sequence[KeyPoint], sent: Sequence[images.Pixels | None]) -> Params:
+    """The fields of ``body`` that say what the path leads through, with the pictures that were ``sent``."""
+    each = [_told(point, picture) for point, picture in zip(points, sent, strict=True)]
+    return {"points": [*each]} if body.points else {"from": each[0], "to": each[1]}
+
+
+async def _fitted(settings: Settings, point: KeyPoint, order: Order) -> Fitted | None:
+    """The picture that was sent for ``point``, if any."""
+    if not point.sent:
+        return None
+    assert order.uploads is not None
+    field = f"{point.name}/image"
+    return await read_picture(field, order.uploads.take(field), order.model.manifest.image_shape, settings)
 
 
 def _names(body: InterpolateRequest) -> Iterator[str]:
@@ -165,21 +173,21 @@ def _label(point: Point, name: str, model: Model) -> int | None:
 
 
 def _latent(point: KeyPoint, model: Model) -> Tensor:
-    if point.asked.latents is not None:
-        return tensor_of(point.asked.latents.numpy())
+    if point.latents is not None:
+        return tensor_of(point.latents.numpy())
     assert point.seed is not None
     return seed_latent(model, point.seed)
 
 
-def _told(point: KeyPoint, fitted: Fitted | None) -> Params:
-    """What makes the point again."""
+def _told(point: KeyPoint, sent: images.Pixels | None) -> Params:
+    """What makes the point again, with the picture that was ``sent`` for it once it is decoded."""
     told: Params = {}
-    if fitted is not None:
-        told["image"] = data_uri(fitted.pixels)
-    elif point.asked.latents is not None:
-        told["latents"] = to_base64(point.asked.latents.numpy())
-    else:
+    if sent is not None:
+        told["image"] = data_uri(sent)
+    elif point.latents is not None:
+        told["latents"] = to_base64(point.latents.numpy())
+    elif point.seed is not None:
         told["seed"] = point.seed
-    if point.asked.class_label is not None:
-        told["class_label"] = point.asked.class_label
+    if point.own_class is not None:
+        told["class_label"] = point.own_class
     return told

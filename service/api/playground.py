@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from service.api.caching import ASK_AGAIN, not_modified, unchanged
 from service.api.negotiation import JSON, accept_of, choose
-from service.api.rendering import Cache
+from service.api.order import Cache
 from service.api.reproduce import root_of
 
 router = APIRouter(include_in_schema=False)

@@ -3,7 +3,6 @@
 import base64
 import time
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
 
 import numpy as np
 from pydantic_core import to_json
@@ -11,67 +10,19 @@ from starlette.requests import Request
 
 from service import images
 from service.api.arrays import from_base64, to_base64
-from service.api.measures import Codes, Walk, codes_of, path_of
+from service.api.measures import codes_of, path_of
 from service.api.negotiation import FORMAT, GIF, JPEG, JSON, NPY, ONE_IMAGE, PICTURES, PNG, WEBP, ZIP
+from service.api.order import Made, Order
 from service.api.reproduce import curl, origin_of
 from service.api.request_id import request_id
 from service.api.schemas import Params, Picture, PicturesAnswer, Task, Timings
 from service.api.sheet import sheet_of, strips
-from service.engine.engine import Deployment
-from service.engine.model import Model
-from service.engine.results import Preview
-from service.engine.rows import RowSpec
 from service.errors import FieldProblem, InvalidField
 
 #: Frames a second of an animation.
 GIF_FPS = 10
 
-Kind = Literal["generation", "interpolation", "encoding", "latent-map"]
-
 _SIDES = {WEBP: images.MAX_WEBP_SIDE, JPEG: images.MAX_JPEG_SIDE}
-
-
-class Cache(NamedTuple):
-    """How long an answer may be kept, and the name of what it shows."""
-
-    etag: bytes
-    control: bytes
-
-
-class Order(NamedTuple):
-    """One request, ready to compute: ``rows``' pictures, answered as ``media`` in the way that ``asked`` says.
-
-    ``path`` and ``params`` are the request that makes the same pictures, ``seeds`` those of the pictures: None for one
-    that no seed makes alone. ``warnings`` tell what the request did not ask for. Without ``cache``, nobody may keep the
-    answer.
-    """
-
-    deployment: Deployment
-    rows: Sequence[RowSpec]
-    asked: Task
-    media: str
-    path: str
-    params: Params
-    seeds: Sequence[int | None]
-    kind: Kind = "generation"
-    warnings: Sequence[str] = ()
-    walk: Walk | None = None
-    codes: Codes | None = None
-    cache: Cache | None = None
-
-    @property
-    def model(self) -> Model:
-        """What computes it."""
-        return self.deployment.model
-
-
-class Made(NamedTuple):
-    """What the engine made of an order: its pictures, seconds that it waited and computed, and their film if any."""
-
-    pictures: Sequence[images.Pixels]
-    queue_s: float
-    compute_s: float
-    film: Sequence[Preview] = ()
 
 
 def check_form(asked: Task, media: str, image_shape: tuple[int, int, int], steps: int) -> None:

@@ -7,13 +7,15 @@ import math
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
-from service.api.answers import PicturesResponse, answer, answer_made, client_of
+from service.api.answers import PicturesResponse, answer, answer_made
 from service.api.error_handlers import problem_body
 from service.api.event_stream import EventStream
 from service.api.job_runner import leave, start_job
 from service.api.negotiation import JSON, PICTURES, accept_of, choose
-from service.api.rendering import Order, check_form, shows_layout
+from service.api.order import Order
+from service.api.rendering import check_form, shows_layout
 from service.api.reproduce import root_of
+from service.api.run import client_of
 from service.api.schemas import JobStatus, JobUrls, Problem
 from service.api.state import KeptAnswer, PictureJob, State
 from service.api.way import Way
@@ -141,7 +143,7 @@ async def _wait(request: Request, job: PictureJob, within_s: float) -> bool:
 
 def _fingerprint(order: Order, way: Way) -> bytes:
     """What tells one request from another: all that it asks for, with its defaults in."""
-    asked = repr((order.path, order.asked, way.media, way.live, way.wait_s))
+    asked = repr((order.path, order.asked, order.uploads and order.uploads.digest(), way.media, way.live, way.wait_s))
     return hashlib.blake2b(asked.encode(), digest_size=16).digest()
 
 

@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 from starlette.requests import Request
 
+from service.admission.memory import Memory
 from service.api.history import History
 from service.api.meanings import Meanings
-from service.api.rendering import Made, Order
+from service.api.order import Made, Order
 from service.background import Background
 from service.engine.engine import Deployment, Engine
 from service.engine.motion import Motion
@@ -54,6 +55,7 @@ class State:
     keyed: KeyedAnswers[KeptAnswer]
     history: History
     meanings: Meanings
+    memory: Memory
     background: Background
 
     @property

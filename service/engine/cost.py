@@ -48,6 +48,10 @@ class CostModel:
         """Device milliseconds of one row of a call at the best bucket."""
         return self.ratio * self._prices.row_ms
 
+    def list_row_ms(self) -> float:
+        """The same as it was measured at warm-up: what must not change from one request to the next is priced so."""
+        return self._prices.row_ms
+
     def learn(self, rows: int, spent_ms: float) -> None:
         """Correct the prices by what a call of ``rows`` rows has cost."""
         found = spent_ms / self._prices.measured_ms(rows)

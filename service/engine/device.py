@@ -19,8 +19,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from service.admission.job import Job
-from service.engine.lane import Ended, Filmed, Lane, Ticked
+from service.engine.lane import Ended, Filmed, Lane, Look, Ticked
 from service.engine.table import LiveRow, Slots
 from service.engine.transfer import wait_for
 from service.process import cores, keep_to_core, let_others_finish
@@ -121,10 +120,10 @@ class Device:
             lane.sweep()
             self._lock.notify()
 
-    def left(self, lane: Lane, job: Job[Any]) -> tuple[int, dict[int, int]]:
-        """``Lane.left``, of a lane whose rows are being served."""
+    def look(self, lane: Lane) -> Look:
+        """``Lane.look``, of a lane whose rows are being served."""
         with self._lock:
-            return lane.left(job)
+            return lane.look()
 
     def is_idle(self) -> bool:
         """Whether no lane has a row queued or under way."""

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
@@ -18,14 +19,16 @@ import torch
 from service.admission.drain import DrainRate
 from service.admission.gate import Ask, Gate
 from service.admission.job import Job
+from service.engine.cost import CostModel
 from service.engine.device import Device
 from service.engine.lane import Ended, Filmed, Lane, fault_of_ours
 from service.engine.model import Model
+from service.engine.progress import Snapshots
 from service.engine.registry import Served, threads_of
-from service.engine.results import Latent, Picture, Progress
+from service.engine.results import Picture, Progress
 from service.engine.rows import RowSpec
 from service.engine.table import LiveRow
-from service.errors import ComputeFailed, ModelUnavailable, ServiceError
+from service.errors import ComputeFailed, ModelUnavailable, ServiceError, TooExpensive
 from service.metrics import Metrics, ModelMetrics
 from service.settings import Settings
 
@@ -46,11 +49,35 @@ class Deployment(NamedTuple):
     gate: Gate
     metrics: ModelMetrics
     encoder: "Deployment | None" = None
+    #: How many threads serve it.
+    threads: int = 1
 
     @property
     def model(self) -> Model:
         """What it computes with."""
         return self.lane.model
+
+    def eta_ms(self, calls: Sequence[int]) -> float:
+        """In how many milliseconds rows that have a place, and so many calls left each, will be done."""
+        most = max(calls, default=0)
+        if not most:
+            return 0.0
+        shared_ms = 1000 * self.gate.seconds_until_done(most, self.lane.cost.row_ms())
+        # Not before it would be done alone, when calls have few rows and each row costs more.
+        alone_rows = math.ceil(sum(calls) / most / self.threads)
+        return max(shared_ms, most * self.lane.cost.call_ms(alone_rows))
+
+
+class Part(NamedTuple):
+    """``rows`` that are computed together, each ``calls`` rows of network calls; by the model's encoder or itself."""
+
+    rows: int
+    calls: int
+    encodes: bool = False
+
+
+#: What a part asks for, and of which deployment.
+Priced = tuple[Deployment, Ask]
 
 
 class Engine:
@@ -64,6 +91,7 @@ class Engine:
         self._settings, self._metrics = settings, metrics
         self._threads = threads_of(device, settings)
         self._device = Device(self._threads, settings.tick_budget_ms, deliver)
+        self._snapshots = Snapshots(self._device.look)
         self._draining = False
         metrics.engine_threads.set_function(lambda: self._device.threads_left)
         for each in served.values():
@@ -102,6 +130,7 @@ class Engine:
             each.metrics.cost_ratio.set_function(partial(getattr, each.lane.cost, "ratio"))
         if replaced and replaced.encoder and not deployment.encoder:
             self._metrics.forget(replaced.encoder.model.name)
+        self._warn_if_dear(deployment)
         manifest = model.manifest
         self._metrics.show_version(name, manifest.family, manifest.version, manifest.artifact.sha256)
         return replaced
@@ -124,61 +153,41 @@ class Engine:
         client.
 
         Raises:
+            ServiceError: as ``admit``.
+        """
+        part = Part(len(rows), max([row.calls for row in rows]))
+        return self.admit(deployment, [part], client, within_s).submit(rows)
+
+    def admit(
+        self, deployment: Deployment, parts: Sequence[Part], client: str = "", within_s: float = math.inf
+    ) -> "Accepted":
+        """Accept a request of ``client`` as a whole, of no use to it after ``within_s`` seconds.
+
+        Its ``parts`` are computed one after another, and their price is taken now, before any of them.
+
+        Raises:
+            TooExpensive: it takes the model for longer than any one request may.
             ShareExceeded: too much of the queue is this client's.
-            Overloaded: the model's queue is full.
+            Overloaded: the queue of the model, or of its encoder, is full.
             TooLate: it is too long for an answer in time.
             ModelUnavailable: the service is stopping.
+            ValueError: a part needs an encoder, and there is none.
         """
-        return self._submit(deployment, rows, client, within_s)
-
-    def encode(
-        self, deployment: Deployment, rows: Sequence[RowSpec], client: str = "", within_s: float = math.inf
-    ) -> Job[Latent]:
-        """``submit`` for rows of ``encode_row``. Raises ValueError when the deployment has no encoder.
-
-        The job's future gives mean and log-variance of each, (2, *latent) float32.
-        """
-        if deployment.encoder is None:
-            raise ValueError(f"{deployment.model.name} has no encoder")
-        return self._submit(deployment.encoder, rows, client, within_s)
-
-    def invert(
-        self, deployment: Deployment, rows: Sequence[RowSpec], client: str = "", within_s: float = math.inf
-    ) -> Job[Latent]:
-        """``submit`` for rows that end ``as_latent``, such as those of ``inversion_row``.
-
-        The job's future gives the latent where each row's plan ends, (*latent) float32.
-        """
-        return self._submit(deployment, rows, client, within_s)
-
-    def progress(self, deployment: Deployment, job: Job[Any]) -> Progress:
-        """How far ``job`` is, which was submitted to ``deployment``, or encoded by what is its ``encoder``."""
-        lane, gate = deployment.lane, deployment.gate
-        ahead, calls_left = self._device.left(lane, job)
-        most = max(calls_left.values(), default=0)
-        eta_ms = 1000 * gate.seconds_until_done(most, lane.cost.row_ms())
-        if most:  # not before it would be done alone, when calls have few rows and each row costs more
-            alone_rows = math.ceil(sum(calls_left.values()) / most / self._threads)
-            eta_ms = max(eta_ms, most * lane.cost.call_ms(alone_rows))
-        return Progress(ahead, [calls_left.get(row, 0) for row in range(job.rows)], eta_ms)
-
-    def _submit(self, deployment: Deployment, rows: Sequence[RowSpec], client: str, within_s: float) -> Job[Any]:
         if self._draining:
             raise ModelUnavailable("The service is stopping.")
         if self._device.threads_left < self._threads:  # what is accepted now could wait for ever
             raise ModelUnavailable("The engine has stopped after a fault: the service must be restarted.")
-        lane, gate, now = deployment.lane, deployment.gate, time.monotonic()
-        ask = Ask(len(rows), max([row.calls for row in rows]), lane.cost.row_ms(), client, within_s)
-        gate.admit(ask)
+        priced = [_priced(deployment, part, client, within_s) for part in parts]
+        self._check_price(deployment, priced)
+        _admit(priced)
+        return Accepted(self._device, self._snapshots, priced, within_s)
 
-        def over(job: Job[Any]) -> None:
-            gate.release(ask)
-            if job.cancelled:
-                self._device.sweep(lane)
-
-        job: Job[Any] = Job(len(rows), now + within_s, over)
-        self._device.put(lane, [LiveRow(job, index, row) for index, row in enumerate(rows)])
-        return job
+    def _check_price(self, deployment: Deployment, priced: "Sequence[Priced]") -> None:
+        """Raise TooExpensive by the prices of warm-up: a request is not refused one minute and accepted the next."""
+        price_ms = sum(ask.rows * ask.calls * on.lane.cost.list_row_ms() for on, ask in priced)
+        limit_ms = self._settings.request_limit_ms
+        if price_ms > limit_ms and price_ms > (least_ms := _picture_ms(deployment.model, deployment.lane.cost)):
+            raise TooExpensive(price_ms / 1000, max(limit_ms, least_ms) / 1000)
 
     def _deployment(self, served: Served, replaced: Deployment | None) -> Deployment:
         """What serves ``served``, through the door of what it replaces."""
@@ -187,9 +196,17 @@ class Engine:
         metrics = replaced.metrics if replaced else self._bind_metrics(name, gate)
         lane = Lane(served.model, served.cost, gate.drain, self._settings, metrics)
         if served.encoder is None:
-            return Deployment(lane, gate, metrics)
+            return Deployment(lane, gate, metrics, None, self._threads)
         encoder = self._deployment(served.encoder, replaced.encoder if replaced else None)
-        return Deployment(lane, gate, metrics, encoder)
+        return Deployment(lane, gate, metrics, encoder, self._threads)
+
+    def _warn_if_dear(self, deployment: Deployment) -> None:
+        """Log a model of which one picture takes longer than a request may: its requests can have no more than that."""
+        model = deployment.model
+        price_ms, limit_ms = _picture_ms(model, deployment.lane.cost), self._settings.request_limit_ms
+        if price_ms > limit_ms:
+            about = {"model": model.name, "picture_ms": price_ms, "limit_ms": limit_ms}
+            log.warning("one picture takes longer than GENSERVE_MAX_REQUEST_MS allows a request", extra=about)
 
     def _new_gate(self) -> Gate:
         settings, drain = self._settings, DrainRate(1000.0 * self._threads)
@@ -211,6 +228,104 @@ class Engine:
     def _busy_lanes(self, name: str) -> list[Lane]:
         """Of all of the model's versions."""
         return [lane for lane in self._device.busy_lanes() if lane.model.name == name]
+
+
+class Accepted:
+    """A request that was accepted: its parts are submitted one after another, and all of them are paid for.
+
+    To be closed in any case, and used on the event loop only.
+    """
+
+    def __init__(self, device: Device, snapshots: Snapshots, priced: Sequence[Priced], within_s: float) -> None:
+        #: Rows of network calls that all of it takes.
+        self.calls = sum(ask.rows * ask.calls for _, ask in priced)
+        self._device, self._snapshots = device, snapshots
+        self._expires_at = time.monotonic() + within_s
+        self._to_come = deque(priced)
+        self._submitted: list[_Submitted] = []
+
+    @property
+    def started_at(self) -> float | None:
+        """When its first row began to be computed, on the monotonic clock; None: not yet."""
+        return self._submitted[0].job.started_at if self._submitted else None
+
+    def submit(self, rows: Sequence[RowSpec]) -> Job[Any]:
+        """Queue the ``rows`` of the next part, whose price is given back when the job is over.
+
+        The job's future gives their results: pictures (height, width, channel) uint8; of rows that end ``as_latent``
+        (*latent) float32; of an encoder mean and log-variance, (2, *latent) float32.
+        """
+        on, ask = self._to_come.popleft()
+
+        def over(job: Job[Any]) -> None:
+            on.gate.release(ask)
+            if job.cancelled:
+                self._device.sweep(on.lane)
+
+        job: Job[Any] = Job(len(rows), self._expires_at, over)
+        self._submitted.append(_Submitted(on, job, [row.calls for row in rows]))
+        self._device.put(on.lane, [LiveRow(job, index, row) for index, row in enumerate(rows)])
+        return job
+
+    def close(self) -> None:
+        """Give up what is not done: its rows are not computed, and its price is given back."""
+        for on, ask in self._to_come:
+            on.gate.release(ask)
+        self._to_come.clear()
+        if self._submitted:
+            self._submitted[-1].job.cancel()
+
+    def progress(self) -> Progress:
+        """How far it is, as it was at most ``progress.LOOK_S`` seconds ago."""
+        later = sum(ask.rows * ask.calls for _, ask in self._to_come)
+        eta_ms = sum(1000 * on.gate.drain.seconds_for(ask.price_ms) for on, ask in self._to_come)
+        if not self._submitted:
+            return Progress(0, later, eta_ms)
+        on, job, calls = self._submitted[-1]
+        left = self._snapshots.left(on.lane, job, calls)
+        return Progress(left.rows_ahead, later + sum(left.calls), eta_ms + on.eta_ms(left.calls))
+
+
+class _Submitted(NamedTuple):
+    """A part that was put into a lane: its job, and the calls of each of its rows."""
+
+    on: Deployment
+    job: Job[Any]
+    calls: Sequence[int]
+
+
+def _priced(deployment: Deployment, part: Part, client: str, within_s: float) -> Priced:
+    """What ``part`` asks for, and whom. Raises ValueError where that is an encoder and there is none."""
+    on = deployment.encoder if part.encodes else deployment
+    if on is None:
+        raise ValueError(f"{deployment.model.name} has no encoder")
+    return on, Ask(part.rows, part.calls, on.lane.cost.row_ms(), client, within_s)
+
+
+def _admit(priced: Sequence[Priced]) -> None:
+    """Have every gate accept its part of a request, or none. Raises as ``Gate.admit``."""
+    by_gate: dict[Gate, list[Ask]] = {}
+    for on, ask in priced:
+        by_gate.setdefault(on.gate, []).append(ask)
+    accepted: list[tuple[Gate, list[Ask]]] = []
+    try:
+        for gate, asks in by_gate.items():
+            gate.admit(*asks)
+            accepted.append((gate, asks))
+    except ServiceError:
+        for gate, asks in accepted:
+            for ask in asks:
+                gate.release(ask)
+        raise
+
+
+def _picture_ms(model: Model, cost: CostModel) -> float:
+    """Device milliseconds of one picture by the model's defaults, as measured at warm-up."""
+    defaults = model.manifest.defaults
+    if defaults is None:
+        return cost.list_row_ms()
+    guided = defaults.guidance_scale != 1 and model.manifest.class_names
+    return defaults.steps * (2 if guided else 1) * cost.list_row_ms()
 
 
 def deliver(ended: Sequence[Ended], filmed: Sequence[Filmed], now: float) -> None:

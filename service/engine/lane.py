@@ -3,15 +3,14 @@
 import logging
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import NamedTuple
 
 import torch
 
 from service.admission.drain import DrainRate
-from service.admission.job import Job
 from service.admission.queue import RowQueue
 from service.engine.cost import CostModel
 from service.engine.model import Model
@@ -45,6 +44,14 @@ class Ticked:
     call_rows: int = 0
     filmed: list[Filmed] = field(default_factory=list)
     no_room_for: int | None = None
+
+
+class Look(NamedTuple):
+    """The rows of a lane: ``queued``, those of a request together in the order in which requests take their turns, and
+    ``under_way``, each with how many rows of network calls it still takes."""
+
+    queued: Sequence[tuple[LiveRow, ...]]
+    under_way: Sequence[tuple[LiveRow, int]]
 
 
 class Lane:
@@ -81,6 +88,11 @@ class Lane:
         return len(self._queue)
 
     @property
+    def waiting(self) -> int:
+        """Requests with rows that wait for a place; right but for a moment when it is read without the lock."""
+        return self._queue.requests
+
+    @property
     def live(self) -> int:
         """Rows that have one."""
         return self._table.live
@@ -91,11 +103,9 @@ class Lane:
             self._drain.rest(self._since_told())
         self._queue.put(rows)
 
-    def left(self, job: Job[Any]) -> tuple[int, dict[int, int]]:
-        """How many rows of others join before the next of ``job``; by index, the calls that its rows still take."""
-        ahead, queued = self._queue.find(lambda row: row.job is job)
-        calls_left = {row.index: row.spec.calls for row in queued} | dict(self._table.calls_left(job))
-        return ahead, calls_left
+    def look(self) -> Look:
+        """All rows that are queued or under way; copied, so that the caller can read them without the lock."""
+        return Look(self._queue.waiting(), self._table.under_way())
 
     def sweep(self) -> None:
         """Drop the rows of cancelled jobs before the next tick."""

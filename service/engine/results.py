@@ -31,10 +31,10 @@ class Progress(NamedTuple):
     """How far a job is.
 
     ``rows_ahead`` is how many rows of other jobs join before the next of its rows does, 0 once all have joined;
-    ``calls_left``, a row each, is how many rows of network calls it still takes; ``eta_ms`` is in how many milliseconds
-    the last will be done, by what the model has accepted and how fast it was of late.
+    ``calls_left`` is how many rows of network calls all of it still takes; ``eta_ms`` is in how many milliseconds it
+    will be done, by what the model has accepted and how fast it was of late.
     """
 
     rows_ahead: int
-    calls_left: list[int]
+    calls_left: int
     eta_ms: float

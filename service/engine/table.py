@@ -4,7 +4,7 @@ Latents live on the model's device. What a tick needs to choose rows and look up
 in arrays: choosing is arithmetic on them, without a loop over rows.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -199,11 +199,13 @@ class RowTable:
         """The pictures in these places."""
         return [row for slot in slots.tolist() if (row := self._live[slot]) is not None]
 
-    def calls_left(self, job: "Job[Any]") -> Iterator[tuple[int, int]]:
-        """Of each row of ``job`` here, its index and how many rows of network calls it still takes."""
-        for slot, row in enumerate(self._live):
-            if row is not None and row.job is job:
-                yield row.index, row.spec.calls - int(self._step[slot]) * row.spec.weight
+    def under_way(self) -> list[tuple["LiveRow", int]]:
+        """The rows here, each with how many rows of network calls it still takes."""
+        return [
+            (row, row.spec.calls - step * row.spec.weight)
+            for row, step in zip(self._live, self._step.tolist(), strict=True)
+            if row is not None
+        ]
 
     def drop_cancelled(self) -> bool:
         """Free the ready places whose sender has gone; true when a running one has yet to come back."""

@@ -79,6 +79,11 @@ class JobRecord(Generic[Work, Result]):
             return self.done
         return True
 
+    def begin(self, work: Work, size: int) -> None:
+        """``work`` is ready to be computed, and keeps ``size`` bytes: all that it begins from is made by now."""
+        if not self.done:
+            self.work, self._own_size = work, RECORD_BYTES + size
+
     def stand(self, standing: Standing) -> None:
         """Note how far it is; a new place in the queue is an event."""
         if self.done:

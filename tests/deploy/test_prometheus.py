@@ -145,7 +145,7 @@ def drive(service: Service) -> None:
 def service() -> Iterator[Service]:
     """The shipped models, behind a queue that is soon full."""
     command("prometheus")
-    with serving(ROOT / "weights", engine_threads=1, max_queue_ms=2000, client_share=1) as running:
+    with serving(ROOT / "weights", engine_threads=1, max_queue_ms=2000, max_request_ms=1e9, client_share=1) as running:
         yield running
 
 

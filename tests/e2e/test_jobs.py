@@ -171,7 +171,7 @@ def poll_or_gone(service: Service, job: dict[str, Any]) -> Iterator[int]:
     ],
 )
 def test_stopping_ends_streams(tiny_weights: Path, fields: dict[str, Any], drain_s: float, last: str) -> None:
-    with serving(tiny_weights, engine_threads=1, max_bucket=1, drain_s=drain_s) as service:
+    with serving(tiny_weights, engine_threads=1, max_bucket=1, max_request_ms=1e9, drain_s=drain_s) as service:
         heard: list[Event] = []
         begun = threading.Event()
 

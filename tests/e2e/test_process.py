@@ -310,7 +310,10 @@ def test_a_log_that_nobody_reads_holds_nothing_up(tiny_weights: Path, blocks: bo
 @pytest.mark.slow
 def test_stopping_gives_up_what_takes_too_long(tiny_weights: Path) -> None:
     # A row a call, or the tiny network would be done in time.
-    with serving(tiny_weights, engine_threads=1, max_bucket=1, drain_s=0.1) as service, service.connect() as connection:
+    with (
+        serving(tiny_weights, engine_threads=1, max_bucket=1, max_request_ms=1e9, drain_s=0.1) as service,
+        service.connect() as connection,
+    ):
         connection.sendall(post("/generate/ddpm", LONG))
         service.wait_for("live_rows", at_least=1)
         code = service.stop(signal.SIGTERM)

@@ -17,4 +17,7 @@ def weights(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def settings(weights: Path) -> Settings:
-    return Settings(weights_dir=weights, device="cpu", engine_threads=2, max_bucket=8, access_log=False)
+    # However slow the machine: what one request may take is only tested where it is set.
+    return Settings(
+        weights_dir=weights, device="cpu", engine_threads=2, max_bucket=8, access_log=False, max_request_ms=1e9
+    )

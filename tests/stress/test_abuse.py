@@ -115,7 +115,7 @@ def test_good_bad_abandoned_and_late_requests_at_once(service: Service) -> None:
 
 def test_nobody_who_left_keeps_a_place_in_the_queue(weights: Path) -> None:
     # The queue takes one request, so that a single place that is not given back shuts it for ever.
-    with serving(weights, engine_threads=1, max_queue_ms=1e-6) as service:
+    with serving(weights, engine_threads=1, max_queue_ms=1e-6, max_request_ms=1e9) as service:
         for number in range(50):
             with service.connect() as connection:
                 connection.sendall(LONG)

@@ -31,7 +31,7 @@ from service.api.endpoint import route
 from service.api.generate import generate_order
 from service.api.history import counts_of, value_of
 from service.api.negotiation import JSON
-from service.api.rendering import Made, Order
+from service.api.order import Made, Order
 from service.api.state import State, deployment_of, state_of
 from service.contract.manifest import Manifest
 from service.engine.engine import Deployment
@@ -52,7 +52,7 @@ async def post_infer(request: Request) -> Response:
     deployment = _deployment(request, state)
     head, binary = split(request, await read_unpacked(request, state.settings))
     asked = parse_json(InferRequest, head)
-    order = await generate_order(request, state, to_native(asked, binary), deployment, JSON)
+    order = generate_order(state, to_native(asked, binary), deployment, JSON)
     if not asked.binary:
         return await answer(request, state, order, partial(_json_tensors, asked))
     told = to_json(_answer_head(asked, order, {"parameters": {"binary_data_size": math.prod(_shape(order))}}))

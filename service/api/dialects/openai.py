@@ -19,6 +19,7 @@ from starlette.responses import JSONResponse, Response
 from service import images
 from service.api.answers import answer
 from service.api.body import check_no_query, parse_body, parse_fields, read_body, read_form, read_request
+from service.api.dialects.edits import edit_order
 from service.api.dialects.native import SAMPLING, DialectRequest, class_of_prompt, scale_of, with_native
 from service.api.docs import EVENT, described, path_parameters, refusals, request_body, success
 from service.api.endpoint import route
@@ -26,12 +27,12 @@ from service.api.event_stream import EventStream, event_json
 from service.api.generate import generate_order
 from service.api.job_runner import Glimpse, Shown, start_job
 from service.api.negotiation import EVENT_STREAM, JSON
-from service.api.rendering import Made, Order, class_name, picture_png
+from service.api.order import Made, Order, without
+from service.api.rendering import class_name, picture_png
 from service.api.schemas import GenerateRequest
 from service.api.state import PictureJob, State, deployment_of, state_of
-from service.api.uploads import Upload, read_picture
+from service.api.uploads import Upload
 from service.contract.manifest import Manifest
-from service.engine.engine import Deployment
 from service.errors import BadRequest, FieldProblem, InvalidField
 from service.jobs.events import Event
 from service.settings import Settings
@@ -100,7 +101,8 @@ async def create_image(request: Request) -> Response:
     state = state_of(request)
     asked = await read_request(request, state.settings, ImagesRequest)
     deployment = deployment_of(request, state, asked.model)
-    return await _respond(request, state, asked, deployment, _native(asked, deployment.model.manifest))
+    native = _native(asked, deployment.model.manifest)
+    return await _respond(request, state, asked, generate_order(state, native, deployment, JSON))
 
 
 async def edit_image(request: Request) -> Response:
@@ -109,12 +111,7 @@ async def edit_image(request: Request) -> Response:
     As a form, or as JSON. The events of a stream are image_edit.partial_image and image_edit.completed.
     """
     state = state_of(request)
-    asked = await _read_edit(request, state.settings)
-    deployment = deployment_of(request, state, asked.model)
-    manifest = deployment.model.manifest
-    native = _native(asked, manifest).model_copy(update={"image": asked.image})
-    mask = await _repaint_mask(asked, manifest, state.settings)
-    return await _respond(request, state, asked, deployment, native.model_copy(update={"mask": mask}))
+    return await _respond(request, state, *_edit_ordered(request, state, await _read_edit(request, state.settings)))
 
 
 async def list_v1_models(request: Request) -> Response:
@@ -137,10 +134,14 @@ ROUTES = (
 )
 
 
-async def _respond(
-    request: Request, state: State, asked: _ImagesRequest, deployment: Deployment, native: GenerateRequest
-) -> Response:
-    order = await generate_order(request, state, native, deployment, JSON)
+def _edit_ordered(request: Request, state: State, asked: _EditRequest) -> tuple[_EditRequest, Order]:
+    """An edit without its files, and what to compute. A function, so that no handler holds the files as it waits."""
+    deployment = deployment_of(request, state, asked.model)
+    native = _native(asked, deployment.model.manifest)
+    return without(asked, bytes), edit_order(state, native, asked.image, asked.mask, deployment)
+
+
+async def _respond(request: Request, state: State, asked: _ImagesRequest, order: Order) -> Response:
     if not asked.stream:
         return await answer(request, state, order, partial(_body, asked))
     job = start_job(request, state, _filmed(asked, order), live=True)
@@ -155,17 +156,6 @@ async def _read_edit(request: Request, settings: Settings) -> _EditRequest:
     check_no_query(request)
     form = await read_form(body, settings)
     return parse_fields(EditRequest, [(name.removesuffix("[]"), value) for name, value in form])
-
-
-async def _repaint_mask(asked: _EditRequest, manifest: Manifest, settings: Settings) -> bytes | None:
-    """The part that is made anew as a native mask, where white is: a PNG. Raises as ``read_picture``, InvalidField."""
-    field, file = ("image", asked.image) if asked.mask is None else ("mask", asked.mask)
-    fitted = await read_picture(field, file, manifest.image_shape, settings)
-    if fitted.alpha is not None:
-        return images.encode_png(255 - fitted.alpha[:, :, None])
-    if asked.mask is None:
-        return None
-    raise InvalidField.of("mask", "has no transparent part, which is what is made anew", "a PNG or WebP with alpha")
 
 
 def _native(asked: _ImagesRequest, manifest: Manifest) -> GenerateRequest:

@@ -41,13 +41,20 @@ MODELS = ("vae", "ddpm")
 LONG = {"n": 64, "steps": 1000}
 
 
+def settings_of(weights: Path) -> Settings:
+    """Of a service that takes any one request, however slow the machine."""
+    return Settings(
+        weights_dir=weights, device="cpu", engine_threads=1, max_bucket=8, access_log=False, max_request_ms=1e9
+    )
+
+
 @pytest.fixture(scope="package")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     """A running service with a one-shot model, vae, and a diffusion, ddpm."""
     weights = tmp_path_factory.mktemp("service") / "weights"
     write_one_shot(weights)
     write_diffusion(weights)
-    settings = Settings(weights_dir=weights, device="cpu", engine_threads=1, max_bucket=8, access_log=False)
+    settings = settings_of(weights)
     with TestClient(create_app(settings)) as running:
         yield running
 
@@ -61,9 +68,19 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     write_one_shot(weights, "gan", family="gan")
     write_diffusion(weights)
     write_latent_diffusion(weights)
-    settings = Settings(weights_dir=weights, device="cpu", engine_threads=1, max_bucket=8, access_log=False)
+    settings = settings_of(weights)
     with TestClient(create_app(settings)) as running:
         yield running
+
+
+@pytest.fixture
+def all_tasks(tmp_path: Path) -> Settings:
+    """Of a service with vae, ddpm and ldm, which begin from uploads in every way that there is."""
+    weights = tmp_path / "weights"
+    write_autoencoder(weights)
+    write_diffusion(weights)
+    write_latent_diffusion(weights)
+    return settings_of(weights)
 
 
 def some_picture(seed: int = 0) -> Pixels:

@@ -4,20 +4,13 @@ import logging
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import SimpleNamespace
-from typing import cast
 
 import numpy as np
 import pytest
 from fastapi import FastAPI
-from starlette.requests import Request
 from starlette.testclient import TestClient
 from starlette.types import Message
 
-from service.api.answers import timeout_of
-from service.api.schemas import GenerateRequest
-from service.api.state import State
-from service.errors import DeadlineExceeded
 from service.settings import Settings
 from tests.service.api.conftest import (
     JSON,
@@ -35,12 +28,11 @@ from tests.service.api.conftest import (
     to_body,
     value,
 )
-from tests.service.clock import Clock
 
 
 def settings_with(weights: Path, **fields: float) -> Settings:
     return Settings.model_validate(
-        {"weights_dir": weights, "device": "cpu", "engine_threads": 1, "max_bucket": 8, **fields}
+        {"weights_dir": weights, "device": "cpu", "engine_threads": 1, "max_bucket": 8, "max_request_ms": 1e9, **fields}
     )
 
 
@@ -231,19 +223,3 @@ def test_a_full_queue_refuses_until_it_is_worked_off(weights: Path) -> None:
             assert value(samples, "errors_total", model="ddpm", reason="overloaded") == 1
 
     asyncio.run(scenario())
-
-
-def test_all_work_for_an_answer_shares_its_time(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a picture is encoded for does not get the whole time once more."""
-    clock = Clock()
-    monkeypatch.setattr("service.api.answers.time", clock)
-    state = cast("State", SimpleNamespace(settings=settings))
-    request = Request({"type": "http", "state": {}})
-    asked = GenerateRequest(timeout_ms=1000)
-    clock.now = 5.0
-    assert timeout_of(request, state, asked) == (1.0, 1.0)
-    clock.now = 5.75
-    assert timeout_of(request, state, asked) == (1.0, 0.25)
-    clock.now = 6.0
-    with pytest.raises(DeadlineExceeded, match=r"within 1 s"):
-        timeout_of(request, state, asked)

@@ -174,6 +174,7 @@ def test_a_reader_that_does_not_read_holds_up_nobody(settings: Settings) -> None
 
 def test_the_place_in_the_queue_is_told_as_it_moves(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_stream, "LOOK_S", 0.005)
+    monkeypatch.setattr("service.engine.progress.LOOK_S", 0.0)
     few = settings.model_copy(update={"table_rows": 8, "engine_threads": 1})
 
     async def scenario() -> None:

@@ -1,9 +1,7 @@
-import asyncio
 import math
 
 import pytest
 
-from service.api import history
 from service.api.history import KEPT, STEP_S, History, gained, latency, quantile_ms, steps
 from service.metrics import SECONDS_BUCKETS, Metrics, ModelMetrics
 
@@ -31,29 +29,6 @@ def test_what_is_beyond_all_bounds_is_at_the_last() -> None:
     assert quantile_ms(counts(**{f"b{len(SECONDS_BUCKETS)}": 3}), 0.5) == 1000 * SECONDS_BUCKETS[-1]
     assert quantile_ms(counts(), 0.5) is None
     assert latency(counts()).model_dump() == {"count": 0, "p50_ms": None, "p95_ms": None}
-
-
-def test_a_look_that_fails_is_not_the_last(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr(history, "STEP_S", 0.0)
-
-    async def scenario() -> None:
-        looks, looked_again = 0, asyncio.Event()
-
-        def models() -> list[tuple[str, ModelMetrics]]:
-            nonlocal looks
-            looks += 1
-            if looks == 2:
-                raise RuntimeError("a model has gone meanwhile")
-            if looks == 3:
-                looked_again.set()
-            return []
-
-        running = asyncio.create_task(History(models, lambda: 0.0).run())
-        await asyncio.wait_for(looked_again.wait(), 60)
-        running.cancel()
-
-    asyncio.run(scenario())
-    assert [record.message for record in caplog.records] == ["a look at the metrics failed"]
 
 
 def test_the_ring_does_not_grow() -> None:

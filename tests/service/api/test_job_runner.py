@@ -1,18 +1,15 @@
-import asyncio
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 import torch
-from pydantic import BaseModel
-from starlette.requests import Request
 
 from service.api.generate import generate_order
 from service.api.interpolate import interpolate_order
-from service.api.job_runner import filmed, without_uploads
+from service.api.job_runner import filmed
 from service.api.meanings import Meanings
-from service.api.rendering import Order
+from service.api.order import Order
 from service.api.schemas import GenerateRequest, InterpolateRequest
 from service.api.state import State
 from service.engine.engine import Deployment, Engine
@@ -29,7 +26,7 @@ def settings(weights: Path) -> Settings:
 
 def order_of(settings: Settings, model: str, **fields: Any) -> Order:
     deployment, asked = deployment_of(settings, model), GenerateRequest.model_validate(fields)
-    return asyncio.run(generate_order(Request({"type": "http"}), state_with(settings), asked, deployment, "image/png"))
+    return generate_order(state_with(settings), asked, deployment, "image/png")
 
 
 def deployment_of(settings: Settings, model: str) -> Deployment:
@@ -64,26 +61,10 @@ def test_every_picture_is_filmed_as_asked(
 def test_frames_of_a_path_are_filmed_too(settings: Settings) -> None:
     deployment = deployment_of(settings, "ddpm")
     asked = InterpolateRequest.model_validate({"model": "ddpm", "frames": 4, "steps": 20})
-    request, state = Request({"type": "http"}), state_with(settings)
-    order = asyncio.run(interpolate_order(request, state, asked, deployment, "image/png"))
+    order = interpolate_order(state_with(settings), asked, deployment, "image/png")
     assert {row.film for row in filmed(order, live=True).rows} == {Film(2, "x0")}
 
 
 def test_what_takes_no_steps_has_no_film(settings: Settings) -> None:
     order = order_of(settings, "vae")
     assert filmed(order, live=True) is order
-
-
-def test_files_are_not_kept() -> None:
-    class Point(BaseModel):
-        image: bytes | None
-        seed: int
-
-    class Asked(BaseModel):
-        image: bytes | None
-        points: list[Point]
-        names: list[str]
-
-    points = [Point(image=b"a", seed=1), Point(image=None, seed=2)]
-    kept = without_uploads(Asked(image=b"b", points=points, names=["c"]))
-    assert kept == Asked(image=None, points=[Point(image=None, seed=1), Point(image=None, seed=2)], names=["c"])

@@ -158,7 +158,12 @@ def submit(
     engine: Engine, model: str, rows: list[RowSpec], client: str = "", within_s: float = math.inf
 ) -> Job[Picture]:
     """What a request that comes in now does."""
-    return engine.submit(engine.deployments[model], rows, client, within_s)
+    name, _, part = model.partition("/")
+    deployment = engine.deployments[name]
+    if part:  # "coder/encode" is its encoder
+        assert deployment.encoder is not None
+        deployment = deployment.encoder
+    return engine.submit(deployment, rows, client, within_s)
 
 
 def set_golden(folder: Path, change: int = 0) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from service.admission.job import Job
-from service.engine.engine import deliver
+from service.engine.engine import Part, deliver
 from service.engine.registry import Registry
 from service.engine.results import Preview
 from service.engine.rows import Film, RowSpec, encode_row, inversion_row
@@ -250,7 +250,7 @@ def test_encoded_pictures_are_what_the_model_encodes(running: Callable[..., obje
             model = registry.served["coder"].model
             pictures, label = torch.rand(11, 1, 8, 8) * 2 - 1, torch.arange(11) % 4
             rows = [encode_row(picture, int(each)) for picture, each in zip(pictures, label, strict=True)]
-            encoded = torch.from_numpy(np.stack(await engine.encode(engine.deployments["coder"], rows).future))
+            encoded = torch.from_numpy(np.stack(await submit(engine, "coder/encode", rows).future))
             assert model.encode is not None
             torch.testing.assert_close(encoded, torch.stack(model.encode(pictures, label), dim=1))
             # And decoded again, what the model's own decoder gives.
@@ -260,7 +260,7 @@ def test_encoded_pictures_are_what_the_model_encodes(running: Callable[..., obje
             assert np.abs(made.astype(int) - expected.astype(int)).max() <= 1
             assert metrics.registry.get_sample_value("genserve_tick_rows_sum", {"model": "coder/encode"}) == 11
             with pytest.raises(ValueError, match="vae has no encoder"):
-                engine.encode(engine.deployments["vae"], rows)
+                engine.admit(engine.deployments["vae"], [Part(1, 1, encodes=True)])
 
     asyncio.run(scenario())
 
@@ -269,11 +269,11 @@ def test_encoding_is_bounded_and_cancelled_as_all_work_is(running: Callable[...,
     async def scenario() -> None:
         async with running(start=False, max_queue_ms=1e-6) as (engine, metrics):  # type: ignore[attr-defined]
             rows = [encode_row(torch.zeros(1, 8, 8), 0)] * 3
-            first = engine.encode(engine.deployments["coder"], rows)
+            first = submit(engine, "coder/encode", rows)
             with pytest.raises(Overloaded):
-                engine.encode(engine.deployments["coder"], rows)
+                submit(engine, "coder/encode", rows)
             first.cancel()
-            second = engine.encode(engine.deployments["coder"], rows[:1])
+            second = submit(engine, "coder/encode", rows[:1])
         assert len(await second.future) == 1
         dropped = {"model": "coder/encode", "stage": "queued"}
         assert metrics.registry.get_sample_value("genserve_dropped_rows_total", dropped) == 3
@@ -285,9 +285,7 @@ def test_a_picture_that_encodes_to_nan_fails(running: Callable[..., object], reg
     async def scenario() -> None:
         async with running() as (engine, _):  # type: ignore[attr-defined]
             with pytest.raises(ComputeFailed, match="not finite"):
-                await engine.encode(
-                    engine.deployments["coder"], [encode_row(torch.full((1, 8, 8), float("nan")), 0)]
-                ).future
+                await submit(engine, "coder/encode", [encode_row(torch.full((1, 8, 8), float("nan")), 0)]).future
 
     asyncio.run(scenario())
 
@@ -297,8 +295,9 @@ def test_inverted_latents_and_their_pictures(running: Callable[..., object], reg
         async with running() as (engine, _):  # type: ignore[attr-defined]
             model = registry.served["ddpm"].model
             row = inversion_row(torch.zeros(1, 8, 8), 1, model.inversion_plan(6))
-            first, second = await engine.invert(engine.deployments["ddpm"], [row, row]).future
-            assert (first.dtype, first.shape) == (np.float32, (1, 8, 8))
+            first, second = await submit(engine, "ddpm", [row, row]).future
+            assert first.dtype == np.float32
+            assert first.shape == (1, 8, 8)
             np.testing.assert_allclose(first, second, rtol=1e-5)
 
     asyncio.run(scenario())
@@ -337,40 +336,6 @@ def test_previews_come_in_order_and_before_their_picture(
             job.on_result = lambda row, _: seen[row].append("result")
             await job.future
             assert seen == {row: [*range(0, 40, 3), "result"] for row in range(9)}
-
-    asyncio.run(scenario())
-
-
-def test_a_job_is_told_how_far_it_is(running: Callable[..., object], registry: Registry) -> None:
-    async def scenario() -> None:
-        async with running(start=False, client_share=1.0, max_queue_ms=1e9) as (engine, _):  # type: ignore[attr-defined]
-            plan = registry.served["ddpm"].model.plan
-            first = submit(engine, "ddpm", request_rows(2, 0, 0, 2.0, plan("ddim", 10)))
-            second = submit(engine, "ddpm", request_rows(3, 0, 0, 1.0, plan("ddim", 5)))
-            cost = registry.served["ddpm"].cost
-            before, after = (
-                engine.progress(engine.deployments["ddpm"], first),
-                engine.progress(engine.deployments["ddpm"], second),
-            )
-            assert (before.rows_ahead, before.calls_left) == (0, [20, 20])
-            assert (after.rows_ahead, after.calls_left) == (1, [5, 5, 5])
-            # Two threads: of the first two rows 20 calls each, of the others 5; neither sooner than it would be alone.
-            assert before.eta_ms == pytest.approx(max((2 * 20 + 3 * 5) * cost.row_ms() / 2, 20 * cost.call_ms(1)))
-            assert after.eta_ms == pytest.approx(max(5 * 5 * cost.row_ms() / 2, 5 * cost.call_ms(2)))
-            lane = engine.deployments["ddpm"].lane
-            slots = lane.claim(None, 1)
-            lane.settle(lane.compute(slots), spent_ms=1.0)
-            assert (
-                sum(
-                    engine.progress(engine.deployments["ddpm"], first).calls_left
-                    + engine.progress(engine.deployments["ddpm"], second).calls_left
-                )
-                < 55
-            )
-            assert engine.progress(engine.deployments["ddpm"], second).rows_ahead == 0
-        await asyncio.gather(first.future, second.future)
-        done = engine.progress(engine.deployments["ddpm"], first)
-        assert (done.rows_ahead, done.calls_left, done.eta_ms) == (0, [0, 0], 0)
 
     asyncio.run(scenario())
 

@@ -61,13 +61,14 @@ def test_an_encoder_comes_and_goes_with_its_version(weights: Path, settings: Set
         picture = [encode_row(torch.ones(1, 8, 8), 0)]
         async with running(settings) as service:
             held = service.engine.deployments["coder"]
-            (before,) = await service.engine.encode(held, picture).future
+            assert held.encoder is not None
+            (before,) = await service.engine.submit(held.encoder, picture).future
             write_autoencoder(weights, "coder", encode=ShiftedEncode())
             await service.motion.reload("coder")
             newer = service.engine.deployments["coder"]
             assert newer.encoder is not None
-            (after,) = await service.engine.encode(newer, picture).future
-            (late,) = await service.engine.encode(held, picture).future
+            (after,) = await service.engine.submit(newer.encoder, picture).future
+            (late,) = await service.engine.submit(held.encoder, picture).future
             assert late.tobytes() == before.tobytes() != after.tobytes()
             assert service.sample("table_rows", model="coder/encode") == settings.table_rows
             write_one_shot(weights, "coder")
@@ -289,7 +290,7 @@ def test_a_model_is_in_no_cycle(weights: Path, settings: Settings) -> None:
                     gone = [weakref.ref(model) for model in models]
                     await service.picture(name)
                     if deployment.encoder:
-                        await service.engine.encode(deployment, [encode_row(torch.zeros(1, 8, 8), 0)]).future
+                        await service.engine.submit(deployment.encoder, [encode_row(torch.zeros(1, 8, 8), 0)]).future
                     await service.motion.unload(name)
                     del deployment, models
                     await vanished(*gone)

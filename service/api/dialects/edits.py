@@ -1,0 +1,64 @@
+"""An edit as OpenAI's clients ask for it: what is transparent is made anew, of a mask or of the picture itself."""
+
+import math
+import random
+from functools import partial
+
+from service import images
+from service.api.capabilities import denoises
+from service.api.generate import generate_order
+from service.api.negotiation import JSON
+from service.api.order import Compute, Order
+from service.api.schemas import GenerateRequest
+from service.api.state import State
+from service.api.uploads import read_picture
+from service.engine.engine import Deployment
+from service.engine.rows import Film
+from service.errors import InvalidField
+
+
+def edit_order(
+    state: State, native: GenerateRequest, image: bytes, mask: bytes | None, deployment: Deployment
+) -> Order:
+    """``native`` that begins from ``image``, checked by its fields alone.
+
+    Whether the picture has a transparent part is known once it is decoded. Until then the order has the price of one
+    that has, which takes all of the steps where the request does not say how many. Raises as ``generate_order``.
+    """
+    if native.seed is None:
+        native = native.model_copy(update={"seed": random.getrandbits(32)})
+    whole = native.model_copy(update={"image": image} if mask is None else {"image": image, "mask": mask})
+    if native.strength is None and denoises(deployment.model):
+        whole = whole.model_copy(update={"strength": 1.0})
+    order = generate_order(state, whole, deployment, JSON)
+    return order._replace(begin=partial(_begin, state, native, mask is not None))
+
+
+async def _begin(state: State, native: GenerateRequest, masked: bool, order: Order, compute: Compute) -> Order:
+    """``order`` begun as a native request with a mask, white where it is transparent. Raises InvalidField."""
+    uploads, shape, settings = order.uploads, order.model.manifest.image_shape, state.settings
+    assert uploads is not None
+    mask = await read_picture("mask", uploads.take("mask"), shape, settings) if masked else None
+    image = await read_picture("image", uploads.take("image"), shape, settings)
+    alpha = image.alpha if mask is None else mask.alpha
+    if masked and alpha is None:
+        says = "has no transparent part, which is what is made anew"
+        raise InvalidField.of("mask", says, "a PNG or WebP with alpha")
+    small = native.model_copy(update={"image": images.encode_png(image.pixels)})
+    if alpha is not None:
+        small = small.model_copy(update={"mask": images.encode_png(255 - alpha[:, :, None])})
+    again = generate_order(state, small, order.deployment, JSON)
+    assert again.begin is not None
+    begun = await again.begin(again, compute)
+    film = _film_of(order, begun.rows[0].plan.steps)
+    return order._replace(
+        rows=[row._replace(film=film) for row in begun.rows],
+        params=begun.params,
+        warnings=[*image.warnings, *begun.warnings],
+    )
+
+
+def _film_of(order: Order, steps: int) -> Film | None:
+    """The previews of ``order`` where its pictures take so many ``steps``: as many as before."""
+    row = order.rows[0]
+    return row.film and row.film._replace(every=max(1, math.ceil(row.film.every * steps / row.plan.steps)))
