@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from zlib_ng import zlib_ng
 
+from service.decoding.strip import PNG_SIGNATURE
+
 Pixels = NDArray[np.uint8]
 
 #: Pixels around each picture where one image shows several.
 GAP = 2
 _BACKGROUND = 128  # neither of the two colours that generated pictures have as their own background
 
-
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 #: The keyword is the one that other generators use. Behind it: not compressed, in no language (PNG, section 11.3.4.5).
 _PARAMETERS = b"parameters\0\0\0\0\0"

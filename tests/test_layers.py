@@ -20,7 +20,7 @@ LAYERS = (
     {"engine"},
     {"admission", "jobs"},
     {"sampling", "images"},
-    {"contract", "nvml"},
+    {"contract", "decoding", "nvml"},
     {"client", "errors", "extensions", "settings", "metrics", "logs", "process"},
 )
 TRAINER_MAY_USE = {"contract", "sampling"}

@@ -19,8 +19,9 @@ from service.api.endpoint import route
 from service.api.negotiation import JSON
 from service.api.schemas import GenerateRequest
 from service.api.state import deployment_of, state_of
-from service.api.uploads import PICTURE_FIELD, sniff
+from service.api.uploads import PICTURE_FIELD
 from service.contract.manifest import Manifest
+from service.decoding.strip import sniff
 from service.errors import InvalidField
 from service.settings import Settings
 
