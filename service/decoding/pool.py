@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
-from asyncio import wrap_future
+from asyncio import CancelledError, wrap_future
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -110,8 +110,9 @@ class Readers:
         """What ``work`` returns or raises, in a thread. Raises TooBusy where there is no room."""
         if not self._room.acquire(blocking=False):
             raise TooBusy
-        # A request that is cancelled leaves its place in the queue behind; it must not leave its bytes there.
+        # Cancelled work stays in the executor's queue until its turn. Its bytes must not: many may come and go.
         call = [partial(work, *args, **kwargs)]
+        del args, kwargs
         future = self._pool.submit(lambda: call.pop()())
 
         def done(_: Future[Any]) -> None:
@@ -119,7 +120,11 @@ class Readers:
             self._room.release()
 
         future.add_done_callback(done)
-        return await wrap_future(future)
+        try:
+            return await wrap_future(future)
+        except CancelledError:
+            # The future keeps the exception that it raised, and that one the frames it passes: this is the last.
+            raise CancelledError from None
 
     async def decode(self, data: bytes, channels: int, height: int, width: int) -> Decoded:
         """As ``fit.decode``, in a process. Raises TooBusy too."""
