@@ -85,37 +85,41 @@ def _png(data: bytes) -> Stripped:
         raise Unreadable("the PNG has no header")
     width, height, _, colour_type = struct.unpack(">IIBB", data[16:26])
     palette, transparency, exif, pixels = b"", b"", b"", []
-    for kind, content, whole in _png_chunks(data):
+    for kind, content in png_chunks(data):
         if kind == b"IDAT":
             pixels.append(content)
         elif kind == b"PLTE" and colour_type == 3:
-            palette = palette or whole
+            palette = palette or content
         elif kind == b"tRNS" and _fits_colour_type(content, colour_type, palette):
-            transparency = transparency or _png_chunk(kind, content)
+            transparency = transparency or content
         elif kind == b"eXIf":
             exif = exif or content
     if colour_type == 3 and not palette:
         raise Unreadable("the PNG has no palette")
-    body = _png_chunk(b"IDAT", b"".join(pixels))
-    file = b"".join((data[:33], palette, transparency, body, _png_chunk(b"IEND", b"")))
-    return Stripped("PNG", width, height, orientation_of(exif), file)
+    needed = {b"PLTE": palette, b"tRNS": transparency}
+    chunks = [_png_chunk(kind, content) for kind, content in needed.items() if content]
+    chunks += [_png_chunk(b"IDAT", b"".join(pixels)), _png_chunk(b"IEND", b"")]
+    return Stripped("PNG", width, height, orientation_of(exif), b"".join((data[:33], *chunks)))
 
 
-def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
-    """Type, data and all bytes of each chunk behind the header; of the last one, what there is."""
+def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Type and content of each chunk of a PNG between its header and its end; of a last one cut short, what there is.
+
+    Raises Unreadable after ``MAX_PARTS``.
+    """
     at = 33
     for _ in range(MAX_PARTS):
         length, kind = int.from_bytes(data[at : at + 4]), data[at + 4 : at + 8]
         if len(kind) < 4 or kind == b"IEND":
             return
-        yield kind, data[at + 8 : at + 8 + length], data[at : at + 12 + length]
+        yield kind, data[at + 8 : at + 8 + length]
         at += 12 + length
     raise Unreadable(f"it has more than {MAX_PARTS} chunks")
 
 
 def _fits_colour_type(transparency: bytes, colour_type: int, palette: bytes) -> bool:
     if colour_type == 3:
-        return 0 < len(transparency) <= (len(palette) - 12) // 3
+        return 0 < len(transparency) <= len(palette) // 3
     return len(transparency) == _TRANSPARENCY.get(colour_type)
 
 

@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, Response
 
 from service import images
 from service.api.answers import answer
-from service.api.body import check_no_query, parse_body, parse_fields, read_body, read_form, read_request
+from service.api.body import read_request
 from service.api.dialects.native import SAMPLING, DialectRequest, class_of_prompt, scale_of, with_native
 from service.api.docs import EVENT, described, path_parameters, refusals, request_body, success
 from service.api.endpoint import route
@@ -128,7 +128,7 @@ async def edit_image(request: Request) -> Response:
     As a form, or as JSON. The events of a stream are image_edit.partial_image and image_edit.completed.
     """
     state = state_of(request)
-    asked = await _read_edit(request, state.settings)
+    asked = await read_request(request, state.settings, EditRequest, pictures=2)
     deployment = deployment_of(request, state, asked.model)
     manifest = deployment.model.manifest
     native = _native(asked, manifest).model_copy(update={"image": asked.image})
@@ -164,16 +164,6 @@ async def _respond(
         return await answer(request, state, order, partial(_body, asked))
     job = start_job(request, state, _filmed(asked, order), live=True)
     return EventStream(job, own=True, write=partial(_write_event, asked), closing=b"data: [DONE]\n\n")
-
-
-async def _read_edit(request: Request, settings: Settings) -> _EditRequest:
-    """The body; in a form a picture may be called image[] too, as it is where there could be several."""
-    body = await read_body(request, settings, pictures=2)
-    if body[:2] != b"--":
-        return await parse_body(EditRequest, request, settings, body)
-    check_no_query(request)
-    form = await read_form(body, settings)
-    return parse_fields(EditRequest, [(name.removesuffix("[]"), value) for name, value in form])
 
 
 async def _repaint_mask(asked: _EditRequest, manifest: Manifest, settings: Settings) -> bytes | None:
