@@ -104,7 +104,7 @@ class Readers:
         self._room = threading.Semaphore(threads + waiting)
         self._own = threading.local()
         self._processes: list[DecoderProcess] = []
-        self._new_process = lambda: DecoderProcess(max_pixels, cpu_seconds)
+        self._new_process = partial(DecoderProcess, max_pixels, cpu_seconds)
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """What ``work`` returns or raises, in a thread. Raises TooBusy where there is no room."""

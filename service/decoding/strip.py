@@ -215,7 +215,8 @@ def _webp(data: bytes) -> Stripped:
     animated = bool(head[0] & _ANIMATION)
     # An animation is shown by its first frame, which has its own place on the canvas.
     wanted = {b"ANIM", b"ANMF"} if animated else {b"ALPH", b"VP8 ", b"VP8L"}
-    kept, exif = {}, b""
+    kept: dict[bytes, bytes] = {}
+    exif = b""
     for kind, whole in _webp_chunks(data):
         if kind in wanted:
             kept.setdefault(kind, whole)
