@@ -49,7 +49,7 @@ OPERATIONS = {
                     "description": "What the picture says.",
                     "content": {JSON: {"schema": inlined(InspectAnswer.model_json_schema())}},
                 },
-                **refusals(400, 408, 413, 415, 422, 500),
+                **refusals(400, 408, 413, 415, 422, 500, 503),
             },
         }
     }

@@ -22,6 +22,7 @@ _BYTES_PER_PIXEL = 64
 def main(max_pixels: int, cpu_seconds: float) -> None:
     """Answer requests until standard input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the service, which then closes the input
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)  # ignored signals are inherited, and this one must end the process
     _limit_memory(_BASE_BYTES + _BYTES_PER_PIXEL * max_pixels)
     while (ask := read_ask(sys.stdin.buffer)) is not None:
         signal.setitimer(signal.ITIMER_PROF, cpu_seconds)  # counts processor time; its signal ends the process
