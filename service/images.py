@@ -7,13 +7,18 @@ import io
 import math
 import struct
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageChops
+from PIL.GifImagePlugin import getdata, getheader
 from zlib_ng import zlib_ng
+
+from service.decoding.strip import PNG_SIGNATURE, Unreadable, png_chunks
 
 Pixels = NDArray[np.uint8]
 
@@ -21,8 +26,6 @@ Pixels = NDArray[np.uint8]
 GAP = 2
 _BACKGROUND = 128  # neither of the two colours that generated pictures have as their own background
 
-
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 #: The keyword is the one that other generators use. Behind it: not compressed, in no language (PNG, section 11.3.4.5).
 _PARAMETERS = b"parameters\0\0\0\0\0"
@@ -64,13 +67,16 @@ def png_parameters(png: bytes) -> bytes | None:
 
     Only what is not compressed is read: what ``encode_png`` writes, and tEXt chunks.
     """
-    for kind, data in _png_chunks(png):
-        if len(data) > MAX_PARAMETERS:
-            continue
-        if kind == b"iTXt" and data.startswith(_PARAMETERS):
-            return data.removeprefix(_PARAMETERS)
-        if kind == b"tEXt" and data.startswith(_PLAIN_PARAMETERS):
-            return data.removeprefix(_PLAIN_PARAMETERS).decode("latin-1").encode()
+    if not png.startswith(PNG_SIGNATURE):
+        return None
+    with suppress(Unreadable):  # it has too many chunks to look at
+        for kind, data in png_chunks(png):
+            if len(data) > MAX_PARAMETERS:
+                continue
+            if kind == b"iTXt" and data.startswith(_PARAMETERS):
+                return data.removeprefix(_PARAMETERS)
+            if kind == b"tEXt" and data.startswith(_PLAIN_PARAMETERS):
+                return data.removeprefix(_PLAIN_PARAMETERS).decode("latin-1").encode()
     return None
 
 
@@ -105,7 +111,7 @@ def encode_zip(files: Mapping[str, bytes]) -> bytes:
 
 
 def encode_gif(frames: Pixels, fps: float) -> bytes:
-    """An animation of (frame, height, width, channel), played for ever.
+    """An animation of all of (frame, height, width, channel), played for ever.
 
     The format counts in hundredths of a second, and browsers slow anything under two of them down to ten:
     above 50 frames a second the animation plays at 50.
@@ -113,11 +119,16 @@ def encode_gif(frames: Pixels, fps: float) -> bytes:
     Raises:
         ValueError: the frames have neither 1 nor 3 channels.
     """
-    first, *rest = (_to_pillow(frame) for frame in frames)
-    file = io.BytesIO()
     milliseconds = 10 * max(2, round(100 / fps))
-    first.save(file, format="GIF", save_all=True, append_images=rest, duration=milliseconds, loop=0)
-    return file.getvalue()
+    pictures = [_to_pillow(frame) for frame in frames]
+    first = _indexed(pictures[0])
+    parts = [*getheader(first, info={"loop": 0})[0], *getdata(first, duration=milliseconds)]
+    # Pillow's own way to save frames makes one of two that are equal, and a viewer counts fewer than were promised.
+    for before, picture in pairwise(pictures):
+        box = ImageChops.difference(before, picture).getbbox() or (0, 0, 1, 1)
+        changed = _indexed(picture.crop(box))
+        parts += getdata(changed, box[:2], duration=milliseconds, include_color_table=True)
+    return b"".join([*parts, b";"])
 
 
 def encode_npy(array: NDArray[np.generic]) -> bytes:
@@ -183,19 +194,6 @@ def _stored(data: bytes) -> bytes:
     return b"\x78\x01\x01%b%b%b" % (_lengths(len(data), len(data) ^ 0xFFFF), data, _number(zlib_ng.adler32(data)))
 
 
-def _png_chunks(png: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Type and data of every whole chunk."""
-    if not png.startswith(PNG_SIGNATURE):
-        return
-    at = len(PNG_SIGNATURE)
-    while at + 8 <= len(png):
-        length = int.from_bytes(png[at : at + 4])
-        if at + 12 + length > len(png):
-            return
-        yield png[at + 4 : at + 8], png[at + 8 : at + 8 + length]
-        at += 12 + length
-
-
 _number, _lengths = struct.Struct(">I").pack, struct.Struct("<HH").pack
 _PNG_END = _png_chunk(b"IEND", b"")
 _PNG_COLOUR_TYPES = {1: 0, 3: 2}
@@ -206,6 +204,11 @@ def _to_pillow(image: Pixels) -> Image.Image:
     if channels not in _PNG_COLOUR_TYPES:
         raise _wrong_channels(channels)
     return Image.fromarray(image[:, :, 0] if channels == 1 else image)
+
+
+def _indexed(picture: Image.Image) -> Image.Image:
+    """As a GIF holds it: greys, or up to 256 colours chosen for it."""
+    return picture if picture.mode == "L" else picture.convert("P", palette=Image.Palette.ADAPTIVE)
 
 
 def _wrong_channels(channels: int) -> ValueError:

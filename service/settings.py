@@ -155,8 +155,28 @@ class Settings(BaseSettings):
         default=65_536, description="Largest request body, beside the pictures that are uploaded in it."
     )
     max_image_bytes: PositiveInt = Field(
-        default=10_000_000,
-        description="Largest file of one uploaded picture; 4096 x 4096 pixels whatever this is.",
+        default=5_000_000,
+        description="Largest file of one uploaded picture; enough for max_image_megapixels of noise as a PNG.",
+    )
+    max_image_megapixels: PositiveFloat = Field(
+        default=1.05,
+        le=256.0,
+        description="Most pixels of one uploaded picture, in millions, by its header. The default takes 1024 x 1024.",
+    )
+    decoders: PositiveInt = Field(
+        default=2,
+        le=64,
+        description="Processes that decode uploaded pictures, each started at its first one, and threads that read "
+        "large bodies. A process takes 15 MB, and up to 192 MiB + 64 bytes for each pixel allowed while it decodes.",
+    )
+    decode_queue: int = Field(
+        default=16,
+        ge=0,
+        le=1024,
+        description="Uploaded pictures and large bodies that may wait for one of the decoders; beyond it: 503.",
+    )
+    decode_cpu_s: PositiveFloat = Field(
+        default=2.0, description="Most processor time for decoding one uploaded picture, in seconds; then 400."
     )
     max_waiting_bytes: PositiveInt = Field(
         default=268_435_456,

@@ -20,7 +20,7 @@ LAYERS = (
     {"engine"},
     {"admission", "jobs"},
     {"sampling", "images"},
-    {"contract", "nvml"},
+    {"contract", "decoding", "nvml"},
     {"client", "errors", "extensions", "half_closed", "settings", "metrics", "logs", "process", "background"},
 )
 TRAINER_MAY_USE = {"contract", "sampling"}
@@ -87,6 +87,7 @@ def loaded_by(package: str) -> set[str]:
     ("package", "too_heavy"),
     [
         ("service/contract", {"torch", "numpy", "fastapi", "starlette", "trainer"}),
+        ("service/decoding", {"torch", "numpy", "fastapi", "starlette", "trainer"}),
         ("service/jobs", {"torch", "numpy", "fastapi", "starlette", "trainer"}),
         ("service/client", {"torch", "numpy", "fastapi", "starlette", "trainer", "PIL"}),
         ("service/cli", {"torch", "numpy", "fastapi", "starlette", "trainer", "httpx", "tqdm"}),

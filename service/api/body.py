@@ -1,24 +1,27 @@
 """From bytes and query strings to a checked request; every complaint names its field.
 
-What a body is, its first bytes say: clients name no Content-Type, or a wrong one.
+The body's type is detected from its first bytes: Content-Type is often missing or wrong.
 """
 
 import asyncio
-import re
 import time
-from collections.abc import AsyncGenerator, Iterable, Sequence
-from typing import TypeVar, get_args
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import ParamSpec, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
-from starlette.datastructures import Headers, UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
+from pydantic.fields import FieldInfo
 from starlette.requests import Request
 
+from service.api.form import boundary_of, form_fields
 from service.api.schemas import Showing
 from service.api.uploads import PICTURE_FIELD, is_picture
+from service.decoding.pool import readers_of
 from service.errors import BadRequest, BodyTooLarge, BodyTooSlow, FieldProblem, InvalidField
 from service.settings import Settings
 
+P = ParamSpec("P")
+T = TypeVar("T")
 Schema = TypeVar("Schema", bound=BaseModel)
 
 # Problems that one answer tells, and characters of a field's name: an answer must not be larger than what it refuses.
@@ -28,31 +31,38 @@ MAX_ECHO = 80
 #: The most strings of one JSON body that hold uploads.
 MOST_UPLOADS = 16
 
-# Parts of a form: more than any request has fields, and files.
-MAX_FIELDS, MAX_FILES = 64, 8
-
-#: The first line of a form: two dashes and the boundary (RFC 2046, section 5.1.1), then two more where it is the last.
-_FIRST_BOUNDARY = re.compile(rb"(--[0-9A-Za-z'()+_,./:=?-]{1,70}?)(--)?\r\n")
+#: The largest body that is parsed on the event loop; a turn of the loop is to take milliseconds at most.
+INLINE_BYTES = 65_536
 
 
 async def read_request(request: Request, settings: Settings, schema: type[Schema], *, pictures: int = 0) -> Schema:
     """The request in the body of ``request``, with up to so many ``pictures`` in it.
 
     JSON or a form (multipart/form-data), and nothing in the query; or one picture as it is or nothing, with the other
-    fields in the query. Raises as ``read_body``, ``parse_json`` and ``parse_query``.
+    fields in the query. Raises as ``read_body``, ``off_loop``, ``parse_json`` and ``parse_query``.
     """
-    return await parse_body(schema, request, settings, await read_body(request, settings, pictures))
+    body = await read_body(request, settings, pictures)
+    return await off_loop(settings, body, parse_body, schema, request, settings, body)
 
 
-async def parse_body(schema: type[Schema], request: Request, settings: Settings, body: bytes) -> Schema:
-    """The request in ``body``, the whole one of ``request``, as ``read_request`` has it."""
+async def off_loop(settings: Settings, body: bytes, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """What ``work`` makes of ``body``: at once if it is small, else in a bounded pool of threads. Raises TooBusy."""
+    if len(body) <= INLINE_BYTES:
+        return work(*args, **kwargs)
+    return await readers_of(settings).run(work, *args, **kwargs)
+
+
+def parse_body(schema: type[Schema], request: Request, settings: Settings, body: bytes) -> Schema:
+    """The request in ``body``, the whole one of ``request``, as ``read_request`` has it. Raises BodyTooLarge too."""
     if is_picture(body):
         return parse_fields(schema, [*request.query_params.multi_items(), (PICTURE_FIELD, body)])
     if not body:
         return parse_query(schema, request)
     check_no_query(request)
-    if body[:2] == b"--":
-        return parse_fields(schema, await read_form(body, settings))
+    boundary = None if body[:1] == b"{" else boundary_of(body, request.headers.get("content-type", ""))
+    if boundary is not None:
+        return parse_fields(schema, form_fields(body, boundary, settings.max_body_bytes))
+    check_json_size(body, settings.max_body_bytes)
     return parse_json(schema, body)
 
 
@@ -71,8 +81,7 @@ def echoed(name: str) -> str:
 async def read_body(request: Request, settings: Settings, pictures: int = 0) -> bytes:
     """The whole body, with room for so many uploaded ``pictures``.
 
-    Raises BodyTooLarge as soon as too many bytes have come, or where a JSON body has more in it than pictures account
-    for; BodyTooSlow when it is not whole in time.
+    Raises BodyTooLarge as soon as too many bytes have come; BodyTooSlow when it is not whole in time.
     """
     # Base64 takes four bytes for three.
     limit = settings.max_body_bytes + pictures * (settings.max_image_bytes * 4 // 3 + 4)
@@ -82,13 +91,13 @@ async def read_body(request: Request, settings: Settings, pictures: int = 0) -> 
         whole.clear()  # the protocol keeps it until the request is answered
     if len(body) > limit:
         raise BodyTooLarge(limit)
-    if len(body) > settings.max_body_bytes and body[:1] in b"{[ \t\r\n":
-        _check_large(body, settings.max_body_bytes)
     return body
 
 
-def _check_large(body: bytes, most: int) -> None:
-    """What of a large JSON body is not in a few long strings, which pictures in base64 are, is as small as ever."""
+def check_json_size(body: bytes, most: int) -> None:
+    """Raise BodyTooLarge where JSON has more than ``most`` bytes beside a few long strings, which uploads are."""
+    if len(body) <= most:
+        return
     if body.count(b'"') > most:
         raise BodyTooLarge(most)
     strings = sorted(map(len, body.split(b'"')[1::2]))
@@ -132,10 +141,13 @@ def parse_query(schema: type[Schema], request: Request) -> Schema:
 def parse_fields(schema: type[Schema], pairs: Iterable[tuple[str, str | bytes]]) -> Schema:
     """The request in the fields of a query or a form, where numbers are text and files are bytes. Raises InvalidField.
 
-    A field that the schema calls repeatable may come several times, and is a list then.
+    A field that the schema calls repeatable may come several times, and is a list then. An optional field that is empty
+    counts as absent, and so does every empty file: that is how a browser sends a field that was not filled in.
     """
     values: dict[str, list[str | bytes]] = {}
     for name, value in pairs:
+        if not value and _may_be_blank(schema, name, value):
+            continue
         if name in values and name not in _repeatable(schema):
             raise InvalidField.of(echoed(name), "was given more than once")
         values.setdefault(name, []).append(value)
@@ -146,48 +158,20 @@ def parse_fields(schema: type[Schema], pairs: Iterable[tuple[str, str | bytes]])
         raise _invalid(schema, failure) from None
 
 
+def _may_be_blank(schema: type[BaseModel], name: str, value: str | bytes) -> bool:
+    """Whether an empty value of the field ``name`` stands for none; a name that is unknown is to be refused."""
+    field = _fields(schema).get(name)
+    return field is not None and (isinstance(value, bytes) or not field.is_required())
+
+
 def _value(schema: type[BaseModel], name: str, given: list[str | bytes]) -> object:
     """What a field was given: a list where it came several times, or can be nothing else."""
-    only_list = name in _repeatable(schema) and int not in get_args(schema.model_fields[name].annotation)
+    only_list = name in _repeatable(schema) and int not in get_args(_fields(schema)[name].annotation)
     return given if only_list or len(given) > 1 else given[0]
 
 
 def _repeatable(schema: type[BaseModel]) -> frozenset[str]:
     return schema.repeatable if issubclass(schema, Showing) else frozenset()
-
-
-async def read_form(body: bytes, settings: Settings) -> list[tuple[str, str | bytes]]:
-    """The fields of a multipart/form-data body, in order: text as text, files as bytes.
-
-    The boundary is its first line. Raises BadRequest where it is no whole form or has too many parts.
-    """
-    found = _FIRST_BOUNDARY.match(body)
-    if found is None or not body.rstrip().endswith(found[1] + b"--"):
-        raise BadRequest("The body begins as a form does (multipart/form-data), and does not end as one.")
-    if found[2]:  # the last boundary is the first one: a form without fields
-        return []
-    try:
-        form = await _Form(found[1][2:], body, settings.max_body_bytes).parse()
-    except MultiPartException as failure:
-        raise BadRequest(f"The body is not a form: {failure.message}") from None
-    fields = [
-        (name, await value.read() if isinstance(value, UploadFile) else value) for name, value in form.multi_items()
-    ]
-    await form.close()
-    return fields
-
-
-class _Form(MultiPartParser):
-    """Starlette's parser over a body that has come whole, which it would write to a file."""
-
-    spool_max_size = 1 << 40
-
-    def __init__(self, boundary: bytes, body: bytes, max_part_bytes: int) -> None:
-        async def chunks() -> AsyncGenerator[bytes, None]:
-            yield body
-
-        headers = Headers({"Content-Type": f'multipart/form-data; boundary="{boundary.decode()}"'})
-        super().__init__(headers, chunks(), max_fields=MAX_FIELDS, max_files=MAX_FILES, max_part_size=max_part_bytes)
 
 
 #: What pydantic says of these is in Python's words.
@@ -224,7 +208,8 @@ def _place(schema: type[BaseModel], location: Sequence[int | str]) -> tuple[str,
         pointer += f"/{echoed(str(part))}"
         if isinstance(part, int):
             continue
-        inner = _schema_in(_fields(schema).get(part))
+        field = _fields(schema).get(part)
+        inner = None if field is None else _schema_in(field.annotation)
         if inner is None:
             break
         schema = inner
@@ -238,5 +223,7 @@ def _schema_in(annotation: object) -> type[BaseModel] | None:
     return next((found for each in get_args(annotation) if (found := _schema_in(each)) is not None), None)
 
 
-def _fields(schema: type[BaseModel]) -> dict[str, object]:
-    return {field.alias or name: field.annotation for name, field in schema.model_fields.items()}
+@lru_cache
+def _fields(schema: type[BaseModel]) -> Mapping[str, FieldInfo]:
+    """The fields by the names that requests have for them."""
+    return {field.alias or name: field for name, field in schema.model_fields.items()}

@@ -115,15 +115,23 @@ def _document(schema: type[BaseModel]) -> dict[str, Any]:
 
 
 def _in_a_form(document: dict[str, Any]) -> dict[str, Any]:
-    """``document`` without what only JSON can say: objects, and null, which is a field left out."""
+    """``document`` without objects and null, which only JSON can say; an optional field may be empty instead."""
     fields = {
-        name: {**field, "anyOf": [form for form in field["anyOf"] if form.get("type") != "null"]}
-        if "anyOf" in field
-        else field
-        for name, field in document["properties"].items()
-        if not _holds_an_object(field)
+        name: _without_null(field) for name, field in document["properties"].items() if not _holds_an_object(field)
     }
-    return {**document, "properties": fields}
+    required = document.get("required", ())
+    properties = {name: field if name in required else _or_empty(field) for name, field in fields.items()}
+    return {**document, "properties": properties}
+
+
+def _without_null(field: dict[str, Any]) -> dict[str, Any]:
+    if "anyOf" not in field:
+        return field
+    return {**field, "anyOf": [form for form in field["anyOf"] if form.get("type") != "null"]}
+
+
+def _or_empty(field: dict[str, Any]) -> dict[str, Any]:
+    return {"description": field.get("description", ""), "anyOf": [field, {"const": ""}]}
 
 
 def _holds_an_object(field: dict[str, Any]) -> bool:
@@ -134,7 +142,7 @@ def query_parameters(schema: type[BaseModel]) -> list[dict[str, Any]]:
     """The fields of ``schema``, but those that are objects: a query cannot hold them."""
     fields = _document(schema)["properties"]
     return [
-        {"name": name, "in": "query", "required": False, "schema": field}
+        {"name": name, "in": "query", "required": False, "allowEmptyValue": True, "schema": field}
         for name, field in fields.items()
         if not _holds_an_object(field)
     ]

@@ -4,7 +4,7 @@ from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.api.body import read_request
+from service.api.body import off_loop, read_request
 from service.api.docs import described, inlined, refusals, request_body
 from service.api.endpoint import route
 from service.api.negotiation import JSON, PNG
@@ -25,7 +25,7 @@ async def post_inspect(request: Request) -> Response:
     state = state_of(request)
     body = await read_request(request, state.settings, InspectRequest, pictures=1)
     check_file("image", body.image, state.settings.max_image_bytes)
-    found = _parameters(body.image)
+    found = await off_loop(state.settings, body.image, _parameters, body.image)
     deployment = state.engine.deployments.get(found.model)
     again = (origin_of(request), found.path, found.params, PNG, f"{found.model}.png")
     answer = InspectAnswer(
@@ -49,7 +49,7 @@ OPERATIONS = {
                     "description": "What the picture says.",
                     "content": {JSON: {"schema": inlined(InspectAnswer.model_json_schema())}},
                 },
-                **refusals(400, 408, 413, 415, 422, 500),
+                **refusals(400, 408, 413, 415, 422, 500, 503),
             },
         }
     }

@@ -1,35 +1,31 @@
 """Pictures that clients send: from bytes of any origin to pixels of a model's own size. No URL is ever fetched.
 
-What a file is, its first bytes say, and nothing else. Its size is read and bounded before any pixel is decoded.
+The format is detected from the first bytes, and nothing else. `service.decoding` bounds what a file may cost.
 """
 
-import asyncio
 import base64
 import binascii
-import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
 from pydantic import BeforeValidator, WithJsonSchema
 
+from service.decoding.fit import Decoded, TooManyPixels
+from service.decoding.pool import readers_of
+from service.decoding.strip import Unreadable, sniff
 from service.errors import BadRequest, FieldProblem, ImageTooLarge, UnsupportedImage
-from service.images import PNG_SIGNATURE, Pixels
+from service.images import Pixels
 from service.settings import Settings
 
-MAX_PIXELS = 4096 * 4096
 READ = "PNG, JPEG, WebP"
 UPLOADS = ("image/png", "image/jpeg", "image/webp")
 
-#: How pictures begin that are not read: GIF, BMP, TIFF. Of AVIF and HEIC the length of the first box comes before this.
+#: First bytes of GIF, BMP and TIFF, which are not read; AVIF and HEIC have the length of their first box before this.
 _UNREAD, _BOX = (b"GIF8", b"BM", b"II*\0", b"MM\0*"), b"ftyp"
 
 #: The field that a body which is nothing but a picture stands for.
 PICTURE_FIELD = "image"
-
-# Pillow would warn at another number than ours, and refuse at twice that.
-Image.MAX_IMAGE_PIXELS = None
 
 
 def _to_bytes(value: object) -> object:
@@ -65,15 +61,6 @@ class Fitted(NamedTuple):
     warnings: tuple[str, ...]
 
 
-def sniff(data: bytes) -> str | None:
-    """PNG, JPEG or WEBP, by the first bytes; None for anything else."""
-    if data.startswith(PNG_SIGNATURE):
-        return "PNG"
-    if data.startswith(b"\xff\xd8\xff"):
-        return "JPEG"
-    return "WEBP" if data[:4] == b"RIFF" and data[8:12] == b"WEBP" else None
-
-
 def is_picture(data: bytes) -> bool:
     """Whether ``data`` begins as a picture does, of a format that is read or of another."""
     return sniff(data) is not None or data.startswith(_UNREAD) or data[4:8] == _BOX
@@ -82,30 +69,25 @@ def is_picture(data: bytes) -> bool:
 async def read_picture(field: str, data: bytes, image_shape: Sequence[int], settings: Settings) -> Fitted:
     """The picture in ``data``, at ``image_shape`` (channel, height, width); ``field`` is what to call it in errors.
 
-    Raises ImageTooLarge, UnsupportedImage, or BadRequest where the file is broken.
+    Of a picture of another shape than the model's, the middle part is taken. Raises ImageTooLarge, UnsupportedImage,
+    BadRequest where the file is damaged or costs too much to decode, and TooBusy.
     """
-    return await asyncio.to_thread(fit, field, data, image_shape, settings.max_image_bytes)
-
-
-def fit(field: str, data: bytes, image_shape: Sequence[int], max_bytes: int) -> Fitted:
-    """``read_picture`` on this thread. Of a picture of another shape than the model's, the middle part is taken."""
+    check_file(field, data, settings.max_image_bytes)
     channels, height, width = image_shape
-    image = _decode(field, data, max_bytes)
-    colour, alpha = _flatten(image)
-    warnings = []
-    if colour.size != (width, height):
-        warnings.append(f"{field}: re-sampled from {colour.width} x {colour.height} to {width} x {height} pixels")
-    if channels == 1 and _has_colours(colour):
-        warnings.append(f"{field}: its colours became greys")
-    if alpha is not None:
-        warnings.append(f"{field}: what is transparent became white")
-    grey_or_colour = _resize(colour.convert("L" if channels == 1 else "RGB"), width, height)
-    transparency = None if alpha is None else _pixels(_resize(alpha, width, height))[:, :, 0]
-    return Fitted(_pixels(grey_or_colour), transparency, tuple(warnings))
+    try:
+        decoded = await readers_of(settings).decode(data, channels, height, width)
+    except TooManyPixels as failure:
+        raise _too_many_pixels(field, *failure.size, settings.max_image_megapixels) from None
+    except Unreadable as failure:
+        problem = FieldProblem(f"#/{field}", f"cannot be decoded: {failure}")
+        raise BadRequest(f"{field}: the picture cannot be decoded: {failure}.", [problem]) from None
+    alpha = np.frombuffer(decoded.alpha, np.uint8).reshape(height, width) if decoded.alpha else None
+    pixels = np.frombuffer(decoded.pixels, np.uint8).reshape(height, width, channels)
+    return Fitted(pixels, alpha, tuple(_warnings(field, decoded, image_shape)))
 
 
 def check_file(field: str, data: bytes, max_bytes: int) -> str:
-    """The format of an uploaded file. Raises ImageTooLarge, UnsupportedImage, or BadRequest for a broken WebP."""
+    """The format of an uploaded file, by its first bytes. Raises ImageTooLarge, UnsupportedImage."""
     if len(data) > max_bytes:
         problem = FieldProblem(f"#/{field}", f"{len(data)} bytes are too many", f"up to {max_bytes}")
         raise ImageTooLarge(f"{field}: a picture may have up to {max_bytes} bytes.", [problem])
@@ -115,72 +97,23 @@ def check_file(field: str, data: bytes, max_bytes: int) -> str:
             f"{field}: this is none of the formats that are read: {READ}.",
             [FieldProblem(f"#/{field}", "is in no format that is read", READ)],
         )
-    if kind == "WEBP":  # Pillow makes room for all of its pixels when it opens one
-        _check_size(field, *_webp_size(field, data))
     return kind
 
 
-def _decode(field: str, data: bytes, max_bytes: int) -> Image.Image:
-    kind = check_file(field, data, max_bytes)
-    try:
-        with Image.open(io.BytesIO(data), formats=[kind]) as image:
-            _check_size(field, *image.size)
-            image.load()
-            return ImageOps.exif_transpose(image)
-    except ImageTooLarge:
-        raise
-    except Exception as failure:  # a broken file leads Pillow's readers to errors of every kind
-        raise _broken(field) from failure
+def _too_many_pixels(field: str, width: int, height: int, megapixels: float) -> ImageTooLarge:
+    allowed = f"up to {megapixels:g} megapixels"
+    problem = FieldProblem(f"#/{field}", f"{width} x {height} pixels are too many", allowed)
+    return ImageTooLarge(
+        f"{field}: a picture of {width} x {height} pixels is too large: {allowed} are read.", [problem]
+    )
 
 
-def _check_size(field: str, width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        problem = FieldProblem(f"#/{field}", f"{width} x {height} pixels are too many", "up to 4096 x 4096")
-        raise ImageTooLarge(f"{field}: a picture may have up to 4096 x 4096 pixels.", [problem])
-
-
-def _webp_size(field: str, data: bytes) -> tuple[int, int]:
-    """Width and height by the header of the first chunk (RFC 9649, sections 2.5 to 2.7)."""
-    kind, head = data[12:16], data[20:30]
-    if len(head) == 10 and kind == b"VP8X":
-        return int.from_bytes(head[4:7], "little") + 1, int.from_bytes(head[7:10], "little") + 1
-    if len(head) == 10 and kind == b"VP8L":
-        bits = int.from_bytes(head[1:5], "little")
-        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
-    if len(head) == 10 and kind == b"VP8 ":
-        return int.from_bytes(head[6:8], "little") & 0x3FFF, int.from_bytes(head[8:10], "little") & 0x3FFF
-    raise _broken(field)
-
-
-def _broken(field: str) -> BadRequest:
-    return BadRequest(f"{field}: the picture cannot be decoded.", [FieldProblem(f"#/{field}", "cannot be decoded")])
-
-
-def _flatten(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-    """L or RGB on white, and the alpha channel (L) if there is one that is not opaque."""
-    if image.mode.startswith("I"):  # 16 bits a pixel, which Pillow would clip to 8
-        image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8))
-    grey = image.mode in ("1", "L", "LA")
-    if not image.has_transparency_data:
-        return image.convert("L" if grey else "RGB"), None
-    colour = image.convert("RGBA")
-    alpha = colour.getchannel("A")
-    if alpha.getextrema() == (255, 255):
-        return colour.convert("L" if grey else "RGB"), None
-    white = Image.new("RGBA", colour.size, "white")
-    return Image.alpha_composite(white, colour).convert("L" if grey else "RGB"), alpha
-
-
-def _has_colours(image: Image.Image) -> bool:
-    """Whether there is anything but greys in L or RGB: many files hold greys as three equal channels."""
-    pixels = _pixels(image)
-    return bool((pixels != pixels[:, :, :1]).any())
-
-
-def _resize(image: Image.Image, width: int, height: int) -> Image.Image:
-    return image if image.size == (width, height) else ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
-
-
-def _pixels(image: Image.Image) -> Pixels:
-    array = np.asarray(image, dtype=np.uint8)
-    return array.reshape(*array.shape[:2], -1)
+def _warnings(field: str, decoded: Decoded, image_shape: Sequence[int]) -> Iterator[str]:
+    channels, height, width = image_shape
+    if decoded.size != (width, height):
+        own_width, own_height = decoded.size
+        yield f"{field}: re-sampled from {own_width} x {own_height} to {width} x {height} pixels"
+    if channels == 1 and decoded.coloured:
+        yield f"{field}: its colours became greys"
+    if decoded.alpha:
+        yield f"{field}: what is transparent became white"

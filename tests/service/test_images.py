@@ -125,6 +125,22 @@ def test_colour_gif_holds_its_colours() -> None:
         np.testing.assert_array_equal(np.asarray(gif.convert("RGB")), frame)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_gif_has_as_many_frames_as_were_given_however_equal_they_are(channels: int) -> None:
+    one, other = pixels(6, 5, channels, seed=1), pixels(6, 5, channels, seed=2)
+    corner = one.copy()
+    corner[4:, 3:] = other[4:, 3:]
+    frames = np.stack([one, one, one, corner, corner, other, one, one])
+    gif = decode(encode_gif(frames, fps=20))
+    assert getattr(gif, "n_frames") == len(frames)  # noqa: B009 - not every format's image has it
+    for index, frame in enumerate(frames):
+        gif.seek(index)
+        assert gif.info["duration"] == 50
+        np.testing.assert_array_equal(np.asarray(gif.convert("L" if channels == 1 else "RGB")).reshape(6, 5, -1), frame)
+    alone = decode(encode_gif(frames[:1], fps=20))
+    assert (getattr(alone, "n_frames"), alone.info["duration"]) == (1, 50)  # noqa: B009
+
+
 @pytest.mark.parametrize(("fps", "milliseconds"), [(1, 1000), (8, 120), (30, 30), (50, 20), (1000, 20)])
 def test_gif_frames_last_whole_hundredths_and_at_least_two(fps: float, milliseconds: int) -> None:
     gif = decode(encode_gif(pixels(2, 4, 4, 1), fps=fps))

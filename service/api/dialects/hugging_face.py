@@ -12,15 +12,16 @@ from pydantic_core import from_json, to_json
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from service.api.body import check_no_query, echoed, parse_body, parse_json, read_body
+from service.api.body import check_json_size, check_no_query, echoed, off_loop, parse_body, parse_json, read_body
 from service.api.dialects.native import DialectRequest, class_of_prompt, scale_of
 from service.api.docs import described, path_parameters, refusals, success
 from service.api.endpoint import route
 from service.api.negotiation import JSON
 from service.api.schemas import GenerateRequest
 from service.api.state import deployment_of, state_of
-from service.api.uploads import PICTURE_FIELD, sniff
+from service.api.uploads import PICTURE_FIELD
 from service.contract.manifest import Manifest
+from service.decoding.strip import sniff
 from service.errors import InvalidField
 from service.settings import Settings
 
@@ -75,13 +76,10 @@ class HuggingFaceRequest(DialectRequest):
 async def read_generate(request: Request, settings: Settings, manifest: Manifest, pictures: int) -> GenerateRequest:
     """The body of POST /generate/{model} in either shape, with up to so many ``pictures`` in it.
 
-    Raises as ``read_body`` and ``parse_body``, and BadRequest where the prompt or the size is none of the model's.
+    Raises as ``read_request``, and BadRequest where the prompt or the size is none of the model's.
     """
     body = await read_body(request, settings, pictures)
-    if _is_theirs(body):
-        check_no_query(request)
-        return _native(parse_json(HuggingFaceRequest, body), manifest)
-    return await parse_body(GenerateRequest, request, settings, body)
+    return await off_loop(settings, body, _parse, request, settings, manifest, body)
 
 
 async def get_generate_health(request: Request) -> Response:
@@ -103,10 +101,18 @@ OPERATIONS = {
 }
 
 
-def _is_theirs(body: bytes) -> bool:
-    """Whether ``body`` is JSON with inputs; few others have the word at all."""
+def _parse(request: Request, settings: Settings, manifest: Manifest, body: bytes) -> GenerateRequest:
+    if not _is_theirs(body, settings.max_body_bytes):
+        return parse_body(GenerateRequest, request, settings, body)
+    check_no_query(request)
+    return _native(parse_json(HuggingFaceRequest, body), manifest)
+
+
+def _is_theirs(body: bytes, max_json_bytes: int) -> bool:
+    """Whether ``body`` is JSON with inputs; few others have the word at all. Raises BodyTooLarge."""
     if body.lstrip()[:1] != b"{" or b'"inputs"' not in body:
         return False
+    check_json_size(body, max_json_bytes)
     try:
         return "inputs" in from_json(body)
     except ValueError:

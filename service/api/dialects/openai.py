@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, Response
 
 from service import images
 from service.api.answers import answer
-from service.api.body import check_no_query, parse_body, parse_fields, read_body, read_form, read_request
+from service.api.body import read_request
 from service.api.dialects.edits import edit_order
 from service.api.dialects.native import SAMPLING, DialectRequest, class_of_prompt, scale_of, with_native
 from service.api.docs import EVENT, described, path_parameters, refusals, request_body, success
@@ -35,7 +35,6 @@ from service.api.uploads import Upload
 from service.contract.manifest import Manifest
 from service.errors import BadRequest, FieldProblem, InvalidField
 from service.jobs.events import Event
-from service.settings import Settings
 
 _SIZE = re.compile(r"([1-9]\d{0,4})x([1-9]\d{0,4})")
 _NO_STORE = {"Cache-Control": "no-store"}
@@ -111,7 +110,12 @@ async def edit_image(request: Request) -> Response:
     As a form, or as JSON. The events of a stream are image_edit.partial_image and image_edit.completed.
     """
     state = state_of(request)
-    return await _respond(request, state, *_edit_ordered(request, state, await _read_edit(request, state.settings)))
+    # In one expression: a variable would keep the uploads for as long as the request waits.
+    return await _respond(
+        request,
+        state,
+        *_edit_ordered(request, state, await read_request(request, state.settings, EditRequest, pictures=2)),
+    )
 
 
 async def list_v1_models(request: Request) -> Response:
@@ -146,16 +150,6 @@ async def _respond(request: Request, state: State, asked: _ImagesRequest, order:
         return await answer(request, state, order, partial(_body, asked))
     job = start_job(request, state, _filmed(asked, order), live=True)
     return EventStream(job, own=True, write=partial(_write_event, asked), closing=b"data: [DONE]\n\n")
-
-
-async def _read_edit(request: Request, settings: Settings) -> _EditRequest:
-    """The body; in a form a picture may be called image[] too, as it is where there could be several."""
-    body = await read_body(request, settings, pictures=2)
-    if body[:2] != b"--":
-        return await parse_body(EditRequest, request, settings, body)
-    check_no_query(request)
-    form = await read_form(body, settings)
-    return parse_fields(EditRequest, [(name.removesuffix("[]"), value) for name, value in form])
 
 
 def _native(asked: _ImagesRequest, manifest: Manifest) -> GenerateRequest:

@@ -1,6 +1,7 @@
 import asyncio
 import io
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,11 +14,13 @@ from starlette.requests import Request
 from starlette.testclient import TestClient
 from starlette.types import Message
 
-from service.api.body import read_body
+from service.api.body import INLINE_BYTES, off_loop, read_body
 from service.api.schemas import GenerateRequest
+from service.decoding.pool import readers_of
 from service.errors import BodyTooLarge, BodyTooSlow
+from service.images import encode_png
 from service.settings import Settings
-from tests.service.api.conftest import ask, problem, refused, running
+from tests.service.api.conftest import ask, problem, refused, running, some_picture
 
 GENERATE_FIELDS = (
     "class_label, eta, format, fps, guidance_scale, image, latents, layout, mask, mask_invert, metadata, n, "
@@ -98,7 +101,8 @@ def test_a_field_that_the_form_does_not_allow(client: TestClient, body: str, poi
         ("n=1&n=2", "#/n", "more than once"),
         ("seed=1&scale=2&seed=1", "#/seed", "more than once"),
         ("colour=red", "#/colour", f"no such field {GENERATE_FIELDS}"),
-        ("n=", "#/n", "valid integer"),
+        ("colour=", "#/colour", "no such field"),
+        ("n=+", "#/n", "valid integer"),
         ("n=three", "#/n", "valid integer"),
         ("n=1.5", "#/n", "valid integer"),
         ("n=0", "#/n", "greater than or equal to 1"),
@@ -255,51 +259,40 @@ def test_a_body_that_does_not_come_is_not_waited_for(settings: Settings) -> None
         asyncio.run(read_body(request, impatient))
 
 
-def form(*parts: tuple[str, str], boundary: str = "b", end: str = "--") -> bytes:
-    text = "".join(
-        f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n' for name, value in parts
-    )
-    return f"{text}--{boundary}{end}\r\n".encode()
-
-
-def test_a_form_is_read_whatever_its_content_type_says(client: TestClient) -> None:
-    body = form(("seed", "5"), ("n", "2"), ("class_label", "bag"), boundary="----WebKit+x'(1)")
-    expected = client.post("/generate/ddpm", json={"seed": 5, "n": 2, "class_label": "bag"})
-    for content_type in ("multipart/form-data; boundary=other", "application/json", ""):
-        response = client.post("/generate/ddpm", content=body, headers={"Content-Type": content_type})
-        assert response.content == expected.content
-
-
-def test_a_field_of_a_form_that_comes_several_times_is_a_list(client: TestClient) -> None:
-    response = client.post("/generate/vae", content=form(("seeds", "5"), ("seeds", "1")))
-    assert response.headers["x-seed"] == "5, 1"
-    assert client.post("/generate/vae", content=form(("seeds", "5"))).headers["x-seed"] == "5"
-    assert "more than once" in refused(client.post("/generate/vae", content=form(("n", "1"), ("n", "2"))), "#/n")
-    assert "no such field" in refused(client.post("/generate/vae", content=form(("colour", "1"))), "#/colour")
-    assert "valid integer" in refused(client.post("/generate/vae", content=form(("n", "x"))), "#/n")
-
-
-def test_a_form_without_fields_is_all_defaults(client: TestClient) -> None:
-    assert client.post("/generate/vae", content=form()).status_code == 200
-
-
 @pytest.mark.parametrize(
-    "body",
-    [
-        b"--",
-        b"--b",
-        b"--b\r\n",
-        form(("n", "1"), end=""),
-        form(("n", "1"))[:-10],
-        b"--b\r\nContent-Disposition: form-data\r\n\r\n1\r\n--b--\r\n",
-        b"--b\r\nno header\r\n\r\n1\r\n--b--\r\n",
-        form(*[("n", "1")] * 65),
-        form(("n", "1"), boundary="x" * 71),
-        form(("n", "1"), boundary="ä"),
-    ],
+    "work", [b'{"seed": 1}', b'{"seed": 1}'.ljust(INLINE_BYTES), b'{"seed": 1}'.ljust(INLINE_BYTES + 1)]
 )
-def test_a_form_that_is_none_is_refused(client: TestClient, body: bytes) -> None:
-    problem(client.post("/generate/vae", content=body), 400, "bad-request")
+def test_large_bodies_are_parsed_off_the_event_loop(settings: Settings, work: bytes) -> None:
+    async def scenario() -> None:
+        thread = await off_loop(settings, work, threading.get_ident)
+        assert (thread == threading.get_ident()) == (len(work) <= INLINE_BYTES)
+
+    asyncio.run(scenario())
+
+
+def test_beyond_the_readers_queue_uploads_are_refused_and_nothing_else(settings: Settings) -> None:
+    few = settings.model_copy(update={"decoders": 1, "decode_queue": 0})
+    release, begun = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        begun.set()
+        assert release.wait(30)
+
+    async def scenario() -> None:
+        async with running(few) as app:
+            holding = asyncio.create_task(readers_of(few).run(hold))
+            await asyncio.to_thread(begun.wait, 30)
+            large = b'{"image": "' + b"A" * 100_000 + b'"}'
+            for body in (encode_png(some_picture()), large):
+                refusal = await ask(app, "/generate/ddpm", body)
+                assert (refusal.status, json.loads(refusal.body)["code"]) == (503, "too-busy")
+                assert refusal.headers["retry-after"] == "1"
+            assert (await ask(app, "/generate/ddpm", b'{"n": 1}')).status == 200
+            release.set()
+            await holding
+            assert (await ask(app, "/generate/ddpm", encode_png(some_picture()))).status == 200
+
+    asyncio.run(scenario())
 
 
 @pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF", "AVIF"])
@@ -336,7 +329,7 @@ def test_a_point_of_a_list_is_named(client: TestClient) -> None:
 
 
 @given(
-    head=st.sampled_from([b"", b"{", b"--b\r\n", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b'{"image": "', form()[:5]]),
+    head=st.sampled_from([b"", b"{", b"--b\r\n", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b'{"image": "', b"--b--"]),
     tail=st.binary(max_size=300),
 )
 def test_any_bytes_get_an_answer_and_never_a_fault(client: TestClient, head: bytes, tail: bytes) -> None:

@@ -94,6 +94,16 @@ def test_a_form_has_no_null_and_no_objects(document: Document) -> None:
     assert [node for node in nodes(form) if node.get("type") in ("null", "object")] == [form]
 
 
+def test_the_document_tells_which_fields_may_be_empty(document: Document) -> None:
+    """Those of every query, and the optional ones of a form."""
+    form = document["paths"]["/v1/images/edits"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
+    empty = {name for name, field in form["properties"].items() if {"const": ""} in field.get("anyOf", [])}
+    assert empty == form["properties"].keys() - form["required"]
+    queries = [node for node in nodes(document) if node.get("in") == "query" and not node.get("required")]
+    assert len(queries) > 10
+    assert all(parameter["allowEmptyValue"] for parameter in queries)
+
+
 def test_every_reference_leads_somewhere(document: Document) -> None:
     references = [node["$ref"] for node in nodes(document) if isinstance(node.get("$ref"), str)]
     assert references

@@ -12,6 +12,7 @@ from PIL import Image, PngImagePlugin
 from starlette.testclient import TestClient
 
 from service.app import create_app
+from service.decoding.strip import MAX_PARTS
 from service.images import encode_png
 from service.settings import Settings
 from tests.service.api.conftest import decode, problem, refused
@@ -103,6 +104,14 @@ def test_what_a_stranger_wrote_stays_one_word_of_the_command(client: TestClient)
 def test_a_host_that_is_none_is_not_repeated(client: TestClient, png: bytes, host: str) -> None:
     answer = client.post("/inspect", content=png, headers={"Host": host}).json()
     assert "http://localhost:8000/generate/ddpm" in answer["curl"]
+
+
+def test_so_many_chunks_are_looked_at(client: TestClient, png: bytes) -> None:
+    """Of a picture with nothing else, and of one whose text is behind them."""
+    empty = b"\0\0\0\0teSt\0\0\0\0"
+    few, many = (png[:33] + empty * number + png[33:] for number in (MAX_PARTS - 3, MAX_PARTS))
+    assert client.post("/inspect", content=few).status_code == 200
+    assert "carries no parameters" in refused(client.post("/inspect", content=many), "#/image")
 
 
 def test_other_formats_carry_nothing(client: TestClient) -> None:

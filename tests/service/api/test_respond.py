@@ -7,6 +7,7 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
+from service.images import encode_png
 from service.settings import Settings
 from tests.service.api.conftest import (
     JSON,
@@ -15,11 +16,13 @@ from tests.service.api.conftest import (
     Answer,
     accepted,
     ask,
+    base64_png,
     idle,
     load,
     problem,
     read_events,
     running,
+    some_picture,
     to_body,
 )
 
@@ -214,6 +217,20 @@ class TestKeys:
         assert self.send(client, "other", {"seed": 1}).status_code == 200
         response = client.post(path, json=fields, headers={"Idempotency-Key": "other", **headers})
         problem(response, 422, "idempotency-key-reused")
+
+    def test_pictures_are_told_apart_by_every_byte_however_they_are_sent(self, client: TestClient) -> None:
+        picture, other = some_picture(), some_picture()
+        other[-1, -1] ^= 1
+        fields = {"seed": 1, "steps": 2, "image": base64_png(picture)}
+        first = self.send(client, "picture", fields)
+        assert first.status_code == 200
+        for again in (fields, {**fields, "image": "data:image/png;base64," + base64_png(picture)}):
+            assert self.send(client, "picture", again).headers["idempotent-replayed"] == "true"
+        key, text = {"Idempotency-Key": "picture"}, {"seed": "1", "steps": "2"}
+        form = client.post("/generate/ddpm", data=text, files={"image": encode_png(picture)}, headers=key)
+        assert form.headers["idempotent-replayed"] == "true"
+        changed = self.send(client, "picture", {**fields, "image": base64_png(other)})
+        problem(changed, 422, "idempotency-key-reused")
 
     def test_what_was_refused_may_be_sent_again(self, client: TestClient) -> None:
         problem(self.send(client, "refused", {"steps": 1000, "n": 64, "timeout_ms": 1}), 504, "deadline-exceeded")

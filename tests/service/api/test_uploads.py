@@ -1,8 +1,10 @@
+import asyncio
 import base64
 import io
 import struct
 import zlib
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,12 +13,14 @@ from hypothesis import strategies as st
 from PIL import Image, features
 from pydantic import TypeAdapter, ValidationError
 
-from service.api.uploads import Fitted, Upload, fit, sniff
+from service.api.uploads import Fitted, Upload, read_picture
 from service.errors import BadRequest, ImageTooLarge, ServiceError, UnsupportedImage
 from service.images import Pixels, encode_png
+from service.settings import Settings
 
 GREY, COLOUR = (1, 8, 8), (3, 8, 8)
 LIMIT = 1_000_000
+SETTINGS = Settings(weights_dir=Path(__file__).parent, max_image_bytes=LIMIT, decoders=1)
 assert features.check("webp")
 
 
@@ -31,7 +35,7 @@ def file_of(image: Image.Image, format_: str, **options: object) -> bytes:
 
 
 def read(data: bytes, shape: tuple[int, int, int] = GREY) -> Fitted:
-    return fit("image", data, shape, LIMIT)
+    return asyncio.run(read_picture("image", data, shape, SETTINGS))
 
 
 def test_a_png_of_the_models_own_size_comes_out_as_it_is() -> None:
@@ -147,7 +151,7 @@ BIG = [
 
 @pytest.mark.parametrize("data", BIG, ids=["png", "jpeg", "vp8x", "vp8l", "vp8"])
 def test_too_many_pixels_are_refused_by_the_header_alone(data: bytes) -> None:
-    with pytest.raises(ImageTooLarge, match="4096 x 4096"):
+    with pytest.raises(ImageTooLarge, match=r"up to 1\.05 megapixels"):
         read(data)
 
 
@@ -182,7 +186,6 @@ def test_a_field_holds_base64(prefix: str) -> None:
     text = prefix + base64.b64encode(png).decode()
     assert TypeAdapter(Upload).validate_python(text) == png
     assert TypeAdapter(Upload).validate_python(png) == png
-    assert sniff(png) == "PNG"
 
 
 @pytest.mark.parametrize("text", ["http://example.org/a.png", "https://127.0.0.1/", "file:///etc/passwd", "ftp://a/b"])

@@ -1,0 +1,58 @@
+"""What the service and a decoder process say to each other, over the process's standard input and output.
+
+A request is a head and the file. A reply is a length, JSON of that length, and the bytes that the JSON announces.
+"""
+
+import json
+import struct
+from typing import IO, Any, NamedTuple
+
+_HEAD = struct.Struct("!IIIIQ")
+_LENGTH = struct.Struct("!I")
+
+
+class Ask(NamedTuple):
+    """One picture to decode, and the size that is wanted."""
+
+    data: bytes
+    channels: int
+    height: int
+    width: int
+    max_pixels: int
+
+
+def send_ask(stream: IO[bytes], ask: Ask) -> None:
+    """Write one request."""
+    stream.write(_HEAD.pack(len(ask.data), *ask[1:]))
+    stream.write(ask.data)
+    stream.flush()
+
+
+def read_ask(stream: IO[bytes]) -> Ask | None:
+    """The next request; None at the end."""
+    head = stream.read(_HEAD.size)
+    if len(head) < _HEAD.size:
+        return None
+    length, *rest = _HEAD.unpack(head)
+    return Ask(stream.read(length), *rest)
+
+
+def send_reply(stream: IO[bytes], about: dict[str, Any], *contents: bytes) -> None:
+    """Write one reply."""
+    head = json.dumps({**about, "lengths": [len(each) for each in contents]}).encode()
+    stream.write(b"".join((_LENGTH.pack(len(head)), head, *contents)))
+    stream.flush()
+
+
+def read_reply(stream: IO[bytes]) -> tuple[dict[str, Any], list[bytes]]:
+    """The reply to the last request. Raises EOFError where the process ended instead."""
+    (length,) = _LENGTH.unpack(_exactly(stream, _LENGTH.size))
+    about = json.loads(_exactly(stream, length))
+    return about, [_exactly(stream, each) for each in about["lengths"]]
+
+
+def _exactly(stream: IO[bytes], length: int) -> bytes:
+    data = stream.read(length)
+    if len(data) < length:
+        raise EOFError
+    return data
