@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.e2e.conftest import WEIGHTS
 from tests.e2e.process import Service, serving
@@ -215,6 +216,20 @@ def test_an_end_of_the_walk_can_be_a_picture(browser: Browser, shipped: Service)
         slide(page, "Frame", 0)
         shown = pixels_of(page, ".walk canvas")[:, :, :1]
         assert np.abs(shown.astype(int) - expected.astype(int)).max() <= 1
+
+
+def test_a_photo_is_made_smaller_before_it_is_sent(browser: Browser, shipped: Service) -> None:
+    """A photo of 12 megapixels is more than the service reads."""
+    photo = io.BytesIO()
+    Image.effect_noise((4000, 3000), 50).save(photo, "JPEG")
+    with visiting(browser, shipped.port) as visit:
+        page = visit.open("#interpolate?model=vae&from=3&to=9&frames=3&classes=8")
+        before = page.locator(".end img").first.get_attribute("src") or ""
+        page.get_by_label("From: a picture").set_input_files(
+            {"name": "photo.jpg", "mimeType": "image/jpeg", "buffer": photo.getvalue()}
+        )
+        expect(page.locator(".end img").first).not_to_have_attribute("src", before)
+        expect(page.locator(".failure")).to_be_hidden()
 
 
 def test_latency_and_queue_are_live(browser: Browser, shipped: Service) -> None:

@@ -50,11 +50,24 @@ export const dataUrl = (picture) => `data:${picture.mime};base64,${picture.b64_j
 export const bitmap = (picture) => createImageBitmap(pngBlob(picture));
 
 /** A file as an address that holds all of it. */
-export function asDataUrl(blob) {
+function asDataUrl(blob) {
   return new Promise((resolve, reject) => {
     const reader = new FileReader();
     reader.onload = () => resolve(reader.result);
     reader.onerror = () => reject(reader.error);
     reader.readAsDataURL(blob);
   });
+}
+
+/** The longest side of a picture that is sent, in pixels: models are far smaller, and the service rejects large files. */
+const LONGEST_UPLOAD = 512;
+
+/** A picture's file as an address, made smaller where it is larger than a model can use: a photo has 12 megapixels. */
+export async function asUpload(file) {
+  const picture = await createImageBitmap(file);
+  const scale = LONGEST_UPLOAD / Math.max(picture.width, picture.height);
+  if (scale >= 1) return asDataUrl(file);
+  const canvas = new OffscreenCanvas(Math.ceil(picture.width * scale), Math.ceil(picture.height * scale));
+  canvas.getContext("2d").drawImage(picture, 0, 0, canvas.width, canvas.height);
+  return asDataUrl(await canvas.convertToBlob());
 }

@@ -14,7 +14,7 @@ import {
   slider,
   sendButton,
 } from "./controls.js";
-import { asDataUrl, bitmap, dataUrl, download, h, uniqueId } from "./dom.js";
+import { asUpload, bitmap, dataUrl, download, h, uniqueId } from "./dom.js";
 import { Player, paint, screen } from "./player.js";
 import { Progress, runner } from "./progress.js";
 import { anySeed, change, note, number, read } from "./state.js";
@@ -189,7 +189,7 @@ class End {
   }
 
   async #upload(file) {
-    uploads[this.#name] = await asDataUrl(file);
+    uploads[this.#name] = await asUpload(file);
     this.#walk();
   }
 }
