@@ -11,8 +11,9 @@ from pathlib import Path
 
 import torch
 
-from service.engine.model import Model, load_model
-from service.engine.warmup import warm_up
+from service.engine.model import Model
+from service.models.torchscript import load_model
+from service.models.warmup import warm_up
 from service.process import keep_memory
 from service.sampling.pixels import to_uint8
 from service.settings import Settings

@@ -20,9 +20,9 @@ from benchmarks.load import Outcome
 from benchmarks.report import write_record
 from benchmarks.server import running_service
 from service.engine.cost import CostModel
-from service.engine.model import load_model
-from service.engine.registry import pick_device
-from service.engine.warmup import warm_up
+from service.models.registry import pick_device
+from service.models.torchscript import load_model
+from service.models.warmup import warm_up
 from service.settings import Settings
 
 SECONDS = 5.0

@@ -21,8 +21,9 @@ from benchmarks.open_loop import Kind
 from benchmarks.report import write_record
 from benchmarks.scrape import rows_per_tick, scrape
 from benchmarks.server import running_service
-from service.engine.buckets import at_fixed_sizes
-from service.engine.model import Model, load_model
+from service.engine.model import Model
+from service.models.buckets import at_fixed_sizes
+from service.models.torchscript import load_model
 
 MODELS = ("vae", "quick-gan", "ddpm")
 SIZES = (1, 4, 16, 64, 256)

@@ -31,7 +31,7 @@ Part = Callable[..., Any]
 
 
 def _as_served(part: torch.jit.ScriptModule) -> Part:
-    from service.engine.prepare import prepared  # not at the top: importing it already changes how TorchScript runs
+    from service.models.prepare import prepared  # not at the top: importing it already changes how TorchScript runs
 
     return prepared(part, torch.device("cpu"))
 

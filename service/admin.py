@@ -17,9 +17,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from service.api.docs import PROBLEM_JSON
-from service.engine.motion import Changed, Motion
+from service.api.http.openapi import PROBLEM_JSON
 from service.errors import ChangeError, NotForPages, Starting
+from service.models.manager import Changed, ModelManager
 
 LOOPBACK = ["127.0.0.1", "localhost"]
 
@@ -85,12 +85,12 @@ def _guarded(handler: Handler) -> Handler:
     return guarded
 
 
-def _motion(request: Request) -> Motion:
+def _motion(request: Request) -> ModelManager:
     state = getattr(request.app.state.public.state, "service", None)
     if state is None:
         raise Starting("The service is starting.")
-    motion: Motion = state.motion
-    return motion
+    manager: ModelManager = state.manager
+    return manager
 
 
 async def _refuse(request: Request, failure: Exception) -> Response:  # noqa: ARG001

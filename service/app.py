@@ -14,39 +14,29 @@ from fastapi.telemetry import TelemetryConfig
 from service import nvml
 from service.admission.lag import LoopLag
 from service.admission.memory import Memory
-from service.api import (
-    encode,
-    error_handlers,
-    generate,
-    health,
-    inspect,
-    interpolate,
-    jobs,
-    latent_map,
-    models,
-    playground,
-    reference,
-    stats,
-)
 from service.api.dialects import hugging_face, open_inference, openai
-from service.api.docs import describe
-from service.api.endpoint import App
-from service.api.history import STEP_S, History
-from service.api.meanings import Meanings
+from service.api.http import error_handlers
+from service.api.http.endpoint import App
+from service.api.http.openapi import describe
+from service.api.ops import health, jobs, models, playground, reference, stats
 from service.api.order import Order
+from service.api.request.meanings import Meanings
 from service.api.state import Finished, KeptAnswer, State
+from service.api.tasks import encode, generate, inspect, interpolate, latent_map
 from service.background import Background
 from service.engine.engine import Engine
-from service.engine.motion import Motion
-from service.engine.registry import Registry, Served, Unusable, load_registry, pick_device, unusable
+from service.engine.model import Served
 from service.errors import ServiceError
-from service.jobs.keys import KeyedAnswers
-from service.jobs.shelf import Bounds
-from service.jobs.store import JobStore
+from service.history import STEP_S, History
 from service.logs import AccessLog
 from service.metrics import Metrics
+from service.models.manager import ModelManager
+from service.models.registry import Registry, Unusable, load_registry, pick_device, unusable
 from service.process import settle
 from service.settings import Settings
+from service.store.bounded import Bounds
+from service.store.jobs import JobStore
+from service.store.keys import KeyedAnswers
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +61,7 @@ def create_app(settings: Settings) -> FastAPI:
         background.repeat("history", state.history.take, STEP_S)
         settle()
         if settings.watch_s:
-            background.repeat("watch", state.motion.follow, settings.watch_s)
+            background.repeat("watch", state.manager.follow, settings.watch_s)
         try:
             yield
         finally:
@@ -128,7 +118,7 @@ async def _start(settings: Settings) -> State:
         _deploy(engine, served, registry, settings)
     for name in registry.refused:
         metrics.model_ready.labels(name).set(0)
-    motion = Motion(engine, device, settings, metrics, registry.refused)
+    manager = ModelManager(engine, device, settings, metrics, registry.refused)
     bounds = Bounds(settings.max_jobs, settings.job_bytes, settings.job_keep_s)
     store: JobStore[Order, Finished] = JobStore(bounds, time.monotonic)
     metrics.count_jobs(lambda: store.open, lambda: store.ended)
@@ -137,7 +127,7 @@ async def _start(settings: Settings) -> State:
     background = Background(lambda step: metrics.background_failures.labels(step).inc())
     engine.start()
     meanings, memory = Meanings(settings), Memory(settings.max_waiting_bytes)
-    return State(settings, engine, motion, metrics, store, keyed, history, meanings, memory, background)
+    return State(settings, engine, manager, metrics, store, keyed, history, meanings, memory, background)
 
 
 def _deploy(engine: Engine, served: Served, registry: Registry, settings: Settings) -> None:

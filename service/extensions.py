@@ -10,11 +10,11 @@ from typing import Any
 #: The extension's name in an ASGI scope, and the type of its message: status, headers and body at once.
 WHOLE = "genserve.response.whole"
 
-#: A connection's departure in the state of an ASGI scope.
-STATE = "departure"
+#: A connection's disconnect in the state of an ASGI scope.
+STATE = "disconnect"
 
 
-class Departure:
+class Disconnect:
     """Whether the client of a connection has gone, and what its running request does then."""
 
     def __init__(self) -> None:
@@ -40,13 +40,13 @@ class Departure:
             then()
 
 
-def departure_of(scope: MutableMapping[str, Any]) -> Departure:
+def disconnect_of(scope: MutableMapping[str, Any]) -> Disconnect:
     """That of the connection of this request; one that is never told behind a protocol that is not the service's."""
     state = scope.setdefault("state", {})
-    departure: Departure | None = state.get(STATE)
-    if departure is None:
-        departure = state[STATE] = Departure()
-    return departure
+    disconnect: Disconnect | None = state.get(STATE)
+    if disconnect is None:
+        disconnect = state[STATE] = Disconnect()
+    return disconnect
 
 
 def route_path(scope: MutableMapping[str, Any]) -> str:

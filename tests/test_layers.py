@@ -15,13 +15,14 @@ LAYERS = (
     {"cli"},
     {"__main__"},
     {"server"},
-    {"admin", "app", "protocol", "proxy"},
+    {"admin", "app"},
     {"api"},
+    {"models"},
     {"engine"},
-    {"admission", "jobs"},
-    {"sampling", "images"},
+    {"admission", "store"},
+    {"sampling", "images", "history"},
     {"contract", "decoding", "nvml"},
-    {"client", "errors", "extensions", "half_closed", "settings", "metrics", "logs", "process", "background"},
+    {"client", "errors", "extensions", "settings", "metrics", "logs", "process", "background"},
 )
 TRAINER_MAY_USE = {"contract", "sampling"}
 LONGEST_FILE = 400
@@ -88,7 +89,7 @@ def loaded_by(package: str) -> set[str]:
     [
         ("service/contract", {"torch", "numpy", "fastapi", "starlette", "trainer"}),
         ("service/decoding", {"torch", "numpy", "fastapi", "starlette", "trainer"}),
-        ("service/jobs", {"torch", "numpy", "fastapi", "starlette", "trainer"}),
+        ("service/store", {"torch", "numpy", "fastapi", "starlette", "trainer"}),
         ("service/client", {"torch", "numpy", "fastapi", "starlette", "trainer", "PIL"}),
         ("service/cli", {"torch", "numpy", "fastapi", "starlette", "trainer", "httpx", "tqdm"}),
         ("service/sampling", {"fastapi", "starlette", "trainer", "torchvision"}),

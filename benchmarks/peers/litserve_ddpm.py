@@ -15,8 +15,9 @@ import torch
 from fastapi import Response
 from torch import Tensor
 
-from service.engine.model import Model, load_model
+from service.engine.model import Model
 from service.images import encode_png
+from service.models.torchscript import load_model
 from service.process import keep_memory
 from service.sampling.noise import RowNoise
 from service.sampling.pixels import to_uint8

@@ -8,8 +8,8 @@ from pydantic import BaseModel
 from torch import Tensor
 
 from service import images
-from service.api.measures import Codes, Walk
-from service.api.schemas import Params, Task
+from service.api.request.arrays import Floats
+from service.api.request.schemas import Params, Task
 from service.engine.engine import Deployment, Part
 from service.engine.model import Model
 from service.engine.results import Latent, Preview
@@ -47,6 +47,22 @@ class Uploads:
             hashed.update(b"%d %d %s" % (len(field), len(file), field.encode()))
             hashed.update(file)
         return hashed.digest()
+
+
+class Walk(NamedTuple):
+    """A path, an entry a frame: where it is, the norm of its latent, and the picture that was sent for it, if any."""
+
+    t: Sequence[float]
+    latent_norm: Sequence[float]
+    sent: Sequence[images.Pixels | None]
+
+
+class Codes(NamedTuple):
+    """What ``sent`` pictures were encoded to: ``latents`` (n, 2, *latent), mean and log-variance; or (n, *latent)."""
+
+    latents: Floats
+    sent: Sequence[images.Pixels]
+    variational: bool
 
 
 #: Computes rows of the next of an order's parts that come before its pictures.

@@ -7,18 +7,18 @@ from typing import NamedTuple
 from starlette.requests import Request
 
 from service.admission.memory import Memory
-from service.api.history import History
-from service.api.meanings import Meanings
 from service.api.order import Made, Order
+from service.api.request.meanings import Meanings
 from service.background import Background
 from service.engine.engine import Deployment, Engine
-from service.engine.motion import Motion
 from service.errors import ModelUnavailable, UnknownModel
-from service.jobs.keys import KeyedAnswers
-from service.jobs.record import JobRecord
-from service.jobs.store import JobStore
+from service.history import History
 from service.metrics import UNKNOWN_MODEL, Metrics
+from service.models.manager import ModelManager
 from service.settings import Settings
+from service.store.job import Job
+from service.store.jobs import JobStore
+from service.store.keys import KeyedAnswers
 
 #: The lines of a head, encoded.
 Headers = Sequence[tuple[bytes, bytes]]
@@ -32,7 +32,7 @@ class Finished(NamedTuple):
     headers: Headers
 
 
-PictureJob = JobRecord[Order, Finished]
+PictureJob = Job[Order, Finished]
 
 
 class KeptAnswer(NamedTuple):
@@ -49,7 +49,7 @@ class State:
 
     settings: Settings
     engine: Engine
-    motion: Motion
+    manager: ModelManager
     metrics: Metrics
     jobs: JobStore[Order, Finished]
     keyed: KeyedAnswers[KeptAnswer]
@@ -71,14 +71,14 @@ class State:
         A background step that fails is shown and is no reason: what is served is served as well without it, and a disk
         that all instances share would otherwise take all of them out at once.
         """
-        return self.motion.ready and self.engine.is_alive()
+        return self.manager.ready and self.engine.is_alive()
 
     def deployment(self, name: str) -> Deployment:
         """What new requests for that model get. Raises UnknownModel, or ModelUnavailable when it was refused."""
         if name in self.engine.deployments:
             return self.engine.deployments[name]
-        if name in self.motion.refused:
-            raise ModelUnavailable(f"{name} was refused: {self.motion.refused[name]}")
+        if name in self.manager.refused:
+            raise ModelUnavailable(f"{name} was refused: {self.manager.refused[name]}")
         raise UnknownModel(name, self.engine.deployments)
 
     def count_error(self, name: str | None, code: str) -> None:

@@ -45,7 +45,7 @@ class Device:
         self._deliver = deliver
         self._lock = threading.Condition()
         self._busy: list[Lane] = []
-        self._lent: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
+        self._exclusive: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         # Lent work under way: whoever waits for it must hear of a device that stops without it.
         self._working: set[Future[Any]] = set()
         #: The paper's virtual time: what the lane that went last had been served before; and after, once all are idle.
@@ -100,7 +100,7 @@ class Device:
             self._bring_level(lane, had_work)
             self._lock.notify(len(rows))
 
-    def lend(self, work: Callable[[], Result]) -> Future[Result]:
+    def run_exclusive(self, work: Callable[[], Result]) -> Future[Result]:
         """Have one of the threads do ``work`` between two ticks: nothing else may use a GPU, or a core.
 
         The future is cancelled when the device stops first.
@@ -110,7 +110,7 @@ class Device:
             if self._stopping:
                 future.cancel()
             else:
-                self._lent.append((work, future))
+                self._exclusive.append((work, future))
                 self._lock.notify()
         return future
 
@@ -176,8 +176,8 @@ class Device:
 
     def _stop_serving(self) -> None:
         self._stopping = True
-        while self._lent:
-            self._lent.popleft()[1].cancel()
+        while self._exclusive:
+            self._exclusive.popleft()[1].cancel()
         self._lock.notify_all()
 
     def _serve_turn(self) -> bool:
@@ -193,7 +193,7 @@ class Device:
     def _next_turn(self) -> Turn | None:
         with self._lock:
             while not self._stopping:
-                turn = self._lent_turn() or self._tick_turn()
+                turn = self._exclusive_turn() or self._tick_turn()
                 if turn is not None:
                     self._free_threads -= 1
                     return turn
@@ -201,10 +201,10 @@ class Device:
                     self._lock.wait()
             return None
 
-    def _lent_turn(self) -> Turn | None:
-        if not self._lent:
+    def _exclusive_turn(self) -> Turn | None:
+        if not self._exclusive:
             return None
-        work, future = self._lent.popleft()
+        work, future = self._exclusive.popleft()
         self._working.add(future)
         return partial(self._work, work, future)
 

@@ -18,18 +18,18 @@ import torch
 
 from service.admission.drain import DrainRate
 from service.admission.gate import Ask, Gate
-from service.admission.job import Job
 from service.engine.cost import CostModel
 from service.engine.device import Device
 from service.engine.lane import Ended, Filmed, Lane, fault_of_ours
-from service.engine.model import Model
+from service.engine.model import Model, Served
 from service.engine.progress import Snapshots
-from service.engine.registry import Served, threads_of
 from service.engine.results import Picture, Progress
 from service.engine.rows import RowSpec
+from service.engine.submission import Submission
 from service.engine.table import LiveRow
 from service.errors import ComputeFailed, ModelUnavailable, ServiceError, TooExpensive
 from service.metrics import Metrics, ModelMetrics
+from service.process import cores_worth
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -113,9 +113,9 @@ class Engine:
             await asyncio.sleep(DRAIN_POLL_S)
         self._device.stop()
 
-    def lend(self, work: Callable[[], Result]) -> Future[Result]:
-        """See ``Device.lend``: ``work`` takes its turn among the ticks."""
-        return self._device.lend(work)
+    def run_exclusive(self, work: Callable[[], Result]) -> Future[Result]:
+        """See ``Device.run_exclusive``: ``work`` takes its turn among the ticks."""
+        return self._device.run_exclusive(work)
 
     def build(self, served: Served) -> Deployment:
         """What would serve this version of a model. Raises whatever its tables raise when they find no memory."""
@@ -145,7 +145,7 @@ class Engine:
 
     def submit(
         self, deployment: Deployment, rows: Sequence[RowSpec], client: str = "", within_s: float = math.inf
-    ) -> Job[Picture]:
+    ) -> Submission[Picture]:
         """Accept the rows of one request of ``client``, of no use to it after ``within_s`` seconds.
 
         The job's future gives their pictures, (height, width, channel) uint8 each, in the order of ``rows``, each of
@@ -249,7 +249,7 @@ class Accepted:
         """When its first row began to be computed, on the monotonic clock; None: not yet."""
         return self._submitted[0].job.started_at if self._submitted else None
 
-    def submit(self, rows: Sequence[RowSpec]) -> Job[Any]:
+    def submit(self, rows: Sequence[RowSpec]) -> Submission[Any]:
         """Queue the ``rows`` of the next part, whose price is given back when the job is over.
 
         The job's future gives their results: pictures (height, width, channel) uint8; of rows that end ``as_latent``
@@ -257,12 +257,12 @@ class Accepted:
         """
         on, ask = self._to_come.popleft()
 
-        def over(job: Job[Any]) -> None:
+        def over(job: Submission[Any]) -> None:
             on.gate.release(ask)
             if job.cancelled:
                 self._device.sweep(on.lane)
 
-        job: Job[Any] = Job(len(rows), self._expires_at, over)
+        job: Submission[Any] = Submission(len(rows), self._expires_at, over)
         self._submitted.append(_Submitted(on, job, [row.calls for row in rows]))
         self._device.put(on.lane, [LiveRow(job, index, row) for index, row in enumerate(rows)])
         return job
@@ -290,7 +290,7 @@ class _Submitted(NamedTuple):
     """A part that was put into a lane: its job, and the calls of each of its rows."""
 
     on: Deployment
-    job: Job[Any]
+    job: Submission[Any]
     calls: Sequence[int]
 
 
@@ -348,6 +348,11 @@ def deliver(ended: Sequence[Ended], filmed: Sequence[Filmed], now: float) -> Non
             _fail(row.job)
 
 
-def _fail(job: Job[Any]) -> None:
+def _fail(job: Submission[Any]) -> None:
     log.exception("a result was not taken")
     job.fail(fault_of_ours())
+
+
+def threads_of(device: torch.device, settings: Settings) -> int:
+    """How many threads use the device at once: one a GPU's, as many as asked for or as the cores are worth a CPU."""
+    return settings.engine_threads or cores_worth() if device.type == "cpu" else 1

@@ -1,20 +1,15 @@
-"""A loaded model: its manifest and its functions on a device. The only file of the service that reads TorchScript."""
+"""A loaded model: its manifest and its functions on a device."""
 
-import io
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from service.contract.artifact import read_artifact
-from service.contract.files import ContractError
-from service.contract.manifest import MANIFEST_FILE, Manifest, SolverName, read_manifest
-from service.engine.prepare import prepared
-from service.sampling.latent_map import LatentMap, LatentsError, unpack
+from service.contract.manifest import Manifest, SolverName
+from service.engine.cost import CostModel
+from service.sampling.latent_map import LatentMap
 from service.sampling.pixels import to_uint8
 from service.sampling.schedules import max_steps
 from service.sampling.solvers import EMPTY_PLAN, Plan, make_inversion_plan, make_plan
@@ -23,8 +18,6 @@ from service.sampling.step import Denoise
 Decode = Callable[[Tensor, Tensor], Tensor]
 Encode = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
-#: Loads in several threads damage a registry that all of TorchScript shares (roboflow/inference, pull request 2373).
-_loading = threading.Lock()
 
 _plan = lru_cache(maxsize=256)(make_plan)
 _inversion_plan = lru_cache(maxsize=16)(make_inversion_plan)
@@ -182,37 +175,10 @@ def _moments(encode: Encode, image: Tensor, label: Tensor) -> Tensor:
     raise TypeError(f"encode returned {type(moments).__name__}, not a mean and a log-variance")
 
 
-def load_model(directory: Path, device: torch.device, manifest: Manifest | None = None) -> Model:
-    """Verify and load the model in ``directory``: of ``manifest``, or of the one that is there.
+@dataclass(frozen=True)
+class Served:
+    """A model that is verified and warmed, with its price list; so is its encoder, if it has one."""
 
-    Raises:
-        ContractError: the manifest, the weights or the codes are missing, damaged, or not what the manifest says.
-    """
-    manifest = manifest or read_manifest(directory)
-    if manifest.name != directory.name:
-        raise ContractError(directory / MANIFEST_FILE, f"name: {manifest.name} in a folder named {directory.name}")
-    payload = read_artifact(directory, manifest.artifact)
-    path = directory / manifest.artifact.file
-    try:
-        with _loading:
-            module = torch.jit.load(io.BytesIO(payload), map_location=device)  # type: ignore[no-untyped-call]
-            decode = prepared(module.decode, device)
-            denoise = prepared(module.denoise, device) if manifest.denoises else None
-            encode = prepared(module.encode, device) if "encode" in manifest.capabilities else None
-    except Exception as failure:  # the reader of TorchScript has errors of many kinds for a file that is none
-        raise ContractError(path, f"not a TorchScript artefact of family {manifest.family}") from failure
-    return Model(manifest, device, decode, denoise, encode=encode, latent_map=_load_map(directory, manifest))
-
-
-def _load_map(directory: Path, manifest: Manifest) -> LatentMap | None:
-    """The map of the manifest's codes, if it names any. Raises ContractError."""
-    if manifest.latents is None:
-        return None
-    payload, path = read_artifact(directory, manifest.latents), directory / manifest.latents.file
-    try:
-        latent_map = unpack(payload, manifest.latent_shape, manifest.null_label)
-    except LatentsError as failure:
-        raise ContractError(path, str(failure)) from failure
-    if not len(latent_map.points):
-        raise ContractError(path, "there is no code in it")
-    return latent_map
+    model: Model
+    cost: CostModel
+    encoder: "Served | None" = None

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
-from service.admission.job import Job
 from service.engine.lane import Lane, Look
+from service.engine.submission import Submission
 
 #: The least seconds between two looks at a lane. A look visits every row, under the lock that the engine threads need.
 LOOK_S = 1.0
@@ -27,7 +27,7 @@ class Snapshot(NamedTuple):
     """The jobs of a lane at ``taken_at`` seconds. It keeps none of them in memory."""
 
     taken_at: float
-    left: WeakKeyDictionary[Job[Any], Left]
+    left: WeakKeyDictionary[Submission[Any], Left]
 
 
 class Snapshots:
@@ -40,7 +40,7 @@ class Snapshots:
         self._look, self._clock = look, clock
         self._kept: WeakKeyDictionary[Lane, Snapshot] = WeakKeyDictionary()
 
-    def left(self, lane: Lane, job: Job[Any], calls: Sequence[int]) -> Left:
+    def left(self, lane: Lane, job: Submission[Any], calls: Sequence[int]) -> Left:
         """What is left of ``job``, which was put into ``lane`` with rows of so many ``calls``.
 
         At most ``LOOK_S`` old. A job that came after the last look waits behind all that waits now.
@@ -53,10 +53,10 @@ class Snapshots:
         return snapshot.left.get(job) or Left(max(0, lane.waiting - 1), calls)
 
 
-def left_of(look: Look) -> WeakKeyDictionary[Job[Any], Left]:
+def left_of(look: Look) -> WeakKeyDictionary[Submission[Any], Left]:
     """What is left of every job that a look at a lane found; takes time in proportion to the number of rows."""
-    found: WeakKeyDictionary[Job[Any], Left] = WeakKeyDictionary()
-    calls: dict[Job[Any], list[int]] = {}
+    found: WeakKeyDictionary[Submission[Any], Left] = WeakKeyDictionary()
+    calls: dict[Submission[Any], list[int]] = {}
     for row, left in look.under_way:
         calls.setdefault(row.job, []).append(left)
     for place, request in enumerate(look.queued):

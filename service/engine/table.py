@@ -13,9 +13,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from service.admission.job import Job
 from service.engine.model import Model
 from service.engine.rows import RowSpec
+from service.engine.submission import Submission
 from service.engine.tick import SHOWS, Asks, Batch, Step
 from service.engine.transfer import to_device_together
 from service.sampling.noise import RowNoise, draw_each
@@ -28,7 +28,7 @@ Slots = npt.NDArray[np.int64]
 class LiveRow:
     """One row of a job: ``index`` is its place in the job's answer."""
 
-    job: "Job[Any]"
+    job: "Submission[Any]"
     index: int
     spec: RowSpec
 

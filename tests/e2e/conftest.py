@@ -9,7 +9,7 @@ import torch
 
 from service.contract.artifact import write_latents
 from service.contract.manifest import write_manifest
-from service.engine.model import load_model
+from service.models.torchscript import load_model
 from service.sampling.latent_map import pack, project
 from tests.e2e.process import ROOT, Service, serving
 from tests.service.artefacts import write_diffusion, write_one_shot

@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 
 from service.app import create_app
 from service.engine.engine import Deployment, Engine
-from service.engine.registry import Served
+from service.engine.model import Served
 from service.settings import Settings
 from tests.service.api.conftest import LONG, accepted, ask, idle, running, to_body
 

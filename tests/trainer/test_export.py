@@ -20,8 +20,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from service.contract.artifact import read_artifact
 from service.contract.manifest import Defaults, Manifest, Score, read_history, read_manifest, write_manifest
-from service.engine.golden import check_golden, draw
-from service.engine.model import load_model
+from service.models.golden import check_golden, draw
+from service.models.torchscript import load_model
 from tests.trainer.conftest import FAMILIES, VARIANTS, FileSizeLimit, MakeRun
 from trainer.config import load_preset, presets
 from trainer.data import ImageData

@@ -5,13 +5,13 @@ import random
 from functools import partial
 
 from service import images
-from service.api.capabilities import denoises
-from service.api.generate import generate_order
-from service.api.negotiation import JSON
 from service.api.order import Compute, Order
-from service.api.schemas import GenerateRequest
+from service.api.request.capabilities import denoises
+from service.api.request.negotiation import JSON
+from service.api.request.schemas import GenerateRequest
+from service.api.request.uploads import read_picture
 from service.api.state import State
-from service.api.uploads import read_picture
+from service.api.tasks.generate import generate_order
 from service.engine.engine import Deployment
 from service.engine.rows import Film
 from service.errors import InvalidField

@@ -12,14 +12,22 @@ from pydantic_core import from_json, to_json
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from service.api.body import check_json_size, check_no_query, echoed, off_loop, parse_body, parse_json, read_body
 from service.api.dialects.native import DialectRequest, class_of_prompt, scale_of
-from service.api.docs import described, path_parameters, refusals, success
-from service.api.endpoint import route
-from service.api.negotiation import JSON
-from service.api.schemas import GenerateRequest
+from service.api.http.endpoint import route
+from service.api.http.openapi import described, path_parameters, refusals, success
+from service.api.request.body import (
+    check_json_size,
+    check_no_query,
+    echoed,
+    off_loop,
+    parse_body,
+    parse_json,
+    read_body,
+)
+from service.api.request.negotiation import JSON
+from service.api.request.schemas import GenerateRequest
+from service.api.request.uploads import PICTURE_FIELD
 from service.api.state import deployment_of, state_of
-from service.api.uploads import PICTURE_FIELD
 from service.contract.manifest import Manifest
 from service.decoding.strip import sniff
 from service.errors import InvalidField

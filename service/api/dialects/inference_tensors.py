@@ -12,10 +12,10 @@ from pydantic import BeforeValidator, Field
 from pydantic_core import to_json
 from starlette.requests import Request
 
-from service.api.arrays import to_base64
-from service.api.body import check_no_query, parse_json, read_body
 from service.api.dialects.native import DialectRequest, with_native
-from service.api.schemas import GenerateRequest
+from service.api.request.arrays import to_base64
+from service.api.request.body import check_no_query, parse_json, read_body
+from service.api.request.schemas import GenerateRequest
 from service.contract.classes import NO_CLASS
 from service.errors import BadRequest, BodyTooLarge, InvalidField
 from service.settings import Settings

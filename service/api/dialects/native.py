@@ -4,9 +4,9 @@ from typing import Any, ClassVar, TypeVar
 
 from pydantic import ConfigDict, create_model
 
-from service.api.fields import Fields, tell_absent
-from service.api.resolve import class_problem
-from service.api.schemas import GenerateRequest
+from service.api.request.fields import Fields, tell_absent
+from service.api.request.resolve import class_problem
+from service.api.request.schemas import GenerateRequest
 from service.contract.classes import NO_CLASS, ClassNotFound, label_of
 from service.contract.manifest import Manifest
 from service.errors import BadRequest, FieldProblem

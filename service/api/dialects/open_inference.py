@@ -14,8 +14,6 @@ from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from service.api.answers import answer
-from service.api.body import parse_json, read_body
 from service.api.dialects.inference_tensors import (
     HEAD_LENGTH,
     INPUTS,
@@ -26,16 +24,18 @@ from service.api.dialects.inference_tensors import (
     to_native,
 )
 from service.api.dialects.native import DialectRequest
-from service.api.docs import described, path_parameters, refusals, request_body, success
-from service.api.endpoint import route
-from service.api.generate import generate_order
-from service.api.history import counts_of, value_of
-from service.api.negotiation import JSON
+from service.api.http.endpoint import route
+from service.api.http.openapi import described, path_parameters, refusals, request_body, success
 from service.api.order import Made, Order
+from service.api.request.body import parse_json, read_body
+from service.api.request.negotiation import JSON
+from service.api.response.answers import answer
 from service.api.state import State, deployment_of, state_of
+from service.api.tasks.generate import generate_order
 from service.contract.manifest import Manifest
 from service.engine.engine import Deployment
 from service.errors import UnknownVersion
+from service.history import counts_of, value_of
 
 NAME = "genserve"
 BINARY = "application/octet-stream"
@@ -144,7 +144,7 @@ async def post_repository_index(request: Request) -> Response:
     ]
     refused = [
         {"name": name, "version": "", "state": "UNAVAILABLE", "reason": reason}
-        for name, reason in state.motion.refused.items()
+        for name, reason in state.manager.refused.items()
     ]
     return _json(ready if asked.ready else ready + refused)
 

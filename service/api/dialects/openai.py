@@ -17,24 +17,24 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from service import images
-from service.api.answers import answer
-from service.api.body import read_request
 from service.api.dialects.edits import edit_order
 from service.api.dialects.native import SAMPLING, DialectRequest, class_of_prompt, scale_of, with_native
-from service.api.docs import EVENT, described, path_parameters, refusals, request_body, success
-from service.api.endpoint import route
-from service.api.event_stream import EventStream, event_json
-from service.api.generate import generate_order
-from service.api.job_runner import Glimpse, Shown, start_job
-from service.api.negotiation import EVENT_STREAM, JSON
+from service.api.http.endpoint import route
+from service.api.http.openapi import EVENT, described, path_parameters, refusals, request_body, success
 from service.api.order import Made, Order, without
-from service.api.rendering import class_name, picture_png
-from service.api.schemas import GenerateRequest
+from service.api.request.body import read_request
+from service.api.request.negotiation import EVENT_STREAM, JSON
+from service.api.request.schemas import GenerateRequest
+from service.api.request.uploads import Upload
+from service.api.response.answers import answer
+from service.api.response.event_stream import EventStream, event_json
+from service.api.response.job_runner import PreviewEvent, Shown, start_job
+from service.api.response.rendering import class_name, picture_png
 from service.api.state import PictureJob, State, deployment_of, state_of
-from service.api.uploads import Upload
+from service.api.tasks.generate import generate_order
 from service.contract.manifest import Manifest
 from service.errors import BadRequest, FieldProblem, InvalidField
-from service.jobs.events import Event
+from service.store.events import Event
 
 _SIZE = re.compile(r"([1-9]\d{0,4})x([1-9]\d{0,4})")
 _NO_STORE = {"Cache-Control": "no-store"}
@@ -199,7 +199,7 @@ def _write_event(asked: _ImagesRequest, job: PictureJob, event: Event) -> bytes:
     order, payload = job.work, event.payload
     if event.name == "error":
         return b"event: error\ndata: %s\n\n" % event_json(job, event)
-    if isinstance(payload, Glimpse):
+    if isinstance(payload, PreviewEvent):
         preview = payload.preview
         film = order.rows[preview.row].film
         assert film is not None

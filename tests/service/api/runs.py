@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 
+from service.api.request.uploads import Fitted, read_picture
 from service.api.state import State
-from service.api.uploads import Fitted, read_picture
 from tests.service.api.conftest import ask, base64_png, read_series, some_picture
 
 IMAGE = base64_png(some_picture())
@@ -64,7 +64,7 @@ def blocked(app: FastAPI) -> Iterator[None]:
         began.set()
         go_on.wait(60)
 
-    state_of(app).engine.lend(wait)
+    state_of(app).engine.run_exclusive(wait)
     began.wait(60)
     try:
         yield
@@ -77,7 +77,7 @@ class Decoding:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.begun, self.goes_on = 0, asyncio.Event()
-        for module in ("starts", "encode", "path_points", "dialects.edits"):
+        for module in ("tasks.starts", "tasks.encode", "tasks.path_points", "dialects.edits"):
             monkeypatch.setattr(f"service.api.{module}.read_picture", self._read)
 
     async def _read(self, field: str, data: bytes, *others: Any) -> Fitted:

@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 
 import service.app  # noqa: F401  (imports every schema)
 from service.api.dialects.native import DialectRequest
-from service.api.fields import Fields
+from service.api.request.fields import Fields
 from tests.service.api.conftest import JSON
 
 

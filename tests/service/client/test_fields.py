@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.api.schemas import GenerateRequest, InterpolateRequest
+from service.api.request.schemas import GenerateRequest, InterpolateRequest
 from service.client.fields import GenerateFields, PathFields, generate_body, on_the_wire, path_body
 
 #: Chosen by the client's methods, not by their caller.

@@ -12,18 +12,19 @@ from prometheus_client import Counter, Gauge
 from torch import Tensor, nn
 
 from service.admission.drain import DrainRate
-from service.admission.job import Job
 from service.contract.manifest import Golden, read_manifest, write_manifest
 from service.engine.cost import CostModel
 from service.engine.engine import Engine, deliver
-from service.engine.golden import draw
 from service.engine.lane import Lane
-from service.engine.model import Model, load_model
-from service.engine.registry import Registry, load_registry
+from service.engine.model import Model
 from service.engine.results import Picture
 from service.engine.rows import RowSpec
+from service.engine.submission import Submission
 from service.engine.table import LiveRow
 from service.metrics import Metrics
+from service.models.golden import draw
+from service.models.registry import Registry, load_registry
+from service.models.torchscript import load_model
 from service.sampling.noise import image_seed
 from service.sampling.solvers import Plan
 from service.settings import Settings
@@ -108,13 +109,13 @@ def request_rows(n: int, seed: int, label: int, guidance_scale: float, plan: Pla
     return [RowSpec(image_seed(seed, index), label, guidance_scale, plan) for index in range(n)]
 
 
-def new_job(rows: list[RowSpec], expires_at: float = math.inf) -> tuple[Job[Picture], list[LiveRow]]:
+def new_job(rows: list[RowSpec], expires_at: float = math.inf) -> tuple[Submission[Picture], list[LiveRow]]:
     """A job with these rows, which are not yet put anywhere; needs a running event loop."""
-    job: Job[Picture] = Job(len(rows), expires_at=expires_at)
+    job: Submission[Picture] = Submission(len(rows), expires_at=expires_at)
     return job, [LiveRow(job, index, row) for index, row in enumerate(rows)]
 
 
-def put(lane: Lane, rows: list[RowSpec], expires_at: float = math.inf) -> Job[Picture]:
+def put(lane: Lane, rows: list[RowSpec], expires_at: float = math.inf) -> Submission[Picture]:
     """A job with these rows, queued."""
     job, live = new_job(rows, expires_at)
     lane.put(live)
@@ -156,7 +157,7 @@ def sample(metric: Counter | Gauge) -> float:
 
 def submit(
     engine: Engine, model: str, rows: list[RowSpec], client: str = "", within_s: float = math.inf
-) -> Job[Picture]:
+) -> Submission[Picture]:
     """What a request that comes in now does."""
     name, _, part = model.partition("/")
     deployment = engine.deployments[name]

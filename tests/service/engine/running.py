@@ -1,4 +1,4 @@
-"""An engine with its motion, as the service runs them."""
+"""An engine with its manager, as the service runs them."""
 
 import asyncio
 import weakref
@@ -11,9 +11,9 @@ from torch import nn
 
 from service.engine.engine import Engine
 from service.engine.model import Model
-from service.engine.motion import Motion
-from service.engine.registry import load_registry
 from service.metrics import Metrics
+from service.models.manager import ModelManager
+from service.models.registry import load_registry
 from service.settings import Settings
 from tests.service.artefacts import Decode, write_one_shot
 from tests.service.engine.conftest import CPU, request_rows
@@ -39,13 +39,13 @@ def export(weights: Path, name: str = "vae", shift: float = 0.5, decode: nn.Modu
 
 
 class Running:
-    """An engine and its motion, and what tests ask of them."""
+    """An engine and its manager, and what tests ask of them."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings, self.metrics = settings, Metrics()
         registry = load_registry(settings, CPU)
         self.engine = Engine(registry.served, CPU, settings, self.metrics)
-        self.motion = Motion(self.engine, CPU, settings, self.metrics, registry.refused)
+        self.manager = ModelManager(self.engine, CPU, settings, self.metrics, registry.refused)
 
     def version(self, model: str = "vae") -> str:
         return self.engine.deployments[model].model.manifest.version

@@ -5,17 +5,17 @@ from collections.abc import Callable
 
 import pytest
 
-from service.admission.job import Job
 from service.engine.engine import Accepted, Engine, Part
-from service.engine.registry import Registry
 from service.engine.results import Picture
 from service.engine.rows import RowSpec
+from service.engine.submission import Submission
 from service.errors import Overloaded, TooExpensive
+from service.models.registry import Registry
 from service.settings import Settings
 from tests.service.engine.conftest import request_rows
 
 
-def admitted(engine: Engine, rows: list[RowSpec]) -> tuple[Accepted, Job[Picture]]:
+def admitted(engine: Engine, rows: list[RowSpec]) -> tuple[Accepted, Submission[Picture]]:
     """A request of ddpm, accepted and submitted."""
     accepted = engine.admit(engine.deployments["ddpm"], [Part(len(rows), rows[0].calls)])
     return accepted, accepted.submit(rows)

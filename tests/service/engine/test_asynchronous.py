@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from service.engine.buckets import CALLS_BEFORE_CAPTURE, GraphedPart
 from service.engine.model import Model
-from service.engine.warmup import warm_up
+from service.models.buckets import CALLS_BEFORE_CAPTURE, GraphedPart
+from service.models.warmup import warm_up
 from service.settings import Settings
 from tests.service.engine.conftest import LaneOf, put, request_rows
 
@@ -48,8 +48,8 @@ class Asynchronous:
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> Asynchronous:
     gpu = Asynchronous()
-    monkeypatch.setattr("service.engine.warmup.wait_for", gpu.wait_for)
-    monkeypatch.setattr("service.engine.warmup.time", SimpleNamespace(perf_counter=lambda: gpu.now))
+    monkeypatch.setattr("service.models.warmup.wait_for", gpu.wait_for)
+    monkeypatch.setattr("service.models.warmup.time", SimpleNamespace(perf_counter=lambda: gpu.now))
     monkeypatch.setattr("service.engine.lane.wait_for", gpu.wait_for)
     return gpu
 

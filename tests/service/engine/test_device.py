@@ -11,7 +11,6 @@ from functools import partial
 import pytest
 import torch
 
-from service.admission.job import Job
 from service.engine.cost import CostModel
 from service.engine.device import SHARED_S, Device
 from service.engine.engine import deliver
@@ -19,6 +18,7 @@ from service.engine.lane import Lane, Ticked
 from service.engine.model import Model
 from service.engine.results import Picture
 from service.engine.rows import Film
+from service.engine.submission import Submission
 from service.engine.table import RowTable, Slots
 from service.errors import ComputeFailed
 from tests.service.engine.conftest import new_job, new_lane, request_rows
@@ -30,7 +30,7 @@ def lane_for(model: Model, bucket: int = 2) -> Lane:
     return new_lane(model, rows=64, bucket=bucket)
 
 
-def submit(device: Device, lane: Lane, n: int, model: Model) -> Job[Picture]:
+def submit(device: Device, lane: Lane, n: int, model: Model) -> Submission[Picture]:
     job, rows = new_job(request_rows(n, 0, NO_CLASS, 1.0, model.plan()))
     device.put(lane, rows)
     return job
@@ -313,7 +313,7 @@ def test_the_threads_do_not_interrupt_who_wakes_them() -> None:
     async def scenario() -> None:
         device = Device(1, tick_budget_ms=100.0, deliver=deliver)
         device.start(asyncio.get_running_loop())
-        assert device.lend(lambda: os.sched_getscheduler(0)).result(60) == os.SCHED_BATCH
+        assert device.run_exclusive(lambda: os.sched_getscheduler(0)).result(60) == os.SCHED_BATCH
         assert os.sched_getscheduler(0) == os.SCHED_OTHER
         device.stop()
 

@@ -19,8 +19,8 @@ def test_work_that_is_lent_is_done_by_the_threads_between_ticks(one_shot: Model)
         lane = lane_for(one_shot)
         device = Device(1, tick_budget_ms=100.0, deliver=deliver)
         before = submit(device, lane, 3, one_shot)
-        names = [device.lend(lambda: threading.current_thread().name) for _ in range(3)]
-        fails = device.lend(lambda: 1 / 0)
+        names = [device.run_exclusive(lambda: threading.current_thread().name) for _ in range(3)]
+        fails = device.run_exclusive(lambda: 1 / 0)
         device.start(asyncio.get_running_loop())
         assert {name.result(60) for name in names} == {"engine-0"}
         assert isinstance(fails.exception(60), ZeroDivisionError)
@@ -34,10 +34,10 @@ def test_work_that_is_lent_is_done_by_the_threads_between_ticks(one_shot: Model)
 
 def test_work_that_is_lent_is_not_done_once_the_device_stops() -> None:
     device = Device(1, tick_budget_ms=100.0, deliver=deliver)
-    early = device.lend(lambda: None)
+    early = device.run_exclusive(lambda: None)
     assert device.stop()
     assert early.cancelled()
-    assert device.lend(lambda: None).cancelled()
+    assert device.run_exclusive(lambda: None).cancelled()
 
 
 def test_a_stop_leaves_a_thread_behind_that_does_not_end(caplog: pytest.LogCaptureFixture) -> None:
@@ -47,7 +47,7 @@ def test_a_stop_leaves_a_thread_behind_that_does_not_end(caplog: pytest.LogCaptu
     async def scenario() -> None:
         device = Device(2, tick_budget_ms=100.0, deliver=deliver)
         device.start(asyncio.get_running_loop())
-        stuck, free = device.lend(may_go_on.wait), device.lend(lambda: "done")
+        stuck, free = device.run_exclusive(may_go_on.wait), device.run_exclusive(lambda: "done")
         assert free.result(60) == "done"
         assert not device.stop(within_s=0.1)
         assert stuck.cancelled()
@@ -95,7 +95,7 @@ def test_a_thread_that_a_fault_ends_leaves_nobody_waiting(
             while device.threads_left:
                 await asyncio.sleep(0.001)
         assert not device.is_alive()
-        assert device.lend(lambda: None).cancelled()
+        assert device.run_exclusive(lambda: None).cancelled()
         assert device.stop(within_s=60)
 
     asyncio.run(scenario())
@@ -127,7 +127,7 @@ def test_a_gpu_that_computes_nothing_any_more_ends_its_thread(
                 while device.is_alive():
                     await asyncio.sleep(0.001)
         else:
-            assert device.lend(lambda: "done").result(60) == "done"
+            assert device.run_exclusive(lambda: "done").result(60) == "done"
         assert device.threads_left == (0 if lost else 1)
         assert device.stop(within_s=60)
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from service.admission.job import Job
 from service.engine.engine import Part, deliver
-from service.engine.registry import Registry
 from service.engine.results import Preview
 from service.engine.rows import Film, RowSpec, encode_row, inversion_row
+from service.engine.submission import Submission
 from service.engine.table import LiveRow
 from service.errors import ComputeFailed, DeadlineExceeded, ModelUnavailable, Overloaded, ShareExceeded, TooLate
+from service.models.registry import Registry
 from service.sampling.pixels import to_uint8
 from service.sampling.solvers import EMPTY_PLAN
 from tests.service.engine.conftest import request_rows, submit
@@ -52,7 +52,7 @@ def test_same_seed_same_picture_alone_or_among_others(registry: Registry, runnin
 def test_as_many_threads_as_asked_for_or_as_the_cores_are_worth(
     asked: int, threads: int, running: Callable[..., object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.engine.registry.cores_worth", lambda: 3)
+    monkeypatch.setattr("service.engine.engine.cores_worth", lambda: 3)
 
     async def scenario() -> None:
         async with running(engine_threads=asked) as (_, metrics):  # type: ignore[attr-defined]
@@ -345,7 +345,7 @@ def test_a_job_that_cannot_take_its_result_leaves_the_others_theirs() -> None:
         raise ZeroDivisionError
 
     async def scenario() -> None:
-        rows = [LiveRow(Job(1), 0, RowSpec(0, 0, 1.0, EMPTY_PLAN)) for _ in range(4)]
+        rows = [LiveRow(Submission(1), 0, RowSpec(0, 0, 1.0, EMPTY_PLAN)) for _ in range(4)]
         rows[0].job.on_result = rows[1].job.on_preview = fault
         picture = np.zeros((8, 8, 1), np.uint8)
         preview = Preview(0, 0, 1, 1.0, picture, None)

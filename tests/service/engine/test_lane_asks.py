@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from service.contract.manifest import NoiseSchedule, SolverName
+from service.engine.initial_latents import started_from
 from service.engine.lane import Lane
 from service.engine.model import Model
 from service.engine.results import Preview, Result
 from service.engine.rows import Film, RowSpec, inversion_row
-from service.engine.starts import started_from
 from service.errors import ComputeFailed
 from service.sampling.loop import sample
 from service.sampling.noise import RowNoise

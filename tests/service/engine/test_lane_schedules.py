@@ -15,16 +15,17 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from service.admission.job import Job
 from service.contract.manifest import SolverName
 from service.engine.engine import deliver
+from service.engine.initial_latents import started_from
 from service.engine.lane import Ended, Filmed, Lane
-from service.engine.model import encoder_of, load_model
+from service.engine.model import encoder_of
 from service.engine.results import Preview, Result
 from service.engine.rows import Film, RowSpec, encode_row
-from service.engine.starts import started_from
+from service.engine.submission import Submission
 from service.engine.table import LiveRow, Slots
 from service.errors import ComputeFailed, DeadlineExceeded
+from service.models.torchscript import load_model
 from service.sampling.step import Inpaint
 from tests.service.artefacts import PoisonDecode, write_autoencoder, write_diffusion
 from tests.service.clock import Clock
@@ -57,7 +58,7 @@ class Sent:
     rows: list[RowSpec]
     expires_at: float
     poisoned: bool
-    ends: list[Job[Result]] = field(default_factory=list)
+    ends: list[Submission[Result]] = field(default_factory=list)
     abandoned: bool = False
     previews: list[Preview] = field(default_factory=list)
 
@@ -82,7 +83,7 @@ class Schedules(RuleBasedStateMachine):
         self.patch = mock.patch("service.engine.lane.time", self.clock)
         self.patch.start()
         self.lanes = {name: new_lane(each.model, PLACES, 3, self.batching) for name, each in self.watched.items()}
-        self.jobs: dict[Job[Result], Sent] = {}
+        self.jobs: dict[Submission[Result], Sent] = {}
         self.running: list[tuple[str, Slots]] = []
         self.mail: list[Ended] = []
         self.films: list[Filmed] = []
@@ -107,7 +108,7 @@ class Schedules(RuleBasedStateMachine):
     def send(self, name: str, rows: list[RowSpec], patience: float, *, poisoned: bool = False) -> None:
         async def submit() -> None:
             sent = Sent(name, rows, self.clock.now + patience, poisoned)
-            job: Job[Result] = Job(len(rows), sent.expires_at, sent.ends.append)
+            job: Submission[Result] = Submission(len(rows), sent.expires_at, sent.ends.append)
             job.on_preview = sent.previews.append
             self.jobs[job] = sent
             self.lanes[name].put([LiveRow(job, index, row) for index, row in enumerate(rows)])
@@ -277,7 +278,7 @@ class Schedules(RuleBasedStateMachine):
         self.mail += ticked.ended
         self.films += ticked.filmed
 
-    def check(self, job: Job[Result], sent: Sent) -> None:
+    def check(self, job: Submission[Result], sent: Sent) -> None:
         assert sent.ends == [job]
         if job.future.cancelled():
             return

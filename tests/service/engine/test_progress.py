@@ -6,11 +6,11 @@ import weakref
 
 import pytest
 
-from service.admission.job import Job
 from service.engine.lane import Look
 from service.engine.model import Model
 from service.engine.progress import LOOK_S, Left, Snapshots, left_of
 from service.engine.results import Picture
+from service.engine.submission import Submission
 from tests.service.clock import Clock
 from tests.service.engine.conftest import LaneOf, drain, put, request_rows, tick
 
@@ -83,7 +83,7 @@ def test_a_snapshot_keeps_no_job_in_memory(diffusion: Model, lane_of: LaneOf) ->
         snapshots.left(lane, job, [5, 5])
         drain(lane)
         await job.future
-        gone: weakref.ref[Job[Picture]] = weakref.ref(job)
+        gone: weakref.ref[Submission[Picture]] = weakref.ref(job)
         del job
         gc.collect()
         assert gone() is None

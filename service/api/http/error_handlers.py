@@ -1,0 +1,116 @@
+"""The error tree as application/problem+json (RFC 9457): the only place that writes an error body.
+
+The one body serves the clients of OpenAI and Hugging Face too, which look into ``error`` and ``errors``.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from http import HTTPStatus
+
+from fastapi import FastAPI
+from pydantic_core import to_json
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+
+from service.api.http.openapi import PROBLEM_JSON
+from service.api.http.problem import Problem, _problem_of
+from service.api.http.request_id import request_id
+from service.api.state import state_of
+from service.errors import FieldProblem, ServiceError
+from service.extensions import route_path
+
+log = logging.getLogger(__name__)
+
+#: Nginx's number for a client that closed the connection: nobody reads it, but logs do.
+CLIENT_CLOSED_REQUEST = 499
+
+
+def install(app: FastAPI) -> None:
+    """Answer every exception of ``app`` with a problem document."""
+    for kind, handler in _HANDLERS.items():
+        app.add_exception_handler(kind, handler)
+
+
+async def respond(request: Request, failure: Exception) -> Response:
+    """The answer to a request that ended with ``failure``, for what handles requests outside of FastAPI."""
+    handler = next(handler for kind, handler in _HANDLERS.items() if isinstance(failure, kind))
+    return await handler(request, failure)
+
+
+async def _service_error(request: Request, failure: Exception) -> Response:
+    assert isinstance(failure, ServiceError)
+    _count(request, failure.code)
+    headers = {} if failure.retry_after_s is None else {"Retry-After": str(failure.retry_after_s)}
+    return _answer(request, failure.status, failure.code, failure.detail, failure.problems, headers)
+
+
+async def _http_exception(request: Request, failure: Exception) -> Response:
+    assert isinstance(failure, HTTPException)
+    code = HTTPStatus(failure.status_code).phrase.lower().replace(" ", "-")
+    return _answer(request, failure.status_code, code, failure.detail, (), dict(failure.headers or {}))
+
+
+async def _client_gone(request: Request, failure: Exception) -> Response:  # noqa: ARG001
+    return Response(status_code=CLIENT_CLOSED_REQUEST)
+
+
+async def _unexpected(request: Request, failure: Exception) -> Response:
+    _count(request, ServiceError.code)
+    log.error(
+        "unexpected error",
+        exc_info=failure,
+        extra={"path": request.url.path, "request_id": request_id(request.scope)},
+    )
+    return _answer(request, 500, ServiceError.code, "The service failed; its log says why.", (), {})
+
+
+def _count(request: Request, code: str) -> None:
+    told = request.scope.setdefault("state", {})
+    told["outcome"] = code
+    if not told.get("counted", False):
+        state_of(request).count_error(told.get("model"), code)
+
+
+def _answer(
+    request: Request,
+    status: int,
+    code: str,
+    detail: str,
+    problems: Sequence[FieldProblem],
+    headers: Mapping[str, str],
+) -> Response:
+    problem = _problem_of(request_id(request.scope), status, code, detail, problems)
+    path = f"{route_path(request.scope)}/"
+    render = next((own for prefix, own in _DIALECTS.items() if path.startswith(prefix)), _problem)
+    return render(problem, {**_about(request), **headers})
+
+
+def _about(request: Request) -> dict[str, str]:
+    """Headers of every error: it is nobody's to keep, and says which model it is of where that is known."""
+    fixed = {"Cache-Control": "no-store", "Vary": "Accept"}
+    told = request.scope.get("state", {})
+    if "model_version" not in told:
+        return fixed
+    return {**fixed, "X-Model": told["model"], "X-Model-Version": told["model_version"]}
+
+
+def _problem(problem: Problem, headers: Mapping[str, str]) -> Response:
+    """RFC 9457, with ``error`` for OpenAI's clients."""
+    return Response(to_json(problem), problem.status, headers, PROBLEM_JSON)
+
+
+def _open_inference(problem: Problem, headers: Mapping[str, str]) -> Response:
+    """The Open Inference Protocol's: one text, nothing beside it."""
+    return JSONResponse({"error": problem.detail}, status_code=problem.status, headers=headers)
+
+
+#: How errors look to the clients that expect another form, by the beginning of the path.
+_DIALECTS: Mapping[str, Callable[[Problem, Mapping[str, str]], Response]] = {"/v2/": _open_inference}
+
+_HANDLERS: Mapping[type[Exception], Callable[[Request, Exception], Awaitable[Response]]] = {
+    ServiceError: _service_error,
+    HTTPException: _http_exception,
+    ClientDisconnect: _client_gone,
+    Exception: _unexpected,
+}

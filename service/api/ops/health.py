@@ -1,0 +1,52 @@
+"""Liveness, readiness, metrics. They read state and change none."""
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from service.api.state import State, state_of
+
+router = APIRouter(tags=["operations"])
+
+# What promtool and Prometheus expect of the text format.
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+@router.get("/health/live", response_class=JSONResponse, responses={503: {"description": "A thread has ended."}})
+async def live(request: Request) -> JSONResponse:
+    """200 while the process answers and the engine's threads run; 503 means that only a restart will help."""
+    alive = state_of(request).engine.is_alive()
+    return JSONResponse({"status": "live" if alive else "dead"}, status_code=200 if alive else 503)
+
+
+@router.get(
+    "/health/ready",
+    response_class=JSONResponse,
+    responses={503: {"description": "A model was refused, or a thread ended."}},
+)
+async def ready(request: Request) -> JSONResponse:
+    """200 when every model is verified and warmed and the engine's threads run; else 503, with the reasons."""
+    state = state_of(request)
+    return JSONResponse(_readiness(state), status_code=200 if state.ready else 503)
+
+
+@router.get("/health", response_class=JSONResponse)
+async def health(request: Request) -> JSONResponse:
+    """200 while the process answers, with what the other two say: for people, and for probes that only ask HEAD."""
+    state = state_of(request)
+    return JSONResponse({"live": state.engine.is_alive(), **_readiness(state)})
+
+
+@router.get("/metrics", response_class=Response)
+async def metrics(request: Request) -> Response:
+    """Every series, in Prometheus' text format."""
+    return Response(state_of(request).metrics.expose(), media_type=METRICS_TYPE)
+
+
+def _readiness(state: State) -> dict[str, object]:
+    return {
+        "status": "ready" if state.ready else "not ready",
+        "models": {name: each.model.manifest.version for name, each in state.engine.deployments.items()},
+        "refused": state.manager.refused,
+        "faults": state.faults,
+    }

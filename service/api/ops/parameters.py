@@ -1,0 +1,74 @@
+"""The fields that mean something to a model, with its bounds and defaults: what a form for it is made of."""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from pydantic import BaseModel
+
+from service.api.http.openapi import inlined
+from service.api.request.capabilities import abilities, denoises, encodes, missing
+from service.api.request.schemas import GenerateRequest, InterpolateRequest
+from service.api.tasks.encode import STEPS as INVERSION_STEPS
+from service.api.tasks.encode import EncodeRequest
+from service.engine.model import Model
+from service.settings import Settings
+
+#: A field's JSON schema.
+Parameter = Mapping[str, Any]
+
+
+def tasks_of(model: Model, settings: Settings) -> dict[str, dict[str, Parameter]]:
+    """The fields of each task that ``model`` has, by their names."""
+    does = abilities(model)
+    tasks: dict[str, dict[str, Parameter]] = {}
+    if "generate" in does or encodes(model):
+        tasks["generate"] = _parameters(GenerateRequest, model, settings)
+    if "interpolate" in does:
+        tasks["interpolate"] = _parameters(InterpolateRequest, model, settings)
+    if "encode" in does or "invert" in does:
+        tasks["encode"] = _parameters(EncodeRequest, model, settings)
+        if "steps" in tasks["encode"]:
+            most = tasks["encode"]["steps"]["maximum"]
+            tasks["encode"]["steps"] = {**tasks["encode"]["steps"], "default": min(INVERSION_STEPS, most)}
+    return tasks
+
+
+def _parameters(schema: type[BaseModel], model: Model, settings: Settings) -> dict[str, Parameter]:
+    own = _own(model, settings)
+    meant = {name: field for name, field in _fields(schema).items() if not missing(model, name)}
+    found: dict[str, Parameter] = {name: {**field, **own.get(name, {})} for name, field in meant.items()}
+    if "solver" in found and found["solver"]["default"] not in found["solver"]["enum"]:
+        found["solver"] = {**found["solver"], "default": "ddim"}
+    if schema is EncodeRequest and encodes(model):
+        for name in ("steps", "preview_every", "preview_kind"):
+            found.pop(name, None)
+    if not denoises(model):
+        layouts = [layout for layout in found["layout"]["enum"] if layout != "film"]
+        found["layout"] = {**found["layout"], "enum": layouts}
+    return found
+
+
+def _own(model: Model, settings: Settings) -> dict[str, Parameter]:
+    """What the model and the settings say of fields."""
+    own: dict[str, Parameter] = {"n": {"maximum": settings.max_images}, "frames": {"maximum": settings.max_images}}
+    if (defaults := model.manifest.defaults) is not None:
+        most = min(model.max_steps, settings.max_steps)
+        own["steps"] = {"maximum": most, "default": min(defaults.steps, most)}
+        own["solver"] = {"default": defaults.solver}
+        own["guidance_scale"] = {"default": defaults.guidance_scale}
+    return own
+
+
+@lru_cache
+def _fields(schema: type[BaseModel]) -> dict[str, Parameter]:
+    """The JSON schemas of all fields; what may be null, which is the same as absent, is what else it may be."""
+    return {name: _present(field) for name, field in inlined(schema.model_json_schema())["properties"].items()}
+
+
+def _present(field: Parameter) -> Parameter:
+    forms = [form for form in field.get("anyOf", ()) if form.get("type") != "null"]
+    if len(forms) != 1:
+        return field
+    rest = {name: value for name, value in field.items() if name != "anyOf" and (name, value) != ("default", None)}
+    return {**forms[0], **rest}

@@ -1,0 +1,84 @@
+"""GET / and /ui/{file}: the page for people, and for programs what leads to everything else."""
+
+import hashlib
+from pathlib import Path
+from typing import NamedTuple
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from service.api.order import Cache
+from service.api.request.negotiation import JSON, accept_of, choose
+from service.api.response.caching import ASK_AGAIN, not_modified, unchanged
+from service.api.response.reproduce import root_of
+
+router = APIRouter(include_in_schema=False)
+
+FOLDER = Path(__file__).parents[2] / "playground"
+PAGE = "index.html"
+HTML = "text/html"
+
+_TYPES = {".html": HTML, ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+
+HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; style-src 'self'; script-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+
+#: Where a program goes from here.
+LINKS = {
+    "models": "/models",
+    "health": "/health",
+    "metrics": "/metrics",
+    "docs": "/docs",
+    "openapi": "/openapi.json",
+}
+
+
+class Asset(NamedTuple):
+    """A file of the page."""
+
+    content: bytes
+    media_type: str
+    cache: Cache
+
+
+def _read(path: Path) -> Asset:
+    content = path.read_bytes()
+    etag = f'"{hashlib.blake2b(content, digest_size=12).hexdigest()}"'
+    return Asset(content, _TYPES[path.suffix], Cache(etag.encode(), ASK_AGAIN))
+
+
+#: The page's files by their names below its folder, read once: what is not in this table cannot be asked for.
+ASSETS = {path.relative_to(FOLDER).as_posix(): _read(path) for path in FOLDER.rglob("*") if path.suffix in _TYPES}
+
+
+@router.get("/")
+async def root(request: Request) -> Response:
+    """The page for a browser; for anybody else a JSON document of links. Raises NotAcceptable."""
+    if choose(accept_of(request), (JSON, HTML)) == HTML:
+        response = _answer(request, ASSETS[PAGE])
+    else:
+        links = {name: root_of(request) + path for name, path in LINKS.items()}
+        response = JSONResponse({"name": request.app.title, "version": request.app.version, "links": links})
+    response.headers["Vary"] = "Accept"
+    return response
+
+
+@router.get("/ui/{name:path}")
+async def asset(name: str, request: Request) -> Response:
+    """One of the page's files."""
+    found = ASSETS.get(name)
+    if found is None:
+        return Response("There is no such file.", 404, HEADERS, "text/plain")
+    return _answer(request, found)
+
+
+def _answer(request: Request, found: Asset) -> Response:
+    if not_modified(request, found.cache):
+        return unchanged(found.cache)
+    kept = {"ETag": found.cache.etag.decode(), "Cache-Control": found.cache.control.decode()}
+    return Response(found.content, media_type=found.media_type, headers=HEADERS | kept)

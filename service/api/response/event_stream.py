@@ -1,0 +1,144 @@
+"""A job's events as server-sent events (the HTML standard, section 9.2)."""
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from pydantic_core import to_json
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from service import images
+from service.api.http.problem import problem_body
+from service.api.order import Order
+from service.api.request.negotiation import EVENT_STREAM
+from service.api.response.answers import INLINE_PIXELS
+from service.api.response.job_runner import PreviewEvent, Shown, leave
+from service.api.response.rendering import show_picture
+from service.api.state import PictureJob
+from service.errors import ServiceError, ServiceStopping
+from service.extensions import Disconnect, disconnect_of
+from service.store.events import Event, Listener
+
+#: Seconds between two looks at a job that is silent, for its place in the queue moves without an event. What a look
+#: finds is up to a second old, so that more of them would find nothing new.
+LOOK_S = 1.0
+
+#: After so long without an event comes a comment: proxies end connections on which nothing moves.
+COMMENT_S = 15.0
+
+#: What an event is on the wire; nothing for one that is left out.
+Write = Callable[[PictureJob, Event], bytes]
+
+
+def write_event(job: PictureJob, event: Event) -> bytes:
+    """``event`` with its id, its name and its JSON."""
+    return b"id: %d\nevent: %s\ndata: %s\n\n" % (event.id, event.name.encode(), event_json(job, event))
+
+
+def event_json(job: PictureJob, event: Event) -> bytes:
+    """What ``event`` of ``job`` tells."""
+    payload = event.payload
+    if isinstance(payload, bytes):
+        return payload
+    return to_json(_object(job, payload))
+
+
+def _object(job: PictureJob, payload: object) -> Any:  # noqa: ANN401  (any JSON value)
+    if isinstance(payload, ServiceError):
+        return problem_body(job.id, payload)
+    if isinstance(payload, Shown):
+        return show_picture(job.work, payload.row, payload.picture).model_dump()
+    if isinstance(payload, PreviewEvent):
+        return _preview_event(job.work, payload)
+    return payload
+
+
+def _preview_event(order: Order, event: PreviewEvent) -> dict[str, object]:
+    png = images.encode_png(images.enlarge(event.picture, order.asked.scale))
+    return {
+        "index": event.preview.row,
+        "step": event.preview.step,
+        "steps": event.preview.steps,
+        "t": event.preview.t,
+        "kind": event.kind,
+        "mime": "image/png",
+        "b64_json": base64.b64encode(png).decode(),
+    }
+
+
+class EventStream(Response):
+    """The events of ``job`` after number ``after``, each as ``write`` has it, until the last one.
+
+    ``own``: the job is for this connection only, and ends with it. ``closing`` is written after the last event.
+    """
+
+    def __init__(
+        self,
+        job: PictureJob,
+        *,
+        own: bool,
+        after: int = 0,
+        write: Write = write_event,
+        closing: bytes = b"",
+    ) -> None:
+        super().__init__(
+            headers={
+                "Cache-Control": "no-store",
+                "Vary": "Accept",
+                "X-Accel-Buffering": "no",  # nginx would keep events back
+                "X-Model": job.work.model.name,
+                "X-Model-Version": job.work.model.manifest.version,
+                "X-Seed": ", ".join(str(seed) for seed in job.work.seeds if seed is not None),
+            },
+            media_type=EVENT_STREAM,
+        )
+        del self.headers["content-length"]
+        self._job, self._own, self._after, self._write, self._closing = job, own, after, write, closing
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  (ASGI's)
+        """Send events as they happen, until the last one or until the client leaves."""
+        try:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            if scope["method"] != "HEAD":
+                await self._send_events(disconnect_of(scope), send)
+            await send({"type": "http.response.body", "body": self._closing, "more_body": False})
+        finally:
+            if self._own and disconnect_of(scope).gone:
+                leave(self._job)
+            elif self._own:
+                self._job.cancel()
+
+    async def _send_events(self, disconnect: Disconnect, send: Send) -> None:
+        with self._job.log.listen(self._after) as listener:
+            disconnect.then(listener.close)
+            try:
+                async for chunk in self._chunks(listener):
+                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            except asyncio.CancelledError:  # the server waits for its connections no longer
+                stopping = Event(self._job.log.last_id + 1, "error", ServiceStopping())
+                await send({"type": "http.response.body", "body": self._write(self._job, stopping), "more_body": False})
+                raise
+            finally:
+                disconnect.forget()
+
+    async def _chunks(self, listener: Listener) -> AsyncIterator[bytes]:
+        clock = asyncio.get_running_loop().time
+        written_at = clock()
+        while not listener.over:
+            event = await listener.next(LOOK_S)
+            if event is not None:
+                yield await self._encode(event)
+                written_at = clock()
+                continue
+            self._job.look()
+            if clock() - written_at >= COMMENT_S:
+                yield b":\n\n"
+                written_at = clock()
+
+    async def _encode(self, event: Event) -> bytes:
+        pixels = event.payload.picture.size if isinstance(event.payload, PreviewEvent | Shown) else 0
+        if pixels * self._job.work.asked.scale**2 <= INLINE_PIXELS:
+            return self._write(self._job, event)
+        return await asyncio.to_thread(self._write, self._job, event)

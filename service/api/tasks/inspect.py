@@ -1,0 +1,68 @@
+"""POST /inspect: what a PNG of this service says of itself, and the command that makes it again."""
+
+from pydantic import ValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.api.http.endpoint import route
+from service.api.http.openapi import described, inlined, refusals, request_body
+from service.api.request.body import off_loop, read_request
+from service.api.request.negotiation import JSON, PNG
+from service.api.request.schemas import InspectRequest, Parameters
+from service.api.request.uploads import check_file
+from service.api.response.reproduce import curl, origin_of, python
+from service.api.response.schemas import InspectAnswer
+from service.api.state import state_of
+from service.errors import InvalidField
+from service.images import png_parameters
+
+
+async def post_inspect(request: Request) -> Response:
+    """Read the parameters that a PNG of this service carries, and tell what makes the picture again.
+
+    The picture comes as it is, as base64 JSON, or in a form. 422 where it carries none: pictures that another program
+    has saved anew often lose them.
+    """
+    state = state_of(request)
+    body = await read_request(request, state.settings, InspectRequest, pictures=1)
+    check_file("image", body.image, state.settings.max_image_bytes)
+    found = await off_loop(state.settings, body.image, _parameters, body.image)
+    deployment = state.engine.deployments.get(found.model)
+    again = (origin_of(request), found.path, found.params, PNG, f"{found.model}.png")
+    answer = InspectAnswer(
+        **found.model_dump(),
+        served_version=deployment.model.manifest.version if deployment else None,
+        curl=curl(*again),
+        python=python(*again),
+    )
+    return Response(answer.model_dump_json(), media_type=JSON, headers={"Cache-Control": "no-store"})
+
+
+ROUTE = route("/inspect", {"POST": post_inspect})
+
+OPERATIONS = {
+    "/inspect": {
+        "post": described(post_inspect)
+        | {
+            "requestBody": request_body(InspectRequest),
+            "responses": {
+                "200": {
+                    "description": "What the picture says.",
+                    "content": {JSON: {"schema": inlined(InspectAnswer.model_json_schema())}},
+                },
+                **refusals(400, 408, 413, 415, 422, 500, 503),
+            },
+        }
+    }
+}
+
+
+def _parameters(png: bytes) -> Parameters:
+    """What ``png`` carries; it may be anybody's, so it is checked like a request."""
+    text = png_parameters(png)
+    try:
+        if text is not None:
+            return Parameters.model_validate_json(text)
+    except ValidationError:
+        pass
+    raise InvalidField.of("image", "carries no parameters of this service", "a PNG as the service sent it")

@@ -1,0 +1,193 @@
+"""The points of a path: seeds, pictures and latents to latents, and the class at each."""
+
+import random
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+
+from service import images
+from service.api.order import Compute, Order, Uploads
+from service.api.request.arrays import Array, to_base64
+from service.api.request.capabilities import denoises, missing
+from service.api.request.resolve import Resolved, labels_of
+from service.api.request.schemas import ClassLabel, InterpolateRequest, Params, Point
+from service.api.request.start_fields import written
+from service.api.request.uploads import Fitted, read_picture
+from service.api.tasks.starts import clean_latents, data_uri, encoding, inverted, inverting
+from service.engine.engine import Part
+from service.engine.initial_latents import image_tensor, seed_latent, tensor_of
+from service.engine.model import Model
+from service.errors import FieldProblem, InvalidField
+from service.sampling.interpolate import InterpolationMethod
+from service.settings import Settings
+
+
+class KeyPoint(NamedTuple):
+    """A point of a request: its field, its seed if it has one, its class, its latent if given, if a picture was sent.
+
+    ``own_class`` is the class that it asks for by itself.
+    """
+
+    name: str
+    seed: int | None
+    label: int
+    latents: Array | None
+    own_class: ClassLabel | None
+    sent: bool
+
+
+class Ends(NamedTuple):
+    """What a path leads through: a latent (*latent) for each point, and the picture that was sent for it, if any."""
+
+    latents: Sequence[Tensor]
+    sent: Sequence[images.Pixels | None]
+    warnings: Sequence[str]
+
+
+def key_points(body: InterpolateRequest, model: Model, resolved: Resolved) -> list[KeyPoint]:
+    """The points of ``body``, checked, with their seeds and classes. Raises InvalidField."""
+    if problems := [*_problems(body, model)]:
+        raise InvalidField(problems)
+    names, points = [*_names(body)], body.key_points
+    seeds = [_seed(point) for point in points]
+    own = [_label(point, name, model) for name, point in zip(names, points, strict=True)]
+    common = own[0] if resolved.labels[0] is None else resolved.labels[0]
+    if common is None:
+        common = resolved.null_label if seeds[0] is None else resolved.label_of(seeds[0])
+    labels = [common if label is None else label for label in own]
+    return [
+        KeyPoint(name, seed, label, point.latents, point.class_label, point.image is not None)
+        for name, point, seed, label in zip(names, points, seeds, labels, strict=True)
+    ]
+
+
+def guided(body: InterpolateRequest, model: Model, resolved: Resolved, points: Sequence[KeyPoint]) -> Resolved:
+    """``resolved`` with the guidance that classes of ``points`` leave room for.
+
+    Raises InvalidField where they leave none and ``body`` asks for some, or where the model blends no classes.
+    """
+    labels = {point.label for point in points}
+    if len(labels) == 1 and resolved.null_label not in labels:
+        return resolved
+    if len(labels) > 1 and not denoises(model):
+        other = next(point for point in points if point.label != points[0].label)
+        says = f"{model.name}, a {model.manifest.family}, cannot blend classes"
+        raise InvalidField.of(f"{other.name}/class_label", says, "one class for all points")
+    for name in ("guidance_scale", "negative_class"):
+        if getattr(body, name) not in (None, 1.0):
+            says = "guides towards a class, and " + ("there are several" if len(labels) > 1 else "there is none")
+            raise InvalidField.of(name, says, "leave it out, or one class for all points")
+    params = resolved.params | ({"guidance_scale": 1.0} if "guidance_scale" in resolved.params else {})
+    return resolved._replace(guidance_scale=1.0, params=params)
+
+
+def uploads_of(body: InterpolateRequest) -> Uploads:
+    """The pictures that are sent for points of ``body``."""
+    points = zip(_names(body), body.key_points, strict=True)
+    return Uploads({f"{name}/image": point.image for name, point in points if point.image is not None})
+
+
+def parts_before(model: Model, points: Sequence[KeyPoint], steps: int) -> Sequence[Part]:
+    """What ``model`` computes of the pictures that are sent for ``points``, before the frames of so many steps."""
+    sent = sum(point.sent for point in points)
+    return [*encoding(model, sent), *(inverting(model, sent, steps) if denoises(model) else [])]
+
+
+def method_of(body: InterpolateRequest, model: Model) -> InterpolationMethod:
+    """How the path goes between its points: straight where a picture is encoded to what it goes through."""
+    if body.method != "auto":
+        return body.method
+    return "linear" if not denoises(model) and any(point.image is not None for point in body.key_points) else "slerp"
+
+
+async def ends_of(settings: Settings, points: Sequence[KeyPoint], steps: int, order: Order, compute: Compute) -> Ends:
+    """What ``points`` of ``order`` begin from. Raises as ``read_picture``."""
+    model, fitted = order.model, [await _fitted(settings, point, order) for point in points]
+    pictures = [image_tensor(each.pixels) for each in fitted if each is not None]
+    labels = [point.label for point in points if point.sent]
+    latents = await clean_latents(model, pictures, labels, compute)
+    if denoises(model):
+        latents = await inverted(model, latents, labels, steps, compute)
+    encoded = iter(latents)
+    return Ends(
+        latents=[next(encoded) if point.sent else _latent(point, model) for point in points],
+        sent=[None if each is None else each.pixels for each in fitted],
+        warnings=[warning for each in fitted if each is not None for warning in each.warnings],
+    )
+
+
+def told(body: InterpolateRequest, points: Sequence[KeyPoint], sent: Sequence[images.Pixels | None]) -> Params:
+    """The fields of ``body`` that say what the path leads through, with the pictures that were ``sent``."""
+    each = [_told(point, picture) for point, picture in zip(points, sent, strict=True)]
+    return {"points": [*each]} if body.points else {"from": each[0], "to": each[1]}
+
+
+async def _fitted(settings: Settings, point: KeyPoint, order: Order) -> Fitted | None:
+    """The picture that was sent for ``point``, if any."""
+    if not point.sent:
+        return None
+    assert order.uploads is not None
+    field = f"{point.name}/image"
+    return await read_picture(field, order.uploads.take(field), order.model.manifest.image_shape, settings)
+
+
+def _names(body: InterpolateRequest) -> Iterator[str]:
+    """What the fields of the points are called."""
+    if body.points is None:
+        yield from ("from", "to")
+    else:
+        yield from (f"points/{index}" for index in range(len(body.points)))
+
+
+def _problems(body: InterpolateRequest, model: Model) -> Iterator[FieldProblem]:
+    if body.points is not None and (body.start or body.end):
+        yield FieldProblem("#/points", "says what the path leads through, and so do from and to", "one of the two")
+    inverts = denoises(model) and any(point.image is not None for point in body.key_points)
+    if inverts and body.solver not in (None, "ddim"):
+        yield FieldProblem("#/solver", "does not give pictures back that are sent", "ddim")
+    for name, point in zip(_names(body), body.key_points, strict=True):
+        given = [field for field in ("seed", "image", "latents") if getattr(point, field) is not None]
+        for field in given[1:]:
+            yield FieldProblem(f"#/{name}/{field}", f"says what the point is, and so does {given[0]}", "one of the two")
+        says = missing(model, "image")
+        if point.image is not None and says is not None:
+            yield FieldProblem(f"#/{name}/image", says, "seed, latents")
+        if point.latents is not None and point.latents.shape != model.manifest.latent_shape:
+            says = f"has shape {written(point.latents.shape)}"
+            yield FieldProblem(f"#/{name}/latents", says, written(model.manifest.latent_shape))
+
+
+def _seed(point: Point) -> int | None:
+    if point.image is not None or point.latents is not None:
+        return None
+    return random.getrandbits(32) if point.seed is None else point.seed
+
+
+def _label(point: Point, name: str, model: Model) -> int | None:
+    problems: list[FieldProblem] = []
+    (label,) = labels_of([point.class_label], model, f"{name}/class_label", problems)
+    if problems:
+        raise InvalidField(problems)
+    return label
+
+
+def _latent(point: KeyPoint, model: Model) -> Tensor:
+    if point.latents is not None:
+        return tensor_of(point.latents.numpy())
+    assert point.seed is not None
+    return seed_latent(model, point.seed)
+
+
+def _told(point: KeyPoint, sent: images.Pixels | None) -> Params:
+    """What makes the point again, with the picture that was ``sent`` for it once it is decoded."""
+    told: Params = {}
+    if sent is not None:
+        told["image"] = data_uri(sent)
+    elif point.latents is not None:
+        told["latents"] = to_base64(point.latents.numpy())
+    elif point.seed is not None:
+        told["seed"] = point.seed
+    if point.own_class is not None:
+        told["class_label"] = point.own_class
+    return told

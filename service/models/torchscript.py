@@ -1,0 +1,53 @@
+"""TorchScript artefacts, loaded as models. The only file of the service that reads TorchScript."""
+
+import io
+import threading
+from pathlib import Path
+
+import torch
+
+from service.contract.artifact import read_artifact
+from service.contract.files import ContractError
+from service.contract.manifest import MANIFEST_FILE, Manifest, read_manifest
+from service.engine.model import Model
+from service.models.prepare import prepared
+from service.sampling.latent_map import LatentMap, LatentsError, unpack
+
+#: Loads in several threads damage a registry that all of TorchScript shares (roboflow/inference, pull request 2373).
+_loading = threading.Lock()
+
+
+def load_model(directory: Path, device: torch.device, manifest: Manifest | None = None) -> Model:
+    """Verify and load the model in ``directory``: of ``manifest``, or of the one that is there.
+
+    Raises:
+        ContractError: the manifest, the weights or the codes are missing, damaged, or not what the manifest says.
+    """
+    manifest = manifest or read_manifest(directory)
+    if manifest.name != directory.name:
+        raise ContractError(directory / MANIFEST_FILE, f"name: {manifest.name} in a folder named {directory.name}")
+    payload = read_artifact(directory, manifest.artifact)
+    path = directory / manifest.artifact.file
+    try:
+        with _loading:
+            module = torch.jit.load(io.BytesIO(payload), map_location=device)  # type: ignore[no-untyped-call]
+            decode = prepared(module.decode, device)
+            denoise = prepared(module.denoise, device) if manifest.denoises else None
+            encode = prepared(module.encode, device) if "encode" in manifest.capabilities else None
+    except Exception as failure:  # the reader of TorchScript has errors of many kinds for a file that is none
+        raise ContractError(path, f"not a TorchScript artefact of family {manifest.family}") from failure
+    return Model(manifest, device, decode, denoise, encode=encode, latent_map=_load_map(directory, manifest))
+
+
+def _load_map(directory: Path, manifest: Manifest) -> LatentMap | None:
+    """The map of the manifest's codes, if it names any. Raises ContractError."""
+    if manifest.latents is None:
+        return None
+    payload, path = read_artifact(directory, manifest.latents), directory / manifest.latents.file
+    try:
+        latent_map = unpack(payload, manifest.latent_shape, manifest.null_label)
+    except LatentsError as failure:
+        raise ContractError(path, str(failure)) from failure
+    if not len(latent_map.points):
+        raise ContractError(path, "there is no code in it")
+    return latent_map

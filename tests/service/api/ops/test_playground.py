@@ -1,0 +1,147 @@
+import re
+from pathlib import PurePosixPath
+
+import pytest
+from starlette.testclient import TestClient
+
+from service.api.ops.playground import ASSETS, FOLDER, HEADERS
+from tests.service.api.conftest import problem
+
+BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
+NAMES = sorted(ASSETS)
+MODULES = [name for name in NAMES if name.endswith(".js")]
+
+
+def text(name: str) -> str:
+    return ASSETS[name].content.decode()
+
+
+def test_a_browser_gets_the_page(client: TestClient) -> None:
+    response = client.get("/", headers=BROWSER)
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "text/html; charset=utf-8"
+    assert response.headers["vary"] == "Accept"
+    assert response.text.startswith("<!doctype html>")
+
+
+@pytest.mark.parametrize("accept", ["*/*", "application/json", "application/json, text/html;q=0.5"])
+def test_a_program_gets_links_that_lead_somewhere(client: TestClient, accept: str) -> None:
+    document = client.get("/", headers={"Accept": accept}).json()
+    assert document["name"] == "genserve"
+    assert document["links"].keys() >= {"models", "openapi", "health", "metrics", "docs"}
+    for path in document["links"].values():
+        assert client.get(path).status_code == 200
+
+
+def test_what_is_neither_is_not_acceptable(client: TestClient) -> None:
+    problem(client.get("/", headers={"Accept": "image/png"}), 406, "not-acceptable")
+
+
+def test_the_policy_lets_nothing_in_from_outside(client: TestClient) -> None:
+    for path in ("/", "/ui/style.css", "/ui/nothing.js"):
+        headers = client.get(path, headers=BROWSER).headers
+        policy = dict(part.split(" ", 1) for part in headers["content-security-policy"].split("; "))
+        assert policy["default-src"] == policy["script-src"] == policy["style-src"] == "'self'"
+        assert policy["img-src"] == "'self' data: blob:"
+        assert policy["frame-ancestors"] == policy["base-uri"] == policy["form-action"] == "'none'"
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["referrer-policy"] == "no-referrer"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_file_is_served_with_its_type_and_kept_until_it_changes(client: TestClient, name: str) -> None:
+    types = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".html": "text/html"}
+    response = client.get(f"/ui/{name}")
+    assert response.status_code == 200
+    assert response.content == (FOLDER / name).read_bytes()
+    assert response.headers["content-type"].split(";")[0] == types[PurePosixPath(name).suffix]
+    assert response.headers["cache-control"] == "no-cache"
+    again = client.get(f"/ui/{name}", headers={"If-None-Match": response.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    assert client.get(f"/ui/{name}", headers={"If-None-Match": '"other"'}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/ui/", "/ui/app.py", "/ui/../settings.py", "/ui/%2e%2e/settings.py", "/ui/js/../../app.py", "/ui//etc/passwd"],
+)
+def test_nothing_else_is_served(client: TestClient, path: str) -> None:
+    response = client.get(path)
+    assert response.status_code == 404
+    assert b"import" not in response.content
+
+
+def test_every_file_of_the_page_is_in_the_table() -> None:
+    files = {path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*") if path.is_file()}
+    assert files == set(NAMES)
+
+
+def test_the_head_is_as_the_page(client: TestClient) -> None:
+    response = client.head("/", headers=BROWSER)
+    assert {name: response.headers[name] for name in HEADERS} == HEADERS
+    assert response.content == b""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_file_names_another_host(name: str) -> None:
+    hosts = set(re.findall(r"\w+://[^\s\"'`)]+", text(name)))
+    # A namespace is a name, which nothing is fetched from.
+    assert hosts <= {"http://www.w3.org/2000/svg"}
+    assert not re.search(r"""(?:src|href|url)[=(]["']?//""", text(name))
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_modules_import_modules_that_are_there(name: str) -> None:
+    for target in re.findall(r"""from\s+["']([^"']+)["']""", text(name)):
+        assert target.startswith("./")
+        assert (PurePosixPath(name).parent / target).as_posix() in ASSETS
+
+
+def test_modules_import_names_that_are_exported() -> None:
+    for name in MODULES:
+        for names, target in re.findall(r"""import \{([^}]*)\} from "\./([^"]+)";""", text(name)):
+            exported = set(re.findall(r"export (?:async )?(?:function\*?|const|class|let) (\w+)", text(f"js/{target}")))
+            exported |= set(re.findall(r"export async function\* (\w+)", text(f"js/{target}")))
+            assert {each.strip() for each in names.split(",") if each.strip()} <= exported, f"{name}: {target}"
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_modules_use_the_names_that_they_import(name: str) -> None:
+    imports = re.compile(r"""import \{([^}]*)\} from "[^"]+";""")
+    code = re.sub(r"//[^\n]*|/\*\*.*?\*/", "", imports.sub("", text(name)), flags=re.DOTALL)
+    imported = {each.strip() for names in imports.findall(text(name)) for each in names.split(",") if each.strip()}
+    assert imported <= set(re.findall(r"\w+", code))
+
+
+def test_every_module_is_used() -> None:
+    used = {f"js/{target}" for name in MODULES for target in re.findall(r"""from "\./([^"]+)";""", text(name))}
+    assert set(MODULES) == used | {"js/main.js"}
+
+
+def test_the_page_refers_to_files_that_are_there() -> None:
+    references = re.findall(r"""(?:src|href)="ui/([^"]+)\"""", text("index.html"))
+    assert {"style.css", "js/main.js", "icon.svg"} <= set(references)
+    assert set(references) <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_url_is_relative_so_that_a_proxy_may_serve_the_page_below_a_path(name: str) -> None:
+    assert re.findall(r"""(?:src|href)=["']?/""", text(name)) == []
+    assert re.findall(r"""\b(?:fetch|request|getJson|getFile|stream)\(["'`]/""", text(name)) == []
+
+
+def test_nothing_is_inline_that_the_policy_forbids() -> None:
+    page = text("index.html")
+    assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?![^>]*src=)", page)
+    forbidden = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function"
+    assert [name for name in MODULES if re.search(forbidden, text(name))] == []
+
+
+def test_modules_are_short() -> None:
+    assert {name: lines for name in MODULES if (lines := len(text(name).splitlines())) >= 300} == {}
+
+
+def test_no_model_is_known_by_name(client: TestClient) -> None:
+    """The forms are built from the cards, so that a model of another name and family is served as well."""
+    for name in MODULES:
+        assert not re.search(r"""["'`](ddpm|gan|vae|ldm|fashion-mnist)["'`]""", text(name)), name

@@ -1,0 +1,70 @@
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import torch
+
+from service.api.order import Order
+from service.api.request.meanings import Meanings
+from service.api.request.schemas import GenerateRequest, InterpolateRequest
+from service.api.response.job_runner import filmed
+from service.api.state import State
+from service.api.tasks.generate import generate_order
+from service.api.tasks.interpolate import interpolate_order
+from service.engine.engine import Deployment, Engine
+from service.engine.rows import Film
+from service.metrics import Metrics
+from service.models.registry import load_registry
+from service.settings import Settings
+
+
+@pytest.fixture
+def settings(weights: Path) -> Settings:
+    return Settings(weights_dir=weights, device="cpu", engine_threads=1, max_bucket=1)
+
+
+def order_of(settings: Settings, model: str, **fields: Any) -> Order:
+    deployment, asked = deployment_of(settings, model), GenerateRequest.model_validate(fields)
+    return generate_order(state_with(settings), asked, deployment, "image/png")
+
+
+def deployment_of(settings: Settings, model: str) -> Deployment:
+    cpu = torch.device("cpu")
+    return Engine(load_registry(settings, cpu).served, cpu, settings, Metrics()).deployments[model]
+
+
+def state_with(settings: Settings) -> State:
+    """As much of a state as an order takes that uploads nothing."""
+    return cast(State, SimpleNamespace(settings=settings, meanings=Meanings(settings)))
+
+
+@pytest.mark.parametrize(
+    ("fields", "live", "film"),
+    [
+        ({"steps": 40}, False, None),
+        ({"steps": 40}, True, Film(4, "x0")),
+        ({"steps": 3}, True, Film(1, "x0")),
+        ({"steps": 40, "preview_every": 0}, True, None),
+        ({"steps": 40, "preview_every": 7}, False, Film(7, "x0")),
+        ({"steps": 40, "preview_kind": "both"}, True, Film(4, "both")),
+    ],
+)
+def test_every_picture_is_filmed_as_asked(
+    settings: Settings, fields: dict[str, Any], live: bool, film: Film | None
+) -> None:
+    order = order_of(settings, "ddpm", n=3, **fields)
+    assert [row.film for row in filmed(order, live=live).rows] == [film] * 3
+    assert filmed(order, live=live).seeds == order.seeds
+
+
+def test_frames_of_a_path_are_filmed_too(settings: Settings) -> None:
+    deployment = deployment_of(settings, "ddpm")
+    asked = InterpolateRequest.model_validate({"model": "ddpm", "frames": 4, "steps": 20})
+    order = interpolate_order(state_with(settings), asked, deployment, "image/png")
+    assert {row.film for row in filmed(order, live=True).rows} == {Film(2, "x0")}
+
+
+def test_what_takes_no_steps_has_no_film(settings: Settings) -> None:
+    order = order_of(settings, "vae")
+    assert filmed(order, live=True) is order
