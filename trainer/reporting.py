@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from trainer import processes
+from trainer.board import Board
 from trainer.card import duration
 from trainer.schedule import Plan
 
@@ -23,7 +23,7 @@ MOST_LINES = 200
 class Report:
     """The reports of the first process; those of the others do nothing."""
 
-    def __init__(self, board: SummaryWriter | None, bar: "tqdm[Any]", plan: Plan, step: int) -> None:
+    def __init__(self, board: Board | None, bar: "tqdm[Any]", plan: Plan, step: int) -> None:
         self._board, self._bar, self._plan = board, bar, plan
         self._lines = board is not None and not sys.stderr.isatty()
         self._begun_at, self._begun_with = time.monotonic(), step
@@ -41,6 +41,8 @@ class Report:
         """The mean losses of the epoch that ended with ``step``."""
         epoch, epochs = self._plan.epoch(step), self._plan.epochs
         self._scalars("epoch", losses, epoch)
+        if self._board is not None:
+            self._board.flush()
         every = ceil(epochs / MOST_LINES)
         if epoch % every == 0 or step == self._plan.total:
             where = f"epoch {epoch}/{epochs}, step {step:,}/{self._plan.total:,}"
@@ -54,16 +56,17 @@ class Report:
     def samples(self, step: int, grid: Tensor) -> None:
         """A grid of samples, uint8 (channel, height, width)."""
         if self._board is not None:
-            self._board.add_image("samples", grid, self._plan.epoch(step))
+            self._board.image("samples", grid, self._plan.epoch(step))
 
     def distance(self, step: int, distance: float) -> None:
         """How far the samples are from the training pictures."""
         if self._board is not None:
-            self._board.add_scalar("distance", distance, self._plan.epoch(step))
+            self._board.scalar("distance", distance, self._plan.epoch(step))
 
     def _scalars(self, group: str, values: dict[str, float], at: int) -> None:
-        for name, value in values.items() if self._board is not None else ():
-            self._board.add_scalar(f"{group}/{name}", value, at)  # type: ignore[union-attr]
+        if self._board is not None:
+            for name, value in values.items():
+                self._board.scalar(f"{group}/{name}", value, at)
 
     def _line(self, text: str) -> None:
         if self._lines:
@@ -80,7 +83,7 @@ class Report:
 def reporting(folder: Path, plan: Plan, name: str, batch_size: int, step: int) -> Iterator[Report]:
     """The reports of a run that stands at ``step``; events go to ``folder``.
 
-    Raises OSError with the name of ``folder`` when an event cannot be written: TensorBoard's own error names none.
+    Raises OSError with the name of ``folder`` when an event cannot be written: the system's own error names no file.
     """
     first = processes.rank() == 0
     bar: tqdm[Any] = tqdm(
@@ -95,7 +98,7 @@ def reporting(folder: Path, plan: Plan, name: str, batch_size: int, step: int) -
     board = None
     try:
         try:
-            board = SummaryWriter(str(folder), purge_step=step or None) if first else None
+            board = Board(folder, purge_from=step or None) if first else None
             yield Report(board, bar, plan, step)
         finally:
             bar.close()

@@ -33,9 +33,8 @@ def test_a_long_run_of_short_epochs_writes_few_lines(
     assert [line.split(",")[0] for line in lines] == ["epoch 3/5", "epoch 5/5", "epoch 5: drawing samples"]
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_full_disk_is_told_with_the_folder_of_the_events(tmp_path: Path, file_size_limit: FileSizeLimit) -> None:
-    """TensorBoard writes on a thread of its own, and its error names no file."""
-    told = pytest.raises(OSError, match=r"File too large: .*events")
-    with told, file_size_limit(1), reporting.reporting(tmp_path / "events", Plan(2, 1), "vae", 1, 0) as report:
+def test_a_full_disk_is_reported_with_the_folder_of_the_events(tmp_path: Path, file_size_limit: FileSizeLimit) -> None:
+    """By the thread that trains, whose error stops the run."""
+    failure = pytest.raises(OSError, match=r"File too large: .*events")
+    with failure, file_size_limit(1), reporting.reporting(tmp_path / "events", Plan(2, 1), "vae", 1, 0) as report:
         report.step(1, {"loss": 1.0})
