@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 from pydantic import ValidationError
 
-from service import logs, server
+from service import logs
 from service.process import keep_memory
+from service.server import serve
 from service.settings import Settings
 
 
@@ -31,11 +32,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     keep_memory()
     _name_unknown_knobs()
     try:
-        admin = server.bind_admin(settings)
+        admin = serve.bind_admin(settings)
     except OSError as failure:
         print(f"error: GENSERVE_ADMIN_PORT: {failure.strerror}", file=sys.stderr)
         return 2
-    server.run(settings, admin)
+    serve.run(settings, admin)
     return 0
 
 

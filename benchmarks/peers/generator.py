@@ -55,7 +55,7 @@ def _as_shipped(file: str) -> Callable[[Tensor, Tensor], Tensor]:
 
 def _alike() -> Callable[[Tensor, Tensor], Tensor]:
     # Not at the top: importing the loader already changes how TorchScript runs.
-    from service.engine.model import load_model
+    from service.models.torchscript import load_model
     from service.process import keep_memory
 
     keep_memory()

@@ -82,7 +82,7 @@ def visiting(
     *,
     size: tuple[int, int] = (1280, 800),
     scheme: Literal["light", "dark"] = "light",
-    manager: Literal["reduce", "no-preference"] = "reduce",
+    motion: Literal["reduce", "no-preference"] = "reduce",
     permissions: Sequence[str] = (),
 ) -> Iterator[Visit]:
     """A visit to the service at ``port`` by somebody with those preferences."""
@@ -90,7 +90,7 @@ def visiting(
     context = browser.new_context(
         viewport={"width": width, "height": height},
         color_scheme=scheme,
-        reduced_motion=manager,
+        reduced_motion=motion,
         permissions=permissions,
         accept_downloads=True,
     )

@@ -257,9 +257,9 @@ def test_back_is_the_state_before(browser: Browser, shipped: Service) -> None:
 
 @pytest.mark.parametrize(("motion", "button"), [("reduce", "Play"), ("no-preference", "Pause")])
 def test_nothing_plays_for_those_who_want_no_motion(
-    browser: Browser, shipped: Service, manager: Any, button: str
+    browser: Browser, shipped: Service, motion: Any, button: str
 ) -> None:
-    with visiting(browser, shipped.port, motion=manager) as visit:
+    with visiting(browser, shipped.port, motion=motion) as visit:
         page = visit.open("#interpolate?model=vae&from=3&to=9&frames=6")
         expect(page.locator(".play")).to_have_text(button)
 

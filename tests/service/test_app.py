@@ -42,35 +42,29 @@ def test_stopping_finishes_what_was_accepted_and_refuses_what_comes(settings: Se
     assert engine_threads() == []
 
 
-def test_stopping_waits_no_longer_than_it_may(weights: Path) -> None:
+async def test_stopping_waits_no_longer_than_it_may(weights: Path) -> None:
     settings = Settings(weights_dir=weights, device="cpu", engine_threads=1, max_bucket=1, drain_s=0.01)
 
-    async def scenario() -> None:
-        async with running(settings) as app:
-            busy = asyncio.create_task(ask(app, "/generate/ddpm", to_body(LONG)))
-            await accepted(app)
-        assert engine_threads() == []
-        assert not busy.done()
-        busy.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await busy
-
-    asyncio.run(scenario())
+    async with running(settings) as app:
+        busy = asyncio.create_task(ask(app, "/generate/ddpm", to_body(LONG)))
+        await accepted(app)
+    assert engine_threads() == []
+    assert not busy.done()
+    busy.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await busy
 
 
-def test_stopping_does_not_wait_for_a_job_that_nobody_could_fetch(weights: Path) -> None:
+async def test_stopping_does_not_wait_for_a_job_that_nobody_could_fetch(weights: Path) -> None:
     settings = Settings(
         weights_dir=weights, device="cpu", engine_threads=1, max_bucket=1, max_queue_ms=1e9, drain_s=1e6
     )
 
-    async def scenario() -> None:
-        async with asyncio.timeout(60), running(settings) as app:
-            begun = await ask(app, "/generate/ddpm", to_body(LONG), headers={"Prefer": "respond-async"})
-            assert begun.status == 202
-            await accepted(app)
-        assert engine_threads() == []
-
-    asyncio.run(scenario())
+    async with asyncio.timeout(60), running(settings) as app:
+        begun = await ask(app, "/generate/ddpm", to_body(LONG), headers={"Prefer": "respond-async"})
+        assert begun.status == 202
+        await accepted(app)
+    assert engine_threads() == []
 
 
 def test_an_idle_service_stops_at_once(settings: Settings) -> None:

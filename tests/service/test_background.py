@@ -40,19 +40,16 @@ def test_a_step_that_raises_is_counted_shown_and_repeated(caplog: pytest.LogCapt
     assert [vars(record)["reason"] for record in caplog.records] == ["OSError: disk", "KeyError: 'x'"]
 
 
-def test_steps_that_do_not_wait_are_repeated_too_and_none_is_made_after_the_stop() -> None:
+async def test_steps_that_do_not_wait_are_repeated_too_and_none_is_made_after_the_stop() -> None:
     made: list[int] = []
 
-    async def scenario() -> None:
-        background = Background(lambda name: None)
-        background.repeat("count", lambda: made.append(1), 0)
-        await until(lambda: len(made) > 3)
-        background.stop()
-        count = len(made)
-        await asyncio.sleep(0.01)
-        assert len(made) == count
-
-    asyncio.run(scenario())
+    background = Background(lambda name: None)
+    background.repeat("count", lambda: made.append(1), 0)
+    await until(lambda: len(made) > 3)
+    background.stop()
+    count = len(made)
+    await asyncio.sleep(0.01)
+    assert len(made) == count
 
 
 def test_a_failure_that_nobody_waits_for_is_logged(caplog: pytest.LogCaptureFixture) -> None:

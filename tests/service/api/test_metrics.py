@@ -164,27 +164,24 @@ def test_time_counts_for_the_stage_that_it_was_spent_in(fresh: TestClient) -> No
     assert encoded["encode"] / encoded["compute"] > 10 * computed["encode"] / computed["compute"]
 
 
-def test_how_slowly_a_body_is_sent_is_nobodys_latency(settings: Settings) -> None:
+async def test_how_slowly_a_body_is_sent_is_nobodys_latency(settings: Settings) -> None:
     slowly_s = 0.3
 
-    async def scenario() -> None:
-        sent = asyncio.Event()
+    sent = asyncio.Event()
 
-        async def receive() -> Message:
-            if sent.is_set():
-                await asyncio.Event().wait()
-            await asyncio.sleep(slowly_s)
-            sent.set()
-            return {"type": "http.request", "body": b"{}", "more_body": False}
+    async def receive() -> Message:
+        if sent.is_set():
+            await asyncio.Event().wait()
+        await asyncio.sleep(slowly_s)
+        sent.set()
+        return {"type": "http.request", "body": b"{}", "more_body": False}
 
-        async with running(settings) as app:
-            started = time.monotonic()
-            assert (await ask(app, "/generate/vae", receive=receive)).status == 200
-            took_s = time.monotonic() - started
-            samples = read_series(app.state.service.metrics.expose().decode())
-            assert 0 < value(samples, "request_seconds_sum", model="vae") <= took_s - 0.99 * slowly_s
-
-    asyncio.run(scenario())
+    async with running(settings) as app:
+        started = time.monotonic()
+        assert (await ask(app, "/generate/vae", receive=receive)).status == 200
+        took_s = time.monotonic() - started
+        samples = read_series(app.state.service.metrics.expose().decode())
+        assert 0 < value(samples, "request_seconds_sum", model="vae") <= took_s - 0.99 * slowly_s
 
 
 def test_the_device_is_busy_for_as_long_as_it_computes(fresh: TestClient) -> None:
@@ -198,41 +195,35 @@ def test_the_device_is_busy_for_as_long_as_it_computes(fresh: TestClient) -> Non
     assert value(samples, "device_seconds_total", model="vae") == 0
 
 
-def test_accepted_work_is_told_while_there_is_some(settings: Settings) -> None:
-    async def scenario() -> None:
-        async with running(settings) as app:
-            busy = asyncio.create_task(ask(app, "/generate/ddpm", to_body(LONG)))
-            await accepted(app)
-            samples = read_series(app.state.service.metrics.expose().decode())
-            assert value(samples, "accepted_work_seconds", model="ddpm") > 0
-            assert value(samples, "accepted_work_seconds", model="vae") == 0
-            busy.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await busy
-            await idle(app)
-            samples = read_series(app.state.service.metrics.expose().decode())
-            assert value(samples, "accepted_work_seconds", model="ddpm") == 0
-
-    asyncio.run(scenario())
+async def test_accepted_work_is_told_while_there_is_some(settings: Settings) -> None:
+    async with running(settings) as app:
+        busy = asyncio.create_task(ask(app, "/generate/ddpm", to_body(LONG)))
+        await accepted(app)
+        samples = read_series(app.state.service.metrics.expose().decode())
+        assert value(samples, "accepted_work_seconds", model="ddpm") > 0
+        assert value(samples, "accepted_work_seconds", model="vae") == 0
+        busy.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await busy
+        await idle(app)
+        samples = read_series(app.state.service.metrics.expose().decode())
+        assert value(samples, "accepted_work_seconds", model="ddpm") == 0
 
 
 @pytest.mark.parametrize(
     "headers", [{}, {"Accept": "text/event-stream"}, {"Prefer": "wait=60"}], ids=["plain", "stream", "job"]
 )
-def test_what_is_given_up_is_counted_by_its_reason(settings: Settings, headers: dict[str, str]) -> None:
-    async def scenario() -> None:
-        async with running(settings) as app:
-            leaves = asyncio.Event()
-            leaves.set()
-            await ask(app, "/generate/ddpm", to_body(LONG), headers=headers, leaves=leaves)
-            late = await ask(app, "/generate/ddpm", to_body({**LONG, "timeout_ms": 30}), headers=headers)
-            assert b"deadline-exceeded" in late.body
-            samples = read_series(app.state.service.metrics.expose().decode())
-            for reason in ("client-left", "too-late"):
-                assert value(samples, "cancelled_total", model="ddpm", reason=reason) == 1
-                assert value(samples, "cancelled_total", model="vae", reason=reason) == 0
-
-    asyncio.run(scenario())
+async def test_what_is_given_up_is_counted_by_its_reason(settings: Settings, headers: dict[str, str]) -> None:
+    async with running(settings) as app:
+        leaves = asyncio.Event()
+        leaves.set()
+        await ask(app, "/generate/ddpm", to_body(LONG), headers=headers, leaves=leaves)
+        late = await ask(app, "/generate/ddpm", to_body({**LONG, "timeout_ms": 30}), headers=headers)
+        assert b"deadline-exceeded" in late.body
+        samples = read_series(app.state.service.metrics.expose().decode())
+        for reason in ("client-left", "too-late"):
+            assert value(samples, "cancelled_total", model="ddpm", reason=reason) == 1
+            assert value(samples, "cancelled_total", model="vae", reason=reason) == 0
 
 
 REFUSED: list[tuple[str, str, dict[str, Any], tuple[str, str]]] = [

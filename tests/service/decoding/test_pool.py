@@ -106,58 +106,52 @@ def test_a_decoder_ends_when_the_service_is_killed() -> None:
     assert (done.returncode, done.stderr) == (-signal.SIGKILL, b"")
 
 
-def test_beyond_its_room_work_is_refused(readers: Readers) -> None:
-    async def scenario() -> None:
-        release, begun = threading.Event(), threading.Event()
+async def test_beyond_its_room_work_is_refused(readers: Readers) -> None:
+    release, begun = threading.Event(), threading.Event()
 
-        def hold() -> None:
-            begun.set()
-            assert release.wait(SECONDS)
+    def hold() -> None:
+        begun.set()
+        assert release.wait(SECONDS)
 
-        running = [asyncio.create_task(readers.run(hold)) for _ in range(3)]
-        await asyncio.to_thread(begun.wait, SECONDS)
-        with pytest.raises(TooBusy) as failure:
-            await readers.decode(RED, 3, 8, 8)
-        assert failure.value.retry_after_s
-        release.set()
-        await asyncio.gather(*running)
-        assert (await readers.decode(RED, 3, 8, 8)).size == (8, 8)
-
-    asyncio.run(scenario())
+    running = [asyncio.create_task(readers.run(hold)) for _ in range(3)]
+    await asyncio.to_thread(begun.wait, SECONDS)
+    with pytest.raises(TooBusy) as failure:
+        await readers.decode(RED, 3, 8, 8)
+    assert failure.value.retry_after_s
+    release.set()
+    await asyncio.gather(*running)
+    assert (await readers.decode(RED, 3, 8, 8)).size == (8, 8)
 
 
 class Body(bytearray):
     """Bytes that can be seen to go."""
 
 
-def test_work_that_is_cancelled_leaves_neither_its_bytes_nor_its_place(readers: Readers) -> None:
-    async def scenario() -> None:
-        release, begun = threading.Event(), threading.Event()
-        done: list[Body] = []
+async def test_work_that_is_cancelled_leaves_neither_its_bytes_nor_its_place(readers: Readers) -> None:
+    release, begun = threading.Event(), threading.Event()
+    done: list[Body] = []
 
-        def hold() -> None:
-            begun.set()
-            assert release.wait(SECONDS)
+    def hold() -> None:
+        begun.set()
+        assert release.wait(SECONDS)
 
-        running = asyncio.create_task(readers.run(hold))
-        await asyncio.to_thread(begun.wait, SECONDS)
-        for _ in range(3):
-            body = Body(b"x")
-            gone = weakref.ref(body)
-            waiting = asyncio.create_task(readers.run(done.append, body))
-            del body
-            await asyncio.sleep(0)
-            waiting.cancel()
-            with suppress(asyncio.CancelledError):
-                await waiting
-            del waiting
-            gc.collect()
-            assert gone() is None
-        release.set()
-        await running
-        assert done == []
-
-    asyncio.run(scenario())
+    running = asyncio.create_task(readers.run(hold))
+    await asyncio.to_thread(begun.wait, SECONDS)
+    for _ in range(3):
+        body = Body(b"x")
+        gone = weakref.ref(body)
+        waiting = asyncio.create_task(readers.run(done.append, body))
+        del body
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with suppress(asyncio.CancelledError):
+            await waiting
+        del waiting
+        gc.collect()
+        assert gone() is None
+    release.set()
+    await running
+    assert done == []
 
 
 def test_what_work_raises_is_raised(readers: Readers) -> None:

@@ -21,97 +21,85 @@ def admitted(engine: Engine, rows: list[RowSpec]) -> tuple[Accepted, Submission[
     return accepted, accepted.submit(rows)
 
 
-def test_a_job_is_told_how_far_it_is(
+async def test_a_job_is_told_how_far_it_is(
     running: Callable[..., object], registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.engine.progress.LOOK_S", 0.0)
 
-    async def scenario() -> None:
-        async with running(start=False, client_share=1.0, max_queue_ms=1e9) as (engine, _):  # type: ignore[attr-defined]
-            plan = registry.served["ddpm"].model.plan
-            first, job = admitted(engine, request_rows(2, 0, 0, 2.0, plan("ddim", 10)))
-            second, other = admitted(engine, request_rows(3, 0, 0, 1.0, plan("ddim", 5)))
-            cost = registry.served["ddpm"].cost
-            before, after = first.progress(), second.progress()
-            assert (before.rows_ahead, before.calls_left, first.calls) == (0, 40, 40)
-            assert (after.rows_ahead, after.calls_left, second.calls) == (1, 15, 15)
-            # Two threads: of the first two rows 20 calls each, of the others 5; neither sooner than it would be alone.
-            assert before.eta_ms == pytest.approx(max((2 * 20 + 3 * 5) * cost.row_ms() / 2, 20 * cost.call_ms(1)))
-            assert after.eta_ms == pytest.approx(max(5 * 5 * cost.row_ms() / 2, 5 * cost.call_ms(2)))
-            lane = engine.deployments["ddpm"].lane
-            slots = lane.claim(None, 1)
-            lane.settle(lane.compute(slots), spent_ms=1.0)
-            assert first.progress().calls_left + second.progress().calls_left < 55
-            assert second.progress().rows_ahead == 0
-        await asyncio.gather(job.future, other.future)
-        assert first.progress() == (0, 0, 0)
-
-    asyncio.run(scenario())
+    async with running(start=False, client_share=1.0, max_queue_ms=1e9) as (engine, _):  # type: ignore[attr-defined]
+        plan = registry.served["ddpm"].model.plan
+        first, job = admitted(engine, request_rows(2, 0, 0, 2.0, plan("ddim", 10)))
+        second, other = admitted(engine, request_rows(3, 0, 0, 1.0, plan("ddim", 5)))
+        cost = registry.served["ddpm"].cost
+        before, after = first.progress(), second.progress()
+        assert (before.rows_ahead, before.calls_left, first.calls) == (0, 40, 40)
+        assert (after.rows_ahead, after.calls_left, second.calls) == (1, 15, 15)
+        # Two threads: of the first two rows 20 calls each, of the others 5; neither sooner than it would be alone.
+        assert before.eta_ms == pytest.approx(max((2 * 20 + 3 * 5) * cost.row_ms() / 2, 20 * cost.call_ms(1)))
+        assert after.eta_ms == pytest.approx(max(5 * 5 * cost.row_ms() / 2, 5 * cost.call_ms(2)))
+        lane = engine.deployments["ddpm"].lane
+        slots = lane.claim(None, 1)
+        lane.settle(lane.compute(slots), spent_ms=1.0)
+        assert first.progress().calls_left + second.progress().calls_left < 55
+        assert second.progress().rows_ahead == 0
+    await asyncio.gather(job.future, other.future)
+    assert first.progress() == (0, 0, 0)
 
 
-def test_all_parts_of_a_request_are_paid_for_before_the_first_and_given_back_one_by_one(
+async def test_all_parts_of_a_request_are_paid_for_before_the_first_and_given_back_one_by_one(
     running: Callable[..., object], registry: Registry
 ) -> None:
-    async def scenario() -> None:
-        room = 100 * registry.served["ddpm"].cost.row_ms()
-        async with running(start=False, max_queue_ms=room, client_share=1.0) as (engine, _):  # type: ignore[attr-defined]
-            ddpm = engine.deployments["ddpm"]
-            accepted = engine.admit(ddpm, [Part(1, 60), Part(1, 40)])
-            assert ddpm.gate.accepted_ms == pytest.approx(room)
-            with pytest.raises(Overloaded):
-                engine.admit(ddpm, [Part(1, 1)])
-            plan = registry.served["ddpm"].model.plan
-            accepted.submit(request_rows(1, 0, 0, 1.0, plan("ddim", 60))).cancel()
-            assert ddpm.gate.accepted_ms == pytest.approx(0.4 * room)
-            accepted.submit(request_rows(1, 0, 0, 1.0, plan("ddim", 40)))
-            accepted.close()
-            accepted.close()
-            assert ddpm.gate.accepted_ms == 0
-            engine.admit(ddpm, [Part(2, 30), Part(1, 40)]).close()
-            assert ddpm.gate.accepted_ms == 0
-
-    asyncio.run(scenario())
+    room = 100 * registry.served["ddpm"].cost.row_ms()
+    async with running(start=False, max_queue_ms=room, client_share=1.0) as (engine, _):  # type: ignore[attr-defined]
+        ddpm = engine.deployments["ddpm"]
+        accepted = engine.admit(ddpm, [Part(1, 60), Part(1, 40)])
+        assert ddpm.gate.accepted_ms == pytest.approx(room)
+        with pytest.raises(Overloaded):
+            engine.admit(ddpm, [Part(1, 1)])
+        plan = registry.served["ddpm"].model.plan
+        accepted.submit(request_rows(1, 0, 0, 1.0, plan("ddim", 60))).cancel()
+        assert ddpm.gate.accepted_ms == pytest.approx(0.4 * room)
+        accepted.submit(request_rows(1, 0, 0, 1.0, plan("ddim", 40)))
+        accepted.close()
+        accepted.close()
+        assert ddpm.gate.accepted_ms == 0
+        engine.admit(ddpm, [Part(2, 30), Part(1, 40)]).close()
+        assert ddpm.gate.accepted_ms == 0
 
 
-def test_a_request_that_one_gate_refuses_takes_nothing_of_another(
+async def test_a_request_that_one_gate_refuses_takes_nothing_of_another(
     running: Callable[..., object],
 ) -> None:
-    async def scenario() -> None:
-        async with running(start=False, max_queue_ms=1e-6) as (engine, _):  # type: ignore[attr-defined]
-            coder = engine.deployments["coder"]
-            held = engine.admit(coder, [Part(1, 1)])
-            with pytest.raises(Overloaded):
-                engine.admit(coder, [Part(1, 1, encodes=True), Part(1, 1)])
-            assert coder.encoder is not None
-            assert coder.encoder.gate.accepted_ms == 0
-            held.close()
-            assert coder.gate.accepted_ms == 0
-
-    asyncio.run(scenario())
+    async with running(start=False, max_queue_ms=1e-6) as (engine, _):  # type: ignore[attr-defined]
+        coder = engine.deployments["coder"]
+        held = engine.admit(coder, [Part(1, 1)])
+        with pytest.raises(Overloaded):
+            engine.admit(coder, [Part(1, 1, encodes=True), Part(1, 1)])
+        assert coder.encoder is not None
+        assert coder.encoder.gate.accepted_ms == 0
+        held.close()
+        assert coder.gate.accepted_ms == 0
 
 
-def test_one_request_cannot_take_an_idle_model_from_everybody(
+async def test_one_request_cannot_take_an_idle_model_from_everybody(
     running: Callable[..., object], registry: Registry
 ) -> None:
     """Priced as at warm-up: what was accepted once is not refused for what other work costs just now."""
 
-    async def scenario() -> None:
-        cost = registry.served["ddpm"].cost
-        limit = 100 * cost.list_row_ms()
-        async with running(start=False, max_request_ms=limit) as (engine, _):  # type: ignore[attr-defined]
-            ddpm = engine.deployments["ddpm"]
-            for ratio in (0.5, 1.0, 3.0):
-                cost.ratio = ratio
-                engine.admit(ddpm, [Part(2, 50)]).close()
-                for parts in ([Part(2, 51)], [Part(2, 40), Part(1, 21)]):
-                    with pytest.raises(TooExpensive) as refusal:
-                        engine.admit(ddpm, parts)
-                    assert refusal.value.retry_after_s is None
-                    assert refusal.value.limit_s == pytest.approx(limit / 1000)
-            assert ddpm.gate.accepted_ms == 0
-            cost.ratio = 1.0
-
-    asyncio.run(scenario())
+    cost = registry.served["ddpm"].cost
+    limit = 100 * cost.list_row_ms()
+    async with running(start=False, max_request_ms=limit) as (engine, _):  # type: ignore[attr-defined]
+        ddpm = engine.deployments["ddpm"]
+        for ratio in (0.5, 1.0, 3.0):
+            cost.ratio = ratio
+            engine.admit(ddpm, [Part(2, 50)]).close()
+            for parts in ([Part(2, 51)], [Part(2, 40), Part(1, 21)]):
+                with pytest.raises(TooExpensive) as refusal:
+                    engine.admit(ddpm, parts)
+                assert refusal.value.retry_after_s is None
+                assert refusal.value.limit_s == pytest.approx(limit / 1000)
+        assert ddpm.gate.accepted_ms == 0
+        cost.ratio = 1.0
 
 
 def test_half_of_the_queue_is_the_most_that_a_request_takes_where_no_setting_says_so() -> None:

@@ -3,7 +3,6 @@
 ``tests -m gpu`` runs the same code on a real one.
 """
 
-import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -63,19 +62,16 @@ def test_a_price_is_what_a_call_takes_and_not_what_asking_for_it_does(
     assert [cost.call_ms(rows) for rows in (1, 2, 4)] == pytest.approx([row_ms, 2 * row_ms, 4 * row_ms])
 
 
-def test_a_tick_ends_when_its_work_is_done(gpu: Asynchronous, diffusion: Model, lane_of: LaneOf) -> None:
+async def test_a_tick_ends_when_its_work_is_done(gpu: Asynchronous, diffusion: Model, lane_of: LaneOf) -> None:
     """One of three steps, too, which copies nothing to the host."""
 
-    async def scenario() -> None:
-        lane = lane_of(gpu.model(diffusion))
-        put(lane, request_rows(2, 0, 1, 1.0, diffusion.plan("ddim", 3)))
-        for waits in range(1, 4):
-            ticked = lane.compute(lane.claim(None, 1))
-            assert (gpu.waits, gpu.asked_s) == (waits, 0.0)
-            lane.settle(ticked, spent_ms=1.0)
-        assert lane.is_empty
-
-    asyncio.run(scenario())
+    lane = lane_of(gpu.model(diffusion))
+    put(lane, request_rows(2, 0, 1, 1.0, diffusion.plan("ddim", 3)))
+    for waits in range(1, 4):
+        ticked = lane.compute(lane.claim(None, 1))
+        assert (gpu.waits, gpu.asked_s) == (waits, 0.0)
+        lane.settle(ticked, spent_ms=1.0)
+    assert lane.is_empty
 
 
 class Doubles:

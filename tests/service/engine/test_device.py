@@ -70,19 +70,16 @@ def test_threads_that_are_as_many_as_the_cores_have_one_each(
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_every_row_of_every_lane_is_served_once(one_shot: Model, diffusion: Model, threads: int) -> None:
-    async def scenario() -> None:
-        lanes = [lane_for(one_shot), lane_for(diffusion)]
-        device = Device(threads, tick_budget_ms=100.0, deliver=deliver)
-        device.start(asyncio.get_running_loop())
-        pairs = list(zip(lanes, (one_shot, diffusion), strict=True))
-        jobs = [submit(device, lane, n, model) for n in (1, 5, 9) for lane, model in pairs]
-        results = await asyncio.wait_for(asyncio.gather(*(job.future for job in jobs)), 60)
-        assert [len(result) for result in results] == [1, 1, 5, 5, 9, 9]
-        device.stop()
-        assert device.is_idle()
-
-    asyncio.run(scenario())
+async def test_every_row_of_every_lane_is_served_once(one_shot: Model, diffusion: Model, threads: int) -> None:
+    lanes = [lane_for(one_shot), lane_for(diffusion)]
+    device = Device(threads, tick_budget_ms=100.0, deliver=deliver)
+    device.start(asyncio.get_running_loop())
+    pairs = list(zip(lanes, (one_shot, diffusion), strict=True))
+    jobs = [submit(device, lane, n, model) for n in (1, 5, 9) for lane, model in pairs]
+    results = await asyncio.wait_for(asyncio.gather(*(job.future for job in jobs)), 60)
+    assert [len(result) for result in results] == [1, 1, 5, 5, 9, 9]
+    device.stop()
+    assert device.is_idle()
 
 
 def test_lanes_are_served_level_by_time_and_a_late_one_starts_level(one_shot: Model) -> None:
@@ -116,134 +113,113 @@ def test_lanes_are_served_level_by_time_and_a_late_one_starts_level(one_shot: Mo
     assert sorted(order) == ["early"] * 6 + ["late"] * 6
 
 
-def test_a_lane_that_was_served_alone_owes_nothing(one_shot: Model) -> None:
+async def test_a_lane_that_was_served_alone_owes_nothing(one_shot: Model) -> None:
     """A is served alone and goes idle; B comes; A's next request must not wait until B has caught up."""
 
-    async def scenario() -> None:
-        lanes = [lane_for(one_shot), lane_for(one_shot)]
-        device = Device(1, tick_budget_ms=100.0, deliver=deliver)
-        was_busy_for(device, lanes[0], 1e6, one_shot)
-        submit(device, lanes[1], 4, one_shot)
-        assert lanes[1].served_ms == 1e6
-        submit(device, lanes[0], 1, one_shot)
-        assert lanes[0].served_ms == 1e6
-
-    asyncio.run(scenario())
+    lanes = [lane_for(one_shot), lane_for(one_shot)]
+    device = Device(1, tick_budget_ms=100.0, deliver=deliver)
+    was_busy_for(device, lanes[0], 1e6, one_shot)
+    submit(device, lanes[1], 4, one_shot)
+    assert lanes[1].served_ms == 1e6
+    submit(device, lanes[0], 1, one_shot)
+    assert lanes[0].served_ms == 1e6
 
 
-def test_one_row_on_one_of_four_threads_earns_no_credit(one_shot: Model) -> None:
+async def test_one_row_on_one_of_four_threads_earns_no_credit(one_shot: Model) -> None:
     """A keeps one thread busy and B three; what A did not want must not let a third, C, take all four from B."""
 
-    async def scenario() -> None:
-        a, b, c = (lane_for(one_shot, bucket=1) for _ in range(3))
-        device = Device(4, tick_budget_ms=100.0, deliver=deliver)
-        submit(device, a, 1, one_shot)
-        submit(device, b, 32, one_shot)
+    a, b, c = (lane_for(one_shot, bucket=1) for _ in range(3))
+    device = Device(4, tick_budget_ms=100.0, deliver=deliver)
+    submit(device, a, 1, one_shot)
+    submit(device, b, 32, one_shot)
 
-        def serve(rounds: int) -> Counter[int]:
-            """Rounds in which each thread serves one tick of a millisecond; how often each lane was served."""
-            served: Counter[int] = Counter()
-            for _ in range(rounds):
-                ticks = [next_tick(device) for _ in range(4)]
-                for lane, slots in ticks:
-                    served[id(lane)] += 1
-                    device._settle(lane, Ticked(slots, slots[:0], []), spent_ms=1.0)
-            return served
+    def serve(rounds: int) -> Counter[int]:
+        """Rounds in which each thread serves one tick of a millisecond; how often each lane was served."""
+        served: Counter[int] = Counter()
+        for _ in range(rounds):
+            ticks = [next_tick(device) for _ in range(4)]
+            for lane, slots in ticks:
+                served[id(lane)] += 1
+                device._settle(lane, Ticked(slots, slots[:0], []), spent_ms=1.0)
+        return served
 
-        alone = serve(50)
-        assert (alone[id(a)], alone[id(b)]) == (50, 150)
-        submit(device, c, 32, one_shot)
-        beside = serve(10)
-        assert beside[id(a)] == 10
-        assert beside[id(b)] == pytest.approx(15, abs=3)
-        assert beside[id(c)] == pytest.approx(15, abs=3)
-
-    asyncio.run(scenario())
+    alone = serve(50)
+    assert (alone[id(a)], alone[id(b)]) == (50, 150)
+    submit(device, c, 32, one_shot)
+    beside = serve(10)
+    assert beside[id(a)] == 10
+    assert beside[id(b)] == pytest.approx(15, abs=3)
+    assert beside[id(c)] == pytest.approx(15, abs=3)
 
 
-def test_a_row_that_cannot_begin_fails_and_leaves_its_place(one_shot: Model) -> None:
-    async def scenario() -> None:
-        lane = new_lane(one_shot, rows=2, bucket=2)
-        device = Device(1, tick_budget_ms=100.0, deliver=deliver)
-        device.start(asyncio.get_running_loop())
-        for _ in range(3):
-            job, rows = new_job([request_rows(1, 0, NO_CLASS, 1.0, one_shot.plan())[0]._replace(latent=torch.zeros(7))])
-            device.put(lane, rows)
-            with pytest.raises(ComputeFailed):
-                await asyncio.wait_for(job.future, 60)
-        assert len(await asyncio.wait_for(submit(device, lane, 3, one_shot).future, 60)) == 3
-        assert device.is_alive()
-        device.stop()
-
-    asyncio.run(scenario())
-
-
-def test_a_row_that_no_place_takes_fails_alone(diffusion: Model) -> None:
-    """A number that is beyond the table's own, between rows of others that come with it."""
-
-    async def scenario() -> None:
-        lane = new_lane(diffusion, rows=4, bucket=2)
-        device = Device(1, tick_budget_ms=100.0, deliver=deliver)
-        good = [submit(device, lane, 2, diffusion)]
-        unfit = request_rows(1, 0, NO_CLASS, 1.0, diffusion.plan())[0]._replace(film=Film(1 << 63))
-        job, rows = new_job([unfit])
+async def test_a_row_that_cannot_begin_fails_and_leaves_its_place(one_shot: Model) -> None:
+    lane = new_lane(one_shot, rows=2, bucket=2)
+    device = Device(1, tick_budget_ms=100.0, deliver=deliver)
+    device.start(asyncio.get_running_loop())
+    for _ in range(3):
+        job, rows = new_job([request_rows(1, 0, NO_CLASS, 1.0, one_shot.plan())[0]._replace(latent=torch.zeros(7))])
         device.put(lane, rows)
-        good.append(submit(device, lane, 3, diffusion))
-        device.start(asyncio.get_running_loop())
         with pytest.raises(ComputeFailed):
             await asyncio.wait_for(job.future, 60)
-        assert [len(await asyncio.wait_for(each.future, 60)) for each in good] == [2, 3]
-        assert device.is_alive()
-        device.stop()
-        assert device.is_idle()
-        assert lane.live == 0
-
-    asyncio.run(scenario())
+    assert len(await asyncio.wait_for(submit(device, lane, 3, one_shot).future, 60)) == 3
+    assert device.is_alive()
+    device.stop()
 
 
-def test_a_fault_of_the_engine_fails_its_rows_and_not_the_thread(
+async def test_a_row_that_no_place_takes_fails_alone(diffusion: Model) -> None:
+    """A number that is beyond the table's own, between rows of others that come with it."""
+
+    lane = new_lane(diffusion, rows=4, bucket=2)
+    device = Device(1, tick_budget_ms=100.0, deliver=deliver)
+    good = [submit(device, lane, 2, diffusion)]
+    unfit = request_rows(1, 0, NO_CLASS, 1.0, diffusion.plan())[0]._replace(film=Film(1 << 63))
+    job, rows = new_job([unfit])
+    device.put(lane, rows)
+    good.append(submit(device, lane, 3, diffusion))
+    device.start(asyncio.get_running_loop())
+    with pytest.raises(ComputeFailed):
+        await asyncio.wait_for(job.future, 60)
+    assert [len(await asyncio.wait_for(each.future, 60)) for each in good] == [2, 3]
+    assert device.is_alive()
+    device.stop()
+    assert device.is_idle()
+    assert lane.live == 0
+
+
+async def test_a_fault_of_the_engine_fails_its_rows_and_not_the_thread(
     one_shot: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def scenario() -> None:
-        lane = lane_for(one_shot)
-        device = Device(1, tick_budget_ms=100.0, deliver=deliver)
-        device.start(asyncio.get_running_loop())
-        with monkeypatch.context() as patch:
-            patch.setattr(RowTable, "gather", lambda self, slots: 1 / 0)
-            with pytest.raises(ComputeFailed):
-                await asyncio.wait_for(submit(device, lane, 3, one_shot).future, 60)
-        assert len(await asyncio.wait_for(submit(device, lane, 3, one_shot).future, 60)) == 3
-        device.stop()
-        assert device.is_idle()
-
-    asyncio.run(scenario())
+    lane = lane_for(one_shot)
+    device = Device(1, tick_budget_ms=100.0, deliver=deliver)
+    device.start(asyncio.get_running_loop())
+    with monkeypatch.context() as patch:
+        patch.setattr(RowTable, "gather", lambda self, slots: 1 / 0)
+        with pytest.raises(ComputeFailed):
+            await asyncio.wait_for(submit(device, lane, 3, one_shot).future, 60)
+    assert len(await asyncio.wait_for(submit(device, lane, 3, one_shot).future, 60)) == 3
+    device.stop()
+    assert device.is_idle()
 
 
-def test_the_least_served_lane_goes_next(one_shot: Model, diffusion: Model) -> None:
-    async def scenario() -> None:
-        lanes = [lane_for(one_shot, bucket=1), lane_for(diffusion, bucket=1)]
-        device = Device(1, tick_budget_ms=100.0, deliver=deliver)
-        submit(device, lanes[0], 2, one_shot)
-        submit(device, lanes[1], 2, diffusion)
-        lanes[0].served_ms, lanes[1].served_ms = 5.0, 1.0
-        assert next_tick(device)[0] is lanes[1]
-
-    asyncio.run(scenario())
+async def test_the_least_served_lane_goes_next(one_shot: Model, diffusion: Model) -> None:
+    lanes = [lane_for(one_shot, bucket=1), lane_for(diffusion, bucket=1)]
+    device = Device(1, tick_budget_ms=100.0, deliver=deliver)
+    submit(device, lanes[0], 2, one_shot)
+    submit(device, lanes[1], 2, diffusion)
+    lanes[0].served_ms, lanes[1].served_ms = 5.0, 1.0
+    assert next_tick(device)[0] is lanes[1]
 
 
-def test_a_waiting_lane_caps_the_bucket_of_the_other(one_shot: Model) -> None:
-    async def scenario() -> None:
-        cost = CostModel({1: 10.0, 2: 12.0, 4: 16.0})
-        lanes = [new_lane(one_shot, rows=64, cost=cost) for _ in range(2)]
-        device = Device(1, tick_budget_ms=12.0, deliver=deliver)
-        submit(device, lanes[0], 8, one_shot)
-        _, slots = next_tick(device)
-        assert len(slots) == 4  # alone: its best bucket
-        device._settle(lanes[0], Ticked(slots, slots[:0], []), spent_ms=1.0)
-        submit(device, lanes[1], 8, one_shot)
-        assert len(next_tick(device)[1]) == 2  # 16 ms would be beyond the budget of 12
-
-    asyncio.run(scenario())
+async def test_a_waiting_lane_caps_the_bucket_of_the_other(one_shot: Model) -> None:
+    cost = CostModel({1: 10.0, 2: 12.0, 4: 16.0})
+    lanes = [new_lane(one_shot, rows=64, cost=cost) for _ in range(2)]
+    device = Device(1, tick_budget_ms=12.0, deliver=deliver)
+    submit(device, lanes[0], 8, one_shot)
+    _, slots = next_tick(device)
+    assert len(slots) == 4  # alone: its best bucket
+    device._settle(lanes[0], Ticked(slots, slots[:0], []), spent_ms=1.0)
+    submit(device, lanes[1], 8, one_shot)
+    assert len(next_tick(device)[1]) == 2  # 16 ms would be beyond the budget of 12
 
 
 def test_another_model_that_was_served_of_late_caps_the_bucket_too(
@@ -268,82 +244,67 @@ def test_another_model_that_was_served_of_late_caps_the_bucket_too(
     assert asyncio.run(scenario()) == [2, 2, 4]
 
 
-def test_the_rows_of_one_request_wake_a_thread_each(one_shot: Model) -> None:
+async def test_the_rows_of_one_request_wake_a_thread_each(one_shot: Model) -> None:
     together = threading.Barrier(2, timeout=30)
 
     def decode(z: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
         together.wait()  # one thread alone would wait for ever
         return one_shot.decode(z, label)
 
-    async def scenario() -> None:
-        model = Model(one_shot.manifest, one_shot.device, decode, None)
-        device = Device(2, tick_budget_ms=100.0, deliver=deliver)
-        device.start(asyncio.get_running_loop())
-        await asyncio.sleep(0.1)  # until both wait: one that comes later would find its row without being woken
-        assert len(await asyncio.wait_for(submit(device, lane_for(model), 2, model).future, 60)) == 2
-        device.stop()
-
-    asyncio.run(scenario())
+    model = Model(one_shot.manifest, one_shot.device, decode, None)
+    device = Device(2, tick_budget_ms=100.0, deliver=deliver)
+    device.start(asyncio.get_running_loop())
+    await asyncio.sleep(0.1)  # until both wait: one that comes later would find its row without being woken
+    assert len(await asyncio.wait_for(submit(device, lane_for(model), 2, model).future, 60)) == 2
+    device.stop()
 
 
-def test_a_model_that_raises_does_not_stop_the_thread(one_shot: Model) -> None:
-    async def scenario() -> None:
-        failing = True
+async def test_a_model_that_raises_does_not_stop_the_thread(one_shot: Model) -> None:
+    failing = True
 
-        def decode(z: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-            if failing:
-                raise RuntimeError("broken")
-            return torch.zeros(len(z), 1, 8, 8)
+    def decode(z: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        if failing:
+            raise RuntimeError("broken")
+        return torch.zeros(len(z), 1, 8, 8)
 
-        model = Model(one_shot.manifest, one_shot.device, decode, None)
-        lane = lane_for(model)
-        device = Device(1, tick_budget_ms=100.0, deliver=deliver)
-        device.start(asyncio.get_running_loop())
-        with pytest.raises(ComputeFailed):
-            await asyncio.wait_for(submit(device, lane, 3, model).future, 60)
-        failing = False
-        assert len(await asyncio.wait_for(submit(device, lane, 3, model).future, 60)) == 3
-        device.stop()
-
-    asyncio.run(scenario())
+    model = Model(one_shot.manifest, one_shot.device, decode, None)
+    lane = lane_for(model)
+    device = Device(1, tick_budget_ms=100.0, deliver=deliver)
+    device.start(asyncio.get_running_loop())
+    with pytest.raises(ComputeFailed):
+        await asyncio.wait_for(submit(device, lane, 3, model).future, 60)
+    failing = False
+    assert len(await asyncio.wait_for(submit(device, lane, 3, model).future, 60)) == 3
+    device.stop()
 
 
 @pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="another system")
-def test_the_threads_do_not_interrupt_who_wakes_them() -> None:
-    async def scenario() -> None:
-        device = Device(1, tick_budget_ms=100.0, deliver=deliver)
-        device.start(asyncio.get_running_loop())
-        assert device.run_exclusive(lambda: os.sched_getscheduler(0)).result(60) == os.SCHED_BATCH
-        assert os.sched_getscheduler(0) == os.SCHED_OTHER
-        device.stop()
-
-    asyncio.run(scenario())
+async def test_the_threads_do_not_interrupt_who_wakes_them() -> None:
+    device = Device(1, tick_budget_ms=100.0, deliver=deliver)
+    device.start(asyncio.get_running_loop())
+    assert device.run_exclusive(lambda: os.sched_getscheduler(0)).result(60) == os.SCHED_BATCH
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
+    device.stop()
 
 
-def test_a_lane_is_forgotten_with_its_last_row(one_shot: Model) -> None:
-    async def scenario() -> None:
-        device, lane = Device(1, tick_budget_ms=100.0, deliver=deliver), lane_for(one_shot)
-        job = submit(device, lane, 3, one_shot)
-        assert device.busy_lanes() == [lane]
-        device.start(asyncio.get_running_loop())
-        await asyncio.wait_for(job.future, 60)
-        assert device.busy_lanes() == []
-        gone = weakref.ref(lane)
-        del job, lane
-        device.stop()  # its thread may still stand in the tick that was the last
-        assert gone() is None
-
-    asyncio.run(scenario())
+async def test_a_lane_is_forgotten_with_its_last_row(one_shot: Model) -> None:
+    device, lane = Device(1, tick_budget_ms=100.0, deliver=deliver), lane_for(one_shot)
+    job = submit(device, lane, 3, one_shot)
+    assert device.busy_lanes() == [lane]
+    device.start(asyncio.get_running_loop())
+    await asyncio.wait_for(job.future, 60)
+    assert device.busy_lanes() == []
+    gone = weakref.ref(lane)
+    del job, lane
+    device.stop()  # its thread may still stand in the tick that was the last
+    assert gone() is None
 
 
-def test_a_lane_whose_rows_were_all_given_up_is_forgotten_too(one_shot: Model) -> None:
-    async def scenario() -> None:
-        device, lane = Device(1, tick_budget_ms=100.0, deliver=deliver), lane_for(one_shot)
-        submit(device, lane, 3, one_shot).cancel()
-        device.sweep(lane)
-        device.start(asyncio.get_running_loop())
-        while not device.is_idle():
-            await asyncio.sleep(0)
-        device.stop()
-
-    asyncio.run(scenario())
+async def test_a_lane_whose_rows_were_all_given_up_is_forgotten_too(one_shot: Model) -> None:
+    device, lane = Device(1, tick_budget_ms=100.0, deliver=deliver), lane_for(one_shot)
+    submit(device, lane, 3, one_shot).cancel()
+    device.sweep(lane)
+    device.start(asyncio.get_running_loop())
+    while not device.is_idle():
+        await asyncio.sleep(0)
+    device.stop()

@@ -14,22 +14,19 @@ from service.errors import ComputeFailed
 from tests.service.engine.test_device import lane_for, submit
 
 
-def test_work_that_is_lent_is_done_by_the_threads_between_ticks(one_shot: Model) -> None:
-    async def scenario() -> None:
-        lane = lane_for(one_shot)
-        device = Device(1, tick_budget_ms=100.0, deliver=deliver)
-        before = submit(device, lane, 3, one_shot)
-        names = [device.run_exclusive(lambda: threading.current_thread().name) for _ in range(3)]
-        fails = device.run_exclusive(lambda: 1 / 0)
-        device.start(asyncio.get_running_loop())
-        assert {name.result(60) for name in names} == {"engine-0"}
-        assert isinstance(fails.exception(60), ZeroDivisionError)
-        after = submit(device, lane, 3, one_shot)
-        assert len(await asyncio.wait_for(before.future, 60)) == len(await asyncio.wait_for(after.future, 60)) == 3
-        assert device._free_threads == 1
-        device.stop()
-
-    asyncio.run(scenario())
+async def test_work_that_is_lent_is_done_by_the_threads_between_ticks(one_shot: Model) -> None:
+    lane = lane_for(one_shot)
+    device = Device(1, tick_budget_ms=100.0, deliver=deliver)
+    before = submit(device, lane, 3, one_shot)
+    names = [device.run_exclusive(lambda: threading.current_thread().name) for _ in range(3)]
+    fails = device.run_exclusive(lambda: 1 / 0)
+    device.start(asyncio.get_running_loop())
+    assert {name.result(60) for name in names} == {"engine-0"}
+    assert isinstance(fails.exception(60), ZeroDivisionError)
+    after = submit(device, lane, 3, one_shot)
+    assert len(await asyncio.wait_for(before.future, 60)) == len(await asyncio.wait_for(after.future, 60)) == 3
+    assert device._free_threads == 1
+    device.stop()
 
 
 def test_work_that_is_lent_is_not_done_once_the_device_stops() -> None:
@@ -105,7 +102,7 @@ def test_a_thread_that_a_fault_ends_leaves_nobody_waiting(
 
 
 @pytest.mark.parametrize("lost", [False, True])
-def test_a_gpu_that_computes_nothing_any_more_ends_its_thread(
+async def test_a_gpu_that_computes_nothing_any_more_ends_its_thread(
     one_shot: Model, monkeypatch: pytest.MonkeyPatch, lost: bool
 ) -> None:
     """After an illegal access every call raises, and only another process can use the GPU. A failed tick alone is not
@@ -115,20 +112,17 @@ def test_a_gpu_that_computes_nothing_any_more_ends_its_thread(
         if lost:
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
-    async def scenario() -> None:
-        device = Device(1, tick_budget_ms=100.0, deliver=deliver)
-        monkeypatch.setattr("service.engine.device.wait_for", wait_for)
-        monkeypatch.setattr(Lane, "compute", lambda *_: 1 / 0)
-        device.start(asyncio.get_running_loop())
-        with pytest.raises(ComputeFailed):
-            await asyncio.wait_for(submit(device, lane_for(one_shot), 1, one_shot).future, 60)
-        if lost:
-            async with asyncio.timeout(60):
-                while device.is_alive():
-                    await asyncio.sleep(0.001)
-        else:
-            assert device.run_exclusive(lambda: "done").result(60) == "done"
-        assert device.threads_left == (0 if lost else 1)
-        assert device.stop(within_s=60)
-
-    asyncio.run(scenario())
+    device = Device(1, tick_budget_ms=100.0, deliver=deliver)
+    monkeypatch.setattr("service.engine.device.wait_for", wait_for)
+    monkeypatch.setattr(Lane, "compute", lambda *_: 1 / 0)
+    device.start(asyncio.get_running_loop())
+    with pytest.raises(ComputeFailed):
+        await asyncio.wait_for(submit(device, lane_for(one_shot), 1, one_shot).future, 60)
+    if lost:
+        async with asyncio.timeout(60):
+            while device.is_alive():
+                await asyncio.sleep(0.001)
+    else:
+        assert device.run_exclusive(lambda: "done").result(60) == "done"
+    assert device.threads_left == (0 if lost else 1)
+    assert device.stop(within_s=60)

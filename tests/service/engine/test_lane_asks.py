@@ -1,6 +1,5 @@
 """What rows ask for beside a picture: masks, other negative labels, previews, latents."""
 
-import asyncio
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -91,132 +90,115 @@ def every_kind(model: Model) -> list[RowSpec]:
     ]
 
 
-def test_a_row_of_any_kind_is_what_the_loop_makes_alone_and_among_others(diffusion: Model, lane_of: LaneOf) -> None:
-    async def scenario() -> None:
-        rows = every_kind(diffusion)
-        lane = lane_of(diffusion, rows=6, bucket=5)
-        together, _ = await results_of(lane, rows * 3)
-        alone = [(await results_of(lane, [row]))[0][0] for row in rows]
-        for index, (row, result) in enumerate(zip(rows * 3, together, strict=True)):
-            expected = looped(diffusion, row)
-            for found in (result, alone[index % len(rows)]):
-                if row.as_latent:
-                    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-4)
-                else:
-                    np.testing.assert_allclose(found.astype(int), as_picture(expected).astype(int), atol=1)
-
-    asyncio.run(scenario())
+async def test_a_row_of_any_kind_is_what_the_loop_makes_alone_and_among_others(
+    diffusion: Model, lane_of: LaneOf
+) -> None:
+    rows = every_kind(diffusion)
+    lane = lane_of(diffusion, rows=6, bucket=5)
+    together, _ = await results_of(lane, rows * 3)
+    alone = [(await results_of(lane, [row]))[0][0] for row in rows]
+    for index, (row, result) in enumerate(zip(rows * 3, together, strict=True)):
+        expected = looped(diffusion, row)
+        for found in (result, alone[index % len(rows)]):
+            if row.as_latent:
+                np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-4)
+            else:
+                np.testing.assert_allclose(found.astype(int), as_picture(expected).astype(int), atol=1)
 
 
 @pytest.mark.parametrize("solver", ["ddpm", "ddim", "dpmpp_2m"])
-def test_what_a_mask_keeps_comes_out_exact(diffusion: Model, lane_of: LaneOf, solver: SolverName) -> None:
-    async def scenario() -> None:
-        kept, free = rows_of(1, diffusion, solver=solver)[0], rows_of(1, diffusion, solver=solver)[0]
-        results, _ = await results_of(lane_of(diffusion), [kept._replace(inpaint=Inpaint(LEFT, PICTURE)), free])
-        painted, whole = results
-        np.testing.assert_array_equal(painted[:, 4:], as_picture(PICTURE)[:, 4:])
-        assert (painted[:, :4] != whole[:, :4]).any()  # what is known is told to what is not
-
-    asyncio.run(scenario())
+async def test_what_a_mask_keeps_comes_out_exact(diffusion: Model, lane_of: LaneOf, solver: SolverName) -> None:
+    kept, free = rows_of(1, diffusion, solver=solver)[0], rows_of(1, diffusion, solver=solver)[0]
+    results, _ = await results_of(lane_of(diffusion), [kept._replace(inpaint=Inpaint(LEFT, PICTURE)), free])
+    painted, whole = results
+    np.testing.assert_array_equal(painted[:, 4:], as_picture(PICTURE)[:, 4:])
+    assert (painted[:, :4] != whole[:, :4]).any()  # what is known is told to what is not
 
 
-def test_a_place_keeps_nothing_of_what_its_last_row_asked_for(diffusion: Model, lane_of: LaneOf) -> None:
-    async def scenario() -> None:
-        lane = lane_of(diffusion, rows=2, bucket=2)
-        plain = rows_of(2, diffusion, scale=2.0)
-        expected, _ = await results_of(lane_of(diffusion, rows=2, bucket=2), plain)
-        hole = torch.full(SHAPE, float("nan"))
-        asking = [
-            row._replace(inpaint=Inpaint(LEFT, hole), film=Film(1), negative_label=1, as_latent=True) for row in plain
-        ]
-        job = put(lane, asking)
-        drain(lane)
-        assert isinstance(job.future.exception(), ComputeFailed)
-        again, previews = await results_of(lane, plain)
-        np.testing.assert_array_equal(again, expected)
-        assert previews == []
-        # Beside a row with a mask, too.
-        beside, _ = await results_of(lane, [plain[0], plain[1]._replace(inpaint=Inpaint(LEFT, PICTURE))])
-        np.testing.assert_array_equal(beside[0], expected[0])
-
-    asyncio.run(scenario())
+async def test_a_place_keeps_nothing_of_what_its_last_row_asked_for(diffusion: Model, lane_of: LaneOf) -> None:
+    lane = lane_of(diffusion, rows=2, bucket=2)
+    plain = rows_of(2, diffusion, scale=2.0)
+    expected, _ = await results_of(lane_of(diffusion, rows=2, bucket=2), plain)
+    hole = torch.full(SHAPE, float("nan"))
+    asking = [
+        row._replace(inpaint=Inpaint(LEFT, hole), film=Film(1), negative_label=1, as_latent=True) for row in plain
+    ]
+    job = put(lane, asking)
+    drain(lane)
+    assert isinstance(job.future.exception(), ComputeFailed)
+    again, previews = await results_of(lane, plain)
+    np.testing.assert_array_equal(again, expected)
+    assert previews == []
+    # Beside a row with a mask, too.
+    beside, _ = await results_of(lane, [plain[0], plain[1]._replace(inpaint=Inpaint(LEFT, PICTURE))])
+    np.testing.assert_array_equal(beside[0], expected[0])
 
 
 @pytest.mark.parametrize("kind", ["x0", "xt", "both"])
-def test_a_film_shows_the_noise_and_what_is_predicted_from_it(diffusion: Model, lane_of: LaneOf, kind: str) -> None:
-    async def scenario() -> None:
-        row = rows_of(1, diffusion, steps=6)[0]
-        film = Film(2, kind)  # type: ignore[arg-type]
-        (picture,), previews = await results_of(lane_of(diffusion), [row._replace(film=film)])
-        (unfilmed,), _ = await results_of(lane_of(diffusion), [row])
-        np.testing.assert_array_equal(picture, unfilmed)
-        assert [(each.row, each.step, each.steps) for each in previews] == [(0, 0, 6), (0, 2, 6), (0, 4, 6)]
-        np.testing.assert_allclose([each.t for each in previews], row.plan.table[::2, 0], rtol=1e-6)
-        assert diffusion.denoise is not None
-        x = RowNoise(row.seed).draw(SHAPE)
-        for preview in previews:
-            x_start = diffusion.denoise(x[None], torch.tensor([preview.t]), torch.tensor([row.label]))[0]
-            for shown, latent, wanted in ((preview.x_start, x_start, "x0"), (preview.x_t, x, "xt")):
-                if kind in (wanted, "both"):
-                    assert shown is not None
-                    np.testing.assert_allclose(shown.astype(int), as_picture(latent).astype(int), atol=1)
-                else:
-                    assert shown is None
-            for t, a, b, _, _ in row.plan.table[preview.step : preview.step + 2].float():
-                x_start = diffusion.denoise(x[None], t[None], torch.tensor([row.label]))[0]
-                x = a * x + b * x_start
-
-    asyncio.run(scenario())
-
-
-def test_the_last_preview_of_a_film_of_every_step_predicts_the_picture(diffusion: Model, lane_of: LaneOf) -> None:
-    async def scenario() -> None:
-        row = rows_of(1, diffusion, steps=4)[0]._replace(film=Film(1))
-        (picture,), previews = await results_of(lane_of(diffusion), [row])
-        assert [preview.step for preview in previews] == [0, 1, 2, 3]
-        assert previews[-1].x_start is not None
-        np.testing.assert_array_equal(previews[-1].x_start, picture)
-
-    asyncio.run(scenario())
+async def test_a_film_shows_the_noise_and_what_is_predicted_from_it(
+    diffusion: Model, lane_of: LaneOf, kind: str
+) -> None:
+    row = rows_of(1, diffusion, steps=6)[0]
+    film = Film(2, kind)  # type: ignore[arg-type]
+    (picture,), previews = await results_of(lane_of(diffusion), [row._replace(film=film)])
+    (unfilmed,), _ = await results_of(lane_of(diffusion), [row])
+    np.testing.assert_array_equal(picture, unfilmed)
+    assert [(each.row, each.step, each.steps) for each in previews] == [(0, 0, 6), (0, 2, 6), (0, 4, 6)]
+    np.testing.assert_allclose([each.t for each in previews], row.plan.table[::2, 0], rtol=1e-6)
+    assert diffusion.denoise is not None
+    x = RowNoise(row.seed).draw(SHAPE)
+    for preview in previews:
+        x_start = diffusion.denoise(x[None], torch.tensor([preview.t]), torch.tensor([row.label]))[0]
+        for shown, latent, wanted in ((preview.x_start, x_start, "x0"), (preview.x_t, x, "xt")):
+            if kind in (wanted, "both"):
+                assert shown is not None
+                np.testing.assert_allclose(shown.astype(int), as_picture(latent).astype(int), atol=1)
+            else:
+                assert shown is None
+        for t, a, b, _, _ in row.plan.table[preview.step : preview.step + 2].float():
+            x_start = diffusion.denoise(x[None], t[None], torch.tensor([row.label]))[0]
+            x = a * x + b * x_start
 
 
-def test_previews_are_decoded_in_one_call_with_the_pictures_and_only_when_due(
+async def test_the_last_preview_of_a_film_of_every_step_predicts_the_picture(diffusion: Model, lane_of: LaneOf) -> None:
+    row = rows_of(1, diffusion, steps=4)[0]._replace(film=Film(1))
+    (picture,), previews = await results_of(lane_of(diffusion), [row])
+    assert [preview.step for preview in previews] == [0, 1, 2, 3]
+    assert previews[-1].x_start is not None
+    np.testing.assert_array_equal(previews[-1].x_start, picture)
+
+
+async def test_previews_are_decoded_in_one_call_with_the_pictures_and_only_when_due(
     diffusion: Model, lane_of: LaneOf
 ) -> None:
-    async def scenario() -> None:
-        decoded: list[int] = []
+    decoded: list[int] = []
 
-        def decode(z: Tensor, label: Tensor) -> Tensor:
-            decoded.append(len(z))
-            return diffusion.decode(z, label)
+    def decode(z: Tensor, label: Tensor) -> Tensor:
+        decoded.append(len(z))
+        return diffusion.decode(z, label)
 
-        lane = lane_of(Model(diffusion.manifest, diffusion.device, decode, diffusion.denoise), rows=8, bucket=8)
-        rows = [
-            rows_of(1, diffusion, steps=4)[0]._replace(film=Film(3, "both")),
-            rows_of(1, diffusion, steps=4)[0]._replace(film=Film(2)),
-            rows_of(1, diffusion, steps=4)[0],
-        ]
-        await results_of(lane, rows)
-        # Steps 0 to 3: both films; nobody; the second; the first again and the three pictures.
-        assert decoded == [3, 1, 5]
-
-    asyncio.run(scenario())
+    lane = lane_of(Model(diffusion.manifest, diffusion.device, decode, diffusion.denoise), rows=8, bucket=8)
+    rows = [
+        rows_of(1, diffusion, steps=4)[0]._replace(film=Film(3, "both")),
+        rows_of(1, diffusion, steps=4)[0]._replace(film=Film(2)),
+        rows_of(1, diffusion, steps=4)[0],
+    ]
+    await results_of(lane, rows)
+    # Steps 0 to 3: both films; nobody; the second; the first again and the three pictures.
+    assert decoded == [3, 1, 5]
 
 
-def test_a_filmed_row_that_raises_fails_alone(diffusion: Model, lane_of: LaneOf) -> None:
-    async def scenario() -> None:
-        lane = lane_of(Watched(diffusion, room=2).model, rows=4, bucket=4)
-        rows = [row._replace(film=Film(2)) for row in rows_of(4, diffusion)]
-        job = put(lane, [*rows, rows[0]._replace(latent=torch.full(SHAPE, float("nan")))])
-        previews: list[Preview] = []
-        job.on_preview = previews.append
-        drain(lane)
-        assert isinstance(job.future.exception(), ComputeFailed)
-        results, _ = await results_of(lane, rows)
-        assert len(results) == 4
-        assert {preview.row for preview in previews} <= {0, 1, 2, 3}  # what is not finite is no preview
-
-    asyncio.run(scenario())
+async def test_a_filmed_row_that_raises_fails_alone(diffusion: Model, lane_of: LaneOf) -> None:
+    lane = lane_of(Watched(diffusion, room=2).model, rows=4, bucket=4)
+    rows = [row._replace(film=Film(2)) for row in rows_of(4, diffusion)]
+    job = put(lane, [*rows, rows[0]._replace(latent=torch.full(SHAPE, float("nan")))])
+    previews: list[Preview] = []
+    job.on_preview = previews.append
+    drain(lane)
+    assert isinstance(job.future.exception(), ComputeFailed)
+    results, _ = await results_of(lane, rows)
+    assert len(results) == 4
+    assert {preview.row for preview in previews} <= {0, 1, 2, 3}  # what is not finite is no preview
 
 
 class Gaussian(torch.nn.Module):
@@ -231,23 +213,20 @@ class Gaussian(torch.nn.Module):
         return self.gain[(t * 1000).round().long() - 1][:, None, None, None] * x  # type: ignore[index]
 
 
-def test_inverting_and_sampling_give_the_picture_back(
+async def test_inverting_and_sampling_give_the_picture_back(
     diffusion_with: Callable[[torch.nn.Module], Model], lane_of: LaneOf
 ) -> None:
-    async def scenario() -> None:
-        model = diffusion_with(Gaussian())
-        lane, clean = lane_of(model), 0.8 * PICTURE
-        apart = []
-        for steps in (20, 80, 320):
-            (latent,), _ = await results_of(lane, [inversion_row(clean, 0, model.inversion_plan(steps))])
-            assert latent.dtype == np.float32
-            assert latent.shape == SHAPE
-            row = rows_of(1, model, steps=steps)[0]
-            noise = torch.from_numpy(latent)
-            (again,), _ = await results_of(lane, [row._replace(latent=noise, as_latent=True)])
-            apart.append(float((torch.from_numpy(again) - clean).abs().max()))
-            (picture,), _ = await results_of(lane, [row._replace(latent=noise)])
-        assert apart[0] > 2 * apart[1] > 4 * apart[2]
-        np.testing.assert_allclose(picture.astype(int), as_picture(clean).astype(int), atol=3)
-
-    asyncio.run(scenario())
+    model = diffusion_with(Gaussian())
+    lane, clean = lane_of(model), 0.8 * PICTURE
+    apart = []
+    for steps in (20, 80, 320):
+        (latent,), _ = await results_of(lane, [inversion_row(clean, 0, model.inversion_plan(steps))])
+        assert latent.dtype == np.float32
+        assert latent.shape == SHAPE
+        row = rows_of(1, model, steps=steps)[0]
+        noise = torch.from_numpy(latent)
+        (again,), _ = await results_of(lane, [row._replace(latent=noise, as_latent=True)])
+        apart.append(float((torch.from_numpy(again) - clean).abs().max()))
+        (picture,), _ = await results_of(lane, [row._replace(latent=noise)])
+    assert apart[0] > 2 * apart[1] > 4 * apart[2]
+    np.testing.assert_allclose(picture.astype(int), as_picture(clean).astype(int), atol=3)

@@ -1,6 +1,5 @@
 """How far jobs are: what a look at a lane tells, and how seldom lanes are looked at."""
 
-import asyncio
 import gc
 import weakref
 
@@ -15,77 +14,63 @@ from tests.service.clock import Clock
 from tests.service.engine.conftest import LaneOf, drain, put, request_rows, tick
 
 
-def test_a_look_finds_what_is_left_of_every_job(diffusion: Model, lane_of: LaneOf) -> None:
-    async def scenario() -> None:
-        lane = lane_of(diffusion, rows=4, bucket=4)
-        first = put(lane, request_rows(3, 0, 0, 2.0, diffusion.plan("ddim", 10)))
-        second = put(lane, request_rows(2, 0, 0, 1.0, diffusion.plan("ddim", 7)))
-        third = put(lane, request_rows(1, 0, 0, 1.0, diffusion.plan("ddim", 5)))
-        before = left_of(lane.look())
-        assert {job: before[job] for job in (first, second, third)} == {
-            first: Left(0, [20, 20, 20]),
-            second: Left(1, [7, 7]),
-            third: Left(2, [5]),
-        }
-        tick(
-            lane
-        )  # a row of each, for a guided one is two rows of the call; the first job's second row has a place too
-        after = left_of(lane.look())
-        assert dict(after) == {first: Left(1, [18, 20, 20]), second: Left(0, [6, 7]), third: Left(0, [4])}
-        drain(lane)
-        assert len(left_of(lane.look())) == 0
-
-    asyncio.run(scenario())
+async def test_a_look_finds_what_is_left_of_every_job(diffusion: Model, lane_of: LaneOf) -> None:
+    lane = lane_of(diffusion, rows=4, bucket=4)
+    first = put(lane, request_rows(3, 0, 0, 2.0, diffusion.plan("ddim", 10)))
+    second = put(lane, request_rows(2, 0, 0, 1.0, diffusion.plan("ddim", 7)))
+    third = put(lane, request_rows(1, 0, 0, 1.0, diffusion.plan("ddim", 5)))
+    before = left_of(lane.look())
+    assert {job: before[job] for job in (first, second, third)} == {
+        first: Left(0, [20, 20, 20]),
+        second: Left(1, [7, 7]),
+        third: Left(2, [5]),
+    }
+    tick(lane)  # a row of each, for a guided one is two rows of the call; the first job's second row has a place too
+    after = left_of(lane.look())
+    assert dict(after) == {first: Left(1, [18, 20, 20]), second: Left(0, [6, 7]), third: Left(0, [4])}
+    drain(lane)
+    assert len(left_of(lane.look())) == 0
 
 
 @pytest.mark.parametrize("jobs", [1, 100])
-def test_a_lane_is_looked_at_once_a_second_however_many_ask(diffusion: Model, lane_of: LaneOf, jobs: int) -> None:
-    async def scenario() -> None:
-        lane, clock, looks = lane_of(diffusion, rows=4, bucket=4), Clock(), []
+async def test_a_lane_is_looked_at_once_a_second_however_many_ask(diffusion: Model, lane_of: LaneOf, jobs: int) -> None:
+    lane, clock, looks = lane_of(diffusion, rows=4, bucket=4), Clock(), []
 
-        def look(looked_at: object) -> Look:
-            looks.append(looked_at)
-            return lane.look()
+    def look(looked_at: object) -> Look:
+        looks.append(looked_at)
+        return lane.look()
 
-        snapshots = Snapshots(look, clock.monotonic)
-        plan = diffusion.plan("ddim", 5)
-        waiting = [put(lane, request_rows(1, 0, 0, 1.0, plan)) for _ in range(jobs)]
-        for second in range(10):
-            for _ in range(4):
-                for place, job in enumerate(waiting):
-                    assert snapshots.left(lane, job, [5]) == Left(place, [5])
-            assert len(looks) == second + 1
-            clock.now += LOOK_S
-
-    asyncio.run(scenario())
+    snapshots = Snapshots(look, clock.monotonic)
+    plan = diffusion.plan("ddim", 5)
+    waiting = [put(lane, request_rows(1, 0, 0, 1.0, plan)) for _ in range(jobs)]
+    for second in range(10):
+        for _ in range(4):
+            for place, job in enumerate(waiting):
+                assert snapshots.left(lane, job, [5]) == Left(place, [5])
+        assert len(looks) == second + 1
+        clock.now += LOOK_S
 
 
-def test_a_job_that_came_after_the_last_look_is_behind_all_that_wait(diffusion: Model, lane_of: LaneOf) -> None:
-    async def scenario() -> None:
-        lane, clock = lane_of(diffusion, rows=4, bucket=4), Clock()
-        snapshots = Snapshots(lambda lane: lane.look(), clock.monotonic)
-        rows = request_rows(2, 0, 0, 1.0, diffusion.plan("ddim", 5))
-        first = put(lane, rows)
-        assert snapshots.left(lane, first, [5, 5]) == Left(0, [5, 5])
-        second = put(lane, rows)
-        assert snapshots.left(lane, second, [5, 5]) == Left(1, [5, 5])
-        second.cancel()
-        assert snapshots.left(lane, second, [5, 5]) == Left(0, ())
-
-    asyncio.run(scenario())
+async def test_a_job_that_came_after_the_last_look_is_behind_all_that_wait(diffusion: Model, lane_of: LaneOf) -> None:
+    lane, clock = lane_of(diffusion, rows=4, bucket=4), Clock()
+    snapshots = Snapshots(lambda lane: lane.look(), clock.monotonic)
+    rows = request_rows(2, 0, 0, 1.0, diffusion.plan("ddim", 5))
+    first = put(lane, rows)
+    assert snapshots.left(lane, first, [5, 5]) == Left(0, [5, 5])
+    second = put(lane, rows)
+    assert snapshots.left(lane, second, [5, 5]) == Left(1, [5, 5])
+    second.cancel()
+    assert snapshots.left(lane, second, [5, 5]) == Left(0, ())
 
 
-def test_a_snapshot_keeps_no_job_in_memory(diffusion: Model, lane_of: LaneOf) -> None:
-    async def scenario() -> None:
-        lane = lane_of(diffusion, rows=4, bucket=4)
-        snapshots = Snapshots(lambda lane: lane.look())
-        job = put(lane, request_rows(2, 0, 0, 1.0, diffusion.plan("ddim", 5)))
-        snapshots.left(lane, job, [5, 5])
-        drain(lane)
-        await job.future
-        gone: weakref.ref[Submission[Picture]] = weakref.ref(job)
-        del job
-        gc.collect()
-        assert gone() is None
-
-    asyncio.run(scenario())
+async def test_a_snapshot_keeps_no_job_in_memory(diffusion: Model, lane_of: LaneOf) -> None:
+    lane = lane_of(diffusion, rows=4, bucket=4)
+    snapshots = Snapshots(lambda lane: lane.look())
+    job = put(lane, request_rows(2, 0, 0, 1.0, diffusion.plan("ddim", 5)))
+    snapshots.left(lane, job, [5, 5])
+    drain(lane)
+    await job.future
+    gone: weakref.ref[Submission[Picture]] = weakref.ref(job)
+    del job
+    gc.collect()
+    assert gone() is None

@@ -20,19 +20,16 @@ def on_a_loop(scenario: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[],
 
 
 @given(order=st.integers(1, 8).flatmap(lambda rows: st.permutations(range(rows))))
-def test_results_come_in_the_order_of_rows_whatever_order_they_were_made_in(order: list[int]) -> None:
-    async def scenario() -> None:
-        job: Submission[str] = Submission(len(order))
-        for clock, row in enumerate(order):
-            assert not job.done
-            assert job.finished_at is None
-            job.deliver(row, f"picture {row}", now=11.0 + clock)
-        assert await job.future == [f"picture {row}" for row in range(len(order))]
-        assert job.done
-        assert job.finished_at == 10.0 + len(order)
-        assert not job.cancelled
-
-    asyncio.run(scenario())
+async def test_results_come_in_the_order_of_rows_whatever_order_they_were_made_in(order: list[int]) -> None:
+    job: Submission[str] = Submission(len(order))
+    for clock, row in enumerate(order):
+        assert not job.done
+        assert job.finished_at is None
+        job.deliver(row, f"picture {row}", now=11.0 + clock)
+    assert await job.future == [f"picture {row}" for row in range(len(order))]
+    assert job.done
+    assert job.finished_at == 10.0 + len(order)
+    assert not job.cancelled
 
 
 @on_a_loop
@@ -162,17 +159,16 @@ async def test_rows_are_wanted_until_the_job_expires() -> None:
 
 
 @pytest.mark.parametrize("end", [lambda job: job.cancel(), lambda job: job.fail(RuntimeError("no"))])
-def test_rows_that_nobody_waits_for_are_dropped_before_they_expire(end: Callable[[Submission[str]], object]) -> None:
-    async def scenario() -> None:
-        job: Submission[str] = Submission(2, expires_at=12.0)
-        job.deliver(0, "first", 10.0)
-        assert not job.dropped(11.0)
-        end(job)
-        assert job.dropped(11.0)
-        if not job.future.cancelled():
-            assert job.future.exception()
-
-    asyncio.run(scenario())
+async def test_rows_that_nobody_waits_for_are_dropped_before_they_expire(
+    end: Callable[[Submission[str]], object],
+) -> None:
+    job: Submission[str] = Submission(2, expires_at=12.0)
+    job.deliver(0, "first", 10.0)
+    assert not job.dropped(11.0)
+    end(job)
+    assert job.dropped(11.0)
+    if not job.future.cancelled():
+        assert job.future.exception()
 
 
 @on_a_loop

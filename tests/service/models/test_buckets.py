@@ -93,20 +93,17 @@ async def alone_and_together(engine: Engine, name: str, order: list[int]) -> Non
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_deterministic_pictures_are_the_same_to_the_bit(weights: Path, threads: int) -> None:
+async def test_deterministic_pictures_are_the_same_to_the_bit(weights: Path, threads: int) -> None:
     settings = Settings(weights_dir=weights, device="cpu", deterministic=True, max_bucket=8, engine_threads=threads)
 
-    async def scenario() -> None:
-        device = torch.device("cpu")
-        engine = Engine(load_registry(settings, device).served, device, settings, Metrics())
-        engine.start()
-        generator = torch.Generator().manual_seed(0)
-        for name in ("ddpm", "vae"):
-            for _ in range(5):
-                await alone_and_together(engine, name, torch.randperm(24, generator=generator).tolist())
-        await engine.drain(within_s=10.0)
-
-    asyncio.run(scenario())
+    device = torch.device("cpu")
+    engine = Engine(load_registry(settings, device).served, device, settings, Metrics())
+    engine.start()
+    generator = torch.Generator().manual_seed(0)
+    for name in ("ddpm", "vae"):
+        for _ in range(5):
+            await alone_and_together(engine, name, torch.randperm(24, generator=generator).tolist())
+    await engine.drain(within_s=10.0)
 
 
 @pytest.mark.slow

@@ -40,31 +40,28 @@ def false_golden(weights: Path) -> None:
         (Nan(), lambda weights: None, "not finite"),
     ],
 )
-def test_a_version_that_fails_a_check_leaves_the_old_one_serving(
+async def test_a_version_that_fails_a_check_leaves_the_old_one_serving(
     weights: Path, settings: Settings, decode: nn.Module | None, then: object, reason: str
 ) -> None:
     assert callable(then)
 
-    async def scenario() -> None:
-        async with running(settings) as service:
-            first, before = service.version(), await service.picture()
-            export(weights, decode=decode)
-            then(weights)
-            with pytest.raises(ModelUnusable, match=reason):
-                await service.manager.reload("vae")
-            assert (service.version(), await service.picture()) == (first, before)
-            assert service.manager.ready
-            assert service.sample("model_changes_total", model="vae", outcome="failed") == 1
-            standing = next(each for each in await service.manager.standings() if each.model == "vae")
-            assert (standing.state, standing.version) == ("serving", first)
-            assert standing.problem
-            assert reason in standing.problem
-            # The next good version clears it.
-            good = export(weights, shift=-0.5)
-            assert (await service.manager.reload("vae")).version == good
-            assert [each.problem for each in await service.manager.standings()] == [None, None]
-
-    asyncio.run(scenario())
+    async with running(settings) as service:
+        first, before = service.version(), await service.picture()
+        export(weights, decode=decode)
+        then(weights)
+        with pytest.raises(ModelUnusable, match=reason):
+            await service.manager.reload("vae")
+        assert (service.version(), await service.picture()) == (first, before)
+        assert service.manager.ready
+        assert service.sample("model_changes_total", model="vae", outcome="failed") == 1
+        standing = next(each for each in await service.manager.standings() if each.model == "vae")
+        assert (standing.state, standing.version) == ("serving", first)
+        assert standing.problem
+        assert reason in standing.problem
+        # The next good version clears it.
+        good = export(weights, shift=-0.5)
+        assert (await service.manager.reload("vae")).version == good
+        assert [each.problem for each in await service.manager.standings()] == [None, None]
 
 
 def empty(path: Path) -> None:
@@ -81,97 +78,82 @@ def flip_a_bit(path: Path) -> None:
 
 @pytest.mark.parametrize("tamper", [empty, cut_short, flip_a_bit, Path.unlink])
 @pytest.mark.parametrize("file", ["model-*.pt", "latents-*.npz"])
-def test_a_reload_sees_files_that_were_damaged_behind_an_unchanged_manifest(
+async def test_a_reload_sees_files_that_were_damaged_behind_an_unchanged_manifest(
     weights: Path, settings: Settings, tamper: Callable[[Path], None], file: str
 ) -> None:
     """What serves is in memory and goes on; the next start would refuse the model."""
     write_autoencoder(weights, "coder")
 
-    async def scenario() -> None:
-        async with running(settings) as service:
-            (path,) = (weights / "coder").glob(file)
-            good = path.read_bytes()
-            tamper(path)
-            with pytest.raises(ModelUnusable, match=path.name):
-                await service.manager.reload("coder")
-            assert await service.picture("coder")
-            (standing,) = (each for each in await service.manager.standings() if each.model == "coder")
-            assert (standing.state, path.name in str(standing.problem)) == ("serving", True)
-            path.write_bytes(good)
-            assert (await service.manager.reload("coder")).outcome == "unchanged"
-            assert [each.problem for each in await service.manager.standings()] == [None, None, None]
-
-    asyncio.run(scenario())
+    async with running(settings) as service:
+        (path,) = (weights / "coder").glob(file)
+        good = path.read_bytes()
+        tamper(path)
+        with pytest.raises(ModelUnusable, match=path.name):
+            await service.manager.reload("coder")
+        assert await service.picture("coder")
+        (standing,) = (each for each in await service.manager.standings() if each.model == "coder")
+        assert (standing.state, path.name in str(standing.problem)) == ("serving", True)
+        path.write_bytes(good)
+        assert (await service.manager.reload("coder")).outcome == "unchanged"
+        assert [each.problem for each in await service.manager.standings()] == [None, None, None]
 
 
-def test_a_version_whose_table_finds_no_memory_leaves_the_old_one_serving(
+async def test_a_version_whose_table_finds_no_memory_leaves_the_old_one_serving(
     weights: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_memory(*_: object) -> None:
         raise torch.OutOfMemoryError("no room for its table")
 
-    async def scenario() -> None:
-        async with running(settings) as service:
-            first = service.version()
-            export(weights)
-            second = (await service.manager.reload("vae")).version
-            with monkeypatch.context() as patch:
-                patch.setattr("service.engine.engine.Lane", no_memory)
-                with pytest.raises(ModelUnusable, match="no room for its table"):
-                    await service.manager.roll_back("vae")
-            assert service.version() == read_manifest(weights / "vae").version == second
-            assert await service.picture()
-            assert (await service.manager.roll_back("vae")).version == first
-
-    asyncio.run(scenario())
+    async with running(settings) as service:
+        first = service.version()
+        export(weights)
+        second = (await service.manager.reload("vae")).version
+        with monkeypatch.context() as patch:
+            patch.setattr("service.engine.engine.Lane", no_memory)
+            with pytest.raises(ModelUnusable, match="no room for its table"):
+                await service.manager.roll_back("vae")
+        assert service.version() == read_manifest(weights / "vae").version == second
+        assert await service.picture()
+        assert (await service.manager.roll_back("vae")).version == first
 
 
-def test_a_fault_of_a_change_is_its_answer_and_the_next_change_is_made(
+async def test_a_fault_of_a_change_is_its_answer_and_the_next_change_is_made(
     weights: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fault(directory: Path) -> None:
         raise ZeroDivisionError
 
-    async def scenario() -> None:
-        async with running(settings) as service:
-            version = export(weights)
-            with monkeypatch.context() as patch:
-                patch.setattr(motion_module, "read_manifest", fault)
-                with pytest.raises(ChangeError, match="its log says why"):
-                    await service.manager.reload("vae")
-            assert (await service.manager.reload("vae")).version == version
-
-    asyncio.run(scenario())
+    async with running(settings) as service:
+        version = export(weights)
+        with monkeypatch.context() as patch:
+            patch.setattr(motion_module, "read_manifest", fault)
+            with pytest.raises(ChangeError, match="its log says why"):
+                await service.manager.reload("vae")
+        assert (await service.manager.reload("vae")).version == version
 
 
-def test_a_weights_folder_that_cannot_be_listed_is_an_answer(weights: Path, settings: Settings) -> None:
-    async def scenario() -> None:
-        async with running(settings) as service:
-            weights.rename(weights.with_name("away"))
-            for change in (service.manager.reload("vae"), service.manager.reload_all(), service.manager.standings()):
-                with pytest.raises(WeightsUnreadable, match="No such file"):
-                    await change
-            assert await service.picture()  # nothing was unloaded
-
-    asyncio.run(scenario())
+async def test_a_weights_folder_that_cannot_be_listed_is_an_answer(weights: Path, settings: Settings) -> None:
+    async with running(settings) as service:
+        weights.rename(weights.with_name("away"))
+        for change in (service.manager.reload("vae"), service.manager.reload_all(), service.manager.standings()):
+            with pytest.raises(WeightsUnreadable, match="No such file"):
+                await change
+        assert await service.picture()  # nothing was unloaded
 
 
-def test_a_folder_that_cannot_be_written_is_not_rolled_back(
+async def test_a_folder_that_cannot_be_written_is_not_rolled_back(
     weights: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def read_only(directory: Path, manifest: object) -> None:
         raise OSError(30, "Read-only file system")
 
-    async def scenario() -> None:
-        async with running(settings) as service:
-            second = export(weights)
-            await service.manager.reload("vae")
-            monkeypatch.setattr(motion_module, "write_manifest", read_only)
-            with pytest.raises(FolderNotWritable, match="Read-only"):
-                await service.manager.roll_back("vae")
-            assert service.version() == read_manifest(weights / "vae").version == second
-
-    asyncio.run(scenario())
+    async with running(settings) as service:
+        second = export(weights)
+        await service.manager.reload("vae")
+        monkeypatch.setattr(motion_module, "write_manifest", read_only)
+        with pytest.raises(FolderNotWritable, match="Read-only"):
+            await service.manager.roll_back("vae")
+        assert service.version() == read_manifest(weights / "vae").version == second
 
 
 def test_a_watch_outlives_a_folder_that_cannot_be_listed(weights: Path, settings: Settings) -> None:

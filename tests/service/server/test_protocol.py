@@ -9,8 +9,8 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from service.server import protocol
 from service.extensions import WHOLE, disconnect_of
+from service.server import protocol
 from service.server.protocol import MAX_HEAD_BYTES, MOST_PIPELINED, SLICE_BYTES, Protocol
 
 REQUEST = b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 4\r\n\r\n"
@@ -79,28 +79,25 @@ def test_a_body_that_came_with_its_head_is_at_hand() -> None:
     assert seen == [b"body", None]
 
 
-def test_a_request_leaves_nothing_for_the_garbage_collector() -> None:
+async def test_a_request_leaves_nothing_for_the_garbage_collector() -> None:
     """What refers to itself waits for the collector, which stops every thread for tens of milliseconds under load."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await answer(send)
 
-    async def scenario() -> None:
-        await speak(app, REQUEST + b"body")
-        gc.collect()
-        gc.disable()
-        try:
-            await speak(app, *[REQUEST + b"body"])
-            one = gc.collect()
-            left = []
-            for _ in range(3):  # other threads leave something now and then; a request would every time
-                await speak(app, *[REQUEST + b"body"] * 20)
-                left.append(gc.collect())
-            assert min(left) <= one
-        finally:
-            gc.enable()
-
-    asyncio.run(scenario())
+    await speak(app, REQUEST + b"body")
+    gc.collect()
+    gc.disable()
+    try:
+        await speak(app, *[REQUEST + b"body"])
+        one = gc.collect()
+        left = []
+        for _ in range(3):  # other threads leave something now and then; a request would every time
+            await speak(app, *[REQUEST + b"body"] * 20)
+            left.append(gc.collect())
+        assert min(left) <= one
+    finally:
+        gc.enable()
 
 
 WHOLE_ANSWER = {"type": WHOLE, "status": 200, "headers": [(b"x-seed", b"1"), (b"content-length", b"2")], "body": b"ok"}

@@ -17,7 +17,7 @@ from uvicorn.server import ServerState
 
 from tests.service.server.test_protocol import ok
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 #: What our classes override or call, with the parameters that they rely on.
 METHODS = {

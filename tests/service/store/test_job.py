@@ -93,17 +93,14 @@ def test_its_size_is_that_of_what_it_keeps() -> None:
     assert names(record).count("image") == 1
 
 
-def test_what_ends_it_may_be_waited_for() -> None:
-    async def scenario() -> None:
-        record = make()
-        assert not await record.wait(0.001)
-        waiting = asyncio.create_task(record.wait(10.0))
-        await asyncio.sleep(0)
-        record.cancel()
-        assert await waiting
-        assert await record.wait(0.0)
-
-    asyncio.run(scenario())
+async def test_what_ends_it_may_be_waited_for() -> None:
+    record = make()
+    assert not await record.wait(0.001)
+    waiting = asyncio.create_task(record.wait(10.0))
+    await asyncio.sleep(0)
+    record.cancel()
+    assert await waiting
+    assert await record.wait(0.0)
 
 
 def test_nobody_looks_at_one_that_has_ended() -> None:

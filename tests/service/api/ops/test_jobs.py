@@ -134,67 +134,58 @@ def test_previews_of_a_job_are_those_that_were_asked_for(
             assert steps == [0, 10, 20, 30]
 
 
-def test_a_running_job_has_no_result_yet(settings: Settings) -> None:
-    async def scenario() -> None:
-        async with running(settings) as app:
-            job = await begin(app, **LONG)
-            early = await ask(app, job["urls"]["result"], method="GET")
-            assert early.status == 409
-            assert int(early.headers["retry-after"]) >= 1
-            assert json.loads(early.body)["code"] == "job-running"
-            late = await ask(app, job["urls"]["result"], method="GET", headers={"Prefer": "wait=1"})
-            assert late.status == 409
-            status = await get(app, job["urls"]["self"])
-            assert status["status"] == "running"
-            assert 0 < status["progress"] < 1
-            first = status["progress"]
-            while (await get(app, job["urls"]["self"]))["progress"] == first:
-                await asyncio.sleep(0.01)
-            await ask(app, job["urls"]["cancel"])
-
-    asyncio.run(scenario())
+async def test_a_running_job_has_no_result_yet(settings: Settings) -> None:
+    async with running(settings) as app:
+        job = await begin(app, **LONG)
+        early = await ask(app, job["urls"]["result"], method="GET")
+        assert early.status == 409
+        assert int(early.headers["retry-after"]) >= 1
+        assert json.loads(early.body)["code"] == "job-running"
+        late = await ask(app, job["urls"]["result"], method="GET", headers={"Prefer": "wait=1"})
+        assert late.status == 409
+        status = await get(app, job["urls"]["self"])
+        assert status["status"] == "running"
+        assert 0 < status["progress"] < 1
+        first = status["progress"]
+        while (await get(app, job["urls"]["self"]))["progress"] == first:
+            await asyncio.sleep(0.01)
+        await ask(app, job["urls"]["cancel"])
 
 
-def test_waiting_for_a_result_and_leaving_does_not_end_the_job(settings: Settings) -> None:
-    async def scenario() -> None:
-        async with running(settings) as app:
-            job = await begin(app, n=8, steps=500)
-            leaves = asyncio.Event()
-            leaves.set()
-            left = await ask(app, job["urls"]["result"], method="GET", headers={"Prefer": "wait=60"}, leaves=leaves)
-            assert left.status == 499
-            result = await ask(app, job["urls"]["result"], method="GET", headers={"Prefer": "wait=60"})
-            assert result.status == 200
-
-    asyncio.run(scenario())
+async def test_waiting_for_a_result_and_leaving_does_not_end_the_job(settings: Settings) -> None:
+    async with running(settings) as app:
+        job = await begin(app, n=8, steps=500)
+        leaves = asyncio.Event()
+        leaves.set()
+        left = await ask(app, job["urls"]["result"], method="GET", headers={"Prefer": "wait=60"}, leaves=leaves)
+        assert left.status == 499
+        result = await ask(app, job["urls"]["result"], method="GET", headers={"Prefer": "wait=60"})
+        assert result.status == 200
 
 
 @pytest.mark.parametrize(("method", "end"), [("POST", "/cancel"), ("DELETE", "")])
-def test_giving_a_job_up_stops_its_work(settings: Settings, method: str, end: str) -> None:
-    async def scenario() -> None:
-        async with running(settings) as app:
-            job = await begin(app, **LONG)
-            other = await begin(app, n=2, steps=300)
-            listening = asyncio.create_task(ask(app, job["urls"]["events"], method="GET"))
-            await asyncio.sleep(0)
-            for _ in range(2):
-                answer = await ask(app, job["urls"]["self"] + end, method=method)
-                if method == "POST":
-                    assert answer.status == 200
-                    canceled = json.loads(answer.body)
-                    assert (canceled["status"], canceled["error"]["code"]) == ("canceled", "job-canceled")
-                    assert canceled["progress"] < 1
-                else:
-                    assert (answer.status, answer.body) == (204, b"")
-            last = read_events((await listening).body)[-1]
-            assert (last.name, last.data["code"], last.data["status"]) == ("error", "job-canceled", 410)
-            result = await ask(app, job["urls"]["result"], method="GET")
-            assert result.status == (410 if method == "POST" else 404)
-            # Only its own work.
-            assert (await ask(app, other["urls"]["result"], method="GET", headers={"Prefer": "wait=60"})).status == 200
-            await idle(app)
-
-    asyncio.run(scenario())
+async def test_giving_a_job_up_stops_its_work(settings: Settings, method: str, end: str) -> None:
+    async with running(settings) as app:
+        job = await begin(app, **LONG)
+        other = await begin(app, n=2, steps=300)
+        listening = asyncio.create_task(ask(app, job["urls"]["events"], method="GET"))
+        await asyncio.sleep(0)
+        for _ in range(2):
+            answer = await ask(app, job["urls"]["self"] + end, method=method)
+            if method == "POST":
+                assert answer.status == 200
+                canceled = json.loads(answer.body)
+                assert (canceled["status"], canceled["error"]["code"]) == ("canceled", "job-canceled")
+                assert canceled["progress"] < 1
+            else:
+                assert (answer.status, answer.body) == (204, b"")
+        last = read_events((await listening).body)[-1]
+        assert (last.name, last.data["code"], last.data["status"]) == ("error", "job-canceled", 410)
+        result = await ask(app, job["urls"]["result"], method="GET")
+        assert result.status == (410 if method == "POST" else 404)
+        # Only its own work.
+        assert (await ask(app, other["urls"]["result"], method="GET", headers={"Prefer": "wait=60"})).status == 200
+        await idle(app)
 
 
 def test_giving_up_what_has_ended_changes_nothing(client: TestClient) -> None:
@@ -216,43 +207,34 @@ def test_a_job_that_nobody_made_or_that_is_gone(client: TestClient) -> None:
     assert client.delete(job["urls"]["self"]).status_code == 204
 
 
-def test_a_client_sees_its_own_jobs(settings: Settings) -> None:
-    async def scenario() -> None:
-        async with running(settings) as app:
-            mine = [json.loads((await ask(app, "/generate/vae", headers=ASYNC)).body)["id"] for _ in range(2)]
-            theirs = json.loads((await ask(app, "/generate/vae", headers=ASYNC, client="127.0.0.2")).body)
-            await idle(app)
-            assert {job["id"] for job in (await get(app, "/jobs"))["jobs"]} == {*mine}
-            # Who was told the id may ask.
-            assert (await get(app, theirs["urls"]["self"]))["id"] == theirs["id"]
-
-    asyncio.run(scenario())
+async def test_a_client_sees_its_own_jobs(settings: Settings) -> None:
+    async with running(settings) as app:
+        mine = [json.loads((await ask(app, "/generate/vae", headers=ASYNC)).body)["id"] for _ in range(2)]
+        theirs = json.loads((await ask(app, "/generate/vae", headers=ASYNC, client="127.0.0.2")).body)
+        await idle(app)
+        assert {job["id"] for job in (await get(app, "/jobs"))["jobs"]} == {*mine}
+        # Who was told the id may ask.
+        assert (await get(app, theirs["urls"]["self"]))["id"] == theirs["id"]
 
 
-def test_a_job_that_takes_too_long_fails(settings: Settings) -> None:
-    async def scenario() -> None:
-        async with running(settings) as app:
-            job = await begin(app, **LONG, timeout_ms=300)
-            told = read_events((await ask(app, job["urls"]["events"], method="GET")).body)
-            assert (told[-1].name, told[-1].data["code"]) == ("error", "deadline-exceeded")
-            result = await ask(app, job["urls"]["result"], method="GET")
-            assert (result.status, json.loads(result.body)["code"]) == (504, "deadline-exceeded")
-            assert (await get(app, job["urls"]["self"]))["status"] == "failed"
-            await idle(app)
-
-    asyncio.run(scenario())
+async def test_a_job_that_takes_too_long_fails(settings: Settings) -> None:
+    async with running(settings) as app:
+        job = await begin(app, **LONG, timeout_ms=300)
+        told = read_events((await ask(app, job["urls"]["events"], method="GET")).body)
+        assert (told[-1].name, told[-1].data["code"]) == ("error", "deadline-exceeded")
+        result = await ask(app, job["urls"]["result"], method="GET")
+        assert (result.status, json.loads(result.body)["code"]) == (504, "deadline-exceeded")
+        assert (await get(app, job["urls"]["self"]))["status"] == "failed"
+        await idle(app)
 
 
-def test_a_job_may_take_longer_than_a_request(weights: Path) -> None:
+async def test_a_job_may_take_longer_than_a_request(weights: Path) -> None:
     settings = Settings(weights_dir=weights, device="cpu", engine_threads=1, max_bucket=8, request_timeout_s=0.001)
 
-    async def scenario() -> None:
-        async with running(settings) as app:
-            assert (await ask(app, "/generate/ddpm", to_body({"n": 8, "steps": 200}))).status == 504
-            job = await begin(app, n=8, steps=200)
-            assert (await ask(app, job["urls"]["result"], method="GET", headers={"Prefer": "wait=60"})).status == 200
-
-    asyncio.run(scenario())
+    async with running(settings) as app:
+        assert (await ask(app, "/generate/ddpm", to_body({"n": 8, "steps": 200}))).status == 504
+        job = await begin(app, n=8, steps=200)
+        assert (await ask(app, job["urls"]["result"], method="GET", headers={"Prefer": "wait=60"})).status == 200
 
 
 def test_a_job_fails_as_a_request_does(tmp_path: Path) -> None:
@@ -276,23 +258,20 @@ def test_a_job_fails_as_a_request_does(tmp_path: Path) -> None:
         asyncio.run(scenario(monkeypatch))
 
 
-def test_jobs_that_ended_are_kept_within_bytes(weights: Path) -> None:
+async def test_jobs_that_ended_are_kept_within_bytes(weights: Path) -> None:
     settings = Settings(weights_dir=weights, device="cpu", engine_threads=1, max_bucket=8, job_bytes=20_000)
 
-    async def scenario() -> None:
-        async with running(settings) as app:
-            jobs = []
-            for seed in range(10):
-                jobs.append(await begin(app, n=4, seed=seed, steps=50))
-                await ask(app, jobs[-1]["urls"]["result"], method="GET", headers={"Prefer": "wait=60"})
-            answers = [await ask(app, job["urls"]["result"], method="GET") for job in jobs]
-            statuses = [answer.status for answer in answers]
-            assert statuses == sorted(statuses, reverse=True)
-            assert statuses.count(404) > 3
-            assert statuses[-1] == 200
-            assert json.loads(answers[0].body)["code"] == "job-expired"
-
-    asyncio.run(scenario())
+    async with running(settings) as app:
+        jobs = []
+        for seed in range(10):
+            jobs.append(await begin(app, n=4, seed=seed, steps=50))
+            await ask(app, jobs[-1]["urls"]["result"], method="GET", headers={"Prefer": "wait=60"})
+        answers = [await ask(app, job["urls"]["result"], method="GET") for job in jobs]
+        statuses = [answer.status for answer in answers]
+        assert statuses == sorted(statuses, reverse=True)
+        assert statuses.count(404) > 3
+        assert statuses[-1] == 200
+        assert json.loads(answers[0].body)["code"] == "job-expired"
 
 
 def test_jobs_are_counted(client: TestClient) -> None:
@@ -304,29 +283,23 @@ def test_jobs_are_counted(client: TestClient) -> None:
     assert value(after, "images_total", model="ddpm") == value(before, "images_total", model="ddpm") + 3
 
 
-def test_stopping_tells_who_listens(weights: Path) -> None:
+async def test_stopping_tells_who_listens(weights: Path) -> None:
     settings = Settings(weights_dir=weights, device="cpu", engine_threads=1, max_bucket=1, drain_s=0.05)
 
-    async def scenario() -> None:
-        async with running(settings) as app:
-            job = await begin(app, **LONG)
-            listening = asyncio.create_task(ask(app, job["urls"]["events"], method="GET"))
-            await asyncio.sleep(0)
-        told = read_events((await listening).body)
-        assert (told[-1].name, told[-1].data["code"]) == ("error", "service-stopping")
-
-    asyncio.run(scenario())
+    async with running(settings) as app:
+        job = await begin(app, **LONG)
+        listening = asyncio.create_task(ask(app, job["urls"]["events"], method="GET"))
+        await asyncio.sleep(0)
+    told = read_events((await listening).body)
+    assert (told[-1].name, told[-1].data["code"]) == ("error", "service-stopping")
 
 
-def test_stopping_ends_a_job(settings: Settings) -> None:
+async def test_stopping_ends_a_job(settings: Settings) -> None:
     """The server has waited for whoever listens before the application stops."""
 
-    async def scenario() -> None:
-        async with running(settings) as app:
-            job = await begin(app, n=8, steps=1000)
-            listening = asyncio.create_task(ask(app, job["urls"]["events"], method="GET"))
-            await asyncio.sleep(0)
-        last = read_events((await listening).body)[-1]
-        assert (last.name, last.data["code"]) == ("error", "service-stopping")
-
-    asyncio.run(scenario())
+    async with running(settings) as app:
+        job = await begin(app, n=8, steps=1000)
+        listening = asyncio.create_task(ask(app, job["urls"]["events"], method="GET"))
+        await asyncio.sleep(0)
+    last = read_events((await listening).body)[-1]
+    assert (last.name, last.data["code"]) == ("error", "service-stopping")

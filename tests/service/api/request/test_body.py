@@ -214,15 +214,12 @@ def test_markup_in_a_name_stays_text(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize("limit", [1, 100])
-def test_the_bound_is_the_settings(weights: Path, limit: int) -> None:
+async def test_the_bound_is_the_settings(weights: Path, limit: int) -> None:
     settings = Settings(weights_dir=weights, device="cpu", engine_threads=1, max_bucket=1, max_body_bytes=limit)
 
-    async def scenario() -> None:
-        async with running(settings) as app:
-            assert (await ask(app, "/generate/vae", b" " * limit)).status == 200
-            assert (await ask(app, "/generate/vae", b" " * (limit + 1))).status == 413
-
-    asyncio.run(scenario())
+    async with running(settings) as app:
+        assert (await ask(app, "/generate/vae", b" " * limit)).status == 200
+        assert (await ask(app, "/generate/vae", b" " * (limit + 1))).status == 413
 
 
 def test_a_body_that_has_come_whole_is_not_waited_for(settings: Settings) -> None:
@@ -262,15 +259,12 @@ def test_a_body_that_does_not_come_is_not_waited_for(settings: Settings) -> None
 @pytest.mark.parametrize(
     "work", [b'{"seed": 1}', b'{"seed": 1}'.ljust(INLINE_BYTES), b'{"seed": 1}'.ljust(INLINE_BYTES + 1)]
 )
-def test_large_bodies_are_parsed_off_the_event_loop(settings: Settings, work: bytes) -> None:
-    async def scenario() -> None:
-        thread = await off_loop(settings, work, threading.get_ident)
-        assert (thread == threading.get_ident()) == (len(work) <= INLINE_BYTES)
-
-    asyncio.run(scenario())
+async def test_large_bodies_are_parsed_off_the_event_loop(settings: Settings, work: bytes) -> None:
+    thread = await off_loop(settings, work, threading.get_ident)
+    assert (thread == threading.get_ident()) == (len(work) <= INLINE_BYTES)
 
 
-def test_beyond_the_readers_queue_uploads_are_refused_and_nothing_else(settings: Settings) -> None:
+async def test_beyond_the_readers_queue_uploads_are_refused_and_nothing_else(settings: Settings) -> None:
     few = settings.model_copy(update={"decoders": 1, "decode_queue": 0})
     release, begun = threading.Event(), threading.Event()
 
@@ -278,21 +272,18 @@ def test_beyond_the_readers_queue_uploads_are_refused_and_nothing_else(settings:
         begun.set()
         assert release.wait(30)
 
-    async def scenario() -> None:
-        async with running(few) as app:
-            holding = asyncio.create_task(readers_of(few).run(hold))
-            await asyncio.to_thread(begun.wait, 30)
-            large = b'{"image": "' + b"A" * 100_000 + b'"}'
-            for body in (encode_png(some_picture()), large):
-                refusal = await ask(app, "/generate/ddpm", body)
-                assert (refusal.status, json.loads(refusal.body)["code"]) == (503, "too-busy")
-                assert refusal.headers["retry-after"] == "1"
-            assert (await ask(app, "/generate/ddpm", b'{"n": 1}')).status == 200
-            release.set()
-            await holding
-            assert (await ask(app, "/generate/ddpm", encode_png(some_picture()))).status == 200
-
-    asyncio.run(scenario())
+    async with running(few) as app:
+        holding = asyncio.create_task(readers_of(few).run(hold))
+        await asyncio.to_thread(begun.wait, 30)
+        large = b'{"image": "' + b"A" * 100_000 + b'"}'
+        for body in (encode_png(some_picture()), large):
+            refusal = await ask(app, "/generate/ddpm", body)
+            assert (refusal.status, json.loads(refusal.body)["code"]) == (503, "too-busy")
+            assert refusal.headers["retry-after"] == "1"
+        assert (await ask(app, "/generate/ddpm", b'{"n": 1}')).status == 200
+        release.set()
+        await holding
+        assert (await ask(app, "/generate/ddpm", encode_png(some_picture()))).status == 200
 
 
 @pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF", "AVIF"])

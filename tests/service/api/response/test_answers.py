@@ -48,22 +48,19 @@ def test_a_large_answer_is_the_same_picture(client: TestClient) -> None:
     assert_same(shown, pictures(client, "vae", seed=2, n=2).repeat(32, axis=1).repeat(32, axis=2))
 
 
-def test_a_client_that_leaves_takes_its_work_along(weights: Path) -> None:
-    async def scenario() -> None:
-        async with running(settings_with(weights)) as app:
-            leaves = asyncio.Event()
-            request = asyncio.create_task(ask(app, "/generate/ddpm", to_body(LONG), leaves=leaves))
-            await accepted(app)
-            leaves.set()
-            answer = await request
-            assert (answer.status, answer.body) == (499, b"")
-            await idle(app)
-            samples = await samples_of(app)
-            assert value(samples, "images_total", model="ddpm") == 0
-            assert sum(number for (name, _), number in samples.items() if name == "genserve_errors_total") == 0
-            assert (await ask(app, "/generate/ddpm")).status == 200
-
-    asyncio.run(scenario())
+async def test_a_client_that_leaves_takes_its_work_along(weights: Path) -> None:
+    async with running(settings_with(weights)) as app:
+        leaves = asyncio.Event()
+        request = asyncio.create_task(ask(app, "/generate/ddpm", to_body(LONG), leaves=leaves))
+        await accepted(app)
+        leaves.set()
+        answer = await request
+        assert (answer.status, answer.body) == (499, b"")
+        await idle(app)
+        samples = await samples_of(app)
+        assert value(samples, "images_total", model="ddpm") == 0
+        assert sum(number for (name, _), number in samples.items() if name == "genserve_errors_total") == 0
+        assert (await ask(app, "/generate/ddpm")).status == 200
 
 
 @pytest.mark.parametrize("path", ["/generate/vae", "/interpolate"])
@@ -86,66 +83,54 @@ def test_a_client_that_leaves_while_it_sends_is_no_error(
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
-def test_a_request_that_is_cancelled_frees_its_rows(weights: Path) -> None:
-    async def scenario() -> None:
-        async with running(settings_with(weights)) as app:
-            request = asyncio.create_task(ask(app, "/generate/ddpm", to_body(LONG)))
-            await accepted(app)
-            request.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await request
-            await idle(app)
-
-    asyncio.run(scenario())
+async def test_a_request_that_is_cancelled_frees_its_rows(weights: Path) -> None:
+    async with running(settings_with(weights)) as app:
+        request = asyncio.create_task(ask(app, "/generate/ddpm", to_body(LONG)))
+        await accepted(app)
+        request.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await request
+        await idle(app)
 
 
-def test_pictures_that_take_too_long_are_given_up(weights: Path) -> None:
-    async def scenario() -> None:
-        async with running(settings_with(weights, request_timeout_s=0.001)) as app:
-            answer = await ask(app, "/generate/ddpm", to_body(LONG))
-            assert answer.status == 504
-            assert answer.headers["content-type"] == "application/problem+json"
-            assert b"0.001 s" in answer.body
-            await idle(app)
-            samples = await samples_of(app)
-            assert value(samples, "errors_total", model="ddpm", reason="deadline-exceeded") == 1
-
-    asyncio.run(scenario())
+async def test_pictures_that_take_too_long_are_given_up(weights: Path) -> None:
+    async with running(settings_with(weights, request_timeout_s=0.001)) as app:
+        answer = await ask(app, "/generate/ddpm", to_body(LONG))
+        assert answer.status == 504
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert b"0.001 s" in answer.body
+        await idle(app)
+        samples = await samples_of(app)
+        assert value(samples, "errors_total", model="ddpm", reason="deadline-exceeded") == 1
 
 
 @pytest.mark.parametrize("timeout_ms", [5, 60])
 @pytest.mark.parametrize(
     ("path", "fields"), [("/generate/ddpm", LONG), ("/interpolate", {"model": "ddpm", "frames": 64, "steps": 1000})]
 )
-def test_a_request_is_given_up_when_it_says(
+async def test_a_request_is_given_up_when_it_says(
     weights: Path, path: str, fields: Mapping[str, object], timeout_ms: int
 ) -> None:
-    async def scenario() -> None:
-        async with running(settings_with(weights)) as app:
-            started = time.monotonic()
-            answer = await ask(app, path, to_body({**fields, "timeout_ms": timeout_ms}))
-            assert timeout_ms / 1000 <= time.monotonic() - started < 2
-            assert answer.status == 504
-            assert b'"code":"deadline-exceeded"' in answer.body
-            assert f"{timeout_ms / 1000:g} s".encode() in answer.body
-            await idle(app)
-            samples = await samples_of(app)
-            assert value(samples, "errors_total", model="ddpm", reason="deadline-exceeded") == 1
-            assert value(samples, "images_total", model="ddpm") == 0
-            dropped = [value(samples, "dropped_rows_total", model="ddpm", stage=each) for each in ("queued", "running")]
-            assert sum(dropped) == 64
-
-    asyncio.run(scenario())
+    async with running(settings_with(weights)) as app:
+        started = time.monotonic()
+        answer = await ask(app, path, to_body({**fields, "timeout_ms": timeout_ms}))
+        assert timeout_ms / 1000 <= time.monotonic() - started < 2
+        assert answer.status == 504
+        assert b'"code":"deadline-exceeded"' in answer.body
+        assert f"{timeout_ms / 1000:g} s".encode() in answer.body
+        await idle(app)
+        samples = await samples_of(app)
+        assert value(samples, "errors_total", model="ddpm", reason="deadline-exceeded") == 1
+        assert value(samples, "images_total", model="ddpm") == 0
+        dropped = [value(samples, "dropped_rows_total", model="ddpm", stage=each) for each in ("queued", "running")]
+        assert sum(dropped) == 64
 
 
-def test_the_service_waits_no_longer_than_it_would_anyway(weights: Path) -> None:
-    async def scenario() -> None:
-        async with running(settings_with(weights, request_timeout_s=0.001)) as app:
-            answer = await ask(app, "/generate/ddpm", to_body({**LONG, "timeout_ms": 3_600_000}))
-            assert answer.status == 504
-            assert b"0.001 s" in answer.body
-
-    asyncio.run(scenario())
+async def test_the_service_waits_no_longer_than_it_would_anyway(weights: Path) -> None:
+    async with running(settings_with(weights, request_timeout_s=0.001)) as app:
+        answer = await ask(app, "/generate/ddpm", to_body({**LONG, "timeout_ms": 3_600_000}))
+        assert answer.status == 504
+        assert b"0.001 s" in answer.body
 
 
 def test_a_request_that_is_done_in_time_is_answered(client: TestClient) -> None:
@@ -154,72 +139,63 @@ def test_a_request_that_is_done_in_time_is_answered(client: TestClient) -> None:
     assert client.get("/generate/vae", params={"timeout_ms": 60_000}).status_code == 200
 
 
-def test_a_request_that_would_come_too_late_is_refused_at_once(weights: Path) -> None:
-    async def scenario() -> None:
-        async with running(settings_with(weights, max_queue_ms=1e9)) as app:
-            leaves = asyncio.Event()
-            long = asyncio.create_task(ask(app, "/generate/ddpm", to_body(LONG), leaves=leaves))
-            await accepted(app)
-            late = await ask(app, "/generate/ddpm", to_body({**LONG, "timeout_ms": 10}))
-            assert late.status == 503
-            assert b'"code":"too-late"' in late.body
-            assert b"0.01 s" in late.body
-            assert int(late.headers["retry-after"]) >= 1
-            assert await rows_under_way(app) == 64
-            # A short one passes between the steps of the long one.
-            short = await ask(app, "/generate/ddpm", to_body({"steps": 2, "timeout_ms": 10_000}))
-            assert short.status == 200
-            assert not long.done()
-            leaves.set()
-            await long
-            samples = await samples_of(app)
-            assert value(samples, "errors_total", model="ddpm", reason="too-late") == 1
-            assert value(samples, "images_total", model="ddpm") == 1
-
-    asyncio.run(scenario())
+async def test_a_request_that_would_come_too_late_is_refused_at_once(weights: Path) -> None:
+    async with running(settings_with(weights, max_queue_ms=1e9)) as app:
+        leaves = asyncio.Event()
+        long = asyncio.create_task(ask(app, "/generate/ddpm", to_body(LONG), leaves=leaves))
+        await accepted(app)
+        late = await ask(app, "/generate/ddpm", to_body({**LONG, "timeout_ms": 10}))
+        assert late.status == 503
+        assert b'"code":"too-late"' in late.body
+        assert b"0.01 s" in late.body
+        assert int(late.headers["retry-after"]) >= 1
+        assert await rows_under_way(app) == 64
+        # A short one passes between the steps of the long one.
+        short = await ask(app, "/generate/ddpm", to_body({"steps": 2, "timeout_ms": 10_000}))
+        assert short.status == 200
+        assert not long.done()
+        leaves.set()
+        await long
+        samples = await samples_of(app)
+        assert value(samples, "errors_total", model="ddpm", reason="too-late") == 1
+        assert value(samples, "images_total", model="ddpm") == 1
 
 
-def test_a_client_beyond_its_share_is_refused_and_hinders_nobody(weights: Path) -> None:
-    async def scenario() -> None:
-        async with running(settings_with(weights, max_queue_ms=1e9, client_share=1e-12)) as app:
-            leaves = asyncio.Event()
-            first = asyncio.create_task(ask(app, "/generate/ddpm", to_body(LONG), leaves=leaves, client="10.0.0.1"))
-            await accepted(app)
-            second = await ask(app, "/generate/ddpm", client="10.0.0.1")
-            assert second.status == 429
-            assert second.headers["content-type"] == "application/problem+json"
-            assert b'"code":"share-exceeded"' in second.body
-            assert int(second.headers["retry-after"]) >= 1
-            for other in ("10.0.0.2", "::1", None):
-                assert (await ask(app, "/generate/ddpm", client=other)).status == 200
-            # The other model's queue is its own.
-            assert (await ask(app, "/generate/vae", client="10.0.0.1")).status == 200
-            leaves.set()
-            await first
-            assert (await ask(app, "/generate/ddpm", client="10.0.0.1")).status == 200
-            samples = await samples_of(app)
-            assert value(samples, "errors_total", model="ddpm", reason="share-exceeded") == 1
-
-    asyncio.run(scenario())
+async def test_a_client_beyond_its_share_is_refused_and_hinders_nobody(weights: Path) -> None:
+    async with running(settings_with(weights, max_queue_ms=1e9, client_share=1e-12)) as app:
+        leaves = asyncio.Event()
+        first = asyncio.create_task(ask(app, "/generate/ddpm", to_body(LONG), leaves=leaves, client="10.0.0.1"))
+        await accepted(app)
+        second = await ask(app, "/generate/ddpm", client="10.0.0.1")
+        assert second.status == 429
+        assert second.headers["content-type"] == "application/problem+json"
+        assert b'"code":"share-exceeded"' in second.body
+        assert int(second.headers["retry-after"]) >= 1
+        for other in ("10.0.0.2", "::1", None):
+            assert (await ask(app, "/generate/ddpm", client=other)).status == 200
+        # The other model's queue is its own.
+        assert (await ask(app, "/generate/vae", client="10.0.0.1")).status == 200
+        leaves.set()
+        await first
+        assert (await ask(app, "/generate/ddpm", client="10.0.0.1")).status == 200
+        samples = await samples_of(app)
+        assert value(samples, "errors_total", model="ddpm", reason="share-exceeded") == 1
 
 
-def test_a_full_queue_refuses_until_it_is_worked_off(weights: Path) -> None:
-    async def scenario() -> None:
-        async with running(settings_with(weights, max_queue_ms=1e-6)) as app:
-            leaves = asyncio.Event()
-            first = asyncio.create_task(ask(app, "/generate/ddpm", to_body(LONG), leaves=leaves))
-            await accepted(app)
-            second = await ask(app, "/generate/ddpm")
-            assert second.status == 503
-            assert b'"code":"overloaded"' in second.body
-            assert int(second.headers["retry-after"]) >= 1
-            # The other model has a door of its own.
-            assert (await ask(app, "/generate/vae")).status == 200
-            leaves.set()
-            await first
-            assert (await ask(app, "/generate/ddpm")).status == 200
-            assert (await ask(app, "/generate/ddpm")).status == 200
-            samples = await samples_of(app)
-            assert value(samples, "errors_total", model="ddpm", reason="overloaded") == 1
-
-    asyncio.run(scenario())
+async def test_a_full_queue_refuses_until_it_is_worked_off(weights: Path) -> None:
+    async with running(settings_with(weights, max_queue_ms=1e-6)) as app:
+        leaves = asyncio.Event()
+        first = asyncio.create_task(ask(app, "/generate/ddpm", to_body(LONG), leaves=leaves))
+        await accepted(app)
+        second = await ask(app, "/generate/ddpm")
+        assert second.status == 503
+        assert b'"code":"overloaded"' in second.body
+        assert int(second.headers["retry-after"]) >= 1
+        # The other model has a door of its own.
+        assert (await ask(app, "/generate/vae")).status == 200
+        leaves.set()
+        await first
+        assert (await ask(app, "/generate/ddpm")).status == 200
+        assert (await ask(app, "/generate/ddpm")).status == 200
+        samples = await samples_of(app)
+        assert value(samples, "errors_total", model="ddpm", reason="overloaded") == 1

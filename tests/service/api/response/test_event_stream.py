@@ -109,86 +109,77 @@ def test_head_computes_nothing(client: TestClient) -> None:
     assert newest["status"] == "canceled"
 
 
-def test_silence_is_broken_by_comments(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_silence_is_broken_by_comments(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_stream, "LOOK_S", 0.01)
     monkeypatch.setattr(event_stream, "COMMENT_S", 0.05)
 
-    async def scenario() -> None:
-        async with running(settings) as app:
-            leaves = asyncio.Event()
-            body = to_body({**LONG, "preview_every": 0, "stream": True})
-            listening = asyncio.create_task(ask(app, "/generate/ddpm", body, leaves=leaves))
-            await asyncio.sleep(0.5)
-            leaves.set()
-            answer = await listening
-            assert answer.body.count(b":\n\n") >= 2
-            told = read_events(answer.body)
-            assert [event.name for event in told][-1] == "started"
-
-    asyncio.run(scenario())
+    async with running(settings) as app:
+        leaves = asyncio.Event()
+        body = to_body({**LONG, "preview_every": 0, "stream": True})
+        listening = asyncio.create_task(ask(app, "/generate/ddpm", body, leaves=leaves))
+        await asyncio.sleep(0.5)
+        leaves.set()
+        answer = await listening
+        assert answer.body.count(b":\n\n") >= 2
+        told = read_events(answer.body)
+        assert [event.name for event in told][-1] == "started"
 
 
-def test_a_reader_that_does_not_read_holds_up_nobody(settings: Settings) -> None:
-    async def scenario() -> None:
-        async with running(settings) as app:
-            body = to_body({"n": 4, "steps": 200, "preview_every": 1})
-            job: dict[str, Any] = json.loads((await ask(app, "/generate/ddpm", body, headers=ASYNC)).body)
-            reads = asyncio.Event()
-            sent: list[bytes] = []
+async def test_a_reader_that_does_not_read_holds_up_nobody(settings: Settings) -> None:
+    async with running(settings) as app:
+        body = to_body({"n": 4, "steps": 200, "preview_every": 1})
+        job: dict[str, Any] = json.loads((await ask(app, "/generate/ddpm", body, headers=ASYNC)).body)
+        reads = asyncio.Event()
+        sent: list[bytes] = []
 
-            async def send(message: Message) -> None:
-                if message["type"] == "http.response.body":
-                    await reads.wait()
-                    sent.append(message.get("body", b""))
+        async def send(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                await reads.wait()
+                sent.append(message.get("body", b""))
 
-            async def receive() -> Message:
-                await asyncio.Event().wait()
-                raise AssertionError
+        async def receive() -> Message:
+            await asyncio.Event().wait()
+            raise AssertionError
 
-            scope = {
-                "type": "http",
-                "method": "GET",
-                "path": job["urls"]["events"],
-                "raw_path": b"",
-                "query_string": b"",
-                "headers": [],
-                "client": ("127.0.0.1", 1),
-                "scheme": "http",
-                "root_path": "",
-                "server": ("127.0.0.1", 80),
-                "state": {},
-            }
-            slow = asyncio.create_task(app(scope, receive, send))
-            quick = read_events((await ask(app, job["urls"]["events"], method="GET")).body)
-            assert quick[-1].name == "completed"
-            reads.set()
-            await slow
-            told = read_events(b"".join(sent))
-            # It has missed previews, and nothing else.
-            assert sum(event.name == "preview" for event in told) <= 129
-            lasting = [event for event in quick if event.name != "preview" and event.name != "queued"]
-            assert [event for event in told if event.name not in ("preview", "queued")] == lasting
-
-    asyncio.run(scenario())
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "path": job["urls"]["events"],
+            "raw_path": b"",
+            "query_string": b"",
+            "headers": [],
+            "client": ("127.0.0.1", 1),
+            "scheme": "http",
+            "root_path": "",
+            "server": ("127.0.0.1", 80),
+            "state": {},
+        }
+        slow = asyncio.create_task(app(scope, receive, send))
+        quick = read_events((await ask(app, job["urls"]["events"], method="GET")).body)
+        assert quick[-1].name == "completed"
+        reads.set()
+        await slow
+        told = read_events(b"".join(sent))
+        # It has missed previews, and nothing else.
+        assert sum(event.name == "preview" for event in told) <= 129
+        lasting = [event for event in quick if event.name != "preview" and event.name != "queued"]
+        assert [event for event in told if event.name not in ("preview", "queued")] == lasting
 
 
-def test_the_place_in_the_queue_is_told_as_it_moves(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_place_in_the_queue_is_told_as_it_moves(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_stream, "LOOK_S", 0.005)
     monkeypatch.setattr("service.engine.progress.LOOK_S", 0.0)
     few = settings.model_copy(update={"table_rows": 8, "engine_threads": 1})
 
-    async def scenario() -> None:
-        async with running(few) as app:
-            await ask(app, "/generate/ddpm", to_body({"n": 16, "steps": 300}), headers=ASYNC)
-            await accepted(app)
-            await ask(app, "/generate/ddpm", to_body({"n": 4, "steps": 2}), headers=ASYNC)
-            answer = await ask(app, "/generate/ddpm", to_body({"steps": 2, "stream": True}))
-            told = read_events(answer.body)
-            places = [event.data["queue_position"] for event in told if event.name == "queued"]
-            assert places[0] > 0
-            assert places == sorted(places, reverse=True)
-            assert all(event.data["eta_ms"] > 0 for event in told if event.name == "queued")
-            assert told[-1].name == "completed"
-            await idle(app)
-
-    asyncio.run(scenario())
+    async with running(few) as app:
+        await ask(app, "/generate/ddpm", to_body({"n": 16, "steps": 300}), headers=ASYNC)
+        await accepted(app)
+        await ask(app, "/generate/ddpm", to_body({"n": 4, "steps": 2}), headers=ASYNC)
+        answer = await ask(app, "/generate/ddpm", to_body({"steps": 2, "stream": True}))
+        told = read_events(answer.body)
+        places = [event.data["queue_position"] for event in told if event.name == "queued"]
+        assert places[0] > 0
+        assert places == sorted(places, reverse=True)
+        assert all(event.data["eta_ms"] > 0 for event in told if event.name == "queued")
+        assert told[-1].name == "completed"
+        await idle(app)

@@ -61,77 +61,63 @@ def test_three_ways_to_the_same_pictures(client: TestClient, path: str, fields: 
     assert without_times(in_time.json()) == without_times(plain)
 
 
-def test_a_job_is_told_with_its_address_at_once(settings: Settings) -> None:
-    async def scenario() -> None:
-        async with running(settings) as app:
-            answer = await ask(app, "/generate/ddpm", to_body(LONG), headers=ASYNC)
-            assert answer.status == 202
-            job = json.loads(answer.body)
-            assert answer.headers["location"] == f"/jobs/{job['id']}"
-            assert answer.headers["preference-applied"] == "respond-async"
-            assert answer.headers["cache-control"] == "no-store"
-            assert job["status"] in ("queued", "running")
-            assert job["eta_ms"] > 0
-            assert (job["steps"], job["error"]) == (1000, None)
-            assert job["urls"] == {
-                "self": f"/jobs/{job['id']}",
-                "result": f"/jobs/{job['id']}/result",
-                "events": f"/jobs/{job['id']}/events",
-                "cancel": f"/jobs/{job['id']}/cancel",
-            }
-            await ask(app, job["urls"]["cancel"])
-            await idle(app)
-
-    asyncio.run(scenario())
+async def test_a_job_is_told_with_its_address_at_once(settings: Settings) -> None:
+    async with running(settings) as app:
+        answer = await ask(app, "/generate/ddpm", to_body(LONG), headers=ASYNC)
+        assert answer.status == 202
+        job = json.loads(answer.body)
+        assert answer.headers["location"] == f"/jobs/{job['id']}"
+        assert answer.headers["preference-applied"] == "respond-async"
+        assert answer.headers["cache-control"] == "no-store"
+        assert job["status"] in ("queued", "running")
+        assert job["eta_ms"] > 0
+        assert (job["steps"], job["error"]) == (1000, None)
+        assert job["urls"] == {
+            "self": f"/jobs/{job['id']}",
+            "result": f"/jobs/{job['id']}/result",
+            "events": f"/jobs/{job['id']}/events",
+            "cancel": f"/jobs/{job['id']}/cancel",
+        }
+        await ask(app, job["urls"]["cancel"])
+        await idle(app)
 
 
-def test_what_is_not_done_in_time_is_a_job_and_not_an_empty_answer(settings: Settings) -> None:
-    async def scenario() -> None:
-        async with running(settings) as app:
-            late = await ask(
-                app, "/generate/ddpm", to_body({**LONG, "timeout_ms": 60_000}), headers={"Prefer": "wait=1"}
-            )
-            assert late.status == 202
-            assert late.headers["preference-applied"] == "wait=1"
-            job = json.loads(late.body)
-            assert 0 < job["progress"] < 1
-            assert job["step"] == int(1000 * job["progress"])
-            await ask(app, job["urls"]["cancel"])
-
-    asyncio.run(scenario())
+async def test_what_is_not_done_in_time_is_a_job_and_not_an_empty_answer(settings: Settings) -> None:
+    async with running(settings) as app:
+        late = await ask(app, "/generate/ddpm", to_body({**LONG, "timeout_ms": 60_000}), headers={"Prefer": "wait=1"})
+        assert late.status == 202
+        assert late.headers["preference-applied"] == "wait=1"
+        job = json.loads(late.body)
+        assert 0 < job["progress"] < 1
+        assert job["step"] == int(1000 * job["progress"])
+        await ask(app, job["urls"]["cancel"])
 
 
 @pytest.mark.parametrize(
     "headers", [{}, {"Prefer": "wait=600"}, {"Accept": "text/event-stream"}, {"Idempotency-Key": "a"}]
 )
-def test_leaving_stops_the_work(settings: Settings, headers: dict[str, str]) -> None:
-    async def scenario() -> None:
-        async with running(settings) as app:
-            leaves = asyncio.Event()
-            request = asyncio.create_task(ask(app, "/generate/ddpm", to_body(LONG), headers=headers, leaves=leaves))
-            await accepted(app)
-            leaves.set()
-            await request
-            await idle(app)
-            jobs = json.loads((await ask(app, "/jobs", method="GET")).body)["jobs"]
-            assert {job["status"] for job in jobs} <= {"canceled"}
-
-    asyncio.run(scenario())
+async def test_leaving_stops_the_work(settings: Settings, headers: dict[str, str]) -> None:
+    async with running(settings) as app:
+        leaves = asyncio.Event()
+        request = asyncio.create_task(ask(app, "/generate/ddpm", to_body(LONG), headers=headers, leaves=leaves))
+        await accepted(app)
+        leaves.set()
+        await request
+        await idle(app)
+        jobs = json.loads((await ask(app, "/jobs", method="GET")).body)["jobs"]
+        assert {job["status"] for job in jobs} <= {"canceled"}
 
 
-def test_a_job_survives_its_sender(settings: Settings) -> None:
-    async def scenario() -> None:
-        async with running(settings) as app:
-            leaves = asyncio.Event()
-            leaves.set()
-            headers = {**NPY, **ASYNC}
-            answer = await ask(app, "/generate/ddpm", to_body(FIELDS), headers=headers, leaves=leaves)
-            path = json.loads(answer.body)["urls"]["result"]
-            result = await ask(app, path, method="GET", headers={"Prefer": "wait=60"})
-            assert result.status == 200
-            assert load(result.body).shape == (3, 8, 8, 1)
-
-    asyncio.run(scenario())
+async def test_a_job_survives_its_sender(settings: Settings) -> None:
+    async with running(settings) as app:
+        leaves = asyncio.Event()
+        leaves.set()
+        headers = {**NPY, **ASYNC}
+        answer = await ask(app, "/generate/ddpm", to_body(FIELDS), headers=headers, leaves=leaves)
+        path = json.loads(answer.body)["urls"]["result"]
+        result = await ask(app, path, method="GET", headers={"Prefer": "wait=60"})
+        assert result.status == 200
+        assert load(result.body).shape == (3, 8, 8, 1)
 
 
 def test_an_error_is_the_same_in_any_way(client: TestClient) -> None:
@@ -141,42 +127,36 @@ def test_an_error_is_the_same_in_any_way(client: TestClient) -> None:
         problem(client.post("/generate/vae", json={"preview_every": 1}, headers=headers), 422, "invalid-field")
 
 
-def test_there_are_only_so_many_jobs(weights: Any) -> None:
+async def test_there_are_only_so_many_jobs(weights: Any) -> None:
     settings = Settings(
         weights_dir=weights, device="cpu", engine_threads=1, max_bucket=8, max_jobs=2, max_request_ms=1e9
     )
 
-    async def scenario() -> None:
-        async with running(settings) as app:
-            jobs = [await ask(app, "/generate/ddpm", to_body({**LONG, "n": 1}), headers=ASYNC) for _ in range(2)]
-            full = await ask(app, "/generate/vae", headers=ASYNC)
-            assert (full.status, full.headers["retry-after"]) == (503, "1")
-            assert json.loads(full.body)["code"] == "jobs-full"
-            assert (await ask(app, "/generate/vae")).status == 200
-            await ask(app, json.loads(jobs[0].body)["urls"]["cancel"])
-            assert (await ask(app, "/generate/vae", headers=ASYNC)).status == 202
-            await ask(app, json.loads(jobs[1].body)["urls"]["cancel"])
-
-    asyncio.run(scenario())
+    async with running(settings) as app:
+        jobs = [await ask(app, "/generate/ddpm", to_body({**LONG, "n": 1}), headers=ASYNC) for _ in range(2)]
+        full = await ask(app, "/generate/vae", headers=ASYNC)
+        assert (full.status, full.headers["retry-after"]) == (503, "1")
+        assert json.loads(full.body)["code"] == "jobs-full"
+        assert (await ask(app, "/generate/vae")).status == 200
+        await ask(app, json.loads(jobs[0].body)["urls"]["cancel"])
+        assert (await ask(app, "/generate/vae", headers=ASYNC)).status == 202
+        await ask(app, json.loads(jobs[1].body)["urls"]["cancel"])
 
 
-def test_a_refused_job_leaves_nothing_behind(weights: Any) -> None:
+async def test_a_refused_job_leaves_nothing_behind(weights: Any) -> None:
     # However slow the machine, and so however dear a request: room for many, and one is more than a client's share.
     settings = Settings(
         weights_dir=weights, device="cpu", engine_threads=1, max_bucket=1, max_queue_ms=1e9, client_share=1e-6
     )
 
-    async def scenario() -> None:
-        async with running(settings) as app:
-            first = json.loads((await ask(app, "/generate/ddpm", to_body(LONG), headers=ASYNC)).body)
-            for headers in (ASYNC, {"Accept": "text/event-stream"}):
-                refused = await ask(app, "/generate/ddpm", to_body(LONG), headers=headers)
-                assert (refused.status, json.loads(refused.body)["code"]) == (429, "share-exceeded")
-            jobs = json.loads((await ask(app, "/jobs", method="GET")).body)["jobs"]
-            assert [job["id"] for job in jobs] == [first["id"]]
-            await ask(app, first["urls"]["cancel"])
-
-    asyncio.run(scenario())
+    async with running(settings) as app:
+        first = json.loads((await ask(app, "/generate/ddpm", to_body(LONG), headers=ASYNC)).body)
+        for headers in (ASYNC, {"Accept": "text/event-stream"}):
+            refused = await ask(app, "/generate/ddpm", to_body(LONG), headers=headers)
+            assert (refused.status, json.loads(refused.body)["code"]) == (429, "share-exceeded")
+        jobs = json.loads((await ask(app, "/jobs", method="GET")).body)["jobs"]
+        assert [job["id"] for job in jobs] == [first["id"]]
+        await ask(app, first["urls"]["cancel"])
 
 
 class TestKeys:
@@ -236,21 +216,18 @@ class TestKeys:
         problem(self.send(client, "refused", {"steps": 1000, "n": 64, "timeout_ms": 1}), 504, "deadline-exceeded")
         assert self.send(client, "refused", {"steps": 2}).status_code == 200
 
-    def test_while_it_is_answered_it_is_not_answered_twice(self, settings: Settings) -> None:
+    async def test_while_it_is_answered_it_is_not_answered_twice(self, settings: Settings) -> None:
         async def send(app: FastAPI, client: str = "127.0.0.1") -> Answer:
             headers = {"Idempotency-Key": "busy"}
             return await ask(app, "/generate/ddpm", to_body({"n": 8, "steps": 500}), headers=headers, client=client)
 
-        async def scenario() -> None:
-            async with running(settings) as app:
-                first = asyncio.create_task(send(app))
-                await accepted(app)
-                second = await send(app)
-                assert (second.status, second.headers["retry-after"]) == (409, "1")
-                assert json.loads(second.body)["code"] == "idempotency-key-in-use"
-                other = asyncio.create_task(send(app, client="127.0.0.2"))
-                assert (await first).status == (await other).status == 200
-                assert (await first).body != (await other).body
-                assert (await send(app)).body == (await first).body
-
-        asyncio.run(scenario())
+        async with running(settings) as app:
+            first = asyncio.create_task(send(app))
+            await accepted(app)
+            second = await send(app)
+            assert (second.status, second.headers["retry-after"]) == (409, "1")
+            assert json.loads(second.body)["code"] == "idempotency-key-in-use"
+            other = asyncio.create_task(send(app, client="127.0.0.2"))
+            assert (await first).status == (await other).status == 200
+            assert (await first).body != (await other).body
+            assert (await send(app)).body == (await first).body

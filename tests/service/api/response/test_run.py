@@ -35,97 +35,85 @@ def settings(all_tasks: Settings) -> Settings:
 
 
 @each_kind
-def test_a_job_is_told_before_anything_is_decoded_or_computed(
+async def test_a_job_is_told_before_anything_is_decoded_or_computed(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     path, fields = UPLOADS[kind]
 
-    async def scenario() -> None:
-        decoding = Decoding(monkeypatch)
-        async with running(settings) as app:
-            with blocked(app):
-                answer = await ask(app, path, to_body(fields), headers=ASYNC)
-                assert answer.status == 202
-                assert decoding.begun == 0
-                job = json.loads(answer.body)
-                assert (job["status"], job["progress"]) == ("queued", 0)
-                decoding.goes_on.set()
-                assert (await status_of(app, job["id"]))["status"] == "queued"
-            assert (await ended(app, job["id"]))["status"] == "succeeded"
-            assert nothing_is_held(app)
-
-    asyncio.run(scenario())
+    decoding = Decoding(monkeypatch)
+    async with running(settings) as app:
+        with blocked(app):
+            answer = await ask(app, path, to_body(fields), headers=ASYNC)
+            assert answer.status == 202
+            assert decoding.begun == 0
+            job = json.loads(answer.body)
+            assert (job["status"], job["progress"]) == ("queued", 0)
+            decoding.goes_on.set()
+            assert (await status_of(app, job["id"]))["status"] == "queued"
+        assert (await ended(app, job["id"]))["status"] == "succeeded"
+        assert nothing_is_held(app)
 
 
 @each_kind
-def test_a_request_that_is_sent_again_is_computed_once(
+async def test_a_request_that_is_sent_again_is_computed_once(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     path, fields = UPLOADS[kind]
     headers = {"Idempotency-Key": "once", **JSON}
 
-    async def scenario() -> None:
-        decoding, rows = Decoding(monkeypatch), list[float]()
-        async with running(settings) as app:
-            async with computed_rows(app, rows):
-                first = asyncio.create_task(ask(app, path, to_body(fields), headers=headers))
-                await until(lambda: decoding.begun)
-                for _ in range(3):
-                    during = await ask(app, path, to_body(fields), headers=headers)
-                    assert (during.status, json.loads(during.body)["code"]) == (409, "idempotency-key-in-use")
-                decoding.goes_on.set()
-                answer = await first
-                assert answer.status == 200
-                decoded = decoding.begun
-            async with computed_rows(app, rows):
-                for _ in range(3):
-                    after = await ask(app, path, to_body(fields), headers=headers)
-                    assert (after.status, after.body) == (200, answer.body)
-                    assert after.headers["idempotent-replayed"] == "true"
-            assert decoding.begun == decoded
-            assert rows[0] > 0
-            assert rows[1] == 0
-
-    asyncio.run(scenario())
+    decoding, rows = Decoding(monkeypatch), list[float]()
+    async with running(settings) as app:
+        async with computed_rows(app, rows):
+            first = asyncio.create_task(ask(app, path, to_body(fields), headers=headers))
+            await until(lambda: decoding.begun)
+            for _ in range(3):
+                during = await ask(app, path, to_body(fields), headers=headers)
+                assert (during.status, json.loads(during.body)["code"]) == (409, "idempotency-key-in-use")
+            decoding.goes_on.set()
+            answer = await first
+            assert answer.status == 200
+            decoded = decoding.begun
+        async with computed_rows(app, rows):
+            for _ in range(3):
+                after = await ask(app, path, to_body(fields), headers=headers)
+                assert (after.status, after.body) == (200, answer.body)
+                assert after.headers["idempotent-replayed"] == "true"
+        assert decoding.begun == decoded
+        assert rows[0] > 0
+        assert rows[1] == 0
 
 
 @each_kind
-def test_another_picture_under_the_same_key_is_another_request(settings: Settings, kind: str) -> None:
+async def test_another_picture_under_the_same_key_is_another_request(settings: Settings, kind: str) -> None:
     path, fields = UPLOADS[kind]
     other = json.loads(json.dumps(fields).replace(IMAGE, base64_png(some_picture(1))))
 
-    async def scenario() -> None:
-        async with running(settings) as app:
-            headers = {"Idempotency-Key": "one"}
-            assert (await ask(app, path, to_body(fields), headers=headers)).status == 200
-            answer = await ask(app, path, to_body(other), headers=headers)
-            assert (answer.status, json.loads(answer.body)["code"]) == (422, "idempotency-key-reused")
-
-    asyncio.run(scenario())
+    async with running(settings) as app:
+        headers = {"Idempotency-Key": "one"}
+        assert (await ask(app, path, to_body(fields), headers=headers)).status == 200
+        answer = await ask(app, path, to_body(other), headers=headers)
+        assert (answer.status, json.loads(answer.body)["code"]) == (422, "idempotency-key-reused")
 
 
 @each_kind
 @pytest.mark.parametrize("headers", [{}, ASYNC])
-def test_one_time_is_for_all_of_the_work(
+async def test_one_time_is_for_all_of_the_work(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, kind: str, headers: dict[str, str]
 ) -> None:
     """What takes too long before the pictures is late, as a job too."""
     path, fields = UPLOADS[kind]
 
-    async def scenario() -> None:
-        Decoding(monkeypatch)  # which does not go on
-        async with running(settings) as app:
-            answer = await ask(app, path, to_body({**fields, "timeout_ms": 150}), headers=headers)
-            if headers == ASYNC:
-                assert answer.status == 202
-                error = (await ended(app, json.loads(answer.body)["id"]))["error"]
-            else:
-                error = json.loads(answer.body)
-            assert error["code"] == "deadline-exceeded"
-            assert "0.15 s" in error["detail"]
-            assert nothing_is_held(app)
-
-    asyncio.run(scenario())
+    Decoding(monkeypatch)  # which does not go on
+    async with running(settings) as app:
+        answer = await ask(app, path, to_body({**fields, "timeout_ms": 150}), headers=headers)
+        if headers == ASYNC:
+            assert answer.status == 202
+            error = (await ended(app, json.loads(answer.body)["id"]))["error"]
+        else:
+            error = json.loads(answer.body)
+        assert error["code"] == "deadline-exceeded"
+        assert "0.15 s" in error["detail"]
+        assert nothing_is_held(app)
 
 
 def test_the_time_counts_from_when_the_request_came(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,69 +134,60 @@ def test_the_time_counts_from_when_the_request_came(monkeypatch: pytest.MonkeyPa
 @each_kind
 @pytest.mark.parametrize("where", ["decoding", "computing"])
 @pytest.mark.parametrize("headers", [{"Idempotency-Key": "a"}, STREAM])
-def test_leaving_gives_back_all_that_was_taken(
+async def test_leaving_gives_back_all_that_was_taken(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, kind: str, where: str, headers: dict[str, str]
 ) -> None:
     path, fields = UPLOADS[kind]
 
-    async def scenario() -> None:
-        decoding = Decoding(monkeypatch)
-        async with running(settings) as app:
-            with blocked(app):
-                leaves = asyncio.Event()
-                request = asyncio.create_task(ask(app, path, to_body(fields), headers=headers, leaves=leaves))
-                await until(lambda: decoding.begun)
-                assert not nothing_is_held(app)
-                if where == "computing":
-                    decoding.goes_on.set()
-                    await until(lambda: rows_wait(app))
-                leaves.set()
-                await request
-                await until(lambda: nothing_is_held(app))
-            decoding.goes_on.set()
-            assert (await ask(app, path, to_body(fields), headers={"Idempotency-Key": "a"})).status == 200
-            samples = read_series((await ask(app, "/metrics", method="GET")).body.decode())
-            model = path.split("/")[2] if path != "/interpolate" else fields["model"]
-            assert value(samples, "cancelled_total", model=model, reason="client-left") == 1
-
-    asyncio.run(scenario())
+    decoding = Decoding(monkeypatch)
+    async with running(settings) as app:
+        with blocked(app):
+            leaves = asyncio.Event()
+            request = asyncio.create_task(ask(app, path, to_body(fields), headers=headers, leaves=leaves))
+            await until(lambda: decoding.begun)
+            assert not nothing_is_held(app)
+            if where == "computing":
+                decoding.goes_on.set()
+                await until(lambda: rows_wait(app))
+            leaves.set()
+            await request
+            await until(lambda: nothing_is_held(app))
+        decoding.goes_on.set()
+        assert (await ask(app, path, to_body(fields), headers={"Idempotency-Key": "a"})).status == 200
+        samples = read_series((await ask(app, "/metrics", method="GET")).body.decode())
+        model = path.split("/")[2] if path != "/interpolate" else fields["model"]
+        assert value(samples, "cancelled_total", model=model, reason="client-left") == 1
 
 
 @each_kind
-def test_a_canceled_job_gives_back_all_that_was_taken(
+async def test_a_canceled_job_gives_back_all_that_was_taken(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     path, fields = UPLOADS[kind]
 
-    async def scenario() -> None:
-        decoding = Decoding(monkeypatch)
-        async with running(settings) as app:
-            job = json.loads((await ask(app, path, to_body(fields), headers=ASYNC)).body)
-            await until(lambda: decoding.begun)
-            await ask(app, job["urls"]["cancel"])
-            await until(lambda: nothing_is_held(app))
-            assert (await status_of(app, job["id"]))["status"] == "canceled"
-
-    asyncio.run(scenario())
+    decoding = Decoding(monkeypatch)
+    async with running(settings) as app:
+        job = json.loads((await ask(app, path, to_body(fields), headers=ASYNC)).body)
+        await until(lambda: decoding.begun)
+        await ask(app, job["urls"]["cancel"])
+        await until(lambda: nothing_is_held(app))
+        assert (await status_of(app, job["id"]))["status"] == "canceled"
 
 
 @each_kind
-def test_an_upload_that_is_no_picture_is_refused_or_fails_its_job(settings: Settings, kind: str) -> None:
+async def test_an_upload_that_is_no_picture_is_refused_or_fails_its_job(settings: Settings, kind: str) -> None:
     path, fields = UPLOADS[kind]
     bad = json.loads(json.dumps(fields).replace(IMAGE, base64.b64encode(b"GIF89a, or so").decode()))
 
-    async def scenario() -> None:
-        async with running(settings) as app:
-            plain = await ask(app, path, to_body(bad))
-            assert (plain.status, json.loads(plain.body)["code"]) == (415, "unsupported-image")
-            answer = await ask(app, path, to_body(bad), headers=ASYNC)
-            assert answer.status == 202
-            job = await ended(app, json.loads(answer.body)["id"])
-            assert (job["status"], job["error"]["code"]) == ("failed", "unsupported-image")
-            assert job["error"]["errors"][0]["pointer"].startswith("#/")
-            # What the fields alone tell is told before the 202.
-            wrong = await ask(app, path, to_body({**fields, "scale": 0}), headers=ASYNC)
-            assert wrong.status == 422
-            assert nothing_is_held(app)
-
-    asyncio.run(scenario())
+    async with running(settings) as app:
+        plain = await ask(app, path, to_body(bad))
+        assert (plain.status, json.loads(plain.body)["code"]) == (415, "unsupported-image")
+        answer = await ask(app, path, to_body(bad), headers=ASYNC)
+        assert answer.status == 202
+        job = await ended(app, json.loads(answer.body)["id"])
+        assert (job["status"], job["error"]["code"]) == ("failed", "unsupported-image")
+        assert job["error"]["errors"][0]["pointer"].startswith("#/")
+        # What the fields alone tell is told before the 202.
+        wrong = await ask(app, path, to_body({**fields, "scale": 0}), headers=ASYNC)
+        assert wrong.status == 422
+        assert nothing_is_held(app)
