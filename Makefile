@@ -22,6 +22,8 @@ pip := $(python) -m pip install -qq -c constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
+# What Debian has of the data that MODEL is trained on.
+data_packages = $(if $(filter emoji,$(MODEL)),fonts-noto-color-emoji unicode-cldr-core,dataset-fashion-mnist)
 # Servers to be compared with.
 peers := bentoml litserve mosec
 # Clients that need an environment of their own to be tested with.
@@ -61,11 +63,13 @@ lint: $(VENV)/.dev  ## ruff and mypy --strict
 page-pictures: $(VENV)/.dev  ## the page's screenshots in docs/pictures; needs chromium
 	PAGE_PICTURES=docs/pictures $(python) -m pytest -m browser -k screenshots tests/e2e
 
-train: which-model $(VENV)/.train  ## train MODEL=vae|gan|ddpm|... (a preset) on Fashion-MNIST; ARGS='--epochs 2 ...' is passed on
-	@[ -d /usr/share/datasets/fashion-mnist ] || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null || { \
-		echo "==> installing Debian's dataset-fashion-mnist"; \
-		{ apt-get update -qq && apt-get install -y -qq dataset-fashion-mnist; } >/dev/null 2>&1 || \
-		echo "    not to be had: the trainer downloads it"; }
+train: which-model $(VENV)/.train  ## train MODEL=vae|gan|ddpm|... (a preset) on Fashion-MNIST, or MODEL=emoji; ARGS='--epochs 2 ...' is passed on
+	@for package in $(data_packages); do \
+		dpkg-query -W $$package >/dev/null 2>&1 || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null || { \
+		echo "==> installing Debian's $$package"; \
+		{ apt-get update -qq && apt-get install -y -qq $$package; } >/dev/null 2>&1 || \
+		echo "    not to be had: the trainer says where else it can be"; }; \
+	done
 	$(python) -m trainer train $(MODEL) $(ARGS)
 
 which-model:

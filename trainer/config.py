@@ -26,8 +26,8 @@ OVERRIDES: dict[str, tuple[str, ...]] = {
 }
 
 Precision = Literal["fp32", "bf16"]
-Family = Literal["autoencoder", "vae", "gan", "ddpm", "ldm", "few-step"]
-DatasetName = Literal["fashion-mnist", "mnist", "cifar10", "celeba", "folder"]
+Family = Literal["autoencoder", "vae", "gan", "ddpm", "ldm", "few-step", "text", "control", "few-step-text"]
+DatasetName = Literal["fashion-mnist", "mnist", "cifar10", "celeba", "emoji", "folder"]
 
 #: Channels and pixels of each data set's pictures; a folder's may be given others.
 SHAPES: dict[str, tuple[int, int]] = {
@@ -35,8 +35,12 @@ SHAPES: dict[str, tuple[int, int]] = {
     "mnist": (1, 28),
     "cifar10": (3, 32),
     "celeba": (3, 64),
+    "emoji": (3, 64),
     "folder": (1, 28),
 }
+
+#: The data sets whose pictures have captions; those of a folder may.
+CAPTIONED: tuple[DatasetName, ...] = ("emoji", "folder")
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -94,7 +98,7 @@ class DiffusionConfig(Strict):
     """How a network learns to denoise, and how it is sampled unless a request says otherwise."""
 
     noise_schedule: NoiseSchedule
-    prediction: Literal["epsilon", "v", "velocity"] = Field(description="what the network's output is")
+    prediction: Literal["epsilon", "v", "velocity", "x_start"] = Field(description="what the network's output is")
     time_density: Literal["uniform", "logit-normal"] = Field(description="how training draws its steps")
     time_mean: float = Field(default=0.0, description="of the logit of t where that is normal")
     time_deviation: float = Field(default=1.0, gt=0.0, description="of the logit of t where that is normal")
@@ -122,6 +126,29 @@ class LdmConfig(DiffusionConfig):
     autoencoder: AutoencoderConfig = Field(description="that of the run it starts from")
 
 
+class TextConfig(DiffusionConfig):
+    """Diffusion of pictures for captions: a U-Net on patches, and a transformer on words."""
+
+    family: Literal["text"]
+    patch: Positive = Field(description="pixels of a patch's side: the U-Net's maps are that much smaller")
+    width: Positive = Field(description="channels at the resolution of patches")
+    wide: Positive = Field(description="channels at half of it, where attention is; a multiple of 32")
+    blocks: Positive = Field(description="residual blocks at each resolution")
+    vocabulary: Positive = Field(description="words at most, the commonest of the captions")
+    tokens: Positive = Field(description="tokens of a caption at most, the rest is cut off")
+    context: Positive = Field(description="width of the text encoder; a multiple of 32")
+    text_layers: Positive = Field(description="layers of the text encoder")
+    dropout: Fraction = Field(description="in the text encoder")
+    guidance_scale: float = Field(default=3.0, ge=0.0, description="the artefact's default")
+
+
+class ControlConfig(Strict):
+    """Steering the ``base`` that it starts from by drawings."""
+
+    family: Literal["control"]
+    base: TextConfig = Field(description="that of the run it starts from")
+
+
 class FewStepConfig(Strict):
     """Consistency tuning of the ``base`` that it starts from."""
 
@@ -131,10 +158,35 @@ class FewStepConfig(Strict):
     huber: float = Field(gt=0.0, description="distance of pictures below which the loss is quadratic")
 
 
-#: What a family begins with: the field of its config that describes it, and the family of the run it is taken from.
-STARTS: dict[str, tuple[str, Family]] = {"ldm": ("autoencoder", "autoencoder"), "few-step": ("base", "ddpm")}
+class FewStepTextConfig(Strict):
+    """Consistency tuning of the text-to-image ``base`` that it starts from, its guidance inside."""
 
-ModelConfig = AutoencoderConfig | VaeConfig | GanConfig | DdpmConfig | LdmConfig | FewStepConfig
+    family: Literal["few-step-text"]
+    base: TextConfig = Field(description="that of the run it starts from, with the sampler of the tuned model")
+    guidance: float = Field(ge=1.0, description="the teacher's guidance, which the tuned model then has inside")
+    teacher_steps: Positive = Field(description="steps of the teacher's path; the student learns to skip them")
+    huber: float = Field(gt=0.0, description="distance of pictures below which the loss is quadratic")
+
+
+#: What a family begins with: the field of its config that describes it, and the family of the run it is taken from.
+STARTS: dict[str, tuple[str, Family]] = {
+    "ldm": ("autoencoder", "autoencoder"),
+    "few-step": ("base", "ddpm"),
+    "control": ("base", "text"),
+    "few-step-text": ("base", "text"),
+}
+
+ModelConfig = (
+    AutoencoderConfig
+    | VaeConfig
+    | GanConfig
+    | DdpmConfig
+    | LdmConfig
+    | FewStepConfig
+    | TextConfig
+    | ControlConfig
+    | FewStepTextConfig
+)
 
 
 class OptimizerConfig(Strict):
@@ -190,6 +242,22 @@ class RunConfig(Strict):
             kind = "grey" if channels == 1 else "RGB"
             raise ValueError(f"{self.dataset} is {kind} of {size} pixels: leave --image-size and --channels out")
         return self
+
+    @model_validator(mode="after")
+    def _captions_for_text(self) -> Self:
+        if not isinstance(self.model, TextConfig | ControlConfig | FewStepTextConfig):
+            return self
+        if self.dataset not in CAPTIONED:
+            raise ValueError(f"{self.preset} needs captioned pictures: --dataset {', '.join(CAPTIONED)}:PATH")
+        model = self.model if isinstance(self.model, TextConfig) else self.model.base
+        if self.image_size % (2 * model.patch):
+            raise ValueError(f"--image-size {self.image_size}: {self.preset} takes a multiple of {2 * model.patch}")
+        return self
+
+    @property
+    def captioned(self) -> bool:
+        """Whether the model is trained on captions."""
+        return isinstance(self.model, TextConfig | ControlConfig | FewStepTextConfig)
 
     @property
     def family(self) -> Family:

@@ -29,7 +29,6 @@ from service.contract.manifest import (
     ManifestFamily,
     Training,
     artifact_file,
-    max_steps,
     read_manifest,
     write_manifest,
 )
@@ -39,7 +38,8 @@ from trainer.config import Family, RunConfig, train_command
 from trainer.data import DataFacts, ImageData
 from trainer.encode import latent_map
 from trainer.generate import default_plan, draw_grid, generate, to_png
-from trainer.models.parts import Parts
+from trainer.models.parts import Parts, random_times
+from trainer.models.text_parts import TextParts, random_text_inputs
 from trainer.objectives import build
 
 #: Absolute, and relative for outputs that are large: float32 rounds at 1e-7 of them.
@@ -54,6 +54,9 @@ CAPABILITIES: dict[Family, tuple[Capability, ...]] = {
     "ddpm": ("generate", "interpolate"),
     "ldm": ("generate", "interpolate", "encode", "decode"),
     "few-step": ("generate", "interpolate"),
+    "text": ("generate", "interpolate"),
+    "control": ("generate", "interpolate"),
+    "few-step-text": ("generate", "interpolate"),
 }
 
 
@@ -95,6 +98,8 @@ def export(
     config, state = checkpoint.load(run)
     require_finished(run, config, state, unfinished=unfinished)
     parts = averaged_parts(config, state)
+    if isinstance(parts, TextParts):
+        raise ExportError("the manifest has no place for a model's captions yet: a text-to-image run stays a run")
     tell("scripting the networks")
     payload = script(parts)
     loaded = load(payload, parts)
@@ -116,6 +121,7 @@ def averaged_parts(config: RunConfig, state: dict[str, Any]) -> Parts:
     """The parts of a checkpoint's averaged generator: float32, on the CPU, frozen in eval mode."""
     facts = DataFacts(**state["data"])
     objective = build(config, facts.image_shape, len(facts.class_names), torch.device("cpu"))
+    objective.recall(state.get("notes", {}))
     objective.generator.load_state_dict(checkpoint.generator(state))
     parts = objective.parts(objective.generator)
     for part in _named(parts).values():
@@ -173,12 +179,13 @@ def compare(eager: Parts, scripted: Parts) -> None:
 
 def _named(parts: Parts) -> dict[str, nn.Module]:
     modules = {"encode": parts.encode, "denoise": parts.denoise, "decode": parts.decode}
+    if isinstance(parts, TextParts):
+        modules["encode_text"] = parts.encode_text
     return {name: module for name, module in modules.items() if module is not None}
 
 
 def _with_modules(parts: Parts, container: nn.Module) -> Parts:
-    found = dict(container.named_children())
-    return dataclasses.replace(parts, encode=found.get("encode"), denoise=found.get("denoise"), decode=found["decode"])
+    return dataclasses.replace(parts, **dict(container.named_children()))
 
 
 def _without_debug_records(payload: bytes) -> bytes:
@@ -200,14 +207,14 @@ def _in_order(code: bytes) -> bytes:
 
 def _random_inputs(parts: Parts, batch: int) -> dict[str, tuple[Tensor, ...]]:
     generator = torch.Generator().manual_seed(batch)
+    if isinstance(parts, TextParts):
+        return random_text_inputs(parts, batch, generator)
     label = torch.randint(parts.classes + 1, (batch,), generator=generator)
     image = 2 * torch.rand(batch, *parts.image_shape, generator=generator) - 1
     latent = torch.randn(batch, *parts.latent_shape, generator=generator)
     inputs: dict[str, tuple[Tensor, ...]] = {"encode": (image, label), "decode": (latent, label)}
     if parts.diffusion is not None:
-        schedule = parts.diffusion.noise_schedule
-        step = torch.randint(max_steps(schedule, parts.diffusion.t_max), (batch,), generator=generator)
-        inputs["denoise"] = (latent, (step + 1) / schedule.timesteps, label)
+        inputs["denoise"] = (latent, random_times(parts.diffusion, batch, generator), label)
     return inputs
 
 

@@ -12,7 +12,10 @@ from service.sampling.noise import RowNoise
 from service.sampling.pixels import to_uint8
 from service.sampling.solvers import EMPTY_PLAN, Plan, make_plan
 from trainer.data import ImageData, choose, to_unit_range
+from trainer.data.strokes import edges
 from trainer.models.parts import Parts
+from trainer.models.text_parts import TextParts, prompted
+from trainer.text.prompts import GRID_COLUMNS, PROMPTS
 from trainer.vision import utils
 
 #: Pictures of each class in a grid, and how many classes it has at most: with 300 it took minutes.
@@ -59,6 +62,43 @@ def default_plan(parts: Parts) -> Plan:
     return make_plan(parts.diffusion.noise_schedule, parts.diffusion.t_max, defaults.solver, defaults.steps)
 
 
+def text_cells(parts: TextParts, device: torch.device, data: ImageData | None) -> tuple[Tensor, int]:
+    """Pictures of ``PROMPTS`` by the default sampler, uint8 (count, channel, height, width), and how many in a row.
+
+    Of a model that takes drawings, drawings after pictures of ``data`` with what it makes of them below.
+    """
+    if parts.hint_shape is None or data is None:
+        return pictures_of(parts, PROMPTS, range(len(PROMPTS)), device).permute(0, 3, 1, 2), GRID_COLUMNS
+    assert data.captions is not None
+    rows = choose(GRID_COLUMNS * GRID_ROWS // 2, len(data.images))
+    names = [data.captions.names[row] for row in rows]
+    hints = edges(to_unit_range(data.images[rows]))
+    made = pictures_of(parts, names, range(len(names)), device, hints=hints).permute(0, 3, 1, 2)
+    drawn = (255 * (1 - hints)).to(torch.uint8).expand_as(made)
+    pairs = zip(drawn.split(GRID_COLUMNS), made.split(GRID_COLUMNS), strict=True)
+    return torch.cat([picture for pair in pairs for picture in pair]), GRID_COLUMNS
+
+
+def pictures_of(
+    parts: TextParts,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    device: torch.device,
+    plan: Plan | None = None,
+    guidance_scale: float | None = None,
+    hints: Tensor | None = None,
+) -> Tensor:
+    """uint8 (batch, height, width, channel) on the CPU: a picture for each prompt and seed.
+
+    Without ``plan`` and ``guidance_scale`` the artefact's defaults hold; ``hints`` are drawings, see ``prompted``.
+    Raises NotFinite.
+    """
+    assert parts.diffusion is not None
+    scale = parts.diffusion.defaults.guidance_scale if guidance_scale is None else guidance_scale
+    model, label = prompted(parts, prompts, device, hints), torch.arange(len(prompts), device=device)
+    return generate(model, label, seeds, plan or default_plan(parts), guidance_scale=scale).cpu()
+
+
 @torch.inference_mode()
 def reconstruct(parts: Parts, images: Tensor, label: Tensor) -> Tensor:
     """uint8 (batch, height, width, channel): what codes keep of uint8 ``images`` (batch, channel, height, width)."""
@@ -79,7 +119,8 @@ def draw_grid(parts: Parts, device: torch.device, data: ImageData | None) -> Ten
     A class a column, of ``shown_classes``; of a model that draws none, pictures of ``data``, which only such a model
     needs, with their reconstructions below them.
     """
-    grid: Tensor = utils.make_grid(*_cells(parts, device, data), padding=2, pad_value=255)
+    cells = text_cells(parts, device, data) if isinstance(parts, TextParts) else _cells(parts, device, data)
+    grid: Tensor = utils.make_grid(*cells, padding=2, pad_value=255)
     return grid
 
 

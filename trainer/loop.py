@@ -111,6 +111,7 @@ class TrainingRun:
         self.config, self.data, self.folder, self.device = config, data, folder, device
         self.objective: Objective = build(config, data.facts.image_shape, len(data.facts.class_names), device)
         self._require_divisible()
+        self.objective.bind(data)
         if start is not None:
             # Shuffled: a folder's pictures lie class by class.
             measured = epoch_order(config.seed, 0, len(data.images))[:MEASURED_IMAGES]
@@ -180,6 +181,7 @@ class TrainingRun:
             "loss_sums": self.state.loss_sums,
             "loss_counts": self.state.loss_counts,
             "losses": self.state.losses,
+            "notes": self.objective.notes(),
             "networks": self.objective.networks.state_dict(),
             "optimizers": {name: opt.state_dict() for name, opt in self.objective.optimizers.items()},
             "average": self.average.state_dict(),
@@ -233,7 +235,7 @@ class TrainingRun:
     def _batch_index(self) -> Tensor:
         epoch, position = divmod(self.state.step, self.plan.per_epoch)
         if self._order_of != epoch:
-            self._order = epoch_order(self.config.seed, epoch, len(self.images)).to(self.device)
+            self._order = epoch_order(self.config.seed, epoch, len(self.images), self.data.captions).to(self.device)
             self._order_of = epoch
         first = position * self.config.batch_size
         return self._order[first : first + self.config.batch_size]
@@ -249,7 +251,7 @@ class TrainingRun:
         index = rows.chunk(self.accumulate)[number]
         self.objective.begin(seed, number, self.accumulate)
         images = to_unit_range(self.images[index]).contiguous(memory_format=torch.channels_last)
-        share, null_label = self.config.label_dropout, len(self.data.facts.class_names)
+        share, null_label = self.config.label_dropout, self.data.null_label
         label = drop_labels(self.labels[index], share, null_label, self.objective.draws)
         return self.objective.train_step(images, label, at)
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from trainer.config import OptimizerConfig
+from trainer.data.captions import Captions, concept_order
 from trainer.draws import Draws
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
@@ -68,7 +69,12 @@ def drop_labels(label: Tensor, share: float, null_label: int, draws: Draws) -> T
     return torch.where(dropped, null_label, label)
 
 
-def epoch_order(seed: int, epoch: int, count: int) -> Tensor:
-    """The order in which an epoch visits the images: (count,) int64, a function of seed and epoch alone."""
+def epoch_order(seed: int, epoch: int, count: int, captions: Captions | None = None) -> Tensor:
+    """The order in which an epoch visits the images: (count,) int64, a function of seed and epoch alone.
+
+    Captioned images are drawn by concept, so an epoch may meet one twice and another not.
+    """
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    if captions is not None:
+        return concept_order(captions.concepts, generator)
     return torch.randperm(count, generator=generator)

@@ -134,9 +134,17 @@ def _train_in(out: Path, options: argparse.Namespace, device: torch.device) -> N
 
 def load_images(config: RunConfig, data_dir: Path | None, *, strict: bool = False) -> ImageData:
     """The training pictures of a run. Raises DataError."""
-    images = data.load(config.dataset, data_dir, image_size=config.image_size, channels=config.channels, strict=strict)
+    images = data.load(
+        config.dataset,
+        data_dir,
+        image_size=config.image_size,
+        channels=config.channels,
+        strict=strict,
+        captioned=config.captioned,
+    )
     # A network that never sees a label would have classes that are all the same.
-    return images.without_classes() if config.label_dropout == 1 else images
+    unread = config.label_dropout == 1 or (images.captions is not None and not config.captioned)
+    return images.without_classes() if unread else images
 
 
 def _fit(run: TrainingRun, options: argparse.Namespace) -> None:

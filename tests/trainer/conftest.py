@@ -15,6 +15,7 @@ from tests.trainer.sample import SAMPLE, first_of_sample
 from trainer import precision
 from trainer.config import RunConfig, presets
 from trainer.data import ImageData, load_fashion_mnist
+from trainer.data.emoji import load_emoji
 from trainer.loop import TrainingRun
 from trainer.objectives import build
 from trainer.objectives.base import Position
@@ -210,3 +211,66 @@ def before_step(run: TrainingRun, step: int, act: Callable[[], None], monkeypatc
         return train_step(images, label, at)
 
     monkeypatch.setattr(run.objective, "train_step", watched)
+
+
+# Text to image
+
+#: A few captioned emoji: the font cut down, and their names.
+EMOJI = Path(__file__).parents[1] / "data" / "emoji"
+
+TEXT: dict[str, Any] = {
+    "family": "text",
+    "patch": 4,
+    "width": 32,
+    "wide": 32,
+    "blocks": 1,
+    "vocabulary": 256,
+    "tokens": 12,
+    "context": 32,
+    "text_layers": 1,
+    "dropout": 0.0,
+    "noise_schedule": FLOW,
+    "prediction": "x_start",
+    "time_density": "logit-normal",
+    "steps": 2,
+}
+
+MakeTextConfig = Callable[..., RunConfig]
+
+
+@pytest.fixture(scope="session")
+def emoji() -> ImageData:
+    return load_emoji(EMOJI)
+
+
+@pytest.fixture(scope="session")
+def make_text_config() -> MakeTextConfig:
+    """(**replaced fields) -> a config of two epochs of three steps on the committed emoji."""
+
+    def make(**replaced: Any) -> RunConfig:
+        fields = {
+            "preset": "emoji",
+            "dataset": "emoji",
+            "epochs": 2,
+            "batch_size": 16,
+            "seed": 3,
+            "precision": "fp32",
+            "label_dropout": 0.2,
+            "ema_decay": 0.9,
+            "grid_every": 2,
+            "optimizer": OPTIMIZER,
+            "model": TEXT,
+        }
+        return RunConfig.model_validate(fields | replaced)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def text_run(
+    make_text_config: MakeTextConfig, emoji: ImageData, tmp_path_factory: pytest.TempPathFactory
+) -> TrainingRun:
+    """A run that is trained to its end."""
+    run = TrainingRun(make_text_config(), emoji, tmp_path_factory.mktemp("text"), torch.device("cpu"))
+    run.fit()
+    return run

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 from trainer.config import DatasetName
+from trainer.data.captioned_folder import load_captioned_folder
 from trainer.data.celeba import load_celeba
 from trainer.data.cifar10 import load_cifar10
+from trainer.data.emoji import load_emoji
 from trainer.data.folder import load_folder
 from trainer.data.images import DataError, DataFacts, ImageData, Remark, choose, printable, to_unit_range
 from trainer.data.mnist import load_fashion_mnist, load_mnist
@@ -18,20 +20,22 @@ def load(
     image_size: int,
     channels: int,
     strict: bool = False,
+    captioned: bool = False,
 ) -> ImageData:
     """The training or the test split of ``dataset``.
 
     ``data_dir`` holds its files, and must be given for "folder". ``image_size`` and ``channels`` decide the shape of a
     folder's pictures; published sets have their own. ``strict`` refuses picture files that others would be read
-    without. Raises DataError.
+    without. ``captioned`` reads the captions of a folder's pictures and not their classes. Raises DataError.
     """
     if dataset == "folder":
         if data_dir is None:
             raise DataError("a run on your own pictures needs their folder: --data-dir PATH")
-        return load_folder(data_dir, size=image_size, channels=channels, train=train, strict=strict)
+        load_own = load_captioned_folder if captioned else load_folder
+        return load_own(data_dir, size=image_size, channels=channels, train=train, strict=strict)
     if dataset == "celeba":
         return load_celeba(data_dir, train=train, strict=strict)
-    published = {"fashion-mnist": load_fashion_mnist, "mnist": load_mnist, "cifar10": load_cifar10}
+    published = {"fashion-mnist": load_fashion_mnist, "mnist": load_mnist, "cifar10": load_cifar10, "emoji": load_emoji}
     return published[dataset](data_dir, train=train)
 
 

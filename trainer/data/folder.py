@@ -60,7 +60,7 @@ def load_folder(folder: Path, *, size: int, channels: int, train: bool = True, s
     and pictures beside the sub-folders. Raises DataError for that, and when nothing is left of a class.
     """
     listing = list_folder(folder)
-    chosen = [(path, label) for label, paths in enumerate(listing.classes.values()) for path in _split(paths, train)]
+    chosen = [(path, label) for label, paths in enumerate(listing.classes.values()) for path in split(paths, train)]
     pictures = read_pictures([path for path, _ in chosen], size, channels, folder)
     remarks = pictures.remarks + listing.remarks
     if strict:
@@ -90,7 +90,7 @@ def list_folder(folder: Path) -> Listing:
     origins: dict[str, list[str]] = {}
     for path in sub_folders:
         name = class_name(path)
-        classes.setdefault(name, []).extend(_walk(path, folder, survey))
+        classes.setdefault(name, []).extend(walk(path, folder, survey))
         origins.setdefault(name, []).append(path.name)
     remarks = [*survey.remarks(), *_merged(origins)]
     if sub_folders:
@@ -155,7 +155,7 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
         return False
 
 
-def _walk(folder: Path, root: Path, survey: Survey) -> list[Path]:
+def walk(folder: Path, root: Path, survey: Survey) -> list[Path]:
     """All pictures below; links to files are followed, links to folders are not: they may lead in a circle."""
 
     def unreadable(failure: OSError) -> None:
@@ -185,7 +185,7 @@ def _merged(origins: dict[str, list[str]]) -> Iterable[Remark]:
             yield Remark(f"sub-folders that are the one class {name}", tuple(map(ascii, folders)), refused=False)
 
 
-def _split(paths: list[Path], train: bool) -> list[Path]:
+def split(paths: list[Path], train: bool) -> list[Path]:
     """The tenth with the smallest hashes of their names, or the rest: in every class, in the order of ``paths``."""
     by_hash = sorted(paths, key=lambda path: hashlib.sha256(_stored_name(path)).digest())
     held_out = set(by_hash[: len(paths) // HELD_OUT])

@@ -13,6 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from trainer.data.captions import Captions
+
 #: Where downloads go, and where they are looked for.
 DOWNLOAD_FOLDER = Path("data")
 
@@ -81,7 +83,8 @@ class ImageData:
     """One split of a data set.
 
     ``images`` is uint8 (count, channel, height, width) in 0..255, ``labels`` int64 (count,); ``provenance`` says in a
-    line where they were read from, ``remarks`` which files are missing or changed.
+    line where they were read from, ``remarks`` which files are missing or changed. With ``captions`` a picture's label
+    is its place among them.
     """
 
     facts: DataFacts
@@ -89,21 +92,30 @@ class ImageData:
     labels: Tensor
     provenance: str
     remarks: tuple[Remark, ...] = ()
+    captions: Captions | None = None
+
+    @property
+    def null_label(self) -> int:
+        """The label that means "no class", or no caption."""
+        return len(self.captions or self.facts.class_names)
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256, hexadecimal, of all that training sees: pixels, their order, labels and the names of the classes.
+        """SHA-256, hexadecimal, of all that training sees: pixels, their order, labels, names of classes, captions.
 
         Files may be renamed or moved as long as the pictures stay in the same order.
         """
         digest = hashlib.sha256(repr((tuple(self.images.shape), self.facts.class_names)).encode())
         digest.update(self.images.contiguous().numpy().data)
         digest.update(self.labels.contiguous().numpy().data)
+        if self.captions is not None:
+            digest.update(repr((self.captions.names, self.captions.keywords)).encode())
         return digest.hexdigest()
 
     def without_classes(self) -> "ImageData":
-        """The same pictures, for what shall not learn their classes."""
-        return replace(self, facts=replace(self.facts, class_names=()), labels=torch.zeros_like(self.labels))
+        """The same pictures, for what shall not learn their classes or captions."""
+        facts = replace(self.facts, class_names=())
+        return replace(self, facts=facts, labels=torch.zeros_like(self.labels), captions=None)
 
 
 def to_unit_range(images: Tensor) -> Tensor:

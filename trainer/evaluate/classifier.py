@@ -34,7 +34,7 @@ class Residual(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(_convolution(width, width), _convolution(width, width))
+        self.body = nn.Sequential(convolution(width, width), convolution(width, width))
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
         return x + self.body(x)  # type: ignore[no-any-return]
@@ -47,12 +47,12 @@ class Classifier(nn.Module):
         super().__init__()
         whole, half, quarter, eighth = WIDTHS
         self.body = nn.Sequential(
-            _convolution(image_shape[0], whole),
-            _convolution(whole, half, stride=2),
+            convolution(image_shape[0], whole),
+            convolution(whole, half, stride=2),
             Residual(half),
-            _convolution(half, quarter, stride=2),
+            convolution(half, quarter, stride=2),
             Residual(quarter),
-            _convolution(quarter, eighth, stride=2),
+            convolution(quarter, eighth, stride=2),
             Residual(eighth),
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
@@ -151,7 +151,8 @@ def _turned(images: Tensor) -> tuple[Tensor, Tensor]:
     return _all_turns(images)[0][turns * len(images) + torch.arange(len(images), device=images.device)], turns
 
 
-def _convolution(channels: int, width: int, stride: int = 1) -> nn.Sequential:
+def convolution(channels: int, width: int, stride: int = 1) -> nn.Sequential:
+    """A 3x3 convolution, batch normalisation and the positive part."""
     return nn.Sequential(nn.Conv2d(channels, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
 
 

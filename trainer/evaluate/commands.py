@@ -32,7 +32,9 @@ from trainer.evaluate.quality import (
     require_matching,
 )
 from trainer.evaluate.subject import Subject, load_artefact, load_subject
+from trainer.evaluate.text_commands import add_judge, evaluate_text
 from trainer.loop import device_name
+from trainer.models.text_parts import TextParts
 from trainer.options import (
     EVALUATOR_FOLDER,
     UsageError,
@@ -63,8 +65,9 @@ examples:
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add evaluator, evaluate and compare to the trainer's command line."""
+    """Add evaluator, judge, evaluate and compare to the trainer's command line."""
     _add_evaluator(commands)
+    add_judge(commands)
     _add_evaluate(commands)
     _add_compare(commands)
 
@@ -200,8 +203,11 @@ def _evaluate(options: argparse.Namespace) -> None:
     _require_samples(options)
     if options.write and options.against != "test":
         raise EvaluationError("--write: a published figure is against the test images, so leave --against out")
-    evaluator = load_evaluator(options.evaluator, device)
     subject = load_subject(options.target, device)
+    if isinstance(subject.parts, TextParts):
+        evaluate_text(subject, options, device)
+        return
+    evaluator = load_evaluator(options.evaluator, device)
     if options.write and subject.manifest is None:
         raise EvaluationError(f"--write: {options.target} is a run; export it first, scores belong to a model")
     _require_matching(subject, evaluator)

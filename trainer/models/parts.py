@@ -6,12 +6,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from service.contract.manifest import Defaults, NoiseSchedule
+from service.contract.manifest import Defaults, NoiseSchedule, max_steps
 
 #: The least alpha at which (x - sigma epsilon) / alpha is still a number worth clamping.
 LEAST_ALPHA = 0.005
 
-Prediction = Literal["epsilon", "v", "velocity"]
+Prediction = Literal["epsilon", "v", "velocity", "x_start"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,13 @@ class Parts:
     generates: bool = True
 
 
+def random_times(diffusion: Diffusion, batch: int, generator: torch.Generator) -> Tensor:
+    """Times (batch,) at which plans may ask the network, t = (i + 1) / T."""
+    schedule = diffusion.noise_schedule
+    step = torch.randint(max_steps(schedule, diffusion.t_max), (batch,), generator=generator)
+    return (step + 1) / schedule.timesteps
+
+
 class PixelDecode(nn.Module):
     """The decoder of a diffusion in pixel space: the latent is the image."""
 
@@ -79,15 +86,17 @@ def target_weights(alpha: Tensor, sigma: Tensor, prediction: Prediction) -> tupl
     """p and q of what a network learns to predict, p x_start + q noise; (timesteps,) each.
 
     epsilon: the noise (Ho et al. 2020). v: alpha noise - sigma x_start (Salimans & Ho 2022). velocity: noise - x_start
-    (Lipman et al. 2023).
+    (Lipman et al. 2023). x_start: the picture itself (Li & He 2025, arXiv 2511.13720).
     """
+    if prediction == "x_start":
+        return torch.ones_like(sigma), torch.zeros_like(sigma)
     if prediction == "v":
         return -sigma, alpha
     return (-torch.ones_like(sigma) if prediction == "velocity" else torch.zeros_like(sigma)), torch.ones_like(sigma)
 
 
-class XStart(nn.Module):
-    """A network's prediction, whatever it was trained to predict, as one of x_start.
+class OutputToXStart(nn.Module):
+    """What a network gives, whatever it was trained to predict, as a prediction of x_start.
 
     ``alpha`` and ``sigma`` are (timesteps,); step i of T is at t = (i + 1) / T.
     """
@@ -102,7 +111,14 @@ class XStart(nn.Module):
         self.register_buffer("of_x", of_x.float())
         self.register_buffer("of_output", of_output.float())
 
-    def forward(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
+    def combine(self, x: Tensor, t: Tensor, output: Tensor) -> Tensor:
+        """x_start (batch, *latent) of noisy ``x`` at times ``t`` (batch,), for which the network gave ``output``."""
         step = (t * self.of_x.shape[0]).round().to(torch.int64) - 1  # (B,)
-        output: Tensor = self.network(x, t, label)
         return self.of_x[step][:, None, None, None] * x + self.of_output[step][:, None, None, None] * output
+
+
+class XStart(OutputToXStart):
+    """A network that is given a class, as a predictor of x_start."""
+
+    def forward(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
+        return self.combine(x, t, self.network(x, t, label))

@@ -2,12 +2,24 @@
 
 import torch
 
-from trainer.config import DdpmConfig, FewStepConfig, GanConfig, LdmConfig, RunConfig
+from trainer.config import (
+    ControlConfig,
+    DdpmConfig,
+    FewStepConfig,
+    FewStepTextConfig,
+    GanConfig,
+    LdmConfig,
+    RunConfig,
+    TextConfig,
+)
 from trainer.objectives.base import Objective, Task
+from trainer.objectives.control import ControlObjective
 from trainer.objectives.ddpm import DdpmObjective
 from trainer.objectives.few_step import FewStepObjective
+from trainer.objectives.few_step_text import FewStepTextObjective
 from trainer.objectives.gan import GanObjective
 from trainer.objectives.ldm import LdmObjective
+from trainer.objectives.text import TextObjective
 from trainer.objectives.vae import VaeObjective
 
 
@@ -23,6 +35,12 @@ def build(config: RunConfig, image_shape: tuple[int, int, int], classes: int, de
         return LdmObjective(task, model)
     if isinstance(model, FewStepConfig):
         return FewStepObjective(task, model)
+    if isinstance(model, TextConfig):
+        return TextObjective(task, model)
+    if isinstance(model, FewStepTextConfig):
+        return FewStepTextObjective(task, model)
+    if isinstance(model, ControlConfig):
+        return ControlObjective(task, model)
     return VaeObjective(task, model)
 
 

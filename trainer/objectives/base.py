@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from trainer import processes
 from trainer.config import RunConfig
+from trainer.data import ImageData
 from trainer.draws import Draws, seed_dropout
 from trainer.models.parts import Parts
 from trainer.precision import autocast
@@ -68,6 +69,16 @@ class Objective(ABC):
         self.draws.restart(seed, part, parts)
         seed_dropout(seed, part)
         self._micro_batch, self._micro_batches = micro_batch, of
+
+    def bind(self, data: ImageData) -> None:  # noqa: B027  (most families need nothing of it)
+        """Take from ``data`` what batches do not bring: captions. Called once, before all else."""
+
+    def notes(self) -> dict[str, str]:
+        """What the parts need beside weights, and no config tells: kept in the checkpoint, read by ``recall``."""
+        return {}
+
+    def recall(self, notes: dict[str, str]) -> None:  # noqa: B027  (most families have none)
+        """Take back ``notes``, where there are no data to ``bind``."""
 
     @abstractmethod
     def train_step(self, images: Tensor, label: Tensor, at: Position) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from service.contract.manifest import Defaults
 from service.sampling.schedules import alpha_sigma
-from trainer.config import DdpmConfig, DiffusionConfig
+from trainer.config import DdpmConfig, DiffusionConfig, TextConfig
 from trainer.draws import Draws
 from trainer.models.parts import (
     Diffusion,
@@ -45,6 +45,15 @@ def min_snr_weight(alpha: Tensor, sigma: Tensor, prediction: Prediction, gamma: 
     return (alpha / sigma).square().clamp(max=gamma) * of_output.square()
 
 
+def velocity_weight(sigma: Tensor) -> Tensor:
+    """Loss weights (timesteps,) under which a flow's error of x_start counts as the velocity's would.
+
+    Li & He 2025, "Back to Basics: Let Denoising Generative Models Denoise" (arXiv 2511.13720), section 4.2, with their
+    bound of the noise that is divided by.
+    """
+    return sigma.clamp(min=0.05).pow(-2)
+
+
 class Denoising:
     """The loss of a diffusion over clean latents of any kind, and what the sampler must know of it."""
 
@@ -52,12 +61,15 @@ class Denoising:
         alpha, sigma = alpha_sigma(config.noise_schedule)
         self.config = config
         t_max = largest_t(alpha, sigma, config.prediction)
-        defaults = Defaults(steps=config.steps, solver=config.solver, guidance_scale=1.0)
+        scale = config.guidance_scale if isinstance(config, TextConfig) else 1.0
+        defaults = Defaults(steps=config.steps, solver=config.solver, guidance_scale=scale)
         self.diffusion = Diffusion(config.noise_schedule, t_max, x0_range, defaults)
         self.alpha, self.sigma = alpha.float().to(device), sigma.float().to(device)
         self._of_x_start, self._of_noise = target_weights(self.alpha, self.sigma, config.prediction)
         gamma = config.min_snr_gamma
         self._weight = None if gamma is None else min_snr_weight(self.alpha, self.sigma, config.prediction, gamma)
+        if config.prediction == "x_start" and gamma is None:
+            self._weight = velocity_weight(self.sigma)
 
     def loss(self, network: Network, x_start: Tensor, label: Tensor, draws: Draws) -> Tensor:
         """The mean squared error of ``network`` on clean latents (batch, *latent), each noised to a step of its own."""

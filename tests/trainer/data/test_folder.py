@@ -304,7 +304,7 @@ def test_strict_reaches_the_folder(photos: Path, tmp_path: Path, capsys: pytest.
 def test_an_unknown_data_set_is_told_with_those_there_are(capsys: pytest.CaptureFixture[str], dataset: str) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["train", "vae", "--dataset", dataset])
-    assert "none of fashion-mnist, mnist, cifar10, celeba, folder:PATH" in capsys.readouterr().err
+    assert "none of fashion-mnist, mnist, cifar10, celeba, emoji, folder:PATH" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("dataset", ["fashion-mnist", "cifar10"])

@@ -43,7 +43,7 @@ def test_targets_are_the_papers() -> None:
     """Ho et al. 2020; Salimans & Ho 2022, appendix D; Lipman et al. 2023: of x_start, of the noise."""
     alpha, sigma = scalar(0.6), scalar(0.8)
     weights = {name: tuple(float(weight) for weight in target_weights(alpha, sigma, name)) for name in PREDICTIONS}
-    assert weights == {"epsilon": (0.0, 1.0), "v": (-0.8, 0.6), "velocity": (-1.0, 1.0)}
+    assert weights == {"epsilon": (0.0, 1.0), "v": (-0.8, 0.6), "velocity": (-1.0, 1.0), "x_start": (1.0, 0.0)}
 
 
 def test_the_velocity_is_the_derivative_of_the_path() -> None:

@@ -108,6 +108,7 @@ def stated_weight(alpha: Tensor, sigma: Tensor, prediction: Prediction, gamma: f
         "epsilon": torch.where(snr > gamma, gamma / snr, torch.ones_like(snr)),
         "v": snr.clamp(max=gamma) / (snr + 1),
         "velocity": snr.clamp(max=gamma) * sigma.square() / (alpha + sigma).square(),
+        "x_start": snr.clamp(max=gamma),
     }
     scale = (alpha.square() + sigma.square()) if prediction == "v" else torch.ones_like(snr)
     return by_prediction[prediction] / scale
@@ -122,6 +123,17 @@ def test_min_snr_weights_are_the_papers(kind: str, prediction: Prediction, gamma
     torch.testing.assert_close(weight, stated_weight(alpha, sigma, prediction, gamma))
 
 
+def test_the_picture_is_learned_as_its_velocity_would_be() -> None:
+    """In a flow the velocity is (x - x_start) / t, so squared errors of x_start count 1 / t² times, 400 at most."""
+    x_start, picture = denoising("flow", "x_start"), batch_of(16)[0]
+    error = 0.1 * torch.randn(picture.shape, generator=torch.Generator().manual_seed(1))
+    step, _ = drawn(x_start, picture)
+    t = ((step + 1) / 1000)[:, None, None, None]
+    velocity_loss = ((error / t) * (t / t.clamp(min=0.05))).square().mean()
+    loss = x_start.loss(Told(picture + error), picture, torch.zeros(16), seeded())
+    torch.testing.assert_close(loss.detach(), velocity_loss)
+
+
 @pytest.mark.parametrize(("kind", "prediction"), EVERY)
 @pytest.mark.parametrize("gamma", [None, 5.0])
 def test_the_gradient_carries_the_stated_weight(kind: str, prediction: Prediction, gamma: float | None) -> None:
@@ -131,7 +143,9 @@ def test_the_gradient_carries_the_stated_weight(kind: str, prediction: Predictio
     step, noise = drawn(of, x_start)
     alpha, sigma = (table[step] for table in alpha_sigma(SCHEDULES[kind]))
     target = q_sample(x_start, noise, *(scale.float() for scale in target_weights(alpha, sigma, prediction)))
-    weight = torch.ones(16) if gamma is None else stated_weight(alpha, sigma, prediction, gamma).float()
+    weight = torch.ones(16) if prediction != "x_start" else sigma.float().clamp(min=0.05).pow(-2)
+    if gamma is not None:
+        weight = stated_weight(alpha, sigma, prediction, gamma).float()
     wanted = weight[:, None, None, None] * 2 * (network.answer.detach() - target) / x_start.numel()
     assert network.answer.grad is not None
     torch.testing.assert_close(network.answer.grad, wanted, rtol=1e-4, atol=1e-7)

@@ -1,0 +1,135 @@
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.trainer.conftest import EMOJI
+from trainer.data import ImageData, to_unit_range
+from trainer.data.emoji import load_emoji
+from trainer.evaluate.errors import EvaluationError
+from trainer.evaluate.judge import FACTS_FILE, Judge, JudgeFacts, load_judge, write_judge
+from trainer.evaluate.text_quality import Pool, pool, real_recall, score_group
+from trainer.evaluate.towers import BATCH_SIZE, Towers, augment, train_towers
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def splits() -> tuple[ImageData, ImageData]:
+    return load_emoji(EMOJI), load_emoji(EMOJI, train=False)
+
+
+@pytest.fixture(scope="module")
+def everything(splits: tuple[ImageData, ImageData]) -> Pool:
+    return pool(*splits)
+
+
+@pytest.fixture(scope="module")
+def judge_folder(splits: tuple[ImageData, ImageData], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A judge that knows the committed emoji well: chance would name 1 of 58."""
+    folder: Path = tmp_path_factory.mktemp("judge")
+    train = splits[0]
+    towers, tokenizer = train_towers(train, 45, 0, CPU)
+    write_judge(
+        folder,
+        towers,
+        tokenizer,
+        dataset="emoji",
+        image_shape=train.facts.image_shape,
+        recall={"training": 1.0},
+        command="python -m trainer evaluator --dataset emoji",
+        epochs=45,
+        seconds=1.0,
+        device="CPU",
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def judge(judge_folder: Path) -> Judge:
+    return load_judge(judge_folder, CPU)[1]
+
+
+def test_it_tells_most_training_pictures_apart(judge: Judge, everything: Pool) -> None:
+    assert real_recall(judge, everything, "training", 58) > 0.3
+
+
+def test_what_is_loaded_is_what_was_written(judge_folder: Path) -> None:
+    facts, judge = load_judge(judge_folder, CPU)
+    assert isinstance(facts, JudgeFacts)
+    assert judge.read(["red heart"]).shape == (1, 128)
+    assert (judge_folder / facts.tokenizer).is_file()
+
+
+@pytest.mark.parametrize("which", ["file", "tokenizer"])
+def test_an_altered_file_is_refused(judge_folder: Path, tmp_path: Path, which: str) -> None:
+    facts, _ = load_judge(judge_folder, CPU)
+    for name in (facts.file, facts.tokenizer, FACTS_FILE):
+        (tmp_path / name).write_bytes((judge_folder / name).read_bytes())
+    altered = tmp_path / getattr(facts, which)
+    altered.write_bytes(altered.read_bytes() + b" ")
+    with pytest.raises(EvaluationError, match="SHA-256"):
+        load_judge(tmp_path, CPU)
+
+
+def test_a_missing_judge_is_named(tmp_path: Path) -> None:
+    with pytest.raises(EvaluationError, match=FACTS_FILE):
+        load_judge(tmp_path, CPU)
+
+
+def test_real_pictures_have_the_ceilings_scores(judge: Judge, everything: Pool) -> None:
+    images = dict(zip(everything.captions.names, everything.images, strict=True))
+
+    def perfect(names: Sequence[str], seed: int) -> Tensor:
+        return torch.stack([images[name] for name in names])
+
+    scores = score_group(judge, everything, "training", perfect, most=30)
+    assert scores.pictures == 30
+    assert scores.recall == scores.ceiling
+    assert scores.distance == pytest.approx(0.0, abs=1e-3)
+    assert scores.floor > scores.distance
+    assert (scores.coverage, scores.copies) == (1.0, 1.0)
+    assert set(scores.rules.values()) == {1.0}
+
+
+def test_pictures_of_something_else_score_worse(judge: Judge, everything: Pool) -> None:
+    def one_for_all(names: Sequence[str], seed: int) -> Tensor:
+        return everything.images[:1].expand(len(names), -1, -1, -1)
+
+    scores = score_group(judge, everything, "training", one_for_all, most=30)
+    assert scores.recall <= 1 / 15
+    assert scores.distance > scores.floor
+    assert scores.coverage < 0.5
+    assert max(scores.rules.values()) < 1.0
+
+
+def test_each_held_out_group_is_scored_by_itself(judge: Judge, everything: Pool) -> None:
+    def grey(names: Sequence[str], seed: int) -> Tensor:
+        return torch.full((len(names), 3, 64, 64), 128, dtype=torch.uint8)
+
+    assert score_group(judge, everything, "combination", grey, most=100).pictures == 6
+    with pytest.raises(ValueError, match="at least 6"):
+        score_group(judge, everything, "unseen", grey, most=100)
+
+
+def test_augmented_pictures_stay_white_around_and_in_place() -> None:
+    white = torch.full((8, 3, 64, 64), 255, dtype=torch.uint8)
+    torch.manual_seed(0)
+    assert float((augment(white) - 1.0).mean().abs()) < 0.01
+    dot = white.clone()
+    dot[:, :, 28:36, 28:36] = 0
+    moved = augment(dot)
+    assert float(moved[:, :, 16:48, 16:48].mean()) < float(moved.mean()), "what was in the middle is still near it"
+
+
+def test_the_loss_is_least_for_pairs_that_agree() -> None:
+    towers = Towers(3)
+    pairs = torch.eye(4)
+    assert float(towers.loss(pairs, pairs).detach()) < 0.01 < float(towers.loss(pairs, pairs.roll(1, 0)).detach())
+    assert BATCH_SIZE > 100, "as many captions as retrieval chooses among"
+    picture = to_unit_range(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
+    features, embedding = towers.eval().picture(picture)
+    assert features.shape == (1, 192)
+    torch.testing.assert_close(embedding.norm(dim=1), torch.ones(1))

@@ -1,0 +1,10 @@
+import pytest
+
+from trainer.loop import TrainingRun
+from trainer.objectives.text import TextObjective
+
+
+@pytest.fixture(scope="session")
+def text_objective(text_run: TrainingRun) -> TextObjective:
+    assert isinstance(text_run.objective, TextObjective)
+    return text_run.objective

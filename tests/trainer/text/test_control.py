@@ -1,0 +1,85 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.trainer.conftest import TEXT, MakeTextConfig
+from trainer import checkpoint
+from trainer.data import ImageData, to_unit_range
+from trainer.data.strokes import edges
+from trainer.export import averaged_parts, compare, load, script
+from trainer.generate import pictures_of
+from trainer.loop import TrainingRun
+from trainer.models.text_parts import TextParts, random_text_inputs
+from trainer.objectives.base import Position
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def control_run(
+    make_text_config: MakeTextConfig, emoji: ImageData, text_run: TrainingRun, tmp_path_factory: pytest.TempPathFactory
+) -> TrainingRun:
+    """A finished control run over ``text_run``."""
+    config = make_text_config(preset="emoji-control", start="runs/text", model={"family": "control", "base": TEXT})
+    start = checkpoint.generator(text_run.state_dict())
+    run = TrainingRun(config, emoji, tmp_path_factory.mktemp("control"), CPU, start)
+    run.fit()
+    return run
+
+
+@pytest.fixture(scope="module")
+def parts(control_run: TrainingRun) -> TextParts:
+    read = averaged_parts(*checkpoint.load(control_run.folder))
+    assert isinstance(read, TextParts)
+    return read
+
+
+@torch.inference_mode()
+def test_without_a_drawing_it_is_the_model_it_began_with(text_run: TrainingRun, parts: TextParts) -> None:
+    base = averaged_parts(*checkpoint.load(text_run.folder))
+    assert isinstance(base, TextParts)
+    assert parts.denoise is not None
+    assert base.denoise is not None
+    x, t, context, mask, hint, scale = random_text_inputs(parts, 5, torch.Generator().manual_seed(0))["denoise"]
+    scale[::2] = 0.0
+    with_hint, alone = parts.denoise(x, t, context, mask, hint, scale), base.denoise(x, t, context, mask)
+    assert torch.equal(with_hint[::2], alone[::2])
+    assert not torch.allclose(with_hint[1::2], alone[1::2], atol=1e-6)
+    assert torch.equal(*(pictures_of(each, ["red heart"], [1], CPU) for each in (parts, base)))
+
+
+def test_only_the_control_network_learns(text_run: TrainingRun, control_run: TrainingRun) -> None:
+    base, trained = checkpoint.generator(text_run.state_dict()), control_run.objective.generator.state_dict()
+    frozen = {
+        name.replace("unet.unet.", "unet."): value
+        for name, value in trained.items()
+        if name.startswith(("encoder.", "unet.unet."))
+    }
+    assert frozen.keys() == base.keys()
+    assert all(torch.equal(value, base[name]) for name, value in frozen.items())
+    assert any(bool(value.any()) for name, value in trained.items() if ".to_fine." in name)
+
+
+def test_torchscript_computes_the_same(parts: TextParts) -> None:
+    compare(parts, load(script(parts), parts))
+
+
+def test_a_drawing_changes_the_picture(parts: TextParts, emoji: ImageData) -> None:
+    hints = edges(to_unit_range(emoji.images[:2]))
+    one, other = (pictures_of(parts, ["red heart"], [1], CPU, hints=hint[None]) for hint in hints)
+    assert not torch.equal(one, other)
+
+
+def test_a_resumed_run_keeps_the_frozen_network(control_run: TrainingRun) -> None:
+    config, state = checkpoint.load(control_run.folder)
+    again = TrainingRun(config, control_run.data, control_run.folder, CPU)
+    again.load_state_dict(state)
+    again._train_on(again._batch_index(), Position(0, 6))
+    trained = control_run.objective.generator.state_dict()
+    for name, value in again.objective.generator.state_dict().items():
+        assert value.equal(trained[name]) or not name.startswith(("encoder.", "unet.unet."))
+
+
+def test_the_grid_shows_drawings_above_what_becomes_of_them(control_run: TrainingRun, tmp_path: Path) -> None:
+    assert (control_run.folder / "samples" / "epoch-002.png").is_file()

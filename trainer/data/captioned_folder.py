@@ -1,0 +1,166 @@
+"""A folder of one's own pictures with captions: Hugging Face's imagefolder convention, or a text file beside each.
+
+``metadata.jsonl`` or ``metadata.csv`` in the folder has a row for each picture: ``file_name``, relative to the folder,
+and ``text``, its caption. Without either, the caption of ``dog.png`` is what ``dog.txt`` beside it says.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from trainer.data.captions import Captions
+from trainer.data.folder import Survey, split, walk
+from trainer.data.images import DataError, DataFacts, ImageData, Remark, printable, require_none, split_name
+from trainer.data.pictures import read_pictures
+
+JSON_FILE, CSV_FILE = "metadata.jsonl", "metadata.csv"
+#: Characters of a caption at most: what is longer is no caption, and a model reads its first words only.
+LONGEST = 1000
+HELD_OUT_GROUP = "held-out"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the metadata: its place there, and what it says; None, what it lacks."""
+
+    place: str
+    file_name: str | None
+    text: str | None
+
+
+def load_captioned_folder(
+    folder: Path, *, size: int, channels: int, train: bool = True, strict: bool = False
+) -> ImageData:
+    """Every readable picture under ``folder`` that has a caption, cut to a centred square of ``size`` pixels.
+
+    The remarks count and name the pictures without a caption and the captions that are empty, longer than ``LONGEST``
+    characters, not UTF-8, or of no picture; ``strict`` refuses them. A tenth of the pictures is held out. Raises
+    DataError for that, and when no captioned picture is left.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{printable(str(folder))} is not a folder: --dataset folder:PATH wants that of your pictures")
+    survey = Survey()
+    found = walk(folder, folder, survey)
+    captions, remarks = read_captions(folder, found)
+    chosen = split([path for path in found if path in captions], train)
+    pictures = read_pictures(chosen, size, channels, folder)
+    remarks += (*pictures.remarks, *_but_captions(survey))
+    if strict:
+        require_none(remarks, folder)
+    kept = [chosen[index] for index in pictures.kept]
+    if not kept:
+        told = "".join(f"; {remark}" for remark in remarks)
+        raise DataError(f"{printable(str(folder))}: no {split_name(train)} picture with a caption is there{told}")
+    count, group = len(kept), "training" if train else HELD_OUT_GROUP
+    facts = DataFacts("folder", (channels, size, size), (), "the owner's", folder.resolve().name, count)
+    provenance = f"{count:,} captioned {split_name(train)} images from {printable(str(folder))}"
+    texts = Captions(tuple(captions[path] for path in kept), ((),) * count, torch.arange(count), (group,) * count)
+    return ImageData(facts, pictures.images, torch.arange(count), provenance, remarks, texts)
+
+
+def read_captions(folder: Path, pictures: list[Path]) -> tuple[dict[Path, str], tuple[Remark, ...]]:
+    """The captions of ``pictures`` under ``folder``, in one line each, and what is wrong with the others.
+
+    Raises DataError for metadata that cannot be read, or has no column ``file_name`` or ``text``.
+    """
+    for name, rows_of in ((JSON_FILE, _json_rows), (CSV_FILE, _csv_rows)):
+        if (folder / name).is_file():
+            rows = list(rows_of(folder / name))
+            return _of_rows(folder, pictures, rows)
+    texts = {path: _read(path.with_suffix(".txt")) for path in pictures if path.with_suffix(".txt").is_file()}
+    return _checked(folder, pictures, texts, ())
+
+
+def _of_rows(folder: Path, pictures: list[Path], rows: list[Row]) -> tuple[dict[Path, str], tuple[Remark, ...]]:
+    known = {path.relative_to(folder).as_posix(): path for path in pictures}
+    texts: dict[Path, str] = {}
+    broken, absent, again = [], [], []
+    for row in rows:
+        if row.file_name is None or row.text is None:
+            broken.append(row.place)
+        elif (path := known.get(row.file_name.removeprefix("./"))) is None:
+            absent.append(row.file_name)
+        elif path in texts:
+            again.append(row.file_name)
+        else:
+            texts[path] = row.text
+    remarks = (
+        Remark("rows without file_name or text, left out", tuple(broken)),
+        Remark("captions of files that are no picture of the folder", tuple(absent)),
+        Remark("second captions of a picture, left out", tuple(again)),
+    )
+    return _checked(folder, pictures, texts, remarks)
+
+
+def _checked(
+    folder: Path, pictures: list[Path], texts: dict[Path, str], remarks: tuple[Remark, ...]
+) -> tuple[dict[Path, str], tuple[Remark, ...]]:
+    """The captions that can be learned, each in one line, and the remarks with those of the others."""
+    in_line = {path: " ".join(text.split()) for path, text in texts.items()}
+    problems = {path: _problem(text) for path, text in in_line.items()}
+    without = [path for path in pictures if path not in texts]
+    named = [Remark("pictures left out, without a caption", _names(folder, without))]
+    for problem in ("empty", "not UTF-8", f"longer than {LONGEST:,} characters"):
+        paths = [path for path, found in problems.items() if found == problem]
+        named.append(Remark(f"pictures left out, their captions {problem}", _names(folder, paths)))
+    good = {path: text for path, text in in_line.items() if problems[path] is None}
+    return good, tuple(remark for remark in (*remarks, *named) if remark.names)
+
+
+def _problem(text: str) -> str | None:
+    if not text:
+        return "empty"
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        return "not UTF-8"
+    return f"longer than {LONGEST:,} characters" if len(text) > LONGEST else None
+
+
+def _names(folder: Path, paths: list[Path]) -> tuple[str, ...]:
+    return tuple(str(path.relative_to(folder)) for path in paths)
+
+
+def _json_rows(path: Path) -> Iterator[Row]:
+    for number, line in enumerate(_read(path).split("\n"), 1):  # a string may hold other ends of lines
+        place = f"{path.name}, line {number}"
+        try:
+            fields = json.loads(line) if line.strip() else {}
+        except ValueError:  # also of a number with thousands of digits
+            fields = {}
+        if line.strip():
+            yield _row(place, fields if isinstance(fields, dict) else {})
+
+
+def _csv_rows(path: Path) -> Iterator[Row]:
+    reader = csv.DictReader(io.StringIO(_read(path), newline=""))
+    try:
+        missing = {"file_name", "text"} - set(reader.fieldnames or ())
+        if missing:
+            raise DataError(f"{printable(str(path))} has no column {' and no column '.join(sorted(missing))}")
+        for fields in reader:
+            yield _row(f"{path.name}, line {reader.line_num}", fields)
+    except csv.Error as failure:
+        raise DataError(f"{printable(str(path))}, line {reader.line_num}: {failure}") from failure
+
+
+def _row(place: str, fields: "dict[str, object]") -> Row:
+    name, text = fields.get("file_name"), fields.get("text")
+    return Row(place, name if isinstance(name, str) else None, text if isinstance(text, str) else None)
+
+
+def _read(path: Path) -> str:
+    """A text file; bytes that are not UTF-8 become surrogates, which no UTF-8 text has."""
+    try:
+        return path.read_text("utf-8-sig", errors="surrogateescape")
+    except OSError as failure:
+        raise DataError(f"{printable(str(path))} cannot be read: {failure.strerror}") from failure
+
+
+def _but_captions(survey: Survey) -> tuple[Remark, ...]:
+    """What else is under the folder and was left out."""
+    survey.others = [name for name in survey.others if not name.endswith(".txt") and name not in (JSON_FILE, CSV_FILE)]
+    return tuple(remark for remark in survey.remarks() if remark.names)

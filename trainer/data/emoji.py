@@ -1,0 +1,206 @@
+"""Noto's emoji, drawn from the font's own bitmaps, with the names and keywords of Unicode's CLDR.
+
+Debian has both: fonts-noto-color-emoji and unicode-cldr-core. Two groups are held out, the same in every run:
+"combination", whose words and whose concept all occur in training but never together, and "unseen", whose names have a
+word that no training caption has.
+"""
+
+import hashlib
+import io
+import re
+import xml.etree.ElementTree as ElementTree
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont, features
+from torch import Tensor
+
+from trainer.data.captions import Captions
+from trainer.data.images import DataError, DataFacts, ImageData, split_name
+
+SIZE = 64
+FONT, PACKAGES = "NotoColorEmoji.ttf", "fonts-noto-color-emoji and unicode-cldr-core"
+DEBIAN_FONT = Path("/usr/share/fonts/truetype/noto") / FONT
+DEBIAN_CLDR = Path("/usr/share/unicode/cldr/common")
+#: As /usr/share/doc/<package>/copyright says of the font and of the annotations.
+LICENCE = "SIL-1.1 (the font), Unicode-DFS-2016 (names and keywords)"
+SOURCE = f"Debian's {PACKAGES}"
+
+#: The one size that the font has bitmaps of, and the square that holds one.
+FONT_SIZE, CANVAS = 109, 136
+
+HELD_OUT_COMBINATIONS, HELD_OUT_NAMES = 200, 50
+#: A combination is held out only when so many training pictures are left of its concept, and of each of its words.
+LEFT_IN_TRAINING = 4
+
+SKIN_TONES = re.compile("[\U0001f3fb-\U0001f3ff]")
+#: The signs of gender behind a joiner, and people and children of a gender, as the one without.
+GENDERS = re.compile("\u200d[\u2640\u2642]")
+NEUTRAL = str.maketrans(
+    {"\U0001f468": "\U0001f9d1", "\U0001f469": "\U0001f9d1", "\U0001f466": "\U0001f9d2", "\U0001f467": "\U0001f9d2"}
+)
+
+
+@dataclass(frozen=True)
+class Emoji:
+    """One emoji: its characters, its name, its other names, its picture, uint8 (3, SIZE, SIZE)."""
+
+    characters: str
+    name: str
+    keywords: tuple[str, ...]
+    picture: Tensor
+
+    @property
+    def concept(self) -> str:
+        """What all its variants of skin and gender have in common."""
+        return GENDERS.sub("", SKIN_TONES.sub("", self.characters)).translate(NEUTRAL)
+
+    @property
+    def words(self) -> set[str]:
+        """The words of its name."""
+        return words_of(self.name)
+
+    @property
+    def all_words(self) -> set[str]:
+        """The words of its name and of its keywords."""
+        return self.words.union(*map(words_of, self.keywords))
+
+
+def words_of(text: str) -> set[str]:
+    """The words of a caption, in small letters."""
+    return set(re.findall(r"\w+", text.lower()))
+
+
+def load_emoji(data_dir: Path | None = None, *, train: bool = True) -> ImageData:
+    """Draw the emoji on white, ``SIZE`` pixels high and wide.
+
+    ``data_dir`` holds NotoColorEmoji.ttf and CLDR's annotations/en.xml and annotationsDerived/en.xml; without it they
+    are where Debian installs them. The test split is the two held-out groups. Raises DataError.
+    """
+    font, cldr = (DEBIAN_FONT, DEBIAN_CLDR) if data_dir is None else (data_dir / FONT, data_dir)
+    emoji = read_emoji(font, cldr)
+    groups = split(emoji)
+    rows = [row for row, group in enumerate(groups) if (group == "training") == train]
+    if not rows:
+        raise DataError(f"{cldr}: of {len(emoji)} emoji none is a {split_name(train)} picture")
+    images = torch.stack([emoji[row].picture for row in rows])
+    facts = DataFacts("emoji", (3, SIZE, SIZE), (), LICENCE, SOURCE, len(rows))
+    provenance = f"{len(rows):,} captioned {split_name(train)} images drawn from {font}, names from {cldr}"
+    captions = _captions(emoji, groups).select(rows)
+    return ImageData(facts, images, torch.arange(len(rows)), provenance, captions=captions)
+
+
+def read_emoji(font: Path, cldr: Path, language: str = "en") -> list[Emoji]:
+    """All emoji that have a picture in ``font`` and a name under ``cldr``, in CLDR's order. Raises DataError."""
+    names, keywords = _annotations(cldr, language)
+    glyphs = _open_font(font)
+    drawn = [(characters, _draw(characters, glyphs)) for characters in names]
+    found = [
+        Emoji(characters, names[characters], keywords.get(characters, ()), picture)
+        for characters, picture in drawn
+        if picture is not None
+    ]
+    if not found:
+        raise DataError(f"{font} has a picture for none of the {len(names)} names under {cldr}")
+    return found
+
+
+def split(emoji: list[Emoji]) -> tuple[str, ...]:
+    """The group of each: "training", "combination" or "unseen". It depends on their characters and names alone."""
+    by_hash = sorted(range(len(emoji)), key=lambda row: hashlib.sha256(emoji[row].characters.encode()).digest())
+    groups = ["training"] * len(emoji)
+    _hold_out_names(emoji, by_hash, groups)
+    _hold_out_combinations(emoji, by_hash, groups)
+    return tuple(groups)
+
+
+def _hold_out_names(emoji: list[Emoji], order: list[int], groups: list[str]) -> None:
+    """Hold out emoji without variants whose name has a word of its own; a tenth at most, flags never."""
+    uses = Counter(word for each in emoji for word in each.all_words)
+    sizes = Counter(each.concept for each in emoji)
+    most = min(HELD_OUT_NAMES, len(emoji) // 20)
+    candidates = [
+        row
+        for row in order
+        if sizes[emoji[row].concept] == 1
+        and not emoji[row].name.startswith("flag:")
+        and any(uses[word] == 1 and word.isalpha() and len(word) > 2 for word in emoji[row].words)
+    ]
+    for row in candidates[:most]:
+        groups[row] = "unseen"
+
+
+def _hold_out_combinations(emoji: list[Emoji], order: list[int], groups: list[str]) -> None:
+    """Hold out variants, as long as enough is left in training of their concept and of each of their words."""
+    training = [each for each, group in zip(emoji, groups, strict=True) if group == "training"]
+    uses = Counter(word for each in training for word in each.words)
+    sizes = Counter(each.concept for each in training)
+    # A picture that exists twice is no combination that was never seen.
+    copies = Counter(each.picture.numpy().tobytes() for each in emoji)
+    left = min(HELD_OUT_COMBINATIONS, len(emoji) // 10)
+    for row in order:
+        each = emoji[row]
+        varied = ":" in each.name and sizes[each.concept] > LEFT_IN_TRAINING
+        if left == 0 or groups[row] != "training" or not varied or copies[each.picture.numpy().tobytes()] > 1:
+            continue
+        if all(uses[word] > LEFT_IN_TRAINING for word in each.words):
+            groups[row], left = "combination", left - 1
+            uses.subtract(each.words)
+            sizes[each.concept] -= 1
+
+
+def _captions(emoji: list[Emoji], groups: tuple[str, ...]) -> Captions:
+    numbers = {concept: number for number, concept in enumerate(dict.fromkeys(each.concept for each in emoji))}
+    return Captions(
+        tuple(each.name for each in emoji),
+        tuple(each.keywords for each in emoji),
+        torch.tensor([numbers[each.concept] for each in emoji]),
+        groups,
+    )
+
+
+def _annotations(cldr: Path, language: str) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
+    """Names and keywords by characters."""
+    names: dict[str, str] = {}
+    keywords: dict[str, tuple[str, ...]] = {}
+    for folder in ("annotations", "annotationsDerived"):
+        path = cldr / folder / f"{language}.xml"
+        try:
+            entries = ElementTree.parse(path).iter("annotation")
+        except (OSError, ElementTree.ParseError) as failure:
+            raise DataError(
+                f"{path} cannot be read ({failure}): install Debian's {PACKAGES}, or give --data-dir"
+            ) from failure
+        for entry in entries:
+            characters, text = entry.get("cp", ""), (entry.text or "").strip()
+            if entry.get("type") == "tts":
+                names[characters] = text
+            else:
+                keywords[characters] = tuple(word.strip() for word in text.split("|"))
+    return names, keywords
+
+
+def _open_font(path: Path) -> ImageFont.FreeTypeFont:
+    if not features.check("raqm"):
+        raise DataError("Pillow was built without Raqm, which joins the characters of an emoji: install its wheel")
+    try:
+        # Read here: given a path that does not exist, Pillow looks for a font of that name elsewhere.
+        return ImageFont.truetype(io.BytesIO(path.read_bytes()), FONT_SIZE, layout_engine=ImageFont.Layout.RAQM)
+    except OSError as failure:
+        raise DataError(
+            f"{path} cannot be read ({failure}): install Debian's {PACKAGES}, or give --data-dir"
+        ) from failure
+
+
+def _draw(characters: str, font: ImageFont.FreeTypeFont) -> Tensor | None:
+    """uint8 (3, SIZE, SIZE) on white; None for what the font has no picture of, or none that is one picture."""
+    _, top, right, bottom = font.getbbox(characters)
+    if bottom <= top or right > CANVAS:
+        return None
+    canvas = Image.new("RGB", (CANVAS, CANVAS), "white")
+    ImageDraw.Draw(canvas).text((0, (CANVAS - bottom) // 2), characters, font=font, embedded_color=True)
+    pixels = np.array(canvas.resize((SIZE, SIZE), Image.Resampling.LANCZOS))
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()

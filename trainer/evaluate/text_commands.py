@@ -1,0 +1,142 @@
+"""What is measured of text-to-image models: `judge` trains their judge, and `evaluate` scores them by groups."""
+
+import argparse
+import dataclasses
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from trainer import data
+from trainer.advice import describe
+from trainer.config import CAPTIONED, SHAPES, DatasetName, dataset_option
+from trainer.data import ImageData
+from trainer.evaluate.errors import EvaluationError
+from trainer.evaluate.files import write
+from trainer.evaluate.judge import Judge, JudgeFacts, load_judge, write_judge
+from trainer.evaluate.pictures import Sampler, make_sampler
+from trainer.evaluate.subject import Subject
+from trainer.evaluate.text_quality import GroupScores, pool, real_recall, score_group
+from trainer.evaluate.towers import EPOCHS, train_towers
+from trainer.generate import pictures_of
+from trainer.loop import device_name
+from trainer.models.text_parts import TextParts
+from trainer.options import EVALUATOR_FOLDER, add_dataset, add_device, data_dir_of, device_of, positive, seed
+
+JUDGE_FOLDER = Path("weights/judge")
+#: Pictures drawn at a time, and of a group at most unless asked otherwise: a fifth of all captions say as much as all.
+BATCH_SIZE, MOST = 50, 400
+
+
+def add_judge(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add judge to the trainer's command line."""
+    summary = "train the two towers, of pictures and of captions, that text-to-image models are judged by"
+    command = commands.add_parser("judge", help=summary, description=summary.capitalize() + ".")
+    command.set_defaults(command=_judge)
+    command.add_argument("--data-dir", type=Path, help="folder of the data set (default: as for train)")
+    add_device(command)
+    add_dataset(command, default="emoji")
+    command.add_argument("--epochs", type=positive, default=EPOCHS, help="(default: %(default)s)")
+    command.add_argument("--seed", type=seed, default=0)
+    command.add_argument("--out", type=Path, default=JUDGE_FOLDER, help="folder to write (default: %(default)s)")
+
+
+def _judge(options: argparse.Namespace) -> None:
+    if options.dataset not in CAPTIONED:
+        raise EvaluationError(f"--dataset {options.dataset}: its pictures have no captions")
+    device = device_of(options)
+    channels, size = SHAPES[options.dataset]
+    shape = options.channels or channels, options.image_size or size
+    train, test = (_split(options.dataset, data_dir_of(options), shape, train=train) for train in (True, False))
+    print(*describe(train), sep="\n")
+    started = time.monotonic()
+    towers, tokenizer = train_towers(train, options.epochs, options.seed, device)
+    everything, judge = pool(train, test), Judge(towers, tokenizer, device)
+    named = f"--dataset {dataset_option(options.dataset)}"
+    if options.dataset == "folder":
+        named += f" --image-size {shape[1]} --channels {shape[0]}"
+    facts = write_judge(
+        options.out,
+        towers,
+        tokenizer,
+        dataset=options.dataset,
+        image_shape=train.facts.image_shape,
+        recall={group: real_recall(judge, everything, group, MOST) for group in everything.groups},
+        command=f"python -m trainer judge {named} --epochs {options.epochs} --seed {options.seed}",
+        epochs=options.epochs,
+        seconds=round(time.monotonic() - started, 1),
+        device=device_name(device),
+    )
+    found = ", ".join(f"{group} {recall:.1%}" for group, recall in facts.recall.items())
+    print(f"{options.out}/{facts.file}: finds the caption of a real picture among 100: {found}")
+
+
+def evaluate_text(subject: Subject, options: argparse.Namespace, device: torch.device) -> None:
+    """Score a text-to-image model on every group of captions, and print a table of it."""
+    assert isinstance(subject.parts, TextParts)
+    folder = JUDGE_FOLDER if options.evaluator == EVALUATOR_FOLDER else options.evaluator
+    facts, judge = load_judge(folder, device)
+    _require_matching(subject, facts)
+    channels, size, _ = facts.image_shape
+    train, test = (_split(facts.dataset, options.data_dir, (channels, size), train=train) for train in (True, False))
+    everything = pool(train, test)
+    sampler = make_sampler(subject.parts, options.solver, options.steps, options.guidance_scale)
+    draw = _Draw(subject.parts, sampler, device)
+    most = min(options.samples, MOST)
+    scores = [score_group(judge, everything, group, draw, most, options.seed) for group in everything.groups]
+    print(f"{subject.name} ({sampler.name}), judged by {facts.sha256[:8]}\n\n{table(scores)}")
+    if options.json is not None:
+        report = {"model": subject.name, "judge": facts.sha256[:8], "sampler": sampler.name, "seed": options.seed}
+        groups = [dataclasses.asdict(each) for each in scores]
+        write(options.json, json.dumps(report | {"groups": groups}, indent=2).encode() + b"\n")
+
+
+def table(scores: Sequence[GroupScores]) -> str:
+    """The scores in Markdown, a column for each group."""
+    rows = {
+        "pictures": [f"{each.pictures:,}" for each in scores],
+        "R@1 among 100 captions": [f"{each.recall:.3f}" for each in scores],
+        "of real pictures": [f"{each.ceiling:.3f}" for each in scores],
+        "Fréchet distance": [f"{each.distance:.1f}" for each in scores],
+        "its floor": [f"{each.floor:.1f}" for each in scores],
+        "coverage": [f"{each.coverage:.3f}" for each in scores],
+        "copies of training pictures": [f"{each.copies:.3f}" for each in scores],
+    }
+    for rule in sorted(set().union(*(each.rules for each in scores))):
+        rows[f"rule of {rule}"] = [f"{each.rules[rule]:.3f}" if rule in each.rules else "" for each in scores]
+    head = ["| | " + " | ".join(each.group for each in scores) + " |", "| --- " * (len(scores) + 1) + "|"]
+    return "\n".join([*head, *(f"| {name} | {' | '.join(values)} |" for name, values in rows.items())])
+
+
+@dataclasses.dataclass(frozen=True)
+class _Draw:
+    """Draws a picture for each caption, seeds in a row, a few at a time."""
+
+    parts: TextParts
+    sampler: Sampler
+    device: torch.device
+
+    def __call__(self, names: Sequence[str], first_seed: int) -> Tensor:
+        made = []
+        for first in range(0, len(names), BATCH_SIZE):
+            some = names[first : first + BATCH_SIZE]
+            seeds = range(first_seed + first, first_seed + first + len(some))
+            plan, scale = self.sampler.plan, self.sampler.guidance_scale
+            made.append(pictures_of(self.parts, some, seeds, self.device, plan, scale))
+        return torch.cat(made).permute(0, 3, 1, 2).contiguous()
+
+
+def _require_matching(subject: Subject, facts: JudgeFacts) -> None:
+    if (subject.dataset, subject.parts.image_shape) != (facts.dataset, facts.image_shape):
+        raise EvaluationError(
+            f"{subject.name} was trained on {subject.dataset}, the judge {facts.sha256[:8]} on {facts.dataset}: "
+            "name another with --evaluator, which python -m trainer judge makes"
+        )
+
+
+def _split(dataset: DatasetName, data_dir: Path | None, shape: tuple[int, int], *, train: bool) -> ImageData:
+    channels, size = shape
+    return data.load(dataset, data_dir, train=train, image_size=size, channels=channels, captioned=True)

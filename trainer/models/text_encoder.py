@@ -1,0 +1,60 @@
+"""A caption's tokens to the vectors that the U-Net attends to: a small transformer, trained with it."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class TextLayer(nn.Module):
+    """Self-attention among the tokens, then a perceptron on each; both on normalised input."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm_attention, self.norm_mlp = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.widen = nn.Linear(width, 4 * width)
+        self.narrow = nn.Linear(4 * width, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        batch, length, width = x.shape
+        qkv = self.qkv(self.norm_attention(x)).reshape(batch, length, 3, self.heads, width // self.heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, heads, T, W / heads) each
+        weight = (query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1]) + bias).softmax(dim=-1)
+        mixed = (weight.to(value.dtype) @ value).transpose(1, 2).reshape(batch, length, width)
+        x = x + self.dropout(self.out(mixed))
+        hidden: Tensor = x + self.dropout(self.narrow(F.silu(self.widen(self.norm_mlp(x)))))
+        return hidden
+
+
+class TextEncoder(nn.Module):
+    """``forward(tokens, mask)``: (batch, length) int64, (batch, length) bool -> (batch, length, width).
+
+    ``mask`` is true where a token is; the first one always is, the start of the caption.
+    """
+
+    def __init__(self, vocabulary: int, length: int, width: int, layers: int, dropout: float) -> None:
+        super().__init__()
+        self.word = nn.Embedding(vocabulary, width)
+        self.place = nn.Parameter(0.005 * torch.randn(length, width))
+        self.layers = nn.ModuleList(TextLayer(width, max(1, width // 32), dropout) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+        # Small, so that a word seen in few captions moves far in few steps.
+        nn.init.normal_(self.word.weight, std=0.02)
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        x = self.word(tokens) + self.place[: tokens.shape[1]]
+        bias = attention_bias(mask)
+        for layer in self.layers:
+            x = layer(x, bias)
+        context: Tensor = self.norm(x)
+        return context
+
+
+def attention_bias(mask: Tensor) -> Tensor:
+    """What is added to attention's logits so that nothing looks at padding: (batch, 1, 1, length) float32."""
+    return torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, -1e9)[:, None, None, :]

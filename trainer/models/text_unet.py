@@ -1,0 +1,126 @@
+"""The network of the text-to-image models: a U-Net whose attention sees a caption's tokens beside its own positions.
+
+Sized for a CPU like `unet`: the pixel unshuffle at the entry leaves no map larger than a quarter of the picture.
+"""
+
+import math
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trainer.models.text_encoder import attention_bias
+from trainer.models.unet import ChannelNorm, ResidualBlock, TimeEmbedding, zeroed
+
+#: Of one attention head, in channels.
+HEAD = 32
+
+
+class JointAttention(nn.Module):
+    """Each position of a map attends to all positions and to all tokens of the caption, in one softmax."""
+
+    def __init__(self, channels: int, context: int) -> None:
+        super().__init__()
+        self.heads = channels // HEAD
+        self.norm, self.norm_context = nn.LayerNorm(channels), nn.LayerNorm(context)
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.context_kv = nn.Linear(context, 2 * channels)
+        self.out = zeroed(nn.Linear(channels, channels))
+
+    def forward(self, x: Tensor, context: Tensor, bias: Tensor) -> Tensor:
+        batch, channels, height, width = x.shape
+        positions = x.permute(0, 2, 3, 1).reshape(batch, height * width, channels)  # (B, N, C)
+        query, key, value = self.qkv(self.norm(positions)).chunk(3, dim=-1)
+        context_key, context_value = self.context_kv(self.norm_context(context)).chunk(2, dim=-1)  # (B, T, C) each
+        query = self._by_head(query)
+        key = self._by_head(torch.cat([key, context_key], dim=1))  # (B, heads, N + T, HEAD)
+        value = self._by_head(torch.cat([value, context_value], dim=1))
+        bias = F.pad(bias, (height * width, 0))  # every position may look at every other
+        # Written out: see docs/decisions/0003.
+        weight = (query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1]) + bias).softmax(dim=-1)
+        mixed = (weight.to(value.dtype) @ value).transpose(1, 2).reshape(batch, height * width, channels)
+        attended: Tensor = positions + self.out(mixed)
+        return attended.reshape(batch, height, width, channels).permute(0, 3, 1, 2)
+
+    def _by_head(self, x: Tensor) -> Tensor:
+        return x.reshape(x.shape[0], x.shape[1], self.heads, -1).transpose(1, 2)
+
+
+class TextStage(nn.Module):
+    """Residual blocks, each followed by attention where ``context`` is not 0."""
+
+    def __init__(self, widths: list[int], embedding: int, context: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(ResidualBlock(a, b, embedding, 0.0) for a, b in pairwise(widths))
+        self.attentions = nn.ModuleList(JointAttention(width, context) for width in widths[1:])
+
+    def forward(self, x: Tensor, embedding: Tensor, context: Tensor, bias: Tensor) -> Tensor:
+        for block, attention in zip(self.blocks, self.attentions):  # noqa: B905  (TorchScript knows no strict)
+            x = attention(block(x, embedding), context, bias)
+        return x
+
+
+class Blocks(nn.Module):
+    """Residual blocks without attention."""
+
+    def __init__(self, widths: list[int], embedding: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(ResidualBlock(a, b, embedding, 0.0) for a, b in pairwise(widths))
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x, embedding)
+        return x
+
+
+def mean_of_tokens(context: Tensor, mask: Tensor) -> Tensor:
+    """The mean (batch, width) of a caption's tokens: from the first step on it tells one caption from another."""
+    present = mask.to(context.dtype)[:, :, None]  # (B, T, 1)
+    return (context * present).sum(dim=1) / present.sum(dim=1)
+
+
+class TextUNet(nn.Module):
+    """Predicts what its objective asks of it (noise, v, velocity, x_start) in ``x`` at time ``t`` for a caption.
+
+    ``forward(x, t, context, context_mask)``: (batch, channel, height, width), (batch,) float in (0, 1],
+    (batch, tokens, context) float, (batch, tokens) bool -> the shape of ``x``. A caption has at least one token. Height
+    and width are multiples of 2 ``patch``.
+    """
+
+    def __init__(
+        self, image_shape: tuple[int, int, int], patch: int, width: int, wide: int, blocks: int, context: int
+    ) -> None:
+        super().__init__()
+        self.patch = patch
+        channel, embedding = patch * patch * image_shape[0], 4 * width
+        self.time = TimeEmbedding(width, embedding)
+        self.caption = nn.Linear(context, embedding)
+        self.stem = nn.Conv2d(channel, width, 3, padding=1)
+        self.down_fine = Blocks([width] * (blocks + 1), embedding)
+        self.downsample = nn.Conv2d(width, wide, 3, stride=2, padding=1)
+        self.coarse = TextStage([wide] * (blocks + 2), embedding, context)
+        self.upsample = nn.Conv2d(wide, width, 3, padding=1)
+        self.up_fine = Blocks([2 * width] + [width] * blocks, embedding)
+        self.norm = ChannelNorm(width)
+        self.head = zeroed(nn.Conv2d(width, channel, 3, padding=1))
+
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        context: Tensor,
+        context_mask: Tensor,
+        to_fine: Tensor | None = None,
+        to_coarse: Tensor | None = None,
+    ) -> Tensor:
+        """``to_fine`` and ``to_coarse`` are added to the maps at either resolution: a control network's."""
+        embedding = F.silu(self.time(t) + self.caption(mean_of_tokens(context, context_mask)))  # (B, E)
+        fine = self.stem(F.pixel_unshuffle(x, self.patch))  # (B, W, H/p, W/p)
+        fine = self.down_fine(fine, embedding)
+        hidden = self.coarse(self.downsample(fine), embedding, context, attention_bias(context_mask))
+        if to_fine is not None and to_coarse is not None:
+            fine, hidden = fine + to_fine, hidden + to_coarse
+        hidden = self.upsample(F.interpolate(hidden, scale_factor=2.0, mode="nearest"))
+        hidden = self.up_fine(torch.cat([hidden, fine], dim=1), embedding)
+        return F.pixel_shuffle(self.head(F.silu(self.norm(hidden))), self.patch)

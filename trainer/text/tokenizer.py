@@ -1,0 +1,54 @@
+"""Captions to token numbers: words, by the `tokenizers` library, whose JSON goes with the weights.
+
+Whole words, because the captions are few: pieces of words would be learned no better, and a word that the model has
+never seen could not be named to the person who typed it.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from torch import Tensor
+
+from trainer.data.captions import Captions
+
+#: Padding, a word that the vocabulary lacks, and the token that begins every caption.
+PAD, UNKNOWN, START = "[PAD]", "[UNK]", "[START]"
+
+
+def train_tokenizer(captions: Iterable[str], vocabulary: int, length: int) -> Tokenizer:
+    """A tokenizer with the commonest ``vocabulary`` words of ``captions`` that gives at most ``length`` tokens."""
+    tokenizer = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFKD(), normalizers.StripAccents(), normalizers.Lowercase()]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[^\p{L}\p{N}]+"), "removed")
+    special = [PAD, UNKNOWN, START]
+    trainer = trainers.WordLevelTrainer(vocab_size=vocabulary, special_tokens=special, show_progress=False)
+    tokenizer.train_from_iterator(captions, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{START} $A", special_tokens=[(START, tokenizer.token_to_id(START))]
+    )
+    tokenizer.enable_truncation(length)
+    return tokenizer
+
+
+def words_of_captions(captions: Captions) -> list[str]:
+    """What a tokenizer of these captions is trained on: names, keywords, and the articles of their mixtures."""
+    named = zip(captions.names, captions.keywords, strict=True)
+    return [text for name, keywords in named for text in (name, *keywords)] + ["a", "an", "the"]
+
+
+def tokenize(tokenizer: Tokenizer, captions: Sequence[str], length: int) -> tuple[Tensor, Tensor]:
+    """``captions`` as tokens, (captions, length) int64, and where a token is, (captions, length) bool.
+
+    Words that the vocabulary lacks are left out. An empty caption is the start token alone: it means "no caption".
+    """
+    tokens = torch.full((len(captions), length), tokenizer.token_to_id(PAD), dtype=torch.int64)
+    mask = torch.zeros(len(captions), length, dtype=torch.bool)
+    unknown = tokenizer.token_to_id(UNKNOWN)
+    for row, encoding in enumerate(tokenizer.encode_batch(list(captions))):
+        known = [token for token in encoding.ids if token != unknown]
+        tokens[row, : len(known)] = torch.tensor(known)
+        mask[row, : len(known)] = True
+    return tokens, mask
