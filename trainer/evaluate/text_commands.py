@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from trainer import data
-from trainer.advice import describe
 from trainer.config import CAPTIONED, SHAPES, DatasetName, dataset_option
 from trainer.data import ImageData
+from trainer.data_report import describe
 from trainer.evaluate.errors import EvaluationError
 from trainer.evaluate.files import write
 from trainer.evaluate.judge import Judge, JudgeFacts, load_judge, write_judge
