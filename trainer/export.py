@@ -12,7 +12,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from pydantic import ValidationError
@@ -61,8 +61,9 @@ CAPABILITIES: dict[Family, tuple[Capability, ...]] = {
 
 
 def manifest_family(family: Family) -> ManifestFamily:
-    """What the service calls it: to it a tuned diffusion model is one like any other."""
-    return "ddpm" if family == "few-step" else family
+    """What the service calls it: to it a tuned or captioned diffusion model is one like any other."""
+    known: dict[str, ManifestFamily] = {name: name for name in get_args(ManifestFamily)}
+    return known.get(family, "ddpm")
 
 
 class ExportError(Exception):
@@ -185,7 +186,8 @@ def _named(parts: Parts) -> dict[str, nn.Module]:
 
 
 def _with_modules(parts: Parts, container: nn.Module) -> Parts:
-    return dataclasses.replace(parts, **dict(container.named_children()))
+    modules: dict[str, Any] = dict(container.named_children())
+    return dataclasses.replace(parts, **modules)
 
 
 def _without_debug_records(payload: bytes) -> bytes:

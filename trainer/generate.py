@@ -75,7 +75,7 @@ def text_cells(parts: TextParts, device: torch.device, data: ImageData | None) -
     hints = edges(to_unit_range(data.images[rows]))
     made = pictures_of(parts, names, range(len(names)), device, hints=hints).permute(0, 3, 1, 2)
     drawn = (255 * (1 - hints)).to(torch.uint8).expand_as(made)
-    pairs = zip(drawn.split(GRID_COLUMNS), made.split(GRID_COLUMNS), strict=True)
+    pairs = zip(torch.split(drawn, GRID_COLUMNS), torch.split(made, GRID_COLUMNS), strict=True)
     return torch.cat([picture for pair in pairs for picture in pair]), GRID_COLUMNS
 
 

@@ -54,21 +54,21 @@ class Judge:
     """Trained towers: what they see in pictures, and how they read captions."""
 
     def __init__(self, towers: nn.Module, tokenizer: Tokenizer, device: torch.device) -> None:
-        self.towers, self.tokenizer, self.device = towers.eval().to(device), tokenizer, device
+        towers.eval().to(device)
+        self.picture, self.caption = (dict(towers.named_children())[name] for name in ("picture", "caption"))
+        self.tokenizer, self.device = tokenizer, device
 
     @torch.inference_mode()
     def see(self, pictures: Tensor) -> Seen:
         """Of uint8 pictures (count, channel, height, width)."""
-        seen = [
-            self.towers.picture(to_unit_range(batch.to(self.device))) for batch in torch.split(pictures, BATCH_SIZE)
-        ]
+        seen = [look(to_unit_range(batch.to(self.device))) for batch in torch.split(pictures, BATCH_SIZE)]
         return Seen(torch.cat([features for features, _ in seen]).double(), torch.cat([each for _, each in seen]))
 
     @torch.inference_mode()
     def read(self, captions: Sequence[str]) -> Tensor:
         """Embeddings (count, dimension) of captions."""
         tokens, mask = tokenize(self.tokenizer, captions, TOKENS)
-        embeddings: Tensor = self.towers.caption(tokens.to(self.device), mask.to(self.device))
+        embeddings: Tensor = self.caption(tokens.to(self.device), mask.to(self.device))
         return embeddings
 
 

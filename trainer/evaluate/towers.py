@@ -102,7 +102,7 @@ def train_towers(data: ImageData, epochs: int, seed: int, device: torch.device) 
     rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, steps)
     with tqdm(total=steps, desc="towers", unit="step") as bar:
         for _ in range(epochs):
-            for index in torch.randperm(len(images), device=device).split(batch)[: len(images) // batch]:
+            for index in torch.split(torch.randperm(len(images), device=device), batch)[: len(images) // batch]:
                 variant = torch.randint(VARIANTS, (batch,), device=device)
                 loss = _descend(
                     network, optimizer, augment(images[index]), tokens[index, variant], mask[index, variant]

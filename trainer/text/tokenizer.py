@@ -27,7 +27,7 @@ def train_tokenizer(captions: Iterable[str], vocabulary: int, length: int) -> To
     trainer = trainers.WordLevelTrainer(vocab_size=vocabulary, special_tokens=special, show_progress=False)
     tokenizer.train_from_iterator(captions, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{START} $A", special_tokens=[(START, tokenizer.token_to_id(START))]
+        single=f"{START} $A", special_tokens=[(START, _number(tokenizer, START))]
     )
     tokenizer.enable_truncation(length)
     return tokenizer
@@ -44,11 +44,17 @@ def tokenize(tokenizer: Tokenizer, captions: Sequence[str], length: int) -> tupl
 
     Words that the vocabulary lacks are left out. An empty caption is the start token alone: it means "no caption".
     """
-    tokens = torch.full((len(captions), length), tokenizer.token_to_id(PAD), dtype=torch.int64)
+    tokens = torch.full((len(captions), length), _number(tokenizer, PAD), dtype=torch.int64)
     mask = torch.zeros(len(captions), length, dtype=torch.bool)
-    unknown = tokenizer.token_to_id(UNKNOWN)
+    unknown = _number(tokenizer, UNKNOWN)
     for row, encoding in enumerate(tokenizer.encode_batch(list(captions))):
         known = [token for token in encoding.ids if token != unknown]
         tokens[row, : len(known)] = torch.tensor(known)
         mask[row, : len(known)] = True
     return tokens, mask
+
+
+def _number(tokenizer: Tokenizer, token: str) -> int:
+    number = tokenizer.token_to_id(token)
+    assert number is not None, f"{token} is in every vocabulary"
+    return number

@@ -32,7 +32,7 @@ def test_a_flat_picture_has_no_edges() -> None:
 
 def test_the_edges_of_a_square_are_its_outline() -> None:
     found = edges(square((-1.0, -1.0, -1.0), (1.0, 1.0, 1.0)))[0, 0]
-    assert found.unique().tolist() == [0.0, 1.0]
+    assert set(found.flatten().tolist()) == {0.0, 1.0}
     assert found[30, 18:22].sum() in (1, 2)
     assert found[30, 24:40].sum() == 0
     assert found[:18].sum() == 0
@@ -45,7 +45,7 @@ def test_colours_of_one_brightness_have_an_edge_between_them() -> None:
 def test_strokes_are_drawn_differently_each_time_and_again_from_the_same_seed(pictures: Tensor) -> None:
     first, again, other = (strokes(pictures, draws(seed)) for seed in (0, 0, 1))
     assert first.shape == (len(pictures), 1, 64, 64)
-    assert set(first.unique().tolist()) == {0.0, 1.0}
+    assert set(first.flatten().tolist()) == {0.0, 1.0}
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 

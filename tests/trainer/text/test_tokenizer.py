@@ -7,7 +7,7 @@ CAPTIONS = ["red heart", "woman astronaut: dark skin tone", "flag: São Tomé & 
 
 def words(tokenizer: Tokenizer, caption: str, length: int = 8) -> list[str]:
     tokens, mask = tokenize(tokenizer, [caption], length)
-    return [tokenizer.id_to_token(int(token)) for token in tokens[0][mask[0]]]
+    return [str(tokenizer.id_to_token(int(token))) for token in tokens[0][mask[0]]]
 
 
 def test_captions_become_words_behind_a_start() -> None:
