@@ -61,7 +61,8 @@ class Judge:
     @torch.inference_mode()
     def see(self, pictures: Tensor) -> Seen:
         """Of uint8 pictures (count, channel, height, width)."""
-        seen = [look(to_unit_range(batch.to(self.device))) for batch in torch.split(pictures, BATCH_SIZE)]
+        batches = torch.split(pictures, BATCH_SIZE)
+        seen = [self.picture(to_unit_range(batch.to(self.device))) for batch in batches]
         return Seen(torch.cat([features for features, _ in seen]).double(), torch.cat([each for _, each in seen]))
 
     @torch.inference_mode()
