@@ -54,7 +54,8 @@ def add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", e
         dest="start",
         type=Path,
         metavar="FOLDER",
-        help="model or finished run to begin with: ldm from an autoencoder, few-step from a ddpm",
+        help="model or finished run to begin with: ldm from an autoencoder, few-step from a ddpm, "
+        "emoji-control and emoji-few-step from an emoji",
     )
     add_dataset(train)
     train.add_argument(
