@@ -99,8 +99,10 @@ class TrainingRun:
         accumulate: int = 1,
         distance: Distance | None = None,
         data_dir: Path | None = None,
+        notes: dict[str, str] | None = None,
     ) -> None:
-        """``start`` is the averaged generator, a ``state_dict``, of the run that this one begins with.
+        """``start`` is the averaged generator, a ``state_dict``, of the run that this one begins with, and ``notes``
+        what that run's objective noted.
 
         ``accumulate`` is into how many micro-batches each process cuts its rows of a batch. ``distance`` is what the
         best average is chosen by; without it the last is. ``data_dir``, the folder of the data set's files, is kept in
@@ -111,7 +113,7 @@ class TrainingRun:
         self.config, self.data, self.folder, self.device = config, data, folder, device
         self.objective: Objective = build(config, data.facts.image_shape, len(data.facts.class_names), device)
         self._require_divisible()
-        self.objective.bind(data)
+        self._bind(notes or {})
         if start is not None:
             # Shuffled: a folder's pictures lie class by class.
             measured = epoch_order(config.seed, 0, len(data.images))[:MEASURED_IMAGES]
@@ -205,6 +207,7 @@ class TrainingRun:
             best = Best(**state["best"])
         shown = state.get("shown", state["step"])  # before there was this field, samples came before the checkpoint
         self.state = RunState(state["step"], shown, state["seconds"], sums, counts, dict(state["losses"]), best)
+        self._bind(state.get("notes", {}))
         try:
             self.objective.networks.load_state_dict(state["networks"])
             for name, optimizer in self.objective.optimizers.items():
@@ -215,6 +218,12 @@ class TrainingRun:
                 f"{self.folder} holds a {self.config.family} of another version, whose networks differ: "
                 + " ".join(str(failure).split())
             ) from failure
+
+    def _bind(self, notes: dict[str, str]) -> None:
+        """Have the objective read the data as the networks' words have it."""
+        if notes:
+            self.objective.recall(notes)
+        self.objective.bind(self.data)
 
     def _epoch_step(self, report: Report) -> None:
         started = time.monotonic()

@@ -1,7 +1,7 @@
 """What a run can begin with: the network of a finished run, or of an exported model."""
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -23,12 +23,16 @@ class StartError(Exception):
 
 @dataclass(frozen=True)
 class Start:
-    """A network to begin with: how it was trained, on what, and its averaged weights, a ``state_dict``."""
+    """A network to begin with: how it was trained, on what, and its averaged weights, a ``state_dict``.
+
+    ``notes`` are what its objective noted beside the weights: a tokenizer.
+    """
 
     folder: Path
     config: RunConfig
     facts: DataFacts
     generator: dict[str, Tensor]
+    notes: dict[str, str] = field(default_factory=dict)
 
     def require_like(self, facts: DataFacts) -> None:
         """Raise StartError unless its pictures have the shape and the classes of ``facts``."""
@@ -46,7 +50,8 @@ def load_start(folder: Path) -> Start:
         return _exported(folder, read_manifest(folder))
     config, state = checkpoint.load(folder)
     require_finished(folder, config, state)
-    return Start(folder, config, DataFacts(**state["data"]), checkpoint.generator(state))
+    facts = DataFacts(**state["data"])
+    return Start(folder, config, facts, checkpoint.generator(state), state.get("notes", {}))
 
 
 def _exported(folder: Path, manifest: Manifest) -> Start:

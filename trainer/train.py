@@ -121,7 +121,8 @@ def _train_in(out: Path, options: argparse.Namespace, device: torch.device) -> N
     distance = _distance(options, config, images, device)
     generator = begun.generator if begun else None
     with memory.explained("a smaller --width or --image-size would fit"):
-        run = TrainingRun(config, images, out, device, generator, options.accumulate, distance, data_dir)
+        notes = begun.notes if begun else None
+        run = TrainingRun(config, images, out, device, generator, options.accumulate, distance, data_dir, notes)
     if state is not None:
         run.load_state_dict(state, changed_data=options.changed_data)
         if state["best"] is not None and run.state.best is None:

@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from trainer import data
+from trainer import data, folder, precision
 from trainer.config import CAPTIONED, SHAPES, DatasetName, dataset_option
 from trainer.data import ImageData
 from trainer.data_report import describe
 from trainer.evaluate.errors import EvaluationError
 from trainer.evaluate.files import write
-from trainer.evaluate.judge import Judge, JudgeFacts, load_judge, write_judge
+from trainer.evaluate.judge import FACTS_FILE, Judge, JudgeFacts, load_judge, write_judge
 from trainer.evaluate.pictures import Sampler, make_sampler
 from trainer.evaluate.subject import Subject
 from trainer.evaluate.text_quality import GroupScores, pool, real_recall, score_group
@@ -24,7 +24,18 @@ from trainer.evaluate.towers import EPOCHS, train_towers
 from trainer.generate import pictures_of
 from trainer.loop import device_name
 from trainer.models.text_parts import TextParts
-from trainer.options import EVALUATOR_FOLDER, add_dataset, add_device, data_dir_of, device_of, positive, seed
+from trainer.options import (
+    EVALUATOR_FOLDER,
+    UsageError,
+    add_dataset,
+    add_device,
+    add_overwrite,
+    add_precision,
+    data_dir_of,
+    device_of,
+    positive,
+    seed,
+)
 
 JUDGE_FOLDER = Path("weights/judge")
 #: Pictures drawn at a time, and of a group at most unless asked otherwise: a fifth of all captions say as much as all.
@@ -41,19 +52,27 @@ def add_judge(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     add_dataset(command, default="emoji")
     command.add_argument("--epochs", type=positive, default=EPOCHS, help="(default: %(default)s)")
     command.add_argument("--seed", type=seed, default=0)
+    add_precision(command)
     command.add_argument("--out", type=Path, default=JUDGE_FOLDER, help="folder to write (default: %(default)s)")
+    add_overwrite(command, "replace the judge in --out: scores by the one before cannot be compared with its own")
 
 
 def _judge(options: argparse.Namespace) -> None:
     if options.dataset not in CAPTIONED:
         raise EvaluationError(f"--dataset {options.dataset}: its pictures have no captions")
-    device = device_of(options)
+    if (options.out / FACTS_FILE).exists() and not options.overwrite:
+        raise UsageError(f"{options.out} already holds a judge: choose another --out, or add --overwrite")
+    with folder.claimed(options.out):
+        _train_judge(options, device_of(options))
+
+
+def _train_judge(options: argparse.Namespace, device: torch.device) -> None:
     channels, size = SHAPES[options.dataset]
     shape = options.channels or channels, options.image_size or size
     train, test = (_split(options.dataset, data_dir_of(options), shape, train=train) for train in (True, False))
     print(*describe(train), sep="\n")
-    started = time.monotonic()
-    towers, tokenizer = train_towers(train, options.epochs, options.seed, device)
+    started, arithmetic = time.monotonic(), options.precision or precision.measured(device).precision
+    towers, tokenizer = train_towers(train, options.epochs, options.seed, device, arithmetic)
     everything, judge = pool(train, test), Judge(towers, tokenizer, device)
     named = f"--dataset {dataset_option(options.dataset)}"
     if options.dataset == "folder":
@@ -65,7 +84,8 @@ def _judge(options: argparse.Namespace) -> None:
         dataset=options.dataset,
         image_shape=train.facts.image_shape,
         recall={group: real_recall(judge, everything, group, MOST) for group in everything.groups},
-        command=f"python -m trainer judge {named} --epochs {options.epochs} --seed {options.seed}",
+        command=f"python -m trainer judge {named} --epochs {options.epochs} --seed {options.seed} "
+        f"--precision {arithmetic}",
         epochs=options.epochs,
         seconds=round(time.monotonic() - started, 1),
         device=device_name(device),
@@ -77,8 +97,7 @@ def _judge(options: argparse.Namespace) -> None:
 def evaluate_text(subject: Subject, options: argparse.Namespace, device: torch.device) -> None:
     """Score a text-to-image model on every group of captions, and print a table of it."""
     assert isinstance(subject.parts, TextParts)
-    folder = JUDGE_FOLDER if options.evaluator == EVALUATOR_FOLDER else options.evaluator
-    facts, judge = load_judge(folder, device)
+    facts, judge = load_judge(JUDGE_FOLDER if options.evaluator == EVALUATOR_FOLDER else options.evaluator, device)
     _require_matching(subject, facts)
     channels, size, _ = facts.image_shape
     train, test = (_split(facts.dataset, options.data_dir, (channels, size), train=train) for train in (True, False))

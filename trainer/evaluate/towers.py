@@ -12,10 +12,12 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from trainer.config import Precision
 from trainer.data import ImageData, to_unit_range
 from trainer.data.captions import VARIANTS
 from trainer.evaluate.classifier import Residual, convolution
 from trainer.models.text_encoder import TextEncoder
+from trainer.precision import autocast
 from trainer.text.tokenizer import tokenize, train_tokenizer, words_of_captions
 
 #: Channels at half, quarter, eighth and sixteenth resolution.
@@ -85,7 +87,9 @@ class Towers(nn.Module):
         return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
 
 
-def train_towers(data: ImageData, epochs: int, seed: int, device: torch.device) -> tuple[Towers, Tokenizer]:
+def train_towers(
+    data: ImageData, epochs: int, seed: int, device: torch.device, precision: Precision = "fp32"
+) -> tuple[Towers, Tokenizer]:
     """Towers of captioned ``data``, in eval mode, and the tokenizer of the captions."""
     assert data.captions is not None
     torch.manual_seed(seed)
@@ -104,12 +108,14 @@ def train_towers(data: ImageData, epochs: int, seed: int, device: torch.device) 
         for _ in range(epochs):
             for index in torch.split(torch.randperm(len(images), device=device), batch)[: len(images) // batch]:
                 variant = torch.randint(VARIANTS, (batch,), device=device)
-                loss = _descend(
-                    network, optimizer, augment(images[index]), tokens[index, variant], mask[index, variant]
-                )
+                with autocast(device, precision):
+                    loss = _loss(network, augment(images[index]), tokens[index, variant], mask[index, variant])
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
                 rate.step()
                 bar.update()
-            bar.set_postfix_str(f"loss {float(loss):.3f}")
+            bar.set_postfix_str(f"loss {float(loss.detach()):.3f}")
     return network.eval().requires_grad_(False), tokenizer
 
 
@@ -131,13 +137,6 @@ def augment(images: Tensor) -> Tensor:
     return moved + 1.0 + NOISE * random[:, 3, None, None, None] * torch.randn_like(moved)
 
 
-def _descend(network: Towers, optimizer: torch.optim.Optimizer, images: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
-    inputs = images.contiguous(memory_format=torch.channels_last)
-    with torch.autocast(inputs.device.type, torch.bfloat16):
-        _, pictures = network.picture(inputs)
-        captions = network.caption(tokens, mask)
-    loss = network.loss(pictures.float(), captions.float())
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
-    return loss.detach()
+def _loss(network: Towers, images: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+    _, pictures = network.picture(images.contiguous(memory_format=torch.channels_last))
+    return network.loss(pictures.float(), network.caption(tokens, mask).float())

@@ -71,14 +71,14 @@ class Objective(ABC):
         self._micro_batch, self._micro_batches = micro_batch, of
 
     def bind(self, data: ImageData) -> None:  # noqa: B027  (most families need nothing of it)
-        """Take from ``data`` what batches do not bring: captions. Called once, before all else."""
+        """Take from ``data`` what batches do not bring: captions, read as ``recall`` says where it was called."""
 
     def notes(self) -> dict[str, str]:
         """What the parts need beside weights, and no config tells: kept in the checkpoint, read by ``recall``."""
         return {}
 
     def recall(self, notes: dict[str, str]) -> None:  # noqa: B027  (most families have none)
-        """Take back ``notes``, where there are no data to ``bind``."""
+        """Take back the ``notes`` of a run that this one goes on from, or whose parts are wanted."""
 
     @abstractmethod
     def train_step(self, images: Tensor, label: Tensor, at: Position) -> dict[str, Tensor]:

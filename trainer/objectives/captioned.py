@@ -18,8 +18,8 @@ class CaptionedObjective(Objective):
     """Denoising of captioned pictures. A label is the picture's place among the captions, or the one behind them."""
 
     accumulates = True
-    #: Set by ``bind``, or by ``recall``.
-    tokenizer: Tokenizer
+    #: Made by ``bind`` of the captions, unless ``recall`` brought that of an earlier run: its words have numbers.
+    tokenizer: Tokenizer | None = None
 
     def __init__(self, task: Task, model: TextConfig) -> None:
         super().__init__(task)
@@ -30,14 +30,15 @@ class CaptionedObjective(Objective):
     def bind(self, data: ImageData) -> None:
         assert data.captions is not None, "a text-to-image model is trained on captioned pictures"
         model, count = self.model, len(data.captions)
-        self.tokenizer = train_tokenizer(words_of_captions(data.captions), model.vocabulary, model.tokens)
+        if self.tokenizer is None:
+            self.tokenizer = train_tokenizer(words_of_captions(data.captions), model.vocabulary, model.tokens)
         captions = [caption for variants in data.captions.variants() for caption in variants]
         # The row behind all pictures is the empty caption, which is what a dropped label points at.
         table = tokenize(self.tokenizer, [*captions, *[""] * VARIANTS], model.tokens)
         self._tokens, self._mask = (each.view(count + 1, VARIANTS, -1).to(self.task.device) for each in table)
 
     def notes(self) -> dict[str, str]:
-        return {"tokenizer": self.tokenizer.to_str()}
+        return {} if self.tokenizer is None else {"tokenizer": self.tokenizer.to_str()}
 
     def recall(self, notes: dict[str, str]) -> None:
         self.tokenizer = Tokenizer.from_str(notes["tokenizer"])
@@ -62,6 +63,7 @@ class CaptionedObjective(Objective):
         self, encoder: nn.Module, denoise: nn.Module, hint_shape: tuple[int, int, int] | None = None
     ) -> TextParts:
         """The artefact's functions over these networks."""
+        assert self.tokenizer is not None, "parts are made after bind or recall"
         return TextParts(
             self.task.image_shape,
             0,

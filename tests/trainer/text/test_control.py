@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from trainer.generate import pictures_of
 from trainer.loop import TrainingRun
 from trainer.models.text_parts import TextParts, random_text_inputs
 from trainer.objectives.base import Position
+from trainer.objectives.control import ControlObjective
 
 CPU = torch.device("cpu")
 
@@ -83,3 +85,25 @@ def test_a_resumed_run_keeps_the_frozen_network(control_run: TrainingRun) -> Non
 
 def test_the_grid_shows_drawings_above_what_becomes_of_them(control_run: TrainingRun, tmp_path: Path) -> None:
     assert (control_run.folder / "samples" / "epoch-002.png").is_file()
+
+
+def test_other_captions_are_read_with_the_words_of_the_model_it_began_with(
+    make_text_config: MakeTextConfig, emoji: ImageData, text_run: TrainingRun, tmp_path: Path
+) -> None:
+    assert emoji.captions is not None
+    backwards = dataclasses.replace(emoji.captions, names=emoji.captions.names[::-1], keywords=((),) * 58)
+    other = dataclasses.replace(emoji, captions=backwards)
+    config = make_text_config(preset="emoji-control", start="runs/text", model={"family": "control", "base": TEXT})
+    start, notes = checkpoint.generator(text_run.state_dict()), text_run.objective.notes()
+    run = TrainingRun(config, other, tmp_path, CPU, start, notes=notes)
+    assert run.objective.notes() == notes
+    run.save()
+    resumed = TrainingRun(config, other, tmp_path, CPU)
+    assert resumed.objective.notes() != notes
+    resumed.load_state_dict(checkpoint.load(tmp_path)[1])
+    assert resumed.objective.notes() == notes
+    assert isinstance(run.objective, ControlObjective)
+    assert isinstance(resumed.objective, ControlObjective)
+    label = torch.arange(3)
+    for one, same in zip(*(each.captions_of(label, label) for each in (run.objective, resumed.objective)), strict=True):
+        assert torch.equal(one, same)

@@ -33,7 +33,9 @@ def test_a_run_reports_its_loss_and_shows_the_fixed_prompts(text_run: TrainingRu
 
 def test_captions_of_a_batch_are_those_of_its_pictures(text_objective: TextObjective, emoji: ImageData) -> None:
     assert emoji.captions is not None
-    tokenizer, row = text_objective.tokenizer, emoji.captions.names.index("woman cook: dark skin tone")
+    tokenizer = text_objective.tokenizer
+    assert tokenizer is not None
+    row = emoji.captions.names.index("woman cook: dark skin tone")
     tokens, mask = text_objective.captions_of(torch.tensor([row, emoji.null_label]), torch.tensor([0, VARIANTS - 1]))
     words = [tokenizer.id_to_token(int(token)) for token in tokens[0][mask[0]]]
     assert words == ["[START]", "woman", "cook", "dark", "skin", "tone"]
