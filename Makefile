@@ -23,7 +23,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
 # What Debian has of the data that MODEL is trained on.
-data_packages = $(if $(filter emoji,$(MODEL)),fonts-noto-color-emoji unicode-cldr-core,dataset-fashion-mnist)
+data_packages = $(if $(filter emoji%,$(MODEL)),fonts-noto-color-emoji unicode-cldr-core,dataset-fashion-mnist)
 # Servers to be compared with.
 peers := bentoml litserve mosec
 # Clients that need an environment of their own to be tested with.
