@@ -26,7 +26,7 @@ class DrawnHalf(nn.Module):
         self.time, self.caption = copy.deepcopy(unet.time), copy.deepcopy(unet.caption)
         self.stem, self.down_fine = copy.deepcopy(unet.stem), copy.deepcopy(unet.down_fine)
         self.downsample, self.coarse = copy.deepcopy(unet.downsample), copy.deepcopy(unet.coarse)
-        width, wide = unet.stem.out_channels, unet.downsample.out_channels
+        width, wide = unet.stem.convolution.out_channels, unet.downsample.convolution.out_channels
         self.hint = nn.Sequential(
             nn.Conv2d(unet.patch**2, width, 3, padding=1), nn.SiLU(), nn.Conv2d(width, width, 3, padding=1)
         )

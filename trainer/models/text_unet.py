@@ -80,12 +80,28 @@ def mean_of_tokens(context: Tensor, mask: Tensor) -> Tensor:
     return (context * present).sum(dim=1) / present.sum(dim=1)
 
 
+class Placed(nn.Module):
+    """A convolution, and a learned vector for each position of the map that it gives, (channels, height, width).
+
+    A caption alone must tell what is where in a picture of pure noise, and convolutions know no places but the border.
+    """
+
+    def __init__(self, convolution: nn.Conv2d, height: int, width: int) -> None:
+        super().__init__()
+        self.convolution = convolution
+        self.position = nn.Parameter(0.02 * torch.randn(1, convolution.out_channels, height, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        placed: Tensor = self.convolution(x) + self.position
+        return placed
+
+
 class TextUNet(nn.Module):
     """Predicts what its objective asks of it (noise, v, velocity, x_start) in ``x`` at time ``t`` for a caption.
 
     ``forward(x, t, context, context_mask)``: (batch, channel, height, width), (batch,) float in (0, 1],
     (batch, tokens, context) float, (batch, tokens) bool -> the shape of ``x``. A caption has at least one token. Height
-    and width are multiples of 2 ``patch``.
+    and width are those of ``image_shape``, multiples of 2 ``patch``.
     """
 
     def __init__(
@@ -94,11 +110,12 @@ class TextUNet(nn.Module):
         super().__init__()
         self.patch = patch
         channel, embedding = patch * patch * image_shape[0], 4 * width
+        rows, columns = image_shape[1] // patch, image_shape[2] // patch
         self.time = TimeEmbedding(width, embedding)
         self.caption = nn.Linear(context, embedding)
-        self.stem = nn.Conv2d(channel, width, 3, padding=1)
+        self.stem = Placed(nn.Conv2d(channel, width, 3, padding=1), rows, columns)
         self.down_fine = Blocks([width] * (blocks + 1), embedding)
-        self.downsample = nn.Conv2d(width, wide, 3, stride=2, padding=1)
+        self.downsample = Placed(nn.Conv2d(width, wide, 3, stride=2, padding=1), rows // 2, columns // 2)
         self.coarse = TextStage([wide] * (blocks + 2), embedding, context)
         self.upsample = nn.Conv2d(wide, width, 3, padding=1)
         self.up_fine = Blocks([2 * width] + [width] * blocks, embedding)
