@@ -32,7 +32,8 @@ def test_a_checkpoint_has_all_that_prompts_need(text_run: TrainingRun, parts: Te
     trained = text_run.objective.parts(text_run.average.module)
     assert isinstance(trained, TextParts)
     assert parts.tokenizer.to_str() == trained.tokenizer.to_str()
-    assert torch.equal(*(pictures_of(each, ["red heart"], [3], CPU) for each in (parts, trained)))
+    pictures = [pictures_of(each, ["red heart"], [3], CPU).int() for each in (parts, trained)]
+    torch.testing.assert_close(*pictures, atol=1, rtol=0)  # they lie differently in memory, and sum in another order
 
 
 def test_torchscript_computes_the_same(parts: TextParts) -> None:
