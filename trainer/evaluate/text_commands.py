@@ -105,7 +105,11 @@ def evaluate_text(subject: Subject, options: argparse.Namespace, device: torch.d
     sampler = make_sampler(subject.parts, options.solver, options.steps, options.guidance_scale)
     draw = _Draw(subject.parts, sampler, device)
     most = min(options.samples, MOST)
-    scores = [score_group(judge, everything, group, draw, most, options.seed) for group in everything.groups]
+    drawings = subject.parts.hint_shape is not None
+    scores = [
+        score_group(judge, everything, group, draw, most, options.seed, drawings=drawings)
+        for group in everything.groups
+    ]
     print(f"{subject.name} ({sampler.name}), judged by {facts.sha256[:8]}\n\n{table(scores)}")
     if options.json is not None:
         report = {"model": subject.name, "judge": facts.sha256[:8], "sampler": sampler.name, "seed": options.seed}
@@ -126,25 +130,28 @@ def table(scores: Sequence[GroupScores]) -> str:
     }
     for rule in sorted(set().union(*(each.rules for each in scores))):
         rows[f"rule of {rule}"] = [f"{each.rules[rule]:.3f}" if rule in each.rules else "" for each in scores]
+    if any(each.followed is not None for each in scores):
+        rows["stroke pixels followed"] = [f"{each.followed or 0.0:.3f}" for each in scores]
     head = ["| | " + " | ".join(each.group for each in scores) + " |", "| --- " * (len(scores) + 1) + "|"]
     return "\n".join([*head, *(f"| {name} | {' | '.join(values)} |" for name, values in rows.items())])
 
 
 @dataclasses.dataclass(frozen=True)
 class _Draw:
-    """Draws a picture for each caption, seeds in a row, a few at a time."""
+    """Draws a picture for each caption, and drawing if there is one, seeds in a row, a few at a time."""
 
     parts: TextParts
     sampler: Sampler
     device: torch.device
 
-    def __call__(self, names: Sequence[str], first_seed: int) -> Tensor:
+    def __call__(self, names: Sequence[str], first_seed: int, hints: Tensor | None) -> Tensor:
         made = []
         for first in range(0, len(names), BATCH_SIZE):
             some = names[first : first + BATCH_SIZE]
             seeds = range(first_seed + first, first_seed + first + len(some))
             plan, scale = self.sampler.plan, self.sampler.guidance_scale
-            made.append(pictures_of(self.parts, some, seeds, self.device, plan, scale))
+            drawn = None if hints is None else hints[first : first + BATCH_SIZE]
+            made.append(pictures_of(self.parts, some, seeds, self.device, plan, scale, drawn))
         return torch.cat(made).permute(0, 3, 1, 2).contiguous()
 
 

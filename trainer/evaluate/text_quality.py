@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainer.data import ImageData, choose
+from trainer.data import ImageData, choose, to_unit_range
 from trainer.data.captions import Captions
+from trainer.data.strokes import on_strokes, strokes
+from trainer.draws import Draws
 from trainer.evaluate.colours import holds, rule_of
 from trainer.evaluate.judge import Judge, Seen
 from trainer.evaluate.metrics import frechet_distance, manifold, memorisation, moments, nearest_distances, support
@@ -16,8 +18,8 @@ from trainer.evaluate.retrieval import choices, recall_at_1
 
 #: Pictures of a group at least: coverage looks at each one's fifth neighbour.
 LEAST = 6
-#: (captions, first seed) -> a picture for each, uint8 (count, channel, height, width).
-Draw = Callable[[Sequence[str], int], Tensor]
+#: (captions, first seed, drawings (count, 1, height, width) or None) -> uint8 (count, channel, height, width).
+Draw = Callable[[Sequence[str], int, Tensor | None], Tensor]
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class GroupScores:
     of the judge's features to the real pictures', ``floor`` that of as many training pictures to others. ``coverage``
     is the share of real pictures with a drawn one near. ``copies`` is the share of drawn pictures nearer to a training
     picture than all but 1 % of the held-out ones are. ``rules`` are the shares of pictures that keep a colour rule.
+    ``followed`` is the share of stroke pixels with an edge of the picture within 2 pixels; None without drawings.
     """
 
     group: str
@@ -58,6 +61,7 @@ class GroupScores:
     coverage: float
     copies: float
     rules: dict[str, float]
+    followed: float | None = None
 
 
 def pool(train: ImageData, test: ImageData) -> Pool:
@@ -76,11 +80,17 @@ def real_recall(judge: Judge, everything: Pool, group: str, most: int) -> float:
     )
 
 
-def score_group(judge: Judge, everything: Pool, group: str, draw: Draw, most: int, seed: int = 0) -> GroupScores:
-    """Draw a picture for ``most`` captions of a group at most, and score them. Raises ValueError for fewer than six."""
+def score_group(
+    judge: Judge, everything: Pool, group: str, draw: Draw, most: int, seed: int = 0, *, drawings: bool = False
+) -> GroupScores:
+    """Draw a picture for ``most`` captions of a group at most, and score them. Raises ValueError for fewer than six.
+
+    With ``drawings`` strokes after the real picture are drawn for each caption.
+    """
     rows = sample(everything.rows(group), most)
     names = [everything.captions.names[int(row)] for row in rows]
-    pictures = draw(names, seed)
+    hints = _strokes(everything.images[rows], seed) if drawings else None
+    pictures = draw(names, seed, hints)
     made, real = judge.see(pictures), judge.see(everything.images[rows])
     captions, among = judge.read(everything.captions.names), choices(everything.captions.names, rows)
     training = judge.see(everything.images[everything.rows("training")])
@@ -97,12 +107,19 @@ def score_group(judge: Judge, everything: Pool, group: str, draw: Draw, most: in
         coverage=support(manifold(real.features), manifold(made.features)).coverage,
         copies=memorisation(*distances).copies,
         rules=_rules(names, pictures, everything.images[rows]),
+        followed=None if hints is None else float(on_strokes(to_unit_range(pictures), hints).mean()),
     )
 
 
 def sample(rows: Tensor, most: int) -> Tensor:
     """A fixed choice of at most ``most`` of ``rows``."""
     return rows[choose(most, len(rows))]
+
+
+def _strokes(images: Tensor, seed: int) -> Tensor:
+    draws = Draws(torch.device("cpu"))
+    draws.restart(seed)
+    return strokes(to_unit_range(images), draws)
 
 
 def _floor(training: Seen, count: int) -> float:

@@ -82,7 +82,7 @@ def test_a_missing_judge_is_named(tmp_path: Path) -> None:
 def test_real_pictures_have_the_ceilings_scores(judge: Judge, everything: Pool) -> None:
     images = dict(zip(everything.captions.names, everything.images, strict=True))
 
-    def perfect(names: Sequence[str], seed: int) -> Tensor:
+    def perfect(names: Sequence[str], seed: int, hints: Tensor | None) -> Tensor:
         return torch.stack([images[name] for name in names])
 
     scores = score_group(judge, everything, "training", perfect, most=30)
@@ -95,7 +95,7 @@ def test_real_pictures_have_the_ceilings_scores(judge: Judge, everything: Pool) 
 
 
 def test_pictures_of_something_else_score_worse(judge: Judge, everything: Pool) -> None:
-    def one_for_all(names: Sequence[str], seed: int) -> Tensor:
+    def one_for_all(names: Sequence[str], seed: int, hints: Tensor | None) -> Tensor:
         return everything.images[:1].expand(len(names), -1, -1, -1)
 
     scores = score_group(judge, everything, "training", one_for_all, most=30)
@@ -105,8 +105,27 @@ def test_pictures_of_something_else_score_worse(judge: Judge, everything: Pool) 
     assert max(scores.rules.values()) < 1.0
 
 
+def test_pictures_that_keep_to_their_drawings_are_told_from_others(judge: Judge, everything: Pool) -> None:
+    images = dict(zip(everything.captions.names, everything.images, strict=True))
+
+    def perfect(names: Sequence[str], seed: int, hints: Tensor | None) -> Tensor:
+        assert hints is not None
+        assert hints.shape == (len(names), 1, 64, 64)
+        return torch.stack([images[name] for name in names])
+
+    def another(names: Sequence[str], seed: int, hints: Tensor | None) -> Tensor:
+        return perfect(names, seed, hints).flip(3)
+
+    good, bad = (
+        score_group(judge, everything, "training", draw, most=30, drawings=True).followed for draw in (perfect, another)
+    )
+    assert good is not None
+    assert bad is not None
+    assert good > 0.95 > bad
+
+
 def test_each_held_out_group_is_scored_by_itself(judge: Judge, everything: Pool) -> None:
-    def grey(names: Sequence[str], seed: int) -> Tensor:
+    def grey(names: Sequence[str], seed: int, hints: Tensor | None) -> Tensor:
         return torch.full((len(names), 3, 64, 64), 128, dtype=torch.uint8)
 
     assert score_group(judge, everything, "combination", grey, most=100).pictures == 6
