@@ -109,7 +109,8 @@ def train_towers(
             for index in torch.split(torch.randperm(len(images), device=device), batch)[: len(images) // batch]:
                 variant = torch.randint(VARIANTS, (batch,), device=device)
                 with autocast(device, precision):
-                    loss = _loss(network, augment(images[index]), tokens[index, variant], mask[index, variant])
+                    pairs = _embed(network, augment(images[index]), tokens[index, variant], mask[index, variant])
+                loss = network.loss(*(each.float() for each in pairs))
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
@@ -137,6 +138,7 @@ def augment(images: Tensor) -> Tensor:
     return moved + 1.0 + NOISE * random[:, 3, None, None, None] * torch.randn_like(moved)
 
 
-def _loss(network: Towers, images: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+def _embed(network: Towers, images: Tensor, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Embeddings of pictures and of their captions, (batch, 128) each."""
     _, pictures = network.picture(images.contiguous(memory_format=torch.channels_last))
-    return network.loss(pictures.float(), network.caption(tokens, mask).float())
+    return pictures, network.caption(tokens, mask)
