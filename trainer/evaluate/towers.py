@@ -112,7 +112,7 @@ def train_towers(
                     pairs = _embed(network, augment(images[index]), tokens[index, variant], mask[index, variant])
                 loss = network.loss(*(each.float() for each in pairs))
                 optimizer.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
                 optimizer.step()
                 rate.step()
                 bar.update()
