@@ -7,18 +7,19 @@ from pathlib import Path
 
 from service.contract.files import ContractError
 from service.contract.manifest import MANIFEST_FILE
-from trainer import checkpoint, export
+from trainer.run import checkpoint
+from trainer import export
 from trainer.data import DataError
-from trainer.evaluate.commands import add_commands
+from trainer.commands.evaluate import add_commands
 from trainer.evaluate.errors import EvaluationError
-from trainer.folder import FolderError
+from trainer.run.folder import FolderError
 from trainer.generate import NotFinite
-from trainer.loop import Diverged, Indivisible
-from trainer.memory import OutOfMemory, is_out_of_memory
-from trainer.options import UsageError, add_overwrite
+from trainer.run.loop import Diverged, Indivisible
+from trainer.compute.memory import OutOfMemory, is_out_of_memory
+from trainer.commands.options import UsageError, add_overwrite
 from trainer.start import StartError
-from trainer.stopping import Interrupted
-from trainer.train import add_train, load_images
+from trainer.run.stopping import Interrupted
+from trainer.commands.train import add_train, load_images
 
 EXAMPLES = """\
 examples:

@@ -4,7 +4,7 @@ from itertools import groupby
 
 from service.contract.manifest import Manifest, Score
 from trainer.config import Family, ModelConfig, RunConfig, VaeConfig
-from trainer.generate import shown_classes
+from trainer.generate import grid_classes
 
 ABOUT: dict[Family, str] = {
     "autoencoder": """\
@@ -155,7 +155,7 @@ def _samples(manifest: Manifest) -> str:
     if not manifest.class_names:
         return SAMPLES_WITHOUT_CLASSES
     classes = len(manifest.class_names)
-    shown = [manifest.class_names[label] for label in shown_classes(classes)]
+    shown = [manifest.class_names[label] for label in grid_classes(classes)]
     some = f" ({len(shown)} of {classes} classes)" if len(shown) < classes else ""
     return SAMPLES_OF_CLASSES.format(classes=", ".join(shown) + some)
 

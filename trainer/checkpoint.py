@@ -63,7 +63,7 @@ def load(run: Path) -> tuple[RunConfig, dict[str, Any]]:
         ) from failure
 
 
-def other_data(state: dict[str, Any], data: ImageData, *, changed_data: bool = False) -> str:
+def data_difference(state: dict[str, Any], data: ImageData, *, changed_data: bool = False) -> str:
     """How ``data`` differs from what the run of ``state`` was trained on, in words; empty when it does not.
 
     With ``changed_data`` only what its networks do not fit counts: pictures of another shape, other classes.
@@ -71,7 +71,7 @@ def other_data(state: dict[str, Any], data: ImageData, *, changed_data: bool = F
     facts = DataFacts(**state["data"])
     if changed_data:
         facts = replace(data.facts, image_shape=facts.image_shape, class_names=facts.class_names)
-    if problem := facts.unlike(data.facts):
+    if problem := facts.difference(data.facts):
         return problem
     # Checkpoints of earlier versions have no fingerprint.
     if changed_data or state.get("fingerprint", data.fingerprint) == data.fingerprint:

@@ -33,7 +33,8 @@ from service.contract.manifest import (
     write_manifest,
 )
 from service.sampling.latent_map import pack
-from trainer import card, checkpoint, suggestions
+from trainer import card, suggestions
+from trainer.run import checkpoint
 from trainer.config import Family, RunConfig, train_command
 from trainer.data import DataFacts, ImageData
 from trainer.encode import latent_map
@@ -236,7 +237,7 @@ def _same(data: ImageData | None, state: dict[str, Any], *, changed_data: bool) 
     """``data``, which must be what the run saw."""
     if data is None:
         raise ExportError("a model that encodes needs the pictures of its training: see --data-dir")
-    if problem := checkpoint.other_data(state, data, changed_data=changed_data):
+    if problem := checkpoint.data_difference(state, data, changed_data=changed_data):
         raise ExportError(
             f"the run saw other data: {problem}. Name the folder that it saw with --data-dir, or add --changed-data"
         )

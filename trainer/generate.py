@@ -107,7 +107,7 @@ def reconstruct(parts: Parts, images: Tensor, label: Tensor) -> Tensor:
     return to_uint8(parts.decode(mean, label))
 
 
-def shown_classes(classes: int) -> list[int]:
+def grid_classes(classes: int) -> list[int]:
     """The labels in a grid, a class a column: all, or of many some from all over; of no classes none."""
     columns = min(classes, MOST_COLUMNS)
     return [column * classes // columns for column in range(columns)]
@@ -116,7 +116,7 @@ def shown_classes(classes: int) -> list[int]:
 def draw_grid(parts: Parts, device: torch.device, data: ImageData | None) -> Tensor:
     """A grid of pictures, uint8 (channel, height, width).
 
-    A class a column, of ``shown_classes``; of a model that draws none, pictures of ``data``, which only such a model
+    A class a column, of ``grid_classes``; of a model that draws none, pictures of ``data``, which only such a model
     needs, with their reconstructions below them.
     """
     cells = text_cells(parts, device, data) if isinstance(parts, TextParts) else _cells(parts, device, data)
@@ -133,7 +133,7 @@ def to_png(grid: Tensor) -> bytes:
 
 def _cells(parts: Parts, device: torch.device, data: ImageData | None) -> tuple[Tensor, int]:
     """Pictures, uint8 (count, channel, height, width), and how many there are in a row."""
-    shown = shown_classes(parts.classes) or [0] * GRID_ROWS
+    shown = grid_classes(parts.classes) or [0] * GRID_ROWS
     columns = len(shown)
     if parts.generates:
         return _drawn(parts, torch.tensor(shown * GRID_ROWS), device), columns

@@ -14,19 +14,20 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel
 
-from trainer import checkpoint, memory, processes
+from trainer.run import checkpoint
+from trainer.compute import memory, processes
 from trainer.config import RunConfig
 from trainer.data import DataError, ImageData, to_unit_range
-from trainer.draws import step_seed
+from trainer.compute.draws import step_seed
 from trainer.files import write
-from trainer.folder import EVENTS, SAMPLES
+from trainer.run.folder import EVENTS, SAMPLES
 from trainer.generate import draw_grid, to_png
 from trainer.models.parts import Parts
 from trainer.objectives import Objective, build
 from trainer.objectives.base import Position
-from trainer.reporting import Report, reporting
-from trainer.schedule import Plan, drop_labels, ema_average, epoch_order, learning_rate_factor
-from trainer.stopping import Interrupted, StopRequests, stop_requests
+from trainer.run.reporting import Report, reporting
+from trainer.run.schedule import Plan, drop_labels, ema_average, epoch_order, learning_rate_factor
+from trainer.run.stopping import Interrupted, StopRequests, stop_requests
 
 LOG_EVERY_STEPS = 50
 CHECKPOINT_EVERY_SECONDS = 60.0
@@ -146,7 +147,7 @@ class TrainingRun:
         with (
             reporting(self.folder / EVENTS, *position) as report,
             stop_requests() as stop,
-            memory.explained(self._less_memory()),
+            memory.hint(self._less_memory()),
         ):
             self._show(report, stop)  # stopped while it drew samples, it draws them now
             while self.state.step < self.plan.total:
@@ -197,7 +198,7 @@ class TrainingRun:
         other pictures than those it was trained on, unless ``changed_data``, and on those of another shape or other
         classes, which its networks do not fit.
         """
-        problem = checkpoint.other_data(state, self.data, changed_data=changed_data)
+        problem = checkpoint.data_difference(state, self.data, changed_data=changed_data)
         if problem:
             raise checkpoint.CheckpointError(f"{self.folder} was begun on other data: {problem}")
         sums = {name: value.to(self.device) for name, value in state["loss_sums"].items()}
@@ -228,7 +229,7 @@ class TrainingRun:
     def _epoch_step(self, report: Report) -> None:
         started = time.monotonic()
         at = Position(self.state.step, self.plan.total)
-        self._set_learning_rate(at.share)
+        self._set_learning_rate(at.progress)
         losses = self._train_on(self._batch_index(), at)
         self.average.update_parameters(self.objective.generator)
         for name, loss in losses.items():
@@ -258,7 +259,7 @@ class TrainingRun:
 
     def _train_on_part(self, rows: Tensor, seed: int, number: int, at: Position) -> dict[str, Tensor]:
         index = rows.chunk(self.accumulate)[number]
-        self.objective.begin(seed, number, self.accumulate)
+        self.objective.begin_micro_batch(seed, number, self.accumulate)
         images = to_unit_range(self.images[index]).contiguous(memory_format=torch.channels_last)
         share, null_label = self.config.label_dropout, self.data.null_label
         label = drop_labels(self.labels[index], share, null_label, self.objective.draws)
@@ -296,7 +297,7 @@ class TrainingRun:
         if not due or self.state.shown == step:
             return
         if processes.rank() == 0:
-            with stop.abandoning():
+            with stop.interruptible():
                 self._judge(report, self.objective.parts(self.average.module))
         (stopping,) = processes.any_of([bool(stop)])
         if stopping:
@@ -321,11 +322,11 @@ class TrainingRun:
             self.state.best = Best(self.epoch, distance, weights, self.distance.judge)
 
     def _less_memory(self) -> str:
-        parts = self.finer_parts()
+        parts = self.more_micro_batches()
         finer = f"choose --accumulate {parts}, which gives the same numbers, or" if parts else "choose"
         return f"{finer} a --batch-size below {self.config.batch_size}"
 
-    def finer_parts(self) -> int | None:
+    def more_micro_batches(self) -> int | None:
         """The next number of micro-batches, for a step that needs less memory; None where the batch cannot be cut."""
         of = range(self.accumulate + 1, self.config.batch_size + 1) if self.objective.accumulates else ()
         return next((parts for parts in of if self.config.batch_size % (parts * processes.count()) == 0), None)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from trainer.config import OptimizerConfig
 from trainer.data.captions import Captions, concept_order
-from trainer.draws import Draws
+from trainer.compute.draws import Draws
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
 

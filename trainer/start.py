@@ -10,7 +10,7 @@ from torch import Tensor
 
 from service.contract.artifact import read_artifact
 from service.contract.manifest import MANIFEST_FILE, Manifest, read_manifest
-from trainer import checkpoint
+from trainer.run import checkpoint
 from trainer.config import RunConfig
 from trainer.data import DataFacts
 from trainer.export import Container, require_finished
@@ -34,7 +34,7 @@ class Start:
     generator: dict[str, Tensor]
     notes: dict[str, str] = field(default_factory=dict)
 
-    def require_like(self, facts: DataFacts) -> None:
+    def require_matching(self, facts: DataFacts) -> None:
         """Raise StartError unless its pictures have the shape and the classes of ``facts``."""
         if (self.facts.image_shape, self.facts.class_names) != (facts.image_shape, facts.class_names):
             raise StartError(f"--from: {self.folder} was trained on {self.facts}, and these are {facts}")

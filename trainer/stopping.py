@@ -33,13 +33,13 @@ class StopRequests:
         return self.received[0] if self.received else signal.SIGTERM
 
     def note(self, signum: int, _frame: FrameType | None) -> None:
-        """The handler of the signals. Raises Interrupted inside ``abandoning``."""
+        """The handler of the signals. Raises Interrupted inside ``interruptible``."""
         self.received.append(signum)
         if self._at_once:
             raise Interrupted(signum)
 
     @contextmanager
-    def abandoning(self) -> Iterator[None]:
+    def interruptible(self) -> Iterator[None]:
         """Inside, a signal gives up the block at once: for work that changes nothing before its last statement."""
         with suppress(Interrupted):
             try:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from service.contract.manifest import MANIFEST_FILE
 from trainer.config import OVERRIDES, RunConfig, changes
-from trainer.options import EVALUATOR_FOLDER
+from trainer.commands.options import EVALUATOR_FOLDER
 
 WEIGHTS = Path("weights")
 LONGEST_NAME = 32

@@ -11,13 +11,15 @@ import torch
 from pydantic import ValidationError
 
 from service.contract.manifest import MANIFEST_FILE
-from trainer import checkpoint, data, folder, memory, precision, processes, suggestions
+from trainer.run import checkpoint, folder
+from trainer import data, suggestions
+from trainer.compute import memory, precision, processes
 from trainer.config import OVERRIDES, Extension, RunConfig, is_own, load_preset, presets
 from trainer.data import ImageData
-from trainer.data_report import describe, few_steps, poor_data
+from trainer.commands.data_report import describe, few_steps, poor_data
 from trainer.evaluate.progress import TrainingDistance, training_distance
-from trainer.loop import Diverged, TrainingRun
-from trainer.options import (
+from trainer.run.loop import Diverged, TrainingRun
+from trainer.commands.options import (
     EVALUATOR_FOLDER,
     UsageError,
     add_dataset,
@@ -31,7 +33,7 @@ from trainer.options import (
     rate,
 )
 from trainer.start import Start, load_start
-from trainer.stopping import Interrupted
+from trainer.run.stopping import Interrupted
 
 #: Options of the length of a run, the only ones that may change when it is resumed.
 LENGTH = ("epochs", "steps")
@@ -98,9 +100,9 @@ def run_train(options: argparse.Namespace) -> None:
     """Train as the options say."""
     if options.changed_data and not options.resume:
         raise UsageError("--changed-data is for --resume: a new run takes the pictures as they are")
-    with processes.joined(device_of(options)) as device:
+    with processes.process_group(device_of(options)) as device:
         out = options.out or Path("runs") / Path(options.preset).stem
-        with folder.claimed(out) if processes.rank() == 0 else nullcontext():
+        with folder.locked(out) if processes.rank() == 0 else nullcontext():
             _train_in(out, options, device)
 
 
@@ -112,15 +114,15 @@ def _train_in(out: Path, options: argparse.Namespace, device: torch.device) -> N
     else:
         config, state = _fresh(options, out, begun, device), None
     data_dir = data_dir_of(options) or _data_dir_then(state)
-    with processes.first_alone(), memory.explained("fewer pictures, or a smaller --image-size, would fit"):
+    with processes.main_process_first(), memory.hint("fewer pictures, or a smaller --image-size, would fit"):
         images = load_images(config, data_dir, strict=options.strict)
     for line in describe(images):
         _tell(line)
     if begun is not None:
-        begun.require_like(images.facts)
+        begun.require_matching(images.facts)
     distance = _distance(options, config, images, device)
     generator = begun.generator if begun else None
-    with memory.explained("a smaller --width or --image-size would fit"):
+    with memory.hint("a smaller --width or --image-size would fit"):
         notes = begun.notes if begun else None
         run = TrainingRun(config, images, out, device, generator, options.accumulate, distance, data_dir, notes)
     if state is not None:
@@ -163,7 +165,7 @@ def _fit(run: TrainingRun, options: argparse.Namespace) -> None:
         lower = again(learning_rate=run.config.optimizer.learning_rate / 2)
         raise Diverged(f"{failure}. For example: {lower}") from failure
     except memory.OutOfMemory as failure:
-        parts, half = run.finer_parts(), max(1, run.config.batch_size // 2)
+        parts, half = run.more_micro_batches(), max(1, run.config.batch_size // 2)
         if parts is None:
             smaller = again(batch_size=half)
         elif (run.folder / checkpoint.FILE_NAME).exists():
@@ -220,7 +222,7 @@ def _fresh(options: argparse.Namespace, out: Path, begun: Start | None, device: 
         raise UsageError(str(failure)) from failure
     if "precision" in config.model_fields_set:
         return config
-    choice = processes.from_first(lambda: precision.measured(device))
+    choice = processes.from_main_process(lambda: precision.fastest(device))
     _tell(f"precision: {choice}")
     return config.model_copy(update={"precision": choice.precision})
 

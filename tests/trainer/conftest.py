@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from tests.trainer.sample import SAMPLE, first_of_sample
-from trainer import precision
+from trainer.compute import precision
 from trainer.config import RunConfig, presets
 from trainer.data import ImageData, load_fashion_mnist
 from trainer.data.emoji import load_emoji
-from trainer.loop import TrainingRun
+from trainer.run.loop import TrainingRun
 from trainer.objectives import build
 from trainer.objectives.base import Position
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from tests.trainer.conftest import FileSizeLimit, MakeConfig
-from trainer import checkpoint
-from trainer.checkpoint import FILE_NAME, CheckpointError
+from trainer.run import checkpoint
+from trainer.run.checkpoint import FILE_NAME, CheckpointError
 from trainer.config import RunConfig
 
 

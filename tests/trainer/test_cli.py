@@ -13,11 +13,12 @@ from PIL import Image
 
 from service.contract.manifest import read_manifest
 from tests.trainer.conftest import FileSizeLimit, MakeRun
-from trainer import checkpoint, data
+from trainer.run import checkpoint
+from trainer import data
 from trainer.__main__ import main
 from trainer.config import presets
 from trainer.data import load_fashion_mnist
-from trainer.loop import TrainingRun
+from trainer.run.loop import TrainingRun
 
 ROOT = Path(__file__).parents[2]
 

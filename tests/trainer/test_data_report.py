@@ -7,8 +7,8 @@ import torch
 
 from tests.trainer.conftest import MakeConfig
 from trainer.data import DataFacts, ImageData, Remark
-from trainer.data_report import describe, few_steps, poor_data
-from trainer.schedule import Plan
+from trainer.commands.data_report import describe, few_steps, poor_data
+from trainer.run.schedule import Plan
 
 
 def folder(**counts: int) -> ImageData:

@@ -27,7 +27,7 @@ from trainer.config import load_preset, presets
 from trainer.data import ImageData
 from trainer.data.mnist import CLASS_NAMES
 from trainer.export import Container, ExportError, averaged_parts, compare, export, load, script
-from trainer.loop import TrainingRun
+from trainer.run.loop import TrainingRun
 from trainer.models.parts import Parts, PixelDecode
 from trainer.objectives import build
 
@@ -102,7 +102,7 @@ def arguments(latent_shape: tuple[int, ...], batch: int) -> dict[str, tuple[Tens
 def test_the_artefact_computes_what_the_averaged_network_computes(run: TrainingRun, model: Path) -> None:
     """Eager, scripted and reloaded, every part at every batch size, the first call and later ones."""
     manifest, reloaded = served(model)
-    eager = run.objective.parts(run.average.module)
+    eager = run.objective.parts(run.ema.module)
     scripted = torch.jit.script(Container(eager))
     assert reloaded.keys() == PARTS[run.config.family]
     for batch in (1, 3, 11, 1):
@@ -124,7 +124,7 @@ def test_the_artefact_is_the_average_and_not_the_last_network(run: TrainingRun, 
 def test_the_artefact_holds_what_its_parts_use_and_nothing_of_training(run: TrainingRun, model: Path) -> None:
     """No discriminator, no optimizer, no spectral norm's vectors, no state of the average: names and bytes tell."""
     manifest, parts = served(model)
-    eager = Container(run.objective.parts(run.average.module))
+    eager = Container(run.objective.parts(run.ema.module))
     told = {f"{name}.{key}": value for name, part in parts.items() for key, value in part.state_dict().items()}
     assert told.keys() == eager.state_dict().keys()
     assert all(torch.equal(value, eager.state_dict()[key]) for key, value in told.items())

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from tests.trainer.conftest import VARIANTS, MakeConfig, MakeRun, before_step, without_dropout
-from trainer import checkpoint, loop
+from trainer.run import checkpoint, loop
 from trainer.config import LdmConfig, RunConfig
 from trainer.data import DataError, DataFacts, ImageData
 from trainer.generate import draw_grid
-from trainer.loop import MEASURED_IMAGES, Diverged, Indivisible, TrainingRun, device_name
+from trainer.run.loop import MEASURED_IMAGES, Diverged, Indivisible, TrainingRun, device_name
 from trainer.models.parts import Parts
 from trainer.objectives.base import Position, Task
 from trainer.objectives.ldm import LdmObjective
-from trainer.stopping import Interrupted
+from trainer.run.stopping import Interrupted
 
 STEPS_PER_EPOCH, TOTAL_STEPS = 4, 8
 
@@ -141,7 +141,7 @@ def test_the_best_average_is_kept_and_survives_a_resume(
             judge = "one"
 
             def __call__(self, parts: Parts) -> float:
-                averages.append(copy.deepcopy(run.average.module.state_dict()))
+                averages.append(copy.deepcopy(run.ema.module.state_dict()))
                 return distances[run.epoch - 1]
 
         run.distance = Told()
@@ -171,7 +171,7 @@ def test_without_a_yardstick_the_last_average_is_kept(finished_runs: dict[str, T
     run = finished_runs["vae"]
     _, state = checkpoint.load(run.folder)
     assert state["best"] is None
-    assert_equal(checkpoint.generator(state), dict(run.average.module.state_dict()))
+    assert_equal(checkpoint.generator(state), dict(run.ema.module.state_dict()))
 
 
 @pytest.mark.parametrize(("name", "told"), [("wgan-gp", [6]), ("gan", [4, 5, 6, 7])])
@@ -192,12 +192,12 @@ def test_an_epochs_loss_is_the_mean_over_the_steps_that_told_it(
 
 def test_the_average_takes_the_statistics_of_batch_norm_along(finished_runs: dict[str, TrainingRun]) -> None:
     run = finished_runs["dcgan"]
-    averaged, last = run.average.module.state_dict(), run.objective.generator.state_dict()
+    averaged, last = run.ema.module.state_dict(), run.objective.generator.state_dict()
     assert averaged["norm_enter.num_batches_tracked"] == last["norm_enter.num_batches_tracked"] == TOTAL_STEPS
     for name in ("norm_enter.running_mean", "norm_enter.running_var"):
         assert not torch.equal(averaged[name], last[name])
         torch.testing.assert_close(averaged[name], last[name], rtol=0.5, atol=0.05)
-    assert not any(module.training for module in run.average.modules())
+    assert not any(module.training for module in run.ema.modules())
 
 
 def test_resuming_on_other_data_is_refused(make_run: MakeRun, tmp_path: Path, data: ImageData) -> None:
@@ -227,7 +227,7 @@ def test_pictures_that_do_not_fit_the_networks_are_refused_always(
 ) -> None:
     state = make_run("vae", tmp_path).state_dict()
     other = dataclasses.replace(data, facts=dataclasses.replace(data.facts, **changed))
-    assert checkpoint.other_data(state, other, changed_data=True)
+    assert checkpoint.data_difference(state, other, changed_data=True)
 
 
 def test_a_checkpoint_of_other_networks_is_refused(make_run: MakeRun, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 from service.contract.manifest import MANIFEST_FILE
 from tests.trainer.conftest import FAMILIES
 from trainer.export import ExportError, export
-from trainer.loop import TrainingRun
+from trainer.run.loop import TrainingRun
 from trainer.start import StartError, load_start
 
 
@@ -66,6 +66,6 @@ def test_a_model_of_other_networks_is_no_beginning(models: Path, tmp_path: Path)
 
 def test_it_says_when_its_pictures_are_others(finished_runs: dict[str, TrainingRun]) -> None:
     start = load_start(finished_runs["vae"].folder)
-    start.require_like(start.facts)
+    start.require_matching(start.facts)
     with pytest.raises(StartError, match="was trained on 64 images of fashion-mnist"):
-        start.require_like(type(start.facts)("other", (3, 32, 32), ("one",), "CC0", "none", 4))
+        start.require_matching(type(start.facts)("other", (3, 32, 32), ("one",), "CC0", "none", 4))

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from service.contract.manifest import read_history, read_manifest
-from trainer import checkpoint, folder
+from trainer.run import checkpoint, folder
 from trainer.__main__ import main
 from trainer.objectives.ddpm import DdpmObjective
 from trainer.objectives.gan import GanObjective
@@ -147,7 +147,7 @@ def test_a_folder_in_which_a_run_is_going_is_refused(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["train", "gan", "--dataset", f"folder:{photos}", "--out", tmp_path / "run", *SMALL]
-    with folder.claimed(tmp_path / "run"):
+    with folder.locked(tmp_path / "run"):
         assert "is being trained by another process" in error_of(capsys, *arguments)
         assert "is being trained by another process" in error_of(capsys, *arguments, "--overwrite")
 

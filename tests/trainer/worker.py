@@ -1,4 +1,4 @@
-"""One process of a run on the 64 sample images, for torchrun: python -m tests.trainer.worker CONFIG FOLDER.
+"""One process of a run on the 64 sample images, for torchrun: python -m tests.trainer.compute.worker CONFIG FOLDER.
 
 CONFIG is JSON; a checkpoint in FOLDER is resumed.
 """
@@ -10,16 +10,17 @@ import torch
 
 from tests.trainer.conftest import some
 from tests.trainer.sample import SAMPLE
-from trainer import checkpoint, processes
+from trainer.run import checkpoint
+from trainer.compute import processes
 from trainer.config import RunConfig
 from trainer.data import load_fashion_mnist
-from trainer.loop import TrainingRun
+from trainer.run.loop import TrainingRun
 
 
 def main() -> None:
     config, folder = RunConfig.model_validate_json(sys.argv[1]), Path(sys.argv[2])
     torch.set_num_threads(1)
-    with processes.joined(torch.device("cpu")) as device:
+    with processes.process_group(torch.device("cpu")) as device:
         run = TrainingRun(config, some(load_fashion_mnist(SAMPLE), 64), folder, device)
         if (folder / checkpoint.FILE_NAME).exists():
             run.load_state_dict(checkpoint.load(folder)[1])

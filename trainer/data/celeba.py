@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from trainer.data.images import ADVICE, DOWNLOAD_FOLDER, DataError, DataFacts, ImageData, require_none, split_name
+from trainer.data.images import FETCH_AGAIN, DOWNLOAD_FOLDER, DataError, DataFacts, ImageData, require_none, split_name
 from trainer.data.pictures import read_pictures
 from trainer.vision import datasets
 
@@ -31,7 +31,7 @@ def load_celeba(data_dir: Path | None = None, *, train: bool = True, strict: boo
     if strict:
         require_none(pictures.remarks, folder)
     if not len(pictures.images):
-        raise DataError(f"{folder}: none of {len(paths):,} {split_name(train)} images can be read: {ADVICE}")
+        raise DataError(f"{folder}: none of {len(paths):,} {split_name(train)} images can be read: {FETCH_AGAIN}")
     facts = DataFacts("celeba", (3, SIZE, SIZE), (), "for non-commercial research only", SOURCE, len(pictures.images))
     provenance = f"{len(pictures.images):,} {split_name(train)} images from {folder}"
     labels = torch.zeros(len(pictures.images), dtype=torch.int64)
@@ -55,4 +55,4 @@ def _require_published(folder: Path) -> None:
         )
     for name, md5 in lists.items():
         if not datasets.utils.check_integrity(str(folder / name), md5):
-            raise DataError(f"{folder / name} is not the published file: {ADVICE}")
+            raise DataError(f"{folder / name} is not the published file: {FETCH_AGAIN}")

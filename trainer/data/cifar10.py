@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from trainer.data.images import ADVICE, DOWNLOAD_FOLDER, DataError, DataFacts, ImageData, split_name
+from trainer.data.images import FETCH_AGAIN, DOWNLOAD_FOLDER, DataError, DataFacts, ImageData, split_name
 from trainer.vision import datasets
 
 SOURCE = "https://www.cs.toronto.edu/~kriz/cifar.html"
@@ -54,4 +54,4 @@ def _require_published(folder: Path) -> None:
         if not (folder / name).is_file():
             raise DataError(f"no CIFAR-10 in {folder}: {name} is missing")
         if not datasets.utils.check_integrity(str(folder / name), md5):
-            raise DataError(f"{folder / name} is not the published file, so it is not read: {ADVICE}")
+            raise DataError(f"{folder / name} is not the published file, so it is not read: {FETCH_AGAIN}")

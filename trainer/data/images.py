@@ -21,7 +21,7 @@ DOWNLOAD_FOLDER = Path("data")
 #: How many files a remark names.
 NAMED = 5
 
-ADVICE = "fetch the files again, or name another folder with --data-dir"
+FETCH_AGAIN = "fetch the files again, or name another folder with --data-dir"
 
 
 class DataError(Exception):
@@ -64,7 +64,7 @@ class DataFacts:
     source: str
     images: int
 
-    def unlike(self, other: "DataFacts") -> str:
+    def difference(self, other: "DataFacts") -> str:
         """What tells the two apart, in words; empty when nothing does. A folder may have been moved or renamed."""
         same = {"source"} if self.name == "folder" else set()
         for field in fields(self):

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from trainer.data.images import ADVICE, DOWNLOAD_FOLDER, DataError, DataFacts, ImageData, split_name
+from trainer.data.images import FETCH_AGAIN, DOWNLOAD_FOLDER, DataError, DataFacts, ImageData, split_name
 from trainer.vision import datasets
 
 #: Largest file, unpacked: twenty times the published one. A packed file of a megabyte can hold a gigabyte of zeros.
@@ -156,10 +156,10 @@ def _unpack(edition: Edition, folder: Path, target: Path) -> bool:
             with _open(source) as packed, (target / name).open("wb") as plain:
                 while content := packed.read(COPIED_BYTES):
                     if plain.tell() + len(content) > MOST_BYTES:
-                        raise DataError(f"{source} holds more than {MOST_BYTES:,} bytes: {ADVICE}")
+                        raise DataError(f"{source} holds more than {MOST_BYTES:,} bytes: {FETCH_AGAIN}")
                     plain.write(content)
         except (OSError, EOFError, zlib.error) as failure:
-            raise DataError(f"{source} cannot be unpacked ({failure}): {ADVICE}") from failure
+            raise DataError(f"{source} cannot be unpacked ({failure}): {FETCH_AGAIN}") from failure
         with (target / name).open("rb") as plain:
             published &= hashlib.file_digest(plain, "sha256").hexdigest() == digest
     return published
@@ -174,7 +174,7 @@ def _read(edition: Edition, root: Path, folder: Path, train: bool) -> Any:  # no
         return getattr(datasets, edition.reader)(str(root), train=train, download=False)
     except (RuntimeError, ValueError, TypeError, KeyError, AssertionError) as failure:
         reason = str(failure) or "an unknown header"
-        raise DataError(f"{folder} does not hold readable idx files ({reason}): {ADVICE}") from failure
+        raise DataError(f"{folder} does not hold readable idx files ({reason}): {FETCH_AGAIN}") from failure
 
 
 def _check(images: Tensor, labels: Tensor, folder: Path) -> None:
@@ -182,6 +182,6 @@ def _check(images: Tensor, labels: Tensor, folder: Path) -> None:
         shape = ", ".join(map(str, images.shape))
         raise DataError(f"{folder}: images are {images.dtype} ({shape}), wanted torch.uint8 (count, 1, 28, 28)")
     if len(images) != len(labels):
-        raise DataError(f"{folder}: {len(images)} images and {len(labels)} labels: {ADVICE}")
+        raise DataError(f"{folder}: {len(images)} images and {len(labels)} labels: {FETCH_AGAIN}")
     if not 0 <= int(labels.min()) <= int(labels.max()) <= 9:
         raise DataError(f"{folder}: labels run from {labels.min()} to {labels.max()}, wanted 0..9")

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainer.draws import Draws
+from trainer.compute.draws import Draws
 
 #: Of the gradient of a picture in [-1, 1], where a line is drawn; training draws its own around it.
 THRESHOLD = 0.6

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from trainer.config import Precision
 from trainer.data import ImageData, to_unit_range
-from trainer.precision import autocast
+from trainer.compute.precision import autocast
 
 #: Channels at whole, half, quarter and eighth resolution.
 WIDTHS = (16, 32, 96, 160)
@@ -74,7 +74,7 @@ def train_classifier(
     and must not get the same features. Without two classes to tell apart it learns quarter turns.
     """
     torch.manual_seed(seed)
-    turning = learns_turns(data)
+    turning = learns_rotations(data)
     network = Classifier(data.facts.image_shape, TURNS if turning else len(data.facts.class_names))
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     images, labels = data.images.to(device), data.labels.to(device)
@@ -94,7 +94,7 @@ def train_classifier(
     return network.eval().requires_grad_(False)
 
 
-def learns_turns(data: ImageData) -> bool:
+def learns_rotations(data: ImageData) -> bool:
     """Whether there are no two classes to learn."""
     return len(data.facts.class_names) < 2
 
@@ -128,7 +128,7 @@ def accuracy(network: nn.Module, data: ImageData) -> float:
     """The share of ``data`` whose class ``network`` names; without classes, of ``data`` in all four turns."""
     device, right, asked = next(network.parameters()).device, 0, 0
     for images, labels in zip(torch.split(data.images, BATCH_SIZE), torch.split(data.labels, BATCH_SIZE), strict=True):
-        pictures, answers = _all_turns(images) if learns_turns(data) else (images, labels)
+        pictures, answers = _all_turns(images) if learns_rotations(data) else (images, labels)
         right += int((network(to_unit_range(pictures.to(device)))[1].argmax(1).cpu() == answers).sum())
         asked += len(answers)
     return right / asked
@@ -136,7 +136,7 @@ def accuracy(network: nn.Module, data: ImageData) -> float:
 
 def chance(data: ImageData) -> float:
     """The accuracy of always naming the most frequent class; without classes, of any turn."""
-    return 1 / TURNS if learns_turns(data) else float(data.labels.bincount().max()) / len(data.labels)
+    return 1 / TURNS if learns_rotations(data) else float(data.labels.bincount().max()) / len(data.labels)
 
 
 def _all_turns(images: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,11 +12,13 @@ import torch
 
 from service.contract.files import ContractError
 from service.contract.manifest import SolverName
-from trainer import data, folder, precision
+from trainer import data
+from trainer.run import folder
+from trainer.compute import precision
 from trainer.config import SHAPES, DatasetName, Precision, dataset_option
-from trainer.data_report import describe
+from trainer.commands.data_report import describe
 from trainer.evaluate import compare, curves, measurement, plots
-from trainer.evaluate.classifier import accuracy, chance, default_epochs, learns_turns, train_classifier
+from trainer.evaluate.classifier import accuracy, chance, default_epochs, learns_rotations, train_classifier
 from trainer.evaluate.errors import EvaluationError
 from trainer.evaluate.evaluator import FACTS_FILE, Evaluator, load_evaluator, write_evaluator
 from trainer.evaluate.inception import fid
@@ -32,10 +34,10 @@ from trainer.evaluate.quality import (
     require_matching,
 )
 from trainer.evaluate.subject import Subject, load_artefact, load_subject
-from trainer.evaluate.text_commands import add_judge, evaluate_text
-from trainer.loop import device_name
+from trainer.commands.evaluate_text import add_judge, evaluate_text
+from trainer.run.loop import device_name
 from trainer.models.text_parts import TextParts
-from trainer.options import (
+from trainer.commands.options import (
     EVALUATOR_FOLDER,
     UsageError,
     add_dataset,
@@ -148,7 +150,7 @@ def _add_data(command: argparse.ArgumentParser) -> None:
 def _evaluator(options: argparse.Namespace) -> None:
     if (options.out / FACTS_FILE).exists() and not options.overwrite:
         raise UsageError(f"{options.out} already holds an evaluator: choose another --out, or add --overwrite")
-    with folder.claimed(options.out):
+    with folder.locked(options.out):
         _train_evaluator(options, device_of(options))
 
 
@@ -157,7 +159,7 @@ def _train_evaluator(options: argparse.Namespace, device: torch.device) -> None:
     data_dir = data_dir_of(options)
     train, test = (_split(options.dataset, data_dir, size, channels, train=train) for train in (True, False))
     print(*describe(train), sep="\n")
-    if learns_turns(train):
+    if learns_rotations(train):
         print("without two classes to tell apart, it learns by how many quarters a picture is turned")
     started, epochs = time.monotonic(), options.epochs or default_epochs(len(train.images))
     arithmetic = _precision(options, device)
@@ -175,7 +177,7 @@ def _train_evaluator(options: argparse.Namespace, device: torch.device) -> None:
         seconds=round(time.monotonic() - started, 1),
         device=device_name(device),
     )
-    turned = " in all four turns" if learns_turns(test) else ""
+    turned = " in all four turns" if learns_rotations(test) else ""
     print(f"{options.out}/{facts.file}: {facts.accuracy:.2%} of {facts.test_images:,} test images{turned} right")
     if facts.accuracy < chance(test) + LEARNT * (1 - chance(test)):
         _note(
@@ -193,7 +195,7 @@ def _precision(options: argparse.Namespace, device: torch.device) -> Precision:
     if options.precision is not None:
         asked: Precision = options.precision
         return asked
-    choice = precision.measured(device)
+    choice = precision.fastest(device)
     print(f"precision: {choice}", flush=True)
     return choice.precision
 

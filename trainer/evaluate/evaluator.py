@@ -14,7 +14,7 @@ from trainer.config import DatasetName
 from trainer.data import ImageData, to_unit_range
 from trainer.evaluate.classifier import FEATURES
 from trainer.evaluate.errors import EvaluationError
-from trainer.evaluate.files import write
+from trainer.files import write
 from trainer.export import archive
 
 FACTS_FILE = "evaluator.json"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from trainer.config import DatasetName
 from trainer.data import to_unit_range
 from trainer.evaluate.errors import EvaluationError
-from trainer.evaluate.files import write
+from trainer.files import write
 from trainer.evaluate.towers import TOKENS, Towers
 from trainer.export import archive
 from trainer.text.tokenizer import tokenize

@@ -44,13 +44,13 @@ class TrainingDistance:
     @cached_property
     def moments(self) -> metrics.Moments:
         """Those of the training pictures, which take a while."""
-        return metrics.moments(self.evaluator.see(self.pictures)[0])
+        return metrics.moments(self.evaluator.predict(self.pictures)[0])
 
     def __call__(self, parts: Parts) -> float:
         """The distance of a model in eval mode, on the evaluator's device, sampled as its defaults say."""
         require_matching(parts, self.evaluator)
         pictures = draw(parts, self.labels, make_sampler(parts), device=self.evaluator.device)
-        return metrics.frechet_distance(self.moments, metrics.moments(self.evaluator.see(pictures)[0]))
+        return metrics.frechet_distance(self.moments, metrics.moments(self.evaluator.predict(pictures)[0]))
 
 
 def training_distance(folder: Path, train: ImageData, device: torch.device) -> tuple[TrainingDistance | None, str]:

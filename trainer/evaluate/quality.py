@@ -194,13 +194,13 @@ def _reference(evaluator: Evaluator, data: ImageData, chosen: Tensor, split: str
 
 
 def _statistics(evaluator: Evaluator, pictures: Tensor) -> Statistics:
-    features, classes = evaluator.see(pictures)
+    features, classes = evaluator.predict(pictures)
     return Statistics(classes, metrics.moments(features), metrics.manifold(features))
 
 
 def _training(evaluator: Evaluator, train: ImageData, held_out: Statistics) -> Training:
     # float32 halves the work of the largest comparison; a distance that matters here is far from its rounding.
-    features = evaluator.see(train.images)[0].float()
+    features = evaluator.predict(train.images)[0].float()
     return Training(features, metrics.nearest_distances(held_out.manifold.features.float(), features))
 
 

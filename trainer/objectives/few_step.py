@@ -28,7 +28,7 @@ class FewStepObjective(DdpmObjective):
         noise = self.draws.randn_like(images)
         with self.autocast():
             with torch.no_grad():
-                target = self._target(images, noise, label, step, self.gap(at.share))
+                target = self._target(images, noise, label, step, self.gap(at.progress))
             predicted = self._predict(images, noise, label, step)
         t = (step + 1) / len(self.denoising.alpha)
         squared = (predicted - target).square().flatten(1).sum(dim=1)

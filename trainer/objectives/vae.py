@@ -10,7 +10,7 @@ from trainer.models.prior import CouplingFlow, PriorDecode, PriorEncode
 from trainer.models.pyramid import Decoder, Encoder
 from trainer.models.vae import VAE
 from trainer.objectives.base import Objective, Position, Task
-from trainer.processes import batch_mean
+from trainer.compute.processes import batch_mean
 
 
 def reparametrise(mean: Tensor, logvar: Tensor, noise: Tensor) -> Tensor:
@@ -73,7 +73,7 @@ class VaeObjective(Objective):
             "reconstruction": gaussian_nll(images, reconstruction.float()),
             "kl": with_free_bits(kl_to_standard_normal(mean, logvar), self.model.free_bits),
         }
-        total = losses["reconstruction"] + self.kl_weight(at.share) * losses["kl"]
+        total = losses["reconstruction"] + self.kl_weight(at.progress) * losses["kl"]
         if self.vae.prior is not None:
             losses["prior"] = prior_nll(self.vae.prior, codes.detach(), label)
             total = total + losses["prior"]

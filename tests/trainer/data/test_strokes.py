@@ -6,7 +6,7 @@ from tests.trainer.conftest import EMOJI
 from trainer.data import to_unit_range
 from trainer.data.emoji import load_emoji
 from trainer.data.strokes import edges, on_strokes, strokes
-from trainer.draws import Draws
+from trainer.compute.draws import Draws
 
 
 def draws(seed: int = 0) -> Draws:

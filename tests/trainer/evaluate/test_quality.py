@@ -161,7 +161,7 @@ def test_without_classes_there_is_everything_but_the_histogram(evaluator: Evalua
 
 def test_a_model_is_scored_on_its_pictures(make_run: MakeRun, reference: Reference, tmp_path: Path) -> None:
     run = make_run("vae", tmp_path)
-    parts = run.objective.parts(run.average.module)
+    parts = run.objective.parts(run.ema.module)
     sampler = make_sampler(parts, "dpmpp_2m", 20, 1.0)
     random = torch.get_rng_state()
     quality = evaluate_parts(parts, reference, 120, sampler)

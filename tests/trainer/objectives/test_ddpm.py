@@ -155,7 +155,7 @@ def test_the_gradient_carries_the_stated_weight(kind: str, prediction: Predictio
 def test_the_reported_loss_is_the_mean_squared_error(make_objective: MakeObjective, name: str) -> None:
     """Of a network that predicts zero, as a U-Net does at first."""
     objective, (images, label) = make_objective(name), batch_of(16)
-    objective.begin(5)
+    objective.begin_micro_batch(5)
     losses = objective.train_step(images, label, Position(0, 8))
     draws = seeded(5)
     if name == "ddpm":

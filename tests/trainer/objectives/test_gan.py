@@ -169,7 +169,7 @@ def steps_of(make_objective: MakeObjective, model: dict[str, Any], steps: int) -
 
     objective.descend = record  # type: ignore[method-assign]
     for step in range(steps):
-        objective.begin(7)
+        objective.begin_micro_batch(7)
         objective.train_step(*batch_of(8), Position(step, steps))
     return gradients
 

@@ -1,6 +1,6 @@
 import pytest
 
-from trainer.loop import TrainingRun
+from trainer.run.loop import TrainingRun
 from trainer.objectives.text import TextObjective
 
 

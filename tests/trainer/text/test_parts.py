@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from tests.trainer.conftest import MakeTextConfig
-from trainer import checkpoint
+from trainer.run import checkpoint
 from trainer.config import RunConfig
 from trainer.export import ExportError, averaged_parts, compare, load, script
 from trainer.generate import pictures_of
-from trainer.loop import TrainingRun
+from trainer.run.loop import TrainingRun
 from trainer.models.text_parts import TextParts, prompted, random_text_inputs
 from trainer.text.tokenizer import tokenize
 
@@ -29,7 +29,7 @@ def _no_gradients() -> Iterator[None]:
 
 
 def test_a_checkpoint_has_all_that_prompts_need(text_run: TrainingRun, parts: TextParts) -> None:
-    trained = text_run.objective.parts(text_run.average.module)
+    trained = text_run.objective.parts(text_run.ema.module)
     assert isinstance(trained, TextParts)
     assert parts.tokenizer.to_str() == trained.tokenizer.to_str()
     pictures = [pictures_of(each, ["red heart"], [3], CPU).int() for each in (parts, trained)]

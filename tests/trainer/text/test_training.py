@@ -4,21 +4,21 @@ import pytest
 import torch
 
 from tests.trainer.conftest import MakeTextConfig
-from trainer import checkpoint
+from trainer.run import checkpoint
 from trainer.data import ImageData
 from trainer.data.captions import VARIANTS
 from trainer.generate import NotFinite, pictures_of, text_cells
-from trainer.loop import TrainingRun
+from trainer.run.loop import TrainingRun
 from trainer.models.text_parts import TextParts
 from trainer.objectives.base import Position
 from trainer.objectives.text import TextObjective
-from trainer.schedule import epoch_order
+from trainer.run.schedule import epoch_order
 
 CPU = torch.device("cpu")
 
 
 def average_parts(run: TrainingRun) -> TextParts:
-    parts = run.objective.parts(run.average.module)
+    parts = run.objective.parts(run.ema.module)
     assert isinstance(parts, TextParts)
     return parts
 

@@ -5,7 +5,7 @@ import pytest
 
 from tests.trainer.conftest import EMOJI
 from trainer.__main__ import main
-from trainer.loop import TrainingRun
+from trainer.run.loop import TrainingRun
 
 
 @pytest.fixture(scope="module")

@@ -10,21 +10,23 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from trainer import data, folder, precision
+from trainer import data
+from trainer.run import folder
+from trainer.compute import precision
 from trainer.config import CAPTIONED, SHAPES, DatasetName, dataset_option
 from trainer.data import ImageData
-from trainer.data_report import describe
+from trainer.commands.data_report import describe
 from trainer.evaluate.errors import EvaluationError
-from trainer.evaluate.files import write
+from trainer.files import write
 from trainer.evaluate.judge import FACTS_FILE, Judge, JudgeFacts, load_judge, write_judge
 from trainer.evaluate.pictures import Sampler, make_sampler
 from trainer.evaluate.subject import Subject
 from trainer.evaluate.text_quality import GroupScores, pool, real_recall, score_group
 from trainer.evaluate.towers import EPOCHS, train_towers
 from trainer.generate import pictures_of
-from trainer.loop import device_name
+from trainer.run.loop import device_name
 from trainer.models.text_parts import TextParts
-from trainer.options import (
+from trainer.commands.options import (
     EVALUATOR_FOLDER,
     UsageError,
     add_dataset,
@@ -62,7 +64,7 @@ def _judge(options: argparse.Namespace) -> None:
         raise EvaluationError(f"--dataset {options.dataset}: its pictures have no captions")
     if (options.out / FACTS_FILE).exists() and not options.overwrite:
         raise UsageError(f"{options.out} already holds a judge: choose another --out, or add --overwrite")
-    with folder.claimed(options.out):
+    with folder.locked(options.out):
         _train_judge(options, device_of(options))
 
 
@@ -71,7 +73,7 @@ def _train_judge(options: argparse.Namespace, device: torch.device) -> None:
     shape = options.channels or channels, options.image_size or size
     train, test = (_split(options.dataset, data_dir_of(options), shape, train=train) for train in (True, False))
     print(*describe(train), sep="\n")
-    started, arithmetic = time.monotonic(), options.precision or precision.measured(device).precision
+    started, arithmetic = time.monotonic(), options.precision or precision.fastest(device).precision
     towers, tokenizer = train_towers(train, options.epochs, options.seed, device, arithmetic)
     everything, judge = pool(train, test), Judge(towers, tokenizer, device)
     named = f"--dataset {dataset_option(options.dataset)}"
