@@ -23,7 +23,7 @@ async function update(element, cards, onMedian) {
     return;
   }
   const rows = cards.filter(({ name }) => name in stats.models).map(({ name }) => row(name, stats));
-  element.replaceChildren(h("h2", {}, "Live status"), h("div", { class: "meters" }, rows));
+  element.replaceChildren(h("h2", {}, "Last minute"), h("div", { class: "meters" }, rows));
   for (const [name, { latency }] of Object.entries(stats.models)) onMedian(name, latency.request.p50_ms);
 }
 
@@ -34,7 +34,8 @@ function row(name, { models, window_s: window, step_s: step }) {
     bars([...Array(Math.max(0, window / step - values.length)).fill(null), ...values], label);
   const { p50_ms: p50, p95_ms: p95 } = latency.request;
   const parts = [
-    `${plural(requests, "request")} and ${plural(pictures, "picture")} in the last minute`,
+    plural(requests, "request"),
+    plural(pictures, "picture"),
     `p95 ${duration(p95)}`,
     live && `${live} in progress`,
     ...Object.entries(errors).map(([code, count]) => `${count} ${code}`),

@@ -36,7 +36,7 @@ export class Progress {
 
   /** Done; shows the answer's timings. */
   done(what, timings) {
-    const steps = timings.ms_per_step ? [`${duration(timings.ms_per_step)} a step`] : [];
+    const steps = timings.ms_per_step ? [`${duration(timings.ms_per_step)} per step`] : [];
     const parts = [`${what} in ${duration(timings.total_ms)}`, `queue ${duration(timings.queue_ms)}`, ...steps];
     this.#set("done", parts.join(" · "), 1);
   }
