@@ -19,7 +19,7 @@ _KEY = re.compile(rb"[\x21-\x7e]{1,255}")
 _WAIT = re.compile(r"\d{1,6}")
 
 
-class Way(NamedTuple):
+class ResponseMode(NamedTuple):
     """``media``, at once; ``live``, as events; or a job, if it is not done in ``wait_s`` seconds.
 
     ``key`` is the client's name for the request, by which it is computed once however often it is sent.
@@ -36,7 +36,7 @@ class Way(NamedTuple):
         return not self.live and self.wait_s is None and self.key is None
 
 
-def way_of(request: Request, asked: Task, offered: Sequence[str] = OFFERED) -> Way:
+def response_mode_of(request: Request, asked: Task, offered: Sequence[str] = OFFERED) -> ResponseMode:
     """How to answer ``request`` in one of ``offered``.
 
     Its fields ``stream`` and ``format`` say so, and its headers Accept, Prefer and Idempotency-Key.
@@ -45,17 +45,17 @@ def way_of(request: Request, asked: Task, offered: Sequence[str] = OFFERED) -> W
     """
     media = media_of(request, asked.format, offered)
     live = asked.stream or media == EVENT_STREAM
-    way = Way(JSON if live else media, live)
+    mode = ResponseMode(JSON if live else media, live)
     if not _MORE.isdisjoint(dict(request.scope["headers"])):
-        way = _with_headers(request, way)
+        mode = _with_headers(request, mode)
     if live and asked.format not in (None, "json"):
         raise InvalidField.of("format", "means nothing to a stream, which ends with JSON", "json, or leave it out")
-    if asked.preview_every and not live and way.wait_s is None and asked.layout != "film":
+    if asked.preview_every and not live and mode.wait_s is None and asked.layout != "film":
         problem = "shows pictures on their way, and this answer comes when they are done"
         raise InvalidField(
             [FieldProblem("#/preview_every", problem, "stream: true, the header Prefer, or layout: film")]
         )
-    return way
+    return mode
 
 
 def wait_of(request: Request) -> float | None:
@@ -74,13 +74,13 @@ def wait_of(request: Request) -> float | None:
     return 0.0 if "respond-async" in preferences else None
 
 
-def _with_headers(request: Request, way: Way) -> Way:
+def _with_headers(request: Request, mode: ResponseMode) -> ResponseMode:
     key = request.headers.get("idempotency-key") if request.method == "POST" else None
     if key is not None and not _KEY.fullmatch(key.encode("latin-1")):
         raise BadRequest("Idempotency-Key is 1 to 255 visible ASCII characters.")
-    way = way._replace(wait_s=wait_of(request), key=key)
-    if way.live and key is not None and way.wait_s is None:
+    mode = mode._replace(wait_s=wait_of(request), key=key)
+    if mode.live and key is not None and mode.wait_s is None:
         raise BadRequest(
             "A stream is not kept for its Idempotency-Key: a job is (Prefer: respond-async), events and all."
         )
-    return way
+    return mode

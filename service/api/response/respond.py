@@ -11,7 +11,7 @@ from service.api.http.problem import Problem, problem_body
 from service.api.order import Order
 from service.api.request.layout import check_form, shows_layout
 from service.api.request.negotiation import JSON, PICTURES, accept_of, choose
-from service.api.request.response_mode import Way
+from service.api.request.response_mode import ResponseMode
 from service.api.response.answers import PicturesResponse, answer, answer_made
 from service.api.response.event_stream import EventStream
 from service.api.response.job_runner import leave, start_job
@@ -24,21 +24,21 @@ from service.extensions import disconnect_of
 from service.store.keys import Key
 
 
-async def respond(request: Request, state: State, order: Order, way: Way) -> Response:
-    """Compute ``order`` and answer ``request`` in that ``way``.
+async def respond(request: Request, state: State, order: Order, mode: ResponseMode) -> Response:
+    """Compute ``order`` and answer ``request`` in that ``mode``.
 
     Raises as ``answers.answer``, and JobsFull, KeyInUse, KeyReused.
     """
-    if way.plain:
+    if mode.plain:
         return await answer(request, state, order)
-    if way.key is None:
-        return await _respond(request, state, order, way)
-    key = Key(client_of(request), way.key)
-    kept = state.keyed.claim(key, _fingerprint(order, way))
+    if mode.key is None:
+        return await _respond(request, state, order, mode)
+    key = Key(client_of(request), mode.key)
+    kept = state.keyed.claim(key, _fingerprint(order, mode))
     if kept is not None:
         return _replay(kept)
     try:
-        response = await _respond(request, state, order, way)
+        response = await _respond(request, state, order, mode)
     except BaseException:
         state.keyed.release(key)
         raise
@@ -47,18 +47,18 @@ async def respond(request: Request, state: State, order: Order, way: Way) -> Res
     return response
 
 
-async def _respond(request: Request, state: State, order: Order, way: Way) -> Response:
-    if way.wait_s is None:
-        if not way.live:
+async def _respond(request: Request, state: State, order: Order, mode: ResponseMode) -> Response:
+    if mode.wait_s is None:
+        if not mode.live:
             return await answer(request, state, order)
         # EventSource comes back after an end, and takes only this for a no: the work would be done over and over.
         if request.headers.get("last-event-id"):
             return Response(status_code=204)
         return EventStream(start_job(request, state, order, live=True), own=True)
-    job = start_job(request, state, order, live=way.live)
-    applied = f"wait={way.wait_s:g}" if way.wait_s else "respond-async"
-    if way.wait_s and await _wait(request, job, way.wait_s):
-        response = await result(request, job, way.media)
+    job = start_job(request, state, order, live=mode.live)
+    applied = f"wait={mode.wait_s:g}" if mode.wait_s else "respond-async"
+    if mode.wait_s and await _wait(request, job, mode.wait_s):
+        response = await result(request, job, mode.media)
     else:
         status = status_of(job, root_of(request))
         response = JSONResponse(
@@ -141,9 +141,11 @@ async def _wait(request: Request, job: PictureJob, within_s: float) -> bool:
         raise
 
 
-def _fingerprint(order: Order, way: Way) -> bytes:
+def _fingerprint(order: Order, mode: ResponseMode) -> bytes:
     """What tells one request from another: all that it asks for, with its defaults in."""
-    asked = repr((order.path, order.asked, order.uploads and order.uploads.digest(), way.media, way.live, way.wait_s))
+    asked = repr(
+        (order.path, order.asked, order.uploads and order.uploads.digest(), mode.media, mode.live, mode.wait_s)
+    )
     return hashlib.blake2b(asked.encode(), digest_size=16).digest()
 
 

@@ -16,7 +16,7 @@ from service.api.request.capabilities import denoises, encodes, starts_from_pict
 from service.api.request.layout import check_form, check_size, film_of, shown_params
 from service.api.request.negotiation import EVENT_STREAM, JSON, PICTURES
 from service.api.request.resolve import check_version, labels_of, meaning_problems
-from service.api.request.response_mode import Way, way_of
+from service.api.request.response_mode import ResponseMode, response_mode_of
 from service.api.request.schemas import ClassLabel, Params, Task
 from service.api.request.uploads import Upload, read_picture
 from service.api.response.respond import respond
@@ -148,10 +148,10 @@ def _fields(count: int) -> Sequence[str]:
     return ["image"] if count == 1 else [f"image/{index}" for index in range(count)]
 
 
-def _ordered(request: Request, state: State, deployment: Deployment, body: EncodeRequest) -> tuple[Order, Way]:
+def _ordered(request: Request, state: State, deployment: Deployment, body: EncodeRequest) -> tuple[Order, ResponseMode]:
     """What to compute, and how to answer. A function, so that no handler holds ``body`` with its files as it waits."""
-    way = way_of(request, body, OFFERED)
-    return encode_order(state, body, deployment, way.media), way
+    mode = response_mode_of(request, body, OFFERED)
+    return encode_order(state, body, deployment, mode.media), mode
 
 
 def _check(body: EncodeRequest, model: Model, state: State) -> Sequence[int]:

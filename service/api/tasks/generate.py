@@ -14,7 +14,7 @@ from service.api.request.body import parse_query
 from service.api.request.layout import film_of, shown_params
 from service.api.request.negotiation import PICTURES
 from service.api.request.resolve import Resolved
-from service.api.request.response_mode import Way, way_of
+from service.api.request.response_mode import ResponseMode, response_mode_of
 from service.api.request.schemas import GenerateRequest, Params
 from service.api.response.caching import cacheable
 from service.api.response.respond import respond
@@ -55,8 +55,8 @@ async def get_generate(request: Request) -> Response:
     """
     state = state_of(request)
     deployment = deployment_of(request, state, request.path_params["model"])
-    order, way = _ordered(request, state, deployment, parse_query(GenerateRequest, request))
-    return await respond(request, state, cacheable(order) if way.plain and _repeatable(order) else order, way)
+    order, mode = _ordered(request, state, deployment, parse_query(GenerateRequest, request))
+    return await respond(request, state, cacheable(order) if mode.plain and _repeatable(order) else order, mode)
 
 
 ROUTE = route("/generate/{model}", {"POST": post_generate, "GET": get_generate})
@@ -92,10 +92,12 @@ def generate_order(state: State, body: GenerateRequest, deployment: Deployment, 
     )
 
 
-def _ordered(request: Request, state: State, deployment: Deployment, body: GenerateRequest) -> tuple[Order, Way]:
+def _ordered(
+    request: Request, state: State, deployment: Deployment, body: GenerateRequest
+) -> tuple[Order, ResponseMode]:
     """What to compute, and how to answer. A function, so that no handler holds ``body`` with its files as it waits."""
-    way = way_of(request, body)
-    return generate_order(state, body, deployment, way.media), way
+    mode = response_mode_of(request, body)
+    return generate_order(state, body, deployment, mode.media), mode
 
 
 def _repeatable(order: Order) -> bool:

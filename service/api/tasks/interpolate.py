@@ -15,7 +15,7 @@ from service.api.request.body import read_request
 from service.api.request.layout import check_form, film_of, shown_params
 from service.api.request.negotiation import PICTURES
 from service.api.request.resolve import resolve
-from service.api.request.response_mode import Way, way_of
+from service.api.request.response_mode import ResponseMode, response_mode_of
 from service.api.request.schemas import InterpolateRequest, Params
 from service.api.response.respond import respond
 from service.api.state import State, deployment_of, state_of
@@ -114,14 +114,14 @@ async def _begin(settings: Settings, path: _Path, steps: int, order: Order, comp
     )
 
 
-def _ordered(request: Request, state: State, body: InterpolateRequest) -> tuple[Order, Way]:
+def _ordered(request: Request, state: State, body: InterpolateRequest) -> tuple[Order, ResponseMode]:
     """What to compute, and how to answer. A function, so that no handler holds ``body`` with its files as it waits."""
     deployment = deployment_of(request, state, body.model)
-    way = way_of(request, body)
-    return interpolate_order(state, body, deployment, way.media), way
+    mode = response_mode_of(request, body)
+    return interpolate_order(state, body, deployment, mode.media), mode
 
 
 def _manner(body: InterpolateRequest) -> Params:
-    """How the path is walked, where it is not the usual way."""
+    """How the path is walked, where it is not the usual mode."""
     easing: Params = {} if body.easing == "linear" else {"easing": body.easing}
     return easing | ({"loop": True} if body.loop else {})

@@ -15,7 +15,7 @@ from service.api.request.body import parse_query
 from service.api.request.layout import check_form, check_size
 from service.api.request.negotiation import JSON, PICTURES, media_of
 from service.api.request.resolve import check_version, labels_of
-from service.api.request.response_mode import Way
+from service.api.request.response_mode import ResponseMode
 from service.api.request.schemas import ClassLabel, Params, Task
 from service.api.response.caching import cacheable
 from service.api.response.reproduce import root_of
@@ -106,7 +106,7 @@ async def get_latent_map(request: Request) -> Response:
         headers = {"Cache-Control": "no-cache", "Vary": "Accept"}
         return Response(answer.model_dump_json(), media_type=JSON, headers=headers)
     return await respond(
-        request, state, cacheable(_order(body, deployment, model.latent_map, media, label)), Way(media)
+        request, state, cacheable(_order(body, deployment, model.latent_map, media, label)), ResponseMode(media)
     )
 
 
