@@ -8,7 +8,7 @@ from starlette.requests import Request
 
 from service.admission.memory import Memory
 from service.api.order import Made, Order
-from service.api.request.meanings import Meanings
+from service.api.request.resolve_cache import ResolvedCache
 from service.background import Background
 from service.engine.engine import Deployment, Engine
 from service.errors import ModelUnavailable, UnknownModel
@@ -54,7 +54,7 @@ class State:
     jobs: JobStore[Order, Finished]
     keyed: KeyedAnswers[KeptAnswer]
     history: History
-    meanings: Meanings
+    resolved: ResolvedCache
     memory: Memory
     background: Background
 

@@ -72,7 +72,7 @@ OPERATIONS = {
 def generate_order(state: State, body: GenerateRequest, deployment: Deployment, media: str) -> Order:
     """``body`` for ``deployment``, checked by its fields alone. Raises InvalidField, UnknownVersion."""
     model = deployment.model
-    resolved = state.meanings.of(body, model, media)
+    resolved = state.resolved.of(body, model, media)
     rows, params = _rows(body, resolved)
     order = Order(
         deployment=deployment,

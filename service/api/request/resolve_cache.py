@@ -9,7 +9,7 @@ from service.api.request.schemas import GenerateRequest
 from service.engine.model import Model
 from service.settings import Settings
 
-#: Meanings that are kept at a time.
+#: ResolvedCache that are kept at a time.
 MOST_KEPT = 256
 
 #: Fields that change nothing of what a request means: how its pictures are named, and for how long they are of use.
@@ -18,7 +18,7 @@ _INDIFFERENT = frozenset({"seed", "timeout_ms"})
 _LARGE = frozenset({"seeds", "latents", "image", "mask", "point", "metadata"})
 
 
-class Meanings:
+class ResolvedCache:
     """Requests against their models, under ``settings``; used on the event loop only.
 
     To work a meaning out takes several times as long as to look it up, and it is on every request's way.
