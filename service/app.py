@@ -127,7 +127,8 @@ async def _start(settings: Settings) -> State:
     background = Background(lambda step: metrics.background_failures.labels(step).inc())
     engine.start()
     resolved, memory = ResolvedCache(settings), Memory(settings.max_waiting_bytes)
-    return State(settings, engine, manager, metrics, store, keyed, history, resolved, memory, background)
+    translators = (hugging_face.translate,)
+    return State(settings, engine, manager, metrics, store, keyed, history, resolved, memory, background, translators)
 
 
 def _deploy(engine: Engine, served: Served, registry: Registry, settings: Settings) -> None:

@@ -8,6 +8,7 @@ from starlette.requests import Request
 
 from service.admission.memory import Memory
 from service.api.order import Made, Order
+from service.api.request.body import BodyTranslator
 from service.api.request.resolve_cache import ResolvedCache
 from service.background import Background
 from service.engine.engine import Deployment, Engine
@@ -57,6 +58,7 @@ class State:
     resolved: ResolvedCache
     memory: Memory
     background: Background
+    translators: Sequence[BodyTranslator] = ()
 
     @property
     def faults(self) -> dict[str, str]:

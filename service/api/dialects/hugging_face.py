@@ -15,15 +15,7 @@ from starlette.responses import JSONResponse, Response
 from service.api.dialects.native import DialectRequest, class_of_prompt, scale_of
 from service.api.http.endpoint import route
 from service.api.http.openapi import described, path_parameters, refusals, success
-from service.api.request.body import (
-    check_json_size,
-    check_no_query,
-    echoed,
-    off_loop,
-    parse_body,
-    parse_json,
-    read_body,
-)
+from service.api.request.body import check_json_size, check_no_query, echoed, parse_json
 from service.api.request.negotiation import JSON
 from service.api.request.schemas import GenerateRequest
 from service.api.request.uploads import PICTURE_FIELD
@@ -81,13 +73,15 @@ class HuggingFaceRequest(DialectRequest):
     )
 
 
-async def read_generate(request: Request, settings: Settings, manifest: Manifest, pictures: int) -> GenerateRequest:
-    """The body of POST /generate/{model} in either shape, with up to so many ``pictures`` in it.
+def translate(request: Request, settings: Settings, manifest: Manifest, body: bytes) -> GenerateRequest | None:
+    """The native request that ``body`` means; None where it is not in this format.
 
-    Raises as ``read_request``, and BadRequest where the prompt or the size is none of the model's.
+    Raises as ``parse_json``, and BadRequest where the model has no such class or size.
     """
-    body = await read_body(request, settings, pictures)
-    return await off_loop(settings, body, _parse, request, settings, manifest, body)
+    if not _is_theirs(body, settings.max_body_bytes):
+        return None
+    check_no_query(request)
+    return _native(parse_json(HuggingFaceRequest, body), manifest)
 
 
 async def get_generate_health(request: Request) -> Response:
@@ -107,13 +101,6 @@ OPERATIONS = {
         }
     }
 }
-
-
-def _parse(request: Request, settings: Settings, manifest: Manifest, body: bytes) -> GenerateRequest:
-    if not _is_theirs(body, settings.max_body_bytes):
-        return parse_body(GenerateRequest, request, settings, body)
-    check_no_query(request)
-    return _native(parse_json(HuggingFaceRequest, body), manifest)
 
 
 def _is_theirs(body: bytes, max_json_bytes: int) -> bool:

@@ -14,11 +14,15 @@ from pydantic.fields import FieldInfo
 from starlette.requests import Request
 
 from service.api.request.form import boundary_of, form_fields
-from service.api.request.schemas import Showing
+from service.api.request.schemas import GenerateRequest, Showing
 from service.api.request.uploads import PICTURE_FIELD, is_picture
+from service.contract.manifest import Manifest
 from service.decoding.pool import readers_of
 from service.errors import BadRequest, BodyTooLarge, BodyTooSlow, FieldProblem, InvalidField
 from service.settings import Settings
+
+#: Reads a body in another API's format; None where ``body`` is not in that format.
+BodyTranslator = Callable[[Request, Settings, Manifest, bytes], GenerateRequest | None]
 
 P = ParamSpec("P")
 T = TypeVar("T")

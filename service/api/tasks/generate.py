@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.api.dialects.hugging_face import read_generate
 from service.api.http.endpoint import route
 from service.api.http.openapi import operation
 from service.api.order import Order
-from service.api.request.body import parse_query
+from service.api.request.body import off_loop, parse_body, parse_query, read_body
 from service.api.request.layout import film_of, shown_params
 from service.api.request.negotiation import PICTURES
 from service.api.request.resolve import Resolved
@@ -40,12 +39,7 @@ async def post_generate(request: Request) -> Response:
     """
     state = state_of(request)
     deployment = deployment_of(request, state, request.path_params["model"])
-    manifest = deployment.model.manifest
-    return await respond(
-        request,
-        state,
-        *_ordered(request, state, deployment, await read_generate(request, state.settings, manifest, pictures=2)),
-    )
+    return await respond(request, state, *_ordered(request, state, deployment, await _read(request, state, deployment)))
 
 
 async def get_generate(request: Request) -> Response:
@@ -90,6 +84,20 @@ def generate_order(state: State, body: GenerateRequest, deployment: Deployment, 
         rows=order.rows if film is None else [row._replace(film=film) for row in order.rows],
         params={**order.params, "scale": body.scale, **shown_params(body, film)},
     )
+
+
+async def _read(request: Request, state: State, deployment: Deployment) -> GenerateRequest:
+    """The request in the body, in the native format or one that a translator reads. Raises as ``read_request``."""
+    body = await read_body(request, state.settings, pictures=2)
+    return await off_loop(state.settings, body, _parse, request, state, deployment, body)
+
+
+def _parse(request: Request, state: State, deployment: Deployment, body: bytes) -> GenerateRequest:
+    for translate in state.translators:
+        translated = translate(request, state.settings, deployment.model.manifest, body)
+        if translated is not None:
+            return translated
+    return parse_body(GenerateRequest, request, state.settings, body)
 
 
 def _ordered(
