@@ -6,7 +6,7 @@ from typing import NamedTuple
 from pydantic import JsonValue
 
 from service.api.request.capabilities import denoises, missing
-from service.api.request.layout import check_size
+from service.api.request.layout import Layout, layout_of, layout_params
 from service.api.request.schemas import GenerateRequest, InterpolateRequest, Params, Task
 from service.api.request.start_fields import list_problem, start_problems, strength_of
 from service.contract.classes import NO_CLASS, ClassNotFound, has_numeric_names, label_of
@@ -25,7 +25,7 @@ class Resolved(NamedTuple):
     """What a request means for its model, whose class for "no class" is ``null_label``.
 
     ``labels``: one for all pictures or one for each, where None leaves the class to the seed. ``negative_label``: what
-    guidance leads away from; None, no class. ``params``: what to tell.
+    guidance leads away from; None, no class. ``params``: what to tell. ``layout``: how the answer shows the pictures.
     """
 
     null_label: int
@@ -34,6 +34,7 @@ class Resolved(NamedTuple):
     negative_label: int | None
     plan: Plan
     params: Params
+    layout: Layout
 
     def label_of(self, seed: int, index: int = 0) -> int:
         """The class of picture ``index``, whose seed is ``seed``: the one asked for, or all of the model's in turn."""
@@ -43,10 +44,12 @@ class Resolved(NamedTuple):
     def row(self, seed: int, index: int = 0) -> RowSpec:
         """Picture ``index``, from the noise of ``seed``."""
         label = self.label_of(seed, index)
-        return RowSpec(seed, label, self.guidance_scale, self.plan, negative_label=self.negative_label)
+        return RowSpec(
+            seed, label, self.guidance_scale, self.plan, negative_label=self.negative_label, film=self.layout.film
+        )
 
 
-def resolve(request: GenerateRequest | InterpolateRequest, model: Model, settings: Settings) -> Resolved:
+def resolve(request: GenerateRequest | InterpolateRequest, model: Model, media: str, settings: Settings) -> Resolved:
     """Check ``request`` against ``model``; raises InvalidField with everything that is wrong with it."""
     _check_model(request, model)
     problems = meaning_problems(request, model) + _count_problems(request, settings)
@@ -60,9 +63,7 @@ def resolve(request: GenerateRequest | InterpolateRequest, model: Model, setting
     problems += _step_problems(request, model, labels, settings)
     if problems:
         raise InvalidField(_first_of_each(problems))
-    resolved = _resolved(request, model, labels, negative, settings)
-    check_size(request, model, resolved.plan.steps, settings)
-    return resolved
+    return _resolved(request, model, labels, negative, media, settings)
 
 
 def check_version(version: str | None, model: Model) -> None:
@@ -103,6 +104,7 @@ def _resolved(
     model: Model,
     labels: Sequence[int | None],
     negative: int | None,
+    media: str,
     settings: Settings,
 ) -> Resolved:
     names, defaults = model.manifest.class_names, model.manifest.defaults
@@ -126,7 +128,11 @@ def _resolved(
             params["eta"] = eta
         if negative is not None:
             params["negative_class"] = [*names, NO_CLASS][negative]
-    return Resolved(model.manifest.null_label, labels, guidance_scale, negative, plan, params)
+    # The picture of a point is decoded, in the one step of `initial_latents.decoded`.
+    at_point = isinstance(request, GenerateRequest) and request.point is not None
+    layout = layout_of(request, media, model.manifest.image_shape, 1 if at_point else plan.steps, settings)
+    params |= layout_params(request, layout)
+    return Resolved(model.manifest.null_label, labels, guidance_scale, negative, plan, params, layout)
 
 
 def _have_classes(labels: Sequence[int | None], names: tuple[str, ...]) -> bool:

@@ -3,7 +3,6 @@
 from collections.abc import Hashable
 from weakref import ref
 
-from service.api.request.layout import check_form
 from service.api.request.resolve import Resolved, resolve
 from service.api.request.schemas import GenerateRequest
 from service.engine.model import Model
@@ -31,22 +30,17 @@ class ResolvedCache:
     def of(self, request: GenerateRequest, model: Model, media: str) -> Resolved:
         """``request`` resolved against ``model``, and fit for an answer of type ``media``.
 
-        Raises as ``resolve`` and ``check_form``.
+        Raises as ``resolve``.
         """
         given = request.model_fields_set
         if not _LARGE.isdisjoint(given) or isinstance(request.class_label, list):
-            return self._work_out(request, model, media)
+            return resolve(request, model, media, self._settings)
         # A model that is replaced must go with its last request, so it is only referred to.
         key = ref(model), media, *[(name, getattr(request, name)) for name in given - _INDIFFERENT]
         known = self._kept.get(key)
         if known is None:
-            known = self._work_out(request, model, media)
+            known = resolve(request, model, media, self._settings)
             if len(self._kept) == MOST_KEPT:
                 self._kept.clear()
             self._kept[key] = known
         return known
-
-    def _work_out(self, request: GenerateRequest, model: Model, media: str) -> Resolved:
-        resolved = resolve(request, model, self._settings)
-        check_form(request, media, model.manifest.image_shape, resolved.plan.steps)
-        return resolved

@@ -12,7 +12,7 @@ from service.contract.manifest import SolverName
 from service.images import grid_columns
 from service.sampling.interpolate import Easing
 
-Layout = Literal["auto", "grid", "strip", "sprite", "list", "film"]
+LayoutName = Literal["auto", "grid", "strip", "sprite", "list", "film"]
 ClassLabel = int | Annotated[str, Field(max_length=64)]
 Coordinate = Annotated[float, Field(ge=-1000, le=1000)]
 SeedNumber = Annotated[int, Field(ge=0, lt=2**32)]
@@ -35,7 +35,7 @@ class Showing(Fields):
     format: Format | None = Field(
         default=None, description="Form of the answer; stronger than Accept, which decides where this is absent."
     )
-    layout: Layout = Field(
+    layout: LayoutName = Field(
         default="auto",
         description="How png, webp and jpeg show several pictures in one image: a near-square grid, a strip of one "
         "row, or a sprite, the grid without gaps. The other formats hold a list, one picture after another. auto is "

@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 
 from service.api.http.problem import Problem, problem_body
 from service.api.order import Order
-from service.api.request.layout import check_form, shows_layout
+from service.api.request.layout import layout_of, shows_layout
 from service.api.request.negotiation import JSON, PICTURES, accept_of, choose
 from service.api.request.response_mode import ResponseMode
 from service.api.response.answers import PicturesResponse, answer, answer_made
@@ -18,7 +18,7 @@ from service.api.response.job_runner import leave, start_job
 from service.api.response.reproduce import root_of
 from service.api.response.run import client_of
 from service.api.response.schemas import JobStatus, JobUrls
-from service.api.state import KeptAnswer, PictureJob, State
+from service.api.state import KeptAnswer, PictureJob, State, state_of
 from service.errors import JobRunning
 from service.extensions import disconnect_of
 from service.store.keys import Key
@@ -87,10 +87,11 @@ async def result(request: Request, job: PictureJob, media: str | None = None) ->
     if media == JSON:
         return PicturesResponse(job.result.body, [*job.result.headers])
     if media != order.media:
-        layout = order.asked.layout if shows_layout(order.asked, media) else "auto"
-        plain = {"quality": None, "layout": layout, "fps": None}
-        order = order._replace(media=media, asked=order.asked.model_copy(update=plain))
-        check_form(order.asked, media, order.model.manifest.image_shape, order.rows[0].plan.steps)
+        name = order.asked.layout if shows_layout(order.asked, media) else "auto"
+        asked = order.asked.model_copy(update={"quality": None, "layout": name, "fps": None})
+        shape, steps = order.model.manifest.image_shape, order.rows[0].plan.steps
+        layout = layout_of(asked, media, shape, steps, state_of(request).settings)
+        order = order._replace(media=media, asked=asked, layout=layout)
     return await answer_made(request, order, job.result.made)
 
 

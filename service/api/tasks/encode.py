@@ -13,7 +13,7 @@ from service.api.http.openapi import operation
 from service.api.order import Codes, Compute, Order, Uploads, without
 from service.api.request.body import read_request
 from service.api.request.capabilities import denoises, encodes, starts_from_pictures
-from service.api.request.layout import check_form, check_size, film_of, shown_params
+from service.api.request.layout import layout_of, layout_params
 from service.api.request.negotiation import EVENT_STREAM, JSON, PICTURES
 from service.api.request.resolve import check_version, labels_of, meaning_problems
 from service.api.request.response_mode import ResponseMode, response_mode_of
@@ -101,18 +101,17 @@ def encode_order(state: State, body: EncodeRequest, deployment: Deployment, medi
     labels = _check(body, model, state)
     steps = body.steps or min(STEPS, model.max_steps, state.settings.max_steps)
     plan = EMPTY_PLAN if encodes(model) else model.plan("ddim", steps)
-    check_size(body, model, plan.steps, state.settings)
-    check_form(body, media, model.manifest.image_shape, plan.steps)
-    film = film_of(body, plan.steps)
+    layout = layout_of(body, media, model.manifest.image_shape, plan.steps, state.settings)
     params: Params = {"class_label": [[*model.manifest.class_names, NO_CLASS][label] for label in labels]}
     return Order(
         deployment=deployment,
-        rows=[RowSpec(0, label, 1.0, plan, film=film) for label in labels],
+        rows=[RowSpec(0, label, 1.0, plan, film=layout.film) for label in labels],
         asked=without(body, bytes),
         media=media,
         path=f"/encode/{model.name}",
-        params=params | ({"steps": steps} if plan.steps else {}) | {"scale": body.scale, **shown_params(body, film)},
+        params=params | ({"steps": steps} if plan.steps else {}) | layout_params(body, layout),
         seeds=[None] * len(labels),
+        layout=layout,
         kind="encoding",
         uploads=Uploads(dict(zip(_fields(len(labels)), body.pictures, strict=True))),
         before=encoding(model, len(labels)) or inverting(model, len(labels), steps),

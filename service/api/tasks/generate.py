@@ -10,7 +10,6 @@ from service.api.http.endpoint import route
 from service.api.http.openapi import operation
 from service.api.order import Order
 from service.api.request.body import off_loop, parse_body, parse_query, read_body
-from service.api.request.layout import film_of, shown_params
 from service.api.request.negotiation import PICTURES
 from service.api.request.resolve import Resolved
 from service.api.request.response_mode import ResponseMode, response_mode_of
@@ -77,13 +76,9 @@ def generate_order(state: State, body: GenerateRequest, deployment: Deployment, 
         path=f"/generate/{model.name}",
         params={**params, **resolved.params},
         seeds=[row.seed for row in rows],
+        layout=resolved.layout,
     )
-    order = started(order, body, state.settings)
-    film = film_of(body, order.rows[0].plan.steps)
-    return order._replace(
-        rows=order.rows if film is None else [row._replace(film=film) for row in order.rows],
-        params={**order.params, "scale": body.scale, **shown_params(body, film)},
-    )
+    return started(order, body, state.settings)
 
 
 async def _read(request: Request, state: State, deployment: Deployment) -> GenerateRequest:

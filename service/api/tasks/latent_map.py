@@ -12,7 +12,7 @@ from service.api.http.endpoint import route
 from service.api.http.openapi import described, inlined, picture_content, query_parameters, refusals
 from service.api.order import Order
 from service.api.request.body import parse_query
-from service.api.request.layout import check_form, check_size
+from service.api.request.layout import Layout, layout_of
 from service.api.request.negotiation import JSON, PICTURES, media_of
 from service.api.request.resolve import check_version, labels_of
 from service.api.request.response_mode import ResponseMode
@@ -100,14 +100,13 @@ async def get_latent_map(request: Request) -> Response:
     if model.latent_map is None:
         raise InvalidField.of("model", f"{model.name} has no latent map", _with_maps(state))
     label = _check(body, model, state)
-    check_form(body, media, model.manifest.image_shape, 0)
+    layout = layout_of(body, media, model.manifest.image_shape, 0, state.settings)
     if media == JSON:
         answer = _answer(model, model.latent_map, body, root_of(request))
         headers = {"Cache-Control": "no-cache", "Vary": "Accept"}
         return Response(answer.model_dump_json(), media_type=JSON, headers=headers)
-    return await respond(
-        request, state, cacheable(_order(body, deployment, model.latent_map, media, label)), ResponseMode(media)
-    )
+    order = _order(body, deployment, model.latent_map, media, label, layout)
+    return await respond(request, state, cacheable(order), ResponseMode(media))
 
 
 ROUTE = route("/latent-map/{model}", {"GET": get_latent_map})
@@ -154,7 +153,6 @@ def _check(body: LatentMapRequest, model: Model, state: State) -> int:
     label = labels_of([body.class_label], model, "class_label", problems)[0]
     if problems:
         raise InvalidField(problems)
-    check_size(body, model, 0, state.settings)
     return model.manifest.null_label if label is None else label
 
 
@@ -175,7 +173,9 @@ def _answer(model: Model, shown: LatentMap, body: LatentMapRequest, root: str) -
     )
 
 
-def _order(body: LatentMapRequest, deployment: Deployment, shown: LatentMap, media: str, label: int) -> Order:
+def _order(
+    body: LatentMapRequest, deployment: Deployment, shown: LatentMap, media: str, label: int, layout: Layout
+) -> Order:
     model = deployment.model
     x, y = _lines(shown, body)
     latents = plane_latents(model, np.array([[across, up] for up in y for across in x]))
@@ -189,6 +189,7 @@ def _order(body: LatentMapRequest, deployment: Deployment, shown: LatentMap, med
         path=f"/latent-map/{model.name}",
         params=params,
         seeds=[None] * body.count,
+        layout=layout,
         kind="latent-map",
     )
 

@@ -43,7 +43,7 @@ def test_a_kept_meaning_is_the_one_that_is_worked_out(
 ) -> None:
     own: dict[str, Any] = {} if "seeds" in fields else {"seed": 5}
     for request in (GenerateRequest(**fields), GenerateRequest(**fields, **own), GenerateRequest(**fields)):
-        assert cache.of(request, model, PNG) == resolve(request, model, settings)
+        assert cache.of(request, model, PNG) == resolve(request, model, PNG, settings)
 
 
 def test_requests_that_differ_in_their_seed_alone_share_one(cache: ResolvedCache, model: Model) -> None:

@@ -68,8 +68,8 @@ def test_accept_chooses_between_numbers_and_pictures(tasks: TestClient) -> None:
         ("vae", {"steps": 3}, "#/steps", "no steps"),
         ("vae", {"layout": "film"}, "#/layout", "no steps"),
         ("vae", {"seed": 3}, "#/seed", "no such field"),
-        ("vae", {"fps": 5}, "#/fps", "means nothing to json"),
-        ("vae", {"quality": 80, "format": "json"}, "#/quality", "means nothing to json"),
+        ("vae", {"fps": 5}, "#/fps", "has no effect in json"),
+        ("vae", {"quality": 80, "format": "json"}, "#/quality", "has no effect in json"),
         ("vae", {"layout": "strip"}, "#/layout", "png"),
     ],
 )
