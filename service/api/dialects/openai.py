@@ -1,6 +1,6 @@
-"""OpenAI's Images API and its list of models, for the clients that speak it: /v1.
+"""OpenAI's Images API and list of models: /v1.
 
-Of its fields those are taken that have a meaning here, with the values that are true here; the others are refused.
+Only fields and values that this service can honour are accepted.
 """
 
 import base64
@@ -43,36 +43,36 @@ _NO_STORE = {"Cache-Control": "no-store"}
 class _ImagesRequest(DialectRequest):
     """The body of POST /v1/images/generations."""
 
-    #: How the events of a stream are called.
+    #: Prefix of the names of a stream's events.
     event: ClassVar[str] = "image_generation"
 
     model: str = Field(max_length=64, description="Name of a model.", examples=["ddpm"])
     prompt: str = Field(
         max_length=1000,
-        description="Name or number of a class: the models read no text. Empty: no class.",
+        description="Name or index of a class: the models read no text. Empty: no class.",
         examples=["2"],
     )
     size: str = Field(
         default="auto",
         max_length=16,
-        description="auto, the model's own size, or that times a whole number, as 224x224: pixels become squares.",
+        description="auto (the model's own size) or a multiple of it, such as 224x224: pixels become squares.",
     )
     response_format: Literal["b64_json", "url"] = Field(
-        default="b64_json", description="b64_json; url is refused, for pictures are not kept."
+        default="b64_json", description="b64_json; url is rejected because pictures are not stored."
     )
     output_format: Literal["png", "webp", "jpeg"] = "png"
     output_compression: int | None = Field(
-        default=None, ge=1, le=100, description="Quality of webp and jpeg. Absent: webp without any loss, jpeg at 90."
+        default=None, ge=1, le=100, description="Quality of webp and jpeg. Absent: webp is lossless, jpeg uses 90."
     )
-    stream: bool | None = Field(default=None, description="Answer with events.")
+    stream: bool | None = Field(default=None, description="Answer with server-sent events.")
     partial_images: int | None = Field(
-        default=None, ge=0, le=1000, description="Most previews of each picture in a stream. Absent: none."
+        default=None, ge=0, le=1000, description="Maximum number of previews of each picture in a stream. Absent: none."
     )
-    background: Literal["auto", "opaque"] = Field(default="auto", description="Pictures are opaque.")
-    quality: Literal["auto", "standard"] = Field(default="auto", description="There is one; steps decides it.")
-    moderation: Literal["auto", "low"] = Field(default="auto", description="Nothing is moderated.")
-    user: str | None = Field(default=None, max_length=512, description="Has no effect.")
-    safety_identifier: str | None = Field(default=None, max_length=512, description="Has no effect.")
+    background: Literal["auto", "opaque"] = Field(default="auto", description="No effect: pictures are opaque.")
+    quality: Literal["auto", "standard"] = Field(default="auto", description="No effect: steps decides the quality.")
+    moderation: Literal["auto", "low"] = Field(default="auto", description="No effect: nothing is moderated.")
+    user: str | None = Field(default=None, max_length=512, description="No effect.")
+    safety_identifier: str | None = Field(default=None, max_length=512, description="No effect.")
 
 
 class _EditRequest(_ImagesRequest):
@@ -80,10 +80,10 @@ class _EditRequest(_ImagesRequest):
 
     event: ClassVar[str] = "image_edit"
 
-    image: Upload = Field(description="The picture to begin from: a file of a form (image or image[]), or base64.")
+    image: Upload = Field(description="Picture to start from: a file of a form (image or image[]), or base64.")
     mask: Upload | None = Field(
         default=None,
-        description="A picture whose transparent part is made anew, the rest kept. Absent: image's own, if it has one.",
+        description="Picture whose transparent part is redrawn. Absent: the transparent part of image, if any.",
     )
 
 
@@ -92,10 +92,10 @@ EditRequest = with_native(_EditRequest, "n", *SAMPLING, "strength")
 
 
 async def create_image(request: Request) -> Response:
-    """Make pictures of a class, with OpenAI's fields and those of /generate that decide pictures.
+    """Generate pictures of a class, with OpenAI's fields and the sampling fields of /generate.
 
-    With `stream` the answer is events: image_generation.partial_image, image_generation.completed for each picture, and
-    `[DONE]`.
+    With `stream` the response is events: image_generation.partial_image, image_generation.completed for each picture,
+    and `[DONE]`.
     """
     state = state_of(request)
     asked = await read_request(request, state.settings, ImagesRequest)
@@ -105,12 +105,12 @@ async def create_image(request: Request) -> Response:
 
 
 async def edit_image(request: Request) -> Response:
-    """Make pictures from a picture: all of it anew as far as `strength` says, or what a mask leaves transparent.
+    """Generate pictures from a picture: all of it changes according to `strength`, or only its transparent part.
 
-    As a form, or as JSON. The events of a stream are image_edit.partial_image and image_edit.completed.
+    The body is a form or JSON. The events of a stream are image_edit.partial_image and image_edit.completed.
     """
     state = state_of(request)
-    # In one expression: a variable would keep the uploads for as long as the request waits.
+    # In one expression: a variable would keep the uploads in memory while the request waits.
     return await _respond(
         request,
         state,
@@ -119,13 +119,13 @@ async def edit_image(request: Request) -> Response:
 
 
 async def list_v1_models(request: Request) -> Response:
-    """Every model that is served, as OpenAI's clients list them."""
+    """List every model that is served, in OpenAI's format."""
     served = state_of(request).engine.deployments.values()
     return JSONResponse({"object": "list", "data": [_card(each.model.manifest) for each in served]}, headers=_NO_STORE)
 
 
 async def retrieve_v1_model(request: Request) -> Response:
-    """One model, as OpenAI's clients see it."""
+    """One model, in OpenAI's format."""
     deployment = deployment_of(request, state_of(request), request.path_params["model"])
     return JSONResponse(_card(deployment.model.manifest), headers=_NO_STORE)
 
@@ -139,7 +139,7 @@ ROUTES = (
 
 
 def _edit_ordered(request: Request, state: State, asked: _EditRequest) -> tuple[_EditRequest, Order]:
-    """An edit without its files, and what to compute. A function, so that no handler holds the files as it waits."""
+    """``asked`` without its files, and its order. A function, so that the handler does not keep the files in memory."""
     deployment = deployment_of(request, state, asked.model)
     native = _native(asked, deployment.model.manifest)
     return without(asked, bytes), edit_order(state, native, asked.image, asked.mask, deployment)
@@ -153,21 +153,21 @@ async def _respond(request: Request, state: State, asked: _ImagesRequest, order:
 
 
 def _native(asked: _ImagesRequest, manifest: Manifest) -> GenerateRequest:
-    """``asked`` in the words of /generate. Raises BadRequest, InvalidField."""
+    """``asked`` as a request to /generate. Raises BadRequest, InvalidField."""
     if asked.response_format == "url":
         raise BadRequest(
-            "response_format: pictures are not kept, so there is no address to give. Allowed: b64_json.",
-            [FieldProblem("#/response_format", "has no address to give", "b64_json")],
+            "response_format: pictures are not stored, so they have no URL. Allowed: b64_json.",
+            [FieldProblem("#/response_format", "is not supported: pictures are not stored", "b64_json")],
         )
     if asked.output_compression is not None and asked.output_format == "png":
-        raise InvalidField.of("output_compression", "means nothing to png", "leave it out; or webp, jpeg")
+        raise InvalidField.of("output_compression", "has no effect in png", "leave it out; or webp, jpeg")
     if asked.partial_images and not asked.stream:
-        raise InvalidField.of("partial_images", "is for a stream", "stream: true; or 0")
+        raise InvalidField.of("partial_images", "needs a stream", "stream: true; or 0")
     native = asked.native(scale=_scale(asked.size, manifest))
     if native.class_label is None:
         return native.model_copy(update={"class_label": class_of_prompt(asked.prompt, manifest)})
     if asked.prompt.strip():
-        raise InvalidField.of("class_label", "says which class, and so does prompt", "one of the two; prompt empty")
+        raise InvalidField.of("class_label", "excludes a prompt: both set the class", "one of the two; prompt empty")
     return native
 
 
@@ -179,7 +179,7 @@ def _scale(size: str, manifest: Manifest) -> int:
 
 
 def _filmed(asked: _ImagesRequest, order: Order) -> Order:
-    """``order`` with as many previews as partial_images allows."""
+    """``order`` with at most partial_images previews of each picture."""
     steps, most = order.rows[0].plan.steps, asked.partial_images
     every = math.ceil(steps / most) if most else 0
     return order._replace(asked=order.asked.model_copy(update={"preview_every": every, "preview_kind": "x0"}))
@@ -195,7 +195,7 @@ def _body(asked: _ImagesRequest, order: Order, made: Made, request: Request) -> 
 
 
 def _write_event(asked: _ImagesRequest, job: PictureJob, event: Event) -> bytes:
-    """``event`` as OpenAI's clients know it: previews, pictures and errors; nothing for the others."""
+    """``event`` in OpenAI's format: previews, pictures and errors; empty for all others."""
     order, payload = job.work, event.payload
     if event.name == "error":
         return b"event: error\ndata: %s\n\n" % event_json(job, event)
@@ -220,7 +220,7 @@ def _write_event(asked: _ImagesRequest, job: PictureJob, event: Event) -> bytes:
 
 
 def _shown(asked: _ImagesRequest, order: Order, index: int, picture: images.Pixels) -> dict[str, Any]:
-    """One of the pictures, with the seed that makes it again."""
+    """One picture with its seed."""
     if asked.output_format == "png":
         encoded = base64.b64encode(picture_png(order, index, picture)).decode()
     else:
@@ -240,7 +240,7 @@ def _base64(asked: _ImagesRequest, picture: images.Pixels) -> str:
 
 
 def _about(asked: _ImagesRequest, order: Order) -> dict[str, str]:
-    """What all pictures of an answer have in common."""
+    """The fields that all pictures of a response share."""
     _, height, width = order.model.manifest.image_shape
     scale = order.asked.scale
     return {
@@ -262,7 +262,7 @@ _PICTURE = {
     "properties": {
         "b64_json": {"type": "string"},
         "seed": {"type": ["integer", "null"]},
-        "revised_prompt": {"type": "string", "description": "The class that was drawn; empty for none."},
+        "revised_prompt": {"type": "string", "description": "The class of the picture; empty for no class."},
     },
 }
 _IMAGES = {

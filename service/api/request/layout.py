@@ -1,4 +1,4 @@
-"""How an answer arranges its pictures, and which formats can show that. Computed once for each request."""
+"""How a response arranges its pictures, and which formats can show that. Computed once for each request."""
 
 import math
 from collections.abc import Sequence
@@ -36,9 +36,9 @@ class Layout(NamedTuple):
 
 
 def layout_of(request: Task, media: str, image_shape: Sequence[int], steps: int, settings: Settings) -> Layout:
-    """The layout of the answer to ``request`` as ``media``, for pictures (channel, height, width) of ``steps`` steps.
+    """The layout of the response to ``request`` as ``media``, for pictures (channel, height, width) of ``steps`` steps.
 
-    Raises InvalidField where the format cannot show it, or the answer would have too many pixels.
+    Raises InvalidField where the format cannot show it, or the response would have too many pixels.
     """
     layout = _layout(request, steps)
     height, width = layout.shape(image_shape)
@@ -64,7 +64,7 @@ def kinds_of(film: Film) -> Sequence[str]:
 
 
 def layout_params(request: Task, layout: Layout) -> Params:
-    """The fields of ``request`` that decide its layout, as the answer reports them: scale, and those not at default."""
+    """The fields of ``request`` that decide its layout, as responses report them: scale, and those not at default."""
     params: Params = {"scale": request.scale}
     if request.layout != "auto":
         params["layout"] = request.layout
@@ -84,7 +84,7 @@ def _layout(request: Task, steps: int) -> Layout:
 
 
 def _size_problem(request: Task, tiles: int, pixels: int, settings: Settings) -> FieldProblem | None:
-    """The problem of an answer with more pixels than the settings allow; ``pixels`` are those at scale 1."""
+    """The problem of a response with more pixels than the settings allow; ``pixels`` are those at scale 1."""
     limit = settings.max_megapixels * MEGAPIXEL
     if pixels * request.scale**2 <= limit:
         return None

@@ -1,4 +1,4 @@
-"""What requests for pictures mean, kept: those that differ in their seed alone mean the same."""
+"""A cache of resolved requests: a lookup costs a fraction of `resolve`, which every request would pay otherwise."""
 
 from collections.abc import Hashable
 from weakref import ref
@@ -8,35 +8,29 @@ from service.api.request.schemas import GenerateRequest
 from service.engine.model import Model
 from service.settings import Settings
 
-#: ResolvedCache that are kept at a time.
+#: The cache is emptied when it holds this many.
 MOST_KEPT = 256
 
-#: Fields that change nothing of what a request means: how its pictures are named, and for how long they are of use.
-_INDIFFERENT = frozenset({"seed", "timeout_ms"})
-#: Fields of any size, whose meaning is not kept.
+#: Fields that do not change what `resolve` returns.
+_IGNORED = frozenset({"seed", "timeout_ms"})
+#: Fields of any size: requests with one are not cached.
 _LARGE = frozenset({"seeds", "latents", "image", "mask", "point", "metadata"})
 
 
 class ResolvedCache:
-    """Requests against their models, under ``settings``; used on the event loop only.
-
-    To work a meaning out takes several times as long as to look it up, and it is on every request's way.
-    """
+    """Resolved requests by model, media type and all fields but seed and timeout_ms; for the event loop only."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._kept: dict[Hashable, Resolved] = {}
 
     def of(self, request: GenerateRequest, model: Model, media: str) -> Resolved:
-        """``request`` resolved against ``model``, and fit for an answer of type ``media``.
-
-        Raises as ``resolve``.
-        """
+        """``request`` resolved against ``model`` for a response of type ``media``. Raises as ``resolve``."""
         given = request.model_fields_set
         if not _LARGE.isdisjoint(given) or isinstance(request.class_label, list):
             return resolve(request, model, media, self._settings)
-        # A model that is replaced must go with its last request, so it is only referred to.
-        key = ref(model), media, *[(name, getattr(request, name)) for name in given - _INDIFFERENT]
+        # A weak reference: a model that was replaced is freed with its last request.
+        key = ref(model), media, *[(name, getattr(request, name)) for name in given - _IGNORED]
         known = self._kept.get(key)
         if known is None:
             known = resolve(request, model, media, self._settings)

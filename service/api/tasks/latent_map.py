@@ -14,7 +14,7 @@ from service.api.order import Order
 from service.api.request.body import parse_query
 from service.api.request.layout import Layout, layout_of
 from service.api.request.negotiation import JSON, PICTURES, media_of
-from service.api.request.resolve import check_version, labels_of
+from service.api.request.resolve import check_version, field_problems, labels_of
 from service.api.request.response_mode import ResponseMode
 from service.api.request.schemas import ClassLabel, Params, Task
 from service.api.response.caching import cacheable
@@ -39,7 +39,7 @@ OFFERED = (JSON, *(media for media in PICTURES if media != JSON))
 class LatentMapRequest(Task):
     """The query of GET /latent-map/{model}."""
 
-    natural_layout = "grid"
+    task = "latent_map"
 
     across: int = Field(default=SIDE, ge=2, description="Pictures of the grid from left to right.")
     down: int = Field(default=SIDE, ge=2, description="Pictures of the grid from top to bottom.")
@@ -140,13 +140,9 @@ def _with_maps(state: State) -> str:
 def _check(body: LatentMapRequest, model: Model, state: State) -> int:
     """The class of the pictures. Raises InvalidField, UnknownVersion."""
     check_version(body.version, model)
-    problems = [
-        FieldProblem(f"#/{name}", "means nothing to a map, which has no steps", "leave it out")
-        for name in ("steps", "stream", "preview_every", "preview_kind")
-        if getattr(body, name) not in (None, False)
-    ]
-    if body.layout == "film":
-        problems.append(FieldProblem("#/layout", "a map has no steps to film", "any but film"))
+    problems = field_problems(body, model)
+    if body.stream:
+        problems.append(FieldProblem("#/stream", "is not supported: a map is answered at once", "leave it out"))
     if body.count > state.settings.max_images:
         says = f"{body.count} pictures are more than this service makes at once"
         problems.append(FieldProblem("#/across", says, f"across times down up to {state.settings.max_images}"))

@@ -128,8 +128,8 @@ def test_manifest_is_immutable(manifest: Manifest) -> None:
         ("image_shape", [1, 0, 28], "image_shape.1:"),
         ("image_shape", [1, 28.0, 28], "image_shape.1:"),
         ("latent_shape", [], "latent_shape:"),
-        ("x0_range", [1.0, -1.0], "x0_range: the lower bound comes first"),
-        ("class_names", ["bag", "bag"], "class_names: every entry may occur once"),
+        ("x0_range", [1.0, -1.0], "x0_range: the lower bound must come first"),
+        ("class_names", ["bag", "bag"], "class_names: entries must be distinct"),
         ("class_names", [""], "class_names.0:"),
         ("noise_schedule", None, "noise_schedule is required in family ddpm"),
         ("noise_schedule.kind", "sigmoid", "noise_schedule.kind:"),
@@ -140,7 +140,7 @@ def test_manifest_is_immutable(manifest: Manifest) -> None:
         ("t_max", 1.5, "t_max:"),
         ("capabilities", [], "capabilities:"),
         ("capabilities", ["inpaint"], "capabilities.0:"),
-        ("capabilities", ["generate", "generate"], "capabilities: every entry may occur once"),
+        ("capabilities", ["generate", "generate"], "capabilities: entries must be distinct"),
         ("defaults", None, "defaults is required in family ddpm"),
         ("defaults.steps", "20", "defaults.steps:"),
         ("defaults.steps", 901, "defaults.steps 901 is more than the 900 up to t_max"),
@@ -159,7 +159,7 @@ def test_manifest_is_immutable(manifest: Manifest) -> None:
         ("training.seconds", float("inf"), "training.seconds:"),
         ("quality", None, "quality:"),
         ("created", "22 November 2026", "created:"),
-        ("created", "20261122", "created: a date is written YYYY-MM-DD"),
+        ("created", "20261122", "created: must be a date YYYY-MM-DD"),
     ],
 )
 def test_wrong_field_is_refused_by_name(

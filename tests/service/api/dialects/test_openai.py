@@ -68,7 +68,7 @@ def test_an_edit_as_json_is_that_of_the_form(client: TestClient) -> None:
     form = client.post(EDITS, data=fields, files={"image[]": base64.b64decode(made)}).json()
     shown = [decode(base64.b64decode(each["data"][0]["b64_json"])) for each in (answer, form)]
     assert_same(*shown)
-    assert answer["warnings"] == ["image: re-sampled from 16 x 16 to 8 x 8 pixels"]
+    assert answer["warnings"] == ["image: resized from 16 x 16 to 8 x 8 pixels"]
 
 
 def test_an_empty_field_of_a_form_is_as_left_out(client: TestClient) -> None:

@@ -346,10 +346,10 @@ def test_without_a_body_the_query_is_the_request(client: TestClient) -> None:
 @pytest.mark.parametrize(
     ("path", "body", "said"),
     [
-        ("/generate/vae", {"image": 5}, "image: is a picture: base64, or a file of a form."),
-        ("/generate/vae", {"image": "http://here/a.png"}, "image: an address is never fetched"),
-        ("/interpolate", {"model": "vae", "from": 5}, "from: is an object."),
-        ("/generate/vae", {"latents": [[1e300] * 4]}, "latents: has numbers beyond 100."),
+        ("/generate/vae", {"image": 5}, "image: must be a picture: base64, or a file of a form."),
+        ("/generate/vae", {"image": "http://here/a.png"}, "image: is a URL, and URLs are not fetched"),
+        ("/interpolate", {"model": "vae", "from": 5}, "from: must be an object."),
+        ("/generate/vae", {"latents": [[1e300] * 4]}, "latents: has numbers outside -100 to 100."),
     ],
 )
 def test_a_complaint_is_in_the_words_of_requests(

@@ -88,7 +88,7 @@ def test_files_are_bytes_and_other_fields_are_text() -> None:
         (b"--b\r\n\r\n1\r\n--b--", "name"),
         (b"--b\r\nno header\r\n\r\n1\r\n--b--", "colon"),
         (b"--b\r\nContent-Disposition: attachment; name=n\r\n\r\n1\r\n--b--", "name"),
-        (part("n", b"1\r\n--bc") + b"--b--", "spaces"),
+        (part("n", b"1\r\n--bc") + b"--b--", "other text"),
         (part("n", b"MQ==", "\r\nContent-Transfer-Encoding: base64") + b"--b--", "Transfer"),
         (part("n", more="\r\nX: " + "x" * 9000) + b"--b--", "name"),
     ],
@@ -99,7 +99,7 @@ def test_what_is_no_form_is_told(body: bytes, said: str) -> None:
 
 
 def test_text_that_is_not_utf_8_is_told() -> None:
-    with pytest.raises(InvalidField, match="class_label: is no text in UTF-8"):
+    with pytest.raises(InvalidField, match="class_label: is not valid UTF-8"):
         read(part("class_label", b"\xe4") + b"--b--")
     with pytest.raises(InvalidField, match="utf-8"):
         read(part("_charset_", b"latin-1") + b"--b--")

@@ -99,7 +99,7 @@ def test_a_film_needs_a_picture_to_be_in(tasks: TestClient, format_: str) -> Non
 def test_a_film_is_as_bounded_as_any_answer(tasks: TestClient) -> None:
     body = {"layout": "film", "steps": 1000, "preview_every": 1, "n": 20, "format": "gif"}
     assert "megapixels" in refused(tasks.post("/generate/ddpm", json=body), "#/scale")
-    assert "1 and more" in refused(
+    assert "1 or more" in refused(
         tasks.post("/generate/ddpm", json={"layout": "film", "preview_every": 0}), "#/preview_every"
     )
 

@@ -72,14 +72,14 @@ def test_an_error_does_not_list_thousands_of_classes(settings: Settings) -> None
     change_manifest(settings.weights_dir / "vae", class_names=tuple(f"class {index}" for index in range(3000)))
     with TestClient(create_app(settings)) as client:
         said = refused(client.post("/generate/vae", json={"class_label": "shoe"}), "#/class_label")
-        assert said.endswith("49 class 49, and 2950 more that GET /models/vae lists, none")
+        assert said.endswith("49 class 49, and 2950 more listed by GET /models/vae, none")
 
 
 @pytest.mark.parametrize("fields", [{"steps": 20}, {"solver": "ddim"}, {"guidance_scale": 1.0}])
 def test_a_model_that_decodes_at_once_has_no_sampler(client: TestClient, fields: Mapping[str, Any]) -> None:
     field = next(iter(fields))
     said = refused(client.post("/generate/vae", json=fields), f"#/{field}")
-    assert "means nothing to vae" in said
+    assert "is not supported by vae" in said
     assert "leave it out" in said
     assert refused(client.post("/interpolate", json={"model": "vae", **fields}), f"#/{field}") == said
 
@@ -88,7 +88,7 @@ def test_a_model_that_decodes_at_once_has_no_sampler(client: TestClient, fields:
 def test_guidance_needs_a_class(client: TestClient, scale: float) -> None:
     for label in ("none", "NONE"):
         body = {"class_label": label, "guidance_scale": scale}
-        assert "ask for a class" in refused(client.post("/generate/ddpm", json=body), "#/guidance_scale")
+        assert "set a class" in refused(client.post("/generate/ddpm", json=body), "#/guidance_scale")
 
 
 def test_a_model_without_classes_has_none(settings: Settings) -> None:
@@ -181,7 +181,7 @@ def test_a_model_makes_only_what_its_manifest_says(settings: Settings) -> None:
         ({"class_label": []}, "#/class_label", "a list of 1"),
         ({"class_label": ["bag", "shoe"], "n": 2}, "#/class_label", CLASSES),
         ({"class_label": ["bag", "bag"], "seeds": [1]}, "#/class_label", "a list of 1"),
-        ({"class_label": ["bag", "none"], "n": 2, "guidance_scale": 2}, "#/guidance_scale", "ask for a class"),
+        ({"class_label": ["bag", "none"], "n": 2, "guidance_scale": 2}, "#/guidance_scale", "set a class"),
     ],
 )
 def test_lists_with_a_value_for_each_picture(
