@@ -115,7 +115,7 @@ def test_what_is_no_form() -> None:
 
 def test_parts_and_text_are_bounded() -> None:
     assert len(read(part("n") * MAX_PARTS + b"--b--")) == MAX_PARTS
-    with pytest.raises(BadRequest, match=f"more than {MAX_PARTS} parts"):
+    with pytest.raises(BadRequest, match="too many parts"):
         read(part("n") * (MAX_PARTS + 1) + b"--b--")
     with pytest.raises(BodyTooLarge):
         read(part("n", b"1" * 6000) * 2 + b"--b--")
