@@ -16,26 +16,26 @@ _Keys = tuple[Callable[[str], Hashable | None], Mapping[Hashable, Sequence[int]]
 class ClassNotFound(LookupError):
     """A client's label matches no class of the model, or several: the ``candidates``."""
 
-    def __init__(self, asked: int | str, candidates: Sequence[int] = ()) -> None:
-        super().__init__(asked)
+    def __init__(self, given: int | str, candidates: Sequence[int] = ()) -> None:
+        super().__init__(given)
         self.candidates = candidates
 
 
-def label_of(asked: int | str, names: tuple[str, ...]) -> int:
-    """The label of the class ``asked`` among ``names``: 0 to K - 1, or K for ``NO_CLASS``. Raises ClassNotFound.
+def label_of(given: int | str, names: tuple[str, ...]) -> int:
+    """The label of the class ``given`` among ``names``: 0 to K - 1, or K for ``NO_CLASS``. Raises ClassNotFound.
 
     An exact match precedes one that ignores case, which precedes one by number: "a" is class "a" even beside "A".
     Composed and decomposed accents are equal. A number, as number or text, is a name where any name is an integer ("2"
     equals "02"), else the index of a class.
     """
-    text = str(asked)
+    text = str(given)
     for key_of, labels_by_key in _lookups(names):
         labels = labels_by_key.get(key_of(text), ())
         if len(labels) == 1:
             return labels[0]
         if labels:
-            raise ClassNotFound(asked, labels)
-    raise ClassNotFound(asked)
+            raise ClassNotFound(given, labels)
+    raise ClassNotFound(given)
 
 
 def has_numeric_names(names: Sequence[str]) -> bool:

@@ -87,33 +87,31 @@ class Defaults(_Record):
     guidance_scale: NonNegativeFloat
 
 
-class Artifact(_Record):
-    """The file of the weights, named after the first eight characters of its hash; `size` in bytes."""
+class _HashedFile(_Record):
+    """A file named after the first eight characters of its SHA-256; `size` in bytes."""
+
+    file: str
+    size: PositiveInt
+    sha256: Sha256
+
+    @model_validator(mode="after")
+    def _named_by_its_hash(self) -> Self:
+        if f"-{self.sha256[:8]}." not in self.file:
+            raise ValueError(f"file {self.file} is not named by its sha256 {self.sha256[:8]}...")
+        return self
+
+
+class Artifact(_HashedFile):
+    """The weights."""
 
     format: Literal["torchscript"]
     file: Annotated[str, StringConstraints(pattern=r"^model-[0-9a-f]{8}\.pt$")]
-    size: PositiveInt
-    sha256: Sha256
-
-    @model_validator(mode="after")
-    def _named_by_its_hash(self) -> Self:
-        if self.file != artifact_file(self.sha256):
-            raise ValueError(f"file {self.file} is not named by its sha256 {self.sha256[:8]}...")
-        return self
 
 
-class LatentCodes(_Record):
-    """The file with latents of training pictures (service.sampling.latent_map), named and checked like the weights."""
+class LatentCodes(_HashedFile):
+    """Latents of training pictures (service.sampling.latent_map)."""
 
     file: Annotated[str, StringConstraints(pattern=r"^latents-[0-9a-f]{8}\.npz$")]
-    size: PositiveInt
-    sha256: Sha256
-
-    @model_validator(mode="after")
-    def _named_by_its_hash(self) -> Self:
-        if self.file != latents_file(self.sha256):
-            raise ValueError(f"file {self.file} is not named by its sha256 {self.sha256[:8]}...")
-        return self
 
 
 class Dataset(_Record):

@@ -11,19 +11,6 @@ from service.contract.classes import NO_CLASS, ClassNotFound, label_of
 from service.contract.manifest import Manifest
 from service.errors import BadRequest, FieldProblem
 
-#: Fields of /generate that the dialects have under the same names.
-SAMPLING = (
-    "seed",
-    "class_label",
-    "negative_class",
-    "steps",
-    "guidance_scale",
-    "solver",
-    "eta",
-    "truncation",
-    "timeout_ms",
-)
-
 
 def _document_absent(schema: dict[str, Any]) -> None:
     """Let optional and unknown fields of a body's JSON schema be null or empty."""
@@ -73,12 +60,12 @@ def class_of_prompt(prompt: str, manifest: Manifest) -> str:
 
     Raises BadRequest, which lists the classes.
     """
-    asked = prompt.strip()
-    if not asked:
+    name = prompt.strip()
+    if not name:
         return NO_CLASS
     names = manifest.class_names
     try:
-        return [*names, NO_CLASS][label_of(asked, names)]
+        return [*names, NO_CLASS][label_of(name, names)]
     except ClassNotFound as failure:
         problem = class_problem("prompt", manifest, failure)
         message = f"prompt: {manifest.name} reads no text. A prompt must be empty or one of: {problem.allowed}."

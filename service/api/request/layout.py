@@ -29,11 +29,6 @@ class Layout(NamedTuple):
     gap: int
     film: Film | None = None
 
-    def shape(self, image_shape: Sequence[int]) -> tuple[int, int]:
-        """Height and width of the single image of pictures (channel, height, width), at scale 1."""
-        _, height, width = image_shape
-        return images.tile_shape(self.tiles, height, width, self.columns, self.gap)
-
 
 def layout_of(request: Task, media: str, image_shape: Sequence[int], steps: int, settings: Settings) -> Layout:
     """The layout of the response to ``request`` as ``media``, for pictures (channel, height, width) of ``steps`` steps.
@@ -41,7 +36,8 @@ def layout_of(request: Task, media: str, image_shape: Sequence[int], steps: int,
     Raises InvalidField where the format cannot show it, or the response would have too many pixels.
     """
     layout = _layout(request, steps)
-    height, width = layout.shape(image_shape)
+    _, own_height, own_width = image_shape
+    height, width = images.tile_shape(layout.tiles, own_height, own_width, layout.columns, layout.gap)
     problems = [
         _size_problem(request, layout.tiles, height * width, settings)
         or _side_problem(request, media, max(height, width)),

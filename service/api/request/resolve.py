@@ -54,8 +54,8 @@ def resolve(request: GenerateRequest | InterpolateRequest, model: Model, media: 
     problems = field_problems(request, model) + _count_problems(request, settings)
     if isinstance(request, GenerateRequest):
         problems += start_problems(request, model)
-    asked = request.class_label if isinstance(request.class_label, list) else [request.class_label]
-    labels = labels_of(asked, model, "class_label", problems)
+    classes = request.class_label if isinstance(request.class_label, list) else [request.class_label]
+    labels = labels_of(classes, model, "class_label", problems)
     if isinstance(request, GenerateRequest) and request.has_start:
         labels = [model.manifest.null_label if label is None else label for label in labels]
     negative = labels_of([request.negative_class], model, "negative_class", problems)[0]
@@ -161,12 +161,12 @@ def _default_solver(request: GenerateRequest | InterpolateRequest, defaults: Def
 
 
 def labels_of(
-    asked: Sequence[int | str | None], model: Model, field: str, problems: list[FieldProblem]
+    classes: Sequence[int | str | None], model: Model, field: str, problems: list[FieldProblem]
 ) -> Sequence[int | None]:
-    """The labels of the classes in ``field``. For an unknown class, ``problems`` gets one more, and this is [None]."""
+    """The labels of ``classes``; where one is unknown, [None], and ``problems`` has one more, on ``field``."""
     names = model.manifest.class_names
     try:
-        return [None if each is None else label_of(each, names) for each in asked]
+        return [None if each is None else label_of(each, names) for each in classes]
     except ClassNotFound as failure:
         problems.append(class_problem(field, model.manifest, failure))
         return [None]
@@ -177,10 +177,10 @@ def class_problem(field: str, manifest: Manifest, failure: ClassNotFound) -> Fie
     if failure.candidates:
         message = "matches more than one class: write one of them exactly"
         return FieldProblem(f"#/{field}", message, _listed(failure.candidates, manifest))
-    return FieldProblem(f"#/{field}", f"{manifest.name} has no such class", class_list(manifest))
+    return FieldProblem(f"#/{field}", f"{manifest.name} has no such class", _class_list(manifest))
 
 
-def class_list(manifest: Manifest) -> str:
+def _class_list(manifest: Manifest) -> str:
     """The allowed classes as an error message lists them, with their indices where numbers mean indices."""
     count = len(manifest.class_names)
     shown = _listed(range(min(count, MOST_LISTED)), manifest)

@@ -11,7 +11,7 @@ from service.api.request.arrays import Numbers
 from service.api.request.fields import Fields
 from service.api.request.negotiation import Format
 from service.api.request.uploads import Upload
-from service.contract.manifest import SolverName
+from service.contract.manifest import NAME, SolverName
 from service.images import grid_columns
 from service.sampling.interpolate import Easing
 
@@ -41,8 +41,7 @@ class Showing(Fields):
         default=1, ge=1, le=MAX_SCALE, description="Enlargement: every pixel becomes scale x scale pixels."
     )
     format: Format | None = Field(
-        default=None,
-        description="Format of the response; overrides the header Accept, which decides where this is absent.",
+        default=None, description="Format of the response. Absent: the header Accept decides."
     )
     layout: LayoutName = Field(
         default="auto",
@@ -274,7 +273,7 @@ class InspectRequest(Fields):
 class Parameters(Fields):
     """The text that a PNG carries: the request that generates it again."""
 
-    model: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
+    model: Annotated[str, Field(pattern=f"^{NAME.pattern}$")]
     model_version: Annotated[str, Field(pattern=r"^[0-9a-f]{8}$")]
     path: Annotated[str, Field(pattern=r"^/[a-z0-9/_-]{1,99}$")]
     params: Params
