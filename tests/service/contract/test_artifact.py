@@ -93,7 +93,7 @@ def test_artifact_is_read_once(file: Path, payload: bytes, manifest: Manifest, m
     assert read_artifact(file.parent, manifest.artifact) == payload
 
 
-def test_disk_that_gives_back_other_bytes_is_noticed(
+def test_a_disk_that_returns_other_bytes_is_detected(
     tmp_path: Path, payload: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Path, "read_bytes", lambda path: b"other")

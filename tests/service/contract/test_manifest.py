@@ -183,7 +183,7 @@ def test_every_required_field_is_required(tmp_path: Path, fields: dict[str, Any]
         assert refusal(tmp_path).reason == f"{field}: Field required"
 
 
-def test_newer_schema_is_told_before_its_new_fields(tmp_path: Path, fields: dict[str, Any]) -> None:
+def test_a_newer_schema_is_reported_before_its_fields(tmp_path: Path, fields: dict[str, Any]) -> None:
     write_json(tmp_path, {"a_new_field": 1} | fields | {"schema_version": 2, "name": "?"})
     assert refusal(tmp_path).reason.startswith("schema_version:")
 
@@ -203,7 +203,7 @@ def test_missing_manifest_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"null", b"\xff\xfe", b"\x80\x04pickle", b"{} {}", b"[" * 500_000])
-def test_what_is_no_manifest_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_an_invalid_manifest_is_rejected(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "manifest.json").write_bytes(content)
     refusal(tmp_path)
 
@@ -293,7 +293,7 @@ def test_another_manifest_of_the_same_weights_replaces_it(tmp_path: Path, manife
     assert read_history(tmp_path) == []
 
 
-def test_what_is_damaged_is_no_history(tmp_path: Path, manifest: Manifest) -> None:
+def test_a_damaged_manifest_is_not_in_the_history(tmp_path: Path, manifest: Manifest) -> None:
     write_manifest(tmp_path, manifest)
     (tmp_path / "manifest-00000000.json").write_bytes((tmp_path / "manifest.json").read_bytes())  # of other weights
     (tmp_path / "manifest-11111111.json").write_text("{}")
@@ -303,7 +303,7 @@ def test_what_is_damaged_is_no_history(tmp_path: Path, manifest: Manifest) -> No
     assert read_manifest(tmp_path) == manifest
 
 
-def test_what_cannot_be_read_is_no_history_and_blocks_nothing(tmp_path: Path, manifest: Manifest) -> None:
+def test_an_unreadable_manifest_is_not_in_the_history(tmp_path: Path, manifest: Manifest) -> None:
     write_manifest(tmp_path, manifest)
     os.mkfifo(tmp_path / "manifest-22222222.json")
     (tmp_path / "manifest-33333333.json").symlink_to("nowhere")

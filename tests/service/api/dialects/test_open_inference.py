@@ -68,22 +68,22 @@ def test_the_seeds_are_in_the_header_too(client: TestClient) -> None:
         ({"inputs": [{"name": "class_label", "shape": [1], "datatype": "INT64", "data": [3]}]}, "no such class"),
     ],
 )
-def test_what_is_wrong_with_a_tensor_is_said(client: TestClient, body: dict[str, Any], says: str) -> None:
+def test_an_invalid_tensor_is_rejected_with_its_reason(client: TestClient, body: dict[str, Any], says: str) -> None:
     assert says in error(client.post(INFER, json=body), 422)
 
 
-def test_a_query_is_not_passed_over(client: TestClient) -> None:
+def test_a_query_is_rejected(client: TestClient) -> None:
     answer = client.post("/v2/models/vae/infer", params={"seed": 7}, json={})
     assert answer.status_code == 422
     assert "seed" in answer.json()["error"]
 
 
-def test_a_body_that_is_no_json(client: TestClient) -> None:
+def test_a_body_that_is_not_json(client: TestClient) -> None:
     assert "not JSON" in error(client.post(INFER, content=b"{"), 400)
 
 
 @pytest.mark.parametrize("length", ["-1", "1000", "x", "", "99999999999", "\N{SUPERSCRIPT TWO}"])
-def test_a_length_that_is_none(client: TestClient, length: str) -> None:
+def test_an_invalid_length_is_rejected(client: TestClient, length: str) -> None:
     response = client.post(INFER, content=b"{}", headers={HEAD_LENGTH.encode(): length.encode("latin-1")})
     assert HEAD_LENGTH in error(response, 400)
 

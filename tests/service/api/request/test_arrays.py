@@ -74,18 +74,18 @@ def test_any_plain_numbers_are_read(dtype: DTypeLike) -> None:
         ([1e300], "outside -100 to 100"),
     ],
 )
-def test_what_is_no_array(value: object, said: str) -> None:
+def test_invalid_arrays_are_rejected(value: object, said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         read(value)
 
 
-def test_a_header_that_promises_more_than_there_is_costs_nothing() -> None:
+def test_a_header_with_a_huge_shape_allocates_nothing() -> None:
     with pytest.raises(ValidationError, match="plain numbers"):
         read(headed((10**15,)))
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes_are_an_array_or_refused(tail: bytes) -> None:
+def test_any_bytes_are_an_array_or_rejected(tail: bytes) -> None:
     for head in (b"", b"\x93NUMPY\x01\x00", b"\x93NUMPY\x02\x00"):
         with pytest.raises(ValueError, match=r"not a \.npy file"):
             from_base64(base64.b64encode(head + tail).decode())

@@ -83,7 +83,7 @@ def test_a_film_is_the_same_from_a_job(tasks: TestClient) -> None:
     assert_same(decode(result.content), decode(tasks.post("/generate/ddpm", json=body).content))
 
 
-def test_a_film_is_made_again_by_its_parameters(tasks: TestClient) -> None:
+def test_the_parameters_of_a_film_reproduce_it(tasks: TestClient) -> None:
     png = tasks.post("/generate/ddpm", json={"layout": "film"}).content
     params = tasks.post("/inspect", content=png).json()["params"]
     assert params.items() >= {"layout": "film", "preview_every": 1, "preview_kind": "both"}.items()
@@ -91,12 +91,12 @@ def test_a_film_is_made_again_by_its_parameters(tasks: TestClient) -> None:
 
 
 @pytest.mark.parametrize("format_", ["json", "npy", "zip"])
-def test_a_film_needs_a_picture_to_be_in(tasks: TestClient, format_: str) -> None:
+def test_a_film_needs_an_image_format(tasks: TestClient, format_: str) -> None:
     response = tasks.post("/generate/ddpm", json={"layout": "film", "format": format_})
     assert "cannot show a film" in refused(response, "#/layout")
 
 
-def test_a_film_is_as_bounded_as_any_answer(tasks: TestClient) -> None:
+def test_the_size_of_a_film_is_bounded(tasks: TestClient) -> None:
     body = {"layout": "film", "steps": 1000, "preview_every": 1, "n": 20, "format": "gif"}
     assert "megapixels" in refused(tasks.post("/generate/ddpm", json=body), "#/scale")
     assert "1 or more" in refused(

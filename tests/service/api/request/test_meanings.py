@@ -38,7 +38,7 @@ def cache(settings: Settings) -> ResolvedCache:
         {"seeds": [1, 2]},
     ],
 )
-def test_a_kept_meaning_is_the_one_that_is_worked_out(
+def test_a_cached_request_equals_a_resolved_one(
     cache: ResolvedCache, model: Model, settings: Settings, fields: Mapping[str, Any]
 ) -> None:
     own: dict[str, Any] = {} if "seeds" in fields else {"seed": 5}
@@ -46,7 +46,7 @@ def test_a_kept_meaning_is_the_one_that_is_worked_out(
         assert cache.of(request, model, PNG) == resolve(request, model, PNG, settings)
 
 
-def test_requests_that_differ_in_their_seed_alone_share_one(cache: ResolvedCache, model: Model) -> None:
+def test_requests_that_differ_only_in_seed_and_timeout_share_an_entry(cache: ResolvedCache, model: Model) -> None:
     first = cache.of(GenerateRequest(seed=1, n=2), model, PNG)
     assert cache.of(GenerateRequest(seed=2, n=2, timeout_ms=5000), model, PNG) is first
     assert cache.of(GenerateRequest(n=2), model, PNG) is first
@@ -54,26 +54,26 @@ def test_requests_that_differ_in_their_seed_alone_share_one(cache: ResolvedCache
 
 
 @pytest.mark.parametrize("fields", [{"class_label": 9}, {"steps": 5000}, {"fps": 10}, {"version": "00000000"}])
-def test_what_is_wrong_is_wrong_every_time(cache: ResolvedCache, model: Model, fields: Mapping[str, Any]) -> None:
+def test_an_invalid_request_is_never_cached(cache: ResolvedCache, model: Model, fields: Mapping[str, Any]) -> None:
     cache.of(GenerateRequest(seed=1), model, PNG)
     for seed in (1, 2):
         with pytest.raises((InvalidField, UnknownVersion)):
             cache.of(GenerateRequest(seed=seed, **fields), model, PNG)
 
 
-def test_the_form_of_the_answer_belongs_to_it(cache: ResolvedCache, model: Model) -> None:
+def test_entries_differ_by_media_type(cache: ResolvedCache, model: Model) -> None:
     cache.of(GenerateRequest(fps=10), model, GIF)
     with pytest.raises(InvalidField, match="fps"):
         cache.of(GenerateRequest(fps=10), model, PNG)
 
 
-def test_it_is_of_one_model(cache: ResolvedCache, model: Model, settings: Settings) -> None:
+def test_entries_differ_by_model(cache: ResolvedCache, model: Model, settings: Settings) -> None:
     other = load_model(settings.weights_dir / "vae", torch.device("cpu"))
     assert cache.of(GenerateRequest(), model, PNG).plan.steps > 0
     assert cache.of(GenerateRequest(), other, PNG).plan.steps == 0
 
 
-def test_no_model_is_kept(cache: ResolvedCache, settings: Settings) -> None:
+def test_the_cache_does_not_keep_a_model_alive(cache: ResolvedCache, settings: Settings) -> None:
     model = load_model(settings.weights_dir / "vae", torch.device("cpu"))
     cache.of(GenerateRequest(), model, PNG)
     gone = ref(model)
@@ -81,7 +81,7 @@ def test_no_model_is_kept(cache: ResolvedCache, settings: Settings) -> None:
     assert gone() is None
 
 
-def test_so_many_are_kept(cache: ResolvedCache, model: Model) -> None:
+def test_the_cache_is_emptied_when_full(cache: ResolvedCache, model: Model) -> None:
     first = cache.of(GenerateRequest(steps=1), model, PNG)
     for steps in range(2, MOST_KEPT + 1):
         cache.of(GenerateRequest(steps=steps), model, PNG)

@@ -65,7 +65,7 @@ def test_how_a_request_is_answered(headers: dict[str, str], fields: dict[str, An
         (",;=", None),
     ],
 )
-def test_what_prefer_says(prefer: str, wait_s: float | None) -> None:
+def test_wait_of_prefer(prefer: str, wait_s: float | None) -> None:
     assert wait_of(request({"Prefer": prefer})) == wait_s
 
 
@@ -81,14 +81,14 @@ def test_a_get_has_no_key() -> None:
         ({"Idempotency-Key": "a"}, {"preview_every": 1}, "#/preview_every"),
     ],
 )
-def test_a_field_that_would_do_nothing(headers: dict[str, str], fields: dict[str, Any], pointer: str) -> None:
+def test_a_field_without_effect_is_rejected(headers: dict[str, str], fields: dict[str, Any], pointer: str) -> None:
     with pytest.raises(InvalidField) as refusal:
         mode_of(headers, **fields)
     assert [problem.pointer for problem in refusal.value.problems] == [pointer]
 
 
 @pytest.mark.parametrize("key", ["", " ", "a b", "a\tb", "é", "x" * 256])
-def test_a_key_that_is_none(key: str) -> None:
+def test_an_invalid_key_is_rejected(key: str) -> None:
     with pytest.raises(BadRequest, match="1 to 255"):
         mode_of({"Idempotency-Key": key})
 
