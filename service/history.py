@@ -38,7 +38,7 @@ class Counts(NamedTuple):
     live_rows: float
 
 
-class Look(NamedTuple):
+class Snapshot(NamedTuple):
     """The counts of every model at a time of the monotonic clock."""
 
     at: float
@@ -50,21 +50,21 @@ class History:
 
     def __init__(self, models: Callable[[], Iterable[tuple[str, ModelMetrics]]], clock: Callable[[], float]) -> None:
         self._models, self._clock = models, clock
-        self._looks: deque[Look] = deque([self.look()], maxlen=KEPT)
+        self._snapshots: deque[Snapshot] = deque([self.snapshot()], maxlen=KEPT)
 
     def take(self) -> None:
-        """Look, and keep what is seen; the oldest look goes."""
-        self._looks.append(self.look())
+        """Snapshot, and keep what is seen; the oldest look goes."""
+        self._snapshots.append(self.snapshot())
 
-    def look(self) -> Look:
+    def snapshot(self) -> Snapshot:
         """What the metrics say."""
-        return Look(self._clock(), {name: counts_of(metrics) for name, metrics in self._models()})
+        return Snapshot(self._clock(), {name: counts_of(metrics) for name, metrics in self._models()})
 
-    def since(self, window_s: float) -> list[Look]:
+    def since(self, window_s: float) -> list[Snapshot]:
         """The looks of the last ``window_s`` seconds, the one before them, and one of this moment; oldest first."""
-        current = self.look()
-        kept = [look for look in self._looks if look.at >= current.at - window_s]
-        before = [look for look in self._looks if look.at < current.at - window_s][-1:]
+        current = self.snapshot()
+        kept = [look for look in self._snapshots if look.at >= current.at - window_s]
+        before = [look for look in self._snapshots if look.at < current.at - window_s][-1:]
         return [*before, *kept, current]
 
 
@@ -99,12 +99,12 @@ def quantile_ms(counts: Sequence[int], q: float) -> float | None:
     return 1000 * SECONDS_BUCKETS[-1] if sum(counts) else None
 
 
-def gained(later: Sequence[int], earlier: Sequence[int] | None) -> list[int]:
+def increase(later: Sequence[int], earlier: Sequence[int] | None) -> list[int]:
     """How many were counted between two looks; all, where there was no earlier one."""
     return [*later] if earlier is None else [now - then for now, then in zip(later, earlier, strict=True)]
 
 
-def steps(looks: Sequence[Look], name: str) -> list[tuple[Counts | None, Counts]]:
+def steps(looks: Sequence[Snapshot], name: str) -> list[tuple[Counts | None, Counts]]:
     """The counts of model ``name`` before and after each step between two looks at which it was there."""
     return [(one.models.get(name), other.models[name]) for one, other in pairwise(looks) if name in other.models]
 

@@ -21,7 +21,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from service.decoding.fit import Decoded, TooManyPixels
 from service.decoding.strip import Unreadable
-from service.decoding.wire import Ask, read_reply, send_ask
+from service.decoding.wire import DecodeRequest, read_reply, send_request
 from service.errors import TooBusy
 from service.settings import Settings
 
@@ -47,7 +47,7 @@ class DecoderProcess:
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            send_ask(process.stdin, Ask(data, channels, height, width, self._max_pixels))
+            send_request(process.stdin, DecodeRequest(data, channels, height, width, self._max_pixels))
             about, contents = read_reply(process.stdout)
         except (OSError, EOFError):
             raise Unreadable(self._failure()) from None

@@ -11,7 +11,7 @@ _HEAD = struct.Struct("!IIIIQ")
 _LENGTH = struct.Struct("!I")
 
 
-class Ask(NamedTuple):
+class DecodeRequest(NamedTuple):
     """One picture to decode, and the size that is wanted."""
 
     data: bytes
@@ -21,20 +21,20 @@ class Ask(NamedTuple):
     max_pixels: int
 
 
-def send_ask(stream: IO[bytes], ask: Ask) -> None:
+def send_request(stream: IO[bytes], request: DecodeRequest) -> None:
     """Write one request."""
-    stream.write(_HEAD.pack(len(ask.data), *ask[1:]))
-    stream.write(ask.data)
+    stream.write(_HEAD.pack(len(request.data), *request[1:]))
+    stream.write(request.data)
     stream.flush()
 
 
-def read_ask(stream: IO[bytes]) -> Ask | None:
+def read_request(stream: IO[bytes]) -> DecodeRequest | None:
     """The next request; None at the end."""
     head = stream.read(_HEAD.size)
     if len(head) < _HEAD.size:
         return None
     length, *rest = _HEAD.unpack(head)
-    return Ask(stream.read(length), *rest)
+    return DecodeRequest(stream.read(length), *rest)
 
 
 def send_reply(stream: IO[bytes], about: dict[str, Any], *contents: bytes) -> None:

@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from service.decoding.fit import TooManyPixels, decode
 from service.decoding.strip import Unreadable
-from service.decoding.wire import Ask, read_ask, send_reply
+from service.decoding.wire import DecodeRequest, read_request, send_reply
 
 #: Memory beside the pictures: the interpreter, Pillow, and three copies of a file.
 _BASE_BYTES = 192 << 20
@@ -24,16 +24,16 @@ def main(max_pixels: int, cpu_seconds: float) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the service, which then closes the input
     signal.signal(signal.SIGPROF, signal.SIG_DFL)  # ignored signals are inherited, and this one must end the process
     _limit_memory(_BASE_BYTES + _BYTES_PER_PIXEL * max_pixels)
-    while (ask := read_ask(sys.stdin.buffer)) is not None:
+    while (request := read_request(sys.stdin.buffer)) is not None:
         signal.setitimer(signal.ITIMER_PROF, cpu_seconds)  # counts processor time; its signal ends the process
-        _answer(ask)
+        _answer(request)
         signal.setitimer(signal.ITIMER_PROF, 0)
 
 
-def _answer(ask: Ask) -> None:
+def _answer(request: DecodeRequest) -> None:
     out = sys.stdout.buffer
     try:
-        made = decode(*ask)
+        made = decode(*request)
     except TooManyPixels as failure:
         send_reply(out, {"error": "pixels", "size": failure.size})
     except (Unreadable, MemoryError) as failure:

@@ -19,7 +19,7 @@ class EventLog:
 
     Passing events, which later ones outdate, are kept up to ``most`` of them and ``most_bytes``, and the oldest go
     first; the others are all kept: their number is for the writer to bound. Listeners hold a place in the log and no
-    events, so a slow one costs nothing and misses passing events at most.
+    events, so a slow one costs nothing and misses transient events at most.
     """
 
     def __init__(self, most: int, most_bytes: int) -> None:
@@ -28,26 +28,26 @@ class EventLog:
         self.last_id = 0
         self._most, self._most_bytes = most, most_bytes
         self._events: dict[int, Event] = {}
-        self._passing: deque[tuple[int, int]] = deque()
-        self._passing_bytes = 0
+        self._transient: deque[tuple[int, int]] = deque()
+        self._transient_bytes = 0
         self._listeners: set[Listener] = set()
 
-    def add(self, name: str, payload: object, size: int = 0, *, passing: bool = False) -> None:
+    def add(self, name: str, payload: object, size: int = 0, *, transient: bool = False) -> None:
         """Something happened; ``size`` is how many bytes ``payload`` keeps."""
         assert not self.ended
         self.last_id += 1
         self._events[self.last_id] = Event(self.last_id, name, payload)
         self.size += size
-        if passing:
-            self._passing.append((self.last_id, size))
-            self._passing_bytes += size
+        if transient:
+            self._transient.append((self.last_id, size))
+            self._transient_bytes += size
             self._drop()
-        self._tell()
+        self._wake_listeners()
 
     def end(self) -> None:
         """Nothing more will happen."""
         self.ended = True
-        self._tell()
+        self._wake_listeners()
 
     def after(self, id: int) -> Event | None:
         """The first event that is kept after event ``id``."""
@@ -63,13 +63,13 @@ class EventLog:
         return Listener(self, after)
 
     def _drop(self) -> None:
-        while len(self._passing) > self._most or self._passing_bytes > self._most_bytes:
-            id, size = self._passing.popleft()
+        while len(self._transient) > self._most or self._transient_bytes > self._most_bytes:
+            id, size = self._transient.popleft()
             del self._events[id]
-            self._passing_bytes -= size
+            self._transient_bytes -= size
             self.size -= size
 
-    def _tell(self) -> None:
+    def _wake_listeners(self) -> None:
         for listener in self._listeners:
             listener.wake()
 
@@ -85,7 +85,7 @@ class Listener:
 
     def __init__(self, log: EventLog, after: int) -> None:
         self._log, self._last = log, after
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
         self._closed = False
 
     def __enter__(self) -> "Listener":
@@ -102,7 +102,7 @@ class Listener:
 
     def wake(self) -> None:
         """Look at the log again."""
-        self._news.set()
+        self._changed.set()
 
     def close(self) -> None:
         """Hear no more, from now on."""
@@ -113,10 +113,10 @@ class Listener:
         """The next event; None when none came within ``within_s`` seconds, or none will."""
         event = self._take()
         if event is None and not self.over:
-            self._news.clear()
+            self._changed.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(within_s):
-                    await self._news.wait()
+                    await self._changed.wait()
             event = self._take()
         return event
 

@@ -13,8 +13,8 @@ Work = TypeVar("Work")
 Result = TypeVar("Result")
 
 #: Previews and places in the queue that a job keeps for replay.
-PASSING_EVENTS = 128
-PASSING_BYTES = 262_144
+TRANSIENT_EVENTS = 128
+TRANSIENT_BYTES = 262_144
 
 
 def _nothing() -> None:
@@ -25,10 +25,10 @@ def _nothing() -> None:
 RECORD_BYTES = 2048
 
 
-class Standing(NamedTuple):
+class JobProgress(NamedTuple):
     """How far a job is: the part that is done, 0 to 1; pictures of others before its next one; milliseconds to go."""
 
-    progress: float = 0.0
+    fraction: float = 0.0
     queue_position: int = 0
     eta_ms: float | None = None
 
@@ -37,19 +37,19 @@ class Job(Generic[Work, Result]):
     """``work`` of ``client``, from before it begins until it is forgotten.
 
     It is queued, running, then one of succeeded, failed and canceled, for good: whatever comes later changes nothing.
-    Its events are queued (passing), started, preview (passing), image, and one of completed and error, which is the
+    Its events are queued (transient), started, preview (transient), image, and one of completed and error, which is the
     last. ``created`` is in seconds since 1970.
     """
 
     def __init__(self, id: str, client: str, work: Work, created: float, size: int = 0) -> None:
         self.id, self.client, self.work, self.created = id, client, work, created
         self.state: State = "queued"
-        self.standing = Standing()
+        self.progress = JobProgress()
         self.result: Result | None = None
         self.error: ServiceError | None = None
-        self.log = EventLog(PASSING_EVENTS, PASSING_BYTES)
+        self.log = EventLog(TRANSIENT_EVENTS, TRANSIENT_BYTES)
         #: Brings ``state`` and ``standing`` up to date, for whoever asks; set by what computes the job.
-        self.look: Callable[[], None] = _nothing
+        self.refresh: Callable[[], None] = _nothing
         #: What computes the job, held here because the event loop holds no task.
         self.task: object = None
         self._own_size = RECORD_BYTES + size
@@ -79,44 +79,44 @@ class Job(Generic[Work, Result]):
             return self.done
         return True
 
-    def begin(self, work: Work, size: int) -> None:
+    def replace_work(self, work: Work, size: int) -> None:
         """``work`` is ready to be computed, and keeps ``size`` bytes: all that it begins from is made by now."""
         if not self.done:
             self.work, self._own_size = work, RECORD_BYTES + size
 
-    def stand(self, standing: Standing) -> None:
+    def update_progress(self, progress: JobProgress) -> None:
         """Note how far it is; a new place in the queue is an event."""
         if self.done:
             return
-        if self.state == "queued" and (not self.log.last_id or standing.queue_position != self.standing.queue_position):
-            place = {"id": self.id, "queue_position": standing.queue_position, "eta_ms": standing.eta_ms}
-            self.log.add("queued", place, passing=True)
-        self.standing = standing
+        if self.state == "queued" and (not self.log.last_id or progress.queue_position != self.progress.queue_position):
+            place = {"id": self.id, "queue_position": progress.queue_position, "eta_ms": progress.eta_ms}
+            self.log.add("queued", place, transient=True)
+        self.progress = progress
 
-    def start(self) -> None:
+    def mark_running(self) -> None:
         """Its first picture is being computed."""
         if self.state == "queued":
             self.state = "running"
             self.log.add("started", {"id": self.id})
 
-    def preview(self, payload: object, size: int) -> None:
+    def add_preview(self, payload: object, size: int) -> None:
         """How a picture looks on its way."""
         if not self.done:
-            self.start()
-            self.log.add("preview", payload, size, passing=True)
+            self.mark_running()
+            self.log.add("preview", payload, size, transient=True)
 
-    def image(self, payload: object, size: int) -> None:
+    def add_image(self, payload: object, size: int) -> None:
         """One of its pictures is ready."""
         if not self.done:
-            self.start()
+            self.mark_running()
             self.log.add("image", payload, size)
 
     def succeed(self, result: Result, payload: object, size: int) -> None:
         """All of its pictures are ready."""
         if not self.done:
-            self.start()
+            self.mark_running()
             self.result = result
-            self.standing = Standing(1.0, 0, 0.0)
+            self.progress = JobProgress(1.0, 0, 0.0)
             self._end("succeeded", "completed", payload, size)
 
     def fail(self, error: ServiceError) -> None:
@@ -133,10 +133,10 @@ class Job(Generic[Work, Result]):
 
     def _end(self, state: State, name: str, payload: object, size: int = 0) -> None:
         self.state = state
-        self.standing = self.standing._replace(queue_position=0, eta_ms=0.0)
+        self.progress = self.progress._replace(queue_position=0, eta_ms=0.0)
         self.log.add(name, payload, size)
         self.log.end()
-        self.look = _nothing
+        self.refresh = _nothing
         self._ended.set()
         calls, self._on_end = self._on_end, []
         for call in calls:

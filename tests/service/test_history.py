@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from service.history import KEPT, STEP_S, History, gained, latency, quantile_ms, steps
+from service.history import KEPT, STEP_S, History, increase, latency, quantile_ms, steps
 from service.metrics import SECONDS_BUCKETS, Metrics, ModelMetrics
 
 
@@ -56,7 +56,7 @@ def test_a_window_sees_what_happened_in_it() -> None:
     assert pictures == [2, 3, 4, 0]
     first, last = taken[0][0], taken[-1][1]
     assert first is not None
-    assert sum(gained(last.seconds["queue"], first.seconds["queue"])) == 3
+    assert sum(increase(last.seconds["queue"], first.seconds["queue"])) == 3
 
 
 def test_a_model_that_came_later_has_all_it_has_in_the_window() -> None:
