@@ -28,7 +28,12 @@ Format = Literal["auto", "json", "text"]
 Fields = dict[str, Any]
 Render = Callable[[Fields], str]
 
-as_json: Render = json.JSONEncoder(default=str).encode
+_ENCODER = json.JSONEncoder(default=str)
+
+
+def as_json(fields: Fields) -> str:
+    """``fields`` as a JSON object, in printable ASCII."""
+    return _ENCODER.encode(fields)
 
 
 def as_text(fields: Fields) -> str:
@@ -46,7 +51,7 @@ def _escaped(text: str) -> str:
 
 
 def _value(value: object) -> str:
-    return value if isinstance(value, str) and re.fullmatch(r"[\w./:@+-]+", value, re.ASCII) else as_json(value)
+    return value if isinstance(value, str) and re.fullmatch(r"[\w./:@+-]+", value, re.ASCII) else _ENCODER.encode(value)
 
 
 def renderer(format: Format) -> Render:

@@ -44,7 +44,7 @@ class SettingText(NamedTuple):
 
 
 def _setting(group: str, default: object, meaning: str, change: str, unit: str = "", **constraints: Any) -> Any:  # noqa: ANN401
-    texts = {"group": group, "unit": unit, "change": change}
+    texts: dict[str, Any] = {"group": group, "unit": unit, "change": change}
     return Field(default=default, description=meaning, json_schema_extra=texts, **constraints)
 
 

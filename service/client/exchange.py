@@ -18,7 +18,7 @@ from service.client.results import JobStatus
 T = TypeVar("T")
 
 #: Seconds between two requests for a job's status.
-LOOK_S = 0.2
+POLL_S = 0.2
 
 #: Statuses that are retried, if the response has Retry-After.
 _LATER = frozenset({409, 429, 503})
@@ -85,7 +85,7 @@ def await_end(id: str, retries: Retries, on_status: OnStatus | None = None) -> C
             on_status(status)
         if status.ended:
             return status
-        yield Pause(LOOK_S)
+        yield Pause(POLL_S)
 
 
 def collect(id: str, call: Call[T], retries: Retries) -> Conversation[T]:
