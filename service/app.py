@@ -101,7 +101,7 @@ def create_app(settings: Settings) -> FastAPI:
 def _access_log(settings: Settings, metrics: Metrics) -> AccessLog | None:
     if not settings.access_log or settings.log_level not in ("debug", "info"):
         return None
-    return AccessLog(metrics.lost_log_lines.inc, everything=settings.log_level == "debug")
+    return AccessLog(metrics.lost_log_lines.inc, everything=settings.log_level == "debug", format=settings.log_format)
 
 
 async def _start(settings: Settings) -> State:

@@ -216,7 +216,10 @@ def _stats(deployment: Deployment) -> dict[str, object]:
         "execution_count": int(value_of(own.tick_rows, "_count")),
         "inference_stats": {
             "fail": {"count": int(sum(counts.errors.values()))},
-            **{stage: {"count": sum(each.counts), "ns": int(each.sum * 1e9)} for stage, each in stages.items()},
+            **{
+                stage: {"count": int(value_of(each, "_count")), "ns": int(1e9 * value_of(each, "_sum"))}
+                for stage, each in stages.items()
+            },
         },
     }
 

@@ -81,8 +81,8 @@ async def result(request: Request, job: PictureJob, media: str | None = None) ->
         request.scope["state"]["counted"] = True
         raise job.error.with_traceback(None)
     if job.result is None:
-        job.look()
-        raise JobRunning(job.id, job.state, max(1, math.ceil((job.standing.eta_ms or 0) / 1000)))
+        job.refresh()
+        raise JobRunning(job.id, job.state, max(1, math.ceil((job.progress.eta_ms or 0) / 1000)))
     media = media or choose(accept_of(request), sorted(PICTURES, key=lambda offered: offered != order.media))
     if media == JSON:
         return PicturesResponse(job.result.body, [*job.result.headers])
@@ -97,18 +97,18 @@ async def result(request: Request, job: PictureJob, media: str | None = None) ->
 
 def status_of(job: PictureJob, root: str) -> JobStatus:
     """``job``, as far as it is, with its URLs below ``root``."""
-    job.look()
-    steps, standing, path = job.work.rows[0].plan.steps, job.standing, f"{root}/jobs/{job.id}"
+    job.refresh()
+    steps, progress, path = job.work.rows[0].plan.steps, job.progress, f"{root}/jobs/{job.id}"
     return JobStatus(
         id=job.id,
         status=job.state,
         model=job.work.model.name,
         created=int(job.created),
-        progress=standing.progress,
-        step=int(standing.progress * steps),
+        progress=progress.fraction,
+        step=int(progress.fraction * steps),
         steps=steps,
-        queue_position=standing.queue_position,
-        eta_ms=standing.eta_ms,
+        queue_position=progress.queue_position,
+        eta_ms=progress.eta_ms,
         params=job.work.params,
         error=None if job.error is None else Problem.model_validate(problem_body(job.id, job.error)),
         urls=JobUrls(self=path, result=f"{path}/result", events=f"{path}/events", cancel=f"{path}/cancel"),
