@@ -11,7 +11,7 @@ from service.errors import Overloaded, ShareExceeded, TooLate
 HEADROOM = 0.7
 
 
-class Ask(NamedTuple):
+class WorkRequest(NamedTuple):
     """What a request wants of the device: ``rows`` pictures, each ``calls`` rows of network calls at ``call_ms``.
 
     ``client`` is whoever asks; ``within_s`` is for how long the answer is of use.
@@ -66,7 +66,7 @@ class Gate:
         """Predicted device milliseconds accepted and not finished."""
         return self._all.ms
 
-    def admit(self, *asks: Ask) -> None:
+    def admit(self, *asks: WorkRequest) -> None:
         """Accept what one request asks for, all of it or nothing; ``release`` gives each of ``asks`` back.
 
         ``asks`` are of one client and within one time, and are computed one after another. An idle model takes any one
@@ -90,7 +90,7 @@ class Gate:
             account.add(ask.price_ms)
             self._rows_by_calls[ask.calls] = self._rows_by_calls.get(ask.calls, 0) + ask.rows
 
-    def release(self, ask: Ask) -> None:
+    def release(self, ask: WorkRequest) -> None:
         """Give back one of the asks that ``admit`` took, when its work is finished or dropped."""
         price_ms, client = ask.price_ms, self._clients[ask.client]
         self._all.take(price_ms)
@@ -115,7 +115,7 @@ class Gate:
         if over_ms > 0:
             raise ShareExceeded(client.ms / 1000, self._client_limit_ms / 1000, self._wait_s(over_ms))
 
-    def _check_time(self, asks: Sequence[Ask], price_ms: float) -> None:
+    def _check_time(self, asks: Sequence[WorkRequest], price_ms: float) -> None:
         within_s = HEADROOM * asks[0].within_s
         # All that is accepted is more than what comes before it, and is quicker known.
         if self.drain.seconds_for(self._all.ms + price_ms) <= within_s:
@@ -124,7 +124,7 @@ class Gate:
         if late_s > 0:
             raise TooLate(asks[0].within_s, math.ceil(late_s))
 
-    def _work_until_done(self, asks: Sequence[Ask], price_ms: float) -> float:
+    def _work_until_done(self, asks: Sequence[WorkRequest], price_ms: float) -> float:
         """Device milliseconds until ``asks``, which cost ``price_ms``, are done one after another.
 
         Rows are served in turn, so no row is served more often than those of ``asks``. That holds while all of them

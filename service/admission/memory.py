@@ -7,18 +7,18 @@ class Memory:
     """Bytes of uploads and starting points that open requests hold, up to ``most``; used on the event loop only."""
 
     def __init__(self, most: int) -> None:
-        self.held = 0
+        self.reserved = 0
         self._most = most
 
-    def hold(self, size: int) -> "Held":
+    def reserve(self, size: int) -> "Reservation":
         """Count ``size`` bytes until they are released. Raises MemoryFull when there would be too many."""
-        if self.held + size > self._most:
-            raise MemoryFull(self.held, self._most)
-        self.held += size
-        return Held(self, size)
+        if self.reserved + size > self._most:
+            raise MemoryFull(self.reserved, self._most)
+        self.reserved += size
+        return Reservation(self, size)
 
 
-class Held:
+class Reservation:
     """The bytes of one request."""
 
     def __init__(self, memory: Memory, size: int) -> None:
@@ -26,7 +26,7 @@ class Held:
 
     def resize(self, size: int) -> None:
         """It now holds ``size`` bytes: fewer once uploads are decoded. What grows is not refused any more."""
-        self._memory.held += size - self._size
+        self._memory.reserved += size - self._size
         self._size = size
 
     def release(self) -> None:

@@ -116,7 +116,7 @@ class Order(NamedTuple):
         return sum(latents.values()) + (0 if self.uploads is None else self.uploads.size)
 
 
-class Made(NamedTuple):
+class Output(NamedTuple):
     """What the engine made of an order: its pictures, seconds that it waited and computed, and their film if any."""
 
     pictures: Sequence[images.Pixels]

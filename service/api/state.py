@@ -7,7 +7,7 @@ from typing import NamedTuple
 from starlette.requests import Request
 
 from service.admission.memory import Memory
-from service.api.order import Made, Order
+from service.api.order import Order, Output
 from service.api.request.meanings import Meanings
 from service.background import Background
 from service.engine.engine import Deployment, Engine
@@ -24,15 +24,15 @@ from service.store.keys import KeyedAnswers
 Headers = Sequence[tuple[bytes, bytes]]
 
 
-class Finished(NamedTuple):
+class JobResult(NamedTuple):
     """What a job made, and its JSON answer."""
 
-    made: Made
+    output: Output
     body: bytes
     headers: Headers
 
 
-PictureJob = Job[Order, Finished]
+PictureJob = Job[Order, JobResult]
 
 
 class KeptAnswer(NamedTuple):
@@ -51,7 +51,7 @@ class State:
     engine: Engine
     manager: ModelManager
     metrics: Metrics
-    jobs: JobStore[Order, Finished]
+    jobs: JobStore[Order, JobResult]
     keyed: KeyedAnswers[KeptAnswer]
     history: History
     meanings: Meanings
@@ -106,3 +106,9 @@ def deployment_of(request: Request, state: State, name: str) -> Deployment:
     deployment = state.deployment(name)
     told["model_version"] = deployment.model.manifest.version
     return deployment
+
+
+def client_of(request: Request) -> str:
+    """The client that shares of the queue are counted for: the peer's address, which a sender cannot choose."""
+    client = request.scope["client"]
+    return client[0] if client else ""

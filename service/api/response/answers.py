@@ -8,10 +8,10 @@ from functools import lru_cache
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from service.api.order import Made, Order
+from service.api.order import Order, Output
 from service.api.response.caching import not_modified, unchanged
+from service.api.response.execution import admit
 from service.api.response.rendering import file_name, render
-from service.api.response.run import accept
 from service.api.state import State
 from service.extensions import disconnect_of
 
@@ -20,7 +20,7 @@ INLINE_PIXELS = 65_536
 
 
 #: The body of an answer.
-Encode = Callable[[Order, Made, Request], bytes]
+Encode = Callable[[Order, Output, Request], bytes]
 
 
 class PicturesResponse(Response):
@@ -39,42 +39,42 @@ async def answer(request: Request, state: State, order: Order, encode: Encode = 
     """
     if order.cache is not None and not_modified(request, order.cache):
         return unchanged(order.cache)
-    order, made = await compute(request, state, order)
+    order, output = await compute(request, state, order)
     told = request.scope["state"]
-    response = await answer_made(request, order, made, encode, told["arrived_at"] + made.queue_s + made.compute_s)
+    response = await answer_made(request, order, output, encode, told["arrived_at"] + output.queue_s + output.compute_s)
     order.deployment.metrics.request_seconds.observe(sum(told["stages_s"]))
     return response
 
 
 async def answer_made(
-    request: Request, order: Order, made: Made, encode: Encode = render, made_at: float | None = None
+    request: Request, order: Order, output: Output, encode: Encode = render, made_at: float | None = None
 ) -> PicturesResponse:
     """The answer to ``request`` that shows what was ``made`` of ``order``, just now unless ``made_at`` says when."""
     encoding = time.monotonic() if made_at is None else made_at
-    tiles = len(made.pictures) + 2 * len(made.film)
-    inline = tiles * made.pictures[0].size * order.asked.scale**2 <= INLINE_PIXELS
-    content = encode(order, made, request) if inline else await asyncio.to_thread(encode, order, made, request)
+    tiles = len(output.pictures) + 2 * len(output.film)
+    inline = tiles * output.pictures[0].size * order.asked.scale**2 <= INLINE_PIXELS
+    content = encode(order, output, request) if inline else await asyncio.to_thread(encode, order, output, request)
     encode_s = time.monotonic() - encoding
-    request.scope["state"]["stages_s"] = made.queue_s, made.compute_s, encode_s
+    request.scope["state"]["stages_s"] = output.queue_s, output.compute_s, encode_s
     order.deployment.metrics.encode_seconds.observe(encode_s)
-    return PicturesResponse(content, _headers(order, len(content), made, encode_s))
+    return PicturesResponse(content, _headers(order, len(content), output, encode_s))
 
 
-async def compute(request: Request, state: State, order: Order) -> tuple[Order, Made]:
+async def compute(request: Request, state: State, order: Order) -> tuple[Order, Output]:
     """``order`` as it was computed, and its pictures. Raises as ``answer``."""
     request.scope["state"]["rows"] = len(order.rows)
-    run = accept(request, state, order, state.settings.request_timeout_s)
+    run = admit(request, state, order, state.settings.request_timeout_s)
     disconnect = disconnect_of(request.scope)
     disconnect.then(lambda: run.give_up(ClientDisconnect(), counted="client-left"))
     try:
-        made = await run.make()
-        return run.order, made
+        output = await run.run()
+        return run.order, output
     finally:
         disconnect.forget()
 
 
-def _headers(order: Order, length: int, made: Made, encode_s: float) -> list[tuple[bytes, bytes]]:
-    milliseconds = 1000 * made.queue_s, 1000 * made.compute_s, 1000 * encode_s
+def _headers(order: Order, length: int, output: Output, encode_s: float) -> list[tuple[bytes, bytes]]:
+    milliseconds = 1000 * output.queue_s, 1000 * output.compute_s, 1000 * encode_s
     model = order.model
     headers = [
         *_fixed_headers(model.name, model.manifest.version, order.media),

@@ -14,7 +14,7 @@ from service.api.http.problem import problem_body
 from service.api.order import Order
 from service.api.request.negotiation import EVENT_STREAM
 from service.api.response.answers import INLINE_PIXELS
-from service.api.response.job_runner import PreviewEvent, Shown, leave
+from service.api.response.job_runner import ImageEvent, PreviewEvent, abandon
 from service.api.response.rendering import show_picture
 from service.api.state import PictureJob
 from service.errors import ServiceError, ServiceStopping
@@ -48,7 +48,7 @@ def event_json(job: PictureJob, event: Event) -> bytes:
 def _object(job: PictureJob, payload: object) -> Any:  # noqa: ANN401  (any JSON value)
     if isinstance(payload, ServiceError):
         return problem_body(job.id, payload)
-    if isinstance(payload, Shown):
+    if isinstance(payload, ImageEvent):
         return show_picture(job.work, payload.row, payload.picture).model_dump()
     if isinstance(payload, PreviewEvent):
         return _preview_event(job.work, payload)
@@ -106,7 +106,7 @@ class EventStream(Response):
             await send({"type": "http.response.body", "body": self._closing, "more_body": False})
         finally:
             if self._own and disconnect_of(scope).gone:
-                leave(self._job)
+                abandon(self._job)
             elif self._own:
                 self._job.cancel()
 
@@ -138,7 +138,7 @@ class EventStream(Response):
                 written_at = clock()
 
     async def _encode(self, event: Event) -> bytes:
-        pixels = event.payload.picture.size if isinstance(event.payload, PreviewEvent | Shown) else 0
+        pixels = event.payload.picture.size if isinstance(event.payload, PreviewEvent | ImageEvent) else 0
         if pixels * self._job.work.asked.scale**2 <= INLINE_PIXELS:
             return self._write(self._job, event)
         return await asyncio.to_thread(self._write, self._job, event)

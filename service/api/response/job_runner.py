@@ -15,8 +15,8 @@ from service.api.request.arrays import Array
 from service.api.request.layout import PREVIEWS
 from service.api.request.negotiation import JSON
 from service.api.response.answers import answer_made
-from service.api.response.run import Run, accept, client_of
-from service.api.state import Finished, PictureJob, State
+from service.api.response.execution import Execution, admit
+from service.api.state import JobResult, PictureJob, State, client_of
 from service.engine.results import Preview
 from service.engine.rows import Film
 from service.errors import JobCanceled, ServiceError
@@ -33,7 +33,7 @@ class PreviewEvent(NamedTuple):
     picture: images.Pixels
 
 
-class Shown(NamedTuple):
+class ImageEvent(NamedTuple):
     """What an image event shows: the picture of one row."""
 
     row: int
@@ -43,13 +43,13 @@ class Shown(NamedTuple):
 def start_job(request: Request, state: State, order: Order, *, live: bool) -> PictureJob:
     """Begin ``order`` as a job of the client of ``request``, ``live`` where its events are what it is for.
 
-    Nothing is computed or decoded when this returns. Raises JobsFull, and as ``accept``.
+    Nothing is computed or decoded when this returns. Raises JobsFull, and as ``admit``.
     """
-    order = filmed(order, live=live)
+    order = with_previews(order, live=live)
     record: PictureJob = Job(os.urandom(16).hex(), client_of(request), order, time.time(), _size(order))
     state.jobs.add(record)
     try:
-        run = accept(request, state, order, state.settings.job_timeout_s)
+        run = admit(request, state, order, state.settings.job_timeout_s)
     except BaseException:
         state.jobs.withdraw(record)
         raise
@@ -58,14 +58,14 @@ def start_job(request: Request, state: State, order: Order, *, live: bool) -> Pi
     return record
 
 
-def leave(record: PictureJob) -> None:
+def abandon(record: PictureJob) -> None:
     """The client has gone that alone knows of this job."""
     if not record.done:
         record.work.deployment.metrics.cancelled["client-left"].inc()
         record.cancel()
 
 
-def filmed(order: Order, *, live: bool) -> Order:
+def with_previews(order: Order, *, live: bool) -> Order:
     """``order`` with the previews that it asks for, or in a stream some."""
     if order.rows[0].film is not None:
         return order
@@ -78,7 +78,7 @@ def filmed(order: Order, *, live: bool) -> Order:
     return order._replace(rows=[row._replace(film=film) for row in order.rows])
 
 
-def _connect(record: PictureJob, run: Run) -> None:
+def _connect(record: PictureJob, run: Execution) -> None:
     """Tell ``record`` what happens to ``run``, and drop the work when nobody wants it any more."""
 
     def look() -> None:
@@ -94,21 +94,23 @@ def _connect(record: PictureJob, run: Run) -> None:
 
     run.on_begin = lambda order: record.begin(order, _size(order))
     run.on_preview = preview
-    run.on_result = lambda row, picture: record.image(Shown(row, picture), picture.nbytes)
+    run.on_result = lambda row, picture: record.image(ImageEvent(row, picture), picture.nbytes)
     record.on_end(lambda: run.give_up(JobCanceled(record.id)))
     record.look = look
     look()
 
 
-async def _finish(state: State, record: PictureJob, run: Run, about: Request) -> None:
+async def _finish(state: State, record: PictureJob, run: Execution, about: Request) -> None:
     """Wait for ``run``, and end ``record`` with what it gives."""
     try:
-        made = await run.make()
-        answer = await answer_made(about, run.order._replace(media=JSON), made)
+        output = await run.run()
+        answer = await answer_made(about, run.order._replace(media=JSON), output)
         run.order.deployment.metrics.request_seconds.observe(sum(about.scope["state"]["stages_s"]))
         body = bytes(answer.body)
-        kept = sum(picture.nbytes for each in made.film for picture in (each.x_start, each.x_t) if picture is not None)
-        record.succeed(Finished(made, body, answer.raw_headers), body, len(body) + kept)
+        kept = sum(
+            picture.nbytes for each in output.film for picture in (each.x_start, each.x_t) if picture is not None
+        )
+        record.succeed(JobResult(output, body, answer.raw_headers), body, len(body) + kept)
     except ServiceError as failure:
         _fail(state, record, failure)
     except Exception:

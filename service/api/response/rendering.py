@@ -10,7 +10,7 @@ from starlette.requests import Request
 
 from service import images
 from service.api.http.request_id import request_id
-from service.api.order import Made, Order
+from service.api.order import Order, Output
 from service.api.request.arrays import from_base64, to_base64
 from service.api.request.layout import sheet_of
 from service.api.request.negotiation import FORMAT, GIF, JSON, NPY, ONE_IMAGE, PNG, WEBP, ZIP
@@ -24,20 +24,20 @@ from service.api.response.schemas import Picture, PicturesAnswer, Timings
 GIF_FPS = 10
 
 
-def render(order: Order, made: Made, request: Request) -> bytes:
+def render(order: Order, output: Output, request: Request) -> bytes:
     """The body of the answer to ``request``."""
     if order.media in ONE_IMAGE:
-        return _one_image(order, made)
+        return _one_image(order, output)
     if order.media == JSON:
-        return _json(order, made, request)
+        return _json(order, output, request)
     if order.media == ZIP:
-        return _zip(order, made.pictures)
+        return _zip(order, output.pictures)
     if order.media == NPY and order.codes is not None:
         return images.encode_npy(order.codes.latents)
     if order.media == NPY:
-        return images.encode_npy(_enlarged(order, made.pictures))
+        return images.encode_npy(_enlarged(order, output.pictures))
     assert order.media == GIF
-    return images.encode_gif(_enlarged(order, _frames(order, made)), order.asked.fps or GIF_FPS)
+    return images.encode_gif(_enlarged(order, _frames(order, output)), order.asked.fps or GIF_FPS)
 
 
 def picture_png(order: Order, index: int, picture: images.Pixels) -> bytes:
@@ -51,10 +51,10 @@ def class_name(order: Order, index: int) -> str | None:
     return names[label] if label < len(names) else None
 
 
-def _one_image(order: Order, made: Made) -> bytes:
-    tiles, film = made.pictures, order.rows[0].film
+def _one_image(order: Order, output: Output) -> bytes:
+    tiles, film = output.pictures, order.rows[0].film
     if film is not None and order.asked.layout == "film":
-        tiles = [tile for strip in strips(film, made.film, made.pictures) for tile in strip]
+        tiles = [tile for strip in strips(film, output.film, output.pictures) for tile in strip]
     image = tiles[0]
     if len(tiles) > 1:
         sheet = sheet_of(order.asked, order.rows[0].plan.steps)
@@ -68,13 +68,13 @@ def _one_image(order: Order, made: Made) -> bytes:
     return images.encode_jpeg(image) if quality is None else images.encode_jpeg(image, quality)
 
 
-def _frames(order: Order, made: Made) -> Sequence[images.Pixels]:
+def _frames(order: Order, output: Output) -> Sequence[images.Pixels]:
     """What an animation shows: the pictures in turn; of a film all of them together, step by step."""
     film = order.rows[0].film
     if film is None or order.asked.layout != "film":
-        return made.pictures
-    together = strips(film, made.film, made.pictures)
-    columns = images.grid_columns(len(together)) if len(made.pictures) > 1 else len(together)
+        return output.pictures
+    together = strips(film, output.film, output.pictures)
+    columns = images.grid_columns(len(together)) if len(output.pictures) > 1 else len(together)
     return [images.tile(step, columns) for step in zip(*together, strict=True)]
 
 
@@ -82,9 +82,9 @@ def _enlarged(order: Order, pictures: Sequence[images.Pixels]) -> images.Pixels:
     return np.stack([images.enlarge(picture, order.asked.scale) for picture in pictures])
 
 
-def _json(order: Order, made: Made, request: Request) -> bytes:
+def _json(order: Order, output: Output, request: Request) -> bytes:
     started = time.monotonic()
-    shown = [show_picture(order, index, picture) for index, picture in enumerate(made.pictures)]
+    shown = [show_picture(order, index, picture) for index, picture in enumerate(output.pictures)]
     encoded = time.monotonic()
     steps = order.rows[0].plan.steps
     return (
@@ -99,15 +99,15 @@ def _json(order: Order, made: Made, request: Request) -> bytes:
             warnings=list(order.warnings),
             metadata=order.asked.metadata or {},
             timings=Timings(
-                queue_ms=1000 * made.queue_s,
-                compute_ms=1000 * made.compute_s,
+                queue_ms=1000 * output.queue_s,
+                compute_ms=1000 * output.compute_s,
                 encode_ms=1000 * (encoded - started),
                 total_ms=1000 * (encoded - request.scope["state"]["arrived_at"]),
-                ms_per_step=1000 * made.compute_s / steps if steps else None,
+                ms_per_step=1000 * output.compute_s / steps if steps else None,
             ),
             reproduce=curl(origin_of(request), order.path, order.params, PNG, file_name(order, PNG)),
-            path=None if order.walk is None else path_of(order.walk, made.pictures),
-            codes=None if order.codes is None else codes_of(order.codes, made.pictures),
+            path=None if order.walk is None else path_of(order.walk, output.pictures),
+            codes=None if order.codes is None else codes_of(order.codes, output.pictures),
         )
         .model_dump_json()
         .encode()

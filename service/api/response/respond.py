@@ -14,11 +14,10 @@ from service.api.request.negotiation import JSON, PICTURES, accept_of, choose
 from service.api.request.response_mode import Way
 from service.api.response.answers import PicturesResponse, answer, answer_made
 from service.api.response.event_stream import EventStream
-from service.api.response.job_runner import leave, start_job
+from service.api.response.job_runner import abandon, start_job
 from service.api.response.reproduce import root_of
-from service.api.response.run import client_of
 from service.api.response.schemas import JobStatus, JobUrls
-from service.api.state import KeptAnswer, PictureJob, State
+from service.api.state import KeptAnswer, PictureJob, State, client_of
 from service.errors import JobRunning
 from service.extensions import disconnect_of
 from service.store.keys import Key
@@ -91,7 +90,7 @@ async def result(request: Request, job: PictureJob, media: str | None = None) ->
         plain = {"quality": None, "layout": layout, "fps": None}
         order = order._replace(media=media, asked=order.asked.model_copy(update=plain))
         check_form(order.asked, media, order.model.manifest.image_shape, order.rows[0].plan.steps)
-    return await answer_made(request, order, job.result.made)
+    return await answer_made(request, order, job.result.output)
 
 
 def status_of(job: PictureJob, root: str) -> JobStatus:
@@ -134,7 +133,7 @@ async def _wait(request: Request, job: PictureJob, within_s: float) -> bool:
     try:
         return await wait_for(request, job, within_s)
     except ClientDisconnect:
-        leave(job)
+        abandon(job)
         raise
     except BaseException:
         job.cancel()

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.admission.drain import DrainRate
-from service.admission.gate import Ask, Gate
+from service.admission.gate import Gate, WorkRequest
 from service.errors import Overloaded, ServiceError, ShareExceeded
 
 PRICES = st.floats(0.001, 5000, allow_nan=False)
@@ -19,12 +19,12 @@ def gate_of(limit_ms: float, client_share: float = 1.0) -> Gate:
     return Gate(limit_ms, client_share, DrainRate(1000.0), table_rows=1_000)
 
 
-def priced(price_ms: float, client: str = "") -> Ask:
+def priced(price_ms: float, client: str = "") -> WorkRequest:
     """A request of one row that is called once."""
-    return Ask(1, 1, price_ms, client)
+    return WorkRequest(1, 1, price_ms, client)
 
 
-def admitted(gate: Gate, asks: list[Ask]) -> list[Ask]:
+def admitted(gate: Gate, asks: list[WorkRequest]) -> list[WorkRequest]:
     """Those of ``asks`` that were let in."""
     inside = []
     for ask in asks:
@@ -37,7 +37,7 @@ def admitted(gate: Gate, asks: list[Ask]) -> list[Ask]:
 
 
 def test_a_price_is_all_rows_of_all_calls() -> None:
-    assert Ask(rows=3, calls=20, call_ms=0.5).price_ms == 30.0
+    assert WorkRequest(rows=3, calls=20, call_ms=0.5).price_ms == 30.0
 
 
 def test_work_is_let_in_up_to_the_bound() -> None:
@@ -139,9 +139,9 @@ class Inside:
 
     limit: int
     share: int
-    asks: list[Ask]
+    asks: list[WorkRequest]
 
-    def takes(self, ask: Ask) -> type[ServiceError] | None:
+    def takes(self, ask: WorkRequest) -> type[ServiceError] | None:
         """None when it should be let in, else how it should be refused."""
         own = [each.price_ms for each in self.asks if each.client == ask.client]
         if self.asks and sum(each.price_ms for each in self.asks) + ask.price_ms > self.limit:
@@ -160,7 +160,9 @@ def test_any_order_of_coming_and_going_is_let_in_and_refused_by_the_rules(
             ask = inside.asks.pop(data.draw(st.integers(0, len(inside.asks) - 1)))
             gate.release(ask)
         else:
-            ask = Ask(data.draw(st.integers(1, 3)), data.draw(st.integers(1, 8)), 1.0, data.draw(st.sampled_from("ab")))
+            ask = WorkRequest(
+                data.draw(st.integers(1, 3)), data.draw(st.integers(1, 8)), 1.0, data.draw(st.sampled_from("ab"))
+            )
             if (refusal := inside.takes(ask)) is None:
                 gate.admit(ask)
                 inside.asks.append(ask)

@@ -38,7 +38,7 @@ def nothing_is_held(app: FastAPI) -> bool:
     """Whether no bytes and no device time are taken."""
     state, served = state_of(app), [*state_of(app).engine.deployments.values()]
     gates = [each.gate for each in (*served, *(each.encoder for each in served)) if each is not None]
-    return state.memory.held == 0 and not any(gate.accepted_ms for gate in gates)
+    return state.memory.reserved == 0 and not any(gate.accepted_ms for gate in gates)
 
 
 def rows_wait(app: FastAPI) -> bool:

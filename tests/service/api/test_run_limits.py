@@ -44,11 +44,11 @@ async def test_open_jobs_hold_no_more_uploads_than_the_bound(
         jobs = [await ask(app, "/generate/vae", to_body(fields), headers=ASYNC) for _ in range(4)]
         assert [job.status for job in jobs] == [202, 202, 202, 503]
         assert (json.loads(jobs[3].body)["code"], jobs[3].headers["retry-after"]) == ("memory-full", "1")
-        assert state_of(app).memory.held == 3 * len(upload)
+        assert state_of(app).memory.reserved == 3 * len(upload)
         assert (await ask(app, "/generate/vae")).status == 200  # it holds nothing
         with blocked(app):
             decoding.goes_on.set()  # from here on they wait for the engine, and hold a few numbers each
-            await until(lambda: state_of(app).memory.held == 0)
+            await until(lambda: state_of(app).memory.reserved == 0)
         for job in jobs[:3]:
             assert (await ended(app, json.loads(job.body)["id"]))["status"] == "succeeded"
         assert nothing_is_held(app)

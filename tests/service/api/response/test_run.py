@@ -7,7 +7,7 @@ import json
 import pytest
 
 from service.api.request.schemas import GenerateRequest
-from service.api.response.run import Deadline, deadline_of
+from service.api.response.execution import Deadline, deadline_of
 from service.errors import DeadlineExceeded
 from service.settings import Settings
 from tests.service.api.conftest import JSON, ask, base64_png, read_series, running, some_picture, to_body, value
@@ -118,7 +118,7 @@ async def test_one_time_is_for_all_of_the_work(
 
 def test_the_time_counts_from_when_the_request_came(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
-    monkeypatch.setattr("service.api.response.run.time", clock)
+    monkeypatch.setattr("service.api.response.execution.time", clock)
     told = {"arrived_at": 5.0}
     assert deadline_of(told, GenerateRequest(), 60.0) == Deadline(60.0, 65.0)
     deadline = deadline_of(told, GenerateRequest(timeout_ms=1000), 60.0)

@@ -1,4 +1,4 @@
-"""One order while it is computed: accepted as a whole, then begun, then made, all within one time."""
+"""One order while it is computed: accepted as a whole, then begun, then computed, all within one time."""
 
 import asyncio
 import time
@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 from starlette.requests import Request
 
 from service import images
-from service.admission.memory import Held
-from service.api.order import Begin, Made, Order
+from service.admission.memory import Reservation
+from service.api.order import Begin, Order, Output
 from service.api.request.schemas import Showing
 from service.api.response.expense import named
-from service.api.state import State
+from service.api.state import State, client_of
 from service.engine.engine import Accepted
 from service.engine.results import Latent, Preview
 from service.engine.rows import RowSpec
@@ -45,33 +45,27 @@ def deadline_of(told: Mapping[str, Any], asked: Showing, limit_s: float) -> Dead
     return Deadline(given_s, told["arrived_at"] + given_s)
 
 
-def client_of(request: Request) -> str:
-    """Who asks: the address of the other end of the connection, which a sender cannot choose."""
-    client = request.scope["client"]
-    return client[0] if client else ""
-
-
-def accept(request: Request, state: State, order: Order, limit_s: float) -> "Run":
+def admit(request: Request, state: State, order: Order, limit_s: float) -> "Execution":
     """Begin to compute ``order``, which may take ``limit_s`` from when ``request`` came; nothing was done for it yet.
 
     Raises MemoryFull, DeadlineExceeded, and as ``Engine.admit``.
     """
     deadline = deadline_of(request.scope["state"], order.asked, limit_s)
     left_s = deadline.left_s()
-    held = state.memory.hold(order.size)
+    reservation = state.memory.reserve(order.size)
     try:
         accepted = state.engine.admit(order.deployment, order.parts, client_of(request), left_s)
     except TooExpensive as refusal:
-        held.release()
+        reservation.release()
         raise named(refusal, order) from None
     except BaseException:
-        held.release()
+        reservation.release()
         raise
-    return Run(order, accepted, held, deadline, request.scope["state"]["arrived_at"])
+    return Execution(order, accepted, reservation, deadline, request.scope["state"]["arrived_at"])
 
 
-class Run:
-    """An accepted order. ``make`` must be awaited: it gives back what was taken, however it ends.
+class Execution:
+    """An accepted order. ``run`` must be awaited: it gives back what was taken, however it ends.
 
     ``on_preview`` and ``on_result`` are called as those of ``Submission``; ``on_begin`` with the order as computed,
     before either.
@@ -81,9 +75,11 @@ class Run:
     on_preview: Callable[[Preview], None] | None = None
     on_result: Callable[[int, images.Pixels], None] | None = None
 
-    def __init__(self, order: Order, accepted: Accepted, held: Held, deadline: Deadline, arrived_at: float) -> None:
+    def __init__(
+        self, order: Order, accepted: Accepted, reservation: Reservation, deadline: Deadline, arrived_at: float
+    ) -> None:
         self.order, self.accepted, self.deadline = order, accepted, deadline
-        self._held, self._arrived_at = held, arrived_at
+        self._reservation, self._arrived_at = reservation, arrived_at
         self._film: list[Preview] = []
         self._failure: Exception | None = None
         self._beginning: asyncio.Task[Order] | None = None
@@ -91,7 +87,7 @@ class Run:
         if order.begin is None:
             self._job = self._submit()
 
-    async def make(self) -> Made:
+    async def run(self) -> Output:
         """The pictures. Raises what ``give_up`` was called with, DeadlineExceeded, ComputeFailed, and as ``begin``."""
         loop, late = asyncio.get_running_loop(), self.deadline.exceeded
         left_s = self.deadline.ends_at - time.monotonic()
@@ -105,7 +101,7 @@ class Run:
         finally:
             timer.cancel()
             self.accepted.close()
-            self._held.release()
+            self._reservation.release()
 
     def give_up(self, failure: Exception, counted: Cancelled | None = None) -> None:
         """End it with ``failure``, counted as ``counted``, unless it is over: what is not computed yet never is."""
@@ -132,14 +128,14 @@ class Run:
         if self._failure is not None:
             raise self._failure
         order = order._replace(begin=None, before=(), uploads=None)
-        self._held.resize(order.size)
+        self._reservation.resize(order.size)
         if self.on_begin is not None:
             self.on_begin(order)
         return order
 
     async def _compute(self, rows: Sequence[RowSpec]) -> Sequence[Latent]:
         """``rows`` of the next part before the pictures; by now files are decoded, and no longer held."""
-        self._held.resize(self.order.size)
+        self._reservation.resize(self.order.size)
         job: Submission[Latent] = self.accepted.submit(rows)
         try:
             return await job.future
@@ -161,14 +157,14 @@ class Run:
         if self.on_result is not None:
             self.on_result(row, picture)
 
-    def _count(self, job: Submission[images.Pixels], pictures: Sequence[images.Pixels]) -> Made:
-        """What ``job`` made, counted: how long it took from the first row of any part on."""
+    def _count(self, job: Submission[images.Pixels], pictures: Sequence[images.Pixels]) -> Output:
+        """What ``job`` computed, counted: how long it took from the first row of any part on."""
         assert self.accepted.started_at is not None
         assert job.finished_at is not None
         queue_s = self.accepted.started_at - self._arrived_at
-        made = Made(pictures, queue_s, job.finished_at - self.accepted.started_at, self._film)
+        output = Output(pictures, queue_s, job.finished_at - self.accepted.started_at, self._film)
         metrics = self.order.deployment.metrics
         metrics.images.inc(len(pictures))
-        metrics.queue_seconds.observe(made.queue_s)
-        metrics.compute_seconds.observe(made.compute_s)
-        return made
+        metrics.queue_seconds.observe(output.queue_s)
+        metrics.compute_seconds.observe(output.compute_s)
+        return output
