@@ -6,7 +6,6 @@ import json
 
 import pytest
 
-from service.api.request.schemas import GenerateRequest
 from service.api.response.execution import Deadline, deadline_of
 from service.errors import DeadlineExceeded
 from service.settings import Settings
@@ -116,19 +115,18 @@ async def test_one_time_is_for_all_of_the_work(
         assert nothing_is_held(app)
 
 
-def test_the_time_counts_from_when_the_request_came(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_deadline_counts_from_the_arrival_of_the_request(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
     monkeypatch.setattr("service.api.response.execution.time", clock)
-    told = {"arrived_at": 5.0}
-    assert deadline_of(told, GenerateRequest(), 60.0) == Deadline(60.0, 65.0)
-    deadline = deadline_of(told, GenerateRequest(timeout_ms=1000), 60.0)
+    assert deadline_of(5.0, None, 60.0) == Deadline(60.0, 65.0)
+    deadline = deadline_of(5.0, 1000, 60.0)
     clock.now = 5.75
     assert deadline.left_s() == 0.25
-    assert deadline_of(told, GenerateRequest(timeout_ms=1000), 600.0) == deadline
+    assert deadline_of(5.0, 1000, 600.0) == deadline
     clock.now = 6.0
     with pytest.raises(DeadlineExceeded, match=r"within 1 s"):
         deadline.left_s()
-    assert deadline_of(told, GenerateRequest(timeout_ms=90_000), 60.0) == Deadline(60.0, 65.0)
+    assert deadline_of(5.0, 90_000, 60.0) == Deadline(60.0, 65.0)
 
 
 @each_kind
