@@ -1,17 +1,17 @@
-"""How many bytes the requests that were accepted and are not finished may hold."""
+"""A bound on the bytes that admitted requests hold."""
 
 from service.errors import MemoryFull
 
 
 class Memory:
-    """Bytes of uploads and starting points that open requests hold, up to ``most``; used on the event loop only."""
+    """Bytes of uploads and starting latents of open requests, at most ``most``; used on the event loop only."""
 
     def __init__(self, most: int) -> None:
         self.reserved = 0
         self._most = most
 
     def reserve(self, size: int) -> "Reservation":
-        """Count ``size`` bytes until they are released. Raises MemoryFull when there would be too many."""
+        """Reserve ``size`` bytes until they are released. Raises MemoryFull if there are not as many left."""
         if self.reserved + size > self._most:
             raise MemoryFull(self.reserved, self._most)
         self.reserved += size
@@ -25,10 +25,10 @@ class Reservation:
         self._memory, self._size = memory, size
 
     def resize(self, size: int) -> None:
-        """It now holds ``size`` bytes: fewer once uploads are decoded. What grows is not refused any more."""
+        """Change it to ``size`` bytes: fewer once uploads are decoded. Growth is counted, never rejected."""
         self._memory.reserved += size - self._size
         self._size = size
 
     def release(self) -> None:
-        """It holds nothing any more."""
+        """Return all of it; may be repeated."""
         self.resize(0)

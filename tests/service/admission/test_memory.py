@@ -9,9 +9,9 @@ from service.errors import MemoryFull
 def test_no_more_is_held_than_the_bound() -> None:
     memory = Memory(100)
     first = memory.reserve(60)
-    with pytest.raises(MemoryFull) as refusal:
+    with pytest.raises(MemoryFull) as rejection:
         memory.reserve(41)
-    assert (refusal.value.status, refusal.value.retry_after_s) == (503, 1)
+    assert (rejection.value.status, rejection.value.retry_after_s) == (503, 1)
     second = memory.reserve(40)
     first.resize(10)
     memory.reserve(50)
