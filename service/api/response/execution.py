@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect, Request
 from service import images
 from service.admission.memory import Reservation
 from service.api.order import Begin, Order, Output
-from service.api.response.expense import named
+from service.api.response.expense import with_fields
 from service.api.state import State, client_of
 from service.engine.engine import Accepted
 from service.engine.results import Latent, Preview
@@ -73,7 +73,7 @@ def admit(request: Request, state: State, order: Order, limit_s: float) -> "Exec
         accepted = state.engine.admit(order.deployment, order.parts, client_of(request), left_s)
     except TooExpensive as rejection:
         reservation.release()
-        raise named(rejection, order) from None
+        raise with_fields(rejection, order) from None
     except BaseException:
         reservation.release()
         raise

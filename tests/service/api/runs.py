@@ -77,7 +77,7 @@ class Decoding:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.begun, self.goes_on = 0, asyncio.Event()
-        for module in ("tasks.starts", "tasks.encode", "tasks.path_points", "dialects.edits"):
+        for module in ("tasks.starts", "dialects.edits"):
             monkeypatch.setattr(f"service.api.{module}.read_picture", self._read)
 
     async def _read(self, field: str, data: bytes, *others: Any) -> Fitted:

@@ -157,7 +157,7 @@ def test_a_sprite_has_no_gaps_and_a_gif_its_speed(tasks: TestClient) -> None:
         (
             {"model": "ddpm", "points": [{"class_label": 0}, {"class_label": 1}], "guidance_scale": 2},
             "#/guidance_scale",
-            "there are several",
+            "points have several",
         ),
         (
             {"model": "ddpm", "from": {"image": base64_png(IMAGE)}, "guidance_scale": 2},
