@@ -24,7 +24,7 @@ from service.store.events import Event, Listener
 
 #: Seconds without an event after which a job's progress is read: its place in the queue changes without an event.
 #: Progress is up to a second old, so reading it more often finds nothing new.
-LOOK_S = 1.0
+PROGRESS_S = 1.0
 
 #: Seconds without an event after which a comment is sent: proxies close idle connections.
 COMMENT_S = 15.0
@@ -134,7 +134,7 @@ class EventStream(Response):
         clock = asyncio.get_running_loop().time
         written_at = clock()
         while not listener.over:
-            event = await listener.next(LOOK_S)
+            event = await listener.next(PROGRESS_S)
             if event is not None:
                 yield await self._encode(event)
                 written_at = clock()

@@ -1,4 +1,4 @@
-"""How many bytes requests hold while they wait, and how much of a model one of them may take."""
+"""Bounds on the bytes that waiting requests hold, and on the price of one request."""
 
 import asyncio
 import base64
@@ -88,7 +88,7 @@ async def test_an_upload_is_dropped_once_it_is_decoded(settings: Settings, path:
 async def test_no_request_takes_an_idle_model_from_everybody(settings: Settings, headers: dict[str, str]) -> None:
     async with running(settings) as measured:
         picture_ms = 20 * state_of(measured).engine.deployments["ddpm"].lane.cost.list_row_ms()
-    # Twice as slow a machine when it is measured again makes no difference to what is asked for here.
+    # The limits allow for a machine that is twice as slow at the next measurement.
     few = settings.model_copy(update={"max_request_ms": 200 * picture_ms})
     async with running(few) as app:
         fields = {"n": 64, "steps": 1000, "guidance_scale": 2, "class_label": 1}

@@ -1,4 +1,4 @@
-"""What ends an execution, and what is left of it: deadline, disconnect and cancel stop it in one way."""
+"""Deadline, disconnect and cancel stop an execution in one way, and it gives back what it reserved."""
 
 import asyncio
 import time

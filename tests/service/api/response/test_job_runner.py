@@ -50,7 +50,7 @@ def state_with(settings: Settings) -> State:
         ({"steps": 40, "preview_kind": "both"}, True, Film(4, "both")),
     ],
 )
-def test_every_picture_is_filmed_as_asked(
+def test_every_picture_has_the_requested_previews(
     settings: Settings, fields: dict[str, Any], live: bool, film: Film | None
 ) -> None:
     order = order_of(settings, "ddpm", n=3, **fields)

@@ -1,4 +1,4 @@
-"""The road from a checked request to its answer: what is done in which order, once, and within one time."""
+"""From an order to its answer: the order of the steps, idempotency, and one deadline for all of them."""
 
 import asyncio
 import base64
@@ -34,7 +34,7 @@ def settings(all_tasks: Settings) -> Settings:
 
 
 @each_kind
-async def test_a_job_is_told_before_anything_is_decoded_or_computed(
+async def test_a_job_is_answered_before_anything_is_decoded_or_computed(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     path, fields = UPLOADS[kind]
@@ -132,7 +132,7 @@ def test_the_deadline_counts_from_the_arrival_of_the_request(monkeypatch: pytest
 @each_kind
 @pytest.mark.parametrize("where", ["decoding", "computing"])
 @pytest.mark.parametrize("headers", [{"Idempotency-Key": "a"}, STREAM])
-async def test_leaving_gives_back_all_that_was_taken(
+async def test_a_disconnect_gives_back_all_that_was_reserved(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, kind: str, where: str, headers: dict[str, str]
 ) -> None:
     path, fields = UPLOADS[kind]
@@ -158,7 +158,7 @@ async def test_leaving_gives_back_all_that_was_taken(
 
 
 @each_kind
-async def test_a_canceled_job_gives_back_all_that_was_taken(
+async def test_a_canceled_job_gives_back_all_that_was_reserved(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     path, fields = UPLOADS[kind]
@@ -173,7 +173,7 @@ async def test_a_canceled_job_gives_back_all_that_was_taken(
 
 
 @each_kind
-async def test_an_upload_that_is_no_picture_is_refused_or_fails_its_job(settings: Settings, kind: str) -> None:
+async def test_an_upload_that_is_no_picture_is_rejected_or_fails_its_job(settings: Settings, kind: str) -> None:
     path, fields = UPLOADS[kind]
     bad = json.loads(json.dumps(fields).replace(IMAGE, base64.b64encode(b"GIF89a, or so").decode()))
 
@@ -185,7 +185,7 @@ async def test_an_upload_that_is_no_picture_is_refused_or_fails_its_job(settings
         job = await ended(app, json.loads(answer.body)["id"])
         assert (job["status"], job["error"]["code"]) == ("failed", "unsupported-image")
         assert job["error"]["errors"][0]["pointer"].startswith("#/")
-        # What the fields alone tell is told before the 202.
+        # Errors of the fields are reported before the 202.
         wrong = await ask(app, path, to_body({**fields, "scale": 0}), headers=ASYNC)
         assert wrong.status == 422
         assert nothing_is_held(app)

@@ -114,7 +114,7 @@ def test_easing_is_slow_at_the_points(tasks: TestClient) -> None:
     assert answers[1]["params"]["easing"] == "cosine"
 
 
-def test_the_path_is_told(tasks: TestClient) -> None:
+def test_the_answer_has_the_path(tasks: TestClient) -> None:
     body = {"model": "gan", "points": [{"seed": 1}, {"seed": 2}], "frames": 4, "method": "linear"}
     answer = tasks.post("/interpolate", json=body, headers=JSON).json()
     ends = [RowNoise(seed).draw((4,)).numpy() for seed in (1, 2)]
