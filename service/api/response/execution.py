@@ -114,10 +114,10 @@ class Execution:
         timeout = self._timeout = asyncio.timeout(self._deadline.ends_at - time.monotonic())
         try:
             async with timeout:
-                if self._stopped_by is not None:
-                    self._raise_stopped()
+                self._check_stopped()
                 if self.order.begin is not None:
                     await self._prepare(self.order.begin)
+                    self._check_stopped()
                 submission = self.enqueue()
                 assert submission is not None
                 return self._output(submission, await submission.future)
@@ -133,12 +133,17 @@ class Execution:
     def stop(self, failure: Exception, counted: Cancelled | None = None) -> None:
         """Make ``run`` raise ``failure``, counted as ``counted``; no effect once it has ended.
 
-        The deadline is brought forward, so that both stop the work in the same way.
+        The deadline is brought forward, so that both stop the work in the same way. The device time is free at once.
         """
         if self._stopped_by is None:
             self._stopped_by = failure, counted
             if self._timeout is not None and not self._timeout.expired():
-                self._timeout.reschedule(0)
+                self._timeout.reschedule(0)  # first, or the cancelled rows would look like a cancelled task
+            self.accepted.close()
+
+    def _check_stopped(self) -> None:
+        if self._stopped_by is not None:
+            self._raise_stopped()
 
     def _raise_stopped(self) -> NoReturn:
         failure, counted = self._stopped_by or (self._deadline.exceeded(), "too-late")
@@ -157,6 +162,7 @@ class Execution:
     async def _compute(self, rows: Sequence[RowSpec]) -> Sequence[Latent]:
         """Results of ``rows``, the next part before the pictures. Files are decoded by then, and no longer held."""
         self._reservation.resize(self.order.size)
+        self._check_stopped()
         submission: Submission[Latent] = self.accepted.submit(rows)
         try:
             return await submission.future

@@ -66,11 +66,26 @@ async def test_a_stopped_execution_raises_what_stopped_it(
             if started:
                 await asyncio.sleep(0.01)
             execution.stop(ClientDisconnect(), counted="client-left")
+            assert state_of(app).deployment("vae").gate.accepted_ms == 0  # at once, for the next request
             execution.stop(JobCanceled("a"))  # the first one counts
             with pytest.raises(ClientDisconnect):
                 await task
             assert nothing_is_held(app)
         assert await cancelled_by(app, "client-left") == 1
+
+
+async def test_a_stop_between_two_parts_computes_nothing_more(settings: Settings) -> None:
+    async def prepared_in_parts(order: Order, compute: Compute) -> Order:
+        asyncio.get_running_loop().call_soon(execution.stop, JobCanceled("a"))
+        await asyncio.sleep(0)  # the stop comes first, and then this goes on before the task is cancelled
+        await compute(order.rows)
+        raise AssertionError
+
+    async with running(settings) as app:
+        execution = admitted(app, lambda order: order._replace(begin=prepared_in_parts))
+        with pytest.raises(JobCanceled):
+            await execution.run()
+        assert nothing_is_held(app)
 
 
 @pytest.mark.parametrize("begin", [None, never_prepared])
