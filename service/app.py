@@ -21,7 +21,7 @@ from service.api.http.openapi import describe
 from service.api.ops import health, jobs, models, playground, reference, stats
 from service.api.order import Order
 from service.api.request.resolve_cache import ResolvedCache
-from service.api.state import Finished, KeptAnswer, State
+from service.api.state import JobResult, KeptAnswer, State
 from service.api.tasks import encode, generate, inspect, interpolate, latent_map
 from service.background import Background
 from service.engine.engine import Engine
@@ -120,7 +120,7 @@ async def _start(settings: Settings) -> State:
         metrics.model_ready.labels(name).set(0)
     manager = ModelManager(engine, device, settings, metrics, registry.refused)
     bounds = Bounds(settings.max_jobs, settings.job_bytes, settings.job_keep_s)
-    store: JobStore[Order, Finished] = JobStore(bounds, time.monotonic)
+    store: JobStore[Order, JobResult] = JobStore(bounds, time.monotonic)
     metrics.count_jobs(lambda: store.open, lambda: store.ended)
     history = History(lambda: [(name, each.metrics) for name, each in engine.deployments.items()], time.monotonic)
     keyed: KeyedAnswers[KeptAnswer] = KeyedAnswers(bounds, time.monotonic)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 
 from service.admission.drain import DrainRate
-from service.admission.gate import Ask, Gate
+from service.admission.gate import Gate, WorkRequest
 from service.engine.cost import CostModel
 from service.engine.device import Device
 from service.engine.lane import Ended, Filmed, Lane, fault_of_ours
@@ -77,7 +77,7 @@ class Part(NamedTuple):
 
 
 #: What a part asks for, and of which deployment.
-Priced = tuple[Deployment, Ask]
+Priced = tuple[Deployment, WorkRequest]
 
 
 class Engine:
@@ -299,15 +299,15 @@ def _priced(deployment: Deployment, part: Part, client: str, within_s: float) ->
     on = deployment.encoder if part.encodes else deployment
     if on is None:
         raise ValueError(f"{deployment.model.name} has no encoder")
-    return on, Ask(part.rows, part.calls, on.lane.cost.row_ms(), client, within_s)
+    return on, WorkRequest(part.rows, part.calls, on.lane.cost.row_ms(), client, within_s)
 
 
 def _admit(priced: Sequence[Priced]) -> None:
     """Have every gate accept its part of a request, or none. Raises as ``Gate.admit``."""
-    by_gate: dict[Gate, list[Ask]] = {}
+    by_gate: dict[Gate, list[WorkRequest]] = {}
     for on, ask in priced:
         by_gate.setdefault(on.gate, []).append(ask)
-    accepted: list[tuple[Gate, list[Ask]]] = []
+    accepted: list[tuple[Gate, list[WorkRequest]]] = []
     try:
         for gate, asks in by_gate.items():
             gate.admit(*asks)

@@ -26,7 +26,7 @@ from service.api.dialects.inference_tensors import (
 from service.api.dialects.native import DialectRequest
 from service.api.http.endpoint import route
 from service.api.http.openapi import described, path_parameters, refusals, request_body, success
-from service.api.order import Made, Order
+from service.api.order import Order, Output
 from service.api.request.body import parse_json, read_body
 from service.api.request.negotiation import JSON
 from service.api.response.answers import answer
@@ -191,12 +191,12 @@ def _response_head(infer: InferRequest, order: Order, values: Mapping[str, objec
     }
 
 
-def _json_tensors(infer: InferRequest, order: Order, made: Made, request: Request) -> bytes:  # noqa: ARG001
-    return to_json(_response_head(infer, order, {"data": np.stack(made.pictures).ravel().tolist()}))
+def _json_tensors(infer: InferRequest, order: Order, output: Output, request: Request) -> bytes:  # noqa: ARG001
+    return to_json(_response_head(infer, order, {"data": np.stack(output.pictures).ravel().tolist()}))
 
 
-def _binary_tensors(head: bytes, order: Order, made: Made, request: Request) -> bytes:  # noqa: ARG001
-    return b"".join([head, *(picture.tobytes() for picture in made.pictures)])
+def _binary_tensors(head: bytes, order: Order, output: Output, request: Request) -> bytes:  # noqa: ARG001
+    return b"".join([head, *(picture.tobytes() for picture in output.pictures)])
 
 
 def _stats(deployment: Deployment) -> dict[str, object]:

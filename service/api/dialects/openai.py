@@ -21,14 +21,14 @@ from service.api.dialects.edits import edit_order
 from service.api.dialects.native import DialectRequest, class_of_prompt, scale_of, with_native
 from service.api.http.endpoint import route
 from service.api.http.openapi import EVENT, described, path_parameters, refusals, request_body, success
-from service.api.order import Made, Order, without
+from service.api.order import Order, Output, without
 from service.api.request.body import read_request
 from service.api.request.negotiation import EVENT_STREAM, JSON
 from service.api.request.schemas import GenerateRequest
 from service.api.request.uploads import Upload
 from service.api.response.answers import answer
 from service.api.response.event_stream import EventStream, event_json
-from service.api.response.job_runner import PreviewEvent, Shown, start_job
+from service.api.response.job_runner import ImageEvent, PreviewEvent, start_job
 from service.api.response.rendering import class_name, picture_png
 from service.api.state import PictureJob, State, deployment_of, state_of
 from service.api.tasks.generate import generate_order
@@ -188,10 +188,10 @@ def _filmed(request: _ImagesRequest, order: Order) -> Order:
     return order._replace(asked=order.asked.model_copy(update={"preview_every": every, "preview_kind": "x0"}))
 
 
-def _body(request: _ImagesRequest, order: Order, made: Made, http_request: Request) -> bytes:  # noqa: ARG001
+def _body(request: _ImagesRequest, order: Order, output: Output, http_request: Request) -> bytes:  # noqa: ARG001
     data = [
         _shown(request, order, index, picture) | {"revised_prompt": class_name(order, index) or ""}
-        for index, picture in enumerate(made.pictures)
+        for index, picture in enumerate(output.pictures)
     ]
     warnings = {"warnings": order.warnings} if order.warnings else {}
     return to_json({"created": int(time.time()), "data": data, **_about(request, order), **warnings})
@@ -212,7 +212,7 @@ def _write_event(request: _ImagesRequest, job: PictureJob, event: Event) -> byte
             "index": preview.row,
         }
         kind = "partial_image"
-    elif isinstance(payload, Shown):
+    elif isinstance(payload, ImageEvent):
         picture = _shown(request, order, payload.row, payload.picture) | {"index": payload.row}
         kind = "completed"
     else:

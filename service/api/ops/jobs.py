@@ -15,11 +15,10 @@ from service.api.request.body import MAX_ECHO
 from service.api.request.negotiation import EVENT_STREAM, JSON
 from service.api.request.response_mode import wait_of
 from service.api.response.event_stream import EventStream
+from service.api.response.job_answers import result, status_of, wait_for
 from service.api.response.reproduce import root_of
-from service.api.response.respond import result, status_of, wait_for
-from service.api.response.run import client_of
 from service.api.response.schemas import JobList, JobStatus
-from service.api.state import PictureJob, state_of
+from service.api.state import PictureJob, client_of, state_of
 from service.errors import BadRequest
 
 #: Most jobs in one list.

@@ -1,4 +1,4 @@
-"""POST /inspect: what a PNG of this service says of itself, and the command that makes it again."""
+"""POST /inspect: the parameters in a PNG of this service, and commands that reproduce it."""
 
 from pydantic import ValidationError
 from starlette.requests import Request
@@ -18,10 +18,10 @@ from service.images import png_parameters
 
 
 async def post_inspect(request: Request) -> Response:
-    """Read the parameters that a PNG of this service carries, and tell what makes the picture again.
+    """Read the parameters that a PNG of this service carries, with commands that reproduce the picture.
 
-    The picture comes as it is, as base64 JSON, or in a form. 422 where it carries none: pictures that another program
-    has saved anew often lose them.
+    The body is the picture, JSON with base64, or a form. 422 if it carries none: pictures saved by another program
+    often lose them.
     """
     state = state_of(request)
     body = await read_request(request, state.settings, InspectRequest, pictures=1)
@@ -58,11 +58,11 @@ OPERATIONS = {
 
 
 def _parameters(png: bytes) -> Parameters:
-    """What ``png`` carries; it may be anybody's, so it is checked like a request."""
+    """The parameters in ``png``, checked like a request because they are untrusted. Raises InvalidField."""
     text = png_parameters(png)
     try:
         if text is not None:
             return Parameters.model_validate_json(text)
     except ValidationError:
         pass
-    raise InvalidField.of("image", "carries no parameters of this service", "a PNG as the service sent it")
+    raise InvalidField.of("image", "carries no parameters of this service", "a PNG exactly as the service sent it")

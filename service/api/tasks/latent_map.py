@@ -1,4 +1,4 @@
-"""GET /latent-map/{model}: where training pictures lie among a model's latents, and what lies between them."""
+"""GET /latent-map/{model}: training pictures on a plane of a model's latent space, and pictures in between."""
 
 from collections.abc import Sequence
 from urllib.parse import urlencode
@@ -29,10 +29,10 @@ from service.errors import FieldProblem, InvalidField
 from service.sampling.latent_map import LatentMap
 from service.sampling.solvers import EMPTY_PLAN
 
-#: Columns and rows of the grid where the request does not say.
+#: Default columns and rows of the grid.
 SIDE = 8
 
-#: The map as numbers, or the grid of pictures.
+#: JSON is the map as numbers, the others the grid of pictures.
 OFFERED = (JSON, *(media for media in PICTURES if media != JSON))
 
 
@@ -41,10 +41,10 @@ class LatentMapRequest(Task):
 
     task = "latent_map"
 
-    across: int = Field(default=SIDE, ge=2, description="Pictures of the grid from left to right.")
-    down: int = Field(default=SIDE, ge=2, description="Pictures of the grid from top to bottom.")
+    across: int = Field(default=SIDE, ge=2, description="Columns of the grid.")
+    down: int = Field(default=SIDE, ge=2, description="Rows of the grid.")
     class_label: ClassLabel | None = Field(
-        default=None, description="Index or name of a class, of all pictures of the grid. Absent, or 'none': none."
+        default=None, description="Index or name of the class of all pictures. Absent, or 'none': no class."
     )
 
     @property
@@ -59,14 +59,14 @@ class LatentMapRequest(Task):
 
 
 class Bounds(BaseModel):
-    """The part of the plane that the points take up."""
+    """The range of the points."""
 
     x: tuple[float, float]
     y: tuple[float, float]
 
 
 class Grid(BaseModel):
-    """The pictures of the plane, as one image without gaps: that of column i and row j is of the point x[i], y[j]."""
+    """The grid as one image without gaps; the picture in column i and row j is of the point x[i], y[j]."""
 
     url: str
     x: list[float] = Field(description="From left to right.")
@@ -79,18 +79,18 @@ class LatentMapAnswer(BaseModel):
     model: str
     model_version: str
     class_names: tuple[str, ...]
-    points: list[tuple[float, float, int]] = Field(description="x, y and class of a training picture each.")
+    points: list[tuple[float, float, int]] = Field(description="x, y and class of each training picture.")
     bounds: Bounds
     grid: Grid
-    decode: str = Field(description="Where the picture of a point is to be had; x and y are to be put in.")
+    decode: str = Field(description="URL template of the picture of a point x, y.")
     origin: JsonValue = Field(description="(*latent_shape)")
     axes: JsonValue = Field(description="(2, *latent_shape)")
 
 
 async def get_latent_map(request: Request) -> Response:
-    """Where training pictures lie on the plane that they vary most along, as numbers; or a grid of pictures over it.
+    """The training pictures on the plane of their largest variance, as numbers; or a grid of pictures over that plane.
 
-    JSON, unless format or Accept ask for a picture. /generate/{model}?point=x&point=y decodes one point.
+    JSON, unless `format` or Accept selects pictures. /generate/{model}?point=x&point=y decodes one point.
     """
     state = state_of(request)
     deployment = deployment_of(request, state, request.path_params["model"])
@@ -134,17 +134,17 @@ OPERATIONS = {
 
 def _with_maps(state: State) -> str:
     names = [name for name, served in state.engine.deployments.items() if served.model.latent_map is not None]
-    return ", ".join(names) or "no model here has one"
+    return ", ".join(names) or "no served model has one"
 
 
 def _check(body: LatentMapRequest, model: Model, state: State) -> int:
-    """The class of the pictures. Raises InvalidField, UnknownVersion."""
+    """The label of the pictures. Raises InvalidField, UnknownVersion."""
     check_version(body.version, model)
     problems = field_problems(body, model)
     if body.stream:
         problems.append(FieldProblem("#/stream", "is not supported: a map is answered at once", "leave it out"))
     if body.count > state.settings.max_images:
-        says = f"{body.count} pictures are more than this service makes at once"
+        says = f"{body.count} pictures are too many for one request"
         problems.append(FieldProblem("#/across", says, f"across times down up to {state.settings.max_images}"))
     label = labels_of([body.class_label], model, "class_label", problems)[0]
     if problems:
@@ -191,7 +191,7 @@ def _order(
 
 
 def _lines(shown: LatentMap, body: LatentMapRequest) -> tuple[Sequence[float], Sequence[float]]:
-    """The x of the grid's columns, rising, and the y of its rows, falling: over all points, ends included."""
+    """The x of the grid's columns, rising, and the y of its rows, falling: the range of all points, ends included."""
     low, high = shown.points.min(axis=0), shown.points.max(axis=0)
     across = np.linspace(low[0], high[0], body.across).tolist()
     return across, np.linspace(high[1], low[1], body.down).tolist()

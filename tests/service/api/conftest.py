@@ -44,7 +44,13 @@ LONG = {"n": 64, "steps": 1000}
 def settings_of(weights: Path) -> Settings:
     """Of a service that takes any one request, however slow the machine."""
     return Settings(
-        weights_dir=weights, device="cpu", engine_threads=1, max_bucket=8, access_log=False, max_request_ms=1e9
+        weights_dir=weights,
+        device="cpu",
+        engine_threads=1,
+        max_bucket=8,
+        access_log=False,
+        max_request_ms=1e9,
+        max_lag_ms=1e9,
     )
 
 

@@ -147,7 +147,7 @@ def test_a_refused_model_is_unavailable(tmp_path: Path) -> None:
         assert client.get("/v2/health/ready").status_code == 503
         assert client.get("/v2/health/live").status_code == 200
         assert client.get("/v2/models/vae/ready").status_code == 200
-        assert "broken was refused: " in error(client.get("/v2/models/broken/ready"), 503)
+        assert "broken could not be loaded: " in error(client.get("/v2/models/broken/ready"), 503)
         (refused,) = client.post("/v2/repository/index").json()[1:]
         assert (refused["name"], refused["state"]) == ("broken", "UNAVAILABLE")
         assert refused["reason"]

@@ -8,7 +8,7 @@ import torch
 from service.api.order import Order
 from service.api.request.resolve_cache import ResolvedCache
 from service.api.request.schemas import GenerateRequest, InterpolateRequest
-from service.api.response.job_runner import filmed
+from service.api.response.job_runner import with_previews
 from service.api.state import State
 from service.api.tasks.generate import generate_order
 from service.api.tasks.interpolate import interpolate_order
@@ -50,21 +50,21 @@ def state_with(settings: Settings) -> State:
         ({"steps": 40, "preview_kind": "both"}, True, Film(4, "both")),
     ],
 )
-def test_every_picture_is_filmed_as_asked(
+def test_every_picture_has_the_requested_previews(
     settings: Settings, fields: dict[str, Any], live: bool, film: Film | None
 ) -> None:
     order = order_of(settings, "ddpm", n=3, **fields)
-    assert [row.film for row in filmed(order, live=live).rows] == [film] * 3
-    assert filmed(order, live=live).seeds == order.seeds
+    assert [row.film for row in with_previews(order, live=live).rows] == [film] * 3
+    assert with_previews(order, live=live).seeds == order.seeds
 
 
 def test_frames_of_a_path_are_filmed_too(settings: Settings) -> None:
     deployment = deployment_of(settings, "ddpm")
     asked = InterpolateRequest.model_validate({"model": "ddpm", "frames": 4, "steps": 20})
     order = interpolate_order(state_with(settings), asked, deployment, "image/png")
-    assert {row.film for row in filmed(order, live=True).rows} == {Film(2, "x0")}
+    assert {row.film for row in with_previews(order, live=True).rows} == {Film(2, "x0")}
 
 
 def test_what_takes_no_steps_has_no_film(settings: Settings) -> None:
     order = order_of(settings, "vae")
-    assert filmed(order, live=True) is order
+    assert with_previews(order, live=True) is order

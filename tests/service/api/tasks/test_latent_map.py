@@ -77,7 +77,7 @@ def test_what_is_no_map(tasks: TestClient, model: str, query: Mapping[str, str],
     assert said in refused(tasks.get(f"/latent-map/{model}", params=dict(query)), pointer)
 
 
-def test_a_model_whose_codes_are_damaged_is_refused(settings: Settings) -> None:
+def test_a_model_whose_codes_are_damaged_is_rejected(settings: Settings) -> None:
     manifest = write_autoencoder(settings.weights_dir, "coder")
     assert manifest.latents is not None
     file = settings.weights_dir / "coder" / manifest.latents.file

@@ -167,7 +167,7 @@ def test_an_image_may_be_the_body_or_a_file_of_a_form(tasks: TestClient) -> None
         assert_same(np.load(io.BytesIO(response.content)), expected)
 
 
-def test_what_was_done_to_an_upload_is_told(tasks: TestClient) -> None:
+def test_changes_to_an_upload_are_warnings(tasks: TestClient) -> None:
     large = base64_png(np.full((16, 32, 3), (255, 0, 0), np.uint8))
     fields = {"image": large, "mask": large}
     warnings = tasks.post("/generate/ddpm", json=fields, headers=JSON).json()["warnings"]
@@ -228,13 +228,13 @@ def test_eta_is_between_ddim_and_ddpm(tasks: TestClient) -> None:
         ("ddpm", {"layout": "film", "preview_every": 1 << 63}, "#/preview_every", "less than or equal to 1000000"),
     ],
 )
-def test_a_field_without_a_meaning_is_refused(
+def test_a_field_without_a_meaning_is_rejected(
     tasks: TestClient, model: str, fields: Mapping[str, Any], pointer: str, said: str
 ) -> None:
     assert said in refused(tasks.post(f"/generate/{model}", json=fields), pointer)
 
 
-def test_a_picture_that_is_none_is_refused_as_anywhere(tasks: TestClient) -> None:
+def test_an_invalid_picture_is_rejected_as_anywhere(tasks: TestClient) -> None:
     for field in ("image", "mask"):
         fields = {"image": base64_png(IMAGE), field: base64.b64encode(b"GIF89a, or so").decode()}
         response = tasks.post("/generate/ddpm", json=fields)
