@@ -61,7 +61,7 @@ def _tick_ms() -> float:
     """The DDPM's longest tick while another model waits."""
     settings = Settings()
     cost: CostModel = warm_up(load_model(Path("weights/ddpm"), pick_device("cpu")), settings)
-    return cost.call_ms(cost.bucket_within(settings.tick_budget_ms))
+    return cost.forward_ms(cost.bucket_within(settings.tick_budget_ms))
 
 
 def _ask_quick_gan(port: int) -> Outcome:

@@ -26,7 +26,7 @@ def cores() -> list[int]:
     return list(range(os.cpu_count() or 1))
 
 
-def cores_worth(quota_file: Path = QUOTA_FILE) -> int:
+def usable_cores(quota_file: Path = QUOTA_FILE) -> int:
     """How many of ``cores`` can be kept busy, at least 1: all, or what a container's quota comes to in whole ones.
 
     A container with a quota (`docker run --cpus`, a limit of Kubernetes) sees every core of its host, and is stopped
@@ -56,7 +56,7 @@ def keep_memory() -> None:
             mallopt(parameter, value)
 
 
-def settle() -> None:
+def freeze_objects() -> None:
     """Take everything made so far out of garbage collection: it stays, and looking through it stops every thread.
 
     Cycles are rare in what a request makes, so the collector may also come less often.
@@ -66,7 +66,7 @@ def settle() -> None:
     gc.set_threshold(*COLLECT_AFTER)
 
 
-def let_others_finish() -> None:
+def use_batch_scheduling() -> None:
     """Have the calling thread not interrupt whoever wakes it (Linux's SCHED_BATCH); its share of time stays.
 
     The event loop wakes an engine thread and goes on with its next request. On one core the thread would take the core
@@ -77,13 +77,13 @@ def let_others_finish() -> None:
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
-def keep_to_core(core: int) -> None:
+def pin_to_core(core: int) -> None:
     """Have the calling thread run on no other core. A system that cannot is left as it is."""
     with suppress(AttributeError, OSError):
         os.sched_setaffinity(0, {core})
 
 
-def give_memory_back() -> None:
+def trim_memory() -> None:
     """Return to the kernel what was freed: after a model has gone, that is more than the next call can use."""
     gc.collect()
     malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)

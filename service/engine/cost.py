@@ -22,9 +22,9 @@ class CostModel:
     Changed under the lock of the device. Read anywhere: all that a read needs of the list is replaced at one stroke.
     """
 
-    def __init__(self, call_ms: Mapping[int, float], tick_ms: float = math.inf) -> None:
+    def __init__(self, forward_ms: Mapping[int, float], tick_ms: float = math.inf) -> None:
         self._tick_ms = tick_ms
-        self._prices = _prices(call_ms, tick_ms)
+        self._prices = _prices(forward_ms, tick_ms)
         #: What calls cost of late, as a multiple of what they did at warm-up.
         self.ratio = 1.0
 
@@ -33,7 +33,7 @@ class CostModel:
         """The size of a call that serves most rows a second, or nearly."""
         return self._prices.best_bucket
 
-    def call_ms(self, rows: int) -> float:
+    def forward_ms(self, rows: int) -> float:
         """Predicted milliseconds of a call with ``rows`` rows; beyond the largest measured size, in proportion."""
         return self.ratio * self._prices.measured_ms(rows)
 
@@ -48,7 +48,7 @@ class CostModel:
         """Device milliseconds of one row of a call at the best bucket."""
         return self.ratio * self._prices.row_ms
 
-    def list_row_ms(self) -> float:
+    def warmup_row_ms(self) -> float:
         """The same as it was measured at warm-up: what must not change from one request to the next is priced so."""
         return self._prices.row_ms
 
@@ -61,15 +61,15 @@ class CostModel:
     def shrink(self, rows: int) -> None:
         """No call of ``rows`` rows fits into memory: from here on, half as many at most."""
         most, prices = max(1, rows // 2), self._prices
-        kept = {size: ms for size, ms in zip(prices.sizes, prices.call_ms, strict=True) if size <= most}
-        self._prices = _prices(kept or {prices.sizes[0]: prices.call_ms[0]}, self._tick_ms)
+        kept = {size: ms for size, ms in zip(prices.sizes, prices.forward_ms, strict=True) if size <= most}
+        self._prices = _prices(kept or {prices.sizes[0]: prices.forward_ms[0]}, self._tick_ms)
 
 
 class _Prices(NamedTuple):
     """What warm-up measured: sizes, least first, with the milliseconds of a call each, and what follows from them."""
 
     sizes: Sequence[int]
-    call_ms: Sequence[float]
+    forward_ms: Sequence[float]
     best_bucket: int
     row_ms: float
 
@@ -77,17 +77,17 @@ class _Prices(NamedTuple):
         """Milliseconds of a call with ``rows`` rows at warm-up."""
         place = bisect_left(self.sizes, rows)
         if place == len(self.sizes):
-            return self.call_ms[-1] * rows / self.sizes[-1]
+            return self.forward_ms[-1] * rows / self.sizes[-1]
         if self.sizes[place] == rows or place == 0:
-            return self.call_ms[place]
+            return self.forward_ms[place]
         low, high = self.sizes[place - 1], self.sizes[place]
         share = (rows - low) / (high - low)
-        return self.call_ms[place - 1] * (1 - share) + self.call_ms[place] * share
+        return self.forward_ms[place - 1] * (1 - share) + self.forward_ms[place] * share
 
 
-def _prices(call_ms: Mapping[int, float], tick_ms: float) -> _Prices:
-    least = min(ms / size for size, ms in call_ms.items())
-    cheap = [size for size, ms in call_ms.items() if ms / size <= NEARLY * least]
-    best_bucket = max((size for size in cheap if call_ms[size] <= tick_ms), default=min(cheap))
-    sizes = sorted(call_ms)
-    return _Prices(sizes, [call_ms[size] for size in sizes], best_bucket, call_ms[best_bucket] / best_bucket)
+def _prices(forward_ms: Mapping[int, float], tick_ms: float) -> _Prices:
+    least = min(ms / size for size, ms in forward_ms.items())
+    cheap = [size for size, ms in forward_ms.items() if ms / size <= NEARLY * least]
+    best_bucket = max((size for size in cheap if forward_ms[size] <= tick_ms), default=min(cheap))
+    sizes = sorted(forward_ms)
+    return _Prices(sizes, [forward_ms[size] for size in sizes], best_bucket, forward_ms[best_bucket] / best_bucket)

@@ -19,10 +19,10 @@ from typing import Any, TypeVar
 
 import torch
 
-from service.engine.lane import Ended, Filmed, Lane, Look, Ticked
+from service.engine.lane import FinishedRow, Lane, LaneSnapshot, PreviewedRow, TickResult
 from service.engine.table import LiveRow, Slots
 from service.engine.transfer import wait_for
-from service.process import cores, keep_to_core, let_others_finish
+from service.process import cores, pin_to_core, use_batch_scheduling
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ SHARED_S = 0.5
 STOP_S = 10.0
 
 Result = TypeVar("Result")
-Deliver = Callable[[Sequence[Ended], Sequence[Filmed], float], None]
+Deliver = Callable[[Sequence[FinishedRow], Sequence[PreviewedRow], float], None]
 Turn = Callable[[], None]
 
 
@@ -120,10 +120,10 @@ class Device:
             lane.sweep()
             self._lock.notify()
 
-    def look(self, lane: Lane) -> Look:
-        """``Lane.look``, of a lane whose rows are being served."""
+    def snapshot(self, lane: Lane) -> LaneSnapshot:
+        """``Lane.snapshot``, of a lane whose rows are being served."""
         with self._lock:
-            return lane.look()
+            return lane.snapshot()
 
     def is_idle(self) -> bool:
         """Whether no lane has a row queued or under way."""
@@ -156,9 +156,9 @@ class Device:
         try:
             # Two torch threads on one core collapse as soon as something else wants that core: one thread each.
             torch.set_num_threads(1)
-            let_others_finish()
+            use_batch_scheduling()
             if core is not None:
-                keep_to_core(core)
+                pin_to_core(core)
             while self._serve_turn():
                 pass
         except BaseException:
@@ -220,7 +220,7 @@ class Device:
         slots = lane.claim(self._tick_budget_ms if shared else None, self._free_threads)
         rejected = lane.take_rejected()
         if rejected:
-            self._tell(Ticked(slots[:0], slots[:0], rejected))
+            self._tell(TickResult(slots[:0], slots[:0], rejected))
         self._forget_if_empty(lane)
         return partial(self._tick, lane, slots) if len(slots) else None
 
@@ -249,33 +249,33 @@ class Device:
     def _tick(self, lane: Lane, slots: Slots) -> None:
         started, failed = time.perf_counter(), False
         try:
-            ticked = lane.compute(slots)
+            result = lane.compute(slots)
         except Exception:  # a fault of ours, not of a row: the thread must outlive it, and its rows must be told
             log.exception("tick failed", extra={"model": lane.model.name, "rows": len(slots)})
-            ticked, failed = lane.abandon(slots), True
-        self._settle(lane, ticked, spent_ms=1000 * (time.perf_counter() - started))
+            result, failed = lane.fail_tick(slots), True
+        self._finish_tick(lane, result, spent_ms=1000 * (time.perf_counter() - started))
         if failed:
             # Raises where a GPU computes nothing any more, as after an illegal access: then the thread ends.
             wait_for(lane.model.device)
 
-    def _settle(self, lane: Lane, ticked: Ticked, spent_ms: float) -> None:
-        if ticked.filmed:  # before another thread can serve the same rows on: previews come in their order
-            self._tell(ticked)
+    def _finish_tick(self, lane: Lane, result: TickResult, spent_ms: float) -> None:
+        if result.previews:  # before another thread can serve the same rows on: previews come in their order
+            self._tell(result)
         with self._lock:
             self._free_threads += 1
             had_work = lane.has_work
-            lane.settle(ticked, spent_ms)
+            lane.complete_tick(result, spent_ms)
             self._bring_level(lane, had_work)
             self._forget_if_empty(lane)
             self._lock.notify()  # rows went back to the table: a thread that found none may take some of them
-        if ticked.ended and not ticked.filmed:
-            self._tell(ticked)
+        if result.finished and not result.previews:
+            self._tell(result)
 
-    def _tell(self, ticked: Ticked) -> None:
+    def _tell(self, result: TickResult) -> None:
         assert self._loop is not None
         if self._loop.is_closed():  # a tick that outlasted the service: nobody is left to be told
             return
-        self._loop.call_soon_threadsafe(self._deliver, ticked.ended, ticked.filmed, time.monotonic())
+        self._loop.call_soon_threadsafe(self._deliver, result.finished, result.previews, time.monotonic())
 
     def _forget_if_empty(self, lane: Lane) -> None:
         if lane.is_empty:

@@ -20,16 +20,16 @@ from service.admission.drain import DrainRate
 from service.admission.gate import Ask, Gate
 from service.engine.cost import CostModel
 from service.engine.device import Device
-from service.engine.lane import Ended, Filmed, Lane, fault_of_ours
+from service.engine.lane import FinishedRow, Lane, PreviewedRow, engine_fault
 from service.engine.model import Model, Served
-from service.engine.progress import Snapshots
+from service.engine.progress import ProgressCache
 from service.engine.results import Picture, Progress
 from service.engine.rows import RowSpec
 from service.engine.submission import Submission
 from service.engine.table import LiveRow
 from service.errors import ComputeFailed, ModelUnavailable, ServiceError, TooExpensive
 from service.metrics import Metrics, ModelMetrics
-from service.process import cores_worth
+from service.process import usable_cores
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class Deployment(NamedTuple):
         shared_ms = 1000 * self.gate.seconds_until_done(most, self.lane.cost.row_ms())
         # Not before it would be done alone, when calls have few rows and each row costs more.
         alone_rows = math.ceil(sum(calls) / most / self.threads)
-        return max(shared_ms, most * self.lane.cost.call_ms(alone_rows))
+        return max(shared_ms, most * self.lane.cost.forward_ms(alone_rows))
 
 
 class Part(NamedTuple):
@@ -89,9 +89,9 @@ class Engine:
         #: The version of each model that new requests get.
         self.deployments: dict[str, Deployment] = {}
         self._settings, self._metrics = settings, metrics
-        self._threads = threads_of(device, settings)
+        self._threads = thread_count(device, settings)
         self._device = Device(self._threads, settings.tick_budget_ms, deliver)
-        self._snapshots = Snapshots(self._device.look)
+        self._snapshots = ProgressCache(self._device.snapshot)
         self._draining = False
         metrics.engine_threads.set_function(lambda: self._device.threads_left)
         for each in served.values():
@@ -184,7 +184,7 @@ class Engine:
 
     def _check_price(self, deployment: Deployment, priced: "Sequence[Priced]") -> None:
         """Raise TooExpensive by the prices of warm-up: a request is not refused one minute and accepted the next."""
-        price_ms = sum(ask.rows * ask.calls * on.lane.cost.list_row_ms() for on, ask in priced)
+        price_ms = sum(ask.rows * ask.calls * on.lane.cost.warmup_row_ms() for on, ask in priced)
         limit_ms = self._settings.request_limit_ms
         if price_ms > limit_ms and price_ms > (least_ms := _picture_ms(deployment.model, deployment.lane.cost)):
             raise TooExpensive(price_ms / 1000, max(limit_ms, least_ms) / 1000)
@@ -236,7 +236,7 @@ class Accepted:
     To be closed in any case, and used on the event loop only.
     """
 
-    def __init__(self, device: Device, snapshots: Snapshots, priced: Sequence[Priced], within_s: float) -> None:
+    def __init__(self, device: Device, snapshots: ProgressCache, priced: Sequence[Priced], within_s: float) -> None:
         #: Rows of network calls that all of it takes.
         self.calls = sum(ask.rows * ask.calls for _, ask in priced)
         self._device, self._snapshots = device, snapshots
@@ -276,13 +276,13 @@ class Accepted:
             self._submitted[-1].job.cancel()
 
     def progress(self) -> Progress:
-        """How far it is, as it was at most ``progress.LOOK_S`` seconds ago."""
+        """How far it is, as it was at most ``progress.REFRESH_S`` seconds ago."""
         later = sum(ask.rows * ask.calls for _, ask in self._to_come)
         eta_ms = sum(1000 * on.gate.drain.seconds_for(ask.price_ms) for on, ask in self._to_come)
         if not self._submitted:
             return Progress(0, later, eta_ms)
         on, job, calls = self._submitted[-1]
-        left = self._snapshots.left(on.lane, job, calls)
+        left = self._snapshots.remaining(on.lane, job, calls)
         return Progress(left.rows_ahead, later + sum(left.calls), eta_ms + on.eta_ms(left.calls))
 
 
@@ -323,12 +323,12 @@ def _picture_ms(model: Model, cost: CostModel) -> float:
     """Device milliseconds of one picture by the model's defaults, as measured at warm-up."""
     defaults = model.manifest.defaults
     if defaults is None:
-        return cost.list_row_ms()
+        return cost.warmup_row_ms()
     guided = defaults.guidance_scale != 1 and model.manifest.class_names
-    return defaults.steps * (2 if guided else 1) * cost.list_row_ms()
+    return defaults.steps * (2 if guided else 1) * cost.warmup_row_ms()
 
 
-def deliver(ended: Sequence[Ended], filmed: Sequence[Filmed], now: float) -> None:
+def deliver(ended: Sequence[FinishedRow], filmed: Sequence[PreviewedRow], now: float) -> None:
     """Tell jobs what became of their rows, at ``now`` on the monotonic clock.
 
     A job that cannot take what it is given fails alone: the other rows of the tick are other requests'.
@@ -350,9 +350,9 @@ def deliver(ended: Sequence[Ended], filmed: Sequence[Filmed], now: float) -> Non
 
 def _fail(job: Submission[Any]) -> None:
     log.exception("a result was not taken")
-    job.fail(fault_of_ours())
+    job.fail(engine_fault())
 
 
-def threads_of(device: torch.device, settings: Settings) -> int:
+def thread_count(device: torch.device, settings: Settings) -> int:
     """How many threads use the device at once: one a GPU's, as many as asked for or as the cores are worth a CPU."""
-    return settings.engine_threads or cores_worth() if device.type == "cpu" else 1
+    return settings.engine_threads or usable_cores() if device.type == "cpu" else 1

@@ -16,7 +16,7 @@ from service.engine.cost import CostModel
 from service.engine.model import Model
 from service.engine.results import Picture, Preview, Result
 from service.engine.table import LiveRow, RowTable, Slots
-from service.engine.tick import Batch, Stepped, run_isolating
+from service.engine.tick import Batch, StepResult, run_isolating
 from service.engine.transfer import wait_for
 from service.errors import ComputeFailed
 from service.metrics import ModelMetrics
@@ -25,28 +25,28 @@ from service.settings import Settings
 log = logging.getLogger(__name__)
 
 #: A row that leaves the table, with its result or the reason why there is none.
-Ended = tuple[LiveRow, Result | ComputeFailed]
+FinishedRow = tuple[LiveRow, Result | ComputeFailed]
 #: A row that goes on, and how it looks on its way.
-Filmed = tuple[LiveRow, Preview]
+PreviewedRow = tuple[LiveRow, Preview]
 
 
 @dataclass(frozen=True, slots=True)
-class Ticked:
-    """What became of a tick's rows: the places to serve again, the places to free, and what to tell their jobs.
+class TickResult:
+    """The outcome of a tick: the slots to serve again, the slots to free, and what goes to the rows' jobs.
 
-    ``call_rows`` is how many rows its one network call had; 0 when it did not go so smoothly. ``no_room_for`` is the
-    least number of rows whose call ran out of memory; None when none did.
+    ``forward_rows`` counts the rows of its forward pass; 0 when the batch was split after a failure. ``out_of_memory_rows``
+    is the smallest forward pass that ran out of memory, None when none did.
     """
 
-    going_on: Slots
+    continuing: Slots
     leaving: Slots
-    ended: list[Ended]
-    call_rows: int = 0
-    filmed: list[Filmed] = field(default_factory=list)
-    no_room_for: int | None = None
+    finished: list[FinishedRow]
+    forward_rows: int = 0
+    previews: list[PreviewedRow] = field(default_factory=list)
+    out_of_memory_rows: int | None = None
 
 
-class Look(NamedTuple):
+class LaneSnapshot(NamedTuple):
     """The rows of a lane: ``queued``, those of a request together in the order in which requests take their turns, and
     ``under_way``, each with how many rows of network calls it still takes."""
 
@@ -69,7 +69,7 @@ class Lane:
         self.served_ms = 0.0
         self._queue: RowQueue[LiveRow] = RowQueue()
         self._sweep_due = False
-        self._rejected: list[Ended] = []
+        self._rejected: list[FinishedRow] = []
         self._table = RowTable(model, settings.table_rows)
 
     @property
@@ -103,9 +103,9 @@ class Lane:
             self._drain.rest(self._since_told())
         self._queue.put(rows)
 
-    def look(self) -> Look:
+    def snapshot(self) -> LaneSnapshot:
         """All rows that are queued or under way; copied, so that the caller can read them without the lock."""
-        return Look(self._queue.waiting(), self._table.under_way())
+        return LaneSnapshot(self._queue.waiting(), self._table.under_way())
 
     def sweep(self) -> None:
         """Drop the rows of cancelled jobs before the next tick."""
@@ -121,33 +121,33 @@ class Lane:
         self._sweep()
         self._admit(threads, now)
         bucket = self.cost.best_bucket if budget_ms is None else self.cost.bucket_within(budget_ms)
-        share = math.ceil(self._table.ready_call_rows / threads)
+        share = math.ceil(self._table.ready_forward_rows / threads)
         self._rows_wait = share > bucket or len(self._queue) > 0
         slots = self._table.claim(min(bucket, share))
         for row in self._table.rows(slots[self._table.first_step(slots)]):
             row.job.start(now)
         return slots
 
-    def compute(self, slots: Slots) -> Ticked:
+    def compute(self, slots: Slots) -> TickResult:
         """Serve the claimed rows one step, and wait until they are: what a tick takes is what its lane is charged."""
         places, batch = self._table.gather(slots)
-        self.metrics.tick_rows.observe(batch.call_rows)
-        if padding := self.model.padding(batch.call_rows):
+        self.metrics.tick_rows.observe(batch.forward_rows)
+        if padding := self.model.padding(batch.forward_rows):
             self.metrics.padding_rows.inc(padding)
         if batch.step is not None:
             self.metrics.steps.inc(len(batch))
-        ended: list[Ended] = []
-        filmed: list[Filmed] = []
+        ended: list[FinishedRow] = []
+        filmed: list[PreviewedRow] = []
         leaving = batch.ending.copy()
         no_room: list[int] = []
         results = run_isolating(self.model, batch, partial(self._failed, no_room))
         for rows, result in results:
             part = slots[rows]
-            if isinstance(result, Stepped):
+            if isinstance(result, StepResult):
                 if batch.step is not None:
-                    self._table.keep(places[rows], result.x, result.x_start)
+                    self._table.store(places[rows], result.x, result.x_start)
                 ended += self._results(part[batch.ending[rows]], result)
-                if result.shots:
+                if result.previews:
                     filmed += self._previews(part, result)
             else:
                 leaving[rows] = True
@@ -155,32 +155,32 @@ class Lane:
                 reason = f"The model could not compute this picture: {type(result).__name__}."
                 ended += [(row, ComputeFailed(reason)) for row in self._table.rows(part)]
         wait_for(self.model.device)
-        smooth = len(results) == 1 and isinstance(results[0][1], Stepped)
-        call_rows = batch.call_rows if smooth else 0
-        return Ticked(slots[~leaving], slots[leaving], ended, call_rows, filmed, min(no_room, default=None))
+        smooth = len(results) == 1 and isinstance(results[0][1], StepResult)
+        forward_rows = batch.forward_rows if smooth else 0
+        return TickResult(slots[~leaving], slots[leaving], ended, forward_rows, filmed, min(no_room, default=None))
 
-    def abandon(self, slots: Slots) -> Ticked:
+    def fail_tick(self, slots: Slots) -> TickResult:
         """Give up the claimed rows."""
         self.metrics.failed_rows["engine"].inc(len(slots))
-        failure = fault_of_ours()
-        return Ticked(slots[:0], slots, [(row, failure) for row in self._table.rows(slots)])
+        failure = engine_fault()
+        return TickResult(slots[:0], slots, [(row, failure) for row in self._table.rows(slots)])
 
-    def take_rejected(self) -> list[Ended]:
+    def take_rejected(self) -> list[FinishedRow]:
         """The rows that the last claims could not give a place, once."""
         rejected, self._rejected = self._rejected, []
         return rejected
 
-    def settle(self, ticked: Ticked, spent_ms: float) -> None:
+    def complete_tick(self, result: TickResult, spent_ms: float) -> None:
         """Put rows back for their next step, free the places of those that ended, and learn what the tick took."""
         self.served_ms += spent_ms
         self.metrics.device_seconds.inc(spent_ms / 1000)
-        if ticked.no_room_for is not None:
-            self.cost.shrink(ticked.no_room_for)
-        if ticked.call_rows:
-            self.cost.learn(ticked.call_rows, spent_ms)
-        self._tell_drain(ticked.call_rows * self.cost.row_ms())
-        self._table.release(ticked.going_on)
-        self._table.drop(ticked.leaving)
+        if result.out_of_memory_rows is not None:
+            self.cost.shrink(result.out_of_memory_rows)
+        if result.forward_rows:
+            self.cost.learn(result.forward_rows, spent_ms)
+        self._tell_drain(result.forward_rows * self.cost.row_ms())
+        self._table.release(result.continuing)
+        self._table.drop(result.leaving)
 
     def _tell_drain(self, worked_ms: float) -> None:
         if self._rows_wait:
@@ -226,7 +226,7 @@ class Lane:
         except Exception:
             log.exception("row not admitted", extra={"model": self.model.name})
             self.metrics.failed_rows["engine"].inc()
-            self._rejected.append((row, fault_of_ours()))
+            self._rejected.append((row, engine_fault()))
 
     def _failed(self, no_room: list[int], batch: Batch, failure: Exception) -> None:
         """The call of ``batch`` raised; when it ran out of memory, its number of rows goes to ``no_room``."""
@@ -234,26 +234,26 @@ class Lane:
             self.metrics.split_calls.inc()
         if isinstance(failure, torch.OutOfMemoryError):
             self.metrics.out_of_memory.inc()
-            no_room.append(batch.call_rows)
+            no_room.append(batch.forward_rows)
 
-    def _results(self, slots: Slots, stepped: Stepped) -> list[Ended]:
+    def _results(self, slots: Slots, stepped: StepResult) -> list[FinishedRow]:
         rows = zip(self._table.rows(slots), stepped.results, stepped.usable.tolist(), strict=True)
         not_finite = "The model gave numbers that are not finite for this picture."
         if failed := len(slots) - int(stepped.usable.sum()):
             self.metrics.failed_rows["not-finite"].inc(failed)
         return [(row, result.copy() if usable else ComputeFailed(not_finite)) for row, result, usable in rows]
 
-    def _previews(self, slots: Slots, stepped: Stepped) -> list[Filmed]:
-        places = slots[[shot.row for shot in stepped.shots]]
+    def _previews(self, slots: Slots, stepped: StepResult) -> list[PreviewedRow]:
+        places = slots[[preview.row for preview in stepped.previews]]
         times = self._table.coefficients(places)[:, 0].tolist()
-        looks = zip(self._table.rows(places), *self._table.position(places), times, stepped.shots, strict=True)
+        looks = zip(self._table.rows(places), *self._table.position(places), times, stepped.previews, strict=True)
         return [
-            (row, Preview(row.index, step, steps, t, _own(shot.x_start), _own(shot.x_t)))
-            for row, step, steps, t, shot in looks
+            (row, Preview(row.index, step, steps, t, _own(preview.x_start), _own(preview.x_t)))
+            for row, step, steps, t, preview in looks
         ]
 
 
-def fault_of_ours() -> ComputeFailed:
+def engine_fault() -> ComputeFailed:
     """What a row is answered with when not its model but the engine failed it."""
     return ComputeFailed("The service failed to compute this picture; its log says why.")
 

@@ -45,7 +45,7 @@ class Model:
     """What the engine needs of one artefact.
 
     ``decode``: (batch, *latent), (batch,) int64 -> (batch, channel, height, width) in [-1, 1]. ``denoise`` predicts the
-    clean latent (see ``service.sampling.step.Denoise``) and is None for models that decode at once. ``call_sizes`` are
+    clean latent (see ``service.sampling.step.Denoise``) and is None for models that decode at once. ``batch_sizes`` are
     the numbers of rows, least first, that both are computed at, whatever they are given; none, any. ``encode``: (batch,
     channel, height, width) in [-1, 1], (batch,) int64 -> mean and log-variance, (batch, *latent) each, or None.
     ``latent_map`` shows where training pictures lie among its latents; None where it has no such file.
@@ -55,7 +55,7 @@ class Model:
     device: torch.device
     decode: Decode
     denoise: Denoise | None
-    call_sizes: tuple[int, ...] = ()
+    batch_sizes: tuple[int, ...] = ()
     encode: Encode | None = None
     latent_map: LatentMap | None = None
 
@@ -94,10 +94,10 @@ class Model:
 
     def padding(self, rows: int) -> int:
         """Rows that a call with ``rows`` computes in vain."""
-        if not self.call_sizes:
+        if not self.batch_sizes:
             return 0
-        last = rows % self.call_sizes[-1]  # behind calls of the largest size, which are full
-        return next(size - last for size in self.call_sizes if size >= last) if last else 0
+        last = rows % self.batch_sizes[-1]  # behind calls of the largest size, which are full
+        return next(size - last for size in self.batch_sizes if size >= last) if last else 0
 
     def plan(
         self,

@@ -5,14 +5,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
-from service.engine.lane import Lane, Look
+from service.engine.lane import Lane, LaneSnapshot
 from service.engine.submission import Submission
 
 #: The least seconds between two looks at a lane. A look visits every row, under the lock that the engine threads need.
-LOOK_S = 1.0
+REFRESH_S = 1.0
 
 
-class Left(NamedTuple):
+class Remaining(NamedTuple):
     """What is left of a job.
 
     ``rows_ahead``: rows of others that join before its next one; ``calls``: of each row that has not ended, how many
@@ -27,41 +27,41 @@ class Snapshot(NamedTuple):
     """The jobs of a lane at ``taken_at`` seconds. It keeps none of them in memory."""
 
     taken_at: float
-    left: WeakKeyDictionary[Submission[Any], Left]
+    remaining: WeakKeyDictionary[Submission[Any], Remaining]
 
 
-class Snapshots:
-    """The latest snapshot of each lane, by ``look``, which is taken at most every ``LOOK_S`` seconds.
+class ProgressCache:
+    """The latest snapshot of each lane, by ``look``, which is taken at most every ``REFRESH_S`` seconds.
 
     Used on the event loop only.
     """
 
-    def __init__(self, look: Callable[[Lane], Look], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, look: Callable[[Lane], LaneSnapshot], clock: Callable[[], float] = time.monotonic) -> None:
         self._look, self._clock = look, clock
         self._kept: WeakKeyDictionary[Lane, Snapshot] = WeakKeyDictionary()
 
-    def left(self, lane: Lane, job: Submission[Any], calls: Sequence[int]) -> Left:
+    def remaining(self, lane: Lane, job: Submission[Any], calls: Sequence[int]) -> Remaining:
         """What is left of ``job``, which was put into ``lane`` with rows of so many ``calls``.
 
-        At most ``LOOK_S`` old. A job that came after the last look waits behind all that waits now.
+        At most ``REFRESH_S`` old. A job that came after the last look waits behind all that waits now.
         """
         if job.done:
-            return Left(0, ())
+            return Remaining(0, ())
         snapshot = self._kept.get(lane)
-        if snapshot is None or self._clock() - snapshot.taken_at >= LOOK_S:
-            snapshot = self._kept[lane] = Snapshot(self._clock(), left_of(self._look(lane)))
-        return snapshot.left.get(job) or Left(max(0, lane.waiting - 1), calls)
+        if snapshot is None or self._clock() - snapshot.taken_at >= REFRESH_S:
+            snapshot = self._kept[lane] = Snapshot(self._clock(), remaining_by_job(self._look(lane)))
+        return snapshot.remaining.get(job) or Remaining(max(0, lane.waiting - 1), calls)
 
 
-def left_of(look: Look) -> WeakKeyDictionary[Submission[Any], Left]:
+def remaining_by_job(look: LaneSnapshot) -> WeakKeyDictionary[Submission[Any], Remaining]:
     """What is left of every job that a look at a lane found; takes time in proportion to the number of rows."""
-    found: WeakKeyDictionary[Submission[Any], Left] = WeakKeyDictionary()
+    found: WeakKeyDictionary[Submission[Any], Remaining] = WeakKeyDictionary()
     calls: dict[Submission[Any], list[int]] = {}
     for row, left in look.under_way:
         calls.setdefault(row.job, []).append(left)
     for place, request in enumerate(look.queued):
         job = request[0].job
-        found[job] = Left(place, [*calls.pop(job, ()), *(row.spec.calls for row in request)])
+        found[job] = Remaining(place, [*calls.pop(job, ()), *(row.spec.calls for row in request)])
     for job, each in calls.items():
-        found[job] = Left(0, each)
+        found[job] = Remaining(0, each)
     return found

@@ -16,7 +16,7 @@ from torch import Tensor
 from service.engine.model import Model
 from service.engine.rows import RowSpec
 from service.engine.submission import Submission
-from service.engine.tick import SHOWS, Asks, Batch, Step
+from service.engine.tick import PREVIEW_BITS, Batch, Extras, Step
 from service.engine.transfer import to_device_together
 from service.sampling.noise import RowNoise, draw_each
 from service.sampling.step import Inpaint
@@ -49,7 +49,7 @@ class RowTable:
         self._null_label = model.manifest.null_label
         self._negative_label = np.zeros(rows, dtype=np.int64)
         self._film_every = np.zeros(rows, dtype=np.int64)
-        self._film_shows = np.zeros(rows, dtype=np.int64)
+        self._preview_bits = np.zeros(rows, dtype=np.int64)
         self._as_latent = np.zeros(rows, dtype=np.bool_)
         self._label = np.zeros(rows, dtype=np.int64)
         self._guidance_scale = np.ones(rows, dtype=np.float32)
@@ -79,7 +79,7 @@ class RowTable:
         return len(self._live) - len(self._free)
 
     @property
-    def ready_call_rows(self) -> int:
+    def ready_forward_rows(self) -> int:
         """Rows of one network call with all of them: a guided one, which only a model that denoises has, is two."""
         return int(self._weight[self._ready].sum()) if self._denoises else self.ready
 
@@ -110,7 +110,7 @@ class RowTable:
     def claim(self, most: int) -> Slots:
         """Up to ``most`` rows' worth of ready places, the least recently served first; at least one if any is ready."""
         chosen = np.flatnonzero(self._ready)
-        if self.ready_call_rows > most:
+        if self.ready_forward_rows > most:
             turn = chosen[np.argsort(self._last_served[chosen], kind="stable")[:most]]
             fitting = np.cumsum(self._weight[turn]) <= most
             fitting[:1] = True  # one guided row is two, and must pass even where one is the most
@@ -121,7 +121,7 @@ class RowTable:
         return chosen
 
     def gather(self, slots: Slots) -> tuple[Tensor, Batch]:
-        """What a tick computes of these rows, brought to the device by one copy; and their places, for ``keep``.
+        """What a tick computes of these rows, brought to the device by one copy; and their places, for ``store``.
 
         Readies the noise and the masks of those that begin.
         """
@@ -139,7 +139,7 @@ class RowTable:
             self._negative_label[slots],
             sent.get("noise"),
             self._inpaint_of(places, sent.get("bare")),
-            self._asks(slots),
+            self._extras(slots),
         )
         return places, Batch(x, label, ending, step)
 
@@ -175,7 +175,7 @@ class RowTable:
         x = self._x[places].index_copy_(0, begins, starts)
         return x, self._x_start_prev[places].index_fill_(0, begins, 0.0)
 
-    def keep(self, places: Tensor, x: Tensor, x_start: Tensor) -> None:
+    def store(self, places: Tensor, x: Tensor, x_start: Tensor) -> None:
         """Note what a step made of rows of a model that denoises, and what it predicted: (places, *latent) each.
 
         ``places``, of ``gather``, are on the device.
@@ -223,13 +223,13 @@ class RowTable:
         mask, known = (tensor[places] for tensor in self._inpaint)
         return Inpaint(mask.index_fill_(0, bare, 1.0), known.index_fill_(0, bare, 0.0))
 
-    def _asks(self, slots: Slots) -> Asks | None:
+    def _extras(self, slots: Slots) -> Extras | None:
         """What these rows want shown at the step under way, and which end as latents; None when none wants either."""
         as_latent, every = self._as_latent[slots], self._film_every[slots]
         if not (as_latent.any() or every.any()):
             return None
         due = (every > 0) & (self._step[slots] % np.maximum(every, 1) == 0)
-        return Asks(as_latent, np.where(due, self._film_shows[slots], 0))
+        return Extras(as_latent, np.where(due, self._preview_bits[slots], 0))
 
     def position(self, slots: Slots) -> tuple[list[int], list[int]]:
         """How many steps these rows have done, and how many their plans have."""
@@ -269,7 +269,7 @@ class RowTable:
         self._negative_label[slots] = [self._null_label if label is None else label for label in labels]
         films = [spec.film for spec in specs]
         self._film_every[slots] = [0 if film is None else film.every for film in films]
-        self._film_shows[slots] = [0 if film is None else SHOWS[film.kind] for film in films]
+        self._preview_bits[slots] = [0 if film is None else PREVIEW_BITS[film.kind] for film in films]
         self._as_latent[slots] = [spec.as_latent for spec in specs]
         self._inpaints[slots] = [spec.inpaint is not None for spec in specs]
         for slot, spec in zip(slots.tolist(), specs, strict=True):

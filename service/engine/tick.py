@@ -21,9 +21,9 @@ from service.sampling.step import Guidance, Inpaint, predict_x_start, update
 
 Flags = npt.NDArray[np.bool_]
 
-#: What of a row an ``Asks`` wants shown, one bit each.
+#: What of a row an ``Extras`` wants shown, one bit each.
 X_START, X_T = 1, 2
-SHOWS: dict[FilmKind, int] = {"x0": X_START, "xt": X_T, "both": X_START | X_T}
+PREVIEW_BITS: dict[FilmKind, int] = {"x0": X_START, "xt": X_T, "both": X_START | X_T}
 
 #: In the place of a result that is not usable.
 NOTHING: Picture = np.empty(0, np.uint8)
@@ -33,18 +33,18 @@ Failed = Callable[["Batch", Exception], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Asks:
+class Extras:
     """What rows want beside pictures at their ends, an entry a row, on the host.
 
     ``as_latent`` says which end as a latent; ``shows`` what of this step is to be shown, the bits X_START and X_T.
     """
 
     as_latent: Flags
-    shows: npt.NDArray[np.int64]
+    previews: npt.NDArray[np.int64]
 
-    def part(self, rows: slice) -> "Asks":
+    def part(self, rows: slice) -> "Extras":
         """Some of the rows."""
-        return Asks(self.as_latent[rows], self.shows[rows])
+        return Extras(self.as_latent[rows], self.previews[rows])
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Step:
     negative_label: npt.NDArray[np.int64]
     noise: Tensor | None = None
     inpaint: Inpaint | None = None
-    asks: Asks | None = None
+    extras: Extras | None = None
 
     def part(self, rows: slice) -> "Step":
         """Some of the rows."""
@@ -76,7 +76,7 @@ class Step:
             self.negative_label[rows],
             None if self.noise is None else self.noise[rows],
             None if self.inpaint is None else Inpaint(*(tensor[rows] for tensor in self.inpaint)),
-            None if self.asks is None else self.asks.part(rows),
+            None if self.extras is None else self.extras.part(rows),
         )
 
 
@@ -96,7 +96,7 @@ class Batch:
         return len(self.x)
 
     @property
-    def call_rows(self) -> int:
+    def forward_rows(self) -> int:
         """Rows of the network call: a guided one is two."""
         return len(self) + (0 if self.step is None else int(self.step.guided.sum()))
 
@@ -106,7 +106,7 @@ class Batch:
         return Batch(self.x[rows], self.label[rows], self.ending[rows], step)
 
 
-class Shot(NamedTuple):
+class StepPreview(NamedTuple):
     """What row ``row`` of the batch wanted shown: its prediction of the clean latent, its noisy latent, decoded."""
 
     row: int
@@ -115,35 +115,35 @@ class Shot(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Stepped:
+class StepResult:
     """The rows one step further, and on the host what they give.
 
     ``x_start`` is what the network predicted, ``x`` itself for a model without steps. ``results`` are those of the
     ending rows, in their order; ``usable`` says of each whether it is made of finite numbers: what a NaN becomes in
-    uint8 would pass for a picture. ``shots`` are of rows that wanted one, as far as they are finite.
+    uint8 would pass for a picture. ``previews`` are of rows that wanted one, as far as they are finite.
     """
 
     x: Tensor
     x_start: Tensor
     results: Sequence[Result] | npt.NDArray[Any]
     usable: Flags
-    shots: Sequence[Shot] = ()
+    previews: Sequence[StepPreview] = ()
 
 
 @torch.inference_mode()
-def run(model: Model, batch: Batch) -> Stepped:
+def run(model: Model, batch: Batch) -> StepResult:
     """Denoise, guide, clamp, inpaint and update every row, then decode those that end."""
     step = batch.step
     if step is None:
-        return Stepped(batch.x, batch.x, *_decode(model, batch.x, batch.label, batch.ending))
+        return StepResult(batch.x, batch.x, *_decode(model, batch.x, batch.label, batch.ending))
     x_start = _predict(model, batch, step)
     x = update(batch.x, x_start, step.x_start_prev, step.coefficients[:, 1:], step.noise)
-    if step.asks is None:
-        return Stepped(x, x_start, *_decode(model, x, batch.label, batch.ending))
-    return _answer(model, x, x_start, batch, step.asks)
+    if step.extras is None:
+        return StepResult(x, x_start, *_decode(model, x, batch.label, batch.ending))
+    return _answer(model, x, x_start, batch, step.extras)
 
 
-def run_isolating(model: Model, batch: Batch, failed: Failed) -> list[tuple[slice, Stepped | Exception]]:
+def run_isolating(model: Model, batch: Batch, failed: Failed) -> list[tuple[slice, StepResult | Exception]]:
     """``run``, in halves where it raises: every row's step, or the exception that a row of its own raises.
 
     Returns the batch in consecutive slices; one that failed holds one row. A batch of n rows with one at fault costs
@@ -152,7 +152,7 @@ def run_isolating(model: Model, batch: Batch, failed: Failed) -> list[tuple[slic
     return _isolate(model, batch, slice(0, len(batch)), failed)
 
 
-def _isolate(model: Model, batch: Batch, rows: slice, failed: Failed) -> list[tuple[slice, Stepped | Exception]]:
+def _isolate(model: Model, batch: Batch, rows: slice, failed: Failed) -> list[tuple[slice, StepResult | Exception]]:
     size = rows.stop - rows.start
     part = batch if size == len(batch) else batch.part(rows)
     try:
@@ -201,20 +201,20 @@ def _decode(model: Model, x: Tensor, label: Tensor, shown: Flags) -> tuple[npt.N
     return results.numpy(), usable.numpy()
 
 
-def _answer(model: Model, x: Tensor, x_start: Tensor, batch: Batch, asks: Asks) -> Stepped:
+def _answer(model: Model, x: Tensor, x_start: Tensor, batch: Batch, extras: Extras) -> StepResult:
     """The step of rows that want more than pictures at their ends: decoded in one call, copied once."""
-    shown = [batch.ending & ~asks.as_latent, asks.shows & X_START != 0, asks.shows & X_T != 0]
+    shown = [batch.ending & ~extras.as_latent, extras.previews & X_START != 0, extras.previews & X_T != 0]
     flags, rows = np.concatenate(shown), len(batch)
     made = _by_place(flags, *_decode(model, torch.cat([x, x_start, batch.x]), batch.label.repeat(3), flags))
-    shots = [
-        Shot(row, made.get(rows + row), made.get(2 * rows + row))
-        for row in np.flatnonzero(asks.shows).tolist()
+    previews = [
+        StepPreview(row, made.get(rows + row), made.get(2 * rows + row))
+        for row in np.flatnonzero(extras.previews).tolist()
         if rows + row in made or 2 * rows + row in made
     ]
-    results: dict[int, Result] = {**made, **_latents(x, batch.ending & asks.as_latent)}
+    results: dict[int, Result] = {**made, **_latents(x, batch.ending & extras.as_latent)}
     ending = np.flatnonzero(batch.ending).tolist()
     usable = np.array([row in results for row in ending], dtype=np.bool_)
-    return Stepped(x, x_start, [results.get(row, NOTHING) for row in ending], usable, shots)
+    return StepResult(x, x_start, [results.get(row, NOTHING) for row in ending], usable, previews)
 
 
 def _latents(x: Tensor, wanted: Flags) -> dict[int, Latent]:

@@ -30,7 +30,7 @@ def at_fixed_sizes(model: Model, sizes: Sequence[int]) -> Model:
         model,
         decode=part(model.decode, sizes),
         denoise=None if model.denoise is None else part(model.denoise, sizes),
-        call_sizes=tuple(sorted(sizes)),
+        batch_sizes=tuple(sorted(sizes)),
     )
 
 

@@ -33,7 +33,7 @@ from service.errors import (
 )
 from service.metrics import Change, Metrics
 from service.models.registry import Unusable, model_directories, prepare, unusable
-from service.process import give_memory_back
+from service.process import trim_memory
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ State = Literal["serving", "refused", "unloaded", "not loaded"]
 
 
 @dataclass(frozen=True)
-class Changed:
+class ChangeResult:
     """What came of a change: the version that new requests get, and the one that they got before."""
 
     model: str
@@ -53,7 +53,7 @@ class Changed:
 
 
 @dataclass(frozen=True)
-class Standing:
+class ModelStatus:
     """One model: which version serves, which one its manifest names, which ones a rollback finds, last replaced first.
 
     ``problem`` says why what the folder holds could not be served when it was last tried.
@@ -86,7 +86,7 @@ class ModelManager:
         self._engine, self._device, self._settings, self._metrics = engine, device, settings, metrics
         self._problems = dict(problems)
         #: Unloaded by an operator, who alone brings them back.
-        self._set_aside: set[str] = set()
+        self._unloaded: set[str] = set()
         self._changing: set[str] = set()
         #: What ``follow`` saw of each manifest that it has brought.
         self._seen: dict[str, object] = {}
@@ -104,34 +104,34 @@ class ModelManager:
         """Whether there is a model and none is refused."""
         return bool(self._engine.deployments) and not self.refused
 
-    async def reload(self, name: str) -> Changed:
+    async def reload(self, name: str) -> ChangeResult:
         """Serve what the model's folder holds. Raises ChangeError, and what served before still does."""
-        return await self._change(name, lambda: self._bring(name))
+        return await self._change(name, lambda: self._reload(name))
 
-    async def load(self, name: str) -> Changed:
+    async def load(self, name: str) -> ChangeResult:
         """As ``reload``, for a model that is not served."""
         if name in self._engine.deployments:
             raise AlreadyServed(f"{name} is served; to have another version, reload it.")
         return await self.reload(name)
 
-    async def unload(self, name: str) -> Changed:
+    async def unload(self, name: str) -> ChangeResult:
         """Take no more requests for the model; those that it has are answered. Raises ChangeError."""
         changed = await self._change(name, lambda: self._withdraw(name))
-        self._set_aside.add(name)
+        self._unloaded.add(name)
         return changed
 
-    async def roll_back(self, name: str, version: str | None = None) -> Changed:
+    async def roll_back(self, name: str, version: str | None = None) -> ChangeResult:
         """Make an earlier version the manifest's and serve it; the last one that was replaced, if none is named.
 
         Raises ChangeError; then neither is done.
         """
         return await self._change(name, lambda: self._roll_back(name, version))
 
-    async def reload_all(self) -> list[Changed | ChangeError]:
+    async def reload_all(self) -> list[ChangeResult | ChangeError]:
         """Serve what the weights folder holds: reload every model, load new ones, unload those whose folder is gone."""
         directories = await self._directories()
-        names = {*directories, *self._engine.deployments, *self._problems} - self._set_aside
-        return [await self._align(name, name in directories) for name in sorted(names)]
+        names = {*directories, *self._engine.deployments, *self._problems} - self._unloaded
+        return [await self._sync(name, name in directories) for name in sorted(names)]
 
     async def follow(self) -> None:
         """Reload what has another manifest than when it was looked at last. Never unloads anything.
@@ -139,18 +139,18 @@ class ModelManager:
         Raises OSError when the weights folder cannot be listed.
         """
         for name, stamp in (await asyncio.to_thread(_stamps, self._settings.weights_dir)).items():
-            if self._seen.get(name) == stamp or name in self._set_aside:
+            if self._seen.get(name) == stamp or name in self._unloaded:
                 continue
-            if not isinstance(await self._align(name, present=True), ChangeUnderWay | WeightsUnreadable):
+            if not isinstance(await self._sync(name, present=True), ChangeUnderWay | WeightsUnreadable):
                 self._seen[name] = stamp
 
-    async def standings(self) -> list[Standing]:
+    async def statuses(self) -> list[ModelStatus]:
         """Every model that is served or has a folder."""
         directories = await self._directories()
         names = sorted({*directories, *self._engine.deployments, *self._problems})
-        return [await self._standing(name, directories.get(name)) for name in names]
+        return [await self._status(name, directories.get(name)) for name in names]
 
-    async def _change(self, name: str, change: Callable[[], Awaitable[Changed]]) -> Changed:
+    async def _change(self, name: str, change: Callable[[], Awaitable[ChangeResult]]) -> ChangeResult:
         if name in self._changing:
             raise ChangeUnderWay(f"Another change of {name} is not done yet.")
         self._changing.add(name)
@@ -163,19 +163,19 @@ class ModelManager:
             raise self._failed(name, ChangeError("The service failed; its log says why."), failure) from None
         finally:
             self._changing.remove(name)
-        self._set_aside.discard(name)
+        self._unloaded.discard(name)
         self._metrics.model_changes.labels(name, changed.outcome).inc()
         log.info("model changed", extra=vars(changed))
         return changed
 
-    async def _align(self, name: str, present: bool) -> Changed | ChangeError:
+    async def _sync(self, name: str, present: bool) -> ChangeResult | ChangeError:
         """Bring what serves in line with the folder; what fails is logged by then."""
         try:
             return await (self.reload(name) if present else self._change(name, lambda: self._withdraw(name)))
         except ChangeError as failure:
             return failure
 
-    async def _bring(self, name: str) -> Changed:
+    async def _reload(self, name: str) -> ChangeResult:
         directory = await self._directory(name)
         try:
             manifest = await asyncio.to_thread(read_manifest, directory)
@@ -186,9 +186,9 @@ class ModelManager:
         except ContractError as failure:
             raise self._failed(name, ModelUnusable(str(failure))) from None
         self._problems.pop(name, None)
-        return Changed(name, "unchanged", manifest.version, manifest.version)
+        return ChangeResult(name, "unchanged", manifest.version, manifest.version)
 
-    async def _roll_back(self, name: str, version: str | None) -> Changed:
+    async def _roll_back(self, name: str, version: str | None) -> ChangeResult:
         directory = await self._directory(name)
         earlier = await asyncio.to_thread(_earlier, directory)
         manifest = next((each for each in earlier if version in (None, each.version)), None)
@@ -197,11 +197,13 @@ class ModelManager:
             raise NoSuchVersion(f"{name} has no such earlier version. There is: {kept}.")
         return await self._deploy(directory, manifest, rename=True)
 
-    async def _deploy(self, directory: Path, manifest: Manifest, rename: bool = False) -> Changed:
+    async def _deploy(self, directory: Path, manifest: Manifest, rename: bool = False) -> ChangeResult:
         """Give new requests the version of ``manifest``; with ``rename``, it becomes the folder's too."""
         name = directory.name
         try:
-            served = await asyncio.to_thread(prepare, directory, self._device, self._settings, manifest, self._turn)
+            served = await asyncio.to_thread(
+                prepare, directory, self._device, self._settings, manifest, self._run_exclusive
+            )
             with unusable(directory):
                 deployment = self._engine.build(served)
             if rename:
@@ -214,20 +216,20 @@ class ModelManager:
         replaced = self._engine.deploy(deployment)
         self._problems.pop(name, None)
         if replaced is None:
-            return Changed(name, "swapped", manifest.version, None)
+            return ChangeResult(name, "swapped", manifest.version, None)
         self._give_memory_back_after(replaced)
-        return Changed(name, "swapped", manifest.version, replaced.model.manifest.version)
+        return ChangeResult(name, "swapped", manifest.version, replaced.model.manifest.version)
 
-    async def _withdraw(self, name: str) -> Changed:
+    async def _withdraw(self, name: str) -> ChangeResult:
         refused = self._problems.pop(name, None)
         if name not in self._engine.deployments:
             if refused is None:
                 raise NotServed(f"{name[:64]!r} is not served.")
             self._metrics.forget(name)
-            return Changed(name, "unloaded", None, None)
+            return ChangeResult(name, "unloaded", None, None)
         withdrawn = self._engine.withdraw(name)
         self._give_memory_back_after(withdrawn)
-        return Changed(name, "unloaded", None, withdrawn.model.manifest.version)
+        return ChangeResult(name, "unloaded", None, withdrawn.model.manifest.version)
 
     def _failed(self, name: str, failure: ChangeError, unforeseen: BaseException | None = None) -> ChangeError:
         """Note that a change of the model failed; the log gets the traceback of what was ``unforeseen``."""
@@ -238,7 +240,7 @@ class ModelManager:
         log.error("model not changed", extra={"model": name, "reason": str(failure)}, exc_info=unforeseen)
         return failure
 
-    def _turn(self, work: Callable[[], Result], /) -> Result:
+    def _run_exclusive(self, work: Callable[[], Result], /) -> Result:
         """Have the engine do ``work`` between ticks, and wait for it. Called off the event loop."""
         try:
             return self._engine.run_exclusive(work).result()
@@ -256,7 +258,7 @@ class ModelManager:
             finalizer.atexit = False
 
     def _give_memory_back(self) -> None:
-        asyncio.get_running_loop().run_in_executor(None, give_memory_back).add_done_callback(log_failure)
+        asyncio.get_running_loop().run_in_executor(None, trim_memory).add_done_callback(log_failure)
         if self._device.type == "cuda":
             self._engine.run_exclusive(torch.cuda.empty_cache).add_done_callback(log_failure)
 
@@ -274,10 +276,10 @@ class ModelManager:
             raise UnknownFolder(name, directories)
         return directories[name]
 
-    async def _standing(self, name: str, directory: Path | None) -> Standing:
+    async def _status(self, name: str, directory: Path | None) -> ModelStatus:
         current, earlier = await asyncio.to_thread(_versions, directory) if directory else (None, [])
         deployment = self._engine.deployments.get(name)
-        return Standing(
+        return ModelStatus(
             model=name,
             state=self._state(name),
             version=deployment.model.manifest.version if deployment else None,
@@ -292,7 +294,7 @@ class ModelManager:
             return "serving"
         if name in self._problems:
             return "refused"
-        return "unloaded" if name in self._set_aside else "not loaded"
+        return "unloaded" if name in self._unloaded else "not loaded"
 
 
 def _soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:

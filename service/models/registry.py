@@ -12,12 +12,12 @@ import torch
 
 from service.contract.files import ContractError
 from service.contract.manifest import MANIFEST_FILE, MAX_REASON, Manifest, is_model_name
-from service.engine.engine import threads_of
+from service.engine.engine import thread_count
 from service.engine.model import Model, Served, encoder_of
 from service.models.buckets import at_fixed_sizes
 from service.models.golden import check_golden
 from service.models.torchscript import load_model
-from service.models.warmup import Turn, at_once, warm_up
+from service.models.warmup import RunExclusive, run_directly, warm_up
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ def pick_device(name: str) -> torch.device:
 def load_registry(settings: Settings, device: torch.device) -> Registry:
     """Prepare every model under ``weights_dir``, as many at once as threads will use the device."""
     registry = Registry()
-    with ThreadPoolExecutor(threads_of(device, settings), "prepare") as pool:
+    with ThreadPoolExecutor(thread_count(device, settings), "prepare") as pool:
         preparing = {
             name: pool.submit(prepare, directory, device, settings)
             for name, directory in model_directories(settings.weights_dir).items()
@@ -66,23 +66,27 @@ def load_registry(settings: Settings, device: torch.device) -> Registry:
 
 
 def prepare(
-    directory: Path, device: torch.device, settings: Settings, manifest: Manifest | None = None, turn: Turn = at_once
+    directory: Path,
+    device: torch.device,
+    settings: Settings,
+    manifest: Manifest | None = None,
+    run_exclusive: RunExclusive = run_directly,
 ) -> Served:
     """Verify, load and warm the model in ``directory``, and check what it makes. Raises Unusable.
 
-    ``manifest`` stands in for the one in the folder; ``turn`` has every use of the device, from warm-up on.
+    ``manifest`` stands in for the one in the folder; ``run_exclusive`` has every use of the device, from warm-up on.
     """
     with unusable(directory):
         model = load_model(directory, device, manifest)
         encoder = encoder_of(model)
-        served = _warmed(model, settings, turn)
-        turn(lambda: check_golden(served.model))
-        return served if encoder is None else replace(served, encoder=_warmed(encoder, settings, turn))
+        served = _warmed(model, settings, run_exclusive)
+        run_exclusive(lambda: check_golden(served.model))
+        return served if encoder is None else replace(served, encoder=_warmed(encoder, settings, run_exclusive))
 
 
 @contextmanager
 def unusable(directory: Path) -> Iterator[None]:
-    """Turn whatever is raised about the model in ``directory`` into Unusable.
+    """RunExclusive whatever is raised about the model in ``directory`` into Unusable.
 
     An artefact runs code of its own and names sizes of its own, so any exception is possible, and none may reach the
     other models.
@@ -99,10 +103,10 @@ def unusable(directory: Path) -> Iterator[None]:
         raise Unusable(f"{directory}: {last_line(failure)}") from failure
 
 
-def _warmed(model: Model, settings: Settings, turn: Turn) -> Served:
+def _warmed(model: Model, settings: Settings, run_exclusive: RunExclusive) -> Served:
     if model.device.type == "cuda" or settings.deterministic:
         model = at_fixed_sizes(model, settings.buckets())
-    return Served(model, warm_up(model, settings, turn))
+    return Served(model, warm_up(model, settings, run_exclusive))
 
 
 def model_directories(weights: Path) -> dict[str, Path]:

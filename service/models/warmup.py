@@ -22,32 +22,33 @@ TIMED_CALLS = 3
 Result = TypeVar("Result")
 
 
-class Turn(Protocol):
+class RunExclusive(Protocol):
     """How a piece of work gets the device, and its caller the result."""
 
     def __call__(self, work: Callable[[], Result], /) -> Result:
         """What ``work`` returns."""
 
 
-def at_once(work: Callable[[], Result], /) -> Result:
+def run_directly(work: Callable[[], Result], /) -> Result:
     """The turn of who has the device alone."""
     return work()
 
 
-def warm_up(model: Model, settings: Settings, turn: Turn = at_once) -> CostModel:
-    """Run ``model`` at every bucket and measure each; every call is a ``turn`` of its own.
+def warm_up(model: Model, settings: Settings, run_exclusive: RunExclusive = run_directly) -> CostModel:
+    """Run ``model`` at every bucket and measure each; every call is a ``run_exclusive`` of its own.
 
     Raises whatever the model raises, and ValueError when it gives a picture that is not finite or of another shape.
     """
     torch.set_num_threads(1)
     batches = {size: _batch(model, size) for size in settings.buckets()}
     for batch in batches.values():
-        turn(partial(_check, model, batch))
+        run_exclusive(partial(_check, model, batch))
     if model.denoise is not None:  # the price of a step: only the last of a row's many has a decode behind it
         batches = {size: replace(batch, ending=~batch.ending) for size, batch in batches.items()}
     # In turn, so that a machine that is slow for a moment is so for all sizes; the least, for it can only add.
     rounds = [
-        {size: turn(partial(_call_ms, model, batch)) for size, batch in batches.items()} for _ in range(TIMED_CALLS)
+        {size: run_exclusive(partial(_call_ms, model, batch)) for size, batch in batches.items()}
+        for _ in range(TIMED_CALLS)
     ]
     return CostModel({size: min(each[size] for each in rounds) for size in batches}, settings.tick_budget_ms)
 

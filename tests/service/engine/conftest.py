@@ -127,9 +127,9 @@ def tick(lane: Lane, threads: int = 1, spent_ms: float = 1.0) -> int:
     slots = lane.claim(None, threads)
     if len(slots) == 0:
         return 0
-    ticked = lane.compute(slots)
-    lane.settle(ticked, spent_ms)
-    deliver(ticked.ended, ticked.filmed, now=1.0)
+    result = lane.compute(slots)
+    lane.complete_tick(result, spent_ms)
+    deliver(result.finished, result.previews, now=1.0)
     return len(slots)
 
 

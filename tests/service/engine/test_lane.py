@@ -93,7 +93,7 @@ async def test_rows_cancelled_while_they_run_leave_after_their_tick(diffusion: M
     lane.sweep()
     assert len(lane.claim(None, threads=1)) == 0
     assert sample(lane.metrics.dropped_running) == 0
-    lane.settle(lane.compute(running), spent_ms=1.0)
+    lane.complete_tick(lane.compute(running), spent_ms=1.0)
     assert tick(lane) == 0
     assert lane.is_empty
     assert (sample(lane.metrics.dropped_queued), sample(lane.metrics.dropped_running)) == (0, 2)
@@ -107,7 +107,7 @@ async def test_rows_that_end_while_their_job_is_cancelled_are_not_counted_as_dro
     running = lane.claim(None, threads=1)
     job.cancel()
     lane.sweep()
-    lane.settle(lane.compute(running), spent_ms=1.0)
+    lane.complete_tick(lane.compute(running), spent_ms=1.0)
     assert tick(lane) == 0
     assert lane.is_empty
     assert (sample(lane.metrics.dropped_queued), sample(lane.metrics.dropped_running)) == (0, 0)
@@ -188,9 +188,9 @@ async def test_a_batch_by_request_holds_a_bucket_for_each_free_thread(one_shot: 
     first, second = lane.claim(None, threads=2), lane.claim(None, threads=1)
     assert (len(first), len(second)) == (4, 4)
     assert not lane.has_work  # four rows wait until all eight have ended
-    lane.settle(lane.compute(first), spent_ms=1.0)
+    lane.complete_tick(lane.compute(first), spent_ms=1.0)
     assert not lane.has_work
-    lane.settle(lane.compute(second), spent_ms=1.0)
+    lane.complete_tick(lane.compute(second), spent_ms=1.0)
     assert [tick(lane), tick(lane)] == [4, 0]
     assert lane.is_empty
 

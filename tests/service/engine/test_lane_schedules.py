@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from service.contract.manifest import SolverName
 from service.engine.engine import deliver
 from service.engine.initial_latents import started_from
-from service.engine.lane import Ended, Filmed, Lane
+from service.engine.lane import FinishedRow, Lane, PreviewedRow
 from service.engine.model import encoder_of
 from service.engine.results import Preview, Result
 from service.engine.rows import Film, RowSpec, encode_row
@@ -85,8 +85,8 @@ class Schedules(RuleBasedStateMachine):
         self.lanes = {name: new_lane(each.model, PLACES, 3, self.batching) for name, each in self.watched.items()}
         self.jobs: dict[Submission[Result], Sent] = {}
         self.running: list[tuple[str, Slots]] = []
-        self.mail: list[Ended] = []
-        self.films: list[Filmed] = []
+        self.mail: list[FinishedRow] = []
+        self.films: list[PreviewedRow] = []
         self.sent_rows = dict.fromkeys(self.lanes, 0)
         self.ended_rows = dict.fromkeys(self.lanes, 0)
         self.loop = asyncio.new_event_loop()
@@ -269,14 +269,14 @@ class Schedules(RuleBasedStateMachine):
 
     def settle(self, name: str, slots: Slots, *, fails: bool) -> None:
         lane = self.lanes[name]
-        ticked = lane.abandon(slots) if fails else lane.compute(slots)
-        lane.settle(ticked, spent_ms=1.0)
-        for row, _ in ticked.ended if fails else []:
+        result = lane.fail_tick(slots) if fails else lane.compute(slots)
+        lane.complete_tick(result, spent_ms=1.0)
+        for row, _ in result.finished if fails else []:
             if row.job in self.jobs:
                 self.jobs[row.job].abandoned = True
-        self.ended_rows[name] += len(ticked.ended)
-        self.mail += ticked.ended
-        self.films += ticked.filmed
+        self.ended_rows[name] += len(result.finished)
+        self.mail += result.finished
+        self.films += result.previews
 
     def check(self, job: Submission[Result], sent: Sent) -> None:
         assert sent.ends == [job]

@@ -5,7 +5,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.engine.model import Model
-from service.engine.tick import Batch, Step, Stepped, run, run_isolating
+from service.engine.tick import Batch, Step, StepResult, run, run_isolating
 from tests.service.engine.conftest import Watched
 
 RAISES, NOT_FINITE = 101.0, -101.0
@@ -50,7 +50,7 @@ def test_bad_rows_fail_alone_wherever_they_are(one_shot: Model, kinds: list[str]
     pictures: dict[int, np.ndarray] = {}
     for rows, result in run_isolating(one_shot, batch, told_of_nothing):
         assert rows.start == len(outcomes)  # consecutive: no row is lost or told twice
-        if isinstance(result, Stepped):
+        if isinstance(result, StepResult):
             outcomes += ["good" if usable else "not finite" for usable in result.usable]
             pictures |= {rows.start + index: picture for index, picture in enumerate(result.results)}
         else:
@@ -78,7 +78,7 @@ def test_finding_one_culprit_costs_logarithmically_many_calls(one_shot: Model, p
     run_isolating(
         Model(one_shot.manifest, one_shot.device, counting, None),
         decode_batch(numbers),
-        lambda batch, failure: told.append((batch.call_rows, type(failure).__name__)),
+        lambda batch, failure: told.append((batch.forward_rows, type(failure).__name__)),
     )
     assert calls <= 1 + 2 * 3
     assert told == [(rows, "Error") for rows in (8, 4, 2, 1)]  # every call that raised
@@ -96,7 +96,7 @@ def test_a_batch_that_does_not_fit_is_run_in_parts_that_do(one_shot: Model, room
     watched, batch = Watched(one_shot, room), decode_batch([0.1 * row for row in range(9)])
     told: list[tuple[int, Exception]] = []
     results = run_isolating(watched.model, batch, lambda batch, failure: told.append((len(batch), failure)))
-    stepped = [result for _, result in results if isinstance(result, Stepped)]
+    stepped = [result for _, result in results if isinstance(result, StepResult)]
     assert len(stepped) == len(results)
     pictures = np.concatenate([np.asarray(result.results) for result in stepped])
     np.testing.assert_allclose(pictures.astype(int), np.asarray(run(one_shot, batch).results).astype(int), atol=1)
@@ -117,11 +117,11 @@ def test_whoever_is_told_of_a_failure_is_told_of_its_rows(diffusion: Model) -> N
     batch = Batch(torch.ones(rows, 1, 8, 8), torch.zeros(rows, dtype=torch.int64), np.zeros(rows, np.bool_), step)
     told: list[tuple[int, int]] = []
     results = run_isolating(
-        Watched(diffusion, room=3).model, batch, lambda batch, _: told.append((len(batch), batch.call_rows))
+        Watched(diffusion, room=3).model, batch, lambda batch, _: told.append((len(batch), batch.forward_rows))
     )
     assert told == [(4, 7), (2, 4)]
     assert [rows for rows, _ in results] == [slice(0, 2), slice(2, 3), slice(3, 4)]
-    assert all(isinstance(result, Stepped) for _, result in results)
+    assert all(isinstance(result, StepResult) for _, result in results)
 
 
 def test_rows_of_different_plans_step_as_they_would_alone(diffusion: Model) -> None:
