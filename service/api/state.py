@@ -10,7 +10,8 @@ from service.admission.memory import Memory
 from service.api.order import Made, Order
 from service.api.request.meanings import Meanings
 from service.background import Background
-from service.engine.engine import Deployment, Engine
+from service.engine.deployment import Deployment
+from service.engine.engine import Engine
 from service.errors import ModelUnavailable, UnknownModel
 from service.history import History
 from service.metrics import UNKNOWN_MODEL, Metrics

@@ -19,10 +19,12 @@ from typing import Any, TypeVar
 
 import torch
 
-from service.engine.lane import FinishedRow, Lane, LaneSnapshot, PreviewedRow, TickResult
+from service.engine.delivery import FinishedRow, PreviewedRow
+from service.engine.lane import Lane, LaneSnapshot, TickResult
 from service.engine.table import LiveRow, Slots
 from service.engine.transfer import wait_for
-from service.process import cores, pin_to_core, use_batch_scheduling
+from service.process import cores, pin_to_core, usable_cores, use_batch_scheduling
+from service.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -282,3 +284,8 @@ class Device:
             self._busy.remove(lane)
             if not self._busy:
                 self._level_ms = max(self._level_ms, lane.served_ms)
+
+
+def thread_count(device: torch.device, settings: Settings) -> int:
+    """How many threads use the device: one on a GPU; on a CPU the setting, or one per usable core."""
+    return settings.engine_threads or usable_cores() if device.type == "cpu" else 1

@@ -13,8 +13,9 @@ import torch
 from service.admission.drain import DrainRate
 from service.admission.queue import RowQueue
 from service.engine.cost import CostModel
+from service.engine.delivery import FinishedRow, PreviewedRow, engine_fault
 from service.engine.model import Model
-from service.engine.results import Picture, Preview, Result
+from service.engine.results import Picture, Preview
 from service.engine.table import LiveRow, RowTable, Slots
 from service.engine.tick import Batch, StepResult, run_isolating
 from service.engine.transfer import wait_for
@@ -24,18 +25,13 @@ from service.settings import Settings
 
 log = logging.getLogger(__name__)
 
-#: A row that leaves the table, with its result or the reason why there is none.
-FinishedRow = tuple[LiveRow, Result | ComputeFailed]
-#: A row that goes on, and how it looks on its way.
-PreviewedRow = tuple[LiveRow, Preview]
-
 
 @dataclass(frozen=True, slots=True)
 class TickResult:
     """The outcome of a tick: the slots to serve again, the slots to free, and what goes to the rows' jobs.
 
-    ``forward_rows`` counts the rows of its forward pass; 0 when the batch was split after a failure. ``out_of_memory_rows``
-    is the smallest forward pass that ran out of memory, None when none did.
+    ``forward_rows`` counts the rows of its forward pass; 0 when the batch was split after a failure.
+    ``out_of_memory_rows`` is the smallest forward pass that ran out of memory; None when none did.
     """
 
     continuing: Slots
@@ -64,7 +60,6 @@ class Lane:
         self._drain = drain
         # Until when the drain rate has been told, and whether the last claim left more rows than threads could take.
         self._told_at, self._rows_wait = time.monotonic(), False
-        self._joins = settings.batching == "step"
         #: Device milliseconds it has been served; the device keeps the lanes level by it.
         self.served_ms = 0.0
         self._queue: RowQueue[LiveRow] = RowQueue()
@@ -75,7 +70,7 @@ class Lane:
     @property
     def has_work(self) -> bool:
         """Whether a thread could serve it now."""
-        return self._table.ready > 0 or (len(self._queue) > 0 and self._room(1) > 0)
+        return self._table.ready > 0 or (len(self._queue) > 0 and self.free_slots > 0)
 
     @property
     def is_empty(self) -> bool:
@@ -96,6 +91,11 @@ class Lane:
     def live(self) -> int:
         """Rows that have one."""
         return self._table.live
+
+    @property
+    def free_slots(self) -> int:
+        """Queued rows that may join the next tick."""
+        return self._table.free
 
     def put(self, rows: Iterable[LiveRow]) -> None:
         """Queue the rows of one job."""
@@ -119,7 +119,7 @@ class Lane:
         """
         now = time.monotonic()
         self._sweep()
-        self._admit(threads, now)
+        self._admit(now)
         bucket = self.cost.best_bucket if budget_ms is None else self.cost.bucket_within(budget_ms)
         share = math.ceil(self._table.ready_forward_rows / threads)
         self._rows_wait = share > bucket or len(self._queue) > 0
@@ -202,15 +202,9 @@ class Lane:
         self.metrics.dropped_queued.inc(queued - len(self._queue))
         self.metrics.dropped_running.inc(live - self._table.live)
 
-    def _room(self, threads: int) -> int:
-        """Rows that may join now: any time, or when batching by request, once those that ran have ended."""
-        if self._joins:
-            return self._table.free
-        return 0 if self._table.live else min(self._table.free, threads * self.cost.best_bucket)
-
-    def _admit(self, threads: int, now: float) -> None:
+    def _admit(self, now: float) -> None:
         """Fill the table from the queue. Late rows are left out: whoever waits for them is told elsewhere."""
-        taken = list(self._queue.take(self._room(threads)))
+        taken = list(self._queue.take(self.free_slots))
         timely = [row for row in taken if not row.job.dropped(now)]
         if late := len(taken) - len(timely):
             self.metrics.dropped_queued.inc(late)
@@ -251,11 +245,6 @@ class Lane:
             (row, Preview(row.index, step, steps, t, _own(preview.x_start), _own(preview.x_t)))
             for row, step, steps, t, preview in looks
         ]
-
-
-def engine_fault() -> ComputeFailed:
-    """What a row is answered with when not its model but the engine failed it."""
-    return ComputeFailed("The service failed to compute this picture; its log says why.")
 
 
 def _own(picture: Picture | None) -> Picture | None:

@@ -19,7 +19,8 @@ from service.background import log_failure
 from service.contract.artifact import check_files
 from service.contract.files import ContractError
 from service.contract.manifest import MANIFEST_FILE, Manifest, read_history, read_manifest, write_manifest
-from service.engine.engine import Deployment, Engine
+from service.engine.deployment import Deployment
+from service.engine.engine import Engine
 from service.errors import (
     AlreadyServed,
     ChangeError,

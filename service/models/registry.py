@@ -12,7 +12,7 @@ import torch
 
 from service.contract.files import ContractError
 from service.contract.manifest import MANIFEST_FILE, MAX_REASON, Manifest, is_model_name
-from service.engine.engine import thread_count
+from service.engine.device import thread_count
 from service.engine.model import Model, Served, encoder_of
 from service.models.buckets import at_fixed_sizes
 from service.models.golden import check_golden

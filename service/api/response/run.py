@@ -13,7 +13,7 @@ from service.api.order import Begin, Made, Order
 from service.api.request.schemas import Showing
 from service.api.response.expense import named
 from service.api.state import State
-from service.engine.engine import Accepted
+from service.engine.accepted import Accepted
 from service.engine.results import Latent, Preview
 from service.engine.rows import RowSpec
 from service.engine.submission import Submission

@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import pytest
 import torch
@@ -14,7 +13,8 @@ from torch import Tensor, nn
 from service.admission.drain import DrainRate
 from service.contract.manifest import Golden, read_manifest, write_manifest
 from service.engine.cost import CostModel
-from service.engine.engine import Engine, deliver
+from service.engine.delivery import deliver
+from service.engine.engine import Engine
 from service.engine.lane import Lane
 from service.engine.model import Model
 from service.engine.results import Picture
@@ -94,13 +94,12 @@ def new_lane(
     model: Model,
     rows: int = 8,
     bucket: int = 4,
-    batching: Literal["step", "request"] = "step",
     cost: CostModel | None = None,
     drain: DrainRate | None = None,
 ) -> Lane:
     """See ``lane_of``; ``cost`` instead of calls that all cost the same, ``drain`` to see what it is told."""
     cost = cost or CostModel(dict.fromkeys(range(1, bucket + 1), 1.0))
-    settings = Settings(weights_dir=Path(__file__).parent, table_rows=rows, batching=batching)
+    settings = Settings(weights_dir=Path(__file__).parent, table_rows=rows)
     return Lane(model, cost, drain or DrainRate(1000.0), settings, Metrics().for_model(model.name, ["internal"]))
 
 

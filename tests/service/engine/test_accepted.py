@@ -5,7 +5,9 @@ from collections.abc import Callable
 
 import pytest
 
-from service.engine.engine import Accepted, Engine, Part
+from service.engine.accepted import Accepted
+from service.engine.engine import Engine
+from service.engine.pricing import Part
 from service.engine.results import Picture
 from service.engine.rows import RowSpec
 from service.engine.submission import Submission

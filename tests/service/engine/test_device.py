@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from service.engine.cost import CostModel
+from service.engine.delivery import deliver
 from service.engine.device import SHARED_S, Device
-from service.engine.engine import deliver
 from service.engine.lane import Lane, TickResult
 from service.engine.model import Model
 from service.engine.results import Picture

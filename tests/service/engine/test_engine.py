@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from service.engine.engine import Part, deliver
+from service.engine.delivery import deliver
+from service.engine.pricing import Part
 from service.engine.results import Preview
 from service.engine.rows import Film, RowSpec, encode_row, inversion_row
 from service.engine.submission import Submission
@@ -49,7 +50,7 @@ async def test_same_seed_same_picture_alone_or_among_others(registry: Registry, 
 async def test_as_many_threads_as_asked_for_or_as_the_cores_are_worth(
     asked: int, threads: int, running: Callable[..., object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.engine.engine.usable_cores", lambda: 3)
+    monkeypatch.setattr("service.engine.device.usable_cores", lambda: 3)
 
     async with running(engine_threads=asked) as (_, metrics):  # type: ignore[attr-defined]
         assert metrics.registry.get_sample_value("genserve_engine_threads") == threads

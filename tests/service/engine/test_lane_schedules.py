@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import ClassVar, Literal
 from unittest import mock
 
 import numpy as np
@@ -16,9 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from service.contract.manifest import SolverName
-from service.engine.engine import deliver
+from service.engine.delivery import FinishedRow, PreviewedRow, deliver
 from service.engine.initial_latents import started_from
-from service.engine.lane import FinishedRow, Lane, PreviewedRow
+from service.engine.lane import Lane
 from service.engine.model import encoder_of
 from service.engine.results import Preview, Result
 from service.engine.rows import Film, RowSpec, encode_row
@@ -66,8 +65,6 @@ class Sent:
 class Schedules(RuleBasedStateMachine):
     """Three lanes with fewer places than there is work, and everything that happens around them in any order."""
 
-    batching: ClassVar[Literal["step", "request"]] = "step"
-
     def __init__(self) -> None:
         super().__init__()
         self.folder = TemporaryDirectory()
@@ -82,7 +79,7 @@ class Schedules(RuleBasedStateMachine):
         self.clock = Clock()
         self.patch = mock.patch("service.engine.lane.time", self.clock)
         self.patch.start()
-        self.lanes = {name: new_lane(each.model, PLACES, 3, self.batching) for name, each in self.watched.items()}
+        self.lanes = {name: new_lane(each.model, PLACES, 3) for name, each in self.watched.items()}
         self.jobs: dict[Submission[Result], Sent] = {}
         self.running: list[tuple[str, Slots]] = []
         self.mail: list[FinishedRow] = []
@@ -319,14 +316,5 @@ class Schedules(RuleBasedStateMachine):
         assert lane.live == PLACES
 
 
-class SchedulesByRequest(Schedules):
-    """The same when a batch runs to its end before the next begins."""
-
-    batching = "request"
-
-
 TestSchedules = Schedules.TestCase
-TestSchedulesByRequest = SchedulesByRequest.TestCase
-TestSchedules.settings = TestSchedulesByRequest.settings = settings(
-    max_examples=25, stateful_step_count=30, deadline=None
-)
+TestSchedules.settings = settings(max_examples=25, stateful_step_count=30, deadline=None)
