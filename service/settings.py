@@ -92,11 +92,6 @@ class Settings(BaseSettings):
         le=1024,
         description="Most rows in one network call. Warm-up measures smaller ones too, and chooses for each model.",
     )
-    batching: Literal["step", "request"] = Field(
-        default="step",
-        description="step: pictures join and leave at any solver step. request: a batch runs to its end before the "
-        "next begins, as in most servers; here to be measured against.",
-    )
     deterministic: bool = Field(
         default=False,
         description="Compute every network call at max_bucket rows, so that a seed gives the same bytes whatever else "

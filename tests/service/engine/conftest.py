@@ -96,11 +96,12 @@ def new_lane(
     bucket: int = 4,
     cost: CostModel | None = None,
     drain: DrainRate | None = None,
+    lane: type[Lane] = Lane,
 ) -> Lane:
     """See ``lane_of``; ``cost`` instead of calls that all cost the same, ``drain`` to see what it is told."""
     cost = cost or CostModel(dict.fromkeys(range(1, bucket + 1), 1.0))
     settings = Settings(weights_dir=Path(__file__).parent, table_rows=rows)
-    return Lane(model, cost, drain or DrainRate(1000.0), settings, Metrics().for_model(model.name, ["internal"]))
+    return lane(model, cost, drain or DrainRate(1000.0), settings, Metrics().for_model(model.name, ["internal"]))
 
 
 def request_rows(n: int, seed: int, label: int, guidance_scale: float, plan: Plan) -> list[RowSpec]:
