@@ -74,7 +74,7 @@ which-model:
 bench-fair: $(VENV)/.serve  ## the GAN's p99 alone, and while the DDPM is flooded
 	$(python) -m benchmarks.fair $(ARGS)
 
-bench-gpu: $(VENV)/.serve  ## a GPU's network calls, plain, as graphs and served; needs one
+bench-gpu: $(VENV)/.serve  ## a GPU's forward passes, plain, as graphs and served; needs one
 	$(python) -m benchmarks.gpu $(ARGS)
 
 bench-latency: $(VENV)/.serve  ## milliseconds a picture over HTTP, model by model

@@ -23,7 +23,7 @@ class LaneByRequest(Lane):
 
 def main() -> int:
     """Serve until stopped; returns the exit code."""
-    deployment.Lane = LaneByRequest  # type: ignore[misc]
+    deployment.Lane = LaneByRequest  # type: ignore[attr-defined]
     return service.main()
 
 

@@ -14,7 +14,7 @@ def scrape(port: int, model: str) -> dict[str, float]:
 
 
 def rows_per_tick(before: dict[str, float], after: dict[str, float]) -> float:
-    """Mean rows of the network calls between two scrapes."""
+    """Mean rows per forward pass between two scrapes."""
     rows, ticks = (
         after[f"genserve_tick_rows_{part}"] - before[f"genserve_tick_rows_{part}"] for part in ("sum", "count")
     )

@@ -26,7 +26,7 @@ Change = Literal["swapped", "unchanged", "failed", "unloaded"]
 #: The model label of a request for a model that is not served.
 UNKNOWN_MODEL = "_unknown"
 
-#: Why a row has no picture: its network call raised, it came out NaN or infinite, or the engine itself failed.
+#: Why a row has no picture: its forward pass raised, the result was NaN or infinite, or the engine itself failed.
 FailedRow = Literal["raised", "not-finite", "engine"]
 #: Why work that was accepted is dropped: nobody waits for it any more, or it could not be done in time.
 Cancelled = Literal["client-left", "too-late"]
@@ -124,12 +124,12 @@ class Metrics:
     def _define_work(self) -> None:
         self.tick_rows = Histogram(
             "genserve_tick_rows",
-            "Rows in one network call",
+            "Rows in one forward pass",
             ["model"],
             buckets=ROW_BUCKETS,
             registry=self.registry,
         )
-        self.padding_rows = self._counter("padding_rows", "Rows computed only to fill a network call up", "model")
+        self.padding_rows = self._counter("padding_rows", "Padding rows in forward passes", "model")
         self.steps = self._counter("steps", "Solver steps made, each of one picture", "model")
         self.images = self._counter("images", "Pictures made", "model")
         self.queued_rows = self._gauge("queued_rows", "Rows accepted and not yet in the table", "model")
@@ -140,7 +140,7 @@ class Metrics:
         )
         self.accepted_work_limit = self._gauge("accepted_work_limit_seconds", "Most of it that is accepted", "model")
         self.device_seconds = self._counter("device_seconds", "Time that engine threads spent on ticks", "model")
-        self.cost_ratio = self._gauge("cost_ratio", "What network calls cost of late over what warm-up found", "model")
+        self.cost_ratio = self._gauge("cost_ratio", "Recent cost of forward passes over their cost at warm-up", "model")
         self.jobs = self._gauge("jobs", "Jobs that are known", "state")
 
     def _define_failures(self) -> None:
@@ -148,8 +148,8 @@ class Metrics:
         self.cancelled = self._counter("cancelled", "Accepted requests given up", "model", "reason")
         self.dropped_rows = self._counter("dropped_rows", "Rows given up: nobody waited any more", "model", "stage")
         self.failed_rows = self._counter("failed_rows", "Rows without a usable picture", "model", "reason")
-        self.split_calls = self._counter("split_calls", "Network calls that raised and were run in halves", "model")
-        self.out_of_memory = self._counter("out_of_memory", "Network calls that the device had no room for", "model")
+        self.split_calls = self._counter("split_calls", "Forward passes that raised and were run in halves", "model")
+        self.out_of_memory = self._counter("out_of_memory", "Forward passes that ran out of device memory", "model")
         self.background_failures = self._counter(
             "background_failures", "Steps beside the requests that raised; they are repeated", "step"
         )

@@ -80,6 +80,6 @@ def test_the_program_serves_with_such_lanes(tmp_path: Path, monkeypatch: pytest.
         return 0
 
     monkeypatch.setattr(deployment, "Lane", Lane)  # restored after the test
-    monkeypatch.setattr(by_request.service, "main", serve)
+    monkeypatch.setattr("service.__main__.main", serve)
     assert by_request.main() == 0
     assert isinstance(engines[0].deployments[manifest.name].lane, LaneByRequest)

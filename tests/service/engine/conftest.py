@@ -176,7 +176,7 @@ def set_golden(folder: Path, change: int = 0) -> None:
 
 
 class Watched:
-    """``model`` with its network calls noted; a call of more than ``room`` rows runs out of memory."""
+    """``model`` with its forward passes noted; a call of more than ``room`` rows runs out of memory."""
 
     def __init__(self, model: Model, room: float = math.inf) -> None:
         self.room = room
