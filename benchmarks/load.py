@@ -53,12 +53,12 @@ async def run(port: int, path: str, body: str, connections: int, seconds: float,
 
 async def _client(port: int, request: bytes, start: float, end: float, tally: Tally) -> None:
     connection = await Connection.open(port)
-    while (asked := time.perf_counter()) < end:
+    while (sent := time.perf_counter()) < end:
         answer = await connection.ask(request)
-        answered = time.perf_counter()
-        if start <= answered <= end:  # by its end, so that a long request across the start counts
+        received = time.perf_counter()
+        if start <= received <= end:  # by its end, so that a long request across the start counts
             tally.failures += answer.status != 200
-            tally.latencies_ms.append(1000 * (answered - asked))
+            tally.latencies_ms.append(1000 * (received - sent))
     connection.close()
 
 

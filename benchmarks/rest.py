@@ -79,11 +79,11 @@ def _work(service: Service) -> None:
         for _ in range(REQUESTS):
             status, _ = ask_once(connection, f"/generate/{model}", {"n": N})
             if status != 200:
-                raise RuntimeError(f"{model}: answered {status}")
+                raise RuntimeError(f"{model}: status {status}")
 
 
 def _cpu_s(service: Service) -> float:
-    """Seconds of processor time so far, in user and system."""
+    """Seconds of user and system processor time so far."""
     fields = Path(f"/proc/{service.pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / 100
 

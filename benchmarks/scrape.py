@@ -6,7 +6,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 
 def scrape(port: int, model: str) -> dict[str, float]:
-    """The samples of one model by name; of a histogram its sum and its count."""
+    """The samples of one model by name; a histogram has a sum and a count."""
     with urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
         families = text_string_to_metric_families(answer.read().decode())
     samples = (sample for family in families for sample in family.samples)

@@ -193,7 +193,7 @@ async def test_draining_finishes_what_was_accepted_and_takes_nothing_new(
 
 
 async def test_a_price_counts_steps_and_guidance(running: Callable[..., object], registry: Registry) -> None:
-    """Room for 100 rows of forward passes: two guided pictures of 20 steps are 80 of them, one plain one of 10 is 10."""
+    """The queue takes 100 forward-pass rows: two guided pictures of 20 steps need 80, a plain one of 10 steps 10."""
 
     room = 100 * registry.served["ddpm"].cost.row_ms()
     # Not started: what it computes corrects the price of a row.

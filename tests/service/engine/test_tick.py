@@ -27,18 +27,18 @@ def decode_batch(first_numbers: list[float]) -> Batch:
 
 
 def test_a_picture_is_uint8_height_width_channel(one_shot: Model) -> None:
-    stepped = run(one_shot, decode_batch([0.0, 1.0]))
-    assert np.shape(stepped.results) == (2, 8, 8, 1)
-    assert stepped.results[0].dtype == np.uint8
-    assert stepped.usable.all()
+    result = run(one_shot, decode_batch([0.0, 1.0]))
+    assert np.shape(result.results) == (2, 8, 8, 1)
+    assert result.results[0].dtype == np.uint8
+    assert result.usable.all()
 
 
 def test_only_ending_rows_are_decoded(one_shot: Model) -> None:
     batch = decode_batch([0.0, 1.0, 2.0])
     batch.ending[:] = [False, True, False]
-    stepped = run(one_shot, batch)
+    result = run(one_shot, batch)
     expected = run(one_shot, decode_batch([0.0, 1.0, 2.0])).results[1:2]
-    np.testing.assert_array_equal(stepped.results, expected)
+    np.testing.assert_array_equal(result.results, expected)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -96,9 +96,9 @@ def test_a_batch_that_does_not_fit_is_run_in_parts_that_do(one_shot: Model, room
     watched, batch = Watched(one_shot, room), decode_batch([0.1 * row for row in range(9)])
     told: list[tuple[int, Exception]] = []
     results = run_isolating(watched.model, batch, lambda batch, failure: told.append((len(batch), failure)))
-    stepped = [result for _, result in results if isinstance(result, StepResult)]
-    assert len(stepped) == len(results)
-    pictures = np.concatenate([np.asarray(result.results) for result in stepped])
+    result = [result for _, result in results if isinstance(result, StepResult)]
+    assert len(result) == len(results)
+    pictures = np.concatenate([np.asarray(result.results) for result in result])
     np.testing.assert_allclose(pictures.astype(int), np.asarray(run(one_shot, batch).results).astype(int), atol=1)
     assert len(told) == watched.refused
     assert all(rows > room and isinstance(failure, torch.OutOfMemoryError) for rows, failure in told)

@@ -11,7 +11,7 @@ from torch import nn
 from service.background import Background
 from service.contract.manifest import MANIFEST_FILE, read_manifest
 from service.errors import ChangeError, FolderNotWritable, ModelUnusable, WeightsUnreadable
-from service.models import manager as motion_module
+from service.models import manager as manager_module
 from service.settings import Settings
 from tests.service.artefacts import write_autoencoder
 from tests.service.engine.conftest import set_golden
@@ -126,7 +126,7 @@ async def test_a_fault_of_a_change_is_its_answer_and_the_next_change_is_made(
     async with running(settings) as service:
         version = export(weights)
         with monkeypatch.context() as patch:
-            patch.setattr(motion_module, "read_manifest", fault)
+            patch.setattr(manager_module, "read_manifest", fault)
             with pytest.raises(ChangeError, match="its log says why"):
                 await service.manager.reload("vae")
         assert (await service.manager.reload("vae")).version == version
@@ -150,7 +150,7 @@ async def test_a_folder_that_cannot_be_written_is_not_rolled_back(
     async with running(settings) as service:
         second = export(weights)
         await service.manager.reload("vae")
-        monkeypatch.setattr(motion_module, "write_manifest", read_only)
+        monkeypatch.setattr(manager_module, "write_manifest", read_only)
         with pytest.raises(FolderNotWritable, match="Read-only"):
             await service.manager.roll_back("vae")
         assert service.version() == read_manifest(weights / "vae").version == second
