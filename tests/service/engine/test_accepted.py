@@ -23,7 +23,7 @@ def admitted(engine: Engine, rows: list[RowSpec]) -> tuple[Accepted, Submission[
     return accepted, accepted.submit(rows)
 
 
-async def test_a_job_is_told_how_far_it_is(
+async def test_a_request_reports_its_progress(
     running: Callable[..., object], registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.engine.progress.REFRESH_S", 0.0)

@@ -32,7 +32,7 @@ def test_the_largest_of_nearly_the_best_is_taken(largest_ms: float, bucket: int)
 
 
 @pytest.mark.parametrize(("tick_ms", "bucket"), [(8.0, 8), (7.9, 4), (4.0, 4), (3.9, 4), (0.1, 4)])
-def test_a_call_that_takes_long_is_not_worth_the_little_it_saves(tick_ms: float, bucket: int) -> None:
+def test_a_bucket_slower_than_the_tick_budget_is_not_used(tick_ms: float, bucket: int) -> None:
     """4 and 8 rows cost the same a row; fewer cost more, however short their calls are."""
     assert CostModel({1: 2.0, 2: 3.0, 4: 4.0, 8: 8.0}, tick_ms).best_bucket == bucket
 
@@ -53,7 +53,7 @@ def test_a_budget_for_less_than_any_size_leaves_the_smallest() -> None:
 
 
 @given(st.dictionaries(st.integers(1, 64), st.floats(0.01, 1000), min_size=1), st.integers(1, 200))
-def test_call_ms_is_positive_everywhere(forward_ms: dict[int, float], rows: int) -> None:
+def test_forward_ms_is_positive_everywhere(forward_ms: dict[int, float], rows: int) -> None:
     assert CostModel(forward_ms).forward_ms(rows) > 0
 
 
@@ -89,7 +89,7 @@ def test_one_outlier_moves_it_only_a_little(cost: CostModel, factor: float, low:
 
 
 @given(measured=MEASURED, before=CALLS, rows=st.integers(1, 100), factor=st.floats(0, 100))
-def test_a_dear_call_makes_calls_dearer_and_a_cheap_one_cheaper(
+def test_a_slow_pass_raises_the_prices_and_a_fast_one_lowers_them(
     measured: dict[int, float], before: list[tuple[int, float]], rows: int, factor: float
 ) -> None:
     cost = CostModel(measured)
@@ -125,7 +125,7 @@ def test_more_rows_cost_no_less_whatever_was_learned(
     assert cost.forward_ms(cost.bucket_within(high)) <= high or cost.bucket_within(high) == 1
 
 
-def test_a_budget_is_of_what_calls_cost_of_late(cost: CostModel) -> None:
+def test_a_budget_is_compared_with_recent_costs(cost: CostModel) -> None:
     assert cost.bucket_within(4.0) == 4
     for _ in range(100):
         learn(cost, 4, 2.0)

@@ -222,7 +222,7 @@ async def test_a_waiting_lane_caps_the_bucket_of_the_other(one_shot: Model) -> N
     assert len(next_tick(device)[1]) == 2  # 16 ms would be beyond the budget of 12
 
 
-def test_another_model_that_was_served_of_late_caps_the_bucket_too(
+def test_another_model_served_recently_caps_the_bucket_too(
     one_shot: Model, diffusion: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [1000.0]

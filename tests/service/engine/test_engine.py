@@ -47,7 +47,7 @@ async def test_same_seed_same_picture_alone_or_among_others(registry: Registry, 
 
 
 @pytest.mark.parametrize(("asked", "threads"), [(1, 1), (2, 2), (0, 3)])
-async def test_as_many_threads_as_asked_for_or_as_the_cores_are_worth(
+async def test_threads_are_those_of_the_setting_or_the_usable_cores(
     asked: int, threads: int, running: Callable[..., object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.engine.device.usable_cores", lambda: 3)

@@ -33,7 +33,9 @@ async def test_a_look_finds_what_is_left_of_every_job(diffusion: Model, lane_of:
 
 
 @pytest.mark.parametrize("jobs", [1, 100])
-async def test_a_lane_is_looked_at_once_a_second_however_many_ask(diffusion: Model, lane_of: LaneOf, jobs: int) -> None:
+async def test_a_lane_is_read_once_a_second_however_many_requests_there_are(
+    diffusion: Model, lane_of: LaneOf, jobs: int
+) -> None:
     lane, clock, looks = lane_of(diffusion, rows=4, bucket=4), Clock(), []
 
     def look(looked_at: object) -> LaneSnapshot:
@@ -51,7 +53,7 @@ async def test_a_lane_is_looked_at_once_a_second_however_many_ask(diffusion: Mod
         clock.now += REFRESH_S
 
 
-async def test_a_job_that_came_after_the_last_look_is_behind_all_that_wait(diffusion: Model, lane_of: LaneOf) -> None:
+async def test_a_job_newer_than_the_snapshot_is_last_in_the_queue(diffusion: Model, lane_of: LaneOf) -> None:
     lane, clock = lane_of(diffusion, rows=4, bucket=4), Clock()
     snapshots = ProgressCache(lambda lane: lane.snapshot(), clock.monotonic)
     rows = request_rows(2, 0, 0, 1.0, diffusion.plan("ddim", 5))
