@@ -20,7 +20,7 @@ from service.api.http.endpoint import App
 from service.api.http.openapi import describe
 from service.api.ops import health, jobs, models, playground, reference, stats
 from service.api.order import Order
-from service.api.request.meanings import Meanings
+from service.api.request.resolve_cache import ResolvedCache
 from service.api.state import Finished, KeptAnswer, State
 from service.api.tasks import encode, generate, inspect, interpolate, latent_map
 from service.background import Background
@@ -101,7 +101,7 @@ def create_app(settings: Settings) -> FastAPI:
 def _access_log(settings: Settings, metrics: Metrics) -> AccessLog | None:
     if not settings.access_log or settings.log_level not in ("debug", "info"):
         return None
-    return AccessLog(metrics.lost_log_lines.inc, everything=settings.log_level == "debug")
+    return AccessLog(metrics.lost_log_lines.inc, everything=settings.log_level == "debug", format=settings.log_format)
 
 
 async def _start(settings: Settings) -> State:
@@ -126,8 +126,9 @@ async def _start(settings: Settings) -> State:
     keyed: KeyedAnswers[KeptAnswer] = KeyedAnswers(bounds, time.monotonic)
     background = Background(lambda step: metrics.background_failures.labels(step).inc())
     engine.start()
-    meanings, memory = Meanings(settings), Memory(settings.max_waiting_bytes)
-    return State(settings, engine, manager, metrics, store, keyed, history, meanings, memory, background)
+    resolved, memory = ResolvedCache(settings), Memory(settings.max_waiting_bytes)
+    translators = (hugging_face.translate,)
+    return State(settings, engine, manager, metrics, store, keyed, history, resolved, memory, background, translators)
 
 
 def _deploy(engine: Engine, served: Served, registry: Registry, settings: Settings) -> None:

@@ -75,6 +75,19 @@ def test_a_forbidden_import_would_be_seen(tmp_path: Path) -> None:
     assert used_of("trainer", path) == {"loop"}
 
 
+def of_the_api(path: Path) -> set[str]:
+    """The parts of service/api that a file imports."""
+    dotted = (name.split(".") for name in imports_of(path))
+    return {parts[2] for parts in dotted if parts[:2] == ["service", "api"] and len(parts) > 2}
+
+
+@pytest.mark.parametrize("path", python_files("service/api"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_native_api_imports_no_dialect(path: Path) -> None:
+    own = path.relative_to(ROOT / "service/api").parts[0]
+    assert own == "dialects" or "dialects" not in of_the_api(path)
+    assert own != "request" or of_the_api(path) <= {"request"}
+
+
 def loaded_by(package: str) -> set[str]:
     """The top-level packages in a fresh interpreter after importing every module of a package."""
     modules = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in python_files(package)]

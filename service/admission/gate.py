@@ -122,7 +122,7 @@ class Gate:
             return
         late_s = self.drain.seconds_for(self._work_until_done(asks, price_ms)) - within_s
         if late_s > 0:
-            raise TooLate(asks[0].within_s, math.ceil(late_s))
+            raise TooLate(self._all.ms / 1000, asks[0].within_s, math.ceil(late_s))
 
     def _work_until_done(self, asks: Sequence[Ask], price_ms: float) -> float:
         """Device milliseconds until ``asks``, which cost ``price_ms``, are done one after another.

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from service import images
 from service.api.request.arrays import Floats
+from service.api.request.layout import Layout
 from service.api.request.schemas import Params, Task
 from service.engine.deployment import Deployment
 from service.engine.model import Model
@@ -80,7 +81,8 @@ class Order(NamedTuple):
     ``asked`` holds no files.
 
     ``path`` and ``params`` are the request that makes the same pictures, as far as they are known before ``begin``;
-    ``seeds`` are those of the pictures: None for one that no seed makes alone. ``warnings`` tell what the request did
+    ``seeds`` are those of the pictures: None for one that no seed makes alone. ``layout`` is how the
+    answer shows them. ``warnings`` tell what the request did
     not ask for. Without ``cache``, nobody may keep the answer.
     """
 
@@ -91,6 +93,7 @@ class Order(NamedTuple):
     path: str
     params: Params
     seeds: Sequence[int | None]
+    layout: Layout
     kind: Kind = "generation"
     warnings: Sequence[str] = ()
     walk: Walk | None = None

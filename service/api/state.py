@@ -8,7 +8,8 @@ from starlette.requests import Request
 
 from service.admission.memory import Memory
 from service.api.order import Made, Order
-from service.api.request.meanings import Meanings
+from service.api.request.body import BodyTranslator
+from service.api.request.resolve_cache import ResolvedCache
 from service.background import Background
 from service.engine.deployment import Deployment
 from service.engine.engine import Engine
@@ -55,9 +56,10 @@ class State:
     jobs: JobStore[Order, Finished]
     keyed: KeyedAnswers[KeptAnswer]
     history: History
-    meanings: Meanings
+    resolved: ResolvedCache
     memory: Memory
     background: Background
+    translators: Sequence[BodyTranslator] = ()
 
     @property
     def faults(self) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """The Open Inference Protocol, version 2, over HTTP, with Triton's binary tensors: /v2.
 
-Tensors of /infer are the seeds and the classes of pictures, and the pictures; all else about them is a parameter.
+Input tensors of /infer are seeds, classes and latents, the output tensor is the pictures; the rest are parameters.
 """
 
 import math
@@ -43,44 +43,45 @@ _NO_STORE = {"Cache-Control": "no-store"}
 
 
 async def post_infer(request: Request) -> Response:
-    """Make pictures of seeds and classes, as tensors.
+    """Generate pictures from tensors of seeds and classes, as a tensor.
 
-    A body may have binary tensors (Inference-Header-Content-Length), and be compressed (gzip or deflate); its
-    Content-Type means nothing.
+    The body may have binary tensors (Inference-Header-Content-Length) and be compressed (gzip or deflate). Its
+    Content-Type is ignored.
     """
     state = state_of(request)
     deployment = _deployment(request, state)
     head, binary = split(request, await read_unpacked(request, state.settings))
-    asked = parse_json(InferRequest, head)
-    order = generate_order(state, to_native(asked, binary), deployment, JSON)
-    if not asked.binary:
-        return await answer(request, state, order, partial(_json_tensors, asked))
-    told = to_json(_answer_head(asked, order, {"parameters": {"binary_data_size": math.prod(_shape(order))}}))
-    response = await answer(request, state, order._replace(media=BINARY), partial(_binary_tensors, told))
-    response.raw_headers.append((HEAD_LENGTH.lower().encode(), b"%d" % len(told)))
+    infer = parse_json(InferRequest, head)
+    order = generate_order(state, to_native(infer, binary), deployment, JSON)
+    if not infer.binary:
+        return await answer(request, state, order, partial(_json_tensors, infer))
+    size = {"parameters": {"binary_data_size": math.prod(_shape(order))}}
+    head = to_json(_response_head(infer, order, size))
+    response = await answer(request, state, order._replace(media=BINARY), partial(_binary_tensors, head))
+    response.raw_headers.append((HEAD_LENGTH.lower().encode(), b"%d" % len(head)))
     return response
 
 
 async def get_server(request: Request) -> Response:
-    """What this server is, and which extensions of the protocol it has."""
+    """Name and version of this server, and the extensions of the protocol that it supports."""
     extensions = ["binary_tensor_data", "model_configuration", "statistics", "model_repository"]
     return _json({"name": NAME, "version": request.app.version, "extensions": extensions})
 
 
 async def get_server_live(request: Request) -> Response:
-    """200 while the engine runs."""
+    """200 while the engine is running."""
     alive = state_of(request).engine.is_alive()
     return _json({"live": alive}, 200 if alive else 503)
 
 
 async def get_server_ready(request: Request) -> Response:
-    """200 when every model can be asked."""
+    """200 when every model is ready."""
     ready = state_of(request).ready
     return _json({"ready": ready}, 200 if ready else 503)
 
 
 async def get_model_metadata(request: Request) -> Response:
-    """A model's tensors."""
+    """The input and output tensors of a model."""
     manifest = _deployment(request, state_of(request)).model.manifest
     return _json(
         {
@@ -97,14 +98,14 @@ async def get_model_metadata(request: Request) -> Response:
 
 
 async def get_model_ready(request: Request) -> Response:
-    """200 when the model can be asked."""
+    """200 when the model is ready."""
     state = state_of(request)
     name, alive = _deployment(request, state).model.name, state.engine.is_alive()
     return _json({"name": name, "ready": alive}, 200 if alive else 503)
 
 
 async def get_model_config(request: Request) -> Response:
-    """A model's tensors, as Triton's configuration has them."""
+    """The input and output tensors of a model, as a Triton configuration."""
     manifest = _deployment(request, state_of(request)).model.manifest
     optional = [
         {"name": name, "data_type": f"TYPE_{datatype}", "dims": _input_shape(name, manifest), "optional": True}
@@ -115,7 +116,7 @@ async def get_model_config(request: Request) -> Response:
         {
             "name": manifest.name,
             "platform": "pytorch_torchscript",
-            "max_batch_size": 0,  # in Triton's sense: the first dimension is part of the shapes
+            "max_batch_size": 0,  # Triton: 0 means that shapes include the batch dimension
             "input": optional,
             "output": [pictures],
         }
@@ -123,21 +124,21 @@ async def get_model_config(request: Request) -> Response:
 
 
 async def get_model_stats(request: Request) -> Response:
-    """How many pictures a model made, in how many network calls, and nanoseconds of each stage."""
+    """Number of pictures and forward passes of a model, and nanoseconds spent in each stage."""
     state = state_of(request)
     return _json({"model_stats": [_stats(_deployment(request, state))]})
 
 
 async def get_statistics(request: Request) -> Response:
-    """The same of every model."""
+    """Number of pictures and forward passes of every model, and nanoseconds spent in each stage."""
     state = state_of(request)
     return _json({"model_stats": [_stats(each) for each in state.engine.deployments.values()]})
 
 
 async def post_repository_index(request: Request) -> Response:
-    """Every model, and why those that are not served are not; with `{"ready": true}` only those that are."""
+    """Every model, with the reason where one is not served; with `{"ready": true}` only those served."""
     state = state_of(request)
-    asked = parse_json(RepositoryIndexRequest, await read_body(request, state.settings))
+    body = parse_json(RepositoryIndexRequest, await read_body(request, state.settings))
     ready = [
         {"name": name, "version": each.model.manifest.version, "state": "READY", "reason": ""}
         for name, each in state.engine.deployments.items()
@@ -146,17 +147,17 @@ async def post_repository_index(request: Request) -> Response:
         {"name": name, "version": "", "state": "UNAVAILABLE", "reason": reason}
         for name, reason in state.manager.refused.items()
     ]
-    return _json(ready if asked.ready else ready + refused)
+    return _json(ready if body.ready else ready + refused)
 
 
 class RepositoryIndexRequest(DialectRequest):
     """The body of POST /v2/repository/index."""
 
-    ready: bool = Field(default=False, description="Only models that are served.")
+    ready: bool = Field(default=False, description="List only models that are served.")
 
 
 def _deployment(request: Request, state: State) -> Deployment:
-    """The model of the path, in its version if it names one. Raises as ``deployment_of``, and UnknownVersion."""
+    """The model of the path. Raises as ``deployment_of``, and UnknownVersion where the path has another version."""
     deployment = deployment_of(request, state, request.path_params["model"])
     name, served = deployment.model.name, deployment.model.manifest.version
     if request.path_params.get("version", served) != served:
@@ -165,7 +166,7 @@ def _deployment(request: Request, state: State) -> Deployment:
 
 
 def _input_shape(name: InputName, manifest: Manifest) -> tuple[int, ...]:
-    """(n,), or (n, *latent) of latents; -1 is any number."""
+    """(n,), or (n, *latent) for latents; -1: any size."""
     return (-1, *manifest.latent_shape) if name == "latents" else (-1,)
 
 
@@ -180,18 +181,18 @@ def _shape(order: Order) -> tuple[int, ...]:
     return len(order.rows), *_picture_shape(order.model.manifest)
 
 
-def _answer_head(asked: InferRequest, order: Order, values: Mapping[str, object]) -> dict[str, object]:
-    """The JSON of an answer, with the pictures' ``values`` or how many bytes of them follow."""
+def _response_head(infer: InferRequest, order: Order, values: Mapping[str, object]) -> dict[str, object]:
+    """The JSON of a response; ``values`` are the pictures' data, or its size where it follows as binary."""
     return {
         "model_name": order.model.name,
         "model_version": order.model.manifest.version,
-        **({} if asked.id is None else {"id": asked.id}),
+        **({} if infer.id is None else {"id": infer.id}),
         "outputs": [{"name": "images", "datatype": "UINT8", "shape": _shape(order), **values}],
     }
 
 
-def _json_tensors(asked: InferRequest, order: Order, made: Made, request: Request) -> bytes:  # noqa: ARG001
-    return to_json(_answer_head(asked, order, {"data": np.stack(made.pictures).ravel().tolist()}))
+def _json_tensors(infer: InferRequest, order: Order, made: Made, request: Request) -> bytes:  # noqa: ARG001
+    return to_json(_response_head(infer, order, {"data": np.stack(made.pictures).ravel().tolist()}))
 
 
 def _binary_tensors(head: bytes, order: Order, made: Made, request: Request) -> bytes:  # noqa: ARG001
@@ -199,7 +200,7 @@ def _binary_tensors(head: bytes, order: Order, made: Made, request: Request) -> 
 
 
 def _stats(deployment: Deployment) -> dict[str, object]:
-    """Triton's statistics of a model. Failures are counted, and not timed."""
+    """Triton's statistics of a model; failures are counted but not timed."""
     own = deployment.metrics
     counts = counts_of(own)
     stages = {
@@ -215,7 +216,10 @@ def _stats(deployment: Deployment) -> dict[str, object]:
         "execution_count": int(value_of(own.tick_rows, "_count")),
         "inference_stats": {
             "fail": {"count": int(sum(counts.errors.values()))},
-            **{stage: {"count": sum(each.counts), "ns": int(each.sum * 1e9)} for stage, each in stages.items()},
+            **{
+                stage: {"count": int(value_of(each, "_count")), "ns": int(1e9 * value_of(each, "_sum"))}
+                for stage, each in stages.items()
+            },
         },
     }
 
@@ -226,15 +230,15 @@ def _json(content: object, status: int = 200) -> Response:
 
 _OF_MODELS: Mapping[str, tuple[str, Callable[..., Any], str]] = {
     "": ("GET", get_model_metadata, "The tensors."),
-    "/ready": ("GET", get_model_ready, "It can be asked."),
+    "/ready": ("GET", get_model_ready, "The model is ready."),
     "/config": ("GET", get_model_config, "The configuration."),
     "/stats": ("GET", get_model_stats, "The statistics."),
     "/infer": ("POST", post_infer, "The pictures."),
 }
 _OF_THE_SERVER: Mapping[str, tuple[str, Callable[..., Any], str]] = {
     "/v2": ("GET", get_server, "The server."),
-    "/v2/health/live": ("GET", get_server_live, "It runs."),
-    "/v2/health/ready": ("GET", get_server_ready, "It can be asked."),
+    "/v2/health/live": ("GET", get_server_live, "The engine is running."),
+    "/v2/health/ready": ("GET", get_server_ready, "Every model is ready."),
     "/v2/models/stats": ("GET", get_statistics, "The statistics."),
     "/v2/repository/index": ("POST", post_repository_index, "The models."),
 }

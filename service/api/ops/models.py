@@ -8,6 +8,7 @@ from starlette.requests import Request
 
 from service.api.ops.parameters import tasks_of
 from service.api.request.capabilities import Ability, abilities
+from service.api.request.resolve import most_steps
 from service.api.state import State, deployment_of, state_of
 from service.contract.manifest import Capability, Manifest
 from service.engine.deployment import Deployment
@@ -63,7 +64,7 @@ def _card(deployment: Deployment, state: State) -> ModelCard:
     manifest, metrics = model.manifest, deployment.metrics
     limits = {"n": settings.max_images, "frames": settings.max_images}
     if manifest.denoises:
-        limits["steps"] = min(model.max_steps, settings.max_steps)
+        limits["steps"] = most_steps(model, settings)
     return ModelCard(
         name=model.name,
         version=manifest.version,

@@ -10,7 +10,7 @@ from service.api.request.body import parse_query
 from service.api.request.fields import Fields
 from service.api.request.negotiation import JSON
 from service.api.state import state_of
-from service.history import LONGEST_S, STAGES, STEP_S, Latency, Look, gained, latency, quantile_ms, steps
+from service.history import LONGEST_S, STAGES, STEP_S, Latency, Snapshot, increase, latency, quantile_ms, steps
 
 
 class StatsRequest(Fields):
@@ -78,13 +78,13 @@ OPERATIONS = {
 }
 
 
-def _model(looks: list[Look], name: str) -> ModelStats:
+def _model(looks: list[Snapshot], name: str) -> ModelStats:
     taken = steps(looks, name)
     first, last = taken[0][0], taken[-1][1]
-    seconds = {stage: gained(last.seconds[stage], first and first.seconds[stage]) for stage in STAGES}
+    seconds = {stage: increase(last.seconds[stage], first and first.seconds[stage]) for stage in STAGES}
     errors = {code: int(count - (first.errors.get(code, 0) if first else 0)) for code, count in last.errors.items()}
-    answered = [gained(after.seconds["queue"], before and before.seconds["queue"]) for before, after in taken]
-    spent = [gained(after.seconds["request"], before and before.seconds["request"]) for before, after in taken]
+    answered = [increase(after.seconds["queue"], before and before.seconds["queue"]) for before, after in taken]
+    spent = [increase(after.seconds["request"], before and before.seconds["request"]) for before, after in taken]
     return ModelStats(
         requests=sum(seconds["queue"]),
         pictures=int(last.pictures - (first.pictures if first else 0)),

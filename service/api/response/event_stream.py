@@ -132,7 +132,7 @@ class EventStream(Response):
                 yield await self._encode(event)
                 written_at = clock()
                 continue
-            self._job.look()
+            self._job.refresh()
             if clock() - written_at >= COMMENT_S:
                 yield b":\n\n"
                 written_at = clock()

@@ -20,7 +20,7 @@ from service.api.state import Finished, PictureJob, State
 from service.engine.results import Preview
 from service.engine.rows import Film
 from service.errors import JobCanceled, ServiceError
-from service.store.job import Job, Standing
+from service.store.job import Job, JobProgress
 
 log = logging.getLogger(__name__)
 
@@ -81,23 +81,25 @@ def filmed(order: Order, *, live: bool) -> Order:
 def _connect(record: PictureJob, run: Run) -> None:
     """Tell ``record`` what happens to ``run``, and drop the work when nobody wants it any more."""
 
-    def look() -> None:
+    def refresh() -> None:
         if run.accepted.started_at is not None and record.log.last_id:  # its place in the queue is told first
-            record.start()
+            record.mark_running()
         progress = run.accepted.progress()
-        record.stand(Standing(1 - progress.calls_left / run.accepted.calls, progress.rows_ahead, progress.eta_ms))
+        record.update_progress(
+            JobProgress(1 - progress.calls_left / run.accepted.calls, progress.rows_ahead, progress.eta_ms)
+        )
 
     def preview(preview: Preview) -> None:
         for kind, picture in (("x0", preview.x_start), ("xt", preview.x_t)):
             if picture is not None:
-                record.preview(PreviewEvent(preview, kind, picture), picture.nbytes)
+                record.add_preview(PreviewEvent(preview, kind, picture), picture.nbytes)
 
-    run.on_begin = lambda order: record.begin(order, _size(order))
+    run.on_begin = lambda order: record.replace_work(order, _size(order))
     run.on_preview = preview
-    run.on_result = lambda row, picture: record.image(Shown(row, picture), picture.nbytes)
+    run.on_result = lambda row, picture: record.add_image(Shown(row, picture), picture.nbytes)
     record.on_end(lambda: run.give_up(JobCanceled(record.id)))
-    record.look = look
-    look()
+    record.refresh = refresh
+    refresh()
 
 
 async def _finish(state: State, record: PictureJob, run: Run, about: Request) -> None:

@@ -12,7 +12,6 @@ from service import images
 from service.api.http.request_id import request_id
 from service.api.order import Made, Order
 from service.api.request.arrays import from_base64, to_base64
-from service.api.request.layout import sheet_of
 from service.api.request.negotiation import FORMAT, GIF, JSON, NPY, ONE_IMAGE, PNG, WEBP, ZIP
 from service.api.request.schemas import Params
 from service.api.response.film import strips
@@ -52,13 +51,10 @@ def class_name(order: Order, index: int) -> str | None:
 
 
 def _one_image(order: Order, made: Made) -> bytes:
-    tiles, film = made.pictures, order.rows[0].film
-    if film is not None and order.asked.layout == "film":
-        tiles = [tile for strip in strips(film, made.film, made.pictures) for tile in strip]
-    image = tiles[0]
-    if len(tiles) > 1:
-        sheet = sheet_of(order.asked, order.rows[0].plan.steps)
-        image = images.tile(tiles, sheet.columns, sheet.gap)
+    tiles, layout = made.pictures, order.layout
+    if layout.film is not None:
+        tiles = [tile for strip in strips(layout.film, made.film, made.pictures) for tile in strip]
+    image = tiles[0] if len(tiles) == 1 else images.tile(tiles, layout.columns, layout.gap)
     image = images.enlarge(image, order.asked.scale)
     if order.media == PNG:
         return images.encode_png(image, _parameters(order, order.params))
@@ -70,8 +66,8 @@ def _one_image(order: Order, made: Made) -> bytes:
 
 def _frames(order: Order, made: Made) -> Sequence[images.Pixels]:
     """What an animation shows: the pictures in turn; of a film all of them together, step by step."""
-    film = order.rows[0].film
-    if film is None or order.asked.layout != "film":
+    film = order.layout.film
+    if film is None:
         return made.pictures
     together = strips(film, made.film, made.pictures)
     columns = images.grid_columns(len(together)) if len(made.pictures) > 1 else len(together)

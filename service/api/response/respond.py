@@ -9,36 +9,36 @@ from starlette.responses import JSONResponse, Response
 
 from service.api.http.problem import Problem, problem_body
 from service.api.order import Order
-from service.api.request.layout import check_form, shows_layout
+from service.api.request.layout import layout_of, shows_layout
 from service.api.request.negotiation import JSON, PICTURES, accept_of, choose
-from service.api.request.response_mode import Way
+from service.api.request.response_mode import ResponseMode
 from service.api.response.answers import PicturesResponse, answer, answer_made
 from service.api.response.event_stream import EventStream
 from service.api.response.job_runner import leave, start_job
 from service.api.response.reproduce import root_of
 from service.api.response.run import client_of
 from service.api.response.schemas import JobStatus, JobUrls
-from service.api.state import KeptAnswer, PictureJob, State
+from service.api.state import KeptAnswer, PictureJob, State, state_of
 from service.errors import JobRunning
 from service.extensions import disconnect_of
 from service.store.keys import Key
 
 
-async def respond(request: Request, state: State, order: Order, way: Way) -> Response:
-    """Compute ``order`` and answer ``request`` in that ``way``.
+async def respond(request: Request, state: State, order: Order, mode: ResponseMode) -> Response:
+    """Compute ``order`` and answer ``request`` in that ``mode``.
 
     Raises as ``answers.answer``, and JobsFull, KeyInUse, KeyReused.
     """
-    if way.plain:
+    if mode.plain:
         return await answer(request, state, order)
-    if way.key is None:
-        return await _respond(request, state, order, way)
-    key = Key(client_of(request), way.key)
-    kept = state.keyed.claim(key, _fingerprint(order, way))
+    if mode.key is None:
+        return await _respond(request, state, order, mode)
+    key = Key(client_of(request), mode.key)
+    kept = state.keyed.claim(key, _fingerprint(order, mode))
     if kept is not None:
         return _replay(kept)
     try:
-        response = await _respond(request, state, order, way)
+        response = await _respond(request, state, order, mode)
     except BaseException:
         state.keyed.release(key)
         raise
@@ -47,18 +47,18 @@ async def respond(request: Request, state: State, order: Order, way: Way) -> Res
     return response
 
 
-async def _respond(request: Request, state: State, order: Order, way: Way) -> Response:
-    if way.wait_s is None:
-        if not way.live:
+async def _respond(request: Request, state: State, order: Order, mode: ResponseMode) -> Response:
+    if mode.wait_s is None:
+        if not mode.live:
             return await answer(request, state, order)
         # EventSource comes back after an end, and takes only this for a no: the work would be done over and over.
         if request.headers.get("last-event-id"):
             return Response(status_code=204)
         return EventStream(start_job(request, state, order, live=True), own=True)
-    job = start_job(request, state, order, live=way.live)
-    applied = f"wait={way.wait_s:g}" if way.wait_s else "respond-async"
-    if way.wait_s and await _wait(request, job, way.wait_s):
-        response = await result(request, job, way.media)
+    job = start_job(request, state, order, live=mode.live)
+    applied = f"wait={mode.wait_s:g}" if mode.wait_s else "respond-async"
+    if mode.wait_s and await _wait(request, job, mode.wait_s):
+        response = await result(request, job, mode.media)
     else:
         status = status_of(job, root_of(request))
         response = JSONResponse(
@@ -81,33 +81,34 @@ async def result(request: Request, job: PictureJob, media: str | None = None) ->
         request.scope["state"]["counted"] = True
         raise job.error.with_traceback(None)
     if job.result is None:
-        job.look()
-        raise JobRunning(job.id, job.state, max(1, math.ceil((job.standing.eta_ms or 0) / 1000)))
+        job.refresh()
+        raise JobRunning(job.id, job.state, max(1, math.ceil((job.progress.eta_ms or 0) / 1000)))
     media = media or choose(accept_of(request), sorted(PICTURES, key=lambda offered: offered != order.media))
     if media == JSON:
         return PicturesResponse(job.result.body, [*job.result.headers])
     if media != order.media:
-        layout = order.asked.layout if shows_layout(order.asked, media) else "auto"
-        plain = {"quality": None, "layout": layout, "fps": None}
-        order = order._replace(media=media, asked=order.asked.model_copy(update=plain))
-        check_form(order.asked, media, order.model.manifest.image_shape, order.rows[0].plan.steps)
+        name = order.asked.layout if shows_layout(order.asked, media) else "auto"
+        asked = order.asked.model_copy(update={"quality": None, "layout": name, "fps": None})
+        shape, steps = order.model.manifest.image_shape, order.rows[0].plan.steps
+        layout = layout_of(asked, media, shape, steps, state_of(request).settings)
+        order = order._replace(media=media, asked=asked, layout=layout)
     return await answer_made(request, order, job.result.made)
 
 
 def status_of(job: PictureJob, root: str) -> JobStatus:
     """``job``, as far as it is, with its URLs below ``root``."""
-    job.look()
-    steps, standing, path = job.work.rows[0].plan.steps, job.standing, f"{root}/jobs/{job.id}"
+    job.refresh()
+    steps, progress, path = job.work.rows[0].plan.steps, job.progress, f"{root}/jobs/{job.id}"
     return JobStatus(
         id=job.id,
         status=job.state,
         model=job.work.model.name,
         created=int(job.created),
-        progress=standing.progress,
-        step=int(standing.progress * steps),
+        progress=progress.fraction,
+        step=int(progress.fraction * steps),
         steps=steps,
-        queue_position=standing.queue_position,
-        eta_ms=standing.eta_ms,
+        queue_position=progress.queue_position,
+        eta_ms=progress.eta_ms,
         params=job.work.params,
         error=None if job.error is None else Problem.model_validate(problem_body(job.id, job.error)),
         urls=JobUrls(self=path, result=f"{path}/result", events=f"{path}/events", cancel=f"{path}/cancel"),
@@ -141,9 +142,11 @@ async def _wait(request: Request, job: PictureJob, within_s: float) -> bool:
         raise
 
 
-def _fingerprint(order: Order, way: Way) -> bytes:
+def _fingerprint(order: Order, mode: ResponseMode) -> bytes:
     """What tells one request from another: all that it asks for, with its defaults in."""
-    asked = repr((order.path, order.asked, order.uploads and order.uploads.digest(), way.media, way.live, way.wait_s))
+    asked = repr(
+        (order.path, order.asked, order.uploads and order.uploads.digest(), mode.media, mode.live, mode.wait_s)
+    )
     return hashlib.blake2b(asked.encode(), digest_size=16).digest()
 
 

@@ -152,7 +152,7 @@ class Run:
         return job
 
     def _preview(self, preview: Preview) -> None:
-        if self.order.asked.layout == "film":
+        if self.order.layout.film is not None:
             self._film.append(preview)
         if self.on_preview is not None:
             self.on_preview(preview)

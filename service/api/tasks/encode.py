@@ -12,12 +12,13 @@ from service.api.http.endpoint import route
 from service.api.http.openapi import operation
 from service.api.order import Codes, Compute, Order, Uploads, without
 from service.api.request.body import read_request
-from service.api.request.capabilities import denoises, encodes, starts_from_pictures
-from service.api.request.layout import check_form, check_size, film_of, shown_params
+from service.api.request.capabilities import encodes, starts_from_pictures
+from service.api.request.layout import layout_of, layout_params
 from service.api.request.negotiation import EVENT_STREAM, JSON, PICTURES
-from service.api.request.resolve import check_version, labels_of, meaning_problems
-from service.api.request.response_mode import Way, way_of
+from service.api.request.resolve import check_version, field_problems, labels_of, most_steps, step_problems
+from service.api.request.response_mode import ResponseMode, response_mode_of
 from service.api.request.schemas import ClassLabel, Params, Task
+from service.api.request.start_fields import class_count_problem
 from service.api.request.uploads import Upload, read_picture
 from service.api.response.respond import respond
 from service.api.state import State, deployment_of, state_of
@@ -42,6 +43,7 @@ OFFERED = (JSON, *(media for media in PICTURES if media != JSON), EVENT_STREAM)
 class EncodeRequest(Task):
     """The body of POST /encode/{model}."""
 
+    task = "encode"
     repeatable = frozenset({"image", "class_label"})
 
     image: list[Upload] | Upload = Field(
@@ -99,20 +101,19 @@ def encode_order(state: State, body: EncodeRequest, deployment: Deployment, medi
     """
     model = deployment.model
     labels = _check(body, model, state)
-    steps = body.steps or min(STEPS, model.max_steps, state.settings.max_steps)
+    steps = body.steps or min(STEPS, most_steps(model, state.settings))
     plan = EMPTY_PLAN if encodes(model) else model.plan("ddim", steps)
-    check_size(body, model, plan.steps, state.settings)
-    check_form(body, media, model.manifest.image_shape, plan.steps)
-    film = film_of(body, plan.steps)
+    layout = layout_of(body, media, model.manifest.image_shape, plan.steps, state.settings)
     params: Params = {"class_label": [[*model.manifest.class_names, NO_CLASS][label] for label in labels]}
     return Order(
         deployment=deployment,
-        rows=[RowSpec(0, label, 1.0, plan, film=film) for label in labels],
+        rows=[RowSpec(0, label, 1.0, plan, film=layout.film) for label in labels],
         asked=without(body, bytes),
         media=media,
         path=f"/encode/{model.name}",
-        params=params | ({"steps": steps} if plan.steps else {}) | {"scale": body.scale, **shown_params(body, film)},
+        params=params | ({"steps": steps} if plan.steps else {}) | layout_params(body, layout),
         seeds=[None] * len(labels),
+        layout=layout,
         kind="encoding",
         uploads=Uploads(dict(zip(_fields(len(labels)), body.pictures, strict=True))),
         before=encoding(model, len(labels)) or inverting(model, len(labels), steps),
@@ -148,10 +149,10 @@ def _fields(count: int) -> Sequence[str]:
     return ["image"] if count == 1 else [f"image/{index}" for index in range(count)]
 
 
-def _ordered(request: Request, state: State, deployment: Deployment, body: EncodeRequest) -> tuple[Order, Way]:
+def _ordered(request: Request, state: State, deployment: Deployment, body: EncodeRequest) -> tuple[Order, ResponseMode]:
     """What to compute, and how to answer. A function, so that no handler holds ``body`` with its files as it waits."""
-    way = way_of(request, body, OFFERED)
-    return encode_order(state, body, deployment, way.media), way
+    mode = response_mode_of(request, body, OFFERED)
+    return encode_order(state, body, deployment, mode.media), mode
 
 
 def _check(body: EncodeRequest, model: Model, state: State) -> Sequence[int]:
@@ -159,23 +160,13 @@ def _check(body: EncodeRequest, model: Model, state: State) -> Sequence[int]:
     if not starts_from_pictures(model):
         raise InvalidField.of("model", f"{model.name} cannot encode", ", ".join(model.manifest.capabilities))
     check_version(body.version, model)
-    problems = meaning_problems(body, model)
-    if encodes(model) and denoises(model):
-        given = [name for name in ("steps", "preview_every", "preview_kind") if getattr(body, name) is not None]
-        says = f"means nothing to {model.name}, which encodes at once"
-        problems += [FieldProblem(f"#/{name}", says, "leave it out") for name in given]
-        if body.layout == "film":
-            problems.append(FieldProblem("#/layout", f"{model.name} decodes at once: there is no film", "any but film"))
-    most = min(model.max_steps, state.settings.max_steps)
-    if body.steps is not None and denoises(model) and body.steps > most:
-        problems.append(FieldProblem("#/steps", f"{body.steps} is too many for {model.name}", f"1 to {most}"))
+    problems = field_problems(body, model) + step_problems(body, model, state.settings)
     most = min(MOST, state.settings.max_images)
     if not 1 <= body.count <= most:
         problems.append(FieldProblem("#/image", f"{body.count} is not a number of pictures", f"1 to {most}"))
     asked = body.class_label if isinstance(body.class_label, list) else [body.class_label] * body.count
-    if len(asked) != body.count:
-        says = f"{len(asked)} classes are not one for each of {body.count} pictures"
-        problems.append(FieldProblem("#/class_label", says, f"one class, or a list of {body.count}"))
+    if (problem := class_count_problem(asked, body.count)) is not None:
+        problems.append(problem)
     labels = labels_of(asked, model, "class_label", problems)
     if problems:
         raise InvalidField(problems)

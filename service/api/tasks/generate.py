@@ -6,15 +6,13 @@ from collections.abc import Sequence
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.api.dialects.hugging_face import read_generate
 from service.api.http.endpoint import route
 from service.api.http.openapi import operation
 from service.api.order import Order
-from service.api.request.body import parse_query
-from service.api.request.layout import film_of, shown_params
+from service.api.request.body import off_loop, parse_body, parse_query, read_body
 from service.api.request.negotiation import PICTURES
 from service.api.request.resolve import Resolved
-from service.api.request.response_mode import Way, way_of
+from service.api.request.response_mode import ResponseMode, response_mode_of
 from service.api.request.schemas import GenerateRequest, Params
 from service.api.response.caching import cacheable
 from service.api.response.respond import respond
@@ -40,12 +38,7 @@ async def post_generate(request: Request) -> Response:
     """
     state = state_of(request)
     deployment = deployment_of(request, state, request.path_params["model"])
-    manifest = deployment.model.manifest
-    return await respond(
-        request,
-        state,
-        *_ordered(request, state, deployment, await read_generate(request, state.settings, manifest, pictures=2)),
-    )
+    return await respond(request, state, *_ordered(request, state, deployment, await _read(request, state, deployment)))
 
 
 async def get_generate(request: Request) -> Response:
@@ -55,8 +48,8 @@ async def get_generate(request: Request) -> Response:
     """
     state = state_of(request)
     deployment = deployment_of(request, state, request.path_params["model"])
-    order, way = _ordered(request, state, deployment, parse_query(GenerateRequest, request))
-    return await respond(request, state, cacheable(order) if way.plain and _repeatable(order) else order, way)
+    order, mode = _ordered(request, state, deployment, parse_query(GenerateRequest, request))
+    return await respond(request, state, cacheable(order) if mode.plain and _repeatable(order) else order, mode)
 
 
 ROUTE = route("/generate/{model}", {"POST": post_generate, "GET": get_generate})
@@ -72,7 +65,7 @@ OPERATIONS = {
 def generate_order(state: State, body: GenerateRequest, deployment: Deployment, media: str) -> Order:
     """``body`` for ``deployment``, checked by its fields alone. Raises InvalidField, UnknownVersion."""
     model = deployment.model
-    resolved = state.meanings.of(body, model, media)
+    resolved = state.resolved.of(body, model, media)
     rows, params = _rows(body, resolved)
     order = Order(
         deployment=deployment,
@@ -83,19 +76,31 @@ def generate_order(state: State, body: GenerateRequest, deployment: Deployment, 
         path=f"/generate/{model.name}",
         params={**params, **resolved.params},
         seeds=[row.seed for row in rows],
+        layout=resolved.layout,
     )
-    order = started(order, body, state.settings)
-    film = film_of(body, order.rows[0].plan.steps)
-    return order._replace(
-        rows=order.rows if film is None else [row._replace(film=film) for row in order.rows],
-        params={**order.params, "scale": body.scale, **shown_params(body, film)},
-    )
+    return started(order, body, state.settings)
 
 
-def _ordered(request: Request, state: State, deployment: Deployment, body: GenerateRequest) -> tuple[Order, Way]:
+async def _read(request: Request, state: State, deployment: Deployment) -> GenerateRequest:
+    """The request in the body, in the native format or one that a translator reads. Raises as ``read_request``."""
+    body = await read_body(request, state.settings, pictures=2)
+    return await off_loop(state.settings, body, _parse, request, state, deployment, body)
+
+
+def _parse(request: Request, state: State, deployment: Deployment, body: bytes) -> GenerateRequest:
+    for translate in state.translators:
+        translated = translate(request, state.settings, deployment.model.manifest, body)
+        if translated is not None:
+            return translated
+    return parse_body(GenerateRequest, request, state.settings, body)
+
+
+def _ordered(
+    request: Request, state: State, deployment: Deployment, body: GenerateRequest
+) -> tuple[Order, ResponseMode]:
     """What to compute, and how to answer. A function, so that no handler holds ``body`` with its files as it waits."""
-    way = way_of(request, body)
-    return generate_order(state, body, deployment, way.media), way
+    mode = response_mode_of(request, body)
+    return generate_order(state, body, deployment, mode.media), mode
 
 
 def _repeatable(order: Order) -> bool:

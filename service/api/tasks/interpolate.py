@@ -12,10 +12,9 @@ from service.api.http.endpoint import route
 from service.api.http.openapi import operation
 from service.api.order import Compute, Order, Walk, without
 from service.api.request.body import read_request
-from service.api.request.layout import check_form, film_of, shown_params
 from service.api.request.negotiation import PICTURES
 from service.api.request.resolve import resolve
-from service.api.request.response_mode import Way, way_of
+from service.api.request.response_mode import ResponseMode, response_mode_of
 from service.api.request.schemas import InterpolateRequest, Params
 from service.api.response.respond import respond
 from service.api.state import State, deployment_of, state_of
@@ -58,14 +57,12 @@ OPERATIONS = {"/interpolate": {"post": operation(post_interpolate, PICTURES, bod
 def interpolate_order(state: State, body: InterpolateRequest, deployment: Deployment, media: str) -> Order:
     """``body`` for ``deployment``, checked by its fields alone. Raises InvalidField, UnknownVersion."""
     model = deployment.model
-    resolved = resolve(body, model, state.settings)
+    resolved = resolve(body, model, media, state.settings)
     points = key_points(body, model, resolved)
     resolved = guided(body, model, resolved, points)
     steps = resolved.plan.steps
-    check_form(body, media, model.manifest.image_shape, steps)
     path = _Path(points, positions(len(points), body.frames, body.easing, loop=body.loop), method_of(body, model))
-    film = film_of(body, steps)
-    row = resolved.row(points[0].seed or 0)._replace(film=film)
+    row = resolved.row(points[0].seed or 0)
     params: Params = {
         "model": model.name,
         **told(body, points, [None] * len(points)),
@@ -78,8 +75,9 @@ def interpolate_order(state: State, body: InterpolateRequest, deployment: Deploy
         asked=without(body, bytes),
         media=media,
         path="/interpolate",
-        params={**params, **_manner(body), **resolved.params, "scale": body.scale, **shown_params(body, film)},
+        params={**params, **_manner(body), **resolved.params},
         seeds=[points[leg.before].seed if leg.share == 0 else None for leg in path.legs],
+        layout=resolved.layout,
         kind="interpolation",
         uploads=uploads_of(body),
         before=parts_before(model, points, steps),
@@ -114,14 +112,14 @@ async def _begin(settings: Settings, path: _Path, steps: int, order: Order, comp
     )
 
 
-def _ordered(request: Request, state: State, body: InterpolateRequest) -> tuple[Order, Way]:
+def _ordered(request: Request, state: State, body: InterpolateRequest) -> tuple[Order, ResponseMode]:
     """What to compute, and how to answer. A function, so that no handler holds ``body`` with its files as it waits."""
     deployment = deployment_of(request, state, body.model)
-    way = way_of(request, body)
-    return interpolate_order(state, body, deployment, way.media), way
+    mode = response_mode_of(request, body)
+    return interpolate_order(state, body, deployment, mode.media), mode
 
 
 def _manner(body: InterpolateRequest) -> Params:
-    """How the path is walked, where it is not the usual way."""
+    """How the path is walked, where it is not the usual mode."""
     easing: Params = {} if body.easing == "linear" else {"easing": body.easing}
     return easing | ({"loop": True} if body.loop else {})

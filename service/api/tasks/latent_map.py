@@ -12,10 +12,10 @@ from service.api.http.endpoint import route
 from service.api.http.openapi import described, inlined, picture_content, query_parameters, refusals
 from service.api.order import Order
 from service.api.request.body import parse_query
-from service.api.request.layout import check_form, check_size
+from service.api.request.layout import Layout, layout_of
 from service.api.request.negotiation import JSON, PICTURES, media_of
-from service.api.request.resolve import check_version, labels_of
-from service.api.request.response_mode import Way
+from service.api.request.resolve import check_version, field_problems, labels_of
+from service.api.request.response_mode import ResponseMode
 from service.api.request.schemas import ClassLabel, Params, Task
 from service.api.response.caching import cacheable
 from service.api.response.reproduce import root_of
@@ -39,7 +39,7 @@ OFFERED = (JSON, *(media for media in PICTURES if media != JSON))
 class LatentMapRequest(Task):
     """The query of GET /latent-map/{model}."""
 
-    natural_layout = "grid"
+    task = "latent_map"
 
     across: int = Field(default=SIDE, ge=2, description="Pictures of the grid from left to right.")
     down: int = Field(default=SIDE, ge=2, description="Pictures of the grid from top to bottom.")
@@ -100,14 +100,13 @@ async def get_latent_map(request: Request) -> Response:
     if model.latent_map is None:
         raise InvalidField.of("model", f"{model.name} has no latent map", _with_maps(state))
     label = _check(body, model, state)
-    check_form(body, media, model.manifest.image_shape, 0)
+    layout = layout_of(body, media, model.manifest.image_shape, 0, state.settings)
     if media == JSON:
         answer = _answer(model, model.latent_map, body, root_of(request))
         headers = {"Cache-Control": "no-cache", "Vary": "Accept"}
         return Response(answer.model_dump_json(), media_type=JSON, headers=headers)
-    return await respond(
-        request, state, cacheable(_order(body, deployment, model.latent_map, media, label)), Way(media)
-    )
+    order = _order(body, deployment, model.latent_map, media, label, layout)
+    return await respond(request, state, cacheable(order), ResponseMode(media))
 
 
 ROUTE = route("/latent-map/{model}", {"GET": get_latent_map})
@@ -141,20 +140,15 @@ def _with_maps(state: State) -> str:
 def _check(body: LatentMapRequest, model: Model, state: State) -> int:
     """The class of the pictures. Raises InvalidField, UnknownVersion."""
     check_version(body.version, model)
-    problems = [
-        FieldProblem(f"#/{name}", "means nothing to a map, which has no steps", "leave it out")
-        for name in ("steps", "stream", "preview_every", "preview_kind")
-        if getattr(body, name) not in (None, False)
-    ]
-    if body.layout == "film":
-        problems.append(FieldProblem("#/layout", "a map has no steps to film", "any but film"))
+    problems = field_problems(body, model)
+    if body.stream:
+        problems.append(FieldProblem("#/stream", "is not supported: a map is answered at once", "leave it out"))
     if body.count > state.settings.max_images:
         says = f"{body.count} pictures are more than this service makes at once"
         problems.append(FieldProblem("#/across", says, f"across times down up to {state.settings.max_images}"))
     label = labels_of([body.class_label], model, "class_label", problems)[0]
     if problems:
         raise InvalidField(problems)
-    check_size(body, model, 0, state.settings)
     return model.manifest.null_label if label is None else label
 
 
@@ -175,7 +169,9 @@ def _answer(model: Model, shown: LatentMap, body: LatentMapRequest, root: str) -
     )
 
 
-def _order(body: LatentMapRequest, deployment: Deployment, shown: LatentMap, media: str, label: int) -> Order:
+def _order(
+    body: LatentMapRequest, deployment: Deployment, shown: LatentMap, media: str, label: int, layout: Layout
+) -> Order:
     model = deployment.model
     x, y = _lines(shown, body)
     latents = plane_latents(model, np.array([[across, up] for up in y for across in x]))
@@ -189,6 +185,7 @@ def _order(body: LatentMapRequest, deployment: Deployment, shown: LatentMap, med
         path=f"/latent-map/{model.name}",
         params=params,
         seeds=[None] * body.count,
+        layout=layout,
         kind="latent-map",
     )
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from service import images
 from service.api.order import Compute, Order, Uploads
 from service.api.request.arrays import Array, to_base64
-from service.api.request.capabilities import denoises, missing
+from service.api.request.capabilities import denoises, unsupported
 from service.api.request.resolve import Resolved, labels_of
 from service.api.request.schemas import ClassLabel, InterpolateRequest, Params, Point
 from service.api.request.start_fields import written
@@ -150,7 +150,7 @@ def _problems(body: InterpolateRequest, model: Model) -> Iterator[FieldProblem]:
         given = [field for field in ("seed", "image", "latents") if getattr(point, field) is not None]
         for field in given[1:]:
             yield FieldProblem(f"#/{name}/{field}", f"says what the point is, and so does {given[0]}", "one of the two")
-        says = missing(model, "image")
+        says = unsupported(model, "image", "interpolate")
         if point.image is not None and says is not None:
             yield FieldProblem(f"#/{name}/image", says, "seed, latents")
         if point.latents is not None and point.latents.shape != model.manifest.latent_shape:

@@ -187,8 +187,8 @@ def test_a_refusal_says_when_to_come_back(accepted_ms: float, price_ms: float, s
     with pytest.raises(Overloaded) as refusal:
         gate.admit(priced(price_ms))
     assert refusal.value.retry_after_s == seconds
-    assert f"{accepted_ms / 1000:.1f} s of work" in str(refusal.value)
-    assert "30.0 s" in str(refusal.value)
+    assert f"{accepted_ms / 1000:g} s of work" in str(refusal.value)
+    assert "limit is 30 s" in str(refusal.value)
 
 
 @pytest.mark.parametrize(("accepted_ms", "price_ms", "seconds"), [(8000, 1, 1), (7000, 4500, 4), (9000, 20_000, 9)])
@@ -200,8 +200,8 @@ def test_a_refusal_for_a_clients_share_says_when_to_come_back(
     with pytest.raises(ShareExceeded) as refusal:
         gate.admit(priced(price_ms, "this"))
     assert refusal.value.retry_after_s == seconds
-    assert f"{accepted_ms / 1000:.1f} s of your work" in str(refusal.value)
-    assert "8.0 s" in str(refusal.value)
+    assert f"{accepted_ms / 1000:g} s of your work" in str(refusal.value)
+    assert "one client is 8 s" in str(refusal.value)
 
 
 @given(

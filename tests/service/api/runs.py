@@ -101,7 +101,7 @@ async def ended(app: FastAPI, id: str) -> dict[str, Any]:
 
 @asynccontextmanager
 async def computed_rows(app: FastAPI, rows: list[float]) -> AsyncIterator[None]:
-    """Append how many rows of network calls were computed."""
+    """Append how many rows of forward passs were computed."""
 
     async def count() -> float:
         samples = read_series((await ask(app, "/metrics", method="GET")).body.decode())

@@ -98,7 +98,7 @@ async def test_no_request_takes_an_idle_model_from_everybody(settings: Settings,
         problem = json.loads(answer.body)
         assert problem["code"] == "too-expensive"
         assert [error["pointer"] for error in problem["errors"]] == ["#/n", "#/steps", "#/guidance_scale"]
-        assert " s of the model's time" in problem["detail"]
+        assert " s of device time" in problem["detail"]
         assert nothing_is_held(app)
         assert (await ask(app, "/jobs", method="GET")).body == b'{"jobs":[]}'
         small = await ask(app, "/generate/ddpm", to_body({"n": 2, "steps": 10}), headers=headers)

@@ -264,6 +264,8 @@ def test_what_the_loop_cannot_read_is_refused(settings: Settings, monkeypatch: p
             response = client.request(method, path)
             assert (response.status_code, response.headers["retry-after"]) == (503, "1")
         assert problem(client.post("/interpolate", content=b"x" * 100_000), 503, "too-busy")
-        assert client.post("/v2/models/vae/infer").json() == {"error": "More requests come than this service can read."}
+        assert client.post("/v2/models/vae/infer").json() == {
+            "error": "The service is too busy to read this request. Try again in 1 s."
+        }
         assert client.get("/health/live").status_code == 200
         assert value(series(client), "errors_total", model="_unknown", reason="too-busy") == 5

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from service.api.order import Order
-from service.api.request.meanings import Meanings
+from service.api.request.resolve_cache import ResolvedCache
 from service.api.request.schemas import GenerateRequest, InterpolateRequest
 from service.api.response.job_runner import filmed
 from service.api.state import State
@@ -37,7 +37,7 @@ def deployment_of(settings: Settings, model: str) -> Deployment:
 
 def state_with(settings: Settings) -> State:
     """As much of a state as an order takes that uploads nothing."""
-    return cast(State, SimpleNamespace(settings=settings, meanings=Meanings(settings)))
+    return cast(State, SimpleNamespace(settings=settings, resolved=ResolvedCache(settings)))
 
 
 @pytest.mark.parametrize(

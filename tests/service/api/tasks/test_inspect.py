@@ -127,7 +127,9 @@ def test_other_formats_carry_nothing(client: TestClient) -> None:
 def test_without_a_picture_it_is_asked_for(client: TestClient) -> None:
     for body in (b"", b"{}"):
         assert "required" in refused(client.post("/inspect", content=body), "#/image")
-    assert "never fetched" in refused(client.post("/inspect", json={"image": "http://localhost/a.png"}), "#/image")
+    assert "URLs are not fetched" in refused(
+        client.post("/inspect", json={"image": "http://localhost/a.png"}), "#/image"
+    )
     assert "base64" in refused(client.post("/inspect", json={"image": "@@@"}), "#/image")
 
 

@@ -144,7 +144,7 @@ def test_a_sprite_has_no_gaps_and_a_gif_its_speed(tasks: TestClient) -> None:
         ({"model": "gan", "from": {"image": base64_png(IMAGE)}}, "#/from/image", "cannot encode"),
         ({"points": [{"seed": 1, "image": base64_png(IMAGE)}, {}]}, "#/points/0/image", "one of the two"),
         ({"points": [{}, {"latents": [1, 2]}]}, "#/points/1/latents", "has shape (2) (4)"),
-        ({"points": [{}, {"latents": "a"}]}, "#/points/1/latents", "no .npy file"),
+        ({"points": [{}, {"latents": "a"}]}, "#/points/1/latents", "not a .npy file"),
         ({"points": [{}, {}], "to": {"seed": 1}}, "#/points", "one of the two"),
         ({"points": [{}]}, "#/points", "at least 2 items"),
         ({"points": [{}] * 9}, "#/points", "at most 8 items"),
