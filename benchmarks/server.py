@@ -1,4 +1,4 @@
-"""A service of our own, on a free port, for as long as a benchmark lasts."""
+"""Run the service on a free port for the length of a benchmark."""
 
 import json
 import os
@@ -17,7 +17,7 @@ class Service(NamedTuple):
     pid: int
 
     def resident_mib(self) -> float:
-        """The memory it holds now."""
+        """Its resident memory now, in MiB."""
         status = Path(f"/proc/{self.pid}/status").read_text()
         return int(status.split("VmRSS:")[1].split()[0]) / 1024
 
@@ -27,22 +27,24 @@ class Service(NamedTuple):
 
 
 @contextmanager
-def running_service(pin: str | None = None, **settings: str) -> Iterator[int]:
-    """``service_process`` by its port."""
-    with service_process(pin, None, **settings) as service:
+def running_service(pin: str | None = None, module: str = "service", **settings: str) -> Iterator[int]:
+    """As ``service_process``, but yields only the port."""
+    with service_process(pin, module, None, **settings) as service:
         yield service.port
 
 
 @contextmanager
-def service_process(pin: str | None = None, folder: Path | None = None, **settings: str) -> Iterator[Service]:
-    """Start `python -m service` with GENSERVE_<SETTING>=value for each setting; yields it once it is ready.
+def service_process(
+    pin: str | None = None, module: str = "service", folder: Path | None = None, **settings: str
+) -> Iterator[Service]:
+    """Start `python -m MODULE` with GENSERVE_<SETTING>=value for each setting; yields it once it is ready.
 
-    ``pin`` is a list of cores as taskset writes it, which becomes the service without a process between; None, all.
-    ``folder`` is the project's tree, this one unless given.
+    ``pin`` is a list of cores in taskset's format; None means all. taskset replaces itself with the service, so ``pid``
+    is the service's. ``folder`` is the project's tree, by default this one.
     """
     environment = os.environ | {f"GENSERVE_{name.upper()}": value for name, value in settings.items()}
     environment["GENSERVE_PORT"] = "0"
-    command = [*(["taskset", "-c", pin] if pin else []), sys.executable, "-m", "service"]
+    command = [*(["taskset", "-c", pin] if pin else []), sys.executable, "-m", module]
     process = subprocess.Popen(
         command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True, encoding="utf-8"
     )
@@ -67,4 +69,4 @@ def _port(log: Iterator[str]) -> int:
         message = json.loads(line)["message"]
         if message.startswith("Uvicorn running on"):
             return int(message.split("http://127.0.0.1:")[1].split()[0])
-    raise RuntimeError("the service did not start; run `python -m service` to see why")
+    raise RuntimeError("the service did not start; run `python -m service` to see the reason")

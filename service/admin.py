@@ -19,7 +19,7 @@ from starlette.routing import Route
 
 from service.api.http.openapi import PROBLEM_JSON
 from service.errors import ChangeError, NotForPages, Starting
-from service.models.manager import Changed, ModelManager
+from service.models.manager import ChangeResult, ModelManager
 
 LOOPBACK = ["127.0.0.1", "localhost"]
 
@@ -46,13 +46,13 @@ def create_admin(public: FastAPI) -> Starlette:
 
 
 async def _list(request: Request) -> Response:
-    return JSONResponse([asdict(standing) for standing in await _motion(request).standings()])
+    return JSONResponse([asdict(standing) for standing in await _motion(request).statuses()])
 
 
 async def _reload_all(request: Request) -> Response:
     """Each model's outcome; 207 when one of them failed."""
     results = await _motion(request).reload_all()
-    told = [asdict(each) if isinstance(each, Changed) else _problem(each) for each in results]
+    told = [asdict(each) if isinstance(each, ChangeResult) else _problem(each) for each in results]
     failed = any(isinstance(each, ChangeError) for each in results)
     return JSONResponse(told, HTTPStatus.MULTI_STATUS if failed else HTTPStatus.OK)
 

@@ -32,7 +32,7 @@ from service.logs import AccessLog
 from service.metrics import Metrics
 from service.models.manager import ModelManager
 from service.models.registry import Registry, Unusable, load_registry, pick_device, unusable
-from service.process import settle
+from service.process import freeze_objects
 from service.settings import Settings
 from service.store.bounded import Bounds
 from service.store.jobs import JobStore
@@ -59,7 +59,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.lag = LoopLag(settings.max_lag_ms / 1000, asyncio.get_running_loop().call_soon)
         background = state.background
         background.repeat("history", state.history.take, STEP_S)
-        settle()
+        freeze_objects()
         if settings.watch_s:
             background.repeat("watch", state.manager.follow, settings.watch_s)
         try:

@@ -136,12 +136,6 @@ class Settings(BaseSettings):
         "rows",
         le=1024,
     )
-    batching: Literal["step", "request"] = _engine(
-        "step",
-        "step: pictures join and leave the batch at every solver step. request: a batch runs to its end before the "
-        "next one begins.",
-        "Only to compare the two.",
-    )
     deterministic: bool = _engine(
         False,
         "Compute every forward pass at GENSERVE_MAX_BUCKET rows, so that a seed gives the same bytes under any load. "

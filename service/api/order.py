@@ -11,8 +11,9 @@ from service import images
 from service.api.request.arrays import Floats
 from service.api.request.layout import Layout
 from service.api.request.schemas import Params, Task
-from service.engine.engine import Deployment, Part
+from service.engine.deployment import Deployment
 from service.engine.model import Model
+from service.engine.pricing import Part
 from service.engine.results import Latent, Preview
 from service.engine.rows import RowSpec
 

@@ -11,7 +11,8 @@ from service.api.order import Order, Output
 from service.api.request.body import BodyTranslator
 from service.api.request.resolve_cache import ResolvedCache
 from service.background import Background
-from service.engine.engine import Deployment, Engine
+from service.engine.deployment import Deployment
+from service.engine.engine import Engine
 from service.errors import ModelUnavailable, UnknownModel
 from service.history import History
 from service.metrics import UNKNOWN_MODEL, Metrics

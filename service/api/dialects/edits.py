@@ -12,7 +12,7 @@ from service.api.request.schemas import GenerateRequest
 from service.api.request.uploads import read_picture
 from service.api.state import State
 from service.api.tasks.generate import generate_order
-from service.engine.engine import Deployment
+from service.engine.deployment import Deployment
 from service.engine.rows import Film
 from service.errors import InvalidField
 

@@ -33,7 +33,7 @@ from service.api.response.answers import answer
 from service.api.state import State, deployment_of, state_of
 from service.api.tasks.generate import generate_order
 from service.contract.manifest import Manifest
-from service.engine.engine import Deployment
+from service.engine.deployment import Deployment
 from service.errors import UnknownVersion
 from service.history import counts_of, value_of
 

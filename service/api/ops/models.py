@@ -11,7 +11,7 @@ from service.api.request.capabilities import Ability, abilities
 from service.api.request.resolve import most_steps
 from service.api.state import State, deployment_of, state_of
 from service.contract.manifest import Capability, Manifest
-from service.engine.engine import Deployment
+from service.engine.deployment import Deployment
 from service.history import Latency, counts_of, latency
 
 router = APIRouter(tags=["models"])

@@ -12,7 +12,7 @@ from service.admission.memory import Reservation
 from service.api.order import Begin, Order, Output
 from service.api.response.expense import with_fields
 from service.api.state import State, client_of
-from service.engine.engine import Accepted
+from service.engine.accepted import Accepted
 from service.engine.results import Latent, Preview
 from service.engine.rows import RowSpec
 from service.engine.submission import Submission

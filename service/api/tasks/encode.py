@@ -24,7 +24,7 @@ from service.api.response.respond import respond
 from service.api.state import State, deployment_of, state_of
 from service.api.tasks.starts import data_uri, encoded, encoding, inverted, inverting, read_upload
 from service.contract.classes import NO_CLASS
-from service.engine.engine import Deployment
+from service.engine.deployment import Deployment
 from service.engine.initial_latents import decoded, image_tensor, mean_of, tensor_of
 from service.engine.model import Model
 from service.engine.results import Latent

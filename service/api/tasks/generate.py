@@ -18,7 +18,7 @@ from service.api.response.caching import cacheable
 from service.api.response.respond import respond
 from service.api.state import State, deployment_of, state_of
 from service.api.tasks.starts import started
-from service.engine.engine import Deployment
+from service.engine.deployment import Deployment
 from service.engine.rows import RowSpec
 from service.sampling.noise import image_seed
 

@@ -28,7 +28,7 @@ from service.api.tasks.path_points import (
     point_params,
     uploads_of,
 )
-from service.engine.engine import Deployment
+from service.engine.deployment import Deployment
 from service.engine.initial_latents import Leg, blended, legs, path_latents
 from service.sampling.interpolate import InterpolationMethod, positions
 from service.settings import Settings

@@ -21,7 +21,7 @@ from service.api.response.caching import cacheable
 from service.api.response.reproduce import root_of
 from service.api.response.respond import respond
 from service.api.state import State, deployment_of, state_of
-from service.engine.engine import Deployment
+from service.engine.deployment import Deployment
 from service.engine.initial_latents import decoded, plane_latents
 from service.engine.model import Model
 from service.engine.rows import RowSpec

@@ -15,9 +15,9 @@ from service.api.request.schemas import ClassLabel, InterpolateRequest, Params, 
 from service.api.request.start_fields import written
 from service.api.request.uploads import Fitted
 from service.api.tasks.starts import clean_latents, data_uri, encoding, inverted, inverting, read_upload
-from service.engine.engine import Part
 from service.engine.initial_latents import image_tensor, seed_latent, tensor_of
 from service.engine.model import Model
+from service.engine.pricing import Part
 from service.errors import FieldProblem, InvalidField
 from service.sampling.interpolate import InterpolationMethod
 from service.settings import Settings

@@ -13,7 +13,6 @@ from service.api.request.arrays import to_base64
 from service.api.request.schemas import GenerateRequest, Params
 from service.api.request.start_fields import strength_of
 from service.api.request.uploads import Fitted, read_picture
-from service.engine.engine import Part
 from service.engine.initial_latents import (
     around_picture,
     at_point,
@@ -26,6 +25,7 @@ from service.engine.initial_latents import (
     repaint_mask,
 )
 from service.engine.model import Model
+from service.engine.pricing import Part
 from service.engine.results import Latent
 from service.engine.rows import encode_row, inversion_row
 from service.settings import Settings

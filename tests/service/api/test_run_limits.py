@@ -87,7 +87,7 @@ async def test_an_upload_is_dropped_once_it_is_decoded(settings: Settings, path:
 @pytest.mark.parametrize("headers", [{}, ASYNC, STREAM, {"Idempotency-Key": "a"}])
 async def test_no_request_takes_an_idle_model_from_everybody(settings: Settings, headers: dict[str, str]) -> None:
     async with running(settings) as measured:
-        picture_ms = 20 * state_of(measured).engine.deployments["ddpm"].lane.cost.list_row_ms()
+        picture_ms = 20 * state_of(measured).engine.deployments["ddpm"].lane.cost.warmup_row_ms()
     # The limits allow for a machine that is twice as slow at the next measurement.
     few = settings.model_copy(update={"max_request_ms": 200 * picture_ms})
     async with running(few) as app:

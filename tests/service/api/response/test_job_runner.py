@@ -12,7 +12,8 @@ from service.api.response.job_runner import with_previews
 from service.api.state import State
 from service.api.tasks.generate import generate_order
 from service.api.tasks.interpolate import interpolate_order
-from service.engine.engine import Deployment, Engine
+from service.engine.deployment import Deployment
+from service.engine.engine import Engine
 from service.engine.rows import Film
 from service.metrics import Metrics
 from service.models.registry import load_registry

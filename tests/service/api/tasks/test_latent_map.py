@@ -87,4 +87,4 @@ def test_a_model_whose_codes_are_damaged_is_rejected(settings: Settings) -> None
     manifest = write_autoencoder(settings.weights_dir, "other")
     change_manifest(settings.weights_dir / "other", class_names=("one",))
     with TestClient(create_app(settings)) as client:
-        assert "a label is beyond 1" in json.dumps(client.get("/health/ready").json()["refused"])
+        assert "a label is above 1" in json.dumps(client.get("/health/ready").json()["refused"])
