@@ -168,7 +168,7 @@ async def test_a_slow_reader_delays_no_other(settings: Settings) -> None:
 
 async def test_changes_of_the_queue_position_are_events(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_stream, "PROGRESS_S", 0.005)
-    monkeypatch.setattr("service.engine.progress.LOOK_S", 0.0)
+    monkeypatch.setattr("service.engine.progress.REFRESH_S", 0.0)
     few = settings.model_copy(update={"table_rows": 8, "engine_threads": 1})
 
     async with running(few) as app:
