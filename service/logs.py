@@ -7,12 +7,14 @@ import select
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from functools import lru_cache
 from http import HTTPStatus
 from random import getrandbits
 from typing import Any
+
+from service.request_info import RequestInfo
 
 #: What every record carries; whatever else it has was given with `extra` and belongs in the line.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message", "taskName"}
@@ -168,11 +170,11 @@ class AccessLog:
         self._everything = everything
         self._writer = LineWriter("access-log", lost)
 
-    def note(self, state: Mapping[str, Any], method: str, path: str, status: int) -> None:
-        """Tell of a request that is answered; ``state`` is what its handlers left in the ASGI scope's."""
-        if path.startswith(POLLED) and status < HTTPStatus.BAD_REQUEST and not self._everything:
+    def note(self, info: RequestInfo, method: str, path: str) -> None:
+        """Log a request that is answered."""
+        if path.startswith(POLLED) and info.status < HTTPStatus.BAD_REQUEST and not self._everything:
             return
-        self._writer.put(access_line(state, method, path, status, time.time(), time.monotonic()))
+        self._writer.put(access_line(info, method, path, time.time(), time.monotonic()))
 
     def close(self) -> None:
         """Write what is left."""
@@ -191,27 +193,27 @@ def chunks(lines: Iterable[str]) -> Iterator[str]:
         yield gathered
 
 
-def access_line(state: Mapping[str, Any], method: str, path: str, status: int, now: float, clock: float) -> str:
+def access_line(info: RequestInfo, method: str, path: str, now: float, clock: float) -> str:
     """The line of a request that ended at ``now``; ``clock`` is the same moment on the monotonic clock.
 
     Written by hand: a record of ``logging`` costs several times as much. What a caller can choose is quoted by the
     JSON encoder, the rest is numbers and words of our own.
     """
-    identity = (state.get("request_id") or f"{getrandbits(64):016x}")[:ID_CHARACTERS]
+    identity = (info.request_id or f"{getrandbits(64):016x}")[:ID_CHARACTERS]
     told = ""
-    if isinstance(state.get("model"), str):
-        told += f', "model": {_quoted(state["model"][:TEXT_CHARACTERS])}'
-    if "rows" in state:
-        told += f', "rows": {state["rows"]:d}'
-    if "stages_s" in state:
-        queue_s, compute_s, encode_s = state["stages_s"]
+    if info.model is not None:
+        told += f', "model": {_quoted(info.model[:TEXT_CHARACTERS])}'
+    if info.rows is not None:
+        told += f', "rows": {info.rows:d}'
+    if info.stages_s is not None:
+        queue_s, compute_s, encode_s = info.stages_s
         told += f', "queue_ms": {1000 * queue_s:.3f}, "compute_ms": {1000 * compute_s:.3f}'
         told += f', "encode_ms": {1000 * encode_s:.3f}'
-    outcome = state.get("outcome") or _OUTCOMES.get(status) or ("ok" if status < HTTPStatus.BAD_REQUEST else "error")
+    outcome = info.outcome or _OUTCOMES.get(info.status) or ("ok" if info.status < HTTPStatus.BAD_REQUEST else "error")
     return (
         f'{{"time": "{_utc(now)}", "level": "info", "logger": "service.access", "message": "request", '
         f'"id": {_quoted(identity)}, "method": {_quoted(method)}, "path": {_quoted(path[:TEXT_CHARACTERS])}{told}, '
-        f'"total_ms": {1000 * (clock - state["arrived_at"]):.3f}, "status": {status:d}, '
+        f'"total_ms": {1000 * (clock - info.arrived_at):.3f}, "status": {info.status:d}, '
         f'"outcome": "{outcome}"}}\n'
     )
 

@@ -15,6 +15,7 @@ from service.errors import ModelUnavailable, UnknownModel
 from service.history import History
 from service.metrics import UNKNOWN_MODEL, Metrics
 from service.models.manager import ModelManager
+from service.request_info import info_of
 from service.settings import Settings
 from service.store.job import Job
 from service.store.jobs import JobStore
@@ -101,8 +102,8 @@ def deployment_of(request: Request, state: State, name: str) -> Deployment:
 
     Raises as ``State.deployment``.
     """
-    told = request.scope.setdefault("state", {})  # through request.state it costs as much as all the rest
-    told["model"] = name
+    info = info_of(request.scope)
+    info.model = name
     deployment = state.deployment(name)
-    told["model_version"] = deployment.model.manifest.version
+    info.model_version = deployment.model.manifest.version
     return deployment

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from service.extensions import STATE, WHOLE, Disconnect
+from service.request_info import WHOLE, Disconnect, info_of
 from service.server.half_closed import PROBE_DELAYS_S, probe
 
 #: Bounds of a request's head, its first line and headers: bytes, and seconds from its first byte. The bound in bytes
@@ -94,8 +94,8 @@ def _answer(status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> byt
 class Protocol(HttpToolsProtocol):
     """One connection.
 
-    ``scope["state"]["body"]`` is the body once all of it has come: asking for it message by message, within a time,
-    costs as much as checking it.
+    ``RequestInfo.body`` is the body once all of it arrived: reading it message by message, within a time limit, costs
+    as much as validating it.
     """
 
     #: The request that computes. uvicorn knows only the newest one, which with pipelining is another.
@@ -228,7 +228,7 @@ class Protocol(HttpToolsProtocol):
         self._running = cycle
         cycle.__class__ = Cycle  # uvicorn has no setting for it
         cycle.scope["extensions"] = EXTENSIONS
-        cycle.scope["state"][STATE] = self._disconnect
+        info_of(cycle.scope).disconnect = self._disconnect
         super()._start_asgi_task(cycle, app)
 
     def on_headers_complete(self) -> None:
@@ -250,7 +250,7 @@ class Protocol(HttpToolsProtocol):
         if not self.parser.should_upgrade():
             self._pending_bytes = 0
             super().on_message_complete()
-            self.cycle.scope["state"]["body"] = self.cycle.body
+            info_of(self.cycle.scope).body = self.cycle.body
             self._resume_reading()
 
     def on_response_complete(self) -> None:
@@ -278,4 +278,4 @@ class Protocol(HttpToolsProtocol):
         if self._running is not None and not self._running.response_complete:
             self._running.disconnected = True
             self._running.message_event.set()
-        self._disconnect.happen()
+        self._disconnect.notify()

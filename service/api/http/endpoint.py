@@ -19,8 +19,8 @@ from service.admission.lag import LoopLag
 from service.api.http.error_handlers import respond
 from service.api.http.request_id import HEADER, request_id
 from service.errors import TooBusy
-from service.extensions import WHOLE, route_path
 from service.logs import AccessLog
+from service.request_info import WHOLE, info_of, route_path
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -33,7 +33,7 @@ class Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request; whatever a handler raises becomes an answer."""
-        scope.setdefault("state", {})["arrived_at"] = time.monotonic()
+        info_of(scope).arrived_at = time.monotonic()
         request = Request(scope, receive)
         try:
             lag: LoopLag | None = getattr(scope["app"], "lag", None)  # FastAPI's own has none
@@ -43,7 +43,7 @@ class Endpoint:
         except Exception as failure:
             response = await respond(request, failure)
         response.raw_headers.append((HEADER, request_id(scope).encode()))
-        scope["state"]["status"] = response.status_code
+        info_of(scope).status = response.status_code
         # What sends itself as a plain response does has all of its body.
         if WHOLE in scope.get("extensions", ()) and type(response).__call__ is Response.__call__:
             headers = response.raw_headers
@@ -59,15 +59,14 @@ def route(path: str, handlers: Mapping[str, Handler]) -> Route:
 
 def _noted(scope: Scope, send: Send, log: AccessLog) -> Send:
     """``send``, which also tells ``log`` of the answer once all of it is sent."""
-    state, status = scope.setdefault("state", {}), 0
-    state["arrived_at"] = time.monotonic()
+    info = info_of(scope)
+    info.arrived_at = time.monotonic()
 
     async def noting(message: Message) -> None:
-        nonlocal status
         await send(message)
-        status = message.get("status", status)
+        info.status = message.get("status", info.status)
         if message["type"] == "http.response.body" and not message.get("more_body"):
-            log.note(state, scope["method"], route_path(scope), status)
+            log.note(info, scope["method"], route_path(scope))
 
     return noting
 
@@ -108,8 +107,7 @@ class App(FastAPI):
         scope["app"] = self
         await endpoint(scope, receive, send)
         if log is not None:
-            state = scope["state"]
-            log.note(state, scope["method"], route_path(scope), state["status"])
+            log.note(info_of(scope), scope["method"], route_path(scope))
 
     async def _through_fastapi(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request as FastAPI does; HEAD is answered as GET is, and the answer tells the request's id."""

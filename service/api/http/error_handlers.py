@@ -18,7 +18,7 @@ from service.api.http.problem import Problem, _problem_of
 from service.api.http.request_id import request_id
 from service.api.state import state_of
 from service.errors import FieldProblem, ServiceError
-from service.extensions import route_path
+from service.request_info import info_of, route_path
 
 log = logging.getLogger(__name__)
 
@@ -66,10 +66,10 @@ async def _unexpected(request: Request, failure: Exception) -> Response:
 
 
 def _count(request: Request, code: str) -> None:
-    told = request.scope.setdefault("state", {})
-    told["outcome"] = code
-    if not told.get("counted", False):
-        state_of(request).count_error(told.get("model"), code)
+    info = info_of(request.scope)
+    info.outcome = code
+    if not info.counted:
+        state_of(request).count_error(info.model, code)
 
 
 def _answer(
@@ -89,10 +89,10 @@ def _answer(
 def _about(request: Request) -> dict[str, str]:
     """Headers of every error: it is nobody's to keep, and says which model it is of where that is known."""
     fixed = {"Cache-Control": "no-store", "Vary": "Accept"}
-    told = request.scope.get("state", {})
-    if "model_version" not in told:
+    info = info_of(request.scope)
+    if info.model is None or info.model_version is None:
         return fixed
-    return {**fixed, "X-Model": told["model"], "X-Model-Version": told["model_version"]}
+    return {**fixed, "X-Model": info.model, "X-Model-Version": info.model_version}
 
 
 def _problem(problem: Problem, headers: Mapping[str, str]) -> Response:

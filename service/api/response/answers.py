@@ -13,7 +13,7 @@ from service.api.response.caching import not_modified, unchanged
 from service.api.response.rendering import file_name, render
 from service.api.response.run import accept
 from service.api.state import State
-from service.extensions import disconnect_of
+from service.request_info import info_of
 
 #: Above this many pixels encoding leaves the event loop: it would hold up every other answer.
 INLINE_PIXELS = 65_536
@@ -40,9 +40,9 @@ async def answer(request: Request, state: State, order: Order, encode: Encode = 
     if order.cache is not None and not_modified(request, order.cache):
         return unchanged(order.cache)
     order, made = await compute(request, state, order)
-    told = request.scope["state"]
-    response = await answer_made(request, order, made, encode, told["arrived_at"] + made.queue_s + made.compute_s)
-    order.deployment.metrics.request_seconds.observe(sum(told["stages_s"]))
+    info = info_of(request.scope)
+    response = await answer_made(request, order, made, encode, info.arrived_at + made.queue_s + made.compute_s)
+    order.deployment.metrics.request_seconds.observe(sum(info.stages_s or ()))
     return response
 
 
@@ -55,22 +55,22 @@ async def answer_made(
     inline = tiles * made.pictures[0].size * order.asked.scale**2 <= INLINE_PIXELS
     content = encode(order, made, request) if inline else await asyncio.to_thread(encode, order, made, request)
     encode_s = time.monotonic() - encoding
-    request.scope["state"]["stages_s"] = made.queue_s, made.compute_s, encode_s
+    info_of(request.scope).stages_s = made.queue_s, made.compute_s, encode_s
     order.deployment.metrics.encode_seconds.observe(encode_s)
     return PicturesResponse(content, _headers(order, len(content), made, encode_s))
 
 
 async def compute(request: Request, state: State, order: Order) -> tuple[Order, Made]:
     """``order`` as it was computed, and its pictures. Raises as ``answer``."""
-    request.scope["state"]["rows"] = len(order.rows)
+    info = info_of(request.scope)
+    info.rows = len(order.rows)
     run = accept(request, state, order, state.settings.request_timeout_s)
-    disconnect = disconnect_of(request.scope)
-    disconnect.then(lambda: run.give_up(ClientDisconnect(), counted="client-left"))
+    info.disconnect.on_disconnect(lambda: run.give_up(ClientDisconnect(), counted="client-left"))
     try:
         made = await run.make()
         return run.order, made
     finally:
-        disconnect.forget()
+        info.disconnect.clear()
 
 
 def _headers(order: Order, length: int, made: Made, encode_s: float) -> list[tuple[bytes, bytes]]:

@@ -20,6 +20,7 @@ from service.api.state import Finished, PictureJob, State
 from service.engine.results import Preview
 from service.engine.rows import Film
 from service.errors import JobCanceled, ServiceError
+from service.request_info import KEY, RequestInfo, info_of
 from service.store.job import Job, Standing
 
 log = logging.getLogger(__name__)
@@ -105,7 +106,7 @@ async def _finish(state: State, record: PictureJob, run: Run, about: Request) ->
     try:
         made = await run.make()
         answer = await answer_made(about, run.order._replace(media=JSON), made)
-        run.order.deployment.metrics.request_seconds.observe(sum(about.scope["state"]["stages_s"]))
+        run.order.deployment.metrics.request_seconds.observe(sum(info_of(about.scope).stages_s or ()))
         body = bytes(answer.body)
         kept = sum(picture.nbytes for each in made.film for picture in (each.x_start, each.x_t) if picture is not None)
         record.succeed(Finished(made, body, answer.raw_headers), body, len(body) + kept)
@@ -137,7 +138,7 @@ def _slim(order: Order) -> Order:
 
 def _about(request: Request, id: str) -> Request:
     """What a job's answer tells of ``request``, without its connection and its body; the answer's id is the job's."""
-    state = {"request_id": id, "arrived_at": request.scope["state"]["arrived_at"]}
+    info = RequestInfo(arrived_at=info_of(request.scope).arrived_at, request_id=id)
     headers = [(name, value) for name, value in request.scope["headers"] if name == b"host"]
     where = {name: request.scope[name] for name in ("scheme", "root_path") if name in request.scope}
-    return Request({"type": "http", **where, "headers": headers, "state": state})
+    return Request({"type": "http", **where, "headers": headers, "state": {KEY: info}})

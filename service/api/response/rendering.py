@@ -19,6 +19,7 @@ from service.api.response.film import strips
 from service.api.response.measures import codes_of, path_of
 from service.api.response.reproduce import curl, origin_of
 from service.api.response.schemas import Picture, PicturesAnswer, Timings
+from service.request_info import info_of
 
 #: Frames a second of an animation.
 GIF_FPS = 10
@@ -102,7 +103,7 @@ def _json(order: Order, made: Made, request: Request) -> bytes:
                 queue_ms=1000 * made.queue_s,
                 compute_ms=1000 * made.compute_s,
                 encode_ms=1000 * (encoded - started),
-                total_ms=1000 * (encoded - request.scope["state"]["arrived_at"]),
+                total_ms=1000 * (encoded - info_of(request.scope).arrived_at),
                 ms_per_step=1000 * made.compute_s / steps if steps else None,
             ),
             reproduce=curl(origin_of(request), order.path, order.params, PNG, file_name(order, PNG)),

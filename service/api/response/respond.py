@@ -20,7 +20,7 @@ from service.api.response.run import client_of
 from service.api.response.schemas import JobStatus, JobUrls
 from service.api.state import KeptAnswer, PictureJob, State
 from service.errors import JobRunning
-from service.extensions import disconnect_of
+from service.request_info import info_of
 from service.store.keys import Key
 
 
@@ -78,7 +78,7 @@ async def result(request: Request, job: PictureJob, media: str | None = None) ->
     """
     order = job.work
     if job.error is not None:
-        request.scope["state"]["counted"] = True
+        info_of(request.scope).counted = True
         raise job.error.with_traceback(None)
     if job.result is None:
         job.look()
@@ -116,16 +116,16 @@ def status_of(job: PictureJob, root: str) -> JobStatus:
 
 async def wait_for(request: Request, job: PictureJob, within_s: float) -> bool:
     """Whether ``job`` ends within ``within_s`` seconds. Raises ClientDisconnect when the client leaves before."""
-    disconnect, ended = disconnect_of(request.scope), asyncio.ensure_future(job.wait(within_s))
-    disconnect.then(ended.cancel)
+    disconnect, ended = info_of(request.scope).disconnect, asyncio.ensure_future(job.wait(within_s))
+    disconnect.on_disconnect(ended.cancel)
     try:
         return await ended
     except asyncio.CancelledError:
-        if disconnect.gone:
+        if disconnect.closed:
             raise ClientDisconnect from None
         raise
     finally:
-        disconnect.forget()
+        disconnect.clear()
         ended.cancel()
 
 

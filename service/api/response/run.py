@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from starlette.requests import Request
 
@@ -19,6 +19,7 @@ from service.engine.rows import RowSpec
 from service.engine.submission import Submission
 from service.errors import DeadlineExceeded, TooExpensive
 from service.metrics import Cancelled
+from service.request_info import RequestInfo, info_of
 
 
 class Deadline(NamedTuple):
@@ -39,10 +40,10 @@ class Deadline(NamedTuple):
         return DeadlineExceeded(f"The pictures were not ready within {self.given_s:g} s; their work was dropped.")
 
 
-def deadline_of(told: Mapping[str, Any], asked: Showing, limit_s: float) -> Deadline:
-    """By when ``asked`` is to be answered, which has up to ``limit_s``; ``told`` says when its request came."""
+def deadline_of(info: RequestInfo, asked: Showing, limit_s: float) -> Deadline:
+    """By when ``asked`` is to be answered, which has up to ``limit_s``; ``info`` says when its request came."""
     given_s = limit_s if asked.timeout_ms is None else min(limit_s, asked.timeout_ms / 1000)
-    return Deadline(given_s, told["arrived_at"] + given_s)
+    return Deadline(given_s, info.arrived_at + given_s)
 
 
 def client_of(request: Request) -> str:
@@ -56,7 +57,8 @@ def accept(request: Request, state: State, order: Order, limit_s: float) -> "Run
 
     Raises MemoryFull, DeadlineExceeded, and as ``Engine.admit``.
     """
-    deadline = deadline_of(request.scope["state"], order.asked, limit_s)
+    info = info_of(request.scope)
+    deadline = deadline_of(info, order.asked, limit_s)
     left_s = deadline.left_s()
     held = state.memory.hold(order.size)
     try:
@@ -67,7 +69,7 @@ def accept(request: Request, state: State, order: Order, limit_s: float) -> "Run
     except BaseException:
         held.release()
         raise
-    return Run(order, accepted, held, deadline, request.scope["state"]["arrived_at"])
+    return Run(order, accepted, held, deadline, info.arrived_at)
 
 
 class Run:

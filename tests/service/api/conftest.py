@@ -22,8 +22,8 @@ from starlette.types import Message, Receive
 
 from service.app import create_app
 from service.contract.manifest import read_manifest, write_manifest
-from service.extensions import disconnect_of
 from service.images import Pixels, encode_png
+from service.request_info import info_of
 from service.settings import Settings
 from tests.service.artefacts import write_autoencoder, write_diffusion, write_latent_diffusion, write_one_shot
 
@@ -273,7 +273,7 @@ async def ask(
 
     async def leave(leaves: asyncio.Event) -> None:
         await leaves.wait()
-        disconnect_of(scope).happen()
+        info_of(scope).disconnect.notify()
 
     async def send(message: Message) -> None:
         answer.messages.append(message["type"])

@@ -9,7 +9,7 @@ import pytest
 import uvloop
 from starlette.types import Receive, Scope, Send
 
-from service.extensions import disconnect_of
+from service.request_info import info_of
 from service.server.half_closed import PROBE_DELAYS_S, STATUS_START, Begun
 from tests.service.server.test_protocol import Transport
 from tests.service.server.test_serve import listening
@@ -27,7 +27,7 @@ class Work:
         self.began = asyncio.Event()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        disconnect_of(scope).then(self.left.set)
+        info_of(scope).disconnect.on_disconnect(self.left.set)
         self.began.set()
         length = [] if self.streams else [(b"content-length", b"6")]
         start = {"type": "http.response.start", "status": 200, "headers": length}

@@ -9,7 +9,7 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from service.extensions import WHOLE, disconnect_of
+from service.request_info import WHOLE, info_of
 from service.server import protocol
 from service.server.protocol import MAX_HEAD_BYTES, MOST_PIPELINED, SLICE_BYTES, Protocol
 
@@ -72,7 +72,7 @@ def test_a_body_that_came_with_its_head_is_at_hand() -> None:
     seen: list[object] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        seen.append(scope["state"].get("body"))
+        seen.append(info_of(scope).body)
         await answer(send)
 
     asyncio.run(speak(app, REQUEST + b"body", REQUEST, b"body"))
@@ -136,7 +136,7 @@ def test_a_running_request_learns_at_once_that_its_client_has_gone() -> None:
     told: list[str] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        disconnect_of(scope).then(lambda: told.append(scope["path"]))
+        info_of(scope).disconnect.on_disconnect(lambda: told.append(scope["path"]))
         await asyncio.sleep(10)
 
     async def scenario() -> None:
@@ -218,7 +218,7 @@ def test_a_silent_connection_is_kept_for_the_time_between_requests(
 
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
-    body = scope["path"].encode() + b" " + bytes(scope["state"].get("body", b"?"))
+    body = scope["path"].encode() + b" " + bytes(b"?" if info_of(scope).body is None else info_of(scope).body)
     headers = [(b"content-length", b"%d" % len(body)), *scope["headers"]]
     await asyncio.sleep(0.01)
     await send({"type": "http.response.start", "status": 200, "headers": headers})

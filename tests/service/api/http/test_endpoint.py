@@ -18,7 +18,7 @@ from service.api.http import error_handlers
 from service.api.http.endpoint import App, route
 from service.app import create_app
 from service.errors import InvalidField
-from service.extensions import WHOLE
+from service.request_info import WHOLE
 from service.settings import Settings
 from tests.service.api.conftest import Answer, ask, problem, series, value
 

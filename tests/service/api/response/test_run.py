@@ -9,6 +9,7 @@ import pytest
 from service.api.request.schemas import GenerateRequest
 from service.api.response.run import Deadline, deadline_of
 from service.errors import DeadlineExceeded
+from service.request_info import RequestInfo
 from service.settings import Settings
 from tests.service.api.conftest import JSON, ask, base64_png, read_series, running, some_picture, to_body, value
 from tests.service.api.runs import (
@@ -119,16 +120,16 @@ async def test_one_time_is_for_all_of_the_work(
 def test_the_time_counts_from_when_the_request_came(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
     monkeypatch.setattr("service.api.response.run.time", clock)
-    told = {"arrived_at": 5.0}
-    assert deadline_of(told, GenerateRequest(), 60.0) == Deadline(60.0, 65.0)
-    deadline = deadline_of(told, GenerateRequest(timeout_ms=1000), 60.0)
+    info = RequestInfo(arrived_at=5.0)
+    assert deadline_of(info, GenerateRequest(), 60.0) == Deadline(60.0, 65.0)
+    deadline = deadline_of(info, GenerateRequest(timeout_ms=1000), 60.0)
     clock.now = 5.75
     assert deadline.left_s() == 0.25
-    assert deadline_of(told, GenerateRequest(timeout_ms=1000), 600.0) == deadline
+    assert deadline_of(info, GenerateRequest(timeout_ms=1000), 600.0) == deadline
     clock.now = 6.0
     with pytest.raises(DeadlineExceeded, match=r"within 1 s"):
         deadline.left_s()
-    assert deadline_of(told, GenerateRequest(timeout_ms=90_000), 60.0) == Deadline(60.0, 65.0)
+    assert deadline_of(info, GenerateRequest(timeout_ms=90_000), 60.0) == Deadline(60.0, 65.0)
 
 
 @each_kind
