@@ -9,9 +9,6 @@ from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
-#: The extension's name in an ASGI scope, and the type of its message: status, headers and body at once.
-WHOLE = "genserve.response.whole"
-
 #: Where a scope's state holds its ``RequestInfo``.
 KEY = "info"
 

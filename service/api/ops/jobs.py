@@ -3,17 +3,16 @@
 Whoever knows the id, which nobody can guess, may do so.
 """
 
-from typing import Any
-
 from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from service.api.http.endpoint import route
-from service.api.http.openapi import EVENT, described, inlined, picture_content, refusals
+from service.api.http.openapi import Answer, Operation
 from service.api.request.body import MAX_ECHO
 from service.api.request.negotiation import EVENT_STREAM, JSON
 from service.api.request.response_mode import wait_of
+from service.api.response.documented import EVENT, EVENT_HEADERS, IMAGE_HEADERS, NO_LATER_EVENTS, image_content
 from service.api.response.event_stream import EventStream
 from service.api.response.reproduce import root_of
 from service.api.response.respond import result, status_of, wait_for
@@ -85,42 +84,30 @@ async def delete_job(request: Request) -> Response:
     return Response(status_code=204)
 
 
+_JOB = {200: Answer("The job.", {JSON: JobStatus}, ["Cache-Control"])}
+_JOBS = {200: Answer("The jobs.", {JSON: JobList}, ["Cache-Control"])}
+_RESULT = {200: Answer("The images.", image_content(), IMAGE_HEADERS)}
+_EVENTS = {200: Answer("Events.", {EVENT_STREAM: EVENT}, EVENT_HEADERS), 204: NO_LATER_EVENTS}
+
 ROUTES = (
-    route("/jobs", {"GET": list_jobs}),
-    route("/jobs/{id}", {"GET": get_job, "DELETE": delete_job}),
-    route("/jobs/{id}/result", {"GET": get_job_result}),
-    route("/jobs/{id}/events", {"GET": get_job_events}),
-    route("/jobs/{id}/cancel", {"POST": cancel_job}),
+    route("/jobs", {"GET": Operation(list_jobs, "jobs", _JOBS)}),
+    route(
+        "/jobs/{id}",
+        {
+            "GET": Operation(get_job, "jobs", _JOB, [404]),
+            "DELETE": Operation(delete_job, "jobs", {204: Answer("It is gone.")}, [404]),
+        },
+    ),
+    route(
+        "/jobs/{id}/result",
+        {"GET": Operation(get_job_result, "jobs", _RESULT, [404, 406, 409, 410, 422, 504], headers=["Prefer"])},
+    ),
+    route(
+        "/jobs/{id}/events",
+        {"GET": Operation(get_job_events, "jobs", _EVENTS, [400, 404], headers=["Last-Event-ID"])},
+    ),
+    route("/jobs/{id}/cancel", {"POST": Operation(cancel_job, "jobs", _JOB, [404])}),
 )
-
-
-def _operation(handler: Any, success: dict[str, Any], *statuses: int, id: bool = True) -> dict[str, Any]:  # noqa: ANN401
-    parameters = [{"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}] if id else []
-    return {
-        **described(handler, "jobs"),
-        "parameters": parameters,
-        "responses": {**success, **refusals(*([404] if id else []), *statuses, 500)},
-    }
-
-
-def _answers(schema: type[BaseModel], text: str) -> dict[str, Any]:
-    return {"200": {"description": text, "content": {JSON: {"schema": inlined(schema.model_json_schema())}}}}
-
-
-_SEEN = {"204": {"description": "There are no later events."}}
-_EVENTS = {"200": {"description": "Events.", "content": {EVENT_STREAM: {"schema": EVENT}}}}
-_RESULT = {"200": {"description": "The pictures.", "content": picture_content()}}
-
-OPERATIONS = {
-    "/jobs": {"get": _operation(list_jobs, _answers(JobList, "The jobs."), id=False)},
-    "/jobs/{id}": {
-        "get": _operation(get_job, _answers(JobStatus, "The job.")),
-        "delete": _operation(delete_job, {"204": {"description": "It is gone."}}),
-    },
-    "/jobs/{id}/result": {"get": _operation(get_job_result, _RESULT, 406, 409, 410, 422, 503, 504)},
-    "/jobs/{id}/events": {"get": _operation(get_job_events, _EVENTS | _SEEN, 400)},
-    "/jobs/{id}/cancel": {"post": _operation(cancel_job, _answers(JobStatus, "The job, ended."))},
-}
 
 
 def _job(request: Request) -> PictureJob:

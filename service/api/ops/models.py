@@ -6,6 +6,8 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 from starlette.requests import Request
 
+from service.api.http.endpoint import HeadRoute
+from service.api.http.openapi import errors, response_headers
 from service.api.ops.parameters import tasks_of
 from service.api.request.capabilities import Ability, abilities
 from service.api.state import State, deployment_of, state_of
@@ -13,7 +15,7 @@ from service.contract.manifest import Capability, Manifest
 from service.engine.engine import Deployment
 from service.history import Latency, counts_of, latency
 
-router = APIRouter(tags=["models"])
+router = APIRouter(tags=["models"], route_class=HeadRoute)
 
 #: Of a card: a picture for the service's own check, longer than all the rest.
 _UNTOLD = {"manifest": {"golden"}}
@@ -40,7 +42,10 @@ class ModelCard(BaseModel):
     manifest: Manifest
 
 
-@router.get("/models", response_model_exclude={"__all__": _UNTOLD})
+_OK: dict[int | str, dict[str, Any]] = {200: {"headers": response_headers("X-Request-Id")}}
+
+
+@router.get("/models", response_model_exclude={"__all__": _UNTOLD}, responses={**_OK, **errors(500)})
 async def list_models(request: Request) -> list[ModelCard]:
     """Every model that is served."""
     state = state_of(request)
@@ -50,7 +55,8 @@ async def list_models(request: Request) -> list[ModelCard]:
 @router.get(
     "/models/{name}",
     response_model_exclude=_UNTOLD,
-    responses={404: {"description": "No such model."}, 503: {"description": "Refused."}},
+    # FastAPI documents its own 422 for a parameter in the path unless a class of statuses is documented.
+    responses={**_OK, **errors(404, 500, 503), "4XX": {"description": "An error of the request."}},
 )
 async def get_model(name: str, request: Request) -> ModelCard:
     """One model."""

@@ -5,7 +5,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.api.http.endpoint import route
-from service.api.http.openapi import described, inlined, query_parameters, refusals
+from service.api.http.openapi import Answer, Operation
 from service.api.request.body import parse_query
 from service.api.request.fields import Fields
 from service.api.request.negotiation import JSON
@@ -59,23 +59,18 @@ async def get_stats(request: Request) -> Response:
     return Response(answer.model_dump_json(), media_type=JSON, headers={"Cache-Control": "no-store"})
 
 
-ROUTE = route("/stats", {"GET": get_stats})
-
-OPERATIONS = {
-    "/stats": {
-        "get": described(get_stats, "operations")
-        | {
-            "parameters": query_parameters(StatsRequest),
-            "responses": {
-                "200": {
-                    "description": "The numbers.",
-                    "content": {JSON: {"schema": inlined(Stats.model_json_schema())}},
-                },
-                **refusals(422, 500),
-            },
-        }
-    }
-}
+ROUTE = route(
+    "/stats",
+    {
+        "GET": Operation(
+            get_stats,
+            tag="operations",
+            answers={200: Answer("The numbers.", {JSON: Stats}, ["Cache-Control"])},
+            errors=[422],
+            query=StatsRequest,
+        )
+    },
+)
 
 
 def _model(looks: list[Look], name: str) -> ModelStats:

@@ -6,17 +6,16 @@ from collections.abc import Sequence
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.api.dialects.hugging_face import read_generate
+from service.api.dialects.hugging_face import HuggingFaceRequest, read_generate
 from service.api.http.endpoint import route
-from service.api.http.openapi import operation
 from service.api.order import Order
 from service.api.request.body import parse_query
 from service.api.request.layout import film_of, shown_params
-from service.api.request.negotiation import PICTURES
 from service.api.request.resolve import Resolved
 from service.api.request.response_mode import Way, way_of
 from service.api.request.schemas import GenerateRequest, Params
 from service.api.response.caching import cacheable
+from service.api.response.documented import image_operation
 from service.api.response.respond import respond
 from service.api.state import State, deployment_of, state_of
 from service.api.tasks.starts import started
@@ -59,14 +58,13 @@ async def get_generate(request: Request) -> Response:
     return await respond(request, state, cacheable(order) if way.plain and _repeatable(order) else order, way)
 
 
-ROUTE = route("/generate/{model}", {"POST": post_generate, "GET": get_generate})
-
-OPERATIONS = {
-    "/generate/{model}": {
-        "post": operation(post_generate, PICTURES, path=["model"], body=GenerateRequest),
-        "get": operation(get_generate, PICTURES, path=["model"], query=GenerateRequest),
-    }
-}
+ROUTE = route(
+    "/generate/{model}",
+    {
+        "POST": image_operation(post_generate, body=[GenerateRequest, HuggingFaceRequest], example={"n": 4, "seed": 7}),
+        "GET": image_operation(get_generate, query=GenerateRequest),
+    },
+)
 
 
 def generate_order(state: State, body: GenerateRequest, deployment: Deployment, media: str) -> Order:

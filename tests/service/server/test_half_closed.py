@@ -10,7 +10,7 @@ import uvloop
 from starlette.types import Receive, Scope, Send
 
 from service.request_info import info_of
-from service.server.half_closed import PROBE_DELAYS_S, STATUS_START, Begun
+from service.server.half_closed import PROBE_DELAYS_S, STATUS_START, ProbedTransport
 from tests.service.server.test_protocol import Transport
 from tests.service.server.test_serve import listening
 
@@ -120,7 +120,7 @@ def test_who_ends_before_a_request_is_complete_is_not_waited_for(loop: Loop, sen
 @pytest.mark.parametrize("probes", range(len(STATUS_START) + 3))
 def test_what_probes_have_sent_is_left_out_of_the_answer_once(probes: int) -> None:
     transport = Transport()
-    begun = Begun(transport)
+    begun = ProbedTransport(transport)
     for _ in range(probes):
         begun.probe()
     begun.write(b"HTTP/1.1 200 OK\r\n\r\n")
