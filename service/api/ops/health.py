@@ -1,4 +1,4 @@
-"""Liveness, readiness, metrics. They read state and change none."""
+"""Liveness, readiness, metrics: read-only."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from service.api.state import State, state_of
 
 router = APIRouter(tags=["operations"], route_class=HeadRoute)
 
-# What promtool and Prometheus expect of the text format.
+# The media type of Prometheus' text format.
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -32,7 +32,7 @@ def _responses(unhealthy: str | None = None, media: str = "application/json") ->
     responses=_responses("A thread of the engine ended: only a restart helps."),
 )
 async def live(request: Request) -> JSONResponse:
-    """200 while the process answers and the engine's threads run; 503 means that only a restart will help."""
+    """200 while the process answers and the engine's threads run; 503 means that only a restart helps."""
     alive = state_of(request).engine.is_alive()
     return JSONResponse({"status": "live" if alive else "dead"}, status_code=200 if alive else 503)
 
@@ -50,7 +50,7 @@ async def ready(request: Request) -> JSONResponse:
 
 @router.get("/health", response_class=JSONResponse, responses=_responses())
 async def health(request: Request) -> JSONResponse:
-    """200 while the process answers, with what the other two say: for people, and for probes that only ask HEAD."""
+    """200 while the process answers, with the details of the other two; for people, and for probes that use HEAD."""
     state = state_of(request)
     return JSONResponse({"live": state.engine.is_alive(), **_readiness(state)})
 

@@ -1,6 +1,6 @@
-"""GET /jobs and what is below it: jobs that are asked about, read, listened to and given up by their id.
+"""/jobs: list, read, follow, cancel and delete jobs.
 
-Whoever knows the id, which nobody can guess, may do so.
+The id of a job is random and serves as its access token.
 """
 
 from pydantic import BaseModel
@@ -21,16 +21,16 @@ from service.api.response.schemas import JobList, JobStatus
 from service.api.state import PictureJob, state_of
 from service.errors import BadRequest
 
-#: Most jobs in one list.
+#: Maximum number of jobs in a list.
 LISTED = 100
 
 _NO_STORE = {"Cache-Control": "no-store"}
 
 
 async def list_jobs(request: Request) -> Response:
-    """The latest 100 jobs of the client, which is an address: behind a proxy that is not trusted all have one.
+    """List the latest 100 jobs of the client, by its address: behind an untrusted proxy, all clients share one.
 
-    A job is made by a request with `Prefer: respond-async`, and by an answer as events.
+    A request with `Prefer: respond-async`, or answered with events, creates a job.
     """
     state = state_of(request)
     own = state.jobs.of(client_of(request), LISTED)
@@ -38,18 +38,18 @@ async def list_jobs(request: Request) -> Response:
 
 
 async def get_job(request: Request) -> Response:
-    """How far a job is.
+    """Status and progress of a job.
 
-    A job that ended is kept for ten minutes, or until newer ones need its room; then it is 404 `job-expired`.
+    An ended job is kept for ten minutes, or until newer ones need its space; then the answer is 404 `job-expired`.
     """
     return _json(status_of(_job(request), root_of(request)))
 
 
 async def get_job_result(request: Request) -> Response:
-    """What a job made, in the format that Accept wants, else the one that it was asked for in.
+    """Images of a job, in the format of Accept, else in the one that was requested.
 
-    409 while there is nothing yet, after as long as `Prefer: wait=10` says; the error that a failed job ended with;
-    410 of a canceled one.
+    409 while there is no result, after the seconds of `Prefer: wait=10`; the error of a failed job; 410 if it was
+    canceled.
     """
     job = _job(request)
     wait_s = wait_of(request)
@@ -59,10 +59,10 @@ async def get_job_result(request: Request) -> Response:
 
 
 async def get_job_events(request: Request) -> Response:
-    """What happens to a job, as server-sent events: those there were, then those that come.
+    """Events of a job as server-sent events, past ones first.
 
     `queued`, `started`, `preview`, `image`, then `completed` or `error`. With Last-Event-ID only later ones; old
-    previews are not kept. 204 where the last one was seen: EventSource then stops to ask.
+    previews are not kept. 204 after the last event, so that EventSource stops reconnecting.
     """
     job = _job(request)
     after = _last_event(request)
@@ -72,14 +72,14 @@ async def get_job_events(request: Request) -> Response:
 
 
 async def cancel_job(request: Request) -> Response:
-    """Give a job up: its work stops at the next step. One that has ended stays as it is."""
+    """Cancel a job: its work stops at the next step. An ended job stays as it is."""
     job = _job(request)
     job.cancel()
     return _json(status_of(job, root_of(request)))
 
 
 async def delete_job(request: Request) -> Response:
-    """Forget a job, and give it up where it has not ended. One that is gone stays so."""
+    """Delete a job, and cancel it if it is running. Deleting it again has no effect."""
     state_of(request).jobs.remove(request.path_params["id"])
     return Response(status_code=204)
 
@@ -95,7 +95,7 @@ ROUTES = (
         "/jobs/{id}",
         {
             "GET": Operation(get_job, "jobs", _JOB, [404]),
-            "DELETE": Operation(delete_job, "jobs", {204: Answer("It is gone.")}, [404]),
+            "DELETE": Operation(delete_job, "jobs", {204: Answer("The job is deleted.")}, [404]),
         },
     ),
     route(
@@ -115,7 +115,7 @@ def _job(request: Request) -> PictureJob:
 
 
 def _last_event(request: Request) -> int:
-    """The number of the last event that the client has seen, 0 where the header is empty. Raises BadRequest."""
+    """The id of the last event that the client received, 0 without one. Raises BadRequest."""
     last = request.headers.get("last-event-id") or "0"
     if not (last.isascii() and last.isdigit() and len(last) < 10):
         raise BadRequest(f"Last-Event-ID is the id of an event, not {last[:MAX_ECHO]!r}.")

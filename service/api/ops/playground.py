@@ -1,4 +1,4 @@
-"""GET / and /ui/{file}: the page for people, and for programs what leads to everything else."""
+"""GET / and /ui/{file}: the playground for browsers, and links for programs."""
 
 import hashlib
 from pathlib import Path, PurePath
@@ -35,7 +35,7 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
 }
 
-#: Where a program goes from here.
+#: The links for programs.
 LINKS = {
     "models": "/models",
     "health": "/health",
@@ -59,7 +59,7 @@ def read_asset(name: str, content: bytes) -> Asset:
     return Asset(content, _TYPES[PurePath(name).suffix], Cache(etag.encode(), ASK_AGAIN))
 
 
-#: The page's files by their names below its folder, read once: what is not in this table cannot be asked for.
+#: The page's files by their names below its folder, read once; nothing else can be requested.
 ASSETS = {
     path.relative_to(FOLDER).as_posix(): read_asset(path.name, path.read_bytes())
     for path in FOLDER.rglob("*")
@@ -69,7 +69,7 @@ ASSETS = {
 
 @router.get("/")
 async def root(request: Request) -> Response:
-    """The page for a browser; for anybody else a JSON document of links. Raises NotAcceptable."""
+    """The page for a browser; for other clients a JSON document of links. Raises NotAcceptable."""
     if choose(accept_of(request), (JSON, HTML)) == HTML:
         response = answer_asset(request, ASSETS[PAGE])
     else:
