@@ -87,7 +87,7 @@ class App(FastAPI):
         self.router.routes.extend(routes)
 
     def build_middleware_stack(self) -> ASGIApp:
-        """Only what the routes need: FastAPI's telemetry, body limit and error page take 4 microseconds a request."""
+        """Only what the routes need: FastAPI's telemetry, body limit and error page cost time on every request."""
         return ExceptionMiddleware(AsyncExitStackMiddleware(self.router), self.exception_handlers)
 
     def openapi(self) -> dict[str, Any]:
