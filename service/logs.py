@@ -11,12 +11,14 @@ import select
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from functools import lru_cache
 from http import HTTPStatus
 from random import getrandbits
 from typing import Any, Literal
+
+from service.request_info import RequestInfo
 
 #: Attributes that every record has; all others were given with `extra` and belong in the line.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message", "taskName"}
@@ -201,11 +203,11 @@ class AccessLog:
         self._everything = everything
         self._writer = LineWriter("access-log", lost, render=renderer(format))
 
-    def note(self, state: Mapping[str, Any], method: str, path: str, status: int) -> None:
-        """Log an answered request; ``state`` is what its handlers left in the ASGI scope's state."""
-        if path.startswith(POLLED) and status < HTTPStatus.BAD_REQUEST and not self._everything:
+    def note(self, info: RequestInfo, method: str, path: str) -> None:
+        """Log an answered request."""
+        if path.startswith(POLLED) and info.status < HTTPStatus.BAD_REQUEST and not self._everything:
             return
-        self._writer.put(access_fields(state, method, path, status, time.time(), time.monotonic()))
+        self._writer.put(access_fields(info, method, path, time.time(), time.monotonic()))
 
     def close(self) -> None:
         """Write the queued lines."""
@@ -224,23 +226,23 @@ def chunks(lines: Iterable[str]) -> Iterator[str]:
         yield gathered
 
 
-def access_fields(state: Mapping[str, Any], method: str, path: str, status: int, now: float, clock: float) -> Fields:
+def access_fields(info: RequestInfo, method: str, path: str, now: float, clock: float) -> Fields:
     """The line of a request that ended at ``now``; ``clock`` is the same moment on the monotonic clock.
 
     Not a record of ``logging``, which costs twice as much.
     """
     line = _fields(now, "info", "service.access", "request")
-    line["id"] = (state.get("request_id") or f"{getrandbits(64):016x}")[:ID_CHARACTERS]
+    line["id"] = (info.request_id or f"{getrandbits(64):016x}")[:ID_CHARACTERS]
     line["method"], line["path"] = method, path[:TEXT_CHARACTERS]
-    if isinstance(state.get("model"), str):
-        line["model"] = state["model"][:TEXT_CHARACTERS]
-    if "rows" in state:
-        line["rows"] = state["rows"]
-    if "stages_s" in state:
-        line |= zip(("queue_ms", "compute_ms", "encode_ms"), map(_ms, state["stages_s"]), strict=True)
-    line["total_ms"] = _ms(clock - state["arrived_at"])
-    line["status"] = status
-    line["outcome"] = state.get("outcome") or _OUTCOMES.get(status) or ("ok" if status < 400 else "error")
+    if info.model is not None:
+        line["model"] = info.model[:TEXT_CHARACTERS]
+    if info.rows is not None:
+        line["rows"] = info.rows
+    if info.stages_s is not None:
+        line |= zip(("queue_ms", "compute_ms", "encode_ms"), map(_ms, info.stages_s), strict=True)
+    line["total_ms"] = _ms(clock - info.arrived_at)
+    line["status"] = info.status
+    line["outcome"] = info.outcome or _OUTCOMES.get(info.status) or ("ok" if info.status < 400 else "error")
     return line
 
 

@@ -22,7 +22,8 @@ LAYERS = (
     {"admission", "store"},
     {"sampling", "images", "history"},
     {"contract", "decoding", "nvml"},
-    {"client", "errors", "extensions", "settings", "metrics", "logs", "process", "background"},
+    {"logs"},
+    {"client", "errors", "request_info", "settings", "metrics", "process", "background"},
 )
 TRAINER_MAY_USE = {"contract", "sampling"}
 LONGEST_FILE = 400

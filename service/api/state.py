@@ -17,6 +17,7 @@ from service.errors import ModelUnavailable, UnknownModel
 from service.history import History
 from service.metrics import UNKNOWN_MODEL, Metrics
 from service.models.manager import ModelManager
+from service.request_info import info_of
 from service.settings import Settings
 from service.store.job import Job
 from service.store.jobs import JobStore
@@ -104,10 +105,10 @@ def deployment_of(request: Request, state: State, name: str) -> Deployment:
 
     Raises as ``State.deployment``.
     """
-    told = request.scope.setdefault("state", {})  # request.state would double the cost of this function
-    told["model"] = name
+    info = info_of(request.scope)
+    info.model = name
     deployment = state.deployment(name)
-    told["model_version"] = deployment.model.manifest.version
+    info.model_version = deployment.model.manifest.version
     return deployment
 
 

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from service import logs
 from service.logs import AccessLog, Fields, LineHandler, LineWriter, access_fields, as_json, as_text, chunks, renderer
+from service.request_info import RequestInfo
 
 logger = logging.getLogger("tests.logs")
 
@@ -164,9 +165,9 @@ def test_configuring_sends_everyones_records_to_standard_error(
 NOW = 86_400 + 1_800.0
 
 
-def access(status: int = 200, path: str = "/generate/vae", **state: object) -> dict[str, Any]:
+def access(status: int = 200, path: str = "/generate/vae", **known: Any) -> dict[str, Any]:
     """The line of a request that took 20 ms, read back."""
-    line = as_json(access_fields({"arrived_at": 5.0, **state}, "POST", path, status, NOW, 5.02))
+    line = as_json(access_fields(RequestInfo(arrived_at=5.0, status=status, **known), "POST", path, NOW, 5.02))
     assert line.endswith("}")
     assert len(line.splitlines()) == 1
     found: dict[str, Any] = json.loads(line)
@@ -219,8 +220,8 @@ def test_no_request_can_forge_a_line_or_a_field(model: str, path: str, given_id:
 
 def test_no_line_is_too_long_to_be_written_in_one_piece() -> None:
     longest = "\U0001f600" * 10_000
-    state = {"arrived_at": 0.0, "model": longest, "request_id": longest, "rows": 64, "stages_s": (1e5, 1e5, 1e5)}
-    fields = access_fields(state, "OPTIONS", longest, 503, NOW, 1e6)
+    info = RequestInfo(0.0, model=longest, request_id=longest, rows=64, stages_s=(1e5, 1e5, 1e5), status=503)
+    fields = access_fields(info, "OPTIONS", longest, NOW, 1e6)
     for render in (as_json, as_text):
         assert 3000 < len(render(fields)) < PIPE_BUF
 
@@ -245,7 +246,7 @@ def lines_of(printed: str) -> list[dict[str, Any]]:
 def test_lines_are_written_in_order_and_before_the_end(capfd: pytest.CaptureFixture[str]) -> None:
     log = AccessLog(none_lost)
     for number in range(1000):
-        log.note({"arrived_at": 0.0, "rows": number}, "POST", "/generate/vae", 200)
+        log.note(RequestInfo(rows=number, status=200), "POST", "/generate/vae")
     log.close()
     assert [line["rows"] for line in lines_of(capfd.readouterr().err)] == list(range(1000))
 
@@ -256,7 +257,7 @@ def test_polling_is_not_told_unless_asked_for(
 ) -> None:
     log = AccessLog(none_lost, everything=everything)
     for path, status in (("/metrics", 200), ("/health/ready", 503), ("/generate/vae", 200)):
-        log.note({"arrived_at": 0.0}, "GET", path, status)
+        log.note(RequestInfo(status=status), "GET", path)
     log.close()
     assert [line["status"] for line in lines_of(capfd.readouterr().err)] == told
 
@@ -267,7 +268,7 @@ def test_what_finds_no_room_is_counted(monkeypatch: pytest.MonkeyPatch, capfd: p
     lost: list[int] = []
     log = AccessLog(lost.append)
     for _ in range(10):
-        log.note({"arrived_at": 0.0}, "GET", "/generate/vae", 200)
+        log.note(RequestInfo(status=200), "GET", "/generate/vae")
     log.close()
     assert sum(lost) == 7
     notice, *lines = lines_of(capfd.readouterr().err)

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 
 from service.api.dialects.native import DialectRequest, class_of_prompt, scale_of
 from service.api.http.endpoint import route
-from service.api.http.openapi import described, path_parameters, refusals, success
+from service.api.http.openapi import Answer, Operation
 from service.api.request.body import check_json_size, check_no_query, echoed, parse_json
 from service.api.request.negotiation import JSON
 from service.api.request.schemas import GenerateRequest
@@ -90,17 +90,9 @@ async def get_generate_health(request: Request) -> Response:
     return JSONResponse({"model": model.name, "status": "ready"}, headers={"Cache-Control": "no-store"})
 
 
-ROUTES = (route("/generate/{model}/health", {"GET": get_generate_health}),)
+_READY = {200: Answer("The model can be used.", {JSON: {"type": "object"}}, ["Cache-Control"])}
 
-OPERATIONS = {
-    "/generate/{model}/health": {
-        "get": {
-            **described(get_generate_health, "Hugging Face"),
-            "parameters": path_parameters("model"),
-            "responses": {**success("The model is ready.", {JSON: {"type": "object"}}), **refusals(404, 503)},
-        }
-    }
-}
+ROUTES = (route("/generate/{model}/health", {"GET": Operation(get_generate_health, "Hugging Face", _READY, [404])}),)
 
 
 def _is_theirs(body: bytes, max_json_bytes: int) -> bool:

@@ -4,12 +4,12 @@ Input tensors of /infer are seeds, classes and latents, the output tensor is the
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, Field
+from pydantic import Field
 from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -25,11 +25,13 @@ from service.api.dialects.inference_tensors import (
 )
 from service.api.dialects.native import DialectRequest
 from service.api.http.endpoint import route
-from service.api.http.openapi import described, path_parameters, refusals, request_body, success
+from service.api.http.openapi import BINARY as BYTES
+from service.api.http.openapi import Answer, Errors, Handler, Operation
 from service.api.order import Order, Output
 from service.api.request.body import parse_json, read_body
 from service.api.request.negotiation import JSON
 from service.api.response.answers import answer
+from service.api.response.documented import BODY_ERRORS, COMPUTE_ERRORS, IMAGE_HEADERS
 from service.api.state import State, deployment_of, state_of
 from service.api.tasks.generate import generate_order
 from service.contract.manifest import Manifest
@@ -228,54 +230,59 @@ def _json(content: object, status: int = 200) -> Response:
     return JSONResponse(content, status, _NO_STORE)
 
 
-_OF_MODELS: Mapping[str, tuple[str, Callable[..., Any], str]] = {
-    "": ("GET", get_model_metadata, "The tensors."),
-    "/ready": ("GET", get_model_ready, "The model is ready."),
-    "/config": ("GET", get_model_config, "The configuration."),
-    "/stats": ("GET", get_model_stats, "The statistics."),
-    "/infer": ("POST", post_infer, "The pictures."),
-}
-_OF_THE_SERVER: Mapping[str, tuple[str, Callable[..., Any], str]] = {
-    "/v2": ("GET", get_server, "The server."),
-    "/v2/health/live": ("GET", get_server_live, "The engine is running."),
-    "/v2/health/ready": ("GET", get_server_ready, "Every model is ready."),
-    "/v2/models/stats": ("GET", get_statistics, "The statistics."),
-    "/v2/repository/index": ("POST", post_repository_index, "The models."),
-}
-_PATHS = {
-    **{
-        base + path: each
-        for path, each in _OF_MODELS.items()
-        for base in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}")
-    },
-    **_OF_THE_SERVER,
-}
-
-ROUTES = tuple(route(path, {method: handler}) for path, (method, handler, _) in _PATHS.items())
-
 _ERROR = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
-_BODIES: Mapping[Callable[..., Any], type[BaseModel]] = {
-    post_infer: InferRequest,
-    post_repository_index: RepositoryIndexRequest,
+_ERRORS = Errors("OpenInferenceError", {JSON: _ERROR})
+
+
+def _operation(handler: Handler, text: str, *errors: int, **about: Any) -> Operation:  # noqa: ANN401
+    """An operation whose answer is JSON, and whose errors are those of the protocol."""
+    answers = {200: Answer(text, {JSON: {}}, ["Cache-Control"])} | about.pop("answers", {})
+    tag = "Open Inference Protocol"
+    return Operation(handler, tag, answers, errors, _ERRORS, **about)
+
+
+#: 503 of what says whether something is ready, which may also be an error.
+_NOT_READY = {503: Answer("It cannot be used.", {JSON: {"type": "object"}}, ["Cache-Control", "Vary", "Retry-After"])}
+_TENSORS = Answer("The images.", {JSON: {}, BINARY: BYTES}, (*IMAGE_HEADERS, HEAD_LENGTH))
+
+_OF_MODELS = {
+    "": ("GET", _operation(get_model_metadata, "The tensors.", 404)),
+    "/ready": ("GET", _operation(get_model_ready, "It can be used.", 404, answers=_NOT_READY)),
+    "/config": ("GET", _operation(get_model_config, "The configuration.", 404)),
+    "/stats": ("GET", _operation(get_model_stats, "The statistics.", 404)),
+    "/infer": (
+        "POST",
+        _operation(
+            post_infer,
+            "The images.",
+            *BODY_ERRORS,
+            *COMPUTE_ERRORS,
+            answers={200: _TENSORS},
+            body=[InferRequest],
+            headers=[HEAD_LENGTH],
+            binary_body=True,
+        ),
+    ),
 }
-_REFUSED = {post_infer: (400, 408, 413, 422, 429, 500, 503, 504), post_repository_index: (400, 408, 413, 422)}
-
-
-def _operation(path: str, handler: Callable[..., Any], text: str) -> dict[str, Any]:
-    names = [name for name in ("model", "version") if f"{{{name}}}" in path]
-    statuses = {503, *([404] if names else []), *_REFUSED.get(handler, ())}
-    refused = {
-        status: {"description": each["description"], "content": {JSON: {"schema": _ERROR}}}
-        for status, each in refusals(*sorted(statuses)).items()
-    }
-    body = {"requestBody": request_body(_BODIES[handler])} if handler in _BODIES else {}
-    kinds = {JSON: {}, **({BINARY: {"type": "string", "format": "binary"}} if handler is post_infer else {})}
-    named = described(handler, "Open Inference Protocol")
-    if "version" in names:
-        named["operationId"] += "_of_version"
-    return {**named, "parameters": path_parameters(*names), "responses": {**success(text, kinds), **refused}, **body}
-
-
-OPERATIONS = {
-    path: {method.lower(): _operation(path, handler, text)} for path, (method, handler, text) in _PATHS.items()
+_OF_THE_SERVER = {
+    "/v2": ("GET", _operation(get_server, "The server.")),
+    "/v2/health/live": ("GET", _operation(get_server_live, "It runs.", answers=_NOT_READY)),
+    "/v2/health/ready": ("GET", _operation(get_server_ready, "It can be used.", answers=_NOT_READY)),
+    "/v2/models/stats": ("GET", _operation(get_statistics, "The statistics.")),
+    "/v2/repository/index": (
+        "POST",
+        _operation(post_repository_index, "The models.", *BODY_ERRORS, 422, body=[RepositoryIndexRequest]),
+    ),
 }
+
+ROUTES = tuple(
+    route(path, {method: operation})
+    for path, (method, operation) in {
+        **_OF_THE_SERVER,
+        **{
+            base + path: each
+            for path, each in _OF_MODELS.items()
+            for base in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}")
+        },
+    }.items()
+)

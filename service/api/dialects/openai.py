@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -20,13 +20,14 @@ from service import images
 from service.api.dialects.edits import edit_order
 from service.api.dialects.native import DialectRequest, class_of_prompt, scale_of, with_native
 from service.api.http.endpoint import route
-from service.api.http.openapi import EVENT, described, path_parameters, refusals, request_body, success
+from service.api.http.openapi import Answer, Handler, Operation
 from service.api.order import Order, Output, without
 from service.api.request.body import read_request
 from service.api.request.negotiation import EVENT_STREAM, JSON
 from service.api.request.schemas import GenerateRequest
 from service.api.request.uploads import Upload
 from service.api.response.answers import answer
+from service.api.response.documented import BODY_ERRORS, COMPUTE_ERRORS, EVENT, EVENT_HEADERS, IMAGE_HEADERS
 from service.api.response.event_stream import EventStream, event_json
 from service.api.response.job_runner import ImageEvent, PreviewEvent, start_job
 from service.api.response.rendering import class_name, picture_png
@@ -131,14 +132,6 @@ async def retrieve_v1_model(http_request: Request) -> Response:
     """One model, in OpenAI's format."""
     deployment = deployment_of(http_request, state_of(http_request), http_request.path_params["model"])
     return JSONResponse(_card(deployment.model.manifest), headers=_NO_STORE)
-
-
-ROUTES = (
-    route("/v1/images/generations", {"POST": create_image}),
-    route("/v1/images/edits", {"POST": edit_image}),
-    route("/v1/models", {"GET": list_v1_models}),
-    route("/v1/models/{model}", {"GET": retrieve_v1_model}),
-)
 
 
 def _edit_ordered(http_request: Request, state: State, request: _EditRequest) -> tuple[_EditRequest, Order]:
@@ -271,7 +264,12 @@ _PICTURE = {
 _IMAGES = {
     "type": "object",
     "required": ["created", "data"],
-    "properties": {"created": {"type": "integer"}, "data": {"type": "array", "items": _PICTURE}},
+    "properties": {
+        "created": {"type": "integer"},
+        "data": {"type": "array", "items": _PICTURE},
+        **{name: {"type": "string"} for name in ("background", "output_format", "quality", "size")},
+        "warnings": {"type": "array", "items": {"type": "string"}},
+    },
 }
 _CARD = {
     "type": "object",
@@ -290,27 +288,28 @@ _CARDS = {
 }
 
 
-def _operation(handler: Any, body: type[BaseModel]) -> dict[str, Any]:  # noqa: ANN401
-    made = success("The pictures, or events.", {JSON: _IMAGES, EVENT_STREAM: EVENT})
-    uploads = (415,) if body is EditRequest else ()
-    return {
-        **described(handler, "OpenAI"),
-        "requestBody": request_body(body),
-        "responses": made | refusals(400, 404, 408, 413, *uploads, 422, 429, 500, 503, 504),
-    }
+def _operation(handler: Handler, body: type[DialectRequest], *errors: int) -> Operation:
+    headers = (*IMAGE_HEADERS, *(name for name in EVENT_HEADERS if name not in IMAGE_HEADERS))
+    return Operation(
+        handler,
+        "OpenAI",
+        {200: Answer("The images, or events.", {JSON: _IMAGES, EVENT_STREAM: EVENT}, headers)},
+        (*BODY_ERRORS, *errors, *COMPUTE_ERRORS),
+        body=[body],
+    )
 
 
-OPERATIONS = {
-    "/v1/images/generations": {"post": _operation(create_image, ImagesRequest)},
-    "/v1/images/edits": {"post": _operation(edit_image, EditRequest)},
-    "/v1/models": {
-        "get": {**described(list_v1_models, "OpenAI"), "responses": success("The models.", {JSON: _CARDS})},
-    },
-    "/v1/models/{model}": {
-        "get": {
-            **described(retrieve_v1_model, "OpenAI"),
-            "parameters": path_parameters("model"),
-            "responses": {**success("The model.", {JSON: _CARD}), **refusals(404, 503)},
-        }
-    },
-}
+_NO_CACHE = ["Cache-Control"]
+
+ROUTES = (
+    route("/v1/images/generations", {"POST": _operation(create_image, ImagesRequest)}),
+    route("/v1/images/edits", {"POST": _operation(edit_image, EditRequest, 415)}),
+    route(
+        "/v1/models",
+        {"GET": Operation(list_v1_models, "OpenAI", {200: Answer("The models.", {JSON: _CARDS}, _NO_CACHE)})},
+    ),
+    route(
+        "/v1/models/{model}",
+        {"GET": Operation(retrieve_v1_model, "OpenAI", {200: Answer("The model.", {JSON: _CARD}, _NO_CACHE)}, [404])},
+    ),
+)

@@ -1,4 +1,4 @@
-"""The fields that mean something to a model, with its bounds and defaults: what a form for it is made of."""
+"""The fields that a model supports, with its bounds and defaults: a form can be built from them."""
 
 from collections.abc import Mapping
 from functools import lru_cache
@@ -46,7 +46,7 @@ def _parameters(schema: type[Task], model: Model, settings: Settings) -> dict[st
 
 
 def _own(model: Model, settings: Settings) -> dict[str, Parameter]:
-    """What the model and the settings say of fields."""
+    """Bounds and defaults that the model and the settings determine."""
     own: dict[str, Parameter] = {"n": {"maximum": settings.max_images}, "frames": {"maximum": settings.max_images}}
     if (defaults := model.manifest.defaults) is not None:
         most = most_steps(model, settings)
@@ -58,7 +58,7 @@ def _own(model: Model, settings: Settings) -> dict[str, Parameter]:
 
 @lru_cache
 def _fields(schema: type[Task]) -> dict[str, Parameter]:
-    """The JSON schemas of all fields; what may be null, which is the same as absent, is what else it may be."""
+    """The JSON schemas of all fields, without null, which means the same as an absent field."""
     return {name: _present(field) for name, field in inlined(schema.model_json_schema())["properties"].items()}
 
 

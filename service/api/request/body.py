@@ -19,6 +19,7 @@ from service.api.request.uploads import PICTURE_FIELD, is_picture
 from service.contract.manifest import Manifest
 from service.decoding.pool import readers_of
 from service.errors import BadRequest, BodyTooLarge, BodyTooSlow, FieldProblem, InvalidField
+from service.request_info import info_of
 from service.settings import Settings
 
 #: Reads a body in another API's format; None where ``body`` is not in that format.
@@ -89,7 +90,8 @@ async def read_body(request: Request, settings: Settings, pictures: int = 0) -> 
     """
     # Base64 needs four bytes for three.
     limit = settings.max_body_bytes + pictures * (settings.max_image_bytes * 4 // 3 + 4)
-    whole: bytearray | None = request.scope.get("state", {}).pop("body", None)
+    info = info_of(request.scope)
+    whole, info.body = info.body, None
     body = await _receive(request, settings, limit) if whole is None else bytes(whole)
     if whole is not None:
         whole.clear()  # the protocol would keep it until the response is sent
@@ -119,7 +121,7 @@ async def _receive(request: Request, settings: Settings, limit: int) -> bytes:
                     raise BodyTooLarge(limit)
     except TimeoutError:
         raise BodyTooSlow(settings.body_timeout_s) from None
-    request.scope["state"]["arrived_at"] = time.monotonic()  # time that the client took to send is not counted
+    info_of(request.scope).arrived_at = time.monotonic()  # time that the client took to send is not counted
     return bytes(body)
 
 

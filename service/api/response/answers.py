@@ -14,6 +14,7 @@ from service.api.response.execution import execute
 from service.api.response.rendering import render
 from service.api.response.reproduce import file_name
 from service.api.state import State
+from service.request_info import info_of
 
 #: Answers with more pixels are encoded in a thread: on the event loop they would delay every other answer.
 INLINE_PIXELS = 65_536
@@ -39,11 +40,11 @@ async def answer(request: Request, state: State, order: Order, encode: Encode = 
     """
     if order.cache is not None and not_modified(request, order.cache):
         return unchanged(order.cache)
-    told = request.scope["state"]
-    told["rows"] = len(order.rows)
+    info = info_of(request.scope)
+    info.rows = len(order.rows)
     order, output = await execute(request, state, order)
-    response = await answer_with(request, order, output, encode, told["arrived_at"] + output.queue_s + output.compute_s)
-    order.deployment.metrics.request_seconds.observe(sum(told["stages_s"]))
+    response = await answer_with(request, order, output, encode, info.arrived_at + output.queue_s + output.compute_s)
+    order.deployment.metrics.request_seconds.observe(sum(info.stages_s or ()))
     return response
 
 
@@ -56,7 +57,7 @@ async def answer_with(
     inline = tiles * output.pictures[0].size * order.asked.scale**2 <= INLINE_PIXELS
     content = encode(order, output, request) if inline else await asyncio.to_thread(encode, order, output, request)
     encode_s = time.monotonic() - started_at
-    request.scope["state"]["stages_s"] = output.queue_s, output.compute_s, encode_s
+    info_of(request.scope).stages_s = output.queue_s, output.compute_s, encode_s
     order.deployment.metrics.encode_seconds.observe(encode_s)
     return PicturesResponse(content, _headers(order, len(content), output, encode_s))
 

@@ -19,7 +19,7 @@ from service.api.response.job_runner import ImageEvent, PreviewEvent, end_with_c
 from service.api.response.rendering import show_picture
 from service.api.state import PictureJob, State
 from service.errors import ServiceError, ServiceStopping
-from service.extensions import Disconnect, disconnect_of
+from service.request_info import Disconnect, info_of
 from service.store.events import Event, Listener
 
 #: Seconds without an event after which a job's progress is read: its place in the queue changes without an event.
@@ -111,15 +111,15 @@ class EventStream(Response):
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             if scope["method"] != "HEAD":
-                await self._send_events(disconnect_of(scope), send)
+                await self._send_events(info_of(scope).disconnect, send)
             await send({"type": "http.response.body", "body": self._closing, "more_body": False})
         finally:
             if self._own:
-                end_with_connection(self._job, disconnect_of(scope))
+                end_with_connection(self._job, info_of(scope).disconnect)
 
     async def _send_events(self, disconnect: Disconnect, send: Send) -> None:
         with self._job.log.listen(self._after) as listener:
-            disconnect.then(listener.close)
+            disconnect.on_disconnect(listener.close)
             try:
                 async for chunk in self._chunks(listener):
                     await send({"type": "http.response.body", "body": chunk, "more_body": True})
@@ -128,7 +128,7 @@ class EventStream(Response):
                 await send({"type": "http.response.body", "body": self._write(self._job, stopping), "more_body": False})
                 raise
             finally:
-                disconnect.forget()
+                disconnect.clear()
 
     async def _chunks(self, listener: Listener) -> AsyncIterator[bytes]:
         clock = asyncio.get_running_loop().time

@@ -17,8 +17,8 @@ from service.engine.results import Latent, Preview
 from service.engine.rows import RowSpec
 from service.engine.submission import Submission
 from service.errors import DeadlineExceeded, TooExpensive
-from service.extensions import disconnect_of
 from service.metrics import Cancelled
+from service.request_info import info_of
 
 
 class Deadline(NamedTuple):
@@ -51,13 +51,13 @@ async def execute(request: Request, state: State, order: Order) -> tuple[Order, 
     Raises as ``admit`` and ``Execution.run``; ClientDisconnect when the client closes the connection.
     """
     execution = admit(request, state, order, state.settings.request_timeout_s)
-    disconnect = disconnect_of(request.scope)
-    disconnect.then(lambda: execution.stop(ClientDisconnect(), counted="client-left"))
+    disconnect = info_of(request.scope).disconnect
+    disconnect.on_disconnect(lambda: execution.stop(ClientDisconnect(), counted="client-left"))
     try:
         output = await execution.run()
         return execution.order, output
     finally:
-        disconnect.forget()
+        disconnect.clear()
 
 
 def admit(request: Request, state: State, order: Order, limit_s: float) -> "Execution":
@@ -65,7 +65,7 @@ def admit(request: Request, state: State, order: Order, limit_s: float) -> "Exec
 
     Raises MemoryFull, DeadlineExceeded, and as ``Engine.admit``.
     """
-    arrived_at = request.scope["state"]["arrived_at"]
+    arrived_at = info_of(request.scope).arrived_at
     deadline = deadline_of(arrived_at, order.asked.timeout_ms, limit_s)
     left_s = deadline.left_s()
     reservation = state.memory.reserve(order.size)

@@ -17,7 +17,7 @@ from service.api.response.reproduce import root_of
 from service.api.response.schemas import JobStatus, JobUrls
 from service.api.state import PictureJob, State, state_of
 from service.errors import JobRunning
-from service.extensions import disconnect_of
+from service.request_info import info_of
 
 
 async def answer_as_job(request: Request, state: State, order: Order, mode: ResponseMode) -> Response:
@@ -29,7 +29,7 @@ async def answer_as_job(request: Request, state: State, order: Order, mode: Resp
     try:
         ended = wait_s > 0 and await wait_for(request, job, wait_s)
     except BaseException:
-        end_with_connection(job, disconnect_of(request.scope))
+        end_with_connection(job, info_of(request.scope).disconnect)
         raise
     response = await result(request, job, mode.media) if ended else _accepted(job, root_of(request))
     applied = f"wait={wait_s:g}" if wait_s else "respond-async"
@@ -39,15 +39,15 @@ async def answer_as_job(request: Request, state: State, order: Order, mode: Resp
 
 async def wait_for(request: Request, job: PictureJob, within_s: float) -> bool:
     """Whether ``job`` ends within ``within_s`` seconds. Raises ClientDisconnect if the client closes the connection."""
-    disconnect = disconnect_of(request.scope)
+    disconnect = info_of(request.scope).disconnect
     try:
         async with asyncio.timeout(None) as timeout:
-            disconnect.then(lambda: timeout.reschedule(0))
+            disconnect.on_disconnect(lambda: timeout.reschedule(0))
             return await job.wait(within_s)
     except TimeoutError:
         raise ClientDisconnect from None
     finally:
-        disconnect.forget()
+        disconnect.clear()
 
 
 async def result(request: Request, job: PictureJob, media: str | None = None) -> Response:
@@ -60,7 +60,7 @@ async def result(request: Request, job: PictureJob, media: str | None = None) ->
     """
     order = job.work
     if job.error is not None:
-        request.scope["state"]["counted"] = True
+        info_of(request.scope).counted = True
         raise job.error.with_traceback(None)
     if job.result is None:
         job.refresh()

@@ -20,7 +20,7 @@ from service.api.state import JobResult, PictureJob, State, client_of
 from service.engine.results import Preview
 from service.engine.rows import Film
 from service.errors import JobCanceled, ServiceError
-from service.extensions import Disconnect
+from service.request_info import KEY, Disconnect, RequestInfo, info_of
 from service.store.job import Job, JobProgress
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ def start_job(request: Request, state: State, order: Order, *, live: bool) -> Pi
 
 def end_with_connection(job: PictureJob, disconnect: Disconnect) -> None:
     """End a job whose id only this connection knows; counted if it has not ended and the client disconnected."""
-    if disconnect.gone and not job.done:
+    if disconnect.closed and not job.done:
         job.work.deployment.metrics.cancelled["client-left"].inc()
     job.cancel()
 
@@ -108,7 +108,7 @@ async def _run(state: State, job: PictureJob, execution: Execution, request: Req
     try:
         output = await execution.run()
         answer = await answer_with(request, execution.order._replace(media=JSON), output)
-        execution.order.deployment.metrics.request_seconds.observe(sum(request.scope["state"]["stages_s"]))
+        execution.order.deployment.metrics.request_seconds.observe(sum(info_of(request.scope).stages_s or ()))
         body, film = bytes(answer.body), output.film
         kept = sum(picture.nbytes for each in film for picture in (each.x_start, each.x_t) if picture is not None)
         job.succeed(JobResult(output, body, answer.raw_headers), body, len(body) + kept)
@@ -140,7 +140,7 @@ def _finished(order: Order) -> Order:
 
 def _detached(request: Request, id: str) -> Request:
     """``request`` as far as a job's answer needs it, without connection and body; its id is the job's."""
-    state = {"request_id": id, "arrived_at": request.scope["state"]["arrived_at"]}
+    info = RequestInfo(arrived_at=info_of(request.scope).arrived_at, request_id=id)
     headers = [(name, value) for name, value in request.scope["headers"] if name == b"host"]
     where = {name: request.scope[name] for name in ("scheme", "root_path") if name in request.scope}
-    return Request({"type": "http", **where, "headers": headers, "state": state})
+    return Request({"type": "http", **where, "headers": headers, "state": {KEY: info}})

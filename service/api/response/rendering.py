@@ -20,6 +20,7 @@ from service.api.response.reproduce import curl, file_name, origin_of
 from service.api.response.schemas import Picture, PicturesAnswer, Timings
 from service.engine.results import Preview
 from service.engine.rows import Film
+from service.request_info import info_of
 
 #: Frames per second of an animation, by default.
 GIF_FPS = 10
@@ -116,7 +117,7 @@ def _json(order: Order, output: Output, request: Request) -> bytes:
                 queue_ms=1000 * output.queue_s,
                 compute_ms=1000 * output.compute_s,
                 encode_ms=1000 * (encoded - started),
-                total_ms=1000 * (encoded - request.scope["state"]["arrived_at"]),
+                total_ms=1000 * (encoded - info_of(request.scope).arrived_at),
                 ms_per_step=1000 * output.compute_s / steps if steps else None,
             ),
             reproduce=curl(origin_of(request), order.path, order.params, PNG, file_name(order, PNG)),

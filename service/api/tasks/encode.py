@@ -9,7 +9,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.api.http.endpoint import route
-from service.api.http.openapi import operation
 from service.api.order import Codes, Compute, Order, Uploads, without
 from service.api.request.body import read_request
 from service.api.request.capabilities import encodes, starts_from_pictures
@@ -20,6 +19,7 @@ from service.api.request.response_mode import ResponseMode, response_mode_of
 from service.api.request.schemas import ClassLabel, Params, Task
 from service.api.request.start_fields import class_count_problem
 from service.api.request.uploads import Upload
+from service.api.response.documented import image_operation
 from service.api.response.respond import respond
 from service.api.state import State, deployment_of, state_of
 from service.api.tasks.starts import data_uri, encoded, encoding, inverted, inverting, read_upload
@@ -87,11 +87,7 @@ async def post_encode(request: Request) -> Response:
     )
 
 
-ROUTE = route("/encode/{model}", {"POST": post_encode})
-
-OPERATIONS = {
-    "/encode/{model}": {"post": operation(post_encode, OFFERED[:-1], path=["model"], body=EncodeRequest)},
-}
+ROUTE = route("/encode/{model}", {"POST": image_operation(post_encode, OFFERED[:-1], body=[EncodeRequest])})
 
 
 def encode_order(state: State, body: EncodeRequest, deployment: Deployment, media: str) -> Order:

@@ -3,18 +3,19 @@
 import random
 from collections.abc import Sequence
 
+from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from service.api.http.endpoint import route
-from service.api.http.openapi import operation
 from service.api.order import Order
 from service.api.request.body import off_loop, parse_body, parse_query, read_body
-from service.api.request.negotiation import PICTURES
 from service.api.request.resolve import Resolved
 from service.api.request.response_mode import ResponseMode, response_mode_of
 from service.api.request.schemas import GenerateRequest, Params
 from service.api.response.caching import cacheable
+from service.api.response.documented import image_operation
 from service.api.response.respond import respond
 from service.api.state import State, deployment_of, state_of
 from service.api.tasks.starts import started
@@ -52,14 +53,10 @@ async def get_generate(request: Request) -> Response:
     return await respond(request, state, cacheable(order) if mode.plain and _repeatable(order) else order, mode)
 
 
-ROUTE = route("/generate/{model}", {"POST": post_generate, "GET": get_generate})
-
-OPERATIONS = {
-    "/generate/{model}": {
-        "post": operation(post_generate, PICTURES, path=["model"], body=GenerateRequest),
-        "get": operation(get_generate, PICTURES, path=["model"], query=GenerateRequest),
-    }
-}
+def generate_route(*translated: type[BaseModel]) -> Route:
+    """The route of both, which documents the native body and those that ``State.translators`` read."""
+    post = image_operation(post_generate, body=[GenerateRequest, *translated], example={"n": 4, "seed": 7})
+    return route("/generate/{model}", {"POST": post, "GET": image_operation(get_generate, query=GenerateRequest)})
 
 
 def generate_order(state: State, body: GenerateRequest, deployment: Deployment, media: str) -> Order:

@@ -5,11 +5,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.api.http.endpoint import route
-from service.api.http.openapi import described, inlined, refusals, request_body
+from service.api.http.openapi import Answer, Operation
 from service.api.request.body import off_loop, read_request
 from service.api.request.negotiation import JSON, PNG
 from service.api.request.schemas import InspectRequest, Parameters
 from service.api.request.uploads import check_file
+from service.api.response.documented import BODY_ERRORS
 from service.api.response.reproduce import curl, origin_of, python
 from service.api.response.schemas import InspectAnswer
 from service.api.state import state_of
@@ -38,23 +39,17 @@ async def post_inspect(request: Request) -> Response:
     return Response(answer.model_dump_json(), media_type=JSON, headers={"Cache-Control": "no-store"})
 
 
-ROUTE = route("/inspect", {"POST": post_inspect})
-
-OPERATIONS = {
-    "/inspect": {
-        "post": described(post_inspect)
-        | {
-            "requestBody": request_body(InspectRequest),
-            "responses": {
-                "200": {
-                    "description": "What the picture says.",
-                    "content": {JSON: {"schema": inlined(InspectAnswer.model_json_schema())}},
-                },
-                **refusals(400, 408, 413, 415, 422, 500, 503),
-            },
-        }
-    }
-}
+ROUTE = route(
+    "/inspect",
+    {
+        "POST": Operation(
+            post_inspect,
+            answers={200: Answer("What the image says.", {JSON: InspectAnswer}, ["Cache-Control"])},
+            errors=(*BODY_ERRORS, 415, 422),
+            body=[InspectRequest],
+        )
+    },
+)
 
 
 def _parameters(png: bytes) -> Parameters:

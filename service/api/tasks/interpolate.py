@@ -9,13 +9,12 @@ from starlette.responses import Response
 from torch import Tensor
 
 from service.api.http.endpoint import route
-from service.api.http.openapi import operation
 from service.api.order import Compute, Order, Walk, without
 from service.api.request.body import read_request
-from service.api.request.negotiation import PICTURES
 from service.api.request.resolve import resolve
 from service.api.request.response_mode import ResponseMode, response_mode_of
 from service.api.request.schemas import InterpolateRequest, Params
+from service.api.response.documented import image_operation
 from service.api.response.respond import respond
 from service.api.state import State, deployment_of, state_of
 from service.api.tasks.path_points import (
@@ -49,9 +48,16 @@ async def post_interpolate(request: Request) -> Response:
     )
 
 
-ROUTE = route("/interpolate", {"POST": post_interpolate})
-
-OPERATIONS = {"/interpolate": {"post": operation(post_interpolate, PICTURES, body=InterpolateRequest)}}
+ROUTE = route(
+    "/interpolate",
+    {
+        "POST": image_operation(
+            post_interpolate,
+            body=[InterpolateRequest],
+            example={"model": "vae", "from": {"seed": 1}, "to": {"seed": 2}, "frames": 8},
+        )
+    },
+)
 
 
 def interpolate_order(state: State, body: InterpolateRequest, deployment: Deployment, media: str) -> Order:

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.api.http.endpoint import route
-from service.api.http.openapi import described, inlined, picture_content, query_parameters, refusals
+from service.api.http.openapi import Answer, Operation
 from service.api.order import Order
 from service.api.request.body import parse_query
 from service.api.request.layout import Layout, layout_of
@@ -18,6 +18,7 @@ from service.api.request.resolve import check_version, field_problems, labels_of
 from service.api.request.response_mode import ResponseMode
 from service.api.request.schemas import ClassLabel, Params, Task
 from service.api.response.caching import cacheable
+from service.api.response.documented import COMPUTE_ERRORS, IMAGE_HEADERS, NOT_MODIFIED, image_content
 from service.api.response.reproduce import root_of
 from service.api.response.respond import respond
 from service.api.state import State, deployment_of, state_of
@@ -109,27 +110,20 @@ async def get_latent_map(request: Request) -> Response:
     return await respond(request, state, cacheable(order), ResponseMode(media))
 
 
-ROUTE = route("/latent-map/{model}", {"GET": get_latent_map})
+_CONTENT = {**image_content(), JSON: LatentMapAnswer}
 
-OPERATIONS = {
-    "/latent-map/{model}": {
-        "get": described(get_latent_map)
-        | {
-            "parameters": [
-                {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}},
-                *query_parameters(LatentMapRequest),
-            ],
-            "responses": {
-                "200": {
-                    "description": "The map, or pictures.",
-                    "content": picture_content() | {JSON: {"schema": inlined(LatentMapAnswer.model_json_schema())}},
-                },
-                "304": {"description": "What If-None-Match names is what would be answered."},
-                **refusals(404, 406, 422, 429, 500, 503, 504),
-            },
-        }
-    }
-}
+ROUTE = route(
+    "/latent-map/{model}",
+    {
+        "GET": Operation(
+            get_latent_map,
+            answers={200: Answer("The map, or images.", _CONTENT, (*IMAGE_HEADERS, "ETag")), 304: NOT_MODIFIED},
+            errors=(406, *COMPUTE_ERRORS),
+            query=LatentMapRequest,
+            headers=["If-None-Match"],
+        )
+    },
+)
 
 
 def _with_maps(state: State) -> str:

@@ -19,6 +19,7 @@ from service.api.request.schemas import GenerateRequest
 from service.decoding.pool import readers_of
 from service.errors import BodyTooLarge, BodyTooSlow
 from service.images import encode_png
+from service.request_info import KEY, RequestInfo
 from service.settings import Settings
 from tests.service.api.conftest import ask, problem, refused, running, some_picture
 
@@ -223,7 +224,7 @@ async def test_the_bound_is_the_settings(weights: Path, limit: int) -> None:
 
 
 def test_a_complete_body_is_read_without_waiting(settings: Settings) -> None:
-    """What the server has received is at ``state``; a body that is still coming is asked for as ever."""
+    """What the server has received is in ``RequestInfo``; a body that is still coming is awaited as before."""
     bound = settings.model_copy(update={"max_body_bytes": 4})
 
     def read(received: bytes | None) -> bytes:
@@ -234,7 +235,7 @@ def test_a_complete_body_is_read_without_waiting(settings: Settings) -> None:
             "type": "http",
             "method": "POST",
             "headers": [],
-            "state": {} if received is None else {"body": bytearray(received)},
+            "state": {KEY: RequestInfo(body=None if received is None else bytearray(received))},
         }
         return asyncio.run(read_body(Request(scope, receive), bound))
 
