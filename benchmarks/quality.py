@@ -28,7 +28,7 @@ from trainer.data import ImageData, load_fashion_mnist
 from trainer.evaluate.evaluator import load_evaluator
 from trainer.evaluate.pictures import draw, labels_like, make_sampler
 from trainer.evaluate.quality import Reference, against_test, evaluate_pictures
-from trainer.loop import TrainingRun
+from trainer.run.loop import TrainingRun
 
 #: How many times as close to the floor as the better peer ours are to be.
 GOAL = 2.0

@@ -25,6 +25,9 @@ OVERRIDES: dict[str, tuple[str, ...]] = {
     "grid_every": ("grid_every",),
 }
 
+#: Where the shipped evaluator lies, and where `evaluator` writes one.
+EVALUATOR_FOLDER = Path("weights/evaluator")
+
 Precision = Literal["fp32", "bf16"]
 Family = Literal["autoencoder", "vae", "gan", "ddpm", "ldm", "few-step"]
 DatasetName = Literal["fashion-mnist", "mnist", "cifar10", "celeba", "folder"]

@@ -34,13 +34,14 @@ from service.contract.manifest import (
     write_manifest,
 )
 from service.sampling.latent_map import pack
-from trainer import card, checkpoint, suggestions
+from trainer import card, suggestions
 from trainer.config import Family, RunConfig, train_command
 from trainer.data import DataFacts, ImageData
 from trainer.encode import latent_map
 from trainer.generate import default_plan, draw_grid, generate, to_png
 from trainer.models.parts import Parts
 from trainer.objectives import build
+from trainer.run import checkpoint
 
 #: Absolute, and relative for outputs that are large: float32 rounds at 1e-7 of them.
 TOLERANCE = 1e-5

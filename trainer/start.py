@@ -10,11 +10,11 @@ from torch import Tensor
 
 from service.contract.artifact import read_artifact
 from service.contract.manifest import MANIFEST_FILE, Manifest, read_manifest
-from trainer import checkpoint
 from trainer.config import RunConfig
 from trainer.data import DataFacts
 from trainer.export import Container, require_finished
 from trainer.objectives import build
+from trainer.run import checkpoint
 
 
 class StartError(Exception):

@@ -6,8 +6,7 @@ import shlex
 from pathlib import Path
 
 from service.contract.manifest import MANIFEST_FILE
-from trainer.config import OVERRIDES, RunConfig, changes
-from trainer.options import EVALUATOR_FOLDER
+from trainer.config import EVALUATOR_FOLDER, OVERRIDES, RunConfig, changes
 
 WEIGHTS = Path("weights")
 LONGEST_NAME = 32

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from tests.trainer.sample import SAMPLE, first_of_sample
-from trainer import precision
+from trainer.compute import precision
 from trainer.config import RunConfig, presets
 from trainer.data import ImageData, load_fashion_mnist
-from trainer.loop import TrainingRun
 from trainer.objectives import build
 from trainer.objectives.base import Position
+from trainer.run.loop import TrainingRun
 
 FLOW: dict[str, Any] = {"kind": "flow", "timesteps": 1000}
 AUTOENCODER: dict[str, Any] = {

@@ -27,9 +27,9 @@ from trainer.config import load_preset, presets
 from trainer.data import ImageData
 from trainer.data.mnist import CLASS_NAMES
 from trainer.export import Container, ExportError, averaged_parts, compare, export, load, script
-from trainer.loop import TrainingRun
 from trainer.models.parts import Parts, PixelDecode
 from trainer.objectives import build
+from trainer.run.loop import TrainingRun
 
 ROOT = Path(__file__).parents[2]
 PARTS = {

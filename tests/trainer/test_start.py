@@ -9,7 +9,7 @@ import torch
 from service.contract.manifest import MANIFEST_FILE
 from tests.trainer.conftest import FAMILIES
 from trainer.export import ExportError, export
-from trainer.loop import TrainingRun
+from trainer.run.loop import TrainingRun
 from trainer.start import StartError, load_start
 
 

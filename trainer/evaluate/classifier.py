@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from trainer.compute.precision import autocast
 from trainer.config import Precision
 from trainer.data import ImageData, to_unit_range
-from trainer.precision import autocast
 
 #: Channels at whole, half, quarter and eighth resolution.
 WIDTHS = (16, 32, 96, 160)

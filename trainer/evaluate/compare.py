@@ -7,8 +7,8 @@ from service.contract.files import ContractError
 from service.contract.manifest import MANIFEST_FILE, Manifest, Score, read_manifest
 from trainer.evaluate.curves import Curves
 from trainer.evaluate.errors import EvaluationError
-from trainer.evaluate.files import write
 from trainer.evaluate.measurement import TITLES, Measurement
+from trainer.files import write
 
 BEGIN, END = "<!-- written by python -m trainer compare --write -->", "<!-- end -->"
 COLUMNS = ("frechet_distance", "kernel_distance", "precision", "recall", "density", "coverage", "class_kl", "copies")

@@ -11,10 +11,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from service.sampling.schedules import max_steps
 from trainer.evaluate.errors import EvaluationError
-from trainer.evaluate.files import write
 from trainer.evaluate.pictures import Sampler, make_sampler
 from trainer.evaluate.quality import Reference, evaluate_parts
 from trainer.evaluate.subject import Subject
+from trainer.files import write
 from trainer.generate import NotFinite, generate
 from trainer.models.parts import Parts
 

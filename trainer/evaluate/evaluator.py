@@ -14,8 +14,8 @@ from trainer.config import DatasetName
 from trainer.data import ImageData, to_unit_range
 from trainer.evaluate.classifier import FEATURES
 from trainer.evaluate.errors import EvaluationError
-from trainer.evaluate.files import write
 from trainer.export import archive
+from trainer.files import write
 
 FACTS_FILE = "evaluator.json"
 BATCH_SIZE = 250

@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from service.contract.manifest import Score, read_manifest, write_manifest
 from trainer import card
 from trainer.evaluate.errors import EvaluationError
-from trainer.evaluate.files import write
 from trainer.evaluate.quality import Quality
+from trainer.files import write
 
 #: The name of each score for people, and what is better.
 TITLES = {

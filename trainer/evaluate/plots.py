@@ -5,7 +5,7 @@ from pathlib import Path
 
 from trainer.evaluate.curves import Curves, Point
 from trainer.evaluate.errors import EvaluationError
-from trainer.evaluate.files import write
+from trainer.files import write
 
 AXES = {"steps": "network calls a picture", "milliseconds": "milliseconds a picture, batch 16, one thread"}
 

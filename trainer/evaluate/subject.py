@@ -9,11 +9,11 @@ from torch import nn
 
 from service.contract.artifact import read_artifact
 from service.contract.manifest import MANIFEST_FILE, Manifest, read_manifest
-from trainer import checkpoint
 from trainer.data import DataFacts
 from trainer.evaluate.errors import EvaluationError
 from trainer.export import averaged_parts
 from trainer.models.parts import Diffusion, Parts
+from trainer.run import checkpoint
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from trainer import processes
+from trainer.compute import processes
+from trainer.compute.draws import Draws, seed_dropout
+from trainer.compute.precision import autocast
 from trainer.config import RunConfig
-from trainer.draws import Draws, seed_dropout
 from trainer.models.parts import Parts
-from trainer.precision import autocast
 
 
 @dataclass(frozen=True)

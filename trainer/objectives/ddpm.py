@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from service.contract.manifest import Defaults
 from service.sampling.schedules import alpha_sigma
+from trainer.compute.draws import Draws
 from trainer.config import DdpmConfig, DiffusionConfig
-from trainer.draws import Draws
 from trainer.models.parts import (
     Diffusion,
     Parts,

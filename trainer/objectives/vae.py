@@ -4,13 +4,13 @@ import math
 
 from torch import Tensor, nn
 
+from trainer.compute.processes import batch_mean
 from trainer.config import AutoencoderConfig, VaeConfig
 from trainer.models.parts import Parts
 from trainer.models.prior import CouplingFlow, PriorDecode, PriorEncode
 from trainer.models.pyramid import Decoder, Encoder
 from trainer.models.vae import VAE
 from trainer.objectives.base import Objective, Position, Task
-from trainer.processes import batch_mean
 
 
 def reparametrise(mean: Tensor, logvar: Tensor, noise: Tensor) -> Tensor:

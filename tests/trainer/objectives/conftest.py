@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tests.trainer.conftest import MakeConfig
-from trainer.draws import Draws
+from trainer.compute.draws import Draws
 from trainer.objectives import Objective, build
 
 MakeObjective = Callable[..., Objective]

@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from tests.trainer.conftest import MakeConfig, MakeRun, before_step, without_dropout
-from trainer import checkpoint, processes
+from trainer.compute import processes
 from trainer.config import RunConfig
 from trainer.data import ImageData
-from trainer.loop import Indivisible, TrainingRun
-from trainer.stopping import Interrupted
+from trainer.run import checkpoint
+from trainer.run.loop import Indivisible, TrainingRun
+from trainer.run.stopping import Interrupted
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CPU = torch.device("cpu")
 
 
@@ -32,7 +33,7 @@ def test_alone_nothing_is_shared() -> None:
 def together(config: RunConfig, folder: Path) -> subprocess.CompletedProcess[str]:
     """The run in ``folder`` by two processes."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += ["-m", "tests.trainer.worker", config.model_dump_json(), str(folder)]
+    command += ["-m", "tests.trainer.compute.worker", config.model_dump_json(), str(folder)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280)
 
 

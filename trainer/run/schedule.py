@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from trainer.compute.draws import Draws
 from trainer.config import OptimizerConfig
-from trainer.draws import Draws
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from trainer.memory import OutOfMemory, explained
+from trainer.compute.memory import OutOfMemory, explained
 
 
 def test_what_a_real_allocation_raises_is_explained() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from trainer import checkpoint
+from trainer.run import checkpoint
 
 LOCK_FILE = ".lock"
 SAMPLES, EVENTS = "samples", "tensorboard"

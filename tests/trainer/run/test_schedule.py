@@ -5,9 +5,9 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from trainer.compute.draws import Draws
 from trainer.config import OptimizerConfig
-from trainer.draws import Draws
-from trainer.schedule import Plan, drop_labels, ema_average, epoch_order, learning_rate_factor
+from trainer.run.schedule import Plan, drop_labels, ema_average, epoch_order, learning_rate_factor
 
 
 def settings(warmup: float, decay: bool) -> OptimizerConfig:

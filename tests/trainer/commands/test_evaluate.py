@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 
 from service.contract.manifest import read_manifest
+from tests.trainer.commands.test_cli import error_of
 from tests.trainer.conftest import MakeConfig, MakeRun
 from tests.trainer.evaluate.conftest import SHIPPED
 from tests.trainer.sample import first_of_sample
-from tests.trainer.test_cli import error_of
 from trainer.__main__ import main
 from trainer.data.folder import load_folder
 from trainer.evaluate import classifier, curves
@@ -19,7 +19,7 @@ from trainer.evaluate.compare import BEGIN, END
 from trainer.evaluate.evaluator import FACTS_FILE
 from trainer.evaluate.measurement import read_json
 from trainer.export import export
-from trainer.loop import TrainingRun
+from trainer.run.loop import TrainingRun
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,9 @@ from typing import Any, get_args
 
 import torch
 
-from trainer.config import SHAPES, Precision
+from trainer.config import EVALUATOR_FOLDER, SHAPES, Precision
 
 THE_PRESETS = "the preset's"
-EVALUATOR_FOLDER = Path("weights/evaluator")
 PUBLISHED = tuple(name for name in SHAPES if name != "folder")
 
 

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from trainer.board import Board
+from trainer.run.board import Board
 
 
 def read(folder: Path) -> EventAccumulator:

@@ -1,4 +1,4 @@
-"""One process of a run on the 64 sample images, for torchrun: python -m tests.trainer.worker CONFIG FOLDER.
+"""One process of a run on the 64 sample images, for torchrun: python -m tests.trainer.compute.worker CONFIG FOLDER.
 
 CONFIG is JSON; a checkpoint in FOLDER is resumed.
 """
@@ -10,10 +10,11 @@ import torch
 
 from tests.trainer.conftest import some
 from tests.trainer.sample import SAMPLE
-from trainer import checkpoint, processes
+from trainer.compute import processes
 from trainer.config import RunConfig
 from trainer.data import load_fashion_mnist
-from trainer.loop import TrainingRun
+from trainer.run import checkpoint
+from trainer.run.loop import TrainingRun
 
 
 def main() -> None:

@@ -12,9 +12,23 @@ import torch
 
 from service.contract.files import ContractError
 from service.contract.manifest import SolverName
-from trainer import data, folder, precision
-from trainer.config import SHAPES, DatasetName, Precision, dataset_option
-from trainer.data_report import describe
+from trainer import data
+from trainer.commands.data_report import describe
+from trainer.commands.options import (
+    UsageError,
+    add_dataset,
+    add_device,
+    add_evaluator,
+    add_overwrite,
+    add_precision,
+    data_dir_of,
+    device_of,
+    positive,
+    scale,
+    seed,
+)
+from trainer.compute import precision
+from trainer.config import EVALUATOR_FOLDER, SHAPES, DatasetName, Precision, dataset_option
 from trainer.evaluate import compare, curves, measurement, plots
 from trainer.evaluate.classifier import accuracy, chance, default_epochs, learns_turns, train_classifier
 from trainer.evaluate.errors import EvaluationError
@@ -32,21 +46,8 @@ from trainer.evaluate.quality import (
     require_matching,
 )
 from trainer.evaluate.subject import Subject, load_artefact, load_subject
-from trainer.loop import device_name
-from trainer.options import (
-    EVALUATOR_FOLDER,
-    UsageError,
-    add_dataset,
-    add_device,
-    add_evaluator,
-    add_overwrite,
-    add_precision,
-    data_dir_of,
-    device_of,
-    positive,
-    scale,
-    seed,
-)
+from trainer.run import folder
+from trainer.run.loop import device_name
 
 EXAMPLES = """\
 examples:
@@ -62,7 +63,7 @@ examples:
 """
 
 
-def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_evaluation(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add evaluator, evaluate and compare to the trainer's command line."""
     _add_evaluator(commands)
     _add_evaluate(commands)

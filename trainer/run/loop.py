@@ -14,19 +14,20 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel
 
-from trainer import checkpoint, memory, processes
+from trainer.compute import memory, processes
+from trainer.compute.draws import step_seed
 from trainer.config import RunConfig
 from trainer.data import DataError, ImageData, to_unit_range
-from trainer.draws import step_seed
 from trainer.files import write
-from trainer.folder import EVENTS, SAMPLES
 from trainer.generate import draw_grid, to_png
 from trainer.models.parts import Parts
 from trainer.objectives import Objective, build
 from trainer.objectives.base import Position
-from trainer.reporting import Report, reporting
-from trainer.schedule import Plan, drop_labels, ema_average, epoch_order, learning_rate_factor
-from trainer.stopping import Interrupted, StopRequests, stop_requests
+from trainer.run import checkpoint
+from trainer.run.folder import EVENTS, SAMPLES
+from trainer.run.reporting import Report, reporting
+from trainer.run.schedule import Plan, drop_labels, ema_average, epoch_order, learning_rate_factor
+from trainer.run.stopping import Interrupted, StopRequests, stop_requests
 
 LOG_EVERY_STEPS = 50
 CHECKPOINT_EVERY_SECONDS = 60.0

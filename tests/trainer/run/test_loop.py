@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from tests.trainer.conftest import VARIANTS, MakeConfig, MakeRun, before_step, without_dropout
-from trainer import checkpoint, loop
 from trainer.config import LdmConfig, RunConfig
 from trainer.data import DataError, DataFacts, ImageData
 from trainer.generate import draw_grid
-from trainer.loop import MEASURED_IMAGES, Diverged, Indivisible, TrainingRun, device_name
 from trainer.models.parts import Parts
 from trainer.objectives.base import Position, Task
 from trainer.objectives.ldm import LdmObjective
-from trainer.stopping import Interrupted
+from trainer.run import checkpoint, loop
+from trainer.run.loop import MEASURED_IMAGES, Diverged, Indivisible, TrainingRun, device_name
+from trainer.run.stopping import Interrupted
 
 STEPS_PER_EPOCH, TOTAL_STEPS = 4, 8
 

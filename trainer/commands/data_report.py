@@ -7,7 +7,7 @@ import torch
 
 from trainer.config import RunConfig, is_own, preset_values
 from trainer.data import ImageData
-from trainer.schedule import Plan
+from trainer.run.schedule import Plan
 
 #: Training pictures of Fashion-MNIST, by which the presets' epochs were chosen.
 PRESET_IMAGES = 60_000

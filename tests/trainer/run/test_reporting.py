@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.trainer.conftest import FileSizeLimit, MakeRun
-from trainer import reporting
-from trainer.schedule import Plan
+from trainer.run import reporting
+from trainer.run.schedule import Plan
 
 
 def test_a_run_elsewhere_than_on_a_terminal_writes_a_line_an_epoch(

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from tests.trainer.conftest import MakeConfig
+from trainer.commands.data_report import describe, few_steps, poor_data
 from trainer.data import DataFacts, ImageData, Remark
-from trainer.data_report import describe, few_steps, poor_data
-from trainer.schedule import Plan
+from trainer.run.schedule import Plan
 
 
 def folder(**counts: int) -> ImageData:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from trainer import checkpoint
-from trainer.folder import EVENTS, LOCK_FILE, SAMPLES, FolderError, claimed, clear
+from trainer.run import checkpoint
+from trainer.run.folder import EVENTS, LOCK_FILE, SAMPLES, FolderError, claimed, clear
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def test_a_second_claim_is_refused_until_the_first_ends(tmp_path: Path) -> None:
@@ -21,7 +21,7 @@ def test_a_second_claim_is_refused_until_the_first_ends(tmp_path: Path) -> None:
 
 
 def test_a_claim_ends_with_its_process_however_that_ends(tmp_path: Path) -> None:
-    code = "import os; from pathlib import Path; from trainer.folder import claimed\n"
+    code = "import os; from pathlib import Path; from trainer.run.folder import claimed\n"
     code += f"with claimed(Path({str(tmp_path)!r})): os._exit(9)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60, check=False).returncode == 9
     assert (tmp_path / LOCK_FILE).exists()

@@ -13,13 +13,14 @@ from PIL import Image
 
 from service.contract.manifest import read_manifest
 from tests.trainer.conftest import FileSizeLimit, MakeRun
-from trainer import checkpoint, data
+from trainer import data
 from trainer.__main__ import main
 from trainer.config import presets
 from trainer.data import load_fashion_mnist
-from trainer.loop import TrainingRun
+from trainer.run import checkpoint
+from trainer.run.loop import TrainingRun
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from tests.trainer.conftest import FileSizeLimit, MakeConfig
-from trainer import checkpoint
-from trainer.checkpoint import FILE_NAME, CheckpointError
 from trainer.config import RunConfig
+from trainer.run import checkpoint
+from trainer.run.checkpoint import FILE_NAME, CheckpointError
 
 
 @pytest.fixture

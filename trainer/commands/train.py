@@ -11,14 +11,9 @@ import torch
 from pydantic import ValidationError
 
 from service.contract.manifest import MANIFEST_FILE
-from trainer import checkpoint, data, folder, memory, precision, processes, suggestions
-from trainer.config import OVERRIDES, Extension, RunConfig, is_own, load_preset, presets
-from trainer.data import ImageData
-from trainer.data_report import describe, few_steps, poor_data
-from trainer.evaluate.progress import TrainingDistance, training_distance
-from trainer.loop import Diverged, TrainingRun
-from trainer.options import (
-    EVALUATOR_FOLDER,
+from trainer import data, suggestions
+from trainer.commands.data_report import describe, few_steps, poor_data
+from trainer.commands.options import (
     UsageError,
     add_dataset,
     add_device,
@@ -30,8 +25,14 @@ from trainer.options import (
     positive,
     rate,
 )
+from trainer.compute import memory, precision, processes
+from trainer.config import EVALUATOR_FOLDER, OVERRIDES, Extension, RunConfig, is_own, load_preset, presets
+from trainer.data import ImageData
+from trainer.evaluate.progress import TrainingDistance, training_distance
+from trainer.run import checkpoint, folder
+from trainer.run.loop import Diverged, TrainingRun
+from trainer.run.stopping import Interrupted
 from trainer.start import Start, load_start
-from trainer.stopping import Interrupted
 
 #: Options of the length of a run, the only ones that may change when it is resumed.
 LENGTH = ("epochs", "steps")

@@ -11,10 +11,10 @@ from typing import Any
 from torch import Tensor
 from tqdm import tqdm
 
-from trainer import processes
-from trainer.board import Board
 from trainer.card import duration
-from trainer.schedule import Plan
+from trainer.compute import processes
+from trainer.run.board import Board
+from trainer.run.schedule import Plan
 
 #: Epochs of a few steps would fill a log: a run writes at most so many lines.
 MOST_LINES = 200

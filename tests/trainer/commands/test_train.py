@@ -11,10 +11,10 @@ from PIL import Image
 from torch import Tensor
 
 from service.contract.manifest import read_history, read_manifest
-from trainer import checkpoint, folder
 from trainer.__main__ import main
 from trainer.objectives.ddpm import DdpmObjective
 from trainer.objectives.gan import GanObjective
+from trainer.run import checkpoint, folder
 
 SMALL = ["--batch-size", "4", "--width", "8", "--epochs", "1", "--device", "cpu"]
 

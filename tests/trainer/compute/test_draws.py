@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainer.draws import Draws, step_seed
+from trainer.compute.draws import Draws, step_seed
 
 ROWS = 12
 BATCH: dict[str, Callable[[Draws, int], Tensor]] = {
