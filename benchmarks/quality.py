@@ -77,7 +77,7 @@ def _size(run: TrainingRun) -> int:
 
 
 def _drawn(run: TrainingRun, reference: Reference, samples: int) -> Tensor:
-    parts = run.objective.parts(run.average.module)
+    parts = run.objective.parts(run.ema.module)
     labels = labels_like(reference.labels, samples)
     return draw(parts, labels, make_sampler(parts), device=torch.device("cpu"))
 

@@ -1,4 +1,4 @@
-"""The trainer's command line: parse, build, call. No training code lives here."""
+"""Entry point of the trainer: it parses the command line, runs a command and maps errors to exit codes."""
 
 import argparse
 import signal
@@ -24,19 +24,19 @@ EXAMPLES = """\
 examples:
   python -m trainer train vae                                    the preset, into runs/vae
   python -m trainer train ddpm --epochs 40 --out runs/long       more epochs, another folder
-  python -m trainer train ddpm --out runs/long --resume          go on after it was cut off
-  python -m trainer train ddpm --out runs/long --resume --epochs 60    make it longer
+  python -m trainer train ddpm --out runs/long --resume          resume it after an interruption
+  python -m trainer train ddpm --out runs/long --resume --epochs 60    extend it
   python -m trainer train mine.toml --steps 20000 --learning-rate 5e-4   a preset of your own
-  python -m trainer train few-step --from weights/ddpm           begin with a model's network
+  python -m trainer train few-step --from weights/ddpm           start from an existing model
   python -m trainer train gan --dataset folder:photos --image-size 32 --channels 3 --out runs/photos
-  torchrun --nproc-per-node 2 -m trainer train ddpm              two processes, or GPUs: the same losses as one
-  python -m trainer export runs/vae weights/my-vae               make the artefact that the service loads
-  python -m trainer evaluate weights/vae                         score it; evaluate --help says more
+  torchrun --nproc-per-node 2 -m trainer train ddpm              two processes or GPUs, with the losses of one
+  python -m trainer export runs/vae weights/my-vae               export it as a model for the service
+  python -m trainer evaluate weights/vae                         score it; see evaluate --help
 """
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0, 1 after an error (one line), 128 + signal when stopped."""
+    """Run one command. Returns the exit code: 0, 1 after an error (printed as one line), 128 + the signal."""
     options = parser().parse_args(arguments)
     try:
         options.command(options)
@@ -52,12 +52,12 @@ def main(arguments: list[str] | None = None) -> int:
     except (MemoryError, RuntimeError) as failure:
         if not is_out_of_memory(failure):
             raise
-        print("error: out of memory: fewer or smaller pictures at a time would fit", file=sys.stderr)
+        print("error: out of memory: use fewer or smaller images at a time", file=sys.stderr)
         return 1
     return 0
 
 
-#: What ends a command with one line: the user can mend it.
+#: Errors that the user can correct: they end a command with one line.
 FAILURES = (
     checkpoint.CheckpointError,
     ContractError,
@@ -76,7 +76,7 @@ FAILURES = (
 
 
 def parser() -> argparse.ArgumentParser:
-    """The whole command line."""
+    """The parser of all commands."""
     top = argparse.ArgumentParser(
         prog="python -m trainer",
         description="Train small image generators and export them for the service.",

@@ -1,4 +1,4 @@
-"""What a command says of its data before it begins: counts, what is missing, and what will not give good pictures."""
+"""Messages about the data before a command starts: counts, missing files, and warnings about poor data."""
 
 import math
 from collections.abc import Iterator
@@ -9,9 +9,9 @@ from trainer.config import RunConfig, is_own, preset_values
 from trainer.data import ImageData
 from trainer.run.schedule import Plan
 
-#: Training pictures of Fashion-MNIST, by which the presets' epochs were chosen.
+#: Training images of Fashion-MNIST, for which the presets' epochs were chosen.
 PRESET_IMAGES = 60_000
-#: Warn below this share of the preset's steps: the shipped models took 0.4 of them and more.
+#: Warn below this fraction of the preset's steps; the shipped models took at least 0.4 of them.
 FEW_STEPS = 0.25
 FEW_IMAGES = 1_000
 UNBALANCED = 10
@@ -19,7 +19,7 @@ NAMED_CLASSES = 20
 
 
 def describe(data: ImageData) -> Iterator[str]:
-    """Lines on what was read: where from, the classes of a folder with their counts, and which files are missing."""
+    """Lines about the origin of the data, the classes of a folder with their counts, and remarks on its files."""
     yield f"data: {data.provenance}"
     if data.facts.name == "folder" and data.facts.class_names:
         counted = [f"{name} ({count:,})" for name, count in zip(data.facts.class_names, _counts(data), strict=True)]
@@ -30,25 +30,25 @@ def describe(data: ImageData) -> Iterator[str]:
 
 
 def poor_data(data: ImageData) -> Iterator[str]:
-    """What in a folder of pictures makes a model poor."""
+    """Warnings about properties of a folder that lead to poor models."""
     names, counts = data.facts.class_names, _counts(data)
     if len(data.images) < FEW_IMAGES:
         yield (
-            f"{len(data.images):,} pictures are few: below {FEW_IMAGES:,} a model repeats its training pictures more "
-            "than it makes new ones"
+            f"{len(data.images):,} images are few: with fewer than {FEW_IMAGES:,} a model mostly reproduces its "
+            "training images"
         )
     if len(names) == 1:
-        yield f"{names[0]} is the only class: there is nothing to choose between"
+        yield f"{names[0]} is the only class, so the class of a request has no effect"
     if names and max(counts) > UNBALANCED * min(counts):
         least, most = counts.index(min(counts)), counts.index(max(counts))
         yield (
-            f"the classes are unbalanced: {names[least]} has {counts[least]:,} pictures, {names[most]} has "
-            f"{counts[most]:,}; rare classes get poor pictures"
+            f"the classes are unbalanced: {names[least]} has {counts[least]:,} images, {names[most]} has "
+            f"{counts[most]:,}; images of rare classes will be poor"
         )
 
 
 def few_steps(config: RunConfig, plan: Plan) -> Iterator[str]:
-    """A warning where ``plan`` has far fewer steps than the preset of the run was made for."""
+    """A warning if ``plan`` has far fewer steps than the preset was designed for."""
     if is_own(config.preset):
         return
     values = preset_values(config.preset)
@@ -57,11 +57,11 @@ def few_steps(config: RunConfig, plan: Plan) -> Iterator[str]:
     if plan.total < FEW_STEPS * usual:
         yield (
             f"{plan.total:,} steps are far too few: the preset {config.preset} takes {usual:,} ({epochs} epochs of "
-            f"{PRESET_IMAGES:,} pictures in batches of {batch}); --epochs {math.ceil(usual / plan.per_epoch)} "
-            "would give as many here"
+            f"{PRESET_IMAGES:,} images in batches of {batch}); --epochs {math.ceil(usual / plan.per_epoch)} "
+            "gives the same number here"
         )
 
 
 def _counts(data: ImageData) -> list[int]:
-    """Pictures of each class."""
+    """The number of images of each class."""
     return torch.bincount(data.labels, minlength=len(data.facts.class_names)).tolist()

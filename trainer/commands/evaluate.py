@@ -1,4 +1,4 @@
-"""The commands that measure: `evaluator` trains the judge, `evaluate` scores a model, `compare` sets all in a row."""
+"""The commands of evaluation: `evaluator` trains the classifier, `evaluate` scores a model, `compare` all models."""
 
 import argparse
 import sys
@@ -30,7 +30,7 @@ from trainer.commands.options import (
 from trainer.compute import precision
 from trainer.config import EVALUATOR_FOLDER, SHAPES, DatasetName, Precision, dataset_option
 from trainer.evaluate import compare, curves, measurement, plots
-from trainer.evaluate.classifier import accuracy, chance, default_epochs, learns_turns, train_classifier
+from trainer.evaluate.classifier import accuracy, chance, default_epochs, learns_rotations, train_classifier
 from trainer.evaluate.errors import EvaluationError
 from trainer.evaluate.evaluator import FACTS_FILE, Evaluator, load_evaluator, write_evaluator
 from trainer.evaluate.inception import fid
@@ -52,14 +52,14 @@ from trainer.run.loop import device_name
 EXAMPLES = """\
 examples:
   python -m trainer evaluator --overwrite                        train the classifier in weights/evaluator
-  python -m trainer evaluate weights/vae --write                 10,000 pictures against the test images, into the card
+  python -m trainer evaluate weights/vae --write                 10,000 images against the test images, into the card
   python -m trainer evaluate weights/ddpm --steps 5              another sampler than the default
-  python -m trainer evaluate runs/long --against train --samples 1000   choose between checkpoints
-  python -m trainer evaluate runs/dcgan --json dcgan.json        keep a baseline ...
-  python -m trainer compare --baseline dcgan.json                ... and set the shipped models beside it
+  python -m trainer evaluate runs/long --against train --samples 1000   compare checkpoints
+  python -m trainer evaluate runs/dcgan --json dcgan.json        write a baseline ...
+  python -m trainer compare --baseline dcgan.json                ... and compare the shipped models with it
   python -m trainer compare --measure --write                    quality against steps and time, into docs/
   python -m trainer evaluator --dataset folder:photos --image-size 32 --channels 3 --out runs/evaluator
-  python -m trainer evaluate runs/pets --evaluator runs/evaluator --data-dir photos   pictures of your own
+  python -m trainer evaluate runs/pets --evaluator runs/evaluator --data-dir photos   your own images
 """
 
 
@@ -71,57 +71,61 @@ def add_evaluation(commands: "argparse._SubParsersAction[argparse.ArgumentParser
 
 
 def _add_evaluator(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    command = _command(commands, "evaluator", _evaluator, "train the classifier whose features are the yardstick")
+    command = _command(commands, "evaluator", _evaluator, "train the classifier on whose features all scores are based")
     _add_data(command)
     add_dataset(command, default="fashion-mnist")
-    command.add_argument("--epochs", type=positive, help="(default: 14, more where an epoch has few steps)")
+    command.add_argument("--epochs", type=positive, help="(default: 14, or more if an epoch has few steps)")
     command.add_argument("--seed", type=seed, default=0)
     add_precision(command)
     command.add_argument("--out", type=Path, default=EVALUATOR_FOLDER, help="folder to write (default: %(default)s)")
-    add_overwrite(command, "replace the evaluator in --out: scores by the one before cannot be compared with its own")
+    add_overwrite(command, "replace the evaluator in --out; scores of different evaluators are not comparable")
 
 
 def _add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    command = _command(commands, "evaluate", _evaluate, "score the pictures of a model or of a run")
+    command = _command(commands, "evaluate", _evaluate, "score the images of a model or a run")
     command.add_argument("target", type=Path, metavar="weights/NAME|RUN", help="folder of a model or of a run")
     command.add_argument(
         "--samples",
         type=positive,
         default=10_000,
-        help="pictures to draw, no more than there are real ones to compare them with (default: %(default)s)",
+        help="number of images, limited by the number of real ones (default: %(default)s)",
     )
-    command.add_argument("--seed", type=seed, default=0, help="of the first picture; the others follow (default: 0)")
+    command.add_argument(
+        "--seed", type=seed, default=0, help="seed of the first image; image i has seed + i (default: 0)"
+    )
     command.add_argument("--steps", type=positive, help="solver steps (default: the model's)")
     command.add_argument("--solver", choices=get_args(SolverName), help="(default: the model's)")
-    command.add_argument("--unconditional", action="store_true", help="pictures of no class")
-    command.add_argument("--guidance-scale", type=scale, help="1 is none (default: the model's)")
+    command.add_argument("--unconditional", action="store_true", help="generate without a class")
+    command.add_argument("--guidance-scale", type=scale, help="1 means no guidance (default: the model's)")
     command.add_argument(
         "--against",
         choices=["test", "train"],
         default="test",
-        help="test images for the published figure, training images to choose by (default: test)",
+        help="test images for published scores, training images for selection (default: test)",
     )
-    command.add_argument("--json", type=Path, metavar="FILE", help="keep the scores in FILE")
+    command.add_argument("--json", type=Path, metavar="FILE", help="write the scores to FILE")
     command.add_argument(
-        "--write", action="store_true", help="put the scores into the model's manifest.json and card.md"
+        "--write", action="store_true", help="write the scores to the model's manifest.json and card.md"
     )
-    command.add_argument("--inception", type=Path, metavar="FILE", help="a TorchScript Inception network: adds the FID")
+    command.add_argument("--inception", type=Path, metavar="FILE", help="TorchScript Inception network, to add the FID")
     add_evaluator(command)
     _add_data(command)
 
 
 def _add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    command = _command(commands, "compare", _compare, "one table of all models, and quality against steps and time")
+    command = _command(
+        commands, "compare", _compare, "print a table of all models; measure quality against steps and time"
+    )
     command.add_argument("weights", type=Path, nargs="?", default=Path("weights"), help="(default: weights)")
-    command.add_argument("--baseline", type=Path, metavar="FILE", help="scores of evaluate --json that count as 1.00")
     command.add_argument(
-        "--measure", action="store_true", help="measure quality against steps, of weights not measured yet, and times"
+        "--baseline", type=Path, metavar="FILE", help="output of evaluate --json; distances are relative to it"
     )
-    command.add_argument("--samples", type=positive, default=2000, help="pictures a point (default: %(default)s)")
-    command.add_argument("--docs", type=Path, default=Path("docs"), help="where quality.json lies (default: docs)")
     command.add_argument(
-        "--write", action="store_true", help="write what was measured, the table and the plots into --docs"
+        "--measure", action="store_true", help="measure quality against steps for new weights, and times for all"
     )
+    command.add_argument("--samples", type=positive, default=2000, help="images per point (default: %(default)s)")
+    command.add_argument("--docs", type=Path, default=Path("docs"), help="folder of quality.json (default: docs)")
+    command.add_argument("--write", action="store_true", help="write measurements, table and plots to --docs")
     add_evaluator(command)
     _add_data(command)
 
@@ -145,8 +149,8 @@ def _add_data(command: argparse.ArgumentParser) -> None:
 
 def _evaluator(options: argparse.Namespace) -> None:
     if (options.out / FACTS_FILE).exists() and not options.overwrite:
-        raise UsageError(f"{options.out} already holds an evaluator: choose another --out, or add --overwrite")
-    with folder.claimed(options.out):
+        raise UsageError(f"{options.out} already contains an evaluator: choose another --out, or add --overwrite")
+    with folder.locked(options.out):
         _train_evaluator(options, device_of(options))
 
 
@@ -155,8 +159,8 @@ def _train_evaluator(options: argparse.Namespace, device: torch.device) -> None:
     data_dir = data_dir_of(options)
     train, test = (_split(options.dataset, data_dir, size, channels, train=train) for train in (True, False))
     print(*describe(train), sep="\n")
-    if learns_turns(train):
-        print("without two classes to tell apart, it learns by how many quarters a picture is turned")
+    if learns_rotations(train):
+        print("fewer than two classes: the evaluator learns to predict rotations by 90 degrees")
     started, epochs = time.monotonic(), options.epochs or default_epochs(len(train.images))
     arithmetic = _precision(options, device)
     network = train_classifier(train, epochs, options.seed, device, arithmetic)
@@ -173,25 +177,25 @@ def _train_evaluator(options: argparse.Namespace, device: torch.device) -> None:
         seconds=round(time.monotonic() - started, 1),
         device=device_name(device),
     )
-    turned = " in all four turns" if learns_turns(test) else ""
-    print(f"{options.out}/{facts.file}: {facts.accuracy:.2%} of {facts.test_images:,} test images{turned} right")
+    rotated = " in all four rotations" if learns_rotations(test) else ""
+    print(f"{options.out}/{facts.file}: {facts.accuracy:.2%} of {facts.test_images:,} test images{rotated} correct")
     if facts.accuracy < chance(test) + LEARNT * (1 - chance(test)):
         _note(
-            f"warning: guessing gives {chance(test):.2%}, so what it sees says little of these pictures: "
-            "try more --epochs, or more pictures"
+            f"warning: chance is {chance(test):.2%}, so its features say little about these images: "
+            "try more --epochs or more images"
         )
 
 
-#: Of the way from guessing to knowing, what an evaluator must have gone to be of use.
+#: Warn below this fraction of the way from chance to perfect accuracy.
 LEARNT = 0.2
 
 
 def _precision(options: argparse.Namespace, device: torch.device) -> Precision:
-    """The one asked for, or the faster on this machine."""
+    """The precision of the options, or the faster one on this machine."""
     if options.precision is not None:
-        asked: Precision = options.precision
-        return asked
-    choice = precision.measured(device)
+        requested: Precision = options.precision
+        return requested
+    choice = precision.fastest(device)
     print(f"precision: {choice}", flush=True)
     return choice.precision
 
@@ -200,11 +204,11 @@ def _evaluate(options: argparse.Namespace) -> None:
     device = device_of(options)
     _require_samples(options)
     if options.write and options.against != "test":
-        raise EvaluationError("--write: a published figure is against the test images, so leave --against out")
+        raise EvaluationError("--write: published scores are against the test images, so omit --against")
     evaluator = load_evaluator(options.evaluator, device)
     subject = load_subject(options.target, device)
     if options.write and subject.manifest is None:
-        raise EvaluationError(f"--write: {options.target} is a run; export it first, scores belong to a model")
+        raise EvaluationError(f"--write: {options.target} is a run; scores belong to a model, so export it first")
     _require_matching(subject, evaluator)
     sampler = _sampler(subject, options)
     reference = _reference(evaluator, options.data_dir, options.against, options.samples)
@@ -254,7 +258,7 @@ def _compare(options: argparse.Namespace) -> None:
 
 
 def _known(path: Path) -> curves.Curves | None:
-    """What was measured before, if it can be read: it is about to be written anew."""
+    """Earlier measurements, or None if they cannot be read: they are about to be replaced."""
     with suppress(EvaluationError):
         return curves.read_json(path)
     return None
@@ -266,13 +270,13 @@ def _measure(options: argparse.Namespace, names: list[str], known: curves.Curves
     evaluator = load_evaluator(options.evaluator, device)
     subjects = list(_matching(options.weights, names, evaluator, device))
     if not subjects:
-        raise EvaluationError(f"--measure: no model in {options.weights} can be measured by {options.evaluator}")
+        raise EvaluationError(f"--measure: the evaluator in {options.evaluator} fits no model in {options.weights}")
     reference = _reference(evaluator, options.data_dir, "test", options.samples)
     return curves.measure(subjects, reference, device_name(device), _skip, known)
 
 
 def _matching(weights: Path, names: list[str], evaluator: Evaluator, device: torch.device) -> Iterator[Subject]:
-    """The models that the evaluator can score; the others are named with the reason."""
+    """The models that the evaluator can score; skipped ones are reported."""
     for name in names:
         try:
             subject = load_artefact(weights / name, device)
@@ -284,25 +288,24 @@ def _matching(weights: Path, names: list[str], evaluator: Evaluator, device: tor
 
 
 def _skip(name: str, reason: str) -> None:
-    _note(f"{name} is left out: {reason}")
+    _note(f"{name} is skipped: {reason}")
 
 
 def _note(line: str) -> None:
-    """Beside the results, which go to stdout."""
+    """Print to stderr, because results go to stdout."""
     print(line, file=sys.stderr)
 
 
 def _require_samples(options: argparse.Namespace) -> None:
     if options.samples < LEAST_PICTURES:
-        raise EvaluationError(f"--samples {options.samples}: at least {LEAST_PICTURES} can be scored")
+        raise EvaluationError(f"--samples {options.samples}: at least {LEAST_PICTURES} are needed")
 
 
 def _require_matching(subject: Subject, evaluator: Evaluator) -> None:
     if subject.dataset != evaluator.facts.dataset:
         raise EvaluationError(
             f"{subject.name} was trained on {subject.dataset}, the evaluator {evaluator.facts.version} on "
-            f"{evaluator.facts.dataset}: name another with --evaluator, which "
-            f"`{_evaluator_command(subject)}` makes"
+            f"{evaluator.facts.dataset}: train one with `{_evaluator_command(subject)}` and name it with --evaluator"
         )
     require_matching(subject.parts, evaluator)
     require_classes(evaluator, subject.class_names, f"{subject.name} was trained on")
@@ -316,14 +319,14 @@ def _evaluator_command(subject: Subject) -> str:
 
 
 def _sampler(subject: Subject, options: argparse.Namespace) -> Sampler:
-    asked = {"--steps": options.steps, "--solver": options.solver, "--guidance-scale": options.guidance_scale}
-    given = [option for option, value in asked.items() if value is not None]
+    values = {"--steps": options.steps, "--solver": options.solver, "--guidance-scale": options.guidance_scale}
+    given = [option for option, value in values.items() if value is not None]
     if subject.parts.diffusion is None and given:
-        raise EvaluationError(f"{given[0]}: {subject.name} makes a picture at once and has no solver")
+        raise EvaluationError(f"{given[0]}: {subject.name} generates in one step and has no solver")
     return make_sampler(subject.parts, options.solver, options.steps, options.guidance_scale)
 
 
-#: Which splits each reference needs: the training split first.
+#: The splits that each reference needs (True: training), the training split first.
 SPLITS = {"train": (True,), "test": (True, False)}
 
 
@@ -338,7 +341,7 @@ def _reference(evaluator: Evaluator, data_dir: Path | None, against: str, sample
         against_test(evaluator, test[0], train, samples) if test else against_training(evaluator, train, samples)
     )
     if reference.samples < samples:
-        _note(f"note: {reference.samples:,} pictures are drawn, not {samples:,}: as many real ones are left to compare")
+        _note(f"note: {reference.samples:,} images are generated, not {samples:,}: there are no more real ones")
     if reference.warning:
         _note(f"warning: {reference.warning}")
     return reference
@@ -349,8 +352,8 @@ def _split(dataset: DatasetName, data_dir: Path | None, size: int, channels: int
 
 
 def _shape(options: argparse.Namespace) -> tuple[int, int]:
-    """Channels and pixels of the pictures asked for."""
+    """Channels and size of the images."""
     channels, size = SHAPES[options.dataset]
     if options.dataset != "folder" and (options.channels or options.image_size):
-        raise UsageError("--image-size and --channels are for a folder's pictures")
+        raise UsageError("--image-size and --channels are only for a folder")
     return options.channels or channels, options.image_size or size

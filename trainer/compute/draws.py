@@ -1,14 +1,14 @@
-"""Random numbers that belong to the batch, however many processes or micro-batches it is taken apart into."""
+"""Random numbers of a batch that do not depend on its division into processes and micro-batches."""
 
 import torch
 from torch import Tensor
 
 
 class Draws:
-    """Draws for the whole batch, of which a part of it takes its rows.
+    """A random number generator for one part of a batch.
 
-    A batch is cut into ``parts`` of as many rows each. Every part draws the same numbers, in the same order, for all
-    rows and keeps its own, so that neither the cut nor the number of processes changes what a picture meets.
+    A batch is divided into ``parts`` of equal size. Every part draws the numbers of the whole batch in the same order
+    and keeps those of its own rows, so that an image gets the same numbers for any division.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -16,7 +16,7 @@ class Draws:
         self._part, self._parts = 0, 1
 
     def restart(self, seed: int, part: int = 0, parts: int = 1) -> None:
-        """Begin a batch: its numbers follow from ``seed``, and the rows wanted are those of ``part`` of ``parts``."""
+        """Start a batch with ``seed``; the following draws are for the rows of ``part`` (from 0) of ``parts``."""
         self._generator.manual_seed(seed)
         self._part, self._parts = part, parts
 
@@ -25,7 +25,7 @@ class Draws:
         return self._own(torch.randn(self._whole(shape), generator=self._generator, device=self._generator.device))
 
     def randn_like(self, rows: Tensor) -> Tensor:
-        """Standard normal numbers in the shape and type of ``rows``."""
+        """Standard normal numbers with the shape and dtype of ``rows``."""
         return self.randn(*rows.shape).to(rows.dtype)
 
     def rand(self, *shape: int) -> Tensor:
@@ -45,10 +45,10 @@ class Draws:
 
 
 def step_seed(seed: int, step: int) -> int:
-    """The seed, below 2^32, of a run's batch number ``step``: no two batches of a run share one."""
+    """The seed, below 2^32, of batch number ``step``: it differs for all batches of a run."""
     return (seed * 2_654_435_761 + step) % 2**32
 
 
 def seed_dropout(batch_seed: int, part: int) -> None:
-    """Seed torch's own generators, which dropout uses: every part of every batch has masks of its own."""
+    """Seed torch's global generators, which dropout uses: every part of every batch has its own masks."""
     torch.manual_seed((batch_seed + (part + 1) * 0x9E37_79B9) % 2**32)

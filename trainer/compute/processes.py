@@ -1,7 +1,7 @@
-"""The processes that train one model together, as torchrun starts them; alone, everything here does nothing.
+"""Data parallelism over the processes that torchrun starts; in a single process these functions change nothing.
 
-Each holds the whole model and all images, works on its rows of every batch, and takes the same step as the others:
-the one of the mean gradient.
+Every process holds the whole model and all images, computes the gradient of its rows of each batch, and takes the step
+of the mean gradient, which is the same in all processes. The main process has rank 0.
 """
 
 import os
@@ -17,8 +17,8 @@ T = TypeVar("T")
 
 
 @contextmanager
-def joined(device: torch.device) -> Iterator[torch.device]:
-    """Inside, the processes that torchrun started know each other; yields this one's device."""
+def process_group(device: torch.device) -> Iterator[torch.device]:
+    """Inside, the process group of torchrun is initialised; yields the device of this process."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield device
         return
@@ -33,18 +33,18 @@ def joined(device: torch.device) -> Iterator[torch.device]:
 
 
 def count() -> int:
-    """How many there are."""
+    """The number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Which of them this is, from 0. The first writes the files and speaks to the user."""
+    """The rank of this process, from 0. Rank 0, the main process, writes the files and prints."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 @contextmanager
-def first_alone() -> Iterator[None]:
-    """Inside, the first is done before the others begin: they find what it downloaded."""
+def main_process_first() -> Iterator[None]:
+    """Inside, the other processes wait for the main process, so that they find the files that it downloads."""
     if rank() > 0:
         dist.barrier()
     try:
@@ -54,8 +54,8 @@ def first_alone() -> Iterator[None]:
             dist.barrier()
 
 
-def from_first(make: Callable[[], T]) -> T:
-    """What ``make`` gives in the first process, in all of them: they must agree on what is measured."""
+def from_main_process(make: Callable[[], T]) -> T:
+    """The result of ``make`` in the main process, sent to all others: a measurement would differ between them."""
     if count() == 1:
         return make()
     made = [make() if rank() == 0 else None]
@@ -64,7 +64,7 @@ def from_first(make: Callable[[], T]) -> T:
 
 
 def any_of(flags: Sequence[bool]) -> list[bool]:
-    """For each flag whether it is raised in any process."""
+    """For each flag, whether it is set in any process."""
     if count() == 1:
         return list(flags)
     raised = torch.tensor(flags, dtype=torch.int32)
@@ -73,7 +73,7 @@ def any_of(flags: Sequence[bool]) -> list[bool]:
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replace every gradient with its mean over the processes."""
+    """Replace every gradient by its mean over the processes."""
     if count() == 1:
         return
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
@@ -85,10 +85,10 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 
 def batch_mean(value: Tensor) -> Tensor:
-    """A mean over this process's rows as the mean over all rows of the batch.
+    """The mean over all rows of the batch, from ``value``, the mean over the rows of this process.
 
-    For losses that are no mean over the rows themselves, but a function of one. The gradient goes to these rows as if
-    there were no others: averaged over the processes, that is the gradient by the whole batch.
+    For losses that are a nonlinear function of a mean over rows. The gradient is that of this process's mean: averaged
+    over the processes it is the gradient for the whole batch.
     """
     if count() == 1:
         return value

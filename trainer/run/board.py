@@ -1,7 +1,7 @@
-"""TensorBoard's event files, written by the thread that trains.
+"""TensorBoard event files, written by the training thread.
 
-``torch.utils.tensorboard`` writes in a thread of its own: on a full disk that thread prints a traceback, and the run
-learns of it at some later event.
+``torch.utils.tensorboard`` writes in a background thread: on a full disk that thread prints a traceback, and the run
+fails only at a later event.
 """
 
 import io
@@ -18,7 +18,7 @@ from torch import Tensor
 
 
 class Board:
-    """One event file in ``folder``. Of the files there before, events from step ``purge_from`` on count no more.
+    """One event file in ``folder``. TensorBoard ignores events of earlier files from step ``purge_from`` on.
 
     Every method raises OSError when the file cannot be written.
     """
@@ -37,7 +37,7 @@ class Board:
         self._add(Summary.Value(tag=tag, simple_value=value), step)
 
     def image(self, tag: str, picture: Tensor, step: int) -> None:
-        """Add a picture, (channel, height, width) uint8 with one channel or three."""
+        """Add an image, (channel, height, width) uint8 with one or three channels."""
         channels, height, width = picture.shape
         file = io.BytesIO()
         array = picture.permute(1, 2, 0).cpu().numpy()
@@ -46,11 +46,11 @@ class Board:
         self._add(Summary.Value(tag=tag, image=shown), step)
 
     def flush(self) -> None:
-        """Have the system write what was added."""
+        """Pass the events added so far to the operating system."""
         self._file.flush()
 
     def close(self) -> None:
-        """Write the rest."""
+        """Write the remaining events and close the file."""
         self._file.close()
 
     def _add(self, value: Summary.Value, step: int) -> None:

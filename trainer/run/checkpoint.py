@@ -1,4 +1,4 @@
-"""The state of a run on disk: written whole or not at all, read without unpickling code."""
+"""The state of a run on disk: replaced atomically, read without unpickling code."""
 
 import io
 from dataclasses import replace
@@ -18,22 +18,22 @@ FORMAT = 3
 
 
 class CheckpointError(Exception):
-    """A checkpoint is missing, damaged, of another run, or cannot be written; the message names the file."""
+    """The checkpoint is missing, damaged, of another run, or not writable; the message names the file."""
 
 
 def save(run: Path, config: RunConfig, state: dict[str, Any]) -> None:
-    """Replace ``run``'s checkpoint with ``state``; a crash at any moment leaves the old one or the new.
+    """Replace ``run``'s checkpoint by ``state``; a crash leaves either the old one or the new one.
 
-    Raises CheckpointError when it cannot be written: on a full disk, say. The old one is kept.
+    Raises CheckpointError when it cannot be written, for instance on a full disk. The old one is kept.
     """
     path = run / FILE_NAME
-    # In memory first: torch's writer to a file hides the reason, such as a full disk, behind one of its own.
+    # Serialised in memory first: torch's file writer hides the reason of a failure, such as a full disk.
     content = io.BytesIO()
     torch.save({"format": FORMAT, "config": config.model_dump_json(), **state}, content)
     try:
         write(path, content.getvalue())
     except OSError as failure:
-        kept = "; the one before is kept" if path.exists() else ""
+        kept = "; the previous one is kept" if path.exists() else ""
         size = f"{content.tell() / 1e6:,.1f} MB"
         raise CheckpointError(f"{path} cannot be written ({size}): {failure.strerror}{kept}") from failure
 
@@ -42,45 +42,45 @@ def load(run: Path) -> tuple[RunConfig, dict[str, Any]]:
     """The config and state of ``run``, tensors on the CPU. Raises CheckpointError."""
     path = run / FILE_NAME
     if not path.is_file():
-        raise CheckpointError(f"{path} does not exist: nothing was trained there yet")
+        raise CheckpointError(f"{path} does not exist: no run was saved there")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as failure:  # torch.load raises whatever its zip and unpickler layers meet
+    except Exception as failure:  # torch.load passes on all errors of zipfile and the unpickler
         raise CheckpointError(f"{path} cannot be read: {first_line(failure)}") from failure
     if not isinstance(state, dict) or "format" not in state:
         raise CheckpointError(f"{path} is not a checkpoint of this trainer")
     if state["format"] != FORMAT:
-        raise CheckpointError(f"{path} is of format {state['format']}, and this version reads format {FORMAT} alone")
+        raise CheckpointError(f"{path} has format {state['format']}; this version reads format {FORMAT} only")
     if "config" not in state:
-        raise CheckpointError(f"{path} lacks its config")
+        raise CheckpointError(f"{path} contains no config")
     try:
         return RunConfig.model_validate_json(state["config"]), state
     except ValidationError as failure:
         first = failure.errors()[0]
         field = ".".join(map(str, first["loc"]))
         raise CheckpointError(
-            f"{path} has a config that this version does not know, see its {field}: {first['msg']}"
+            f"{path} has a config that this version cannot read, field {field}: {first['msg']}"
         ) from failure
 
 
-def other_data(state: dict[str, Any], data: ImageData, *, changed_data: bool = False) -> str:
-    """How ``data`` differs from what the run of ``state`` was trained on, in words; empty when it does not.
+def data_difference(state: dict[str, Any], data: ImageData, *, changed_data: bool = False) -> str:
+    """A description of how ``data`` differs from the training data of ``state``; empty when it does not.
 
-    With ``changed_data`` only what its networks do not fit counts: pictures of another shape, other classes.
+    With ``changed_data`` only the shape of the images and the classes are compared: the networks depend on them.
     """
     facts = DataFacts(**state["data"])
     if changed_data:
         facts = replace(data.facts, image_shape=facts.image_shape, class_names=facts.class_names)
-    if problem := facts.unlike(data.facts):
+    if problem := facts.difference(data.facts):
         return problem
-    # Checkpoints of earlier versions have no fingerprint.
+    # Checkpoints of earlier versions contain no fingerprint.
     if changed_data or state.get("fingerprint", data.fingerprint) == data.fingerprint:
         return ""
-    return "as many pictures, but others, or in other classes"
+    return "the same number of images, but different images or labels"
 
 
 def generator(state: dict[str, Any]) -> dict[str, Tensor]:
-    """The averaged generator that a run stands for, a ``state_dict``: its best, or where none was measured its last."""
+    """The EMA weights of the generator, a ``state_dict``: the best ones, or the last when no distance was measured."""
     if state["best"] is not None:
         best: dict[str, Tensor] = state["best"]["generator"]
         return best
@@ -89,5 +89,5 @@ def generator(state: dict[str, Any]) -> dict[str, Tensor]:
 
 
 def first_line(failure: Exception) -> str:
-    """What went wrong, in a line."""
+    """The type and the first line of an error."""
     return f"{type(failure).__name__}: {failure}".splitlines()[0]

@@ -1,4 +1,4 @@
-"""The folder of a run: one process writes it at a time, and a run in it is replaced only when that is asked for."""
+"""The folder of a run: locked by the process that writes it, and cleared only on request."""
 
 import fcntl
 import os
@@ -14,32 +14,32 @@ TRIES = 10
 
 
 class FolderError(Exception):
-    """A run cannot have this folder; the message says why."""
+    """The folder cannot be used for a run; the message says why."""
 
 
 @contextmanager
-def claimed(run: Path) -> Iterator[None]:
-    """Inside, ``run`` exists and no other process can claim it; it is removed again when nothing was written.
+def locked(run: Path) -> Iterator[None]:
+    """Inside, ``run`` exists and no other process can lock it; a new folder is removed again if it stays empty.
 
-    The kernel gives the claim up with the process, however that ends. Raises FolderError when another has it.
+    The kernel releases the lock when the process ends for any reason. Raises FolderError when it is held already.
     """
-    made = not run.exists()
+    created = not run.exists()
     run.mkdir(parents=True, exist_ok=True)
     descriptor = _lock(run)
     try:
-        for partial in run.glob(f".{checkpoint.FILE_NAME}.*"):  # of a process that was killed while it saved
+        for partial in run.glob(f".{checkpoint.FILE_NAME}.*"):  # left by a process that was killed while saving
             partial.unlink(missing_ok=True)
         yield
     finally:
         (run / LOCK_FILE).unlink(missing_ok=True)
         os.close(descriptor)
-        if made:
+        if created:
             with suppress(OSError):  # it is not empty
                 run.rmdir()
 
 
 def clear(run: Path) -> None:
-    """Remove the files of the run in ``run``, and nothing else there."""
+    """Remove the files that a run wrote to ``run``, and nothing else."""
     for pattern in (checkpoint.FILE_NAME, f"{SAMPLES}/epoch-*.png", f"{EVENTS}/events.out.*"):
         for path in run.glob(pattern):
             path.unlink()
@@ -57,13 +57,13 @@ def _lock(run: Path) -> int:
             if not isinstance(failure, BlockingIOError):
                 raise
             raise FolderError(
-                f"{run} is being trained by another process ({owner or 'just started'}): choose another --out"
+                f"{run} is in use by another training process ({owner or 'just started'}): choose another --out"
             ) from failure
         if _is_at(path, descriptor):
             os.ftruncate(descriptor, 0)
             os.write(descriptor, f"PID {os.getpid()}".encode())
             return descriptor
-        os.close(descriptor)  # its owner removed the file between the two calls: what was locked is no longer there
+        os.close(descriptor)  # the owner removed the file between the two calls: the lock is on a deleted file
     raise FolderError(f"{path} cannot be locked: other processes keep replacing it")
 
 

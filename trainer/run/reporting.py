@@ -1,4 +1,4 @@
-"""What a run tells while it goes: TensorBoard events, and a bar on a terminal or lines where there is none."""
+"""Progress reports of a run: TensorBoard events, and a progress bar on a terminal or lines in a log."""
 
 import sys
 import time
@@ -16,29 +16,29 @@ from trainer.compute import processes
 from trainer.run.board import Board
 from trainer.run.schedule import Plan
 
-#: Epochs of a few steps would fill a log: a run writes at most so many lines.
+#: Largest number of lines of a run: epochs of a few steps would fill a log.
 MOST_LINES = 200
 
 
 class Report:
-    """The reports of the first process; those of the others do nothing."""
+    """Reports of the main process; in other processes every method does nothing."""
 
     def __init__(self, board: Board | None, bar: "tqdm[Any]", plan: Plan, step: int) -> None:
         self._board, self._bar, self._plan = board, bar, plan
         self._lines = board is not None and not sys.stderr.isatty()
-        self._begun_at, self._begun_with = time.monotonic(), step
+        self._started_at, self._first_step = time.monotonic(), step
 
     def advance(self, images: int) -> None:
-        """Move the bar on."""
+        """Advance the progress bar."""
         self._bar.update(images)
 
     def step(self, step: int, losses: dict[str, float]) -> None:
-        """The losses of one step."""
+        """Report the losses of one step."""
         self._scalars("loss", losses, step)
-        self._bar.set_postfix_str(f"epoch {self._plan.epoch(step)}/{self._plan.epochs}, {_in_words(losses)}")
+        self._bar.set_postfix_str(f"epoch {self._plan.epoch(step)}/{self._plan.epochs}, {_formatted(losses)}")
 
     def epoch(self, step: int, losses: dict[str, float]) -> None:
-        """The mean losses of the epoch that ended with ``step``."""
+        """Report the mean losses of the epoch that ended with ``step``."""
         epoch, epochs = self._plan.epoch(step), self._plan.epochs
         self._scalars("epoch", losses, epoch)
         if self._board is not None:
@@ -46,20 +46,20 @@ class Report:
         every = ceil(epochs / MOST_LINES)
         if epoch % every == 0 or step == self._plan.total:
             where = f"epoch {epoch}/{epochs}, step {step:,}/{self._plan.total:,}"
-            self._line(f"{where}: {_in_words(losses)}{self._eta(step)}")
+            self._line(f"{where}: {_formatted(losses)}{self._eta(step)}")
 
     def drawing(self, step: int) -> None:
-        """Samples are about to be drawn, which takes a while without a training step."""
+        """Report that samples are drawn now: the loss stands still for that time."""
         self._bar.set_postfix_str("drawing samples")
         self._line(f"epoch {self._plan.epoch(step)}: drawing samples")
 
     def samples(self, step: int, grid: Tensor) -> None:
-        """A grid of samples, uint8 (channel, height, width)."""
+        """Report a grid of samples, uint8 (channel, height, width)."""
         if self._board is not None:
             self._board.image("samples", grid, self._plan.epoch(step))
 
     def distance(self, step: int, distance: float) -> None:
-        """How far the samples are from the training pictures."""
+        """Report the distance of the samples to the training images."""
         if self._board is not None:
             self._board.scalar("distance", distance, self._plan.epoch(step))
 
@@ -73,17 +73,17 @@ class Report:
             print(text, file=sys.stderr, flush=True)
 
     def _eta(self, step: int) -> str:
-        done, left = step - self._begun_with, self._plan.total - step
+        done, left = step - self._first_step, self._plan.total - step
         if not (done and left):
             return ""
-        return f"; {duration((time.monotonic() - self._begun_at) / done * left)} to go"
+        return f"; {duration((time.monotonic() - self._started_at) / done * left)} left"
 
 
 @contextmanager
 def reporting(folder: Path, plan: Plan, name: str, batch_size: int, step: int) -> Iterator[Report]:
-    """The reports of a run that stands at ``step``; events go to ``folder``.
+    """Reports of a run that starts or resumes at ``step``; events go to ``folder``.
 
-    Raises OSError with the name of ``folder`` when an event cannot be written: the system's own error names no file.
+    Raises OSError with the name of ``folder`` when an event cannot be written: the system's error names no file.
     """
     first = processes.rank() == 0
     bar: tqdm[Any] = tqdm(
@@ -110,5 +110,5 @@ def reporting(folder: Path, plan: Plan, name: str, batch_size: int, step: int) -
         raise OSError(failure.errno, failure.strerror, str(folder)) from failure
 
 
-def _in_words(losses: dict[str, float]) -> str:
+def _formatted(losses: dict[str, float]) -> str:
     return ", ".join(f"{name} {value:.4g}" for name, value in losses.items())

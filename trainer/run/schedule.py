@@ -1,4 +1,4 @@
-"""The pure functions of a run's progress: learning rate, averaging, order of pictures, dropped labels."""
+"""Pure functions of a run's progress: its length, learning rate, EMA, order of images and label dropout."""
 
 import math
 from collections.abc import Callable
@@ -15,18 +15,18 @@ Tensors = tuple[Tensor, ...] | list[Tensor]
 
 @dataclass(frozen=True)
 class Plan:
-    """The length of a run in steps; the last epoch may be cut short."""
+    """The length of a run in steps; the last epoch may be incomplete."""
 
     total: int
     per_epoch: int
 
     @property
     def epochs(self) -> int:
-        """Epochs that are begun in all."""
+        """The number of epochs, an incomplete one included."""
         return self.epoch(self.total)
 
     def epoch(self, step: int) -> int:
-        """The number, from 1, of the epoch to which the last of ``step`` steps belongs; 0 before the first."""
+        """The epoch, counted from 1, that contains the last of ``step`` steps; 0 for no steps."""
         return -(-step // self.per_epoch)
 
     def ends_epoch(self, step: int) -> bool:
@@ -35,7 +35,7 @@ class Plan:
 
 
 def learning_rate_factor(settings: OptimizerConfig, progress: float) -> float:
-    """What the learning rate is multiplied by when ``progress`` (0 to 1) of the run is done."""
+    """The multiplier of the learning rate after the fraction ``progress`` (0 to 1) of the run."""
     if progress < settings.warmup:
         return progress / settings.warmup
     if not settings.decay:
@@ -45,9 +45,9 @@ def learning_rate_factor(settings: OptimizerConfig, progress: float) -> float:
 
 
 def ema_average(decay: float) -> Callable[[Tensors, Tensors, Tensor | int], None]:
-    """An exponential moving average for AveragedModel, its horizon growing with the steps up to ``decay``.
+    """An EMA update for AveragedModel whose decay grows with the number of steps, up to ``decay``.
 
-    A fixed decay near one keeps the random start in the average of a short run for thousands of steps.
+    A fixed decay near 1 would keep the random initialisation in the EMA for thousands of steps.
     """
 
     @torch.no_grad()
@@ -55,7 +55,7 @@ def ema_average(decay: float) -> Callable[[Tensors, Tensors, Tensor | int], None
         warm = min(decay, (1.0 + int(seen)) / (10.0 + int(seen)))
         if averaged[0].is_floating_point():
             torch._foreach_lerp_(averaged, current, 1.0 - warm)
-        else:  # counters, such as batch norm's
+        else:  # integer buffers, such as batch normalisation's counter
             for old, new in zip(averaged, current, strict=True):
                 old.copy_(new)
 
@@ -63,12 +63,12 @@ def ema_average(decay: float) -> Callable[[Tensors, Tensors, Tensor | int], None
 
 
 def drop_labels(label: Tensor, share: float, null_label: int, draws: Draws) -> Tensor:
-    """``label`` (batch,) with a random ``share`` replaced by "no class", so that one network learns both."""
+    """``label`` (batch,) with a random fraction ``share`` replaced by "no class", as classifier-free guidance needs."""
     dropped = draws.rand(len(label)) < share
     return torch.where(dropped, null_label, label)
 
 
 def epoch_order(seed: int, epoch: int, count: int) -> Tensor:
-    """The order in which an epoch visits the images: (count,) int64, a function of seed and epoch alone."""
+    """The order of the images in an epoch, (count,) int64; it depends on the seed and the epoch only."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     return torch.randperm(count, generator=generator)

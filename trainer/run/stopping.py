@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as requests: what is under way ends and is saved, or is given up where nothing would be lost."""
+"""Graceful stop on SIGINT and SIGTERM: the current step ends and is saved; work without effects is abandoned."""
 
 import signal
 from collections.abc import Iterator
@@ -10,16 +10,16 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(Exception):
-    """The run was asked to stop and has saved its checkpoint; ``signum`` is the signal, ``command`` how to go on."""
+    """A signal stopped the run after it saved its checkpoint; ``command`` resumes it."""
 
     def __init__(self, signum: int, command: str = "--resume") -> None:
-        super().__init__(f"stopped by {signal.Signals(signum).name}; go on with {command}")
+        super().__init__(f"stopped by {signal.Signals(signum).name}; resume with {command}")
         self.signum = signum
 
 
 @dataclass
 class StopRequests:
-    """The signals that came, and whether the next is to end what is under way."""
+    """The signals received so far, and whether the next one interrupts at once."""
 
     received: list[int] = field(default_factory=list)
     _at_once: bool = False
@@ -29,18 +29,18 @@ class StopRequests:
 
     @property
     def signum(self) -> int:
-        """The first signal that came; where another process got it, SIGTERM."""
+        """The first signal; SIGTERM when only another process received one."""
         return self.received[0] if self.received else signal.SIGTERM
 
-    def note(self, signum: int, _frame: FrameType | None) -> None:
-        """The handler of the signals. Raises Interrupted inside ``abandoning``."""
+    def record(self, signum: int, _frame: FrameType | None) -> None:
+        """Signal handler. Raises Interrupted inside ``interruptible``."""
         self.received.append(signum)
         if self._at_once:
             raise Interrupted(signum)
 
     @contextmanager
-    def abandoning(self) -> Iterator[None]:
-        """Inside, a signal gives up the block at once: for work that changes nothing before its last statement."""
+    def interruptible(self) -> Iterator[None]:
+        """Inside, a signal leaves the block at once: for work that has no effect before its last statement."""
         with suppress(Interrupted):
             try:
                 self._at_once = True
@@ -51,9 +51,9 @@ class StopRequests:
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequests]:
-    """Inside, SIGINT and SIGTERM are requests: the step under way ends and is saved."""
+    """Inside, SIGINT and SIGTERM are recorded; the loop ends its step, saves and stops."""
     requests = StopRequests()
-    before = {signum: signal.signal(signum, requests.note) for signum in SIGNALS}
+    before = {signum: signal.signal(signum, requests.record) for signum in SIGNALS}
     try:
         yield requests
     finally:

@@ -75,14 +75,14 @@ def test_an_existing_run_is_not_overwritten(vae_run: Path, capsys: pytest.Captur
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["train", "gan", "--resume"], "begun with the preset vae, not gan"),
-        (["train", "autoencoder", "--resume"], "begun with the preset vae, not autoencoder"),
-        (["train", "vae", "--resume", "--from", "runs/other"], "--from runs/other: .* begun with None"),
+        (["train", "gan", "--resume"], "started with the preset vae, not gan"),
+        (["train", "autoencoder", "--resume"], "started with the preset vae, not autoencoder"),
+        (["train", "vae", "--resume", "--from", "runs/other"], "--from runs/other: .* started with None"),
         (
             ["train", "vae", "--resume", "--epochs", "1"],
-            "--epochs 1: .* begun with 2 epochs, and can only be made longer",
+            "--epochs 1: .* started with 2 epochs and can only be extended",
         ),
-        (["train", "vae", "--resume", "--batch-size", "8"], "--batch-size 8: .* begun with 16"),
+        (["train", "vae", "--resume", "--batch-size", "8"], "--batch-size 8: .* started with 16"),
     ],
 )
 def test_a_resumed_run_keeps_its_config(
@@ -91,24 +91,24 @@ def test_a_resumed_run_keeps_its_config(
     assert re.search(complaint, error_of(capsys, *arguments, "--out", vae_run))
 
 
-def test_nothing_to_resume_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "nothing was trained there yet" in error_of(capsys, "train", "vae", "--resume", "--out", tmp_path)
+def test_nothing_to_resume_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no run was saved there" in error_of(capsys, "train", "vae", "--resume", "--out", tmp_path)
 
 
-def test_missing_data_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_data_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     message = error_of(capsys, "train", "vae", "--data-dir", tmp_path, "--out", tmp_path / "run")
     assert f"no Fashion-MNIST in {tmp_path}" in message
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(("option", "value"), [("--epochs", 0), ("--seed", -1), ("--batch-size", 0)])
-def test_an_impossible_value_is_told_by_its_option(
+def test_an_impossible_value_is_reported_by_its_option(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, value: int
 ) -> None:
     assert option in error_of(capsys, "train", "vae", option, value, "--out", tmp_path / "run")
 
 
-def test_a_batch_larger_than_the_data_is_told(
+def test_a_batch_larger_than_the_data_is_reported(
     sample_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ["--data-dir", sample_folder, "--batch-size", 3000, "--device", "cpu", "--out", tmp_path / "run"]
@@ -116,7 +116,7 @@ def test_a_batch_larger_than_the_data_is_told(
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-def test_a_missing_gpu_is_told(sample_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_gpu_is_reported(sample_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--data-dir", sample_folder, "--device", "cuda", "--out", tmp_path / "run"]
     assert "no CUDA device" in error_of(capsys, "train", "vae", *options)
 
@@ -125,7 +125,7 @@ def test_an_unfinished_run_is_not_exported(
     vae_run: Path, small_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = error_of(capsys, "export", vae_run, tmp_path / "weights" / "vae", "--data-dir", small_folder)
-    assert f"0 of 8 steps are done. Go on with: python -m trainer train vae --out {vae_run} --resume" in line
+    assert f"0 of 8 steps are done. Resume it with: python -m trainer train vae --out {vae_run} --resume" in line
 
 
 # Runs that begin with another's network
@@ -145,12 +145,12 @@ def begun_runs(make_run: MakeRun, tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("preset", "start", "complaint"),
     [
-        ("ldm", None, "--from: ldm starts from a run of family autoencoder"),
-        ("few-step", None, "--from: few-step starts from a run of family ddpm"),
-        ("ldm", "ddpm", "--from: ldm starts from a run of family autoencoder"),
-        ("few-step", "autoencoder", "--from: few-step starts from a run of family ddpm"),
-        ("vae", "autoencoder", "--from: vae starts from nothing"),
-        ("ldm", "nowhere", "nothing was trained there yet"),
+        ("ldm", None, "--from: ldm needs a run of family autoencoder to start from"),
+        ("few-step", None, "--from: few-step needs a run of family ddpm to start from"),
+        ("ldm", "ddpm", "--from: ldm needs a run of family autoencoder to start from"),
+        ("few-step", "autoencoder", "--from: few-step needs a run of family ddpm to start from"),
+        ("vae", "autoencoder", "--from: vae does not start from another run"),
+        ("ldm", "nowhere", "no run was saved there"),
     ],
 )
 def test_what_a_run_begins_with_is_checked(
@@ -176,7 +176,7 @@ def test_a_run_that_begins_with_another(
     assert main(["train", preset, "--resume", *options]) == 0
     capsys.readouterr()
     line = error_of(capsys, "train", preset, "--resume", "--from", begun_runs / "nowhere", *options)
-    assert f"--from {begun_runs / 'nowhere'}: the run in {out} was begun with {begun}" in line
+    assert f"--from {begun_runs / 'nowhere'}: the run in {out} was started with {begun}" in line
 
 
 def test_a_run_on_other_pictures_is_no_beginning(begun_runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -188,7 +188,7 @@ def test_a_run_on_other_pictures_is_no_beginning(begun_runs: Path, capsys: pytes
     begun = ["--from", begun_runs / "autoencoder", "--out", begun_runs / "new"]
     assert main(["train", "ldm", *map(str, [*begun, *options])]) == 1
     last = capsys.readouterr().err.splitlines()[-1]
-    assert re.search(r"error: --from: .* trained on 64 images of fashion-mnist .*, and these are 4 images", last)
+    assert re.search(r"error: --from: .* trained on 64 images of fashion-mnist .*, the data set has 4 images", last)
 
 
 # Help
@@ -197,12 +197,12 @@ def test_a_run_on_other_pictures_is_no_beginning(begun_runs: Path, capsys: pytes
 def test_help_names_every_preset(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         main(["train", "--help"])
-    told = "".join(capsys.readouterr().out.split())  # its lines are broken anywhere, after hyphens too
-    assert f"oneof{','.join(presets())}" in told
-    assert "--fromFOLDER" in told
+    text = "".join(capsys.readouterr().out.split())  # its lines are broken anywhere, after hyphens too
+    assert f"oneof{','.join(presets())}" in text
+    assert "--fromFOLDER" in text
 
 
-def test_an_unknown_preset_is_told_with_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_preset_is_reported_with_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["train", "gans"])
     line = capsys.readouterr().err.splitlines()[-1]
@@ -226,7 +226,7 @@ def test_a_signal_before_the_first_step_is_no_traceback(
     assert capsys.readouterr().err == "stopped\n"
 
 
-def test_a_full_disk_is_told_in_a_line(
+def test_a_full_disk_is_reported_in_a_line(
     small_folder: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -276,7 +276,7 @@ def test_a_signal_ends_with_its_code_and_a_checkpoint_that_goes_on(
     finally:
         process.kill()
     assert process.returncode == code
-    wanted = f"stopped by {signum.name}; go on with python -m trainer train vae --out {tmp_path} --resume --device cpu"
+    wanted = f"stopped by {signum.name}; resume with python -m trainer train vae --out {tmp_path} --resume --device cpu"
     assert wanted in errors
 
     config, state = checkpoint.load(tmp_path)

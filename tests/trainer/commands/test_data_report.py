@@ -1,4 +1,4 @@
-"""What people are told of their folder before a training begins."""
+"""Messages about a folder before a training starts."""
 
 import dataclasses
 
@@ -27,15 +27,15 @@ def too_few(make_config: MakeConfig, data: ImageData, epochs: int) -> list[str]:
 
 def test_classes_and_what_is_missing_are_counted() -> None:
     remarks = (
-        Remark("files left out as unreadable", ("a.png",)),
-        Remark("files left out for their endings", ("b",), False),
+        Remark("unreadable files, left out", ("a.png",)),
+        Remark("files with other extensions, left out", ("b",), False),
     )
     data = dataclasses.replace(folder(cat=3, dog=2), remarks=remarks)
     assert list(describe(data)) == [
         "data: pictures from photos",
         "classes, in the order of their labels: cat (3), dog (2)",
-        "warning: files left out as unreadable (1): a.png",
-        "note: files left out for their endings (1): b",
+        "warning: unreadable files, left out (1): a.png",
+        "note: files with other extensions, left out (1): b",
     ]
     many = folder(**{f"c{index}": 1 for index in range(25)})
     assert list(describe(many))[1].endswith("c19 (1) and 5 more")
@@ -46,8 +46,8 @@ def test_far_too_few_steps_are_reported_with_a_sensible_number(make_config: Make
     data = folder(cat=600, dog=600)
     (few,) = too_few(make_config, data, epochs=1)
     assert few == (
-        "18 steps are far too few: the preset ddpm takes 18,740 (20 epochs of 60,000 pictures in batches of 64); "
-        "--epochs 1042 would give as many here"
+        "18 steps are far too few: the preset ddpm takes 18,740 (20 epochs of 60,000 images in batches of 64); "
+        "--epochs 1042 gives the same number here"
     )
     assert too_few(make_config, data, epochs=1042) == []
 
@@ -55,9 +55,9 @@ def test_far_too_few_steps_are_reported_with_a_sensible_number(make_config: Make
 @pytest.mark.parametrize(
     ("counts", "complaint"),
     [
-        ({"cat": 400, "dog": 400}, "800 pictures are few"),
+        ({"cat": 400, "dog": 400}, "800 images are few"),
         ({"cat": 2000}, "cat is the only class"),
-        ({"cat": 2000, "dog": 100}, "unbalanced: dog has 100 pictures, cat has 2,000"),
+        ({"cat": 2000, "dog": 100}, "unbalanced: dog has 100 images, cat has 2,000"),
     ],
 )
 def test_what_makes_poor_pictures_is_reported(counts: dict[str, int], complaint: str) -> None:

@@ -56,7 +56,7 @@ def test_a_model_is_scored_into_its_manifest_and_then_compared(
     kept = tmp_path / "vae.json"
     arguments = ["evaluate", str(weights / "vae"), "--samples", "100", "--write", "--json", str(kept)]
     assert main([*arguments, *options]) == 0
-    assert "vae: 100 pictures, against 150 test images of fashion-mnist" in capsys.readouterr().out
+    assert "vae: 100 images, against 150 test images of fashion-mnist" in capsys.readouterr().out
     quality = {score.metric: score for score in read_manifest(weights / "vae").quality}
     assert quality["Frechet distance"].value == read_json(kept).scores["frechet_distance"]
     assert "| Frechet distance |" in (weights / "vae" / "card.md").read_text()
@@ -95,7 +95,7 @@ def test_a_run_is_scored_against_training_images_by_the_sampler_asked_for(
     assert "ddim 2 steps, guidance 1.5" in capsys.readouterr().out
 
 
-def test_pictures_of_no_class_are_others_and_are_told(trained: Path, options: list[str], tmp_path: Path) -> None:
+def test_pictures_of_no_class_are_others_and_are_reported(trained: Path, options: list[str], tmp_path: Path) -> None:
     """What learned without classes is scored without them."""
     run = ["evaluate", str(trained / "runs" / "vae"), "--against", "train", "--samples", "100", *options]
     assert main([*run, "--json", str(tmp_path / "classes.json")]) == 0
@@ -109,18 +109,18 @@ def test_pictures_of_no_class_are_others_and_are_told(trained: Path, options: li
     ("target", "arguments", "complaint"),
     [
         ("weights/none", [], "holds no manifest.json of a model and no checkpoint.pt of a run"),
-        ("runs/autoencoder", [], "autoencoder makes no pictures of its own"),
+        ("runs/autoencoder", [], "autoencoder does not generate images"),
         ("runs/vae", ["--write"], "--write: .* is a run; export it first"),
         ("weights/vae", ["--write", "--against", "train"], "--write: a published figure is against the test images"),
-        ("weights/vae", ["--steps", "5"], "--steps: vae makes a picture at once"),
-        ("weights/vae", ["--guidance-scale", "2"], "--guidance-scale: vae makes a picture at once"),
+        ("weights/vae", ["--steps", "5"], "--steps: vae generates in one step"),
+        ("weights/vae", ["--guidance-scale", "2"], "--guidance-scale: vae generates in one step"),
         ("runs/ddpm", ["--steps", "5000"], "steps 5000 is out of range"),
         ("weights/vae", ["--samples", "19"], "--samples 19: at least 20"),
         ("weights/vae", ["--evaluator", "none"], "none/evaluator.json: No such file"),
         ("weights/vae", ["--data-dir", "none"], "no Fashion-MNIST in none"),
     ],
 )
-def test_what_cannot_be_evaluated_is_told_in_a_line(
+def test_what_cannot_be_evaluated_is_reported_in_one_line(
     trained: Path,
     options: list[str],
     capsys: pytest.CaptureFixture[str],
@@ -142,7 +142,7 @@ def test_what_cannot_be_evaluated_is_told_in_a_line(
         ("--guidance-scale", "-1"),
     ],
 )
-def test_an_impossible_number_is_told_by_its_option(
+def test_an_impossible_number_is_reported_by_its_option(
     capsys: pytest.CaptureFixture[str], option: str, value: str
 ) -> None:
     with pytest.raises(SystemExit, match="2"):
@@ -157,7 +157,7 @@ def test_a_model_of_another_shape_is_refused_by_name(
     manifest = json.loads((model / "manifest.json").read_text())
     (model / "manifest.json").write_text(json.dumps(manifest | {"image_shape": [3, 32, 32], "golden": None}))
     message = error_of(capsys, "evaluate", model, *options)
-    assert "the model's pictures are 3 x 32 x 32, the evaluator" in message
+    assert "the model's images are 3 x 32 x 32, the evaluator" in message
     assert "sees 1 x 28 x 28" in message
 
 
@@ -189,7 +189,7 @@ def test_a_model_that_draws_nothing_is_refused_by_name(
     model = Path(shutil.copytree(trained / "weights" / "vae", tmp_path / "vae"))
     manifest = json.loads((model / "manifest.json").read_text())
     (model / "manifest.json").write_text(json.dumps(manifest | {"capabilities": ["encode"]}))
-    assert "vae makes no pictures of its own: it can encode" in error_of(capsys, "evaluate", model, *options)
+    assert "vae does not generate images: it can encode" in error_of(capsys, "evaluate", model, *options)
 
 
 def test_an_altered_evaluator_is_refused_by_name(
@@ -244,29 +244,29 @@ def test_own_pictures_without_classes_are_scored_by_an_evaluator_of_their_own(
     make_config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(classifier, "BATCH_SIZE", 60)
-    photos, judge, run = tmp_path / "photos", tmp_path / "judge", tmp_path / "run"
+    photos, evaluator, run = tmp_path / "photos", tmp_path / "evaluator", tmp_path / "run"
     photos.mkdir()
     for number in range(220):
         Image.new("L", (28, 28), number).save(photos / f"{number}.png")
     (photos / "broken.png").write_bytes(b"")
     arguments = ["evaluator", "--dataset", f"folder:{photos}", "--epochs", "1", "--device", "cpu"]
-    assert main([*arguments, "--out", str(judge)]) == 0
+    assert main([*arguments, "--out", str(evaluator)]) == 0
     printed = capsys.readouterr()
-    assert "it learns by how many quarters a picture is turned" in printed.out
+    assert "the evaluator learns to predict rotations by 90 degrees" in printed.out
     assert "of 22 test images in all four turns right" in printed.out
-    assert "warning: guessing gives 25.00%" in printed.err  # an even picture looks the same in every turn
+    assert "warning: chance is 25.00%" in printed.err  # a uniform image is equal in all rotations
 
     images = load_folder(photos, size=28, channels=1)
     TrainingRun(make_config("vae", dataset="folder", epochs=1), images, run, torch.device("cpu")).fit()
     kept = tmp_path / "scores.json"
-    options = ["--evaluator", str(judge), "--data-dir", str(photos), "--device", "cpu", "--json", str(kept)]
+    options = ["--evaluator", str(evaluator), "--data-dir", str(photos), "--device", "cpu", "--json", str(kept)]
     assert main(["evaluate", str(run), *options]) == 0
     printed = capsys.readouterr()
-    assert "run: 198 pictures, against 22 test images of folder" in printed.out
-    assert "real: 198 other real pictures against the same" in printed.out
-    assert "note: 198 pictures are drawn, not 10,000" in printed.err
-    assert "warning: 198 pictures against 22 test images of folder: below 1,000" in printed.err
-    assert "files left out as unreadable (1): broken.png" in printed.err
+    assert "run: 198 images, against 22 test images of folder" in printed.out
+    assert "real: 198 other real images against the same" in printed.out
+    assert "note: 198 images are generated, not 10,000" in printed.err
+    assert "warning: 198 images against 22 test images of folder: below 1,000" in printed.err
+    assert "unreadable files, left out (1): broken.png" in printed.err
     assert "class_kl" not in read_json(kept).scores
 
 
@@ -289,8 +289,8 @@ def test_a_model_that_the_evaluator_cannot_score_does_not_stop_the_comparison(
     arguments = ["compare", str(weights), "--docs", str(tmp_path), "--measure", "--write", "--samples", "100", *options]
     assert main(arguments) == 0
     printed = capsys.readouterr()
-    assert "broken is left out: " in printed.err
-    assert "own is left out: own was trained on folder, the evaluator" in printed.err
+    assert "broken is skipped: " in printed.err
+    assert "own is skipped: own was trained on folder, the evaluator" in printed.err
     assert "python -m trainer evaluator --dataset folder:PATH --image-size 28 --channels 1 --out" in printed.err
     assert "| own | -" in printed.out
     assert {point.model for point in curves.read_json(tmp_path / curves.FILE_NAME).points} == {"vae"}

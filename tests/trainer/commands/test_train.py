@@ -92,7 +92,7 @@ def diverges(*_: object) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("preset", "objective", "step", "told", "changed"),
+    ("preset", "objective", "step", "error", "changed"),
     [
         ("ddpm", DdpmObjective, out_of_memory, "out of memory: choose --accumulate 2", ("accumulate", 2)),
         ("gan", GanObjective, out_of_memory, "out of memory: choose a --batch-size below 4", ("batch_size", 2)),
@@ -106,7 +106,7 @@ def test_a_run_that_fails_suggests_one_that_may_not(
     preset: str,
     objective: type,
     step: Callable[..., dict[str, Tensor]],
-    told: str,
+    error: str,
     changed: tuple[str, object],
 ) -> None:
     arguments = ["train", preset, "--dataset", f"folder:{photos}", "--out", str(tmp_path / "run"), *SMALL]
@@ -114,7 +114,7 @@ def test_a_run_that_fails_suggests_one_that_may_not(
         patch.setattr(objective, "train_step", step)
         assert main(arguments) == 1
     line = capsys.readouterr().err.splitlines()[-1]
-    assert told in line
+    assert error in line
     suggested = pasted(line)
     name, value = changed
     assert f"--{name.replace('_', '-')} {value}" in " ".join(suggested)
@@ -136,7 +136,7 @@ def test_a_run_and_a_model_are_replaced_when_that_is_asked_for(
     assert "--overwrite to delete it" in error_of(capsys, "train", "gan", "--out", run)
     train("gan", photos, run, "--overwrite", "--seed", "7")
     assert checkpoint.load(run)[0].seed == 7
-    assert "already holds a model" in error_of(capsys, "export", run, model)
+    assert "already contains a model" in error_of(capsys, "export", run, model)
     assert read_manifest(model) == before[1]
     assert main(["export", str(run), str(model), "--overwrite"]) == 0
     assert read_history(model) == [before[1]]
@@ -147,7 +147,7 @@ def test_a_folder_in_which_a_run_is_going_is_refused(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["train", "gan", "--dataset", f"folder:{photos}", "--out", tmp_path / "run", *SMALL]
-    with folder.claimed(tmp_path / "run"):
+    with folder.locked(tmp_path / "run"):
         assert "is being trained by another process" in error_of(capsys, *arguments)
         assert "is being trained by another process" in error_of(capsys, *arguments, "--overwrite")
 
@@ -155,7 +155,7 @@ def test_a_folder_in_which_a_run_is_going_is_refused(
 def test_an_evaluator_is_replaced_when_that_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "evaluator.json").write_text("{}")
     arguments = ["evaluator", "--data-dir", tmp_path / "none", "--out", tmp_path]
-    assert "already holds an evaluator" in error_of(capsys, *arguments)
+    assert "already contains an evaluator" in error_of(capsys, *arguments)
     assert "no Fashion-MNIST" in error_of(capsys, *arguments, "--overwrite")
     assert (tmp_path / "evaluator.json").read_text() == "{}"
 
@@ -188,7 +188,7 @@ def test_swapped_classes_are_noticed_and_a_run_goes_on_with_them_when_asked(
     (photos / "other").rename(photos / "dogs")
     again = ["train", "gan", "--out", str(run), "--resume", "--epochs", "2", "--device", "cpu"]
     assert main(again) == 1
-    assert "as many pictures, but others, or in other classes" in capsys.readouterr().err
+    assert "the same number of images, but different images or labels" in capsys.readouterr().err
     assert main([*again, "--changed-data"]) == 0
     assert checkpoint.load(run)[1]["step"] == 10
     assert "--changed-data is for --resume" in error_of(capsys, "train", "gan", "--changed-data")
@@ -219,7 +219,7 @@ def test_a_finished_run_is_extended(photos: Path, tmp_path: Path, capsys: pytest
     assert (state["step"], config.steps) == (12, 12)
     assert [(each.at, each.planned) for each in config.extended] == [(5, 5)]
     shorter = error_of(capsys, "train", "gan", "--out", run, "--resume", "--epochs", "2")
-    assert "begun with 12 steps, and can only be made longer" in shorter
+    assert "started with 12 steps and can only be extended" in shorter
     assert pasted(shorter)[0] == "export"
 
 
@@ -275,7 +275,7 @@ def test_a_preset_of_ones_own(photos: Path, tmp_path: Path) -> None:
         (PRESET, ["--epochs", 0], "--epochs: .* greater than 0"),
     ],
 )
-def test_what_is_wrong_with_it_is_told_by_its_field(
+def test_what_is_wrong_with_it_is_reported_by_its_field(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str | None, arguments: list[object], complaint: str
 ) -> None:
     if text is not None:
@@ -285,6 +285,6 @@ def test_what_is_wrong_with_it_is_told_by_its_field(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_width_that_a_model_does_not_have_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_width_that_a_model_does_not_have_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["train", "few-step", "--from", "weights/ddpm", "--width", 8, "--out", tmp_path / "run"]
     assert "--width: few-step has no such setting" in error_of(capsys, *arguments)

@@ -25,7 +25,7 @@ def test_the_faster_one_is_chosen_and_fp32_when_equal(bf16: float, fp32: float, 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the instructions of other processors are not limited so")
 def test_where_bf16_is_emulated_fp32_is_chosen() -> None:
     """Eight times slower: no noise of a busy machine hides that, and the least of several rounds counts."""
-    code = "import torch; from trainer.compute import precision as p; print(p.measured(torch.device('cpu')).precision)"
+    code = "import torch; from trainer.compute import precision as p; print(p.fastest(torch.device('cpu')).precision)"
     limited = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "OMP_NUM_THREADS": "1"}
     result = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code],

@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 
 
 def test_alone_nothing_is_shared() -> None:
-    with processes.joined(CPU) as device, processes.first_alone():
+    with processes.process_group(CPU) as device, processes.main_process_first():
         assert device == CPU
         assert (processes.count(), processes.rank()) == (1, 0)
         value = torch.tensor(3.0)

@@ -20,7 +20,7 @@ from trainer.run.loop import TrainingRun
 def main() -> None:
     config, folder = RunConfig.model_validate_json(sys.argv[1]), Path(sys.argv[2])
     torch.set_num_threads(1)
-    with processes.joined(torch.device("cpu")) as device:
+    with processes.process_group(torch.device("cpu")) as device:
         run = TrainingRun(config, some(load_fashion_mnist(SAMPLE), 64), folder, device)
         if (folder / checkpoint.FILE_NAME).exists():
             run.load_state_dict(checkpoint.load(folder)[1])

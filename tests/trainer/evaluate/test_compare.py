@@ -51,8 +51,8 @@ def test_the_evaluator_is_not_taken_for_a_model() -> None:
     assert "evaluator" not in names
 
 
-def test_a_folder_without_models_is_told(tmp_path: Path) -> None:
-    with pytest.raises(EvaluationError, match="holds no model"):
+def test_a_folder_without_models_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(EvaluationError, match="contains no model"):
         read_manifests(tmp_path)
 
 
@@ -107,10 +107,10 @@ def test_a_model_that_cannot_be_read_is_left_out_and_named(tmp_path: Path) -> No
     (tmp_path / "damaged" / "manifest.json").write_text("{}")
     manifests, skipped = read_manifests(tmp_path)
     assert [manifest.name for manifest in manifests] == ["vae"]
-    assert skipped["copy"] == "its manifest is that of vae"
+    assert skipped["copy"] == "its manifest belongs to vae"
     assert "damaged" in skipped["damaged"]
     shutil.rmtree(tmp_path / "vae")
-    with pytest.raises(EvaluationError, match=r"holds no model.*; copy: its manifest is that of vae"):
+    with pytest.raises(EvaluationError, match=r"contains no model.*; copy: its manifest belongs to vae"):
         read_manifests(tmp_path)
 
 

@@ -43,8 +43,8 @@ def test_every_score_has_a_title() -> None:
 
 def test_every_score_stands_beside_its_floor() -> None:
     lines = table(measured("ddim 5 steps")).splitlines()
-    assert lines[0] == "vae: 10,000 pictures, ddim 5 steps, against 10,000 test images, evaluator 0a1b2c3d"
-    assert lines[1] == "real: 10,000 other real pictures against the same"
+    assert lines[0] == "vae: 10,000 images, ddim 5 steps, against 10,000 test images, evaluator 0a1b2c3d"
+    assert lines[1] == "real: 10,000 other real images against the same"
     assert len(lines) == 3 + len(QUALITY.scores())
     assert lines[3].split() == ["Frechet", "distance", "0.75", "0.05", "lower"]
 
@@ -60,7 +60,7 @@ def test_a_measurement_is_kept_and_read_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "{}", "[1]", '{"model": 1}'])
 def test_another_file_is_no_measurement(tmp_path: Path, text: str) -> None:
     (tmp_path / "other.json").write_text(text)
-    with pytest.raises(EvaluationError, match=r"other\.json is no measurement of python -m trainer evaluate"):
+    with pytest.raises(EvaluationError, match=r"other\.json is not a measurement of python -m trainer evaluate"):
         read_json(tmp_path / "other.json")
     with pytest.raises(EvaluationError, match=r"none\.json cannot be read"):
         read_json(tmp_path / "none.json")

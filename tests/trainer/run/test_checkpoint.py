@@ -36,7 +36,7 @@ def test_a_full_disk_leaves_the_old_checkpoint(
     with file_size_limit(200_000), pytest.raises(CheckpointError, match="cannot be written") as refusal:
         checkpoint.save(tmp_path, config, {"step": 2, "networks": weights})
     assert str(tmp_path / FILE_NAME) in str(refusal.value)
-    assert ("the one before is kept" in str(refusal.value)) == before
+    assert ("the previous one is kept" in str(refusal.value)) == before
     assert "\n" not in str(refusal.value)
     assert [path.name for path in tmp_path.iterdir()] == ([FILE_NAME] if before else [])
     if before:
@@ -45,7 +45,7 @@ def test_a_full_disk_leaves_the_old_checkpoint(
     assert checkpoint.load(tmp_path)[1]["step"] == 3
 
 
-def test_a_missing_checkpoint_is_told(tmp_path: Path) -> None:
+def test_a_missing_checkpoint_is_reported(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=f"{tmp_path / FILE_NAME} does not exist"):
         checkpoint.load(tmp_path)
 
@@ -67,11 +67,11 @@ def test_a_damaged_checkpoint_is_refused_by_name_in_one_line(tmp_path: Path, con
     [
         (
             {"format": checkpoint.FORMAT + 1},
-            f"is of format {checkpoint.FORMAT + 1}, .* reads format {checkpoint.FORMAT}",
+            f"has format {checkpoint.FORMAT + 1}; .* reads format {checkpoint.FORMAT}",
         ),
         ({"weight": torch.zeros(1)}, "not a checkpoint of this trainer"),
         ([1, 2], "not a checkpoint of this trainer"),
-        ({"format": checkpoint.FORMAT}, "lacks its config"),
+        ({"format": checkpoint.FORMAT}, "contains no config"),
     ],
 )
 def test_another_format_is_refused(tmp_path: Path, content: object, complaint: str) -> None:
@@ -83,7 +83,7 @@ def test_another_format_is_refused(tmp_path: Path, content: object, complaint: s
 def test_a_family_that_this_version_does_not_know_is_refused_by_name(tmp_path: Path, config: RunConfig) -> None:
     newer = config.model_dump_json().replace('"family":"vae"', '"family":"mamba"')
     torch.save({"format": checkpoint.FORMAT, "config": newer}, tmp_path / FILE_NAME)
-    with pytest.raises(CheckpointError, match=r"see its model: .*mamba"):
+    with pytest.raises(CheckpointError, match=r"field model: .*mamba"):
         checkpoint.load(tmp_path)
 
 

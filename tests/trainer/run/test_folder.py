@@ -7,34 +7,34 @@ from pathlib import Path
 import pytest
 
 from trainer.run import checkpoint
-from trainer.run.folder import EVENTS, LOCK_FILE, SAMPLES, FolderError, claimed, clear
+from trainer.run.folder import EVENTS, LOCK_FILE, SAMPLES, FolderError, clear, locked
 
 ROOT = Path(__file__).parents[3]
 
 
 def test_a_second_claim_is_refused_until_the_first_ends(tmp_path: Path) -> None:
-    refused = pytest.raises(FolderError, match=r"trained by another process \(PID \d+\)")
-    with claimed(tmp_path / "run"), refused, claimed(tmp_path / "run"):
+    refused = pytest.raises(FolderError, match=r"in use by another training process \(PID \d+\)")
+    with locked(tmp_path / "run"), refused, locked(tmp_path / "run"):
         pass
-    with claimed(tmp_path / "run"):
+    with locked(tmp_path / "run"):
         assert (tmp_path / "run" / LOCK_FILE).exists()
 
 
 def test_a_claim_ends_with_its_process_however_that_ends(tmp_path: Path) -> None:
-    code = "import os; from pathlib import Path; from trainer.run.folder import claimed\n"
-    code += f"with claimed(Path({str(tmp_path)!r})): os._exit(9)"
+    code = "import os; from pathlib import Path; from trainer.run.folder import locked\n"
+    code += f"with locked(Path({str(tmp_path)!r})): os._exit(9)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60, check=False).returncode == 9
     assert (tmp_path / LOCK_FILE).exists()
     (tmp_path / f".{checkpoint.FILE_NAME}.half").write_bytes(b"half of a checkpoint")
-    with claimed(tmp_path):
+    with locked(tmp_path):
         pass
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_in_which_nothing_was_written_goes_again_and_any_other_stays(tmp_path: Path) -> None:
-    with claimed(tmp_path / "new"):
+    with locked(tmp_path / "new"):
         pass
-    with claimed(tmp_path / "used"):
+    with locked(tmp_path / "used"):
         (tmp_path / "used" / checkpoint.FILE_NAME).touch()
     assert [path.name for path in tmp_path.iterdir()] == ["used"]
 

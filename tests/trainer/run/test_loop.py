@@ -17,7 +17,7 @@ from trainer.models.parts import Parts
 from trainer.objectives.base import Position, Task
 from trainer.objectives.ldm import LdmObjective
 from trainer.run import checkpoint, loop
-from trainer.run.loop import MEASURED_IMAGES, Diverged, Indivisible, TrainingRun, device_name
+from trainer.run.loop import STATISTICS_IMAGES, Diverged, Indivisible, TrainingRun, device_name
 from trainer.run.stopping import Interrupted
 
 STEPS_PER_EPOCH, TOTAL_STEPS = 4, 8
@@ -138,10 +138,10 @@ def test_the_best_average_is_kept_and_survives_a_resume(
         run = make_run("vae", folder, epochs=4, grid_every=1)
 
         class Told:
-            judge = "one"
+            evaluator_version = "one"
 
             def __call__(self, parts: Parts) -> float:
-                averages.append(copy.deepcopy(run.average.module.state_dict()))
+                averages.append(copy.deepcopy(run.ema.module.state_dict()))
                 return distances[run.epoch - 1]
 
         run.distance = Told()
@@ -157,54 +157,54 @@ def test_the_best_average_is_kept_and_survives_a_resume(
     _, state = checkpoint.load(tmp_path)
     assert (state["best"]["epoch"], state["best"]["distance"]) == (2, 1.0)
     assert_equal(checkpoint.generator(state), averages[1])
-    for judge, best in (("one", True), ("another", False), (None, False)):
+    for version, best in (("one", True), ("another", False), (None, False)):
         again = run_in(tmp_path)
-        if judge is None or again.distance is None:
+        if version is None or again.distance is None:
             again.distance = None
         else:
-            again.distance.judge = judge
+            again.distance.evaluator_version = version
         again.load_state_dict(state)
-        assert (again.state.best is not None) == best  # distances of two judges cannot be compared
+        assert (again.state.best is not None) == best  # distances of two evaluators are not comparable
 
 
 def test_without_a_yardstick_the_last_average_is_kept(finished_runs: dict[str, TrainingRun]) -> None:
     run = finished_runs["vae"]
     _, state = checkpoint.load(run.folder)
     assert state["best"] is None
-    assert_equal(checkpoint.generator(state), dict(run.average.module.state_dict()))
+    assert_equal(checkpoint.generator(state), dict(run.ema.module.state_dict()))
 
 
-@pytest.mark.parametrize(("name", "told"), [("wgan-gp", [6]), ("gan", [4, 5, 6, 7])])
+@pytest.mark.parametrize(("name", "reported"), [("wgan-gp", [6]), ("gan", [4, 5, 6, 7])])
 def test_an_epochs_loss_is_the_mean_over_the_steps_that_told_it(
-    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, told: list[int]
+    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, reported: list[int]
 ) -> None:
     """A WGAN's generator moves at every third step here: in the second epoch of four steps at one."""
     run = make_run(name, tmp_path)
 
     def numbered(images: Tensor, label: Tensor, at: Position) -> dict[str, Tensor]:
         losses = {"discriminator": torch.tensor(100.0)}
-        return losses | ({"generator": torch.tensor(float(at.step))} if at.step in told else {})
+        return losses | ({"generator": torch.tensor(float(at.step))} if at.step in reported else {})
 
     monkeypatch.setattr(run.objective, "train_step", numbered)
     run.fit()
-    assert run.state.losses == {"discriminator": 100.0, "generator": sum(told) / len(told)}
+    assert run.state.losses == {"discriminator": 100.0, "generator": sum(reported) / len(reported)}
 
 
 def test_the_average_takes_the_statistics_of_batch_norm_along(finished_runs: dict[str, TrainingRun]) -> None:
     run = finished_runs["dcgan"]
-    averaged, last = run.average.module.state_dict(), run.objective.generator.state_dict()
+    averaged, last = run.ema.module.state_dict(), run.objective.generator.state_dict()
     assert averaged["norm_enter.num_batches_tracked"] == last["norm_enter.num_batches_tracked"] == TOTAL_STEPS
     for name in ("norm_enter.running_mean", "norm_enter.running_var"):
         assert not torch.equal(averaged[name], last[name])
         torch.testing.assert_close(averaged[name], last[name], rtol=0.5, atol=0.05)
-    assert not any(module.training for module in run.average.modules())
+    assert not any(module.training for module in run.ema.modules())
 
 
 def test_resuming_on_other_data_is_refused(make_run: MakeRun, tmp_path: Path, data: ImageData) -> None:
     run = make_run("vae", tmp_path)
     facts = dataclasses.replace(data.facts, images=48)
     other = dataclasses.replace(data, facts=facts, images=data.images[:48], labels=data.labels[:48])
-    with pytest.raises(checkpoint.CheckpointError, match=r"begun on other data: images 64 then, 48 now"):
+    with pytest.raises(checkpoint.CheckpointError, match=r"trained on other data: images: 64 then, 48 now"):
         TrainingRun(run.config, other, tmp_path, run.device).load_state_dict(run.state_dict())
 
 
@@ -214,7 +214,7 @@ def test_other_pictures_of_the_same_number_are_noticed(make_run: MakeRun, tmp_pa
     labels = torch.where(data.labels == 0, 1, torch.where(data.labels == 1, 0, data.labels))
     swapped = dataclasses.replace(data, labels=labels)
     resumed = TrainingRun(run.config, swapped, tmp_path, run.device)
-    with pytest.raises(checkpoint.CheckpointError, match="as many pictures, but others, or in other classes"):
+    with pytest.raises(checkpoint.CheckpointError, match="the same number of images, but different images or labels"):
         resumed.load_state_dict(run.state_dict())
     resumed.load_state_dict(run.state_dict(), changed_data=True)
     old = {key: value for key, value in run.state_dict().items() if key != "fingerprint"}
@@ -227,7 +227,7 @@ def test_pictures_that_do_not_fit_the_networks_are_refused_always(
 ) -> None:
     state = make_run("vae", tmp_path).state_dict()
     other = dataclasses.replace(data, facts=dataclasses.replace(data.facts, **changed))
-    assert checkpoint.other_data(state, other, changed_data=True)
+    assert checkpoint.data_difference(state, other, changed_data=True)
 
 
 def test_a_checkpoint_of_other_networks_is_refused(make_run: MakeRun, tmp_path: Path) -> None:
@@ -243,7 +243,7 @@ def test_codes_are_measured_on_pictures_from_all_over_the_data(
     make_config: MakeConfig, averages: dict[str, dict[str, Tensor]], data: ImageData, tmp_path: Path
 ) -> None:
     """A folder's pictures lie class by class: here 2,048 dark ones, then as many bright ones."""
-    dark, bright = torch.zeros(MEASURED_IMAGES, 1, 28, 28), torch.full((MEASURED_IMAGES, 1, 28, 28), 255.0)
+    dark, bright = torch.zeros(STATISTICS_IMAGES, 1, 28, 28), torch.full((STATISTICS_IMAGES, 1, 28, 28), 255.0)
     images = torch.cat([dark, bright]).to(torch.uint8)
     facts = dataclasses.replace(data.facts, images=len(images))
     halves = dataclasses.replace(data, facts=facts, images=images, labels=torch.zeros(len(images), dtype=torch.int64))
@@ -261,7 +261,7 @@ def test_codes_are_measured_on_pictures_from_all_over_the_data(
         patch.setattr(loop, "build", build)
         TrainingRun(make_config("ldm"), halves, tmp_path, torch.device("cpu"), averages["ldm"])
     (measured,) = seen
-    assert len(measured) == MEASURED_IMAGES
+    assert len(measured) == STATISTICS_IMAGES
     assert float((measured > 0).float().mean()) == pytest.approx(0.5, abs=0.05)
 
 
@@ -293,7 +293,7 @@ def test_a_run_that_diverges_at_once_says_that_nothing_is_kept(make_run: MakeRun
     run = make_run("vae", tmp_path)
     with torch.no_grad():
         next(run.objective.networks.parameters()).fill_(math.inf)
-    with pytest.raises(Diverged, match="There is no checkpoint from before"):
+    with pytest.raises(Diverged, match="No checkpoint was written yet"):
         run.fit()
 
 
@@ -302,17 +302,17 @@ def test_a_run_that_diverges_at_once_says_that_nothing_is_kept(make_run: MakeRun
 
 def losses_of(run: TrainingRun, monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The losses of every step of ``run``, and the run done."""
-    told: list[float] = []
+    reported: list[float] = []
     train_on = run._train_on
 
     def watched(index: Tensor, at: Position) -> dict[str, Tensor]:
         losses = train_on(index, at)
-        told.extend(float(loss) for loss in losses.values())
+        reported.extend(float(loss) for loss in losses.values())
         return losses
 
     monkeypatch.setattr(run, "_train_on", watched)
     run.fit()
-    return told
+    return reported
 
 
 @pytest.mark.parametrize("name", ["ddpm", "ddpm-epsilon", "ldm", "few-step"])
@@ -346,13 +346,13 @@ def test_a_run_goes_on_in_another_number_of_micro_batches(
 @pytest.mark.parametrize(
     ("family", "accumulate", "complaint"),
     [
-        ("ddpm", 3, "--batch-size 16 cannot be cut into 3 parts"),
-        ("vae", 2, "--accumulate: the vae's step needs the whole batch"),
-        ("autoencoder", 2, "--accumulate: the autoencoder's step needs the whole batch"),
-        ("gan", 2, "--accumulate: the gan's step needs the whole batch"),
+        ("ddpm", 3, "--batch-size 16 is not divisible by 3"),
+        ("vae", 2, "--accumulate: a step of the family vae needs the whole batch"),
+        ("autoencoder", 2, "--accumulate: a step of the family autoencoder needs the whole batch"),
+        ("gan", 2, "--accumulate: a step of the family gan needs the whole batch"),
     ],
 )
-def test_what_cannot_be_taken_apart_is_refused(
+def test_what_cannot_be_divided_is_rejected(
     make_config: MakeConfig, data: ImageData, tmp_path: Path, family: str, accumulate: int, complaint: str
 ) -> None:
     with pytest.raises(Indivisible, match=complaint):

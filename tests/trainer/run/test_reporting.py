@@ -21,7 +21,7 @@ def test_a_run_elsewhere_than_on_a_terminal_writes_a_line_an_epoch(
         "epoch 3/3, step 12/12",
         "epoch 3",
     ]
-    assert re.search(r": reconstruction .*, kl .*; \d+ min \d+ s to go$", lines[0])
+    assert re.search(r": reconstruction .*, kl .*; \d+ min \d+ s left$", lines[0])
 
 
 def test_a_long_run_of_short_epochs_writes_few_lines(
