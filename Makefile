@@ -15,6 +15,7 @@ HOST =
 PORT =
 DEVICE =
 MODEL =
+REVISION =
 ARGS =
 
 python := $(VENV)/bin/python
@@ -31,7 +32,7 @@ train_peers := diffusers lucidrains
 
 rest := slow or browser or containers or prometheus or gpu
 
-.PHONY: help install page-pictures bench-fair bench-gpu bench-latency bench-limit bench-mixed bench-overload bench-peers bench-png bench-prepare bench-quality bench-rest bench-train serve test test-all test-containers lint train which-model clean
+.PHONY: help install page-pictures bench-fair bench-gpu bench-latency bench-limit bench-mixed bench-overload bench-peers bench-png bench-prepare bench-quality bench-rest bench-revisions bench-train serve test test-all test-containers lint train which-model clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -103,6 +104,10 @@ bench-quality: $(VENV)/.train $(train_peers:%=$(VENV)/peers/%/.ready)  ## pictur
 
 bench-rest: $(VENV)/.serve  ## seconds to ready, idle processor time and memory
 	$(python) -m benchmarks.rest $(ARGS)
+
+bench-revisions: $(VENV)/.serve  ## this tree's service against REVISION=..., in bursts in turn; 10 minutes
+	@[ -n "$(REVISION)" ] || { echo "which revision? for example: make bench-revisions REVISION=HEAD~10"; exit 2; }
+	$(python) -m benchmarks.revisions $(REVISION) $(ARGS)
 
 bench-train: $(VENV)/.train $(train_peers:%=$(VENV)/peers/%/.ready)  ## the training loop against the bare one, lucidrains' and diffusers'
 	$(python) -m benchmarks.train $(ARGS)

@@ -17,6 +17,9 @@ import uvloop
 
 from benchmarks.connection import Connection, request_bytes
 
+#: Seconds at the start of a run that do not count.
+WARM_UP_S = 1.0
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -76,7 +79,7 @@ def main() -> None:
     parser.add_argument("--body", default="")
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=5.0)
-    parser.add_argument("--warm-up", type=float, default=1.0)
+    parser.add_argument("--warm-up", type=float, default=WARM_UP_S)
     options = parser.parse_args()
     outcome = uvloop.run(
         run(

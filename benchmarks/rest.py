@@ -66,9 +66,9 @@ def measure(weights: Path) -> Start:
     with service_process(weights_dir=str(weights)) as service:
         ready_s = time.perf_counter() - started
         resident_mib = service.resident_mib()
-        before = _cpu_s(service)
+        before = service.cpu_s()
         time.sleep(IDLE_S)
-        idle_percent = 100 * (_cpu_s(service) - before) / IDLE_S
+        idle_percent = 100 * (service.cpu_s() - before) / IDLE_S
         _work(service)
         return Start(ready_s, idle_percent, resident_mib, service.resident_mib())
 
@@ -80,12 +80,6 @@ def _work(service: Service) -> None:
             status, _ = ask_once(connection, f"/generate/{model}", {"n": N})
             if status != 200:
                 raise RuntimeError(f"{model}: answered {status}")
-
-
-def _cpu_s(service: Service) -> float:
-    """Seconds of processor time so far, in user and system."""
-    fields = Path(f"/proc/{service.pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / 100
 
 
 if __name__ == "__main__":

@@ -21,30 +21,45 @@ class Service(NamedTuple):
         status = Path(f"/proc/{self.pid}/status").read_text()
         return int(status.split("VmRSS:")[1].split()[0]) / 1024
 
+    def cpu_s(self) -> float:
+        """The processor seconds that it and its child processes have used, those that ended included."""
+        return _cpu_s(self.pid)
+
 
 @contextmanager
 def running_service(pin: str | None = None, **settings: str) -> Iterator[int]:
     """``service_process`` by its port."""
-    with service_process(pin, **settings) as service:
+    with service_process(pin, None, **settings) as service:
         yield service.port
 
 
 @contextmanager
-def service_process(pin: str | None = None, **settings: str) -> Iterator[Service]:
+def service_process(pin: str | None = None, folder: Path | None = None, **settings: str) -> Iterator[Service]:
     """Start `python -m service` with GENSERVE_<SETTING>=value for each setting; yields it once it is ready.
 
     ``pin`` is a list of cores as taskset writes it, which becomes the service without a process between; None, all.
+    ``folder`` is the project's tree, this one unless given.
     """
     environment = os.environ | {f"GENSERVE_{name.upper()}": value for name, value in settings.items()}
     environment["GENSERVE_PORT"] = "0"
     command = [*(["taskset", "-c", pin] if pin else []), sys.executable, "-m", "service"]
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, encoding="utf-8")
+    process = subprocess.Popen(
+        command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True, encoding="utf-8"
+    )
     try:
         assert process.stderr is not None
         yield Service(_port(process.stderr), process.pid)
     finally:
         process.terminate()
         process.communicate(timeout=60)
+
+
+def _cpu_s(pid: int) -> float:
+    stat = Path(f"/proc/{pid}/stat").read_text()
+    ticks = sum(map(int, stat.rpartition(")")[2].split()[11:15]))  # utime, stime, and both of children that ended
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    children = [int(child) for task in tasks for child in task.read_text().split()]
+    return ticks / os.sysconf("SC_CLK_TCK") + sum(map(_cpu_s, children))
 
 
 def _port(log: Iterator[str]) -> int:

@@ -2,7 +2,7 @@
 
 Gates bound the work that is accepted, and deadlines count from when a request was read. Neither sees what waits in the
 sockets. Once reading and refusing alone take longer than requests take to come, that grows without a bound, and then
-every answer is late, good or bad: docs/decisions/0013-what-the-loop-cannot-read.md.
+every answer is late, good or bad: docs/decisions/0013-load-shedding-by-event-loop-lag.md.
 """
 
 import time

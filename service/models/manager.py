@@ -1,7 +1,8 @@
 """Models in manager: versions come and go while requests are served.
 
 A version is read, hashed and loaded off the event loop; whatever it computes before it serves takes its turn among the
-ticks of the others, call by call. Then it is deployed at one stroke: docs/decisions/0009-models-in-manager.md.
+ticks of the others, call by call. Then it is deployed at one stroke:
+docs/decisions/0009-replacing-models-without-a-restart.md.
 """
 
 import asyncio
