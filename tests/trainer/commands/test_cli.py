@@ -188,7 +188,7 @@ def test_a_run_on_other_pictures_is_no_beginning(begun_runs: Path, capsys: pytes
     begun = ["--from", begun_runs / "autoencoder", "--out", begun_runs / "new"]
     assert main(["train", "ldm", *map(str, [*begun, *options])]) == 1
     last = capsys.readouterr().err.splitlines()[-1]
-    assert re.search(r"error: --from: .* trained on 64 images of fashion-mnist .*, the data set has 4 images", last)
+    assert re.search(r"error: --from: .* trained on 64 images of fashion-mnist .*; the data set has 4 images", last)
 
 
 # Help

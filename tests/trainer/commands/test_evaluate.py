@@ -108,10 +108,10 @@ def test_pictures_of_no_class_are_others_and_are_reported(trained: Path, options
 @pytest.mark.parametrize(
     ("target", "arguments", "complaint"),
     [
-        ("weights/none", [], "holds no manifest.json of a model and no checkpoint.pt of a run"),
+        ("weights/none", [], "contains neither manifest.json of a model nor checkpoint.pt of a run"),
         ("runs/autoencoder", [], "autoencoder does not generate images"),
-        ("runs/vae", ["--write"], "--write: .* is a run; export it first"),
-        ("weights/vae", ["--write", "--against", "train"], "--write: a published figure is against the test images"),
+        ("runs/vae", ["--write"], "--write: .* is a run; scores belong to a model"),
+        ("weights/vae", ["--write", "--against", "train"], "--write: published scores are against the test images"),
         ("weights/vae", ["--steps", "5"], "--steps: vae generates in one step"),
         ("weights/vae", ["--guidance-scale", "2"], "--guidance-scale: vae generates in one step"),
         ("runs/ddpm", ["--steps", "5000"], "steps 5000 is out of range"),
@@ -158,7 +158,7 @@ def test_a_model_of_another_shape_is_refused_by_name(
     (model / "manifest.json").write_text(json.dumps(manifest | {"image_shape": [3, 32, 32], "golden": None}))
     message = error_of(capsys, "evaluate", model, *options)
     assert "the model's images are 3 x 32 x 32, the evaluator" in message
-    assert "sees 1 x 28 x 28" in message
+    assert "takes 1 x 28 x 28" in message
 
 
 def test_a_model_of_other_classes_is_refused_by_name(
@@ -168,7 +168,7 @@ def test_a_model_of_other_classes_is_refused_by_name(
     manifest = json.loads((model / "manifest.json").read_text())
     names = manifest["class_names"]
     (model / "manifest.json").write_text(json.dumps(manifest | {"class_names": ["cat", "dog"]}))
-    assert "the model knows 2 classes" in error_of(capsys, "evaluate", model, *options)
+    assert "the model has 2 classes" in error_of(capsys, "evaluate", model, *options)
     (model / "manifest.json").write_text(json.dumps(manifest | {"class_names": ["hat", *names[1:]]}))
     assert f"vae was trained on hat, {names[1]}" in error_of(capsys, "evaluate", model, *options)
 
@@ -212,7 +212,7 @@ def test_an_evaluator_is_trained_and_used(
     monkeypatch.setattr(classifier, "BATCH_SIZE", 200)
     folder = tmp_path / "evaluator"
     assert main(["evaluator", "--epochs", "1", "--out", str(folder), *options[2:]]) == 0
-    assert re.search(r"evaluator-\w{8}\.pt: \d+\.\d\d% of 150 test images right", capsys.readouterr().out)
+    assert re.search(r"evaluator-\w{8}\.pt: \d+\.\d\d% of 150 test images correct", capsys.readouterr().out)
     facts = json.loads((folder / FACTS_FILE).read_text())
     assert (
         facts["command"] == "python -m trainer evaluator --dataset fashion-mnist --epochs 1 --seed 0 --precision fp32"
@@ -233,7 +233,7 @@ def test_an_evaluator_of_a_folder_is_tested_on_its_held_out_pictures(
     folder = tmp_path / "evaluator"
     arguments = ["--dataset", f"folder:{tmp_path / 'photos'}", "--image-size", "32", "--channels", "3"]
     assert main(["evaluator", *arguments, "--epochs", "1", "--out", str(folder), "--device", "cpu"]) == 0
-    assert "of 4 test images right" in capsys.readouterr().out
+    assert "of 4 test images correct" in capsys.readouterr().out
     facts = json.loads((folder / FACTS_FILE).read_text())
     wanted = "--dataset folder:PATH --image-size 32 --channels 3 --epochs 1 --seed 0 --precision fp32"
     assert facts["command"] == f"python -m trainer evaluator {wanted}"
@@ -253,7 +253,7 @@ def test_own_pictures_without_classes_are_scored_by_an_evaluator_of_their_own(
     assert main([*arguments, "--out", str(evaluator)]) == 0
     printed = capsys.readouterr()
     assert "the evaluator learns to predict rotations by 90 degrees" in printed.out
-    assert "of 22 test images in all four turns right" in printed.out
+    assert "of 22 test images in all four rotations correct" in printed.out
     assert "warning: chance is 25.00%" in printed.err  # a uniform image is equal in all rotations
 
     images = load_folder(photos, size=28, channels=1)
@@ -296,9 +296,9 @@ def test_a_model_that_the_evaluator_cannot_score_does_not_stop_the_comparison(
     assert {point.model for point in curves.read_json(tmp_path / curves.FILE_NAME).points} == {"vae"}
     shutil.rmtree(weights / "vae")
     assert main(arguments) == 1
-    assert "error: --measure: no model in" in capsys.readouterr().err
+    assert "error: --measure: the evaluator in" in capsys.readouterr().err
 
 
 def test_a_published_set_takes_no_other_shape(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--dataset", "mnist", "--image-size", "32", "--out", tmp_path / "evaluator"]
-    assert "--image-size and --channels are for a folder" in error_of(capsys, "evaluator", *options)
+    assert "--image-size and --channels are only for a folder" in error_of(capsys, "evaluator", *options)

@@ -79,7 +79,7 @@ def test_a_run_that_was_stopped_goes_on_or_is_exported_by_what_is_suggested(
     assert "5 of 10 steps are done" in line
     assert main(pasted(line)) == 0
     assert read_manifest(Path("weights/my-runs")).training.epochs == 1
-    assert main(pasted(line[: line.index("Or use it")])) == 0
+    assert main(pasted(line[: line.index("Or export it")])) == 0
     assert checkpoint.load(out)[1]["step"] == 10
 
 
@@ -140,7 +140,7 @@ def test_a_run_and_a_model_are_replaced_when_that_is_asked_for(
     assert read_manifest(model) == before[1]
     assert main(["export", str(run), str(model), "--overwrite"]) == 0
     assert read_history(model) == [before[1]]
-    assert "holds a model: choose another --out" in error_of(capsys, "train", "gan", "--out", model)
+    assert "contains a model: choose another --out" in error_of(capsys, "train", "gan", "--out", model)
 
 
 def test_a_folder_in_which_a_run_is_going_is_refused(
@@ -148,8 +148,8 @@ def test_a_folder_in_which_a_run_is_going_is_refused(
 ) -> None:
     arguments = ["train", "gan", "--dataset", f"folder:{photos}", "--out", tmp_path / "run", *SMALL]
     with folder.locked(tmp_path / "run"):
-        assert "is being trained by another process" in error_of(capsys, *arguments)
-        assert "is being trained by another process" in error_of(capsys, *arguments, "--overwrite")
+        assert "is in use by another training process" in error_of(capsys, *arguments)
+        assert "is in use by another training process" in error_of(capsys, *arguments, "--overwrite")
 
 
 def test_an_evaluator_is_replaced_when_that_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -172,7 +172,7 @@ def test_a_picture_more_hinders_an_export_only_where_pictures_are_encoded(
     Image.new("L", (28, 28), 99).save(photos / "cats" / "new.png")
     if needs:
         line = error_of(capsys, "export", run, model)
-        assert "saw other data: images 22 then, 23 now" in line
+        assert "trained on other data: images: 22 then, 23 now" in line
         assert "--changed-data" in line
     assert main(["export", str(run), str(model), *(["--changed-data"] if needs else [])]) == 0
     assert read_manifest(model).dataset.images == 22
@@ -191,14 +191,14 @@ def test_swapped_classes_are_noticed_and_a_run_goes_on_with_them_when_asked(
     assert "the same number of images, but different images or labels" in capsys.readouterr().err
     assert main([*again, "--changed-data"]) == 0
     assert checkpoint.load(run)[1]["step"] == 10
-    assert "--changed-data is for --resume" in error_of(capsys, "train", "gan", "--changed-data")
+    assert "--changed-data needs --resume" in error_of(capsys, "train", "gan", "--changed-data")
 
 
 def test_a_folder_that_moved_is_named_anew(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run, moved = tmp_path / "run", tmp_path / "elsewhere"
     train("vae", photos, run)
     photos.rename(moved)
-    assert f"{photos} is not a folder" in error_of(capsys, "export", run, tmp_path / "mine")
+    assert f"{photos} is not a readable folder" in error_of(capsys, "export", run, tmp_path / "mine")
     assert main(["export", str(run), str(tmp_path / "mine"), "--data-dir", str(moved)]) == 0
     assert str(tmp_path) not in (tmp_path / "mine" / "card.md").read_text()
 
@@ -268,7 +268,7 @@ def test_a_preset_of_ones_own(photos: Path, tmp_path: Path) -> None:
     ("text", "arguments", "complaint"),
     [
         (None, [], "mine.toml: No such file"),
-        ("epochs =", [], "mine.toml is not TOML"),
+        ("epochs =", [], "mine.toml is not valid TOML"),
         (PRESET.replace("latent = 4", 'latent = "many"'), [], "mine.toml, model.gan.latent: .* valid integer"),
         (PRESET.replace("epochs", "epoch"), [], "mine.toml, epochs: Field required"),
         ("model = 3", [], "mine.toml, dataset: Field required"),
@@ -287,4 +287,4 @@ def test_what_is_wrong_with_it_is_reported_by_its_field(
 
 def test_a_width_that_a_model_does_not_have_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["train", "few-step", "--from", "weights/ddpm", "--width", 8, "--out", tmp_path / "run"]
-    assert "--width: few-step has no such setting" in error_of(capsys, *arguments)
+    assert "--width: the preset few-step has no such setting" in error_of(capsys, *arguments)

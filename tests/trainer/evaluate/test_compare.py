@@ -64,8 +64,8 @@ def test_a_row_holds_scores_with_floors_size_and_time(vae: Manifest) -> None:
     assert row["coverage"] == "0.9 (0.97)"
     assert row["parameters"] == f"{vae.training.parameters:,}"
     assert row["bytes"] == f"{vae.artifact.size:,}"
-    assert row["ms a picture"] == "0.125"
-    assert "10,000 pictures against 10,000 test images, evaluator 0a1b2c3d" in text
+    assert row["ms per image"] == "0.125"
+    assert "10,000 images against 10,000 test images, evaluator 0a1b2c3d" in text
 
 
 def test_the_time_of_other_weights_is_not_told(vae: Manifest) -> None:
@@ -93,11 +93,13 @@ def test_only_what_was_measured_alike_is_relative_to_the_baseline(vae: Manifest,
     text = table([vae, own], None, measured(model="dcgan-20"))
     assert [cells(text, row)[1] for row in (2, 3)] == ["1.00", "-"]
     notes = text.split("\n\n")[1].splitlines()
-    assert notes[0].startswith("vae: 10,000 pictures against 10,000 test images, evaluator 0a1b2c3d")
+    assert notes[0].startswith("vae: 10,000 images against 10,000 test images, evaluator 0a1b2c3d")
     assert notes[1].startswith("own: ")
-    assert notes[2] == "Scores against different pictures, or of different numbers of them, cannot be compared."
-    assert notes[3].startswith("Not relative to dcgan-20: own. dcgan-20 was measured on 10,000 pictures against 10,000")
-    assert "Not relative" not in table([vae], None, measured(model="dcgan-20"))
+    assert notes[2] == "Scores against different images or with different numbers of images are not comparable."
+    assert notes[3].startswith(
+        "Not comparable with dcgan-20: own. dcgan-20 was evaluated on 10,000 images against 10,000"
+    )
+    assert "Not comparable" not in table([vae], None, measured(model="dcgan-20"))
 
 
 def test_a_model_that_cannot_be_read_is_left_out_and_named(tmp_path: Path) -> None:

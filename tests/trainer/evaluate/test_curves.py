@@ -115,7 +115,7 @@ def test_a_model_that_cannot_be_measured_is_left_out_and_named(subjects: list[Su
     found = last(curves.measure([grey, vae], few, "CPU, 1 thread", skipped.__setitem__))
     assert [point.model for point in found.points] == ["vae"]
     assert list(skipped) == ["huge"]
-    assert "the model's pictures are 1 x 32 x 32" in skipped["huge"]
+    assert "the model's images are 1 x 32 x 32" in skipped["huge"]
 
 
 def test_a_damaged_file_is_reported(tmp_path: Path) -> None:

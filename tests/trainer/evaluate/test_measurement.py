@@ -75,9 +75,9 @@ def test_the_manifest_and_the_card_get_the_scores(model: Path) -> None:
     assert (score.metric, score.value, score.floor, score.samples) == ("Frechet distance", 0.75, 0.05, 10_000)
     assert score.reference == "10,000 test images, evaluator 0a1b2c3d"
     assert "| Frechet distance | 0.75 | 0.05 |" in card
-    assert "No score has been measured" not in card
-    untold = "No score has been measured yet: look at the pictures."
-    start, end = before.split(untold)
+    assert "has not been evaluated" not in card
+    placeholder = "The model has not been evaluated yet."
+    start, end = before.split(placeholder)
     assert card.startswith(start)
     assert card.endswith(end)
 

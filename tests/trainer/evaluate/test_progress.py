@@ -59,8 +59,8 @@ def test_a_model_without_classes_is_asked_for_none(evaluator: Evaluator, train: 
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
-        ({"name": "mnist"}, "was trained on fashion-mnist, the reference pictures are of mnist"),
-        ({"image_shape": (3, 32, 32)}, "the training pictures are 3 x 32 x 32"),
+        ({"name": "mnist"}, "was trained on fashion-mnist, the reference images are of mnist"),
+        ({"image_shape": (3, 32, 32)}, "the training images are 3 x 32 x 32"),
     ],
 )
 def test_without_a_matching_evaluator_there_is_no_distance(
