@@ -124,7 +124,7 @@ def test_the_floor_of_few_test_pictures_is_of_as_many_pictures_as_are_drawn(
     assert perfect.frechet_distance == pytest.approx(reference.floor.frechet_distance, rel=0.25)
     fewer = evaluate_pictures(train.images[:30], reference)
     assert fewer.frechet_distance > 1.25 * perfect.frechet_distance
-    assert "270 pictures against 30 test images of fashion-mnist: below 1,000" in reference.warning
+    assert "270 images against 30 test images of fashion-mnist: below 1,000" in reference.warning
 
 
 def test_halves_of_few_training_pictures_are_disjoint_and_alike(evaluator: Evaluator, train: ImageData) -> None:
