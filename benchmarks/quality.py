@@ -28,7 +28,7 @@ from trainer.data import ImageData, load_fashion_mnist
 from trainer.evaluate.evaluator import load_evaluator
 from trainer.evaluate.pictures import draw, labels_like, make_sampler
 from trainer.evaluate.quality import Reference, against_test, evaluate_pictures
-from trainer.loop import TrainingRun
+from trainer.run.loop import TrainingRun
 
 #: Goal: how many times closer to the floor than the better peer.
 GOAL = 2.0
@@ -77,7 +77,7 @@ def _size(run: TrainingRun) -> int:
 
 
 def _drawn(run: TrainingRun, reference: Reference, samples: int) -> Tensor:
-    parts = run.objective.parts(run.average.module)
+    parts = run.objective.parts(run.ema.module)
     labels = labels_like(reference.labels, samples)
     return draw(parts, labels, make_sampler(parts), device=torch.device("cpu"))
 

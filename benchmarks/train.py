@@ -34,7 +34,7 @@ from benchmarks.report import verdict, write_record
 from service.images import encode_png
 from trainer.config import RunConfig, load_preset
 from trainer.data import ImageData, load_fashion_mnist, to_unit_range
-from trainer.loop import TrainingRun
+from trainer.run.loop import TrainingRun
 
 PEERS = {name: Peer(name, ("-m", f"benchmarks.peers.train_{name}")) for name in ("lucidrains", "diffusers")}
 

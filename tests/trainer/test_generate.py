@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.trainer.conftest import MakeRun
-from trainer.generate import BATCH_PIXELS, NotFinite, default_plan, draw_grid, generate, shown_classes
+from trainer.generate import BATCH_PIXELS, NotFinite, default_plan, draw_grid, generate, grid_classes
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
@@ -25,7 +25,7 @@ def test_what_is_not_finite_is_no_picture(make_run: MakeRun, tmp_path: Path, num
 
 @pytest.mark.parametrize(("classes", "shown"), [(0, []), (1, [0]), (10, list(range(10))), (32, list(range(0, 32, 2)))])
 def test_a_grid_shows_all_classes_or_some_from_all_over(classes: int, shown: list[int]) -> None:
-    assert shown_classes(classes) == shown
+    assert grid_classes(classes) == shown
 
 
 def test_a_grid_of_many_classes_is_bounded_and_drawn_a_few_at_a_time(make_run: MakeRun, tmp_path: Path) -> None:

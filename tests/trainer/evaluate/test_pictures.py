@@ -19,7 +19,7 @@ def test_picture_i_is_that_of_its_seed_whatever_the_batch(
 ) -> None:
     monkeypatch.setattr(pictures, "BATCH_SIZE", 4)
     run = make_run(family, tmp_path)
-    parts = run.objective.parts(run.average.module)
+    parts = run.objective.parts(run.ema.module)
     sampler = make_sampler(parts, "ddpm", 2, 1.0)
     labels = torch.arange(6)
     drawn = draw(parts, labels, sampler, first_seed=40, device=CPU)
@@ -32,9 +32,9 @@ def test_picture_i_is_that_of_its_seed_whatever_the_batch(
 
 def test_guidance_reaches_the_sampler(make_run: MakeRun, tmp_path: Path) -> None:
     run = make_run("ddpm", tmp_path)
-    for weight in run.average.module.parameters():
+    for weight in run.ema.module.parameters():
         torch.nn.init.normal_(weight, std=0.1, generator=torch.Generator().manual_seed(0))
-    parts = run.objective.parts(run.average.module)
+    parts = run.objective.parts(run.ema.module)
     plain, guided = (
         draw(parts, torch.arange(4), make_sampler(parts, "ddim", 2, scale), device=CPU) for scale in (1.0, 4.0)
     )
@@ -43,7 +43,7 @@ def test_guidance_reaches_the_sampler(make_run: MakeRun, tmp_path: Path) -> None
 
 def test_a_sampler_says_what_it_does(make_run: MakeRun, tmp_path: Path) -> None:
     run = make_run("ddpm", tmp_path)
-    parts = run.objective.parts(run.average.module)
+    parts = run.objective.parts(run.ema.module)
     assert make_sampler(parts, "dpmpp_2m", 20, 1.0).name == "dpmpp_2m 20 steps"
     assert make_sampler(parts, "ddim", 1, 1.5).name == "ddim 1 step, guidance 1.5"
     with pytest.raises(EvaluationError, match="steps 1001 is out of range"):
@@ -52,7 +52,7 @@ def test_a_sampler_says_what_it_does(make_run: MakeRun, tmp_path: Path) -> None:
 
 def test_a_model_without_steps_has_no_sampler(make_run: MakeRun, tmp_path: Path) -> None:
     run = make_run("gan", tmp_path)
-    assert make_sampler(run.objective.parts(run.average.module), "ddim", 3, 1.0) is NO_SAMPLER
+    assert make_sampler(run.objective.parts(run.ema.module), "ddim", 3, 1.0) is NO_SAMPLER
 
 
 @pytest.mark.parametrize("count", [10, 100, 1000])

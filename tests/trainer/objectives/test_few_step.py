@@ -105,7 +105,7 @@ def test_the_gradient_is_the_predictions_and_not_the_targets(objective: FewStepO
 def test_the_loss_is_pseudo_huber_over_t(objective: FewStepObjective) -> None:
     """Of a U-Net that predicts no velocity, as one does at first: its x_start is x itself, clamped."""
     images, label = batch_of(16)
-    objective.begin(5)
+    objective.begin_micro_batch(5)
     loss = objective.train_step(images, label, Position(0, 8))["consistency"]
     draws = seeded(5)
     step, noise = objective.denoising.draw_steps(16, draws), draws.randn_like(images)

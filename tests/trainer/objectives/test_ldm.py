@@ -48,7 +48,7 @@ def test_decoding_a_code_is_the_autoencoders_reconstruction(make_objective: Make
 def test_the_loss_is_that_of_the_codes(make_objective: MakeObjective) -> None:
     """Of a network that predicts no velocity, as one does at first: the mean square of noise - latent."""
     objective, (images, label) = ldm(make_objective), batch_of(8)
-    objective.begin(5)
+    objective.begin_micro_batch(5)
     loss = objective.train_step(images, label, Position(0, 8))["velocity_mse"]
     draws = seeded(5)
     with torch.no_grad():
