@@ -1,31 +1,31 @@
-# Two images from one file: `service` answers requests, `trainer` makes what it serves.
+# Two images: `service` serves models, `trainer` trains and exports them.
 #
 #   docker build --target service .
 #   docker build --target service --build-arg TORCH_INDEX_URL= .      for an NVIDIA GPU: PyPI's wheels are the CUDA build
 #   docker build --target service --build-arg TORCH_INDEX_URL=https://download.pytorch.org/whl/cu126 .   for older drivers
 
 FROM python:3.11-slim-bookworm AS base
-# The packages are installed without the project's code, which the script `genserve` finds where it is copied to.
+# The packages are installed without the project's code; the script `genserve` finds the code through this path.
 ENV PYTHONPATH=/app
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp
-# 1000 is the first user of most machines, so that what the trainer writes into a mounted folder belongs to its owner.
+# 1000 is the first user's id on most machines, who then owns what the trainer writes into a mounted folder.
 RUN useradd --uid 1000 --no-create-home --home-dir /tmp genserve
 WORKDIR /app
 
 
 FROM base AS service-packages
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
-# The environment is what the images copy; the base image's pip installs into it, so that it holds none of its own.
+# The images copy this environment. The base image's pip installs into it, so that it contains no pip.
 RUN python -m venv --without-pip /opt/venv
 WORKDIR /src
 COPY constraints.txt ./
-# Torch first and alone: the largest layer changes least. An extra index suffices to choose the CPU build, because a
-# local version such as 2.13.0+cpu counts as newer than PyPI's 2.13.0. Nothing here compiles against torch's headers.
+# Torch in a layer of its own: the largest layer changes least. An extra index is enough to choose the CPU build, because
+# a local version such as 2.13.0+cpu counts as newer than PyPI's 2.13.0. Nothing compiles against torch's headers.
 ARG TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
 RUN pip --python /opt/venv/bin/python install -c constraints.txt \
     ${TORCH_INDEX_URL:+--extra-index-url $TORCH_INDEX_URL} torch \
     && rm -r /opt/venv/lib/python3.11/site-packages/torch/include /opt/venv/lib/python3.11/site-packages/torch/test
-# The project without its code: that installs the dependencies, and a change of code leaves this layer alone.
+# The project without its code installs the dependencies only: a change of code does not rebuild this layer.
 COPY pyproject.toml ./
 RUN touch README.md && pip --python /opt/venv/bin/python install -c constraints.txt '.[gpu]'
 
@@ -38,7 +38,7 @@ USER 1000:1000
 ARG GIT_COMMIT
 ENV GENSERVE_HOST=0.0.0.0 GENSERVE_PORT=8000 GENSERVE_COMMIT=${GIT_COMMIT:-unknown}
 EXPOSE 8000
-# http.client, because urllib would send even this request to a proxy that the environment names.
+# http.client, because urllib would send even this request to a proxy of the environment.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["python", "-c", "\
 import http.client, os, sys; \
 c = http.client.HTTPConnection('127.0.0.1', int(os.environ['GENSERVE_PORT']), timeout=4); \
@@ -54,7 +54,7 @@ RUN pip --python /opt/venv/bin/python install -c constraints.txt \
 
 
 FROM base AS trainer
-# With the data in the image training needs no network. The folders are writable to any uid: see docker-compose.yml.
+# With the data in the image, training needs no network. Any uid may write to the folders: see docker-compose.yml.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends dataset-fashion-mnist \

@@ -1,20 +1,21 @@
-# Every target sets up what it needs, on a machine with Python and its venv module, and is quick the second time.
+# Every target installs what it needs, on a machine with Python and its venv module, and is quick the second time.
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-# Two targets must not run pip in one environment at once.
+# Two targets must not run pip in one environment at the same time.
 .NOTPARALLEL:
 
 VENV = .venv
-# The first of these that is 3.11, 3.12 or 3.13 is taken.
+# The first of these that is version 3.11, 3.12 or 3.13 is used.
 PYTHON = python3.11 python3.12 python3.13 python3
 
-# Given on the command line only: HOST is in some people's environment. Empty leaves the service its own default.
+# Set on the command line only, because some environments have a HOST. Empty: the service's own default.
 HOST =
 PORT =
 DEVICE =
 MODEL =
+REVISION =
 ARGS =
 
 python := $(VENV)/bin/python
@@ -22,37 +23,37 @@ pip := $(python) -m pip install -qq -c constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-# What Debian has of the data that MODEL is trained on.
+# Debian's packages of the data that MODEL is trained on.
 data_packages = $(if $(filter emoji%,$(MODEL)),fonts-noto-color-emoji unicode-cldr-core,dataset-fashion-mnist)
-# Servers to be compared with.
+# Servers to compare with.
 peers := bentoml litserve mosec
-# Clients that need an environment of their own to be tested with.
+# Clients to test with that need environments of their own.
 client_peers := kserve
-# Trainers to be compared with.
+# Trainers to compare with.
 train_peers := diffusers lucidrains
 
 rest := slow or browser or containers or prometheus or gpu
 
-.PHONY: help install page-pictures bench-fair bench-gpu bench-latency bench-limit bench-mixed bench-overload bench-peers bench-png bench-prepare bench-quality bench-rest bench-train serve test test-all test-containers lint train which-model clean
+.PHONY: help install page-pictures bench-fair bench-gpu bench-latency bench-limit bench-mixed bench-overload bench-peers bench-png bench-prepare bench-quality bench-rest bench-revisions bench-train serve test test-all test-containers lint train which-model clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
 
-install: $(VENV)/.dev  ## set up everything the other targets need
+install: $(VENV)/.dev  ## install everything that the other targets need
 
 serve: $(VENV)/.serve  ## serve the shipped weights: [HOST=127.0.0.1] [PORT=8000] [DEVICE=auto|cpu|cuda]
 	@exec env $(if $(HOST),GENSERVE_HOST=$(HOST)) $(if $(PORT),GENSERVE_PORT=$(PORT)) \
 		$(if $(DEVICE),GENSERVE_DEVICE=$(DEVICE)) $(python) -m service
 
-test: $(VENV)/.dev  ## the tests that need nothing but Python, in minutes
+test: $(VENV)/.dev  ## the tests that need only Python; minutes
 	$(python) -m pytest -m 'not ($(rest))' $(ARGS)
 
-test-all: $(VENV)/.dev $(client_peers:%=$(VENV)/peers/%/.ready)  ## the other tests: slow ones, a GPU, promtool, containers; names what it skipped and why
+test-all: $(VENV)/.dev $(client_peers:%=$(VENV)/peers/%/.ready)  ## the other tests: slow ones, GPU, promtool, containers; lists skipped ones
 	@command -v promtool >/dev/null || [ -x $(VENV)/bin/promtool ] || scripts/install-promtool $(VENV)/bin || \
-		echo "==> promtool is not to be had here: its tests are skipped"
+		echo "==> promtool is not available here: its tests are skipped"
 	PATH="$(abspath $(VENV)/bin):$$PATH" $(python) -m pytest -m '$(rest)' $(ARGS)
 
-test-containers: $(VENV)/.dev  ## of these, those that build and run the images; TORCH_INDEX_URL= takes PyPI's torch
+test-containers: $(VENV)/.dev  ## only the tests that build and run the images; TORCH_INDEX_URL= uses PyPI's torch
 	$(python) -m pytest -m containers $(ARGS)
 
 lint: $(VENV)/.dev  ## ruff and mypy --strict
@@ -63,12 +64,12 @@ lint: $(VENV)/.dev  ## ruff and mypy --strict
 page-pictures: $(VENV)/.dev  ## the page's screenshots in docs/pictures; needs chromium
 	PAGE_PICTURES=docs/pictures $(python) -m pytest -m browser -k screenshots tests/e2e
 
-train: which-model $(VENV)/.train  ## train MODEL=vae|gan|ddpm|... (a preset) on Fashion-MNIST, or MODEL=emoji; ARGS='--epochs 2 ...' is passed on
+train: which-model $(VENV)/.train  ## train the preset MODEL=vae|gan|ddpm|... on Fashion-MNIST, or emoji; [ARGS='--epochs 2 ...']
 	@for package in $(data_packages); do \
 		dpkg-query -W $$package >/dev/null 2>&1 || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null || { \
 		echo "==> installing Debian's $$package"; \
 		{ apt-get update -qq && apt-get install -y -qq $$package; } >/dev/null 2>&1 || \
-		echo "    not to be had: the trainer says where else it can be"; }; \
+		echo "    not available: the trainer says where else to get it"; }; \
 	done
 	$(python) -m trainer train $(MODEL) $(ARGS)
 
@@ -78,22 +79,22 @@ which-model:
 bench-fair: $(VENV)/.serve  ## the GAN's p99 alone, and while the DDPM is flooded
 	$(python) -m benchmarks.fair $(ARGS)
 
-bench-gpu: $(VENV)/.serve  ## a GPU's network calls, plain, as graphs and served; needs one
+bench-gpu: $(VENV)/.serve  ## forward passes on a GPU: plain, as CUDA graphs, and served
 	$(python) -m benchmarks.gpu $(ARGS)
 
-bench-latency: $(VENV)/.serve  ## milliseconds a picture over HTTP, model by model
+bench-latency: $(VENV)/.serve  ## milliseconds per picture over HTTP, for each model
 	$(python) -m benchmarks.latency $(ARGS)
 
-bench-limit: $(VENV)/.serve  ## pictures a second over HTTP against the bare TorchScript loop
+bench-limit: $(VENV)/.serve  ## pictures per second over HTTP against the bare TorchScript loop
 	$(python) -m benchmarks.limit $(ARGS)
 
-bench-mixed: $(VENV)/.serve $(VENV)/peers/litserve/.ready  ## short requests among long ones, by way of batching; 15 minutes
+bench-mixed: $(VENV)/.serve $(VENV)/peers/litserve/.ready  ## short requests among long ones, with each kind of batching; 15 minutes
 	$(python) -m benchmarks.mixed $(ARGS)
 
-bench-overload: $(VENV)/.serve  ## ten times as many requests as can be served; 6 minutes
+bench-overload: $(VENV)/.serve  ## ten times the load that can be served; 6 minutes
 	$(python) -m benchmarks.overload $(ARGS)
 
-bench-peers: $(VENV)/.serve $(peers:%=$(VENV)/peers/%/.ready)  ## the GAN served by us, LitServe, mosec, BentoML, plain FastAPI; 20 minutes
+bench-peers: $(VENV)/.serve $(peers:%=$(VENV)/peers/%/.ready)  ## the GAN served by genserve, LitServe, mosec, BentoML and plain FastAPI; 20 minutes
 	$(python) -m benchmarks.peers $(ARGS)
 
 bench-png: $(VENV)/.serve  ## the PNG writer against Pillow's
@@ -102,29 +103,33 @@ bench-png: $(VENV)/.serve  ## the PNG writer against Pillow's
 bench-prepare: $(VENV)/.serve  ## ways to prepare a model for serving on a CPU
 	$(python) -m benchmarks.prepare $(ARGS)
 
-bench-quality: $(VENV)/.train $(train_peers:%=$(VENV)/peers/%/.ready)  ## pictures after as many training images, beside lucidrains' and diffusers'; two hours
+bench-quality: $(VENV)/.train $(train_peers:%=$(VENV)/peers/%/.ready)  ## quality after equal training, with lucidrains' and diffusers' trainers; two hours
 	$(python) -m benchmarks.quality $(ARGS)
 
 bench-rest: $(VENV)/.serve  ## seconds to ready, idle processor time and memory
 	$(python) -m benchmarks.rest $(ARGS)
 
-bench-train: $(VENV)/.train $(train_peers:%=$(VENV)/peers/%/.ready)  ## the training loop against the bare one, lucidrains' and diffusers'
+bench-revisions: $(VENV)/.serve  ## this tree's service against REVISION=..., in bursts in turn; 10 minutes
+	@[ -n "$(REVISION)" ] || { echo "which revision? for example: make bench-revisions REVISION=HEAD~10"; exit 2; }
+	$(python) -m benchmarks.revisions $(REVISION) $(ARGS)
+
+bench-train: $(VENV)/.train $(train_peers:%=$(VENV)/peers/%/.ready)  ## the training loop against a bare one, lucidrains' and diffusers'
 	$(python) -m benchmarks.train $(ARGS)
 
 clean:  ## remove the environment and the caches; runs, data and weights stay
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-# bin/pip comes last of all when an environment is made, so that one interrupted half-way is made again.
+# venv creates bin/pip last, so that an interrupted environment is created again.
 $(VENV)/bin/pip:
 	@for p in $(PYTHON); do \
 		if $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; then found=$$p; break; fi; \
 	done; \
-	[ -n "$${found:-}" ] || { echo "Python 3.11, 3.12 or 3.13 is needed, and none of these is one: $(PYTHON)"; exit 1; }; \
+	[ -n "$${found:-}" ] || { echo "Python 3.11, 3.12 or 3.13 is needed, but none of these is: $(PYTHON)"; exit 1; }; \
 	echo "==> $(VENV) with $$($$found --version)"; \
 	$$found -m venv $(VENV) || { echo "on Debian: apt-get install python3-venv"; exit 1; }
 
-# A stamp says what is installed; the larger sets hold the smaller ones. Torch goes first, see scripts/install-torch.
+# A stamp file says what is installed; larger sets include smaller ones. Torch is first: see scripts/install-torch.
 $(VENV)/.torch: constraints.txt | $(VENV)/bin/pip
 	@scripts/install-torch $(python) torch
 	@touch $@
@@ -148,14 +153,14 @@ $(VENV)/.dev: pyproject.toml $(VENV)/.torchvision
 	@$(pip) -e '.[dev]'
 	@touch $(VENV)/.serve $(VENV)/.train $@
 
-# Needs no torch, unlike the other peers; more specific than their rule, so it goes first.
+# Needs no torch, unlike the other peers. More specific than their rule, so it comes first.
 $(client_peers:%=$(VENV)/peers/%/.ready): $(VENV)/peers/%/.ready: tests/e2e/dialects/requirements-%.txt | $(VENV)/bin/pip
 	@echo "==> the client of $* to test with"
 	@$(python) -m venv --clear $(@D) && $(@D)/bin/python -m pip install -qq -r $< && touch $@ || \
-		echo "    $* is not to be had here: its test is skipped"
+		echo "    $* is not available here: its test is skipped"
 
-# A peer that cannot be installed stays without its stamp: it is not measured, and the benchmark says so.
+# A peer that cannot be installed gets no stamp: the benchmark skips it and says so.
 $(VENV)/peers/%/.ready: benchmarks/peers/requirements-%.txt $(VENV)/.torch
 	@echo "==> $* to compare with"
 	@$(python) -m venv --clear $(@D) && scripts/install-torch $(@D)/bin/python torch && \
-		$(@D)/bin/python -m pip install -qq -r $< && touch $@ || echo "    $* is not to be had here"
+		$(@D)/bin/python -m pip install -qq -r $< && touch $@ || echo "    $* is not available here"

@@ -1,9 +1,9 @@
-"""What the shipped autoencoder keeps of the test pictures, beside principal components fitted to the training pictures.
+"""Reconstruction of test pictures by the shipped autoencoder, compared with principal components of training pictures.
 
-Errors are mean squares of pixels in [-1, 1]; the distance is that of docs/QUALITY.md, of the reconstructions to the
-pictures themselves. Components are kept in full precision; of the autoencoder's codes the means are.
+Errors are mean squares of pixels in [-1, 1]; the distance (docs/QUALITY.md) is between reconstructions and originals.
+Components have full precision; the autoencoder's codes are the posterior means.
 
-    python -m benchmarks.autoencoder             a table, and benchmarks/results/autoencoder.json
+    python -m benchmarks.autoencoder             prints a table, writes benchmarks/results/autoencoder.json
 """
 
 import argparse
@@ -29,7 +29,7 @@ BATCH_SIZE = 250
 
 @dataclass(frozen=True)
 class Kept:
-    """How near a reconstruction is: mean squared error, and Frechet distance of 10,000 to the originals."""
+    """The mean squared error of reconstructions, and the Frechet distance of 10,000 to the originals."""
 
     numbers: int
     error: float
@@ -55,20 +55,20 @@ def main() -> None:
 
 
 def principal_components(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean (dimension,) and the components (dimension, dimension) of rows (count, dimension), greatest first."""
+    """The mean (dimension,) and the components (dimension, dimension) of rows (count, dimension), largest first."""
     mean = rows.mean(dim=0)
     _, vectors = torch.linalg.eigh((rows - mean).double().T.cov())
     return mean, vectors.flip(1).float()
 
 
 def projected(rows: Tensor, mean: Tensor, components: Tensor) -> Tensor:
-    """What ``components`` (dimension, count) keep of rows (batch, dimension)."""
+    """Rows (batch, dimension) projected onto ``components`` (dimension, count)."""
     return mean + (rows - mean) @ components @ components.T
 
 
 @torch.inference_mode()
 def _reconstructed(pixels: Tensor, labels: Tensor) -> tuple[int, Tensor]:
-    """How many numbers a code has, and what they keep."""
+    """The size of a code, and the reconstructions."""
     folder = WEIGHTS / "autoencoder"
     payload = io.BytesIO(read_artifact(folder, read_manifest(folder).artifact))
     model = torch.jit.load(payload, map_location="cpu")  # type: ignore[no-untyped-call]

@@ -1,7 +1,7 @@
-"""The bare TorchScript loop: images a second of a model called at its best bucket on one thread, bytes on the host.
+"""The bare TorchScript loop: images per second of a model at its best bucket on one thread, as bytes on the host.
 
-python -m benchmarks.bare quick-gan served 4      prepared as the service does
-python -m benchmarks.bare quick-gan loaded 4      as ``torch.jit.load`` gives it
+python -m benchmarks.bare quick-gan served 4      prepared as in the service
+python -m benchmarks.bare quick-gan loaded 4      as returned by ``torch.jit.load``
 """
 
 import sys
@@ -20,10 +20,10 @@ from service.settings import Settings
 
 
 def main(name: str, preparation: str, seconds: float) -> None:
-    """Print images a second."""
+    """Print images per second."""
     torch.set_num_threads(1)
     model = _load(Path("weights") / name, preparation)
-    rows = warm_up(model, Settings(tick_budget_ms=1e9)).best_bucket  # nobody else waits for this loop
+    rows = warm_up(model, Settings(tick_budget_ms=1e9)).best_bucket  # no other model waits
     images, end = 0, (start := time.perf_counter()) + seconds
     while time.perf_counter() < end:
         make(model, rows)
@@ -43,7 +43,7 @@ def _load(folder: Path, preparation: str) -> Model:
 
 @torch.inference_mode()
 def make(model: Model, rows: int) -> None:
-    """One batch of pictures by the default plan: the network calls and nothing of a server."""
+    """One batch of pictures by the default plan: only the forward passes, without a server."""
     x = torch.randn(rows, *model.manifest.latent_shape)
     label = torch.full((rows,), model.manifest.null_label)
     x_start_prev = torch.zeros_like(x)

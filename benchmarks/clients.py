@@ -1,4 +1,4 @@
-"""The clients, each in a process of its own so that it can have a core of its own; and one that asks a single time."""
+"""The clients: closed and open loops in processes of their own, which can be pinned to a core; and a single request."""
 
 import json
 import os
@@ -19,7 +19,7 @@ Body = Mapping[str, int | str]
 
 @dataclass(frozen=True)
 class OpenLoad:
-    """Requests a second, for how long, from which seed; how long their answers are waited for, and the deadline."""
+    """An open load: requests per second, its length and seed, the wait for responses afterwards, and the deadline."""
 
     rate: float
     seconds: float
@@ -29,27 +29,27 @@ class OpenLoad:
 
 
 def allow_connections() -> None:
-    """Let the processes started from here have as many files open as an overloaded server and its client may need."""
+    """Raise the limit of open files for child processes to what an overloaded server and its client need."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 2 * MOST_CONNECTIONS
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
 
 
 def last_core() -> int:
-    """Where a client goes that must not share its core with the server on the first."""
+    """The core of a client that must not share one with the server, which is on the first."""
     return max(os.sched_getaffinity(0))
 
 
 def closed_loop_command(
     port: int, path: str, body: Body, connections: int, seconds: float, core: int | None = None
 ) -> list[str]:
-    """The command that runs ``benchmarks.load``, on ``core`` where it is given."""
+    """The command that runs ``benchmarks.load``, pinned to ``core`` if given."""
     options = ["--port", str(port), "--path", path, "--body", json.dumps(body)]
     return _command(core, "benchmarks.load", [*options, "--connections", str(connections), "--seconds", str(seconds)])
 
 
 def closed_loop(port: int, path: str, body: Body, connections: int, seconds: float, core: int | None = None) -> Outcome:
-    """Run it to its end."""
+    """Run ``benchmarks.load`` to its end."""
     printed = _run(closed_loop_command(port, path, body, connections, seconds, core))
     return Outcome(**json.loads(printed))
 
@@ -64,7 +64,7 @@ def open_loop(port: int, kinds: Iterable[Kind], load: OpenLoad, core: int | None
 
 
 def ask_once(connection: HTTPConnection, path: str, body: Body) -> tuple[int, float]:
-    """The status of one answer, and the milliseconds that it took."""
+    """The status of one response, and its latency in milliseconds."""
     started = time.perf_counter()
     connection.request("POST", path, json.dumps(body))
     answer = connection.getresponse()

@@ -1,6 +1,6 @@
-"""One keep-alive HTTP connection with one request under way: the least that reads an answer to its end.
+"""A minimal keep-alive HTTP connection with one request at a time.
 
-Bare of asyncio's streams, which would cost a client on one core more than a quick server spends on answering.
+Without asyncio's streams, which cost a client on one core more time than a fast server spends per response.
 """
 
 import asyncio
@@ -8,7 +8,7 @@ from typing import NamedTuple, cast
 
 
 class Answer(NamedTuple):
-    """What of an answer is counted."""
+    """The counted parts of a response."""
 
     status: int
     retry_after: bool
@@ -21,7 +21,7 @@ def request_bytes(path: str, body: str) -> bytes:
 
 
 class Connection(asyncio.Protocol):
-    """A client's end. ``is_open`` until either side closes it."""
+    """A client connection; ``is_open`` until either side closes it."""
 
     def __init__(self) -> None:
         self.is_open = False
@@ -35,22 +35,22 @@ class Connection(asyncio.Protocol):
         return connection
 
     async def ask(self, request: bytes) -> Answer:
-        """Send ``request`` and wait for its answer. Raises OSError when the connection ends before it."""
+        """Send ``request`` and return the response. Raises OSError when the connection closes before it."""
         self._answer = asyncio.get_running_loop().create_future()
         self._transport.write(request)
         return await self._answer
 
     def close(self) -> None:
-        """Close it."""
+        """Close the connection."""
         self._transport.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """It is open."""
+        """The connection is open."""
         self._transport = cast(asyncio.WriteTransport, transport)  # uvloop's are not derived from asyncio's
         self.is_open = True
 
     def data_received(self, data: bytes) -> None:
-        """A piece of the answer."""
+        """Part of the response has arrived."""
         self._received += data
         head, found, content = self._received.partition(b"\r\n\r\n")
         head = head.lower()
@@ -60,7 +60,7 @@ class Connection(asyncio.Protocol):
                 self._answer.set_result(Answer(int(head.split(b" ", 2)[1]), b"\r\nretry-after:" in head))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It is closed, by whichever side."""
+        """The connection is closed, by either side."""
         self.is_open = False
         if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(ConnectionResetError("closed before the answer") if exc is None else exc)
+            self._answer.set_exception(ConnectionResetError("closed before the response") if exc is None else exc)

@@ -1,10 +1,10 @@
-"""What a flood on one model does to another: the quick GAN's p99 alone, and beside a DDPM asked for more than it can.
+"""Fairness between models: the quick GAN's p99 alone, and while the DDPM is overloaded.
 
-Four connections ask the quick GAN for one picture at a time; the flood is sixteen connections of sixteen DDPM pictures.
-Alone and flooded in turn, several rounds, on one service. Everything shares the machine's cores, the clients too. The
+Four connections request single pictures of the quick GAN; the load on the DDPM is sixteen connections that request
+sixteen pictures each. Several alternating rounds on one service; servers and clients share the machine's cores. The
 bound is three times the p99 alone plus one tick of the DDPM.
 
-    python -m benchmarks.fair                   a table, and benchmarks/results/fair.json
+    python -m benchmarks.fair                   prints the figures, writes benchmarks/results/fair.json
 """
 
 import argparse
@@ -32,7 +32,7 @@ FLOOD_LEADS_S = 2.0
 def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3, help="rounds in turn (default 3)")
+    parser.add_argument("--rounds", type=int, default=3, help="alternating rounds (default 3)")
     rounds = parser.parse_args().rounds
     tick_ms = _tick_ms()
     alone, flooded = [], []
@@ -61,30 +61,30 @@ def _tick_ms() -> float:
     """The DDPM's longest tick while another model waits."""
     settings = Settings()
     cost: CostModel = warm_up(load_model(Path("weights/ddpm"), pick_device("cpu")), settings)
-    return cost.call_ms(cost.bucket_within(settings.tick_budget_ms))
+    return cost.forward_ms(cost.bucket_within(settings.tick_budget_ms))
 
 
 def _ask_quick_gan(port: int) -> Outcome:
     outcome = closed_loop(port, "/generate/quick-gan", {"n": 1}, connections=4, seconds=SECONDS)
     if outcome.failures:
-        raise RuntimeError(f"{outcome.failures} answers of the quick GAN were not 200")
+        raise RuntimeError(f"{outcome.failures} responses of the quick GAN were not 200")
     return outcome
 
 
 @contextmanager
 def _flood(port: int) -> Iterator[None]:
-    """The flood, under way before the body begins and until it ends."""
+    """Overload the DDPM from before the body begins until it ends."""
     command = closed_loop_command(port, "/generate/ddpm", {"n": 16}, 16, FLOOD_LEADS_S + 2 * SECONDS)
     flood = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     time.sleep(FLOOD_LEADS_S)
     try:
         yield
         if flood.poll() is not None:
-            raise RuntimeError("the flood ended before its time")
+            raise RuntimeError("the flood ended too early")
     finally:
         flood.terminate()
         flood.wait()
-        time.sleep(1.0)  # what was asked for leaves at its next step
+        time.sleep(1.0)  # cancelled rows leave before their next step
 
 
 if __name__ == "__main__":

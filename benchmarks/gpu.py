@@ -1,9 +1,9 @@
-"""A GPU: rows a second of the network by size of call, plain and as a captured graph, and what of that is served.
+"""On a GPU: rows per second of the network by batch size, eager and as a CUDA graph, and of the service.
 
-Bare: the network alone, on the GPU, plain and replayed. Served: pictures a second over HTTP with always more asked for
-than can be made, rows a call, and p50 and p99 when requests arrive at random at 70 % of that. Needs a CUDA device.
+Bare: the network alone, eager and as a replayed graph. Served: pictures per second over HTTP at saturation, rows per
+forward pass, and p50 and p99 at 70 % of that rate with random arrivals. Needs a CUDA device.
 
-    python -m benchmarks.gpu                   a table, and benchmarks/results/gpu.json
+    python -m benchmarks.gpu                   prints a table, writes benchmarks/results/gpu.json
 """
 
 import argparse
@@ -33,7 +33,7 @@ LOAD = 0.7
 
 @dataclass(frozen=True)
 class Call:
-    """Thousands of rows a second of one network call at one size."""
+    """Thousands of rows per second at one batch size."""
 
     rows: int
     plain_krows: float
@@ -42,7 +42,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Served:
-    """Pictures a second at saturation in requests of ``n``, rows a call; p50 and p99 of one picture at 70 % load."""
+    """Pictures per second at saturation in requests of ``n``, rows per forward pass, and p50 and p99 at 70 % load."""
 
     n: int
     images_per_s: float
@@ -54,10 +54,10 @@ class Served:
 def main() -> int:
     """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3, help="rounds in turn of the bare calls (default 3)")
+    parser.add_argument("--rounds", type=int, default=3, help="alternating rounds of the bare network (default 3)")
     rounds = parser.parse_args().rounds
     if not torch.cuda.is_available():
-        print("there is no CUDA device here: nothing was measured")
+        print("no CUDA device: nothing was measured")
         return 2
     calls = {name: bare(name, rounds) for name in MODELS}
     served = {name: serve(name) for name in MODELS}
@@ -66,13 +66,15 @@ def main() -> int:
         for call in calls[name]:
             print(f"  {call.rows:4} rows   plain {call.plain_krows:8.1f} k/s   graph {call.graph_krows:8.1f} k/s")
         for each in served[name]:
-            print(f"  n = {each.n:3}: {each.images_per_s:9.0f} images/s, {each.rows_per_tick:.0f} rows a call")
+            print(
+                f"  n = {each.n:3}: {each.images_per_s:9.0f} images/s, {each.rows_per_tick:.0f} rows per forward pass"
+            )
     write_record("gpu", calls=calls, served=served)
     return 0
 
 
 def bare(name: str, rounds: int) -> list[Call]:
-    """The network alone, plain and as a graph in turn."""
+    """The network alone, eager and as a graph, alternating."""
     plain = load_model(Path("weights") / name, torch.device("cuda"))
     graph = at_fixed_sizes(plain, SIZES)
     found = []
@@ -104,7 +106,7 @@ def _call(model: Model, x: torch.Tensor, t: torch.Tensor, label: torch.Tensor) -
 
 
 def serve(name: str) -> list[Served]:
-    """Single pictures and requests of sixteen, over HTTP."""
+    """The service over HTTP, with requests of one and of sixteen pictures."""
     path = f"/generate/{name}"
     with running_service(device="cuda", max_bucket=str(max(SIZES)), table_rows="1024", max_queue_ms="1e9") as port:
         found = []

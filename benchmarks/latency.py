@@ -1,6 +1,6 @@
-"""How long one picture takes over HTTP, from an idle service: one client, one connection, one request at a time.
+"""Latency of one picture over HTTP from an idle service: one connection, one request at a time.
 
-python -m benchmarks.latency                 a table, and benchmarks/results/latency.json
+python -m benchmarks.latency                 prints a table, writes benchmarks/results/latency.json
 python -m benchmarks.latency --rounds 7
 """
 
@@ -16,7 +16,7 @@ from benchmarks.server import running_service
 
 @dataclass(frozen=True)
 class Case:
-    """One kind of request, and how often a round asks it."""
+    """One kind of request, and how many a round sends."""
 
     label: str
     model: str
@@ -34,7 +34,7 @@ CASES = (
 
 @dataclass(frozen=True)
 class Result:
-    """Milliseconds a picture: the median of the rounds' medians, and the least and greatest of them."""
+    """Milliseconds per picture: median, minimum and maximum of the rounds' medians."""
 
     label: str
     median_ms: float
@@ -45,7 +45,7 @@ class Result:
 def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5, help="rounds over all cases in turn (default 5)")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds over all cases (default 5)")
     rounds = parser.parse_args().rounds
     with running_service() as port:
         results = measure(HTTPConnection("127.0.0.1", port, timeout=120), rounds)
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def measure(connection: HTTPConnection, rounds: int) -> list[Result]:
-    """All cases in turn, ``rounds`` times, after one that does not count."""
+    """Measure all cases ``rounds`` times, after one round that is not counted."""
     medians: dict[str, list[float]] = {case.label: [] for case in CASES}
     for number in range(rounds + 1):
         for case in CASES:
@@ -68,7 +68,7 @@ def measure(connection: HTTPConnection, rounds: int) -> list[Result]:
 def _request_ms(connection: HTTPConnection, case: Case) -> float:
     status, latency_ms = ask_once(connection, f"/generate/{case.model}", case.body)
     if status != 200:
-        raise RuntimeError(f"{case.label}: answered {status}")
+        raise RuntimeError(f"{case.label}: status {status}")
     return latency_ms
 
 

@@ -1,11 +1,11 @@
-"""How close the service comes to the model itself: images a second over HTTP against the bare TorchScript loop.
+"""The overhead of serving: images per second over HTTP compared with the bare TorchScript loop.
 
-The bare loop calls the model at its best bucket and turns the result into bytes on the host, nothing else: the model as
-``torch.jit.load`` gives it, and as the service prepares it. For one-shot models the service has one engine thread on
-one core, and the client the other core; for the DDPM the service has both. The two loops and the service are measured
-in turn, several rounds; ratios are medians of the rounds' own.
+The bare loop only computes the model at its best bucket and converts the results to bytes on the host, with the model
+as returned by ``torch.jit.load`` and as prepared by the service. For one-shot models the service has one engine thread
+on one core and the client the other core; for the DDPM the service has both. Loops and service alternate over several
+rounds; ratios are medians of the ratios per round.
 
-    python -m benchmarks.limit                   a table, and benchmarks/results/limit.json
+    python -m benchmarks.limit                   prints a table, writes benchmarks/results/limit.json
 """
 
 import argparse
@@ -19,14 +19,14 @@ from benchmarks.load import Outcome
 from benchmarks.report import write_record
 from benchmarks.server import running_service
 
-#: How long a run counts. A round of the DDPM's connections takes most of a second, and all answer together: few of them
-#: would make a figure of whole rounds.
+#: Measured seconds. All connections of the DDPM are answered together about once per second, so a short run would count
+#: few, whole rounds.
 SECONDS, SECONDS_OF_ROUNDS = 4.0, 20.0
 
 
 @dataclass(frozen=True)
 class Case:
-    """One model and request, served for ``seconds``; ``cores`` are the service's, the client has the last one."""
+    """A model and request, served for ``seconds`` on ``cores`` cores; the client has the last core."""
 
     label: str
     model: str
@@ -46,9 +46,9 @@ CASES = (
 
 @dataclass(frozen=True)
 class Result:
-    """Images a second, medians over the rounds, and the served p50 and p99 in milliseconds.
+    """Images per second, medians over the rounds, and p50 and p99 of the service in milliseconds.
 
-    ``rounds`` are of the loop as loaded, of the loop as prepared, and of the service.
+    Each of ``rounds`` has the loop as loaded, the loop as prepared, and the service.
     """
 
     label: str
@@ -65,7 +65,7 @@ class Result:
 def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3, help="rounds in turn (default 3)")
+    parser.add_argument("--rounds", type=int, default=3, help="alternating rounds (default 3)")
     rounds = parser.parse_args().rounds
     results = [measure(case, rounds) for case in CASES]
     for result in results:
@@ -78,7 +78,7 @@ def main() -> None:
 
 
 def measure(case: Case, rounds: int) -> Result:
-    """Both loops and the service in turn."""
+    """Measure both loops and the service, alternating."""
     speeds, outcomes = [], []
     for _ in range(rounds):
         loaded, bare = _bare(case, "loaded"), _bare(case, "served")
@@ -99,7 +99,7 @@ def measure(case: Case, rounds: int) -> Result:
 
 
 def _bare(case: Case, preparation: str) -> float:
-    """Images a second of a bare loop, one process a core, each pinned to its own."""
+    """Images per second of bare loops, one process pinned to each core."""
     loop = [sys.executable, "-m", "benchmarks.bare", case.model, preparation, str(case.seconds)]
     processes = [
         subprocess.Popen(["taskset", "-c", str(core), *loop], stdout=subprocess.PIPE, text=True)
@@ -114,7 +114,7 @@ def _served(case: Case) -> Outcome:
     with running_service(pin=cores, engine_threads=str(case.cores)) as port:
         outcome = closed_loop(port, f"/generate/{case.model}", {"n": case.n}, case.connections, case.seconds, last)
     if outcome.failures:
-        raise RuntimeError(f"{case.label}: {outcome.failures} answers were not 200")
+        raise RuntimeError(f"{case.label}: {outcome.failures} responses were not 200")
     return outcome
 
 

@@ -1,6 +1,6 @@
-"""A closed loop of HTTP clients on keep-alive connections, light enough to drive a server from one core.
+"""A closed loop of HTTP clients on keep-alive connections, fast enough to saturate a server from one core.
 
-As a program it prints one JSON object, so that a benchmark can pin it to a core of its own:
+As a program it prints one JSON object, so that a benchmark can pin it to a core:
 
     python -m benchmarks.load --port 8000 --path /generate/quick-gan --connections 32 --seconds 5
 """
@@ -17,10 +17,13 @@ import uvloop
 
 from benchmarks.connection import Connection, request_bytes
 
+#: Seconds at the start of a run that do not count.
+WARM_UP_S = 1.0
+
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run of the loop saw: answers in the counted time, by the second and by their latency in milliseconds."""
+    """Responses per second within the measured time, those that were not 200, and their latencies in milliseconds."""
 
     answers_per_s: float
     failures: int
@@ -31,19 +34,19 @@ class Outcome:
 
 @dataclass
 class Tally:
-    """The latency of each counted answer in milliseconds, and how many were not 200."""
+    """The latency of each counted response in milliseconds, and how many were not 200."""
 
     latencies_ms: list[float] = field(default_factory=list)
     failures: int = 0
 
     def outcome(self, seconds: float) -> Outcome:
-        """The tally of ``seconds``, summed up."""
+        """The summary of ``seconds`` seconds."""
         answers_per_s, mean_ms = len(self.latencies_ms) / seconds, fmean(self.latencies_ms)
         return Outcome(answers_per_s, self.failures, *p50_p99(self.latencies_ms), mean_ms)
 
 
 async def run(port: int, path: str, body: str, connections: int, seconds: float, warm_up: float) -> Outcome:
-    """``connections`` clients, each asking again once answered; the first ``warm_up`` seconds do not count."""
+    """Run ``connections`` clients that send a request after each response; ``warm_up`` seconds are not counted."""
     request = request_bytes(path, body)
     start = time.perf_counter() + warm_up
     tally = Tally()
@@ -53,12 +56,12 @@ async def run(port: int, path: str, body: str, connections: int, seconds: float,
 
 async def _client(port: int, request: bytes, start: float, end: float, tally: Tally) -> None:
     connection = await Connection.open(port)
-    while (asked := time.perf_counter()) < end:
+    while (sent := time.perf_counter()) < end:
         answer = await connection.ask(request)
-        answered = time.perf_counter()
-        if start <= answered <= end:  # by its end: else a long answer across either edge would be lost
+        received = time.perf_counter()
+        if start <= received <= end:  # by its end, so that a long request across the start counts
             tally.failures += answer.status != 200
-            tally.latencies_ms.append(1000 * (answered - asked))
+            tally.latencies_ms.append(1000 * (received - sent))
     connection.close()
 
 
@@ -76,7 +79,7 @@ def main() -> None:
     parser.add_argument("--body", default="")
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=5.0)
-    parser.add_argument("--warm-up", type=float, default=1.0)
+    parser.add_argument("--warm-up", type=float, default=WARM_UP_S)
     options = parser.parse_args()
     outcome = uvloop.run(
         run(

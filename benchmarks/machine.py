@@ -1,4 +1,4 @@
-"""What a figure was measured on: without it the figure means nothing."""
+"""The machine that a figure was measured on."""
 
 import os
 import platform
@@ -8,7 +8,7 @@ import torch
 
 
 def describe_machine() -> dict[str, str | int]:
-    """Processor, cores and versions, for the record beside a result."""
+    """Processor, cores, GPU and versions."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"

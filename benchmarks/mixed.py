@@ -1,17 +1,17 @@
-"""Short and long requests mixed: what batching by solver step does for the short ones, against batching by request.
+"""Short and long requests mixed: batching by solver step compared with batching by request.
 
-Single pictures of the DDPM with 5, 20, 100 and 1,000 steps arrive at random, at 70 % of what the service can do, which
-a saturating closed loop measures first; a server that can do less falls behind for as long as the run lasts. The same
-arrivals go in turn, several rounds, to
+Single DDPM pictures with 5, 20, 100 and 1,000 steps arrive at random, at 70 % of the service's capacity, which a
+saturating closed loop measures first; the backlog of a slower server grows for the whole run. In each round the same
+arrivals go to
 
-    step       the service as it is: rows join and leave at any tick
-    request    the service with GENSERVE_BATCHING=request: a batch runs to its end before the next begins
-    litserve   LitServe, batching by request, as benchmarks/peers/litserve_ddpm.py has it
+    step       the service: rows join and leave at any tick
+    request    benchmarks/by_request.py: the service, but a batch runs to its end before the next one begins
+    litserve   LitServe, batching by request (benchmarks/peers/litserve_ddpm.py)
 
-The servers have the first core and one torch thread, the client the last core. No bound of a queue and no time-out is
-in the way of any of them, so every request is answered sooner or later.
+The server runs on the first core with one torch thread, the client on the last core. Queues and timeouts are unbounded,
+so every request is answered.
 
-    python -m benchmarks.mixed                   a table, and benchmarks/results/mixed.json
+    python -m benchmarks.mixed                   prints a table, writes benchmarks/results/mixed.json
 """
 
 import argparse
@@ -31,7 +31,7 @@ from benchmarks.report import verdict, write_record
 from benchmarks.scrape import rows_per_tick, scrape
 from benchmarks.server import running_service
 
-#: Steps of a request, and its share in percent: short ones are the most, and long ones most of the work.
+#: Share of requests in percent by number of steps: most requests are short, most of the work is in long ones.
 MIX = {5: 60, 20: 25, 100: 12, 1000: 3}
 SHORTEST = f"{min(MIX)} steps"
 STEPS_A_REQUEST = sum(steps * share for steps, share in MIX.items()) / sum(MIX.values())
@@ -40,13 +40,13 @@ LOAD = 0.7
 DRAIN_S = 80.0
 CAPACITY_STEPS, CAPACITY_CONNECTIONS, CAPACITY_SECONDS = 20, 32, 8.0
 
-#: Times that the p99 of the shortest requests is to be lower, and what of a throughput counts as no lower.
+#: Goals: how many times lower the p99 of the shortest requests is, and the least ratio of throughputs.
 GOAL_P99, GOAL_THROUGHPUT = 10.0, 0.99
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A server to start, where it is asked, and whether it tells the rows of its ticks."""
+    """A server to start, the path of its requests, and whether it has metrics of its ticks."""
 
     start: Callable[[], AbstractContextManager[int]]
     path: str = "/generate/ddpm"
@@ -62,31 +62,31 @@ class Contender:
 MOST_ROWS = 16
 
 
-def _service(batching: str) -> AbstractContextManager[int]:
+def _service(module: str) -> AbstractContextManager[int]:
     unbounded = {"max_queue_ms": "1e9", "client_share": "1", "request_timeout_s": "1e6"}
-    return running_service("0", engine_threads="1", batching=batching, max_bucket=str(MOST_ROWS), **unbounded)
+    return running_service("0", module, engine_threads="1", max_bucket=str(MOST_ROWS), **unbounded)
 
 
 LITSERVE = Peer("litserve", ("-m", "benchmarks.peers.litserve_ddpm", str(MOST_ROWS)))
 
 CONTENDERS = {
-    "step": Contender(lambda: _service("step")),
-    "request": Contender(lambda: _service("request")),
+    "step": Contender(lambda: _service("service")),
+    "request": Contender(lambda: _service("benchmarks.by_request")),
     "litserve": Contender(lambda: running_peer(LITSERVE, "0", 1, "alike"), path="/generate", measured=False),
 }
 
 
 def installed() -> dict[str, Contender]:
-    """The contenders that can start here."""
+    """The contenders that are installed."""
     if LITSERVE.installed:
         return CONTENDERS
-    print("LitServe could not be installed here, and is left out")
+    print("LitServe is not installed: left out")
     return {name: contender for name, contender in CONTENDERS.items() if name != "litserve"}
 
 
 @dataclass(frozen=True)
 class Round:
-    """One run: its outcome, rows' steps done a second until the last answer, and mean rows of a network call."""
+    """One run: its outcome, row-steps per second until the last response, and mean rows per forward pass."""
 
     outcome: OpenOutcome
     row_steps_per_s: float
@@ -95,7 +95,7 @@ class Round:
 
 @dataclass(frozen=True)
 class Summary:
-    """Medians over the rounds; latencies by kind. ``occupancy`` is rows a call, of the most that one takes."""
+    """Medians over the rounds; latencies by kind. ``occupancy`` is rows per forward pass over ``MOST_ROWS``."""
 
     p50_ms: dict[str, float]
     p99_ms: dict[str, float]
@@ -109,13 +109,13 @@ class Summary:
 def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3, help="rounds in turn (default 3)")
-    parser.add_argument("--seconds", type=float, default=60.0, help="how long a run sends (default 60)")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds over all servers (default 3)")
+    parser.add_argument("--seconds", type=float, default=60.0, help="seconds of arrivals per run (default 60)")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # which passes through what ends the server under way
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exception, so that the running server is stopped too
     contenders, capacity = installed(), _capacity()
     rate = LOAD * capacity / STEPS_A_REQUEST
-    print(f"capacity {capacity:.0f} row-steps/s; {rate:.1f} requests/s of {STEPS_A_REQUEST:.1f} steps in the mean")
+    print(f"capacity {capacity:.0f} row-steps/s; {rate:.1f} requests/s of {STEPS_A_REQUEST:.1f} steps on average")
     rounds: dict[str, list[Round]] = {name: [] for name in contenders}
     for number in range(options.rounds):
         for name, contender in contenders.items():
@@ -131,7 +131,7 @@ def main() -> None:
         sending_s=options.seconds,
         capacity_row_steps_per_s=capacity,
         requests_per_s=rate,
-        padding_rows="none: a call has as many rows as are ready",
+        padding_rows="none: a forward pass has as many rows as are ready",
         summaries=summaries,
         goals=goals,
         rounds=rounds,
@@ -139,7 +139,7 @@ def main() -> None:
 
 
 def _capacity() -> float:
-    """Rows' steps a second of the service when there are always more than enough."""
+    """Row-steps per second of the saturated service."""
     step = CONTENDERS["step"]
     with step.start() as port:
         body = {"steps": CAPACITY_STEPS}
@@ -148,7 +148,7 @@ def _capacity() -> float:
 
 
 def measure(contender: Contender, load: OpenLoad) -> Round:
-    """One run on a server of its own."""
+    """One run on a fresh server."""
     with contender.start() as port:
         before = scrape(port, "ddpm") if contender.measured else None
         outcome = open_loop(port, contender.kinds, load, last_core())
@@ -157,12 +157,12 @@ def measure(contender: Contender, load: OpenLoad) -> Round:
 
 
 def row_steps(kinds: Sequence[KindOutcome]) -> int:
-    """Steps in all of the pictures that came; ``kinds`` in the order of the mix."""
+    """Steps of all pictures received; ``kinds`` in the order of the mix."""
     return sum(steps * kind.ok.count for steps, kind in zip(MIX, kinds, strict=True))
 
 
 def summarise(rounds: Sequence[Round]) -> Summary:
-    """Medians over the rounds, and how many requests of them all got no picture."""
+    """Medians over the rounds, and the number of requests without a picture."""
     rows = [each.rows_per_tick for each in rounds if each.rows_per_tick is not None]
     by_kind = list(zip(*(each.outcome.kinds for each in rounds), strict=True))
     return Summary(
@@ -177,7 +177,7 @@ def summarise(rounds: Sequence[Round]) -> Summary:
 
 
 def judge(summaries: Mapping[str, Summary]) -> dict[str, bool]:
-    """Each goal, with its figure, and whether it was met."""
+    """Whether each goal was met, by a text with its figure."""
     step, goals = summaries["step"], {}
     for name, other in summaries.items():
         if other is step:
@@ -190,7 +190,7 @@ def judge(summaries: Mapping[str, Summary]) -> dict[str, bool]:
 
 
 def _or_inf(latency_ms: float | None) -> float:
-    """No answer in time is no low latency."""
+    """A missing response counts as infinite latency."""
     return inf if latency_ms is None else latency_ms
 
 

@@ -1,10 +1,10 @@
-"""An open loop of HTTP clients: requests are sent when a schedule made up front says so, answered or not.
+"""An open loop of HTTP clients: requests are sent by a fixed schedule, whether earlier ones are answered or not.
 
-A closed loop asks less of a slow server, which flatters it. Here the load does not depend on the answers, and a latency
-counts from the moment its request was due, so that a client held up is not taken for a fast server ("coordinated
-omission"). How late the client itself was is told as its lag: with a p99 above ``LAG_LIMIT_MS`` the run is void.
+A closed loop sends fewer requests to a slow server, which flatters it. Here the load does not depend on the responses,
+and latency counts from the scheduled time, so a late client does not hide a slow server ("coordinated omission"). The
+client reports its own lag; with a p99 above ``LAG_LIMIT_MS`` the run is void.
 
-As a program it prints one JSON object, so that a benchmark can pin it to a core of its own:
+As a program it prints one JSON object, so that a benchmark can pin it to a core:
 
     python -m benchmarks.open_loop --port 8000 --rate 20 --seconds 10 \
         --kind short 9 /generate/ddpm '{"steps": 5}' --kind long 1 /generate/ddpm '{"steps": 100}'
@@ -27,7 +27,7 @@ from benchmarks.load import p50_p99
 
 LAG_LIMIT_MS = 5.0
 
-#: A request that is due while so many are under way is not sent, and has failed.
+#: A request that is due while this many are open is not sent and counts as failed.
 MOST_CONNECTIONS = 10_000
 
 
@@ -42,7 +42,7 @@ class Kind:
 
 
 class Arrival(NamedTuple):
-    """When a request is due, in seconds after the start, and the index of its kind."""
+    """The scheduled time of a request in seconds after the start, and the index of its kind."""
 
     due_s: float
     kind: int
@@ -50,7 +50,7 @@ class Arrival(NamedTuple):
 
 @dataclass(frozen=True)
 class Latencies:
-    """How many answers of one sort, and their latencies; None where there was no such answer."""
+    """The number of responses of one sort, and their latencies; None without any."""
 
     count: int
     p50_ms: float | None
@@ -59,10 +59,10 @@ class Latencies:
 
 @dataclass(frozen=True)
 class KindOutcome:
-    """What became of the requests of one kind.
+    """The outcome of the requests of one kind.
 
     ``ok`` are 200s, ``in_time`` of them within the deadline; ``refused`` are 429s and 503s, ``retry_after`` of them
-    with that header; ``expired`` are 504s; ``accepted`` are ok or expired; ``failed`` are any other answer or none.
+    with that header; ``expired`` are 504s; ``accepted`` are ok or expired; ``failed`` are all others.
     """
 
     kind: str
@@ -78,9 +78,9 @@ class KindOutcome:
 
 @dataclass(frozen=True)
 class OpenOutcome:
-    """What a run saw. ``sending_s`` is how long requests were due; ``last_answer_s`` counts from the start.
+    """The outcome of a run. ``sending_s`` is the length of the schedule; ``last_answer_s`` counts from the start.
 
-    ``sent_until`` is the monotonic clock at the end of the sending, which other processes of the machine share.
+    ``sent_until`` is the monotonic clock at the end of the schedule, which all processes of the machine share.
     """
 
     lag_p99_ms: float
@@ -91,7 +91,7 @@ class OpenOutcome:
 
     @property
     def void(self) -> bool:
-        """Whether the client was too late to speak of the server."""
+        """Whether the client was too late to measure the server."""
         return self.lag_p99_ms > LAG_LIMIT_MS
 
 
@@ -99,7 +99,7 @@ OUTCOME = TypeAdapter(OpenOutcome)
 
 
 def poisson(rate: float, seconds: float, weights: Sequence[float], seed: int) -> list[Arrival]:
-    """Requests at ``rate`` a second with exponential gaps, kinds drawn by weight; the same for the same arguments."""
+    """Arrivals at ``rate`` per second with exponential gaps, kinds drawn by weight; determined by the arguments."""
     generator = random.Random(seed)
     arrivals, due_s = [], generator.expovariate(rate)
     while due_s < seconds:
@@ -109,13 +109,13 @@ def poisson(rate: float, seconds: float, weights: Sequence[float], seed: int) ->
 
 
 def latencies(values_ms: Sequence[float]) -> Latencies:
-    """The values, summed up."""
+    """Count, median and 99th percentile of the values."""
     return Latencies(len(values_ms), *(p50_p99(values_ms) if values_ms else (None, None)))
 
 
 @dataclass
 class Tally:
-    """The answers of one kind as they come, with their latencies in milliseconds."""
+    """The responses of one kind, with their latencies in milliseconds."""
 
     sent: int = 0
     ok: list[float] = field(default_factory=list)
@@ -124,7 +124,7 @@ class Tally:
     retry_after: int = 0
 
     def take(self, answer: Answer, latency_ms: float) -> None:
-        """Count one answer."""
+        """Count one response."""
         if answer.status == 200:
             self.ok.append(latency_ms)
         elif answer.status in (429, 503):
@@ -134,7 +134,7 @@ class Tally:
             self.expired.append(latency_ms)
 
     def outcome(self, kind: str, deadline_ms: float) -> KindOutcome:
-        """Everything so far, summed up."""
+        """The summary of all requests so far."""
         return KindOutcome(
             kind,
             self.sent,
@@ -149,7 +149,7 @@ class Tally:
 
 
 class Client:
-    """Keep-alive connections to a server, as many as there are requests under way, and what came over them."""
+    """Keep-alive connections to a server, one per open request, and the responses."""
 
     def __init__(self, port: int, kinds: Sequence[Kind]) -> None:
         self._port = port
@@ -161,7 +161,7 @@ class Client:
         self._under_way = 0
 
     async def ask(self, kind: int, due: float) -> None:
-        """One request, now; no answer to it leaves it sent and nothing else."""
+        """Send one request now; without a response it only counts as sent."""
         self.lags_ms.append(1000 * (time.perf_counter() - due))
         self.tallies[kind].sent += 1
         self._under_way += 1
@@ -179,14 +179,14 @@ class Client:
     async def _connection(self) -> Connection:
         while self._idle:
             connection = self._idle.pop()
-            if connection.is_open:  # the server may have closed it meanwhile
+            if connection.is_open:  # the server may have closed it
                 return connection
         if self._under_way > MOST_CONNECTIONS:
             raise OSError("no more connections")
         return await Connection.open(self._port)
 
     def close(self) -> None:
-        """Close the connections that are not in use."""
+        """Close the idle connections."""
         for connection in self._idle:
             connection.close()
 
@@ -194,7 +194,7 @@ class Client:
 async def run(
     port: int, kinds: Sequence[Kind], arrivals: Sequence[Arrival], seconds: float, drain_s: float, deadline_ms: float
 ) -> OpenOutcome:
-    """Send ``arrivals``, which are due within ``seconds``, then wait for answers, ``drain_s`` at most."""
+    """Send ``arrivals`` within ``seconds``, then wait for responses for at most ``drain_s`` seconds."""
     client = Client(port, kinds)
     start = time.perf_counter()
     asking = [await _ask_when_due(client, start + due_s, kind) for due_s, kind in arrivals]
@@ -221,7 +221,7 @@ async def _ask_when_due(client: Client, due: float, kind: int) -> asyncio.Task[N
 
 
 async def _sleep_until(when: float) -> None:
-    """Never early: the loop's timers round to milliseconds, and what they round off is spun away."""
+    """Never early: the loop's timers round to milliseconds, and the rest is spent spinning."""
     while (left := when - time.perf_counter()) > 0:
         await asyncio.sleep(left)
 
@@ -230,17 +230,19 @@ def main() -> None:
     """Run one loop and print its outcome as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--rate", type=float, required=True, help="requests a second")
-    parser.add_argument("--seconds", type=float, default=10.0, help="how long to send (default 10)")
-    parser.add_argument("--seed", type=int, default=0, help="of the schedule (default 0)")
-    parser.add_argument("--drain", type=float, default=60.0, help="most seconds to wait for answers after that")
-    parser.add_argument("--deadline-ms", type=float, default=float("inf"), help="which 200s are in time (default all)")
+    parser.add_argument("--rate", type=float, required=True, help="requests per second")
+    parser.add_argument("--seconds", type=float, default=10.0, help="seconds of arrivals (default 10)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the schedule (default 0)")
+    parser.add_argument("--drain", type=float, default=60.0, help="maximum seconds to wait for responses after that")
+    parser.add_argument(
+        "--deadline-ms", type=float, default=float("inf"), help="latency of a 200 that is in time (default: any)"
+    )
     names = ("NAME", "WEIGHT", "PATH", "BODY")
     parser.add_argument("--kind", nargs=4, action="append", required=True, metavar=names, help="may be repeated")
     options = parser.parse_args()
     kinds = [Kind(name, float(weight), path, body) for name, weight, path, body in options.kind]
     arrivals = poisson(options.rate, options.seconds, [kind.weight for kind in kinds], options.seed)
-    gc.disable()  # with thousands of requests under way a collection holds the schedule up for 50 ms
+    gc.disable()  # with thousands of open requests a collection delays the schedule by 50 ms
     outcome = uvloop.run(run(options.port, kinds, arrivals, options.seconds, options.drain, options.deadline_ms))
     print(OUTCOME.dump_json(outcome).decode())
 

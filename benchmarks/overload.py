@@ -1,12 +1,12 @@
-"""Far more requests than can be served: what gets through, how soon the rest is refused, and what is left afterwards.
+"""Overload: goodput, latency of rejections, and recovery with far more requests than can be served.
 
-The capacity C of single pictures is measured by a saturating closed loop, then an open loop sends at 10 C to the DDPM
-for a minute, and at 2 C to the quick GAN, each request with a deadline of a second. It has no goals: a refusal costs
-about what a picture does, and shares the core with the model.
+A saturating closed loop measures the capacity C of single pictures. Then an open loop sends 10 C to the DDPM for a
+minute, and 2 C to the quick GAN, each request with a deadline of one second. The quick GAN has no goals: a rejection
+costs about as much as a picture and shares the core with the model.
 
-The service has the first core with one engine thread, the client the last core; a fresh service for every round.
+The service has the first core with one engine thread, the client the last core; every round has a fresh service.
 
-    python -m benchmarks.overload                a table, and benchmarks/results/overload.json
+    python -m benchmarks.overload                prints a table, writes benchmarks/results/overload.json
 """
 
 import argparse
@@ -30,13 +30,13 @@ DRAIN_S = 20.0
 CAPACITY_CONNECTIONS, CAPACITY_SECONDS = 32, 6.0
 IDLE_REQUESTS = 9
 
-#: An answer is as before within so many times the usual, or this many ms; looked for no longer than that.
+#: Recovered: a latency within this multiple of the usual one, or this many ms. Waits at most RECOVERY_S seconds.
 AS_BEFORE_TIMES, AS_BEFORE_MS, RECOVERY_S = 3.0, 20.0, 20.0
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is asked for, at how many times the capacity, for how long."""
+    """A request, the load in multiples of the capacity, and its duration in seconds."""
 
     label: str
     path: str
@@ -53,10 +53,10 @@ CASES = (
 
 @dataclass(frozen=True)
 class Round:
-    """One burst. Goodput is pictures in time, of the capacity; accepted is what was not refused, so expired too.
+    """One burst. Goodput is pictures in time over the capacity; accepted requests are those ok or expired.
 
-    ``retry_after_share`` is of the refusals that say when to come back; ``recovery_s`` from the end of the sending
-    until a request is answered as one is before it, infinite for never.
+    ``retry_after_share``: rejections with Retry-After; ``recovery_s``: from the end of sending until a request has its
+    usual latency again, infinite for never.
     """
 
     capacity_per_s: float
@@ -72,18 +72,18 @@ class Round:
 
     @property
     def failed_share(self) -> float:
-        """Of all requests, those with an answer that is no answer here, or with none."""
+        """Share of requests with another response, or with none."""
         return sum(kind.failed for kind in self.outcome.kinds) / max(1, sum(kind.sent for kind in self.outcome.kinds))
 
     @property
     def lag_p99_ms(self) -> float:
-        """How late the client was."""
+        """The client's lag."""
         return self.outcome.lag_p99_ms
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of the table: a field of the rounds, over the rounds, and its goal for the first case."""
+    """One line of the table: a field of the rounds, its aggregate, and its goal for the first case."""
 
     label: str
     field: str
@@ -92,18 +92,18 @@ class Figure:
     at_most: float = inf
 
     def of(self, rounds: Sequence[Round]) -> float:
-        """The figure."""
+        """The aggregate over the rounds."""
         return self.over([getattr(each, self.field) for each in rounds])
 
     def goal(self, rounds: Sequence[Round]) -> str:
-        """What is wanted, if anything, and whether it was met."""
+        """The goal, if any, and whether it was met."""
         if (self.at_least, self.at_most) == (-inf, inf):
             return ""
         wanted = f"at most {self.at_most:g}" if self.at_least == -inf else f"at least {self.at_least:g}"
         return f"{wanted}: {verdict(self.at_least <= self.of(rounds) <= self.at_most)}"
 
 
-# Times and shares are medians; what must never happen is the worst round's.
+# Times and shares are medians; what must never happen is of the worst round.
 FIGURES = (
     Figure("in time, of capacity", "goodput_share", median, at_least=0.9),
     Figure("p99 of pictures, ms", "pictures_p99_ms", median),
@@ -121,10 +121,10 @@ FIGURES = (
 def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3, help="rounds over the cases in turn (default 3)")
-    parser.add_argument("--share", type=float, default=1.0, help="of the bursts' full lengths (default 1)")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds over the cases (default 3)")
+    parser.add_argument("--share", type=float, default=1.0, help="fraction of the bursts' full length (default 1)")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # which passes through what ends the server under way
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exception, so that the running server is stopped too
     allow_connections()
     rounds: dict[str, list[Round]] = {case.label: [] for case in CASES}
     for number in range(options.rounds):
@@ -140,11 +140,11 @@ def main() -> None:
 
 
 def measure(case: Case, seconds: float, seed: int) -> Round:
-    """One burst against a service of its own."""
+    """One burst against a fresh service."""
     kinds = [Kind(case.label, 1, case.path, json.dumps({**case.body, "timeout_ms": DEADLINE_MS}))]
     with service_process("0", engine_threads="1") as service:
         saturated = closed_loop(service.port, case.path, case.body, CAPACITY_CONNECTIONS, CAPACITY_SECONDS, last_core())
-        # Little's law: a diffusion answers all connections together, and few such waves fit into the time.
+        # Little's law, because the DDPM answers all connections together and few such waves fit into the time.
         capacity_per_s = 1000 * CAPACITY_CONNECTIONS / saturated.mean_ms
         load = OpenLoad(case.times * capacity_per_s, seconds, seed, DRAIN_S, DEADLINE_MS)
         connection = HTTPConnection("127.0.0.1", service.port, timeout=RECOVERY_S)
@@ -176,7 +176,7 @@ def assess(capacity_per_s: float, outcome: OpenOutcome, growth_mib: float, recov
 
 
 def _p99_ms(answers: Latencies) -> float:
-    """No answer at all is no low latency."""
+    """No response counts as infinite latency."""
     return inf if answers.p99_ms is None else answers.p99_ms
 
 

@@ -1,4 +1,4 @@
-"""Our PNG writer against Pillow's, on one picture and on a grid: why docs/decisions/0004-png-by-hand.md.
+"""The service's PNG writer compared with Pillow's, on one picture and on a grid (docs/decisions/0004).
 
 python -m benchmarks.png
 """
@@ -17,7 +17,7 @@ ROUNDS = 300
 
 
 def main() -> None:
-    """Measure in turn, report the least of each, in microseconds."""
+    """Measure alternately; report the minimum of each in microseconds."""
     grid = np.asarray(Image.open("weights/quick-gan/samples.png").convert("L"))[:, :, None].copy()
     results = {}
     for name, image in (("28 x 28", grid[2:30, 2:30].copy()), ("grid of 80", grid)):

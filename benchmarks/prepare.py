@@ -1,9 +1,9 @@
-"""Ways to prepare a model for serving on a CPU: microseconds a row of a network call, one torch thread.
+"""Ways to prepare a model for a CPU: microseconds per row of a forward pass on one torch thread.
 
-Each way runs in a process of its own, because the allocator is set for a process; ways in turn, several rounds,
-medians. Why docs/decisions/0006-preparing-a-model.md and 0014-products-for-few-channels.md.
+Each way runs in its own process, because the allocator is configured per process. Medians over alternating rounds; see
+docs/decisions/0006 and 0014.
 
-    python -m benchmarks.prepare                a table, and benchmarks/results/prepare.json
+    python -m benchmarks.prepare                prints a table, writes benchmarks/results/prepare.json
 """
 
 import argparse
@@ -31,12 +31,12 @@ Part = Callable[..., Any]
 
 
 def _as_served(part: torch.jit.ScriptModule) -> Part:
-    from service.models.prepare import prepared  # not at the top: importing it already changes how TorchScript runs
+    from service.models.prepare import prepared  # here, because importing it changes how TorchScript runs
 
     return prepared(part, torch.device("cpu"))
 
 
-#: What each way does to a part, and whether the process keeps the memory that a call frees.
+#: How each way prepares a part, and whether the process keeps freed memory.
 WAYS: dict[str, tuple[Callable[[torch.jit.ScriptModule], Part], bool]] = {
     "as loaded": (lambda part: part, False),
     "frozen": (lambda part: torch.jit.freeze(part), False),
@@ -51,9 +51,9 @@ WAYS: dict[str, tuple[Callable[[torch.jit.ScriptModule], Part], bool]] = {
 
 
 def main() -> None:
-    """Measure every way in turn and report; with --way, measure one and print its figures."""
+    """Measure every way and report; with --way, measure one and print its figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3, help="rounds in turn (default 3)")
+    parser.add_argument("--rounds", type=int, default=3, help="alternating rounds (default 3)")
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.way:
@@ -69,12 +69,12 @@ def main() -> None:
 
 
 def _medians(rounds: list[list[float]]) -> list[float]:
-    """Size by size."""
+    """The median of each size over the rounds."""
     return [statistics.median(figures) for figures in zip(*rounds, strict=True)]
 
 
 def measure(name: str, way: str) -> list[float]:
-    """Microseconds a row at each size, medians over the calls of half a second."""
+    """Microseconds per row at each size, medians over half a second."""
     warnings.filterwarnings("ignore", message="`torch.jit")
     torch.set_num_threads(1)
     prepare, keeps = WAYS[way]

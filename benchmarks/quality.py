@@ -1,15 +1,15 @@
-"""How good pictures are after the same number of training images: our DDPM beside other trainers'.
+"""Quality after the same number of training images: the project's DDPM compared with other trainers.
 
-    ours         the ddpm preset as it is: a flow, bf16, its own sampler in 10 steps
-    lucidrains   denoising-diffusion-pytorch's Trainer, as benchmarks/peers/train_lucidrains.py has it
-    diffusers    a loop as in its unconditional example, as benchmarks/peers/train_diffusers.py has it
+    ours         the unchanged ddpm preset: a flow, bf16, its own sampler in 10 steps
+    lucidrains   denoising-diffusion-pytorch's Trainer (benchmarks/peers/train_lucidrains.py)
+    diffusers    the loop of its unconditional example (benchmarks/peers/train_diffusers.py)
 
-All see each of the same Fashion-MNIST pictures once, in batches of one size; the peers' U-Nets have the width whose
-number of parameters is nearest to ours, and draw by DDIM in 20 steps. Their pictures have no class, ours the classes in
-the test set's mix. The distance is that of docs/QUALITY.md, against the test images.
+All train once on the same Fashion-MNIST pictures with the same batch size. The peers' U-Nets have the width whose
+number of parameters is nearest to ours, and sample by DDIM in 20 steps without classes; ours samples the test set's mix
+of classes. The distance is that of docs/QUALITY.md to the test images.
 
-    python -m benchmarks.quality                 a table, the goal, and benchmarks/results/quality.json
-    python -m benchmarks.quality --images 640 --samples 200      a try, and no record
+    python -m benchmarks.quality                 prints a table, writes benchmarks/results/quality.json
+    python -m benchmarks.quality --images 640 --samples 200      a short trial, not recorded
 """
 
 import argparse
@@ -30,13 +30,13 @@ from trainer.evaluate.pictures import draw, labels_like, make_sampler
 from trainer.evaluate.quality import Reference, against_test, evaluate_pictures
 from trainer.run.loop import TrainingRun
 
-#: How many times as close to the floor as the better peer ours are to be.
+#: Goal: how many times closer to the floor than the better peer.
 GOAL = 2.0
 
 
 @dataclass(frozen=True)
 class Result:
-    """What one trainer reached: ``above_floor`` is the Frechet distance less that of real pictures."""
+    """The result of one trainer; ``above_floor`` is the Frechet distance minus that of real pictures."""
 
     frechet_distance: float
     above_floor: float
@@ -45,11 +45,11 @@ class Result:
 
 
 def main() -> None:
-    """Train, draw, score, report."""
+    """Train, sample, score and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=32_000, help="pictures to train on, once (default 32000)")
+    parser.add_argument("--images", type=int, default=32_000, help="training pictures, each seen once (default 32000)")
     parser.add_argument("--samples", type=int, default=1000, help="pictures to score (default 1000)")
-    parser.add_argument("--threads", type=int, default=1, help="torch's threads (default 1)")
+    parser.add_argument("--threads", type=int, default=1, help="torch threads (default 1)")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     whole = load_fashion_mnist()

@@ -1,8 +1,8 @@
-"""The recipes of textbooks that this project began with, on the same pictures and scored by the same evaluator.
+"""Textbook recipes as baselines, trained on the same pictures and scored by the same evaluator.
 
     python -m benchmarks.recipes mlp-vae --json docs/baselines/mlp-vae.json
 
-What is compared with them is in docs/QUALITY.md. Neither knows classes, neither has an average of its weights.
+Compared in docs/QUALITY.md. Both are unconditional and have no averaged weights.
 """
 
 import argparse
@@ -86,7 +86,7 @@ def draw(decode: Callable[[int], Tensor], count: int) -> Tensor:
 
 
 def main() -> None:
-    """Train a recipe, score it, keep the scores."""
+    """Train a recipe, score it and write the scores."""
     options = _parser().parse_args()
     torch.manual_seed(options.seed)
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""What a benchmark leaves: its record beside machine and models, and its goals with whether they were met."""
+"""Records of benchmarks, with the machine and the models that they were measured on, and verdicts on goals."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ RESULTS = Path("benchmarks/results")
 
 
 def write_record(name: str, **figures: Any) -> None:  # noqa: ANN401  (dataclasses and what JSON knows, nested)
-    """Write ``benchmarks/results/<name>.json``; what is infinite or not a number becomes null."""
+    """Write ``benchmarks/results/<name>.json``; infinities and NaN become null."""
     RESULTS.mkdir(parents=True, exist_ok=True)
     models = {name: read_manifest(folder).version for name, folder in model_directories(Path("weights")).items()}
     record = {"machine": describe_machine(), "models": models, **figures}
@@ -21,5 +21,5 @@ def write_record(name: str, **figures: Any) -> None:  # noqa: ANN401  (dataclass
 
 
 def verdict(met: bool) -> str:
-    """How a goal fared."""
+    """Whether a goal was met, as a word."""
     return "met" if met else "MISSED"

@@ -1,8 +1,8 @@
-"""The service at rest: seconds until it is ready, what it then costs, and the memory it holds after some work.
+"""The idle service: seconds until ready, processor time, and memory before and after some work.
 
-With three models, of which the goals are, and with all that are shipped; starts in turn.
+With three models, which the goals are for, and with all shipped models; starts alternate.
 
-python -m benchmarks.rest                   a table, and benchmarks/results/rest.json
+python -m benchmarks.rest                   prints a table, writes benchmarks/results/rest.json
 """
 
 import argparse
@@ -24,13 +24,13 @@ WEIGHTS = Path("weights")
 WORKED = ("ddpm", "quick-gan")
 THREE = (*WORKED, "vae")
 
-#: What each figure may be at most with three models.
+#: Goals with three models, as upper bounds.
 GOALS = {"ready_s": 4.0, "idle_percent": 1.0, "resident_mib": 450.0, "after_work_mib": 450.0}
 
 
 @dataclass(frozen=True)
 class Start:
-    """One start: seconds until ready, percent of a core while idle, MiB resident then and after 512 pictures."""
+    """One start: seconds until ready, percent of a core while idle, resident MiB then and after 512 pictures."""
 
     ready_s: float
     idle_percent: float
@@ -61,14 +61,14 @@ def main() -> None:
 
 
 def measure(weights: Path) -> Start:
-    """Start it with the models in ``weights``, leave it alone, give it work."""
+    """Start the service with the models in ``weights``, measure it idle and after work."""
     started = time.perf_counter()
     with service_process(weights_dir=str(weights)) as service:
         ready_s = time.perf_counter() - started
         resident_mib = service.resident_mib()
-        before = _cpu_s(service)
+        before = service.cpu_s()
         time.sleep(IDLE_S)
-        idle_percent = 100 * (_cpu_s(service) - before) / IDLE_S
+        idle_percent = 100 * (service.cpu_s() - before) / IDLE_S
         _work(service)
         return Start(ready_s, idle_percent, resident_mib, service.resident_mib())
 
@@ -79,13 +79,7 @@ def _work(service: Service) -> None:
         for _ in range(REQUESTS):
             status, _ = ask_once(connection, f"/generate/{model}", {"n": N})
             if status != 200:
-                raise RuntimeError(f"{model}: answered {status}")
-
-
-def _cpu_s(service: Service) -> float:
-    """Seconds of processor time so far, in user and system."""
-    fields = Path(f"/proc/{service.pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / 100
+                raise RuntimeError(f"{model}: status {status}")
 
 
 if __name__ == "__main__":

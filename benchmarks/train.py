@@ -1,16 +1,16 @@
-"""Images a second of the whole training loop, against the bare one and against other trainers, in turn.
+"""Images per second of the training loop, compared with the bare loop and with other trainers.
 
-    bare         forward, backward, clipping and optimizer step of the DDPM on one batch, again and again
-    ours         the trainer's loop: batches from the set, noise, average, learning rate, log, progress bar
-    lucidrains   denoising-diffusion-pytorch's Trainer, as benchmarks/peers/train_lucidrains.py has it
-    diffusers    a loop as in its unconditional example, as benchmarks/peers/train_diffusers.py has it
+    bare         forward, backward, clipping and optimizer step of the DDPM, repeated on one batch
+    ours         the trainer's loop: data set, noise, averaging, learning rate, log, progress bar
+    lucidrains   denoising-diffusion-pytorch's Trainer (benchmarks/peers/train_lucidrains.py)
+    diffusers    the loop of its unconditional example (benchmarks/peers/train_diffusers.py)
 
 All train in float32 on the same Fashion-MNIST pictures with the same batch size and threads; the peers' U-Nets have the
-width whose number of parameters is nearest to ours. The first steps are not timed, and neither are samples and the
-checkpoints at the end of an epoch.
+width whose number of parameters is nearest to ours. The first steps, samples and checkpoints at the end of an epoch are
+not timed.
 
-    python -m benchmarks.train                   a table, the goal, and benchmarks/results/train.json
-    python -m benchmarks.train --rounds 1 --steps 5 --images 1024      a try, and no record
+    python -m benchmarks.train                   prints a table, writes benchmarks/results/train.json
+    python -m benchmarks.train --rounds 1 --steps 5 --images 1024      a short trial, not recorded
 """
 
 import argparse
@@ -38,13 +38,13 @@ from trainer.run.loop import TrainingRun
 
 PEERS = {name: Peer(name, ("-m", f"benchmarks.peers.train_{name}")) for name in ("lucidrains", "diffusers")}
 
-#: Part of the bare loop's images a second that the whole loop is to reach.
+#: Goal: the ratio of the loop's images per second to the bare loop's.
 GOAL = 0.9
 
 
 @dataclass(frozen=True)
 class Speed:
-    """What one loop did in one round."""
+    """The speed of one loop in one round."""
 
     images_per_s: float
     parameters: int
@@ -52,7 +52,7 @@ class Speed:
 
 @dataclass(frozen=True)
 class Summary:
-    """Median and spread over the rounds; ``of_bare`` is the median of the rounds' ratios to the bare loop's."""
+    """Median and range over the rounds; ``of_bare`` is the median ratio to the bare loop of the same round."""
 
     images_per_s: float
     least: float
@@ -62,7 +62,7 @@ class Summary:
 
 
 class TimedRun(TrainingRun):
-    """Notes the time before the step number ``warm_up`` and after the last one."""
+    """Records the times before step ``warm_up`` and after the last one."""
 
     warm_up = 0
     started = ended = 0.0
@@ -80,11 +80,11 @@ class TimedRun(TrainingRun):
 def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3, help="rounds in turn (default 3)")
-    parser.add_argument("--steps", type=int, default=30, help="timed steps of each loop in a round (default 30)")
-    parser.add_argument("--warm-up", type=int, default=5, help="steps before them (default 5)")
-    parser.add_argument("--images", type=int, default=8192, help="pictures to train on (default 8192)")
-    parser.add_argument("--threads", type=int, default=1, help="torch's threads (default 1)")
+    parser.add_argument("--rounds", type=int, default=3, help="alternating rounds (default 3)")
+    parser.add_argument("--steps", type=int, default=30, help="timed steps per loop and round (default 30)")
+    parser.add_argument("--warm-up", type=int, default=5, help="untimed steps before them (default 5)")
+    parser.add_argument("--images", type=int, default=8192, help="training pictures (default 8192)")
+    parser.add_argument("--threads", type=int, default=1, help="torch threads (default 1)")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -106,14 +106,14 @@ def main() -> None:
 
 def _round(number: int, config: RunConfig, data: ImageData, task: Task, device: torch.device) -> dict[str, Speed]:
     pair = {"bare": bare, "ours": ours}
-    # Who comes second finds a warm allocator.
+    # Alternate the order, because the second one finds a warm allocator.
     speeds = {name: pair[name](config, data, task, device) for name in sorted(pair, reverse=number % 2 == 0)}
     task = replace(task, parameters=speeds["ours"].parameters)
     for name, peer in PEERS.items():
         if peer.installed:
             speeds[name] = theirs(peer, task)
         elif number == 1:
-            print(f"{name} could not be installed here, and is left out")
+            print(f"{name} is not installed: left out")
     print(
         f"round {number}: {', '.join(f'{name} {speed.images_per_s:.0f}' for name, speed in speeds.items())}", flush=True
     )
@@ -121,7 +121,7 @@ def _round(number: int, config: RunConfig, data: ImageData, task: Task, device: 
 
 
 def bare(config: RunConfig, data: ImageData, task: Task, device: torch.device) -> Speed:
-    """Forward, backward, clip and step on one batch that lies ready."""
+    """Forward, backward, clip and step on one prepared batch."""
     with tempfile.TemporaryDirectory(prefix="genserve-bench-") as folder:
         objective = TrainingRun(config, data, Path(folder), device).objective
     (network,), (optimizer,) = objective.networks.values(), objective.optimizers.values()
@@ -145,7 +145,7 @@ def bare(config: RunConfig, data: ImageData, task: Task, device: torch.device) -
 
 
 def ours(config: RunConfig, data: ImageData, task: Task, device: torch.device) -> Speed:
-    """The trainer's own loop, over as many steps."""
+    """The trainer's loop, over as many steps."""
     with tempfile.TemporaryDirectory(prefix="genserve-bench-") as folder:
         changes = {"steps": task.warm_up + task.steps}
         run = TimedRun(config.model_copy(update=changes), data, Path(folder), device)
@@ -156,7 +156,7 @@ def ours(config: RunConfig, data: ImageData, task: Task, device: torch.device) -
 
 
 def theirs(peer: Peer, task: Task) -> Speed:
-    """A peer's loop, in its own environment."""
+    """A peer's loop in its own environment."""
     command = [str(peer.home / "bin/python"), *peer.arguments, json.dumps(asdict(task))]
     settings = {"PYTHONPATH": ".", "OMP_NUM_THREADS": str(task.threads)}
     result = subprocess.run(command, env=os.environ | settings, capture_output=True, text=True)
@@ -166,7 +166,7 @@ def theirs(peer: Peer, task: Task) -> Speed:
 
 
 def summarise(rounds: Sequence[Mapping[str, Speed]]) -> dict[str, Summary]:
-    """Over the rounds, loop by loop."""
+    """The summary of each loop over the rounds."""
     summaries = {}
     for name in rounds[0]:
         rates = [each[name].images_per_s for each in rounds]
@@ -182,7 +182,7 @@ def first(data: ImageData, count: int) -> ImageData:
 
 
 def write_pictures(data: ImageData, folder: Path) -> None:
-    """The pictures as PNG files in ``folder``, which the peers read."""
+    """Write the pictures as PNG files to ``folder`` for the peers."""
     folder.mkdir(parents=True)
     for number, image in enumerate(data.images.permute(0, 2, 3, 1).numpy()):
         (folder / f"{number:05d}.png").write_bytes(encode_png(image))

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# One picture, a grid, JSON and an interpolation, with nothing but curl. Start the service first: make serve
+# One picture, a grid, JSON and an interpolation with curl. Start the service first: make serve
 set -euo pipefail
 genserve=${GENSERVE_URL:-http://127.0.0.1:8000}
 

@@ -1,4 +1,4 @@
-"""One picture of each class of a model, from a running service: python examples/pictures.py ddpm pictures/"""
+"""Generate one picture of each class with a running service: python examples/pictures.py ddpm pictures/"""
 
 import sys
 from pathlib import Path
@@ -7,13 +7,13 @@ from service.client import Client, GenserveError
 
 
 def main(model: str, folder: Path) -> None:
-    """Write <folder>/<class>.png, scaled so that people see something."""
+    """Write <folder>/<class>.png, enlarged four times."""
     with Client() as service:
         classes = service.model(model).class_names
-        made = service.generate(model, seeds=[7] * len(classes), class_label=classes, scale=4)
-    for name, image in zip(classes, made.images, strict=True):
+        result = service.generate(model, seeds=[7] * len(classes), class_label=classes, scale=4)
+    for name, image in zip(classes, result.images, strict=True):
         print(image.save(folder / f"{name.replace('/', '-').replace(' ', '-')}.png"))
-    print(f"{made.timings.compute_ms:.1f} ms of computing")
+    print(f"{result.timings.compute_ms:.1f} ms of computation")
 
 
 if __name__ == "__main__":

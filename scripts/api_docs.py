@@ -17,7 +17,7 @@ DOCUMENT = Path(__file__).parents[1] / "docs" / "API.md"
 _PART = re.compile(r"(<!-- (operations|fields of [^>]+) -->\n).*?(<!-- end -->)", flags=re.DOTALL)
 
 #: Operations are listed in this order of their tags; those with others last.
-_TAGS = ("pictures", "models", "jobs", "operations")
+_TAGS = ("images", "models", "jobs", "operations")
 
 Schema = Mapping[str, Any]
 
@@ -64,8 +64,19 @@ def _fields(document: Schema, operation: str) -> dict[str, Schema]:
     """The fields of the JSON body, each with whether it is ``required``."""
     method, path = operation.split(" ")
     schema = document["paths"][path][method.lower()]["requestBody"]["content"]["application/json"]["schema"]
+    schema = _inlined(schema.get("anyOf", [schema])[0], document)  # of several bodies, the first
     required = schema.get("required", ())
     return {name: {**field, "required": name in required} for name, field in schema["properties"].items()}
+
+
+def _inlined(node: Any, document: Schema) -> Any:  # noqa: ANN401  (any JSON value)
+    """``node`` with the components that it refers to."""
+    if isinstance(node, dict):
+        if "$ref" in node:
+            found = document["components"]["schemas"][node["$ref"].rsplit("/", 1)[1]]
+            return {**_inlined(found, document), **{key: node[key] for key in node if key != "$ref"}}
+        return {key: _inlined(value, document) for key, value in node.items()}
+    return [_inlined(value, document) for value in node] if isinstance(node, list) else node
 
 
 def _row(name: str, field: Schema) -> tuple[str, str, str, str]:

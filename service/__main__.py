@@ -1,17 +1,20 @@
-"""`python -m service`: settings from the environment, then uvicorn."""
+"""`python -m service`: read the settings from the environment, then serve."""
 
 import argparse
 import logging
 import os
 import sys
 from collections.abc import Sequence
+from itertools import groupby
+from operator import attrgetter
+from textwrap import wrap
 
 from pydantic import ValidationError
 
 from service import logs
 from service.process import keep_memory
 from service.server import serve
-from service.settings import Settings
+from service.settings import Settings, variable
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -19,18 +22,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     argparse.ArgumentParser(
         prog="python -m service",
         description="Serve the models in the weights folder over HTTP.",
-        epilog=_knobs(),
+        epilog=_settings_help(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     ).parse_args(arguments)
     try:
         settings = Settings()
     except ValidationError as failure:
         for error in failure.errors():
-            print(f"error: GENSERVE_{str(error['loc'][0]).upper()}: {error['msg']}", file=sys.stderr)
+            print(f"error: {variable(str(error['loc'][0]))}: {error['msg']}", file=sys.stderr)
         return 2
-    logs.configure(settings.log_level)
+    logs.configure(settings.log_level, settings.log_format)
     keep_memory()
-    _name_unknown_knobs()
+    _warn_of_unknown_settings()
     try:
         admin = serve.bind_admin(settings)
     except OSError as failure:
@@ -40,17 +43,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _name_unknown_knobs() -> None:
-    known = {f"GENSERVE_{name.upper()}" for name in Settings.model_fields} | {"GENSERVE_URL"}  # the client's
+def _warn_of_unknown_settings() -> None:
+    known = {variable(name) for name in Settings.model_fields} | {"GENSERVE_URL"}  # the client's
     unknown = sorted(name for name in os.environ if name.startswith("GENSERVE_") and name not in known)
     if unknown:
         logging.getLogger(__name__).warning("unknown settings are ignored", extra={"settings": unknown})
 
 
-def _knobs() -> str:
-    lines = ["environment:"]
-    for name, field in Settings.model_fields.items():
-        lines.append(f"  GENSERVE_{name.upper()} (default {field.default})\n      {field.description}")
+def _settings_help() -> str:
+    lines = ["environment variables:"]
+    for group, settings in groupby(Settings.texts(), key=attrgetter("group")):
+        lines += ["", f"{group}:"]
+        for each in settings:
+            unit = f" {each.unit}" if each.unit else ""
+            lines.append(f"  {each.variable} (default: {each.default}{unit})")
+            lines += wrap(each.meaning, 110, initial_indent=" " * 6, subsequent_indent=" " * 6)
+            lines += wrap(f"When to change: {each.change}", 110, initial_indent=" " * 6, subsequent_indent=" " * 6)
     return "\n".join([*lines, "", "example:", "  GENSERVE_PORT=9000 python -m service"])
 
 

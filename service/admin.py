@@ -1,7 +1,7 @@
-"""The operator's HTTP interface: models come and go. An application of its own, for a port of its own on loopback.
+"""The operator's HTTP interface, which loads, reloads and unloads models: a separate application on a loopback port.
 
-There is no authentication, so a web page in a browser on the same machine must not reach it: browsers tell a page's
-origin with every POST, and the Host by which a page called a loopback address.
+There is no authentication, so web pages in a browser on the same machine must be kept out: browsers send Origin with
+every POST, and Host shows the name that a page used for the loopback address.
 """
 
 from collections.abc import Awaitable, Callable
@@ -17,9 +17,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from service.api.http.openapi import PROBLEM_JSON
+from service.api.http.problem import PROBLEM_JSON
 from service.errors import ChangeError, NotForPages, Starting
-from service.models.manager import Changed, ModelManager
+from service.models.manager import ChangeResult, ModelManager
 
 LOOPBACK = ["127.0.0.1", "localhost"]
 
@@ -46,36 +46,36 @@ def create_admin(public: FastAPI) -> Starlette:
 
 
 async def _list(request: Request) -> Response:
-    return JSONResponse([asdict(standing) for standing in await _motion(request).standings()])
+    return JSONResponse([asdict(standing) for standing in await _manager(request).statuses()])
 
 
 async def _reload_all(request: Request) -> Response:
     """Each model's outcome; 207 when one of them failed."""
-    results = await _motion(request).reload_all()
-    told = [asdict(each) if isinstance(each, Changed) else _problem(each) for each in results]
+    results = await _manager(request).reload_all()
+    told = [asdict(each) if isinstance(each, ChangeResult) else _problem(each) for each in results]
     failed = any(isinstance(each, ChangeError) for each in results)
     return JSONResponse(told, HTTPStatus.MULTI_STATUS if failed else HTTPStatus.OK)
 
 
 async def _load(request: Request) -> Response:
-    return JSONResponse(asdict(await _motion(request).load(request.path_params["name"])))
+    return JSONResponse(asdict(await _manager(request).load(request.path_params["name"])))
 
 
 async def _reload(request: Request) -> Response:
-    return JSONResponse(asdict(await _motion(request).reload(request.path_params["name"])))
+    return JSONResponse(asdict(await _manager(request).reload(request.path_params["name"])))
 
 
 async def _unload(request: Request) -> Response:
-    return JSONResponse(asdict(await _motion(request).unload(request.path_params["name"])))
+    return JSONResponse(asdict(await _manager(request).unload(request.path_params["name"])))
 
 
 async def _roll_back(request: Request) -> Response:
     version = request.query_params.get("version")
-    return JSONResponse(asdict(await _motion(request).roll_back(request.path_params["name"], version)))
+    return JSONResponse(asdict(await _manager(request).roll_back(request.path_params["name"], version)))
 
 
 def _guarded(handler: Handler) -> Handler:
-    """``handler`` for programs only."""
+    """``handler``, closed to web pages."""
 
     async def guarded(request: Request) -> Response:
         if "origin" in request.headers:
@@ -85,7 +85,7 @@ def _guarded(handler: Handler) -> Handler:
     return guarded
 
 
-def _motion(request: Request) -> ModelManager:
+def _manager(request: Request) -> ModelManager:
     state = getattr(request.app.state.public.state, "service", None)
     if state is None:
         raise Starting("The service is starting.")

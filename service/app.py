@@ -17,11 +17,10 @@ from service.admission.memory import Memory
 from service.api.dialects import hugging_face, open_inference, openai
 from service.api.http import error_handlers
 from service.api.http.endpoint import App
-from service.api.http.openapi import describe
-from service.api.ops import health, jobs, models, playground, reference, stats
+from service.api.ops import docs, health, jobs, models, playground, stats
 from service.api.order import Order
-from service.api.request.meanings import Meanings
-from service.api.state import Finished, KeptAnswer, State
+from service.api.request.resolve_cache import ResolvedCache
+from service.api.state import JobResult, KeptAnswer, State
 from service.api.tasks import encode, generate, inspect, interpolate, latent_map
 from service.background import Background
 from service.engine.engine import Engine
@@ -32,7 +31,7 @@ from service.logs import AccessLog
 from service.metrics import Metrics
 from service.models.manager import ModelManager
 from service.models.registry import Registry, Unusable, load_registry, pick_device, unusable
-from service.process import settle
+from service.process import freeze_objects
 from service.settings import Settings
 from service.store.bounded import Bounds
 from service.store.jobs import JobStore
@@ -45,7 +44,18 @@ NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": Fal
 
 VERSION = version("genserve")
 
-DESCRIPTION = "Pictures from small generative models, batched over requests. Same seed, same picture."
+DESCRIPTION = "Images from small generative models, batched across requests. The same seed gives the same image."
+
+#: The tags of operations, in the order of the document.
+TAGS = [
+    {"name": "images", "description": "Generate, interpolate, encode: what the service is for."},
+    {"name": "models", "description": "What is served, and which fields each model supports."},
+    {"name": "jobs", "description": "Requests that are answered later."},
+    {"name": "operations", "description": "Health, metrics and statistics."},
+    {"name": "OpenAI", "description": "For clients of OpenAI's Images API."},
+    {"name": "Open Inference Protocol", "description": "For clients of Triton and KServe."},
+    {"name": "Hugging Face", "description": "For InferenceClient, which also uses POST /generate/{model}."},
+]
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -59,7 +69,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.lag = LoopLag(settings.max_lag_ms / 1000, asyncio.get_running_loop().call_soon)
         background = state.background
         background.repeat("history", state.history.take, STEP_S)
-        settle()
+        freeze_objects()
         if settings.watch_s:
             background.repeat("watch", state.manager.follow, settings.watch_s)
         try:
@@ -78,21 +88,17 @@ def create_app(settings: Settings) -> FastAPI:
         description=DESCRIPTION,
         lifespan=lifespan,
         telemetry=NO_TELEMETRY,
-        # FastAPI's pages take their scripts from other hosts; `reference` has one without.
+        openapi_tags=TAGS,
+        generate_unique_id_function=lambda route: route.name,
+        # FastAPI's routes for its pages load scripts from other hosts; those of `docs` do not.
         docs_url=None,
         redoc_url=None,
     )
-    for pictures in (inspect, stats, latent_map, encode, interpolate, generate):
-        app.add_endpoint(pictures.ROUTE)
-        describe(app, pictures.OPERATIONS)
-    for each in jobs.ROUTES:
-        app.add_endpoint(each)
-    describe(app, jobs.OPERATIONS)
-    for dialect in (openai, open_inference, hugging_face):
-        for each in dialect.ROUTES:
-            app.add_endpoint(each)
-        describe(app, dialect.OPERATIONS)
-    for part in (models, health, reference, playground):
+    # The busiest first: the router tries one route after another.
+    app.add_routes([generate.generate_route(hugging_face.HuggingFaceRequest)])
+    app.add_routes([each.ROUTE for each in (interpolate, encode, latent_map, inspect)])
+    app.add_routes([*jobs.ROUTES, *openai.ROUTES, *open_inference.ROUTES, *hugging_face.ROUTES, stats.ROUTE])
+    for part in (models, health, docs, playground):
         app.include_router(part.router)
     error_handlers.install(app)
     return app
@@ -101,7 +107,7 @@ def create_app(settings: Settings) -> FastAPI:
 def _access_log(settings: Settings, metrics: Metrics) -> AccessLog | None:
     if not settings.access_log or settings.log_level not in ("debug", "info"):
         return None
-    return AccessLog(metrics.lost_log_lines.inc, everything=settings.log_level == "debug")
+    return AccessLog(metrics.lost_log_lines.inc, everything=settings.log_level == "debug", format=settings.log_format)
 
 
 async def _start(settings: Settings) -> State:
@@ -120,14 +126,15 @@ async def _start(settings: Settings) -> State:
         metrics.model_ready.labels(name).set(0)
     manager = ModelManager(engine, device, settings, metrics, registry.refused)
     bounds = Bounds(settings.max_jobs, settings.job_bytes, settings.job_keep_s)
-    store: JobStore[Order, Finished] = JobStore(bounds, time.monotonic)
+    store: JobStore[Order, JobResult] = JobStore(bounds, time.monotonic)
     metrics.count_jobs(lambda: store.open, lambda: store.ended)
     history = History(lambda: [(name, each.metrics) for name, each in engine.deployments.items()], time.monotonic)
     keyed: KeyedAnswers[KeptAnswer] = KeyedAnswers(bounds, time.monotonic)
     background = Background(lambda step: metrics.background_failures.labels(step).inc())
     engine.start()
-    meanings, memory = Meanings(settings), Memory(settings.max_waiting_bytes)
-    return State(settings, engine, manager, metrics, store, keyed, history, meanings, memory, background)
+    resolved, memory = ResolvedCache(settings), Memory(settings.max_waiting_bytes)
+    translators = (hugging_face.translate,)
+    return State(settings, engine, manager, metrics, store, keyed, history, resolved, memory, background, translators)
 
 
 def _deploy(engine: Engine, served: Served, registry: Registry, settings: Settings) -> None:

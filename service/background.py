@@ -1,4 +1,4 @@
-"""Work beside the requests, on the event loop. What fails is logged, counted and shown, and never ends in silence."""
+"""Repeated work on the event loop, beside the requests. Failures are logged, counted and reported."""
 
 import asyncio
 import logging
@@ -12,10 +12,10 @@ Step = Callable[[], Awaitable[None] | None]
 
 
 class Background:
-    """Steps that are repeated until ``stop``. A step that raises is repeated as any other.
+    """Steps that are repeated until ``stop``, also after a failure.
 
-    ``failed`` is called with its name for every step that raises. ``failing`` says, by name, why the last step of those
-    failed whose last step did.
+    ``failed`` is called with the name of every step that raises. ``failing`` maps the names of the
+    steps whose last run failed to the reasons.
     """
 
     def __init__(self, failed: Callable[[str], object]) -> None:
@@ -24,11 +24,11 @@ class Background:
         self._tasks: list[asyncio.Task[None]] = []
 
     def repeat(self, name: str, step: Step, every_s: float) -> None:
-        """Have ``step`` made now, and ``every_s`` seconds after each time that it ended."""
+        """Run ``step`` now, and again ``every_s`` seconds after each end."""
         self._tasks.append(asyncio.create_task(self._repeat(name, step, every_s), name=name))
 
     def stop(self) -> None:
-        """Make no more steps; one under way is cancelled where it waits."""
+        """Stop repeating; a waiting step is cancelled."""
         for task in self._tasks:
             task.cancel()
         self._tasks.clear()
@@ -36,9 +36,9 @@ class Background:
     async def _repeat(self, name: str, step: Step, every_s: float) -> None:
         while True:
             try:
-                waits = step()
-                if waits is not None:
-                    await waits
+                running = step()
+                if running is not None:
+                    await running
             except Exception as failure:
                 self._note(name, failure)
             else:
@@ -47,13 +47,13 @@ class Background:
 
     def _note(self, name: str, failure: Exception) -> None:
         reason = f"{type(failure).__name__}: {failure}"
-        if self.failing.get(name) != reason:  # once, not as often as it is repeated
+        if self.failing.get(name) != reason:  # log a repeated failure once
             log.error("background step failed", extra={"step": name, "reason": reason}, exc_info=failure)
         self.failing[name] = reason
         self._failed(name)
 
 
 def log_failure(done: "asyncio.Future[Any] | Future[Any]") -> None:
-    """Log what a task raised that nobody waits for: its ``add_done_callback``."""
+    """Log the exception of a task that nobody awaits; pass it to ``add_done_callback``."""
     if not done.cancelled() and (failure := done.exception()) is not None:
         log.error("background task failed", extra={"reason": str(failure)}, exc_info=failure)

@@ -1,48 +1,48 @@
-"""Everything that can go wrong with a request, as one tree:
+"""All errors of requests, as one tree:
 
     ServiceError
-    |-- BadRequest            400  the body is not what its form promises
+    |-- BadRequest            400  the body does not match its content type, such as invalid JSON
     |-- UnknownModel          404  no model of that name is served
-    |-- UnknownJob            404  no job of that id was made
-    |-- JobExpired            404  the job ended too long ago, or too many have since
-    |-- UnknownVersion        404  the model is served in another version
-    |-- NotAcceptable         406  none of the asked formats is offered
-    |-- BodyTooSlow           408  the body did not come in time
+    |-- UnknownJob            404  no job has that id
+    |-- JobExpired            404  the job ended and is no longer kept
+    |-- UnknownVersion        404  the model is served, but not in that version
+    |-- NotAcceptable         406  none of the formats in Accept is offered
+    |-- BodyTooSlow           408  the body did not arrive in time
     |-- JobRunning            409  the job has no result yet
-    |-- KeyInUse              409  the request of that Idempotency-Key is being answered
-    |-- JobCanceled           410  the job has no result, and will have none
-    |-- BodyTooLarge          413  more bytes than any valid request needs
-    |-- ImageTooLarge         413  an uploaded picture has too many bytes or pixels
-    |-- UnsupportedImage      415  an uploaded picture is in a format that is not read
-    |-- InvalidField          422  a field is unknown, out of range, or means nothing to this model
-    |-- TooExpensive          422  the request alone would take the model for longer than one may
-    |-- KeyReused             422  the Idempotency-Key is that of another request
-    |-- ShareExceeded         429  the client's accepted work fills its share of the queue
-    |-- ComputeFailed         500  the model gave no usable picture for this row
-    |-- Overloaded            503  the accepted work already fills the queue
-    |-- TooLate               503  the queue is too long for an answer in the time given
-    |-- TooBusy               503  more requests come than the service can read
-    |-- ModelUnavailable      503  the model's files were refused, or the service is stopping
-    |-- MemoryFull            503  the requests that wait hold as many bytes as they may
-    |-- JobsFull              503  there are as many jobs that have not ended as there may be
+    |-- KeyInUse              409  a request with that Idempotency-Key is in progress
+    |-- JobCanceled           410  the job was cancelled and has no result
+    |-- BodyTooLarge          413  the body has more bytes than the limit
+    |-- ImageTooLarge         413  an uploaded picture has more bytes or pixels than the limit
+    |-- UnsupportedImage      415  an uploaded picture is neither PNG, JPEG nor WebP
+    |-- InvalidField          422  a field is unknown, out of range or not supported by the model
+    |-- TooExpensive          422  the request alone exceeds the limit of device time
+    |-- KeyReused             422  the Idempotency-Key was used for another request
+    |-- ShareExceeded         429  the client has used its share of the queue
+    |-- ComputeFailed         500  the model produced no usable picture
+    |-- Overloaded            503  the queue is full
+    |-- TooLate               503  the queue is too long for the request's deadline
+    |-- TooBusy               503  more requests arrive than the service can read
+    |-- ModelUnavailable      503  the model failed to load, or the service is stopping
+    |-- MemoryFull            503  waiting requests hold the maximum of upload memory
+    |-- JobsFull              503  the maximum number of jobs is in progress
     |-- ServiceStopping       503  the service stopped before the job ended
-    `-- DeadlineExceeded      504  the picture was not ready in time
+    `-- DeadlineExceeded      504  the pictures were not ready in time
 
-and everything that can keep an operator's change of a model from being made, as another:
+and all reasons why an operator's change of a model fails, as another:
 
     ChangeError
-    |-- NotForPages           403  a browser sent it, for a web page
+    |-- NotForPages           403  a web page sent the request
     |-- UnknownFolder         404  no folder of that name has a manifest
-    |-- NotServed             409  it cannot be unloaded, because it is not served
-    |-- AlreadyServed         409  it cannot be loaded, because it is served: reload it
-    |-- ChangeUnderWay        409  another change of the same model is not done yet
-    |-- NoSuchVersion         409  no such earlier version is kept
+    |-- NotServed             409  the model cannot be unloaded: it is not served
+    |-- AlreadyServed         409  the model cannot be loaded: it is served already; reload it
+    |-- ChangeUnderWay        409  another change of the same model is in progress
+    |-- NoSuchVersion         409  that earlier version is not kept
     |-- FolderNotWritable     409  the manifest cannot be replaced
-    |-- ModelUnusable         422  what the folder holds cannot be served; what served before still does
-    |-- WeightsUnreadable     500  the folder of the models cannot be listed
-    `-- Starting              503  the models are being loaded for the first time
+    |-- ModelUnusable         422  the folder's files cannot be served; the previous version stays in use
+    |-- WeightsUnreadable     500  the weights folder cannot be listed
+    `-- Starting              503  the models are still being loaded at start
 
-A class carries its HTTP status and a code that programs can match; an instance says what to do about it.
+A class has the HTTP status and a code for programs; an instance has a sentence for people.
 """
 
 from collections.abc import Iterable, Sequence
@@ -52,7 +52,7 @@ from difflib import get_close_matches
 
 @dataclass(frozen=True)
 class FieldProblem:
-    """One thing wrong with one field: where (a JSON pointer fragment), what, and what is allowed there."""
+    """One problem with one field: a JSON pointer fragment to it, a message, and what is allowed."""
 
     pointer: str
     message: str
@@ -60,31 +60,30 @@ class FieldProblem:
 
 
 class ServiceError(Exception):
-    """A request that cannot be answered as asked; ``str()`` is a sentence for its sender."""
+    """A request that failed; ``str()`` is a sentence for its sender, ``retry_after_s`` whole seconds or None."""
 
     status = 500
     code = "internal"
-    retry_after_s: int | None = None
 
     @classmethod
     def codes(cls) -> tuple[str, ...]:
-        """The codes that an error can have: the closed set that metrics are labelled by."""
+        """All codes: the closed set of values of a metrics label."""
         return (cls.code, *(kind.code for kind in cls.__subclasses__()))
 
-    def __init__(self, detail: str, problems: Sequence[FieldProblem] = ()) -> None:
-        super().__init__(detail)
-        self.detail = detail
-        self.problems = tuple(problems)
+    def __init__(self, detail: str, problems: Sequence[FieldProblem] = (), retry_after_s: int | None = None) -> None:
+        self.detail = detail if retry_after_s is None else f"{detail} Try again in {retry_after_s} s."
+        self.problems, self.retry_after_s = tuple(problems), retry_after_s
+        super().__init__(self.detail)
 
 
 class BadRequest(ServiceError):
-    """The body is not what its form promises, such as JSON that does not parse."""
+    """The body does not match its content type, such as JSON that does not parse."""
 
     status, code = 400, "bad-request"
 
 
 class UnknownModel(ServiceError):
-    """No model of that name is served; says which are."""
+    """No model of that name is served; the message lists those that are."""
 
     status, code = 404, "unknown-model"
 
@@ -96,16 +95,16 @@ class UnknownModel(ServiceError):
 
 
 class UnknownVersion(ServiceError):
-    """The model is served, and not in the version that was asked for."""
+    """The model is served, but not in the requested version."""
 
     status, code = 404, "unknown-version"
 
     def __init__(self, model: str, served: str) -> None:
-        super().__init__(f"{model} is not served in that version. There is: {served}.")
+        super().__init__(f"{model} is not served in that version. The served version is {served}.")
 
 
 class UnknownJob(ServiceError):
-    """No job of that id was made."""
+    """No job has that id."""
 
     status, code = 404, "unknown-job"
 
@@ -114,32 +113,32 @@ class UnknownJob(ServiceError):
 
 
 class JobExpired(ServiceError):
-    """The job ended, and is no longer kept."""
+    """The job ended and is no longer kept."""
 
     status, code = 404, "job-expired"
 
     def __init__(self, id: str, keep_s: float) -> None:
         super().__init__(
-            f"The job {id} has expired: a job that ended is kept for {keep_s:g} s, or until newer ones need its room."
+            f"The job {id} has expired: an ended job is kept for {keep_s:g} s, or until newer jobs need its memory."
         )
 
 
 class NotAcceptable(ServiceError):
-    """None of the formats in Accept is offered; lists those that are."""
+    """None of the formats in Accept is offered; the message lists those that are."""
 
     status, code = 406, "not-acceptable"
 
     def __init__(self, offered: Iterable[str]) -> None:
-        super().__init__(f"None of the formats in Accept is offered here. There are: {', '.join(offered)}.")
+        super().__init__(f"None of the formats in Accept is offered. The formats are: {', '.join(offered)}.")
 
 
 class BodyTooSlow(ServiceError):
-    """The body did not come in time."""
+    """The body did not arrive in time."""
 
     status, code = 408, "body-too-slow"
 
     def __init__(self, limit_s: float) -> None:
-        super().__init__(f"The body did not come within {limit_s:g} s.")
+        super().__init__(f"The body did not arrive within {limit_s:g} s.")
 
 
 class JobRunning(ServiceError):
@@ -148,52 +147,51 @@ class JobRunning(ServiceError):
     status, code = 409, "job-running"
 
     def __init__(self, id: str, state: str, retry_after_s: int) -> None:
-        super().__init__(f"The job {id} is {state}, and has no result yet.")
-        self.retry_after_s = retry_after_s
+        super().__init__(f"The job {id} is {state} and has no result yet.", retry_after_s=retry_after_s)
 
 
 class KeyInUse(ServiceError):
-    """The request of that Idempotency-Key is being answered."""
+    """A request with that Idempotency-Key is in progress, or the maximum number of requests with keys is."""
 
     status, code = 409, "idempotency-key-in-use"
-    retry_after_s = 1
 
     def __init__(self) -> None:
-        super().__init__("The request with this Idempotency-Key is being answered, or too many others with one are.")
+        detail = "A request with this Idempotency-Key is in progress, or too many with other keys are."
+        super().__init__(detail, retry_after_s=1)
 
 
 class JobCanceled(ServiceError):
-    """The job was given up by whoever asked for it."""
+    """The job was cancelled by its sender and has no result."""
 
     status, code = 410, "job-canceled"
 
     def __init__(self, id: str) -> None:
-        super().__init__(f"The job {id} was canceled.")
+        super().__init__(f"The job {id} was cancelled.")
 
 
 class BodyTooLarge(ServiceError):
-    """More bytes than any valid request needs."""
+    """The body has more bytes than the limit."""
 
     status, code = 413, "body-too-large"
 
     def __init__(self, limit: int) -> None:
-        super().__init__(f"The body is larger than {limit} bytes.")
+        super().__init__(f"The body is larger than the limit of {limit} bytes.")
 
 
 class ImageTooLarge(ServiceError):
-    """An uploaded picture has more bytes or pixels than are read."""
+    """An uploaded picture has more bytes or pixels than the limit."""
 
     status, code = 413, "image-too-large"
 
 
 class UnsupportedImage(ServiceError):
-    """An uploaded picture is in a format that is not read."""
+    """An uploaded picture is neither PNG, JPEG nor WebP."""
 
     status, code = 415, "unsupported-image"
 
 
 class InvalidField(ServiceError):
-    """Fields that are unknown, out of range, or mean nothing to this model."""
+    """Fields that are unknown, out of range or not supported by the model."""
 
     status, code = 422, "invalid-field"
 
@@ -207,95 +205,95 @@ class InvalidField(ServiceError):
 
 
 class TooExpensive(ServiceError):
-    """The request alone would take the model for longer than one request may. Sent again, it is refused again."""
+    """The request alone exceeds the limit of device time. Sent again, it is rejected again."""
 
     status, code = 422, "too-expensive"
 
     def __init__(self, price_s: float, limit_s: float, problems: Sequence[FieldProblem] = ()) -> None:
-        says = f"The request takes about {price_s:.3g} s of the model's time, and one request may take {limit_s:.3g} s."
-        super().__init__(says, problems)
+        detail = (
+            f"The request needs about {price_s:.3g} s of device time, and the limit for one request is {limit_s:.3g} s."
+        )
+        super().__init__(detail, problems)
         self.price_s, self.limit_s = price_s, limit_s
 
 
 class KeyReused(ServiceError):
-    """The Idempotency-Key is that of another request."""
+    """The Idempotency-Key was used for another request."""
 
     status, code = 422, "idempotency-key-reused"
 
     def __init__(self) -> None:
-        super().__init__("This Idempotency-Key was sent with another request; a new request needs a new key.")
+        super().__init__("This Idempotency-Key was used for another request; a new request needs a new key.")
 
 
 class ShareExceeded(ServiceError):
-    """The client's own accepted work fills its share of the queue."""
+    """The client has used its share of the queue."""
 
     status, code = 429, "share-exceeded"
 
     def __init__(self, accepted_s: float, limit_s: float, retry_after_s: int) -> None:
-        super().__init__(f"{accepted_s:.1f} s of your work are accepted, and one client may have {limit_s:.1f} s.")
-        self.retry_after_s = retry_after_s
+        detail = f"About {_duration(accepted_s)} of your work are queued, and the limit for one client is "
+        super().__init__(f"{detail}{_duration(limit_s)}.", retry_after_s=retry_after_s)
 
 
 class ComputeFailed(ServiceError):
-    """The model gave no usable picture for this row; its neighbours were not touched."""
+    """The model produced no usable picture; other pictures of the batch are not affected."""
 
     status, code = 500, "compute-failed"
 
 
 class Overloaded(ServiceError):
-    """The accepted work already fills the queue."""
+    """The queue is full."""
 
     status, code = 503, "overloaded"
 
     def __init__(self, accepted_s: float, limit_s: float, retry_after_s: int) -> None:
-        super().__init__(f"The queue holds {accepted_s:.1f} s of work and takes {limit_s:.1f} s.")
-        self.retry_after_s = retry_after_s
+        detail = f"The model is busy: about {_duration(accepted_s)} of work are queued, and the limit is "
+        super().__init__(f"{detail}{_duration(limit_s)}.", retry_after_s=retry_after_s)
 
 
 class TooLate(ServiceError):
-    """The accepted work is too much for an answer in the time that the request gives."""
+    """The queue is too long for the request's deadline."""
 
     status, code = 503, "too-late"
 
-    def __init__(self, within_s: float, retry_after_s: int) -> None:
-        super().__init__(f"The queue is too long for an answer within {round(within_s, 3):g} s.")
-        self.retry_after_s = retry_after_s
+    def __init__(self, queued_s: float, deadline_s: float, retry_after_s: int) -> None:
+        detail = f"The model is busy: about {_duration(queued_s)} of work are queued and your deadline is "
+        super().__init__(f"{detail}{_duration(deadline_s)}.", retry_after_s=retry_after_s)
 
 
 class TooBusy(ServiceError):
-    """More requests come than the service can read, whatever they ask for."""
+    """More requests arrive than the service can read; this one was not read."""
 
     status, code = 503, "too-busy"
-    retry_after_s = 1
 
     def __init__(self) -> None:
-        super().__init__("More requests come than this service can read.")
+        super().__init__("The service is too busy to read this request.", retry_after_s=1)
 
 
 class ModelUnavailable(ServiceError):
-    """The model's files were refused, or the service is stopping."""
+    """The model failed to load, or the service is stopping."""
 
     status, code = 503, "model-unavailable"
 
 
 class MemoryFull(ServiceError):
-    """The requests that were accepted and are not finished hold as many bytes of uploads as they may."""
+    """Accepted requests hold the maximum of upload memory."""
 
     status, code = 503, "memory-full"
-    retry_after_s = 1
 
     def __init__(self, held: int, most: int) -> None:
-        super().__init__(f"The requests that wait hold {held} bytes of uploads, and together may hold {most}.")
+        detail = f"Waiting requests hold {held} bytes of uploads, and the limit is {most} bytes."
+        super().__init__(detail, retry_after_s=1)
 
 
 class JobsFull(ServiceError):
-    """There are as many jobs that have not ended as there may be."""
+    """The maximum number of jobs is in progress."""
 
     status, code = 503, "jobs-full"
-    retry_after_s = 1
 
     def __init__(self, most: int) -> None:
-        super().__init__(f"There are {most} jobs that have not ended, which is as many as there may be.")
+        super().__init__(f"{most} jobs are in progress, which is the limit.", retry_after_s=1)
 
 
 class ServiceStopping(ServiceError):
@@ -308,53 +306,55 @@ class ServiceStopping(ServiceError):
 
 
 class DeadlineExceeded(ServiceError):
-    """The picture was not ready in time; its work was dropped."""
+    """The pictures were not ready in time; their work was dropped."""
 
     status, code = 504, "deadline-exceeded"
 
 
 class ChangeError(Exception):
-    """A change of a model that was not made, told in a sentence: what served before still does."""
+    """A change of a model that failed; ``str()`` says why. The model that was served before still is."""
 
     status = 500
     code = "internal"
 
 
 class NotForPages(ChangeError):
-    """A browser sent it, for a web page, and no person at a terminal."""
+    """A web page sent the request; only programs outside of browsers may."""
 
     status, code = 403, "not-for-pages"
 
 
 class UnknownFolder(ChangeError):
-    """No folder of that name has a manifest; says which have one."""
+    """No folder of that name has a manifest; the message lists those that have one."""
 
     status, code = 404, "unknown-model"
 
     def __init__(self, name: str, known: Iterable[str]) -> None:
-        super().__init__(f"No folder {name[:64]!r} has a manifest. There are: {', '.join(sorted(known)) or 'none'}.")
+        super().__init__(
+            f"No folder {name[:64]!r} has a manifest. Folders with one: {', '.join(sorted(known)) or 'none'}."
+        )
 
 
 class NotServed(ChangeError):
-    """It cannot be unloaded, because it is not served."""
+    """The model cannot be unloaded: it is not served."""
 
     status, code = 409, "not-served"
 
 
 class AlreadyServed(ChangeError):
-    """It cannot be loaded, because it is served."""
+    """The model cannot be loaded: it is served already."""
 
     status, code = 409, "already-served"
 
 
 class ChangeUnderWay(ChangeError):
-    """Another change of the same model is not done yet."""
+    """Another change of the same model is in progress."""
 
     status, code = 409, "change-under-way"
 
 
 class NoSuchVersion(ChangeError):
-    """No such earlier version is kept; says which are."""
+    """That earlier version is not kept; the message lists those that are."""
 
     status, code = 409, "no-such-version"
 
@@ -366,21 +366,25 @@ class FolderNotWritable(ChangeError):
 
 
 class ModelUnusable(ChangeError):
-    """What the folder holds cannot be served."""
+    """The folder's files cannot be served."""
 
     status, code = 422, "model-unusable"
 
 
 class WeightsUnreadable(ChangeError):
-    """The folder of the models cannot be listed, so nothing is known of what it holds."""
+    """The weights folder cannot be listed."""
 
     status, code = 500, "weights-unreadable"
 
 
 class Starting(ChangeError):
-    """The models are being loaded for the first time."""
+    """The models are still being loaded at start."""
 
     status, code = 503, "starting"
+
+
+def _duration(seconds: float) -> str:
+    return f"{round(seconds, 3):.3g} s" if seconds < 120 else f"{seconds / 60:.0f} minutes"
 
 
 def _sentence(problem: FieldProblem) -> str:

@@ -1,4 +1,4 @@
-"""The numbers of the last minutes: every so often what the metrics have counted, in a ring that does not grow."""
+"""Recent history of the metrics: snapshots of their values in a ring of fixed size, for `GET /stats`."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,26 +10,26 @@ from pydantic import BaseModel, Field
 
 from service.metrics import SECONDS_BUCKETS, ModelMetrics
 
-#: Seconds between two looks at the counts, and how many looks are kept.
+#: Seconds between two snapshots, and the number of snapshots kept.
 STEP_S = 2.0
 KEPT = 151
 
-#: The longest window that can be asked for, in seconds.
+#: The longest window that a request may name, in seconds.
 LONGEST_S = int(STEP_S * (KEPT - 1))
 
 STAGES = ("queue", "compute", "encode", "request")
 
 
 class Latency(BaseModel):
-    """How long a stage took."""
+    """How long a stage took, over some requests."""
 
     count: int
-    p50_ms: float | None = Field(description="Milliseconds; null where there was none.")
-    p95_ms: float | None = Field(description="Milliseconds; null where there was none.")
+    p50_ms: float | None = Field(description="Milliseconds; null if the count is 0.")
+    p95_ms: float | None = Field(description="Milliseconds; null if the count is 0.")
 
 
 class Counts(NamedTuple):
-    """What the metrics of one model say: times by ``SECONDS_BUCKETS`` for each stage, pictures, errors, rows."""
+    """Values of one model's metrics. ``seconds``: for each stage, counts by ``SECONDS_BUCKETS`` and one beyond them."""
 
     seconds: Mapping[str, Sequence[int]]
     pictures: float
@@ -38,41 +38,41 @@ class Counts(NamedTuple):
     live_rows: float
 
 
-class Look(NamedTuple):
-    """The counts of every model at a time of the monotonic clock."""
+class Snapshot(NamedTuple):
+    """The counts of every model at ``at``, in seconds of the monotonic clock."""
 
     at: float
     models: Mapping[str, Counts]
 
 
 class History:
-    """Looks at ``models``, one whenever ``take`` is called, every ``STEP_S`` seconds; on the event loop only."""
+    """Snapshots of ``models``: one for each call of ``take``, every ``STEP_S`` seconds. For the event loop only."""
 
     def __init__(self, models: Callable[[], Iterable[tuple[str, ModelMetrics]]], clock: Callable[[], float]) -> None:
         self._models, self._clock = models, clock
-        self._looks: deque[Look] = deque([self.look()], maxlen=KEPT)
+        self._snapshots: deque[Snapshot] = deque([self.snapshot()], maxlen=KEPT)
 
     def take(self) -> None:
-        """Look, and keep what is seen; the oldest look goes."""
-        self._looks.append(self.look())
+        """Add a snapshot; the oldest one is dropped."""
+        self._snapshots.append(self.snapshot())
 
-    def look(self) -> Look:
-        """What the metrics say."""
-        return Look(self._clock(), {name: counts_of(metrics) for name, metrics in self._models()})
+    def snapshot(self) -> Snapshot:
+        """The current values."""
+        return Snapshot(self._clock(), {name: counts_of(metrics) for name, metrics in self._models()})
 
-    def since(self, window_s: float) -> list[Look]:
-        """The looks of the last ``window_s`` seconds, the one before them, and one of this moment; oldest first."""
-        current = self.look()
-        kept = [look for look in self._looks if look.at >= current.at - window_s]
-        before = [look for look in self._looks if look.at < current.at - window_s][-1:]
+    def since(self, window_s: float) -> list[Snapshot]:
+        """The snapshots of the last ``window_s`` seconds, the one before them, and a new one; oldest first."""
+        current = self.snapshot()
+        kept = [each for each in self._snapshots if each.at >= current.at - window_s]
+        before = [each for each in self._snapshots if each.at < current.at - window_s][-1:]
         return [*before, *kept, current]
 
 
 def counts_of(metrics: ModelMetrics) -> Counts:
-    """What ``metrics`` have counted."""
+    """The current values of ``metrics``."""
     stages = (metrics.queue_seconds, metrics.compute_seconds, metrics.encode_seconds, metrics.request_seconds)
     return Counts(
-        seconds={name: [*stage.counts] for name, stage in zip(STAGES, stages, strict=True)},
+        seconds={name: bucket_counts(stage) for name, stage in zip(STAGES, stages, strict=True)},
         pictures=value_of(metrics.images),
         errors={code: value_of(counter) for code, counter in metrics.errors.items()},
         queued_rows=value_of(metrics.queued_rows),
@@ -80,16 +80,23 @@ def counts_of(metrics: ModelMetrics) -> Counts:
     )
 
 
+def bucket_counts(histogram: Histogram) -> list[int]:
+    """Observations in each bucket of ``histogram``, which has no unbound labels; the last bucket has no upper bound."""
+    samples = (sample for family in histogram.collect() for sample in family.samples)
+    totals = [int(sample.value) for sample in samples if sample.name.endswith("_bucket")]
+    return [total - below for below, total in pairwise((0, *totals))]
+
+
 def latency(counts: Sequence[int]) -> Latency:
-    """What ``counts`` by ``SECONDS_BUCKETS`` come to."""
+    """Number and quantiles of ``counts`` by ``SECONDS_BUCKETS``."""
     return Latency(count=sum(counts), p50_ms=quantile_ms(counts, 0.5), p95_ms=quantile_ms(counts, 0.95))
 
 
 def quantile_ms(counts: Sequence[int], q: float) -> float | None:
-    """The ``q`` quantile of ``counts`` by ``SECONDS_BUCKETS``, in milliseconds; None of nothing.
+    """The ``q`` quantile of ``counts`` by ``SECONDS_BUCKETS``, in milliseconds; None without counts.
 
-    As Prometheus' histogram_quantile has it: within a bucket all are taken to be spread evenly, and what is beyond the
-    last bound to be there.
+    Computed like Prometheus' histogram_quantile: values are spread evenly within a bucket, and values beyond the last
+    bound count as that bound.
     """
     wanted, below = q * sum(counts), 0
     for upper, lower, count in zip(SECONDS_BUCKETS, (0.0, *SECONDS_BUCKETS), counts, strict=False):
@@ -99,20 +106,20 @@ def quantile_ms(counts: Sequence[int], q: float) -> float | None:
     return 1000 * SECONDS_BUCKETS[-1] if sum(counts) else None
 
 
-def gained(later: Sequence[int], earlier: Sequence[int] | None) -> list[int]:
-    """How many were counted between two looks; all, where there was no earlier one."""
+def increase(later: Sequence[int], earlier: Sequence[int] | None) -> list[int]:
+    """Counts added between two snapshots; all counts if there is no earlier snapshot."""
     return [*later] if earlier is None else [now - then for now, then in zip(later, earlier, strict=True)]
 
 
-def steps(looks: Sequence[Look], name: str) -> list[tuple[Counts | None, Counts]]:
-    """The counts of model ``name`` before and after each step between two looks at which it was there."""
-    return [(one.models.get(name), other.models[name]) for one, other in pairwise(looks) if name in other.models]
+def steps(snapshots: Sequence[Snapshot], name: str) -> list[tuple[Counts | None, Counts]]:
+    """Counts of model ``name`` before (None if it did not exist yet) and after each interval at whose end it exists."""
+    return [(one.models.get(name), other.models[name]) for one, other in pairwise(snapshots) if name in other.models]
 
 
 def value_of(metric: Counter | Gauge | Histogram, suffix: str = "") -> float:
-    """Of a series without further labels; of a histogram, ``suffix`` says which one.
+    """Value of a metric without unbound labels; ``suffix`` selects a histogram's ``_count`` or ``_sum``.
 
-    The registry has it too, and collects every series of every model to find one.
+    The registry's own look-up collects every series of every model to find one.
     """
     samples = (sample for family in metric.collect() for sample in family.samples)
     return next(sample.value for sample in samples if sample.name.endswith(suffix))

@@ -1,6 +1,6 @@
-"""Arrays of pixels to files and to larger arrays; no model and no HTTP.
+"""Encodes pictures as files, and arranges them in grids; knows neither models nor HTTP.
 
-Everywhere a picture is uint8 (height, width, channel) and channel is 1 (grey) or 3 (red, green, blue).
+A picture is uint8 (height, width, channel) with 1 (grey) or 3 channels (red, green, blue).
 """
 
 import io
@@ -22,22 +22,22 @@ from service.decoding.strip import PNG_SIGNATURE, Unreadable, png_chunks
 
 Pixels = NDArray[np.uint8]
 
-#: Pixels around each picture where one image shows several.
+#: Pixels around each picture of a grid.
 GAP = 2
-_BACKGROUND = 128  # neither of the two colours that generated pictures have as their own background
+_BACKGROUND = 128  # generated pictures have black or white backgrounds
 
 
-#: The keyword is the one that other generators use. Behind it: not compressed, in no language (PNG, section 11.3.4.5).
+#: The keyword is that of other generators, followed by: not compressed, no language (PNG, section 11.3.4.5).
 _PARAMETERS = b"parameters\0\0\0\0\0"
 _PLAIN_PARAMETERS = b"parameters\0"
 MAX_PARAMETERS = 65_536
-#: The longest text that a PNG is given, so that it is read back.
+#: The longest text that is written: longer ones would not be read back.
 MAX_TEXT = MAX_PARAMETERS - len(_PARAMETERS)
 
-#: The most pixels along a side that a WebP, and a JPEG, can have.
+#: The formats' limits in pixels a side.
 MAX_WEBP_SIDE, MAX_JPEG_SIDE = 16_383, 65_500
 
-#: Bytes of pixels that are not compressed: an answer goes in one packet then, and a smaller one would take as long.
+#: Pixels up to this many bytes are not compressed: the answer fits into one packet anyway.
 MOST_STORED = 1024
 
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -46,30 +46,30 @@ _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 def encode_png(image: Pixels, parameters: bytes = b"") -> bytes:
     """A PNG of one picture (height, width, channel), with UTF-8 text for ``png_parameters`` to read back.
 
-    Written here and not by Pillow: encoding is on every request's way, and for small pictures this takes a quarter of
-    the time (docs/decisions/0004-png-by-hand.md).
+    Every request encodes, and for small pictures this takes a quarter of Pillow's time
+    (docs/decisions/0004-png-by-hand.md).
 
     Raises:
         ValueError: the picture has neither 1 nor 3 channels.
     """
     height, width, channels = image.shape
     head = _png_head(height, width, channels)
-    lines = np.zeros((height, 1 + width * channels), dtype=np.uint8)  # a line begins with its filter: 0, none
+    lines = np.zeros((height, 1 + width * channels), dtype=np.uint8)  # each line begins with its filter: 0, none
     lines[:, 1:] = image.reshape(height, -1)
-    # Small pictures hardly shrink further at higher levels.
+    # Higher levels hardly compress small pictures further.
     data = _stored(lines.tobytes()) if lines.size <= MOST_STORED else zlib_ng.compress(lines, 1)
     text = _png_chunk(b"iTXt", _PARAMETERS + parameters) if parameters else b""
     return b"".join((head, text, _png_chunk(b"IDAT", data), _PNG_END))
 
 
 def png_parameters(png: bytes) -> bytes | None:
-    """The text that a PNG carries under the keyword "parameters", in UTF-8; None where there is none of that size.
+    """The UTF-8 text of a PNG under the keyword "parameters"; None if it is absent or longer than ``MAX_PARAMETERS``.
 
-    Only what is not compressed is read: what ``encode_png`` writes, and tEXt chunks.
+    Only uncompressed text is read: iTXt as ``encode_png`` writes it, and tEXt.
     """
     if not png.startswith(PNG_SIGNATURE):
         return None
-    with suppress(Unreadable):  # it has too many chunks to look at
+    with suppress(Unreadable):  # too many chunks
         for kind, data in png_chunks(png):
             if len(data) > MAX_PARAMETERS:
                 continue
@@ -81,18 +81,18 @@ def png_parameters(png: bytes) -> bytes | None:
 
 
 def encode_webp(image: Pixels, quality: int | None = None) -> bytes:
-    """A WebP of one picture (height, width, channel): without loss, or at ``quality`` 1 to 100.
+    """A WebP of one picture (height, width, channel): lossless, or at ``quality`` 1 to 100.
 
     Raises ValueError as ``encode_png``, and for more than ``MAX_WEBP_SIDE`` pixels a side.
     """
     file = io.BytesIO()
-    # Effort 1 of 6: generated pictures are small, and higher ones take several times as long for a few bytes.
+    # Effort 1 of 6: higher ones take several times as long and save a few bytes.
     _to_pillow(image).save(file, format="WEBP", lossless=quality is None, quality=quality or 0, method=1, exact=True)
     return file.getvalue()
 
 
 def encode_jpeg(image: Pixels, quality: int = 90) -> bytes:
-    """A JPEG of one picture (height, width, channel) at ``quality`` 1 to 100, its colours not sub-sampled.
+    """A JPEG of one picture (height, width, channel) at ``quality`` 1 to 100, without chroma subsampling.
 
     Raises ValueError as ``encode_png``.
     """
@@ -102,7 +102,7 @@ def encode_jpeg(image: Pixels, quality: int = 90) -> bytes:
 
 
 def encode_zip(files: Mapping[str, bytes]) -> bytes:
-    """A ZIP archive of ``files`` by name. They are stored: pictures are compressed already. Same files, same bytes."""
+    """A ZIP archive of ``files`` by name, stored: pictures are compressed already. Equal files give equal bytes."""
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as target:
         for name, content in files.items():
@@ -111,10 +111,10 @@ def encode_zip(files: Mapping[str, bytes]) -> bytes:
 
 
 def encode_gif(frames: Pixels, fps: float) -> bytes:
-    """An animation of all of (frame, height, width, channel), played for ever.
+    """A GIF of (frame, height, width, channel) that loops.
 
-    The format counts in hundredths of a second, and browsers slow anything under two of them down to ten:
-    above 50 frames a second the animation plays at 50.
+    The format counts in hundredths of a second, and browsers play delays under two of them as ten: more than 50 frames
+    a second are played at 50.
 
     Raises:
         ValueError: the frames have neither 1 nor 3 channels.
@@ -123,7 +123,7 @@ def encode_gif(frames: Pixels, fps: float) -> bytes:
     pictures = [_to_pillow(frame) for frame in frames]
     first = _indexed(pictures[0])
     parts = [*getheader(first, info={"loop": 0})[0], *getdata(first, duration=milliseconds)]
-    # Pillow's own way to save frames makes one of two that are equal, and a viewer counts fewer than were promised.
+    # Pillow's own writer merges equal frames, so that viewers count too few.
     for before, picture in pairwise(pictures):
         box = ImageChops.difference(before, picture).getbbox() or (0, 0, 1, 1)
         changed = _indexed(picture.crop(box))
@@ -132,7 +132,7 @@ def encode_gif(frames: Pixels, fps: float) -> bytes:
 
 
 def encode_npy(array: NDArray[np.generic]) -> bytes:
-    """The array as a NumPy .npy file, which holds no pickled objects."""
+    """The array as a NumPy .npy file, without pickled objects."""
     file = io.BytesIO()
     np.save(file, array, allow_pickle=False)
     return file.getvalue()
@@ -144,9 +144,9 @@ def grid_columns(count: int) -> int:
 
 
 def tile(images: Sequence[Pixels], columns: int, gap: int = GAP) -> Pixels:
-    """Pictures (height, width, channel) of one shape row by row, ``columns`` in a row, ``gap`` pixels around each.
+    """A grid of pictures (height, width, channel) of one shape, ``columns`` in a row, ``gap`` pixels around each.
 
-    A single one stays as it is.
+    A single picture is returned as it is.
     """
     if len(images) == 1:
         return images[0]
@@ -160,7 +160,7 @@ def tile(images: Sequence[Pixels], columns: int, gap: int = GAP) -> Pixels:
 
 
 def tile_shape(count: int, height: int, width: int, columns: int, gap: int = GAP) -> tuple[int, int]:
-    """Height and width of what ``tile`` makes of ``count`` pictures."""
+    """Height and width of the grid that ``tile`` returns for ``count`` pictures."""
     if count == 1:
         return height, width
     rows = math.ceil(count / columns)
@@ -168,7 +168,7 @@ def tile_shape(count: int, height: int, width: int, columns: int, gap: int = GAP
 
 
 def enlarge(image: Pixels, scale: int) -> Pixels:
-    """A picture (height, width, channel) with every pixel a square of `scale` >= 1 pixels."""
+    """A picture (height, width, channel) with each pixel repeated ``scale`` >= 1 times in both directions."""
     if scale == 1:
         return image
     return image.repeat(scale, axis=0).repeat(scale, axis=1)
@@ -184,13 +184,13 @@ def _png_head(height: int, width: int, channels: int) -> bytes:
 
 
 def _png_chunk(kind: bytes, data: bytes) -> bytes:
-    """A chunk as RFC 2083, section 3.2, has it: length, type, data, CRC of type and data."""
+    """A chunk (RFC 2083, section 3.2): length, type, data, CRC of type and data."""
     checked = kind + data
     return b"%b%b%b" % (_number(len(data)), checked, _number(zlib_ng.crc32(checked)))
 
 
 def _stored(data: bytes) -> bytes:
-    """A zlib stream (RFC 1950) of one block that is not compressed (RFC 1951, section 3.2.4)."""
+    """A zlib stream (RFC 1950) of one uncompressed block (RFC 1951, section 3.2.4)."""
     return b"\x78\x01\x01%b%b%b" % (_lengths(len(data), len(data) ^ 0xFFFF), data, _number(zlib_ng.adler32(data)))
 
 
@@ -207,7 +207,7 @@ def _to_pillow(image: Pixels) -> Image.Image:
 
 
 def _indexed(picture: Image.Image) -> Image.Image:
-    """As a GIF holds it: greys, or up to 256 colours chosen for it."""
+    """In a GIF's colours: greys, or a palette of up to 256 colours chosen for the picture."""
     return picture if picture.mode == "L" else picture.convert("P", palette=Image.Palette.ADAPTIVE)
 
 

@@ -1,79 +1,120 @@
-"""Logs as one JSON object a line, on standard error."""
+"""Log lines on standard error, as JSON objects or as readable text, written by threads of their own.
+
+python-json-logger would replace `_fields_of` and cost twice as much for a request's line; the rest would stay.
+"""
 
 import json
 import logging
 import os
+import re
 import select
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from functools import lru_cache
 from http import HTTPStatus
 from random import getrandbits
-from typing import Any
+from typing import Any, Literal
 
-#: What every record carries; whatever else it has was given with `extra` and belongs in the line.
+from service.request_info import RequestInfo
+
+#: Attributes that every record has; all others were given with `extra` and belong in the line.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message", "taskName"}
-
-
-class JsonFormatter(logging.Formatter):
-    """time, level, logger, message, then the record's extra fields, then the traceback if there is one."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """One line, without its end."""
-        line: dict[str, Any] = {
-            "time": _utc(record.created),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        line |= {key: value for key, value in vars(record).items() if key not in _STANDARD}
-        if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
-
-
-#: Seconds between two writes of an access log, and how many lines wait for one at most.
-WRITE_EVERY_S = 0.2
-MOST_LINES = 10_000
-#: Characters told of what a caller chose: its id, and other texts. Escaped, twelve for one, they fit into PIPE_BUF.
-ID_CHARACTERS, TEXT_CHARACTERS = 128, 80
-
-#: Paths that machines ask for every few seconds.
-POLLED = ("/health/", "/metrics")
 
 STANDARD_ERROR = 2
 
+Format = Literal["auto", "json", "text"]
+#: A line before it is rendered: time, level, logger, message, then any others, of which a traceback is the last.
+Fields = dict[str, Any]
+Render = Callable[[Fields], str]
+
+_ENCODER = json.JSONEncoder(default=str)
+
+
+def as_json(fields: Fields) -> str:
+    """``fields`` as a JSON object, in printable ASCII."""
+    return _ENCODER.encode(fields)
+
+
+def as_text(fields: Fields) -> str:
+    """``fields`` as "time level message key=value ...", in printable ASCII, with an indented traceback below."""
+    rest = fields.copy()
+    traceback = str(rest.pop("traceback", ""))
+    head = f"{rest.pop('time')[:23]}Z {rest.pop('level')} {_escaped(rest.pop('message'))}"
+    pairs = (f"{_escaped(key)}={_value(value)}" for key, value in rest.items())
+    return "\n    ".join([" ".join([head, *pairs]), *map(_escaped, traceback.split("\n") if traceback else ())])
+
+
+def _escaped(text: str) -> str:
+    """``text`` without what would control a terminal or end the line."""
+    return text if text.isascii() and text.isprintable() else json.dumps(text)[1:-1]
+
+
+def _value(value: object) -> str:
+    return value if isinstance(value, str) and re.fullmatch(r"[\w./:@+-]+", value, re.ASCII) else _ENCODER.encode(value)
+
+
+def renderer(format: Format) -> Render:
+    """How lines are written; "auto" is text if standard error is a terminal, else JSON."""
+    if format == "auto":
+        format = "text" if os.isatty(STANDARD_ERROR) else "json"
+    return as_text if format == "text" else as_json
+
+
+def _fields_of(record: logging.LogRecord) -> Fields:
+    """The fields of ``record``, and its traceback if it has one."""
+    line = _fields(record.created, record.levelname.lower(), record.name, record.getMessage())
+    line |= {key: value for key, value in vars(record).items() if key not in _STANDARD}
+    if record.exc_info:
+        line["traceback"] = logging.Formatter().formatException(record.exc_info)
+    return line
+
+
+def _fields(created: float, level: str, logger: str, message: str, **others: object) -> Fields:
+    return {"time": _utc(created), "level": level, "logger": logger, "message": message, **others}
+
+
+#: Seconds between two writes, and the largest number of lines that wait for one.
+WRITE_EVERY_S = 0.2
+MOST_LINES = 10_000
+#: Largest number of characters of a text that a client chose. Escaped, up to twelve for one, a line fits into PIPE_BUF.
+ID_CHARACTERS, TEXT_CHARACTERS = 128, 80
+
+#: Beginnings of paths that monitoring requests every few seconds.
+POLLED = ("/health/", "/metrics")
+
 
 class LineWriter:
-    """Writes lines to a file descriptor, in a thread of its own, so that logging neither waits for a reader nor fails.
+    """Writes lines to a file descriptor in a thread of its own, so that logging neither waits for a reader nor fails.
 
-    Lines wait in a bounded queue. Those that find no room in it, and those that cannot be written, are lost: ``lost``
-    is called with their number, and before the next line comes a warning that says how many there were.
+    Lines wait in a bounded queue. If it is full or a write fails, lines are lost: ``lost`` is called with their number,
+    and a warning with that number is written before the next line.
     """
 
-    def __init__(self, name: str, lost: Callable[[int], object], descriptor: int = STANDARD_ERROR) -> None:
-        self._lost, self._descriptor = lost, descriptor
+    def __init__(
+        self, name: str, lost: Callable[[int], object], descriptor: int = STANDARD_ERROR, render: Render = as_json
+    ) -> None:
+        self._lost, self._descriptor, self._render = lost, descriptor, render
         self._lines: deque[str] = deque()
-        self._missing, self._missing_lock = 0, threading.Lock()  # lines that were lost and are not reported yet
+        self._missing, self._missing_lock = 0, threading.Lock()  # lost lines that are not reported yet
         self._wake = threading.Event()
         self._give_up_at = float("inf")
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    def put(self, line: str, *, now: bool = False) -> None:
-        """Have ``line``, which ends with a newline, written soon; with ``now``, as soon as the thread gets to it."""
+    def put(self, fields: Fields, *, now: bool = False) -> None:
+        """Queue a line for the next write; with ``now``, wake the thread at once."""
         if len(self._lines) < MOST_LINES:
-            self._lines.append(line)
+            self._lines.append(f"{self._render(fields)}\n")
         else:
             self._lose(1)
         if now:
             self._wake.set()
 
     def close(self) -> None:
-        """Write what is left and end the thread. A reader that does not read is waited for for two seconds."""
+        """Write the queued lines and end the thread. Gives up after two seconds if nobody reads."""
         self._give_up_at = time.monotonic() + 10 * WRITE_EVERY_S
         self._wake.set()
         self._thread.join(10 * WRITE_EVERY_S)
@@ -94,18 +135,19 @@ class LineWriter:
                     self._lose(chunk.count("\n"))
 
     def _report(self) -> bool:
-        """Whether no lost line is left unreported."""
+        """Report lost lines; False if that failed."""
         missing = self._missing
         if not missing:
             return True
-        reported = self._write(lost_line(missing, time.time()).encode())
+        about = _fields(time.time(), "warning", __name__, "log lines were lost", lines=missing)
+        reported = self._write(f"{self._render(about)}\n".encode())
         if reported:
             with self._missing_lock:
                 self._missing -= missing
         return reported
 
     def _write(self, data: bytes) -> bool:
-        """Whether all of ``data`` could be written: a descriptor that does not block may take a part, or none yet."""
+        """Write all of ``data``; False if that failed. A non-blocking descriptor may take a part of it, or none yet."""
         while data:
             try:
                 data = data[os.write(self._descriptor, data) :]
@@ -113,7 +155,7 @@ class LineWriter:
                 if time.monotonic() > self._give_up_at:
                     return False
                 _wait_until_writable(self._descriptor, WRITE_EVERY_S)
-            except Exception:  # no reader, no room on the disk, no descriptor: that may change, so the thread goes on
+            except Exception:  # no reader, a full disk, no descriptor: that may change, so the thread goes on
                 return False
         return True
 
@@ -124,63 +166,56 @@ def _wait_until_writable(descriptor: int, most_s: float) -> None:
     waiting.poll(1000 * most_s)
 
 
-def lost_line(count: int, now: float) -> str:
-    """The line that says that ``count`` lines before it are missing."""
-    told = f'"level": "warning", "logger": "{__name__}", "message": "log lines were lost", "lines": {count:d}'
-    return f'{{"time": "{_utc(now)}", {told}}}\n'
-
-
 class LineHandler(logging.Handler):
-    """Hands records to a ``LineWriter``."""
+    """Passes records to a ``LineWriter``."""
 
-    def __init__(self) -> None:
+    def __init__(self, render: Render = as_json) -> None:
         super().__init__()
-        self.setFormatter(JsonFormatter())
-        self._writer = LineWriter("log", lambda _lines: None)
+        self._writer = LineWriter("log", lambda _lines: None, render=render)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Have the line of ``record`` written; where it has none, the line of the reason."""
+        """Write the line of ``record``; if it cannot be formatted, a line with the reason."""
         try:
-            line = self.format(record)
+            self._writer.put(_fields_of(record), now=True)
         except Exception as failure:
-            about = {"logger": record.name, "message": "a record could not be formatted", "reason": repr(failure)}
-            line = json.dumps({"time": _utc(record.created), "level": "error", **about})
-        self._writer.put(f"{line}\n", now=True)
+            message = "a record could not be formatted"
+            fields = _fields(record.created, "error", record.name, message, reason=repr(failure))
+            self._writer.put(fields, now=True)
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write the queued lines."""
         self._writer.close()
         super().close()
 
 
-def configure(level: str) -> None:
-    """Send every logger's records of at least ``level`` to standard error."""
-    logging.basicConfig(level=level.upper(), handlers=[LineHandler()], force=True)
+def configure(level: str, format: Format = "json") -> None:
+    """Write the records of all loggers to standard error, from ``level`` on."""
+    logging.basicConfig(level=level.upper(), handlers=[LineHandler(renderer(format))], force=True)
 
 
 class AccessLog:
-    """A line for each request, on standard error; for those that only poll, when ``everything`` is asked for.
+    """Writes a line for each request to standard error; for monitoring requests only with ``everything``.
 
-    The lines of a fifth of a second are written together. ``lost`` is called with the number of those that are lost.
+    Lines are written five times a second. ``lost`` is called with the number of lines that were lost.
     """
 
-    def __init__(self, lost: Callable[[int], object], *, everything: bool = False) -> None:
+    def __init__(self, lost: Callable[[int], object], *, everything: bool = False, format: Format = "json") -> None:
         self._everything = everything
-        self._writer = LineWriter("access-log", lost)
+        self._writer = LineWriter("access-log", lost, render=renderer(format))
 
-    def note(self, state: Mapping[str, Any], method: str, path: str, status: int) -> None:
-        """Tell of a request that is answered; ``state`` is what its handlers left in the ASGI scope's."""
-        if path.startswith(POLLED) and status < HTTPStatus.BAD_REQUEST and not self._everything:
+    def note(self, info: RequestInfo, method: str, path: str) -> None:
+        """Log an answered request."""
+        if path.startswith(POLLED) and info.status < HTTPStatus.BAD_REQUEST and not self._everything:
             return
-        self._writer.put(access_line(state, method, path, status, time.time(), time.monotonic()))
+        self._writer.put(access_fields(info, method, path, time.time(), time.monotonic()))
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write the queued lines."""
         self._writer.close()
 
 
 def chunks(lines: Iterable[str]) -> Iterator[str]:
-    """Whole lines, in as few texts as pipes take in one piece each: so what others write comes between lines only."""
+    """ASCII lines joined into texts that pipes take in one piece, so that other writers' output never splits a line."""
     gathered = ""
     for line in lines:
         if gathered and len(gathered) + len(line) > select.PIPE_BUF:
@@ -191,34 +226,31 @@ def chunks(lines: Iterable[str]) -> Iterator[str]:
         yield gathered
 
 
-def access_line(state: Mapping[str, Any], method: str, path: str, status: int, now: float, clock: float) -> str:
+def access_fields(info: RequestInfo, method: str, path: str, now: float, clock: float) -> Fields:
     """The line of a request that ended at ``now``; ``clock`` is the same moment on the monotonic clock.
 
-    Written by hand: a record of ``logging`` costs several times as much. What a caller can choose is quoted by the
-    JSON encoder, the rest is numbers and words of our own.
+    Not a record of ``logging``, which costs twice as much.
     """
-    identity = (state.get("request_id") or f"{getrandbits(64):016x}")[:ID_CHARACTERS]
-    told = ""
-    if isinstance(state.get("model"), str):
-        told += f', "model": {_quoted(state["model"][:TEXT_CHARACTERS])}'
-    if "rows" in state:
-        told += f', "rows": {state["rows"]:d}'
-    if "stages_s" in state:
-        queue_s, compute_s, encode_s = state["stages_s"]
-        told += f', "queue_ms": {1000 * queue_s:.3f}, "compute_ms": {1000 * compute_s:.3f}'
-        told += f', "encode_ms": {1000 * encode_s:.3f}'
-    outcome = state.get("outcome") or _OUTCOMES.get(status) or ("ok" if status < HTTPStatus.BAD_REQUEST else "error")
-    return (
-        f'{{"time": "{_utc(now)}", "level": "info", "logger": "service.access", "message": "request", '
-        f'"id": {_quoted(identity)}, "method": {_quoted(method)}, "path": {_quoted(path[:TEXT_CHARACTERS])}{told}, '
-        f'"total_ms": {1000 * (clock - state["arrived_at"]):.3f}, "status": {status:d}, '
-        f'"outcome": "{outcome}"}}\n'
-    )
+    line = _fields(now, "info", "service.access", "request")
+    line["id"] = (info.request_id or f"{getrandbits(64):016x}")[:ID_CHARACTERS]
+    line["method"], line["path"] = method, path[:TEXT_CHARACTERS]
+    if info.model is not None:
+        line["model"] = info.model[:TEXT_CHARACTERS]
+    if info.rows is not None:
+        line["rows"] = info.rows
+    if info.stages_s is not None:
+        line |= zip(("queue_ms", "compute_ms", "encode_ms"), map(_ms, info.stages_s), strict=True)
+    line["total_ms"] = _ms(clock - info.arrived_at)
+    line["status"] = info.status
+    line["outcome"] = info.outcome or _OUTCOMES.get(info.status) or ("ok" if info.status < 400 else "error")
+    return line
 
 
-_quoted = json.encoder.encode_basestring_ascii
+def _ms(seconds: float) -> float:
+    return round(1000 * seconds, 3)
 
-#: What no error of ours stands for: nginx's number for a client that left, and HTTP's own.
+
+#: Statuses without an error of the tree: nginx's number for a client that closed the connection, and HTTP's own.
 _OUTCOMES = {499: "client-left", 404: "not-found", 405: "method-not-allowed"}
 
 

@@ -1,4 +1,4 @@
-"""What the NVIDIA driver tells of a GPU, where the optional package nvidia-ml-py is installed: the extra `gpu`."""
+"""GPU metrics from the NVIDIA driver, if the optional package nvidia-ml-py (extra `gpu`) is installed."""
 
 import logging
 import math
@@ -10,10 +10,9 @@ log = logging.getLogger(__name__)
 
 
 def watch(uuid: str, gpu: str, metrics: Metrics) -> bool:
-    """Let ``metrics`` ask the driver about the GPU with ``uuid``, under the label ``gpu``, whenever they are read.
+    """Have the GPU's gauges, labelled ``gpu``, query the driver about ``uuid`` whenever they are read.
 
-    Returns whether there is a driver to ask. Nothing fails for want of one, then or later: an answer that the driver
-    does not give is NaN.
+    Returns whether a driver is available. Never raises; a failed query gives NaN.
     """
     try:
         import pynvml
@@ -21,14 +20,14 @@ def watch(uuid: str, gpu: str, metrics: Metrics) -> bool:
         log.info("no metrics of the GPU: nvidia-ml-py is not installed")
         return False
 
-    def asking(answer: Callable[[], float]) -> Callable[[], float]:
-        def ask() -> float:
+    def or_nan(query: Callable[[], float]) -> Callable[[], float]:
+        def value() -> float:
             try:
-                return answer()
-            except Exception:  # also what a driver of another version answers: /metrics must not fail for it
+                return query()
+            except Exception:  # drivers differ by version, and /metrics must not fail
                 return math.nan
 
-        return ask
+        return value
 
     try:
         pynvml.nvmlInit()
@@ -36,10 +35,10 @@ def watch(uuid: str, gpu: str, metrics: Metrics) -> bool:
     except Exception as failure:
         log.warning("no metrics of the GPU", extra={"reason": str(failure)})
         return False
-    for metric, answer in (
+    for metric, query in (
         (metrics.gpu_memory, lambda: float(pynvml.nvmlDeviceGetMemoryInfo(handle).total)),
         (metrics.gpu_memory_used, lambda: float(pynvml.nvmlDeviceGetMemoryInfo(handle).used)),
         (metrics.gpu_utilization, lambda: pynvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100),
     ):
-        metric.labels(gpu).set_function(asking(answer))
+        metric.labels(gpu).set_function(or_nan(query))
     return True

@@ -1,9 +1,14 @@
-"""Every knob of the service, as an environment variable GENSERVE_<NAME>, with its default and its reason."""
+"""Every setting of the service: an environment variable GENSERVE_<NAME> with a default, a unit and a description.
+
+`python -m service --help` and the tables in docs/OPERATIONS.md are generated from these descriptions.
+"""
 
 import re
+from collections.abc import Iterator
+from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -18,190 +23,295 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-#: A path without its last slash: empty, or segments of characters that stand for themselves in a URL.
+#: A path without a trailing slash: empty, or segments of characters that need no escaping in a URL.
 _PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*")
 _PUBLIC_URL = re.compile(r"https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?" + _PATH.pattern)
 
 
+#: Groups of settings, in the order of `Settings`.
+GROUPS = ("serving", "models", "engine", "limits", "jobs", "uploads", "proxies", "logs")
+
+
+class SettingText(NamedTuple):
+    """What people read about one setting. ``unit`` may be empty; ``change`` says when to change the default."""
+
+    group: str
+    variable: str
+    default: str
+    unit: str
+    meaning: str
+    change: str
+
+
+def _setting(group: str, default: object, meaning: str, change: str, unit: str = "", **constraints: Any) -> Any:  # noqa: ANN401
+    texts: dict[str, Any] = {"group": group, "unit": unit, "change": change}
+    return Field(default=default, description=meaning, json_schema_extra=texts, **constraints)
+
+
+_serving, _models, _engine, _limits, _jobs, _uploads, _proxies, _logs = (partial(_setting, group) for group in GROUPS)
+
+
 class Settings(BaseSettings):
-    """Read once, at start, by `__main__`; handed down from there."""
+    """Read once at start by `__main__` and passed on from there."""
 
     model_config = SettingsConfigDict(env_prefix="GENSERVE_", extra="ignore", frozen=True, allow_inf_nan=False)
 
-    host: str = Field(
-        default="127.0.0.1",
-        description="Address to listen on. Loopback unless asked: the service has no authentication of its own.",
+    host: str = _serving(
+        "127.0.0.1",
+        "Address to listen on.",
+        "To serve other machines: 0.0.0.0. The service has no authentication: put a proxy with TLS and accounts "
+        "in front.",
     )
-    port: int = Field(default=8000, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one.")
-    admin_port: int | None = Field(
-        default=None,
+    port: int = _serving(
+        8000, "TCP port to listen on; 0 takes a free one.", "If another service has the port.", ge=0, le=65535
+    )
+    admin_port: int | None = _serving(
+        None,
+        "TCP port for the commands that load, reload, roll back and unload models, always on loopback; 0 takes a free "
+        "one. Unset: no such port, and only SIGHUP reloads models.",
+        "To change models while the service runs: 8001, for example.",
         ge=0,
         le=65535,
-        description="TCP port of the commands that load, reload, roll back and unload models, on loopback whatever the "
-        "host is; 0 takes a free one. None: there is none, and only SIGHUP reloads.",
     )
-    public_url: str = Field(
-        default="",
-        description="URL that clients reach the service under, such as https://example.org/pictures, for commands, "
-        "redirects and the page. Empty: the scheme and the Host of each request.",
+    request_timeout_s: PositiveFloat = _serving(
+        60.0,
+        "Longest time to answer a request. Then the answer is 504, and the request's work is dropped.",
+        "If clients give up earlier, or slow models need longer.",
+        "s",
     )
-    root_path: str = Field(
-        default="",
-        validate_default=True,
-        description="Path that a proxy serves the service under, such as /pictures, whether the proxy removes it from "
-        "requests or not. Empty: that of the public URL.",
+    drain_s: PositiveFloat = _serving(
+        20.0,
+        "Time that accepted requests get to finish after SIGTERM.",
+        "Keep it below the time after which your supervisor kills the process.",
+        "s",
     )
-    forwarded_allow_ips: str = Field(
-        default="",
-        description="Proxies, as addresses and networks with commas between them, whose X-Forwarded-For and "
-        "X-Forwarded-Proto are believed; * for any sender, which is safe only where nothing else can connect. "
-        "Empty: none.",
+    max_lag_ms: PositiveFloat = _serving(
+        50.0,
+        "Longest turn of the event loop. If all turns of half a second were longer, new requests get 503 before they "
+        "are read, until turns are short again.",
+        "Raise it if a slow machine should accept more requests and answer them later.",
+        "ms",
     )
-    keep_alive_s: PositiveFloat = Field(
-        default=75.0,
-        description="Seconds that a connection stays open between two requests. Proxies keep theirs for 60 s and do "
-        "not send a POST again when one is closed under it, so it has to be longer than a proxy's own time.",
+    commit: Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z._-]{1,64}$")] = _serving(
+        "unknown", "Commit that runs, for the metric genserve_build_info.", "Image builds set it."
     )
-    weights_dir: DirectoryPath = Field(
-        default=Path("weights"), description="Folder of the models, one folder with a manifest.json each."
+
+    weights_dir: DirectoryPath = _models(
+        Path("weights"),
+        "Folder of the models: one sub-folder with a manifest.json for each model.",
+        "If the models are elsewhere.",
     )
-    watch_s: NonNegativeFloat = Field(
-        default=0.0,
-        description="Seconds between two looks for manifests that are new or were replaced, which are then loaded; 0: "
-        "models change only when told to.",
+    watch_s: NonNegativeFloat = _models(
+        0.0,
+        "Time between two scans of the weights folder for new or replaced manifests, which are then loaded. 0: models "
+        "change only on command.",
+        "To have exports served without a command: 5, for example.",
+        "s",
     )
-    device: Literal["auto", "cpu", "cuda"] = Field(
-        default="auto", description="Where models compute; auto takes the GPU where torch finds one."
+
+    device: Literal["auto", "cpu", "cuda"] = _engine(
+        "auto", "Where models run; auto takes the GPU if torch finds one.", "To keep the service off the GPU: cpu."
     )
-    engine_threads: int = Field(
-        default=0,
+    engine_threads: int = _engine(
+        0,
+        "Threads that compute on the CPU, each with one torch thread. 0: one for each core, or as many as a "
+        "container's CPU quota allows. A GPU always has one.",
+        "If other processes need some of the cores.",
+        "threads",
         ge=0,
         le=256,
-        description="Threads that compute on the CPU, with one torch thread each; 0 means one for every core, "
-        "or as many as a container's quota is worth. "
-        "A GPU is always owned by one thread.",
     )
-    table_rows: PositiveInt = Field(
-        default=256,
-        le=4096,
-        description="Pictures of one model under way at a time. Many more than one tick computes, so that short jobs "
+    table_rows: PositiveInt = _engine(
+        256,
+        "Pictures of one model in progress at a time: many more than one forward pass computes, so that short requests "
         "join while long ones run.",
+        "Lower it if large models fill the memory.",
+        "rows",
+        le=4096,
     )
-    max_bucket: PositiveInt = Field(
-        default=64,
+    max_bucket: PositiveInt = _engine(
+        64,
+        "Largest batch of one forward pass. Warm-up measures smaller ones too, and chooses for each model.",
+        "Lower it if the device runs out of memory, or if deterministic requests take too long.",
+        "rows",
         le=1024,
-        description="Most rows in one network call. Warm-up measures smaller ones too, and chooses for each model.",
     )
-    batching: Literal["step", "request"] = Field(
-        default="step",
-        description="step: pictures join and leave at any solver step. request: a batch runs to its end before the "
-        "next begins, as in most servers; here to be measured against.",
+    deterministic: bool = _engine(
+        False,
+        "Compute every forward pass at GENSERVE_MAX_BUCKET rows, so that a seed gives the same bytes under any load. "
+        "A single request then takes as long as a full batch.",
+        "If bytes must be reproducible; set GENSERVE_MAX_BUCKET too, to 8 for example.",
     )
-    deterministic: bool = Field(
-        default=False,
-        description="Compute every network call at max_bucket rows, so that a seed gives the same bytes whatever else "
-        "is computed with it. A lone request then takes as long as a full call: choose max_bucket with care, 8 say.",
+    tick_budget_ms: PositiveFloat = _engine(
+        25.0,
+        "Longest forward pass, which other rows and other models wait for. A model for which small batches cost much "
+        "more per row may take longer while it is the only one in use.",
+        "Lower it for shorter waits between models, raise it for more pictures per second.",
+        "ms",
     )
-    tick_budget_ms: PositiveFloat = Field(
-        default=25.0,
-        description="Longest network call: what a model's rows, and another model's on the same device, wait for. A "
-        "model so slow that small calls cost much more a row takes longer ones while it is alone.",
+
+    max_queue_ms: PositiveFloat = _limits(
+        30_000.0,
+        "Maximum predicted device time of a model's accepted, unfinished work. Beyond it: 503.",
+        "Lower it to reject sooner and to answer accepted requests sooner.",
+        "ms",
     )
-    max_queue_ms: PositiveFloat = Field(
-        default=30_000.0,
-        description="Predicted device time that a model may have accepted and not finished; beyond it: 503.",
+    max_request_ms: PositiveFloat | None = _limits(
+        None,
+        "Maximum predicted device time of one request. Beyond it: 422. Unset: half of GENSERVE_MAX_QUEUE_MS, so that "
+        "other requests always fit in. One picture with a model's defaults is always accepted; if it takes longer, the "
+        "log has a warning.",
+        "Raise it for batch work, lower it for interactive use.",
+        "ms",
     )
-    max_request_ms: PositiveFloat | None = Field(
-        default=None,
-        description="Predicted device time that one request may take; beyond it: 422. None: half of max_queue_ms, so "
-        "that others find room beside any request. One picture with a model's defaults is never refused for it.",
-    )
-    max_lag_ms: PositiveFloat = Field(
-        default=50.0,
-        description="Longest turn of the event loop. Where turns were longer for half a second, more requests come "
-        "than can be read: 503 at once, until turns are short again.",
-    )
-    client_share: PositiveFloat = Field(
-        default=0.5,
+    client_share: PositiveFloat = _limits(
+        0.5,
+        "Fraction of GENSERVE_MAX_QUEUE_MS that one client, an IP address, may use. Beyond it: 429.",
+        "Set 1 behind a proxy that is not in GENSERVE_FORWARDED_ALLOW_IPS: all its clients share one address.",
+        "fraction",
         le=1.0,
-        description="Part of that which one client, told by its address, may have; beyond it: 429. Behind a proxy all "
-        "clients share its address: set GENSERVE_FORWARDED_ALLOW_IPS there, or 1.",
     )
-    request_timeout_s: PositiveFloat = Field(
-        default=60.0, description="Longest wait for an answer; then 504, and the request's work is dropped."
+    max_images: PositiveInt = _limits(
+        64,
+        "Maximum number of pictures in one request.",
+        "If clients need larger or smaller batches.",
+        "pictures",
+        le=1024,
     )
-    drain_s: PositiveFloat = Field(
-        default=20.0, description="After SIGTERM, how long accepted requests may take to finish."
+    max_steps: PositiveInt = _limits(
+        1000, "Maximum number of solver steps for one picture.", "To bound the cost of a picture.", "steps"
     )
-    job_timeout_s: PositiveFloat = Field(
-        default=600.0,
-        description="The same for a job, and for an answer as events: neither waits on a silent connection.",
+    max_megapixels: PositiveFloat = _limits(
+        4.0,
+        "Maximum number of pixels in one response, in millions, after scaling.",
+        "If clients need larger grids.",
+        "megapixels",
     )
-    job_keep_s: PositiveFloat = Field(
-        default=600.0, description="For how long a job that ended is kept, and the answer to an Idempotency-Key."
+    max_body_bytes: PositiveInt = _limits(
+        65_536,
+        "Maximum size of a request body without its uploaded pictures.",
+        "If clients send large latents.",
+        "bytes",
     )
-    max_jobs: PositiveInt = Field(
-        default=1000, description="Most jobs, and most answers to Idempotency-Keys; those that ended first go first."
+    body_timeout_s: PositiveFloat = _limits(
+        10.0, "Longest time for a request body to arrive. Then the answer is 408.", "If clients have slow links.", "s"
     )
-    job_bytes: PositiveInt = Field(
-        default=67_108_864, description="Most memory for jobs that ended, and as much again for answers to keys."
+
+    job_timeout_s: PositiveFloat = _jobs(
+        600.0,
+        "Longest time for a job or a stream of events, in place of GENSERVE_REQUEST_TIMEOUT_S: no silent connection "
+        "waits for these.",
+        "If jobs need longer.",
+        "s",
     )
-    max_images: PositiveInt = Field(default=64, le=1024, description="Most pictures in one request.")
-    max_steps: PositiveInt = Field(default=1000, description="Most solver steps for one picture.")
-    max_megapixels: PositiveFloat = Field(
-        default=4.0, description="Most pixels in one answer, in millions, after enlarging."
+    job_keep_s: PositiveFloat = _jobs(
+        600.0,
+        "Time for which an ended job, or the answer to an Idempotency-Key, is kept.",
+        "If clients fetch results later.",
+        "s",
     )
-    max_body_bytes: PositiveInt = Field(
-        default=65_536, description="Largest request body, beside the pictures that are uploaded in it."
+    max_jobs: PositiveInt = _jobs(
+        1000,
+        "Maximum number of jobs in memory, and of answers to Idempotency-Keys. Those that ended first are dropped "
+        "first.",
+        "If many clients use jobs.",
+        "jobs",
     )
-    max_image_bytes: PositiveInt = Field(
-        default=5_000_000,
-        description="Largest file of one uploaded picture; enough for max_image_megapixels of noise as a PNG.",
+    job_bytes: PositiveInt = _jobs(
+        67_108_864,
+        "Maximum memory for ended jobs, and as much again for answers to Idempotency-Keys.",
+        "If results are large.",
+        "bytes",
     )
-    max_image_megapixels: PositiveFloat = Field(
-        default=1.05,
+
+    max_image_bytes: PositiveInt = _uploads(
+        5_000_000,
+        "Maximum file size of one uploaded picture. The default holds GENSERVE_MAX_IMAGE_MEGAPIXELS of noise as a PNG.",
+        "Raise it together with GENSERVE_MAX_IMAGE_MEGAPIXELS.",
+        "bytes",
+    )
+    max_image_megapixels: PositiveFloat = _uploads(
+        1.05,
+        "Maximum number of pixels of one uploaded picture, in millions. The default accepts 1024 x 1024.",
+        "If clients send photos as they are.",
+        "megapixels",
         le=256.0,
-        description="Most pixels of one uploaded picture, in millions, by its header. The default takes 1024 x 1024.",
     )
-    decoders: PositiveInt = Field(
-        default=2,
+    max_waiting_bytes: PositiveInt = _uploads(
+        268_435_456,
+        "Maximum memory for uploads and latents of all accepted requests. An upload counts until it is decoded. "
+        "Beyond it: 503.",
+        "If many uploads wait at a time.",
+        "bytes",
+    )
+    decoders: PositiveInt = _uploads(
+        2,
+        "Processes that decode uploaded pictures, started on first use, and threads that read large bodies. A process "
+        "needs 15 MB, and while it decodes up to 192 MiB + 64 bytes per allowed pixel.",
+        "If uploads wait while cores are idle.",
+        "processes",
         le=64,
-        description="Processes that decode uploaded pictures, each started at its first one, and threads that read "
-        "large bodies. A process takes 15 MB, and up to 192 MiB + 64 bytes for each pixel allowed while it decodes.",
     )
-    decode_queue: int = Field(
-        default=16,
+    decode_queue: int = _uploads(
+        16,
+        "Maximum number of uploads and large bodies that wait for a decoder. Beyond it: 503.",
+        "If uploads come in bursts.",
+        "uploads",
         ge=0,
         le=1024,
-        description="Uploaded pictures and large bodies that may wait for one of the decoders; beyond it: 503.",
     )
-    decode_cpu_s: PositiveFloat = Field(
-        default=2.0, description="Most processor time for decoding one uploaded picture, in seconds; then 400."
+    decode_cpu_s: PositiveFloat = _uploads(
+        2.0,
+        "Maximum processor time for decoding one uploaded picture. Beyond it: 400.",
+        "If the machine is slow or larger pictures are allowed.",
+        "s",
     )
-    max_waiting_bytes: PositiveInt = Field(
-        default=268_435_456,
-        description="Most bytes of uploads and latents that all accepted requests together may hold until they are "
-        "computed; beyond it: 503. An upload is dropped as soon as it is decoded.",
+
+    public_url: str = _proxies(
+        "",
+        "URL under which clients reach the service, such as https://example.org/pictures. Used in links, redirects and "
+        "the page's commands. Empty: scheme and Host of each request.",
+        "If the service is behind a proxy.",
     )
-    body_timeout_s: PositiveFloat = Field(
-        default=10.0, description="Longest time that a request's body may take to arrive; then 408."
+    root_path: str = _proxies(
+        "",
+        "Path under which a proxy serves the service, such as /pictures. The proxy may remove it from requests or not. "
+        "Empty: the path of GENSERVE_PUBLIC_URL.",
+        "If a proxy serves several hosts, so that GENSERVE_PUBLIC_URL cannot be set.",
+        validate_default=True,
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="Least severe message that is logged."
+    forwarded_allow_ips: str = _proxies(
+        "",
+        "Proxies whose X-Forwarded-For and X-Forwarded-Proto are trusted: addresses and networks, separated by commas; "
+        "* trusts every sender. Empty: none.",
+        "If the service is behind a proxy. Use * only where nothing but the proxy can connect.",
     )
-    access_log: bool = Field(
-        default=True,
-        description="Whether each request has its line in the log; those for health and metrics do at log level debug.",
+    keep_alive_s: PositiveFloat = _proxies(
+        75.0,
+        "Time that an idle connection stays open.",
+        "Keep it above the proxy's own time (60 s in most): a proxy does not resend a POST when the service closes the "
+        "connection first.",
+        "s",
     )
-    commit: Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z._-]{1,64}$")] = Field(
-        default="unknown", description="Which commit runs, for genserve_build_info; image builds set it."
+
+    log_level: Literal["debug", "info", "warning", "error"] = _logs(
+        "info", "Least severe level that is logged.", "Set debug to log requests for health and metrics too."
+    )
+    log_format: Literal["auto", "json", "text"] = _logs(
+        "auto",
+        "json: one JSON object per line. text: readable lines, time level message key=value. auto: text if standard "
+        "error is a terminal, else json.",
+        "If a program reads the terminal, or people read a log file.",
+    )
+    access_log: bool = _logs(
+        True, "Log a line for each request, at level info.", "Set false if a proxy logs the requests."
     )
 
     @field_validator("public_url")
     @classmethod
     def _check_public_url(cls, url: str) -> str:
         if url and not _PUBLIC_URL.fullmatch(url.rstrip("/")):
-            raise ValueError(f"a URL such as https://example.org or https://example.org/pictures, not {url!r}")
+            raise ValueError(f"expected a URL such as https://example.org or https://example.org/pictures, not {url!r}")
         return url.rstrip("/")
 
     @field_validator("root_path")
@@ -210,7 +320,7 @@ class Settings(BaseSettings):
         public = urlsplit(info.data.get("public_url", ""))
         path = path.rstrip("/")
         if not _PATH.fullmatch(path):
-            raise ValueError(f"a path such as /pictures, not {path!r}")
+            raise ValueError(f"expected a path such as /pictures, not {path!r}")
         if path and public.netloc and path != public.path:
             raise ValueError(f"{path!r} is not the path of GENSERVE_PUBLIC_URL, which is {public.path!r}")
         return path or public.path
@@ -220,17 +330,39 @@ class Settings(BaseSettings):
     def _check_proxies(cls, proxies: str) -> str:
         if proxies not in ("", "*"):
             for proxy in proxies.split(","):
-                ip_network(proxy.strip())  # raises ValueError, which names what is wrong
+                ip_network(proxy.strip())  # raises ValueError with a clear message
         return proxies
 
     @property
     def request_limit_ms(self) -> float:
-        """Predicted device time that one request may take."""
+        """Limit of one request's predicted device time, in milliseconds."""
         return self.max_queue_ms / 2 if self.max_request_ms is None else self.max_request_ms
 
     def buckets(self) -> tuple[int, ...]:
-        """Numbers of rows that network calls are measured at, and on a GPU or when deterministic computed at."""
+        """Batch sizes that warm-up measures. On a GPU, or if ``deterministic``, only these sizes are computed."""
         if self.deterministic:
             return (self.max_bucket,)
         powers = {1 << power for power in range(self.max_bucket.bit_length())}
         return tuple(sorted({*powers, self.max_bucket}))
+
+    @classmethod
+    def texts(cls) -> Iterator[SettingText]:
+        """The texts of all settings, group by group."""
+        for name, field in cls.model_fields.items():
+            assert isinstance(field.json_schema_extra, dict)
+            group, unit, change = (str(field.json_schema_extra[key]) for key in ("group", "unit", "change"))
+            yield SettingText(group, variable(name), _shown(field.default), unit, str(field.description), change)
+
+
+def variable(name: str) -> str:
+    """The environment variable of the setting ``name``."""
+    return f"GENSERVE_{name.upper()}"
+
+
+def _shown(default: object) -> str:
+    """A default as people write it into the environment."""
+    if isinstance(default, bool):
+        return str(default).lower()
+    if isinstance(default, float):
+        return f"{default:.10g}"
+    return "unset" if default is None else str(default) or "empty"

@@ -10,20 +10,37 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-#: From the top down: a module imports of `service` what stands in a lower row, and what stands in its own folder.
-LAYERS = (
-    {"cli"},
-    {"__main__"},
-    {"server"},
-    {"admin", "app"},
-    {"api"},
-    {"models"},
-    {"engine"},
-    {"admission", "store"},
-    {"sampling", "images", "history"},
-    {"contract", "decoding", "nvml"},
-    {"client", "errors", "extensions", "settings", "metrics", "logs", "process", "background"},
-)
+#: From the top down: a module of a package imports from lower rows and from its own folder only.
+LAYERS = {
+    "service": (
+        {"cli"},
+        {"__main__"},
+        {"server"},
+        {"admin", "app"},
+        {"api"},
+        {"models"},
+        {"engine"},
+        {"admission", "store"},
+        {"sampling", "images", "history"},
+        {"contract", "decoding", "nvml"},
+        {"logs"},
+        {"client", "errors", "request_info", "settings", "metrics", "process", "background"},
+    ),
+    "trainer": (
+        {"__main__"},
+        {"commands"},
+        {"evaluate", "start"},
+        {"export"},
+        {"run"},
+        {"objectives", "card", "encode"},
+        {"generate"},
+        {"models"},
+        {"text"},
+        {"data", "suggestions"},
+        {"compute"},
+        {"config", "files", "vision"},
+    ),
+}
 TRAINER_MAY_USE = {"contract", "sampling"}
 LONGEST_FILE = 400
 SOURCE = {".py", ".js", ".css", ".html", ".sh"}
@@ -49,30 +66,48 @@ def used_of(package: str, path: Path) -> set[str]:
     return {parts[1] for parts in dotted if parts[0] == package and len(parts) > 1}
 
 
-def rank(unit: str) -> int:
-    ranks = [row for row, units in enumerate(LAYERS) if unit in units]
-    assert ranks, f"service/{unit} has no layer yet: give it one in docs/ARCHITECTURE.md and here"
+def rank(package: str, unit: str) -> int:
+    ranks = [row for row, units in enumerate(LAYERS[package]) if unit in units]
+    assert ranks, f"{package}/{unit} has no layer yet: give it one in docs/ARCHITECTURE.md and here"
     return ranks[0]
+
+
+def require_downward(package: str, path: Path) -> None:
+    own = path.relative_to(ROOT / package).with_suffix("").parts[0]
+    for used in used_of(package, path):
+        assert used == own or rank(package, used) > rank(package, own), f"{own} may not import {used}"
 
 
 @pytest.mark.parametrize("path", python_files("service"), ids=lambda path: str(path.relative_to(ROOT)))
 def test_service_imports_run_downward(path: Path) -> None:
-    own = path.relative_to(ROOT / "service").with_suffix("").parts[0]
-    for used in used_of("service", path):
-        assert used == own or rank(used) > rank(own), f"{own} may not import {used}"
+    require_downward("service", path)
     assert not used_of("trainer", path)
 
 
 @pytest.mark.parametrize("path", python_files("trainer"), ids=lambda path: str(path.relative_to(ROOT)))
-def test_the_trainer_uses_the_shared_leaves_only(path: Path) -> None:
+def test_trainer_imports_run_downward(path: Path) -> None:
+    require_downward("trainer", path)
     assert used_of("service", path) <= TRAINER_MAY_USE
 
 
 def test_a_forbidden_import_would_be_seen(tmp_path: Path) -> None:
     path = tmp_path / "module.py"
-    path.write_text("def late() -> None:\n    from service.engine import lane\n    import trainer.loop\n")
+    path.write_text("def late() -> None:\n    from service.engine import lane\n    import trainer.run.loop\n")
     assert used_of("service", path) == {"engine"}
-    assert used_of("trainer", path) == {"loop"}
+    assert used_of("trainer", path) == {"run"}
+
+
+def of_the_api(path: Path) -> set[str]:
+    """The parts of service/api that a file imports."""
+    dotted = (name.split(".") for name in imports_of(path))
+    return {parts[2] for parts in dotted if parts[:2] == ["service", "api"] and len(parts) > 2}
+
+
+@pytest.mark.parametrize("path", python_files("service/api"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_native_api_imports_no_dialect(path: Path) -> None:
+    own = path.relative_to(ROOT / "service/api").parts[0]
+    assert own == "dialects" or "dialects" not in of_the_api(path)
+    assert own != "request" or of_the_api(path) <= {"request"}
 
 
 def loaded_by(package: str) -> set[str]:

@@ -1,4 +1,4 @@
-"""The card of a model: what it is, how it came about, what it is not good for. Written for people."""
+"""The model card: what the model is, how it was trained, what its limits are."""
 
 from itertools import groupby
 
@@ -8,11 +8,11 @@ from trainer.generate import grid_classes
 
 ABOUT: dict[Family, str] = {
     "autoencoder": """\
-An autoencoder{conditioned}: pictures to maps of codes and back, the first stage of latent diffusion
-(Rombach et al. 2022). Its codes are kept tame by a KL term of weight {beta:g}; nothing is drawn from it.""",
+An autoencoder{conditioned}: it encodes pictures to latent maps and decodes them, the first stage of latent
+diffusion (Rombach et al. 2022). A KL term of weight {beta:g} bounds the latents; the model does not generate.""",
     "vae": """\
 A convolutional variational autoencoder (Kingma & Welling 2014){conditioned}. One pass of the decoder turns
-a standard normal latent vector into a picture; the encoder goes the other way.
+a standard normal latent vector into a picture; the encoder does the reverse.
 The decoder's variance is learned (Rybkin et al. 2021), the KL term has weight {beta:g}, the prior is {prior}.""",
     "gan": """\
 A generative adversarial network{conditioned}. One pass of the generator turns a standard normal latent
@@ -20,41 +20,41 @@ vector into a picture; there is no encoder and no likelihood.
 Network {network}, loss {loss}, gradient penalty of weight {gamma:g} every {penalty_every} steps.""",
     "ddpm": """\
 A diffusion model of pictures (Ho et al. 2020; Lipman et al. 2023): a small U-Net{conditioned} predicts
-{prediction}. A picture starts as noise and is denoised in steps, {steps} of {solver} unless asked otherwise; each is a
-pass of the network.""",
+{prediction}. A picture starts as noise and is denoised in steps, by default {steps} of {solver}; each step is one
+forward pass.""",
     "ldm": """\
 Diffusion in the latent space of an autoencoder (Rombach et al. 2022): a network on {latent}-channel maps at a quarter
-of the picture's height{conditioned} predicts {prediction}. {steps} steps of {solver} unless asked
-otherwise, then one pass of the decoder.""",
+of the picture's height{conditioned} predicts {prediction}. By default it takes {steps} steps of {solver} and
+one pass of the decoder.""",
     "few-step": """\
 A diffusion model of pictures, tuned to one to four steps by consistency tuning (Geng et al. 2024): the network is a
-small U-Net{conditioned} that predicts {prediction}. {steps} steps of {solver} unless asked otherwise.""",
+small U-Net{conditioned} that predicts {prediction}. By default it takes {steps} steps of {solver}.""",
 }
 
 PRIORS = {
-    "standard": "the standard normal itself",
+    "standard": "the standard normal",
     "flow": "a flow fitted to the codes (a second stage, Dai & Wipf 2019)",
 }
 
 CAVEATS: dict[str, tuple[str, ...]] = {
     "fashion-mnist": (
-        "It knows centred grey product photos only.",
+        "It was trained on centred grey product photos only.",
         "Labels follow the data set, where shirt, t-shirt, pullover and coat are hard to tell apart even for people.",
     )
 }
 
 SAMPLES_OF_CLASSES = """\
-![Samples, a class a column](samples.png)
+![Samples, one class per column](samples.png)
 
-Columns: {classes}. Rows differ in the seed only. The pictures were not chosen."""
+Columns: {classes}. Rows differ in the seed only. The pictures were not selected."""
 SAMPLES_WITHOUT_CLASSES = """\
 ![Samples](samples.png)
 
-The pictures differ in the seed only, and were not chosen."""
+The pictures differ in the seed only and were not selected."""
 RECONSTRUCTIONS = """\
-![Pictures, and below each row what is left of them](samples.png)
+![Pictures and their reconstructions](samples.png)
 
-Training pictures, and below each row their reconstructions. The pictures were not chosen."""
+Training pictures; below each row are their reconstructions. The pictures were not selected."""
 
 GENERATE = """\
     curl -o {name}.png http://127.0.0.1:8000/generate/{name}
@@ -64,7 +64,7 @@ GENERATE = """\
 The same seed gives the same picture."""
 ENCODE = """\
     curl --data-binary @picture.png http://127.0.0.1:8000/encode/{name}"""
-#: What stands around the scores in the template below.
+#: The text before and after the scores in the template.
 QUALITY_HEADING, LIMITS_HEADING = "\n## Quality\n\n", "\n\n## Limits\n\n"
 
 TEMPLATE = """\
@@ -82,7 +82,7 @@ TEMPLATE = """\
 | --- | --- |
 | images seen | {seen:,} in {epochs:g} epochs of {images:,} |
 | time | {time} on {device} |
-| arithmetic | {precision} in training, {inference} in this file |
+| precision | {precision} in training, {inference} in this file |
 | weights | exponential moving average, {decay} per step, after {kept}; {parameters:,} parameters |
 | losses of the last epoch | {losses} |
 
@@ -90,7 +90,7 @@ All settings of the run: `{config}`
 
 ## Data
 
-{data} ({source}), licence {licence}. The training images only: no test image was seen.
+{data} ({source}), licence {licence}. Only training images were used, no test images.
 
 ## Use
 
@@ -101,7 +101,7 @@ All settings of the run: `{config}`
 
 Images are (channel, height, width) = {image_shape} in [-1, 1], latents {latent_shape}.
 {labels}
-The file is {file}, {size:,} bytes of TorchScript made with torch {torch}.
+The file is {file}, {size:,} bytes of TorchScript written by torch {torch}.
 
 ## Quality
 
@@ -110,12 +110,12 @@ The file is {file}, {size:,} bytes of TorchScript made with torch {torch}.
 ## Limits
 
 {limits}
-- It was trained once, from one seed: another seed gives another, similar model.
+- It was trained once, with one seed; another seed gives a similar, not an equal model.
 """
 
 
 def render(manifest: Manifest, config: RunConfig) -> str:
-    """The card in Markdown; samples.png lies beside it."""
+    """The card in Markdown; it refers to samples.png in the same folder."""
     training, dataset, artifact = manifest.training, manifest.dataset, manifest.artifact
     return TEMPLATE.format(
         name=manifest.name,
@@ -169,12 +169,12 @@ def _use(manifest: Manifest) -> str:
 
 def _labels(manifest: Manifest) -> str:
     if not manifest.class_names:
-        return "There are no classes: every picture has the label 0."
+        return "There are no classes: the label of every picture is 0."
     return f"Labels are 0 to {manifest.null_label - 1} in the order above; {manifest.null_label} means no class."
 
 
 def _about(model: ModelConfig, *, conditioned: bool) -> str:
-    """What the model is, with whatever of its config decides what it can do."""
+    """The description of the model, with the settings that determine its abilities."""
     values = model.model_dump() | {"conditioned": " conditioned on the class" if conditioned else ""}
     values |= values.get("base", {}) | values.get("autoencoder", {}) | {"family": model.family}
     if isinstance(model, VaeConfig):
@@ -184,12 +184,12 @@ def _about(model: ModelConfig, *, conditioned: bool) -> str:
 
 def _limits(manifest: Manifest) -> list[str]:
     _, height, width = manifest.image_shape
-    size = f"It makes pictures of {height} x {width} pixels, of what it was trained on, and nothing else."
+    size = f"It generates pictures of {height} x {width} pixels that resemble its training data, and nothing else."
     return [size, *CAVEATS.get(manifest.dataset.name, ())]
 
 
 def duration(seconds: float) -> str:
-    """Seconds in the units that people use: 7300 is "2 h 1 min", 99 "1 min 39 s"."""
+    """Seconds as text: 7300 is "2 h 1 min", 99 is "1 min 39 s"."""
     whole = round(seconds)
     if whole >= 3600:
         return f"{whole // 3600} h {whole % 3600 // 60} min"
@@ -197,7 +197,7 @@ def duration(seconds: float) -> str:
 
 
 def with_quality(text: str, quality: tuple[Score, ...]) -> str:
-    """A rendered card with other scores. Raises ValueError when it has no Quality section."""
+    """The card ``text`` with other scores. Raises ValueError when it has no Quality section."""
     before, found, rest = text.partition(QUALITY_HEADING)
     _, limits, after = rest.partition(LIMITS_HEADING)
     if not (found and limits):
@@ -206,14 +206,14 @@ def with_quality(text: str, quality: tuple[Score, ...]) -> str:
 
 
 def _quality(scores: tuple[Score, ...]) -> str:
-    """A table for each set of pictures that was measured, in the order of the scores."""
+    """A table for each evaluated set of pictures, in the order of the scores."""
     if not scores:
-        return "No score has been measured yet: look at the pictures."
+        return "The model has not been evaluated yet."
     tables = []
     for (sampler, samples, reference), group in groupby(scores, lambda it: (it.sampler, it.samples, it.reference)):
-        made_by = f" ({sampler})" if sampler else ""
+        drawn_by = f" ({sampler})" if sampler else ""
         head = [
-            f"{samples:,} pictures{made_by} against {reference}:",
+            f"{samples:,} pictures{drawn_by} against {reference}:",
             "",
             "| | this model | real pictures |",
             "| --- | --- | --- |",

@@ -1,4 +1,4 @@
-"""What a run is: typed, complete, stored in its checkpoint; defaults come from presets/<name>.toml."""
+"""The typed and complete config of a run, stored in its checkpoint; defaults come from presets/<name>.toml."""
 
 import shlex
 import tomllib
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from service.contract.manifest import NoiseSchedule, SolverName
 
-#: The fields that the command line can replace, each by an option of its name, and where in the config they are.
+#: Fields with a command-line option of the same name, and their paths in the config.
 OVERRIDES: dict[str, tuple[str, ...]] = {
     "dataset": ("dataset",),
     "image_size": ("image_size",),
@@ -25,11 +25,14 @@ OVERRIDES: dict[str, tuple[str, ...]] = {
     "grid_every": ("grid_every",),
 }
 
+#: Where the shipped evaluator lies, and where `evaluator` writes one.
+EVALUATOR_FOLDER = Path("weights/evaluator")
+
 Precision = Literal["fp32", "bf16"]
 Family = Literal["autoencoder", "vae", "gan", "ddpm", "ldm", "few-step", "text", "control", "few-step-text"]
 DatasetName = Literal["fashion-mnist", "mnist", "cifar10", "celeba", "emoji", "folder"]
 
-#: Channels and pixels of each data set's pictures; a folder's may be given others.
+#: Channels and size in pixels of each data set's images; for a folder these are defaults.
 SHAPES: dict[str, tuple[int, int]] = {
     "fashion-mnist": (1, 28),
     "mnist": (1, 28),
@@ -47,68 +50,68 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class Strict(BaseModel):
-    """A record that refuses unknown fields and never changes."""
+    """An immutable model that rejects unknown fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class BoundConfig(Strict):
-    """An evidence lower bound on networks with ``width`` channels at half, twice that at quarter resolution."""
+    """An evidence lower bound; the networks have ``width`` channels at half and twice as many at quarter resolution."""
 
     width: Positive
     blocks: Positive = Field(description="residual blocks at each resolution")
     latent: Positive = Field(description="dimensions of a VAE's code; channels of an autoencoder's")
     beta: float = Field(ge=0.0, description="weight of the KL term")
-    kl_warmup: Fraction = Field(description="share of the run over which the KL weight rises from 0 to beta")
-    free_bits: float = Field(default=0.0, ge=0.0, description="nats that every dimension of the code may cost for free")
+    kl_warmup: Fraction = Field(description="fraction of the run in which the KL weight rises from 0 to beta")
+    free_bits: float = Field(default=0.0, ge=0.0, description="nats of KL in each dimension without a loss")
 
 
 class AutoencoderConfig(BoundConfig):
-    """Codes that are maps, for reconstruction and for latent diffusion; nothing is drawn from their prior."""
+    """An autoencoder with latent maps, for reconstruction and latent diffusion; it does not sample from a prior."""
 
     family: Literal["autoencoder"]
 
 
 class VaeConfig(BoundConfig):
-    """Codes that are vectors, drawn from the standard normal or from a flow that learns where they lie."""
+    """A VAE with latent vectors; its prior is the standard normal or a flow fitted to the codes."""
 
     family: Literal["vae"]
     prior: Literal["standard", "flow"]
-    prior_width: Positive = Field(default=256, description="hidden units of a coupling of the flow")
+    prior_width: Positive = Field(default=256, description="hidden units in each coupling of the flow")
     prior_layers: Positive = Field(default=8, description="couplings of the flow")
 
 
 class GanConfig(Strict):
-    """Generator and discriminator, ``width`` channels at half and twice that at quarter resolution in both."""
+    """Generator and discriminator with ``width`` channels at half and twice as many at quarter resolution."""
 
     family: Literal["gan"]
     network: Literal["residual", "dcgan"]
     width: Positive
-    blocks: Positive = Field(default=1, description="residual blocks at each resolution; a DCGAN has none")
+    blocks: Positive = Field(default=1, description="residual blocks at each resolution; not for DCGAN")
     latent: Positive
     loss: Literal["relativistic", "hinge", "bce", "wasserstein"]
-    real_target: Fraction = Field(default=1.0, description="bce's target for real images: label smoothing below 1")
-    gamma: float = Field(default=0.0, ge=0.0, description="weight of the gradient penalty: R1 + R2, or WGAN-GP's")
-    penalty_every: Positive = Field(default=1, description="steps between penalties, which then weigh as much more")
-    critic_steps: Positive = Field(default=1, description="discriminator steps a generator step")
-    spectral_norm: bool = Field(default=False, description="bound the discriminator's layers (Miyato et al. 2018)")
+    real_target: Fraction = Field(default=1.0, description="target of bce for real images; below 1: label smoothing")
+    gamma: float = Field(default=0.0, ge=0.0, description="weight of the gradient penalty: R1 + R2 or WGAN-GP")
+    penalty_every: Positive = Field(default=1, description="steps between penalties; the weight grows accordingly")
+    critic_steps: Positive = Field(default=1, description="discriminator steps per generator step")
+    spectral_norm: bool = Field(default=False, description="for the discriminator (Miyato et al. 2018)")
 
 
 class DiffusionConfig(Strict):
-    """How a network learns to denoise, and how it is sampled unless a request says otherwise."""
+    """Training of a denoising network, and its default sampler."""
 
     noise_schedule: NoiseSchedule
-    prediction: Literal["epsilon", "v", "velocity", "x_start"] = Field(description="what the network's output is")
-    time_density: Literal["uniform", "logit-normal"] = Field(description="how training draws its steps")
-    time_mean: float = Field(default=0.0, description="of the logit of t where that is normal")
-    time_deviation: float = Field(default=1.0, gt=0.0, description="of the logit of t where that is normal")
-    min_snr_gamma: float | None = Field(default=None, gt=0.0, description="bound of the loss weight; none, no weights")
-    solver: SolverName = Field(default="dpmpp_2m", description="the artefact's default")
-    steps: Positive = Field(default=20, description="the artefact's default")
+    prediction: Literal["epsilon", "v", "velocity", "x_start"] = Field(description="what the network predicts")
+    time_density: Literal["uniform", "logit-normal"] = Field(description="distribution of training timesteps")
+    time_mean: float = Field(default=0.0, description="of the logit of t, for logit-normal")
+    time_deviation: float = Field(default=1.0, gt=0.0, description="of the logit of t, for logit-normal")
+    min_snr_gamma: float | None = Field(default=None, gt=0.0, description="bound of the SNR weight; none: no weighting")
+    solver: SolverName = Field(default="dpmpp_2m", description="default of the artefact")
+    steps: Positive = Field(default=20, description="default of the artefact")
 
 
 class DdpmConfig(DiffusionConfig):
-    """Diffusion of pictures: a U-Net of ``width`` channels at half and twice that at quarter resolution."""
+    """Diffusion of images: a U-Net with ``width`` channels at half and twice as many at quarter resolution."""
 
     family: Literal["ddpm"]
     width: Positive
@@ -117,13 +120,13 @@ class DdpmConfig(DiffusionConfig):
 
 
 class LdmConfig(DiffusionConfig):
-    """Diffusion of an autoencoder's codes: ``blocks`` pairs of residual blocks of ``width`` channels."""
+    """Diffusion of an autoencoder's codes: ``blocks`` pairs of residual blocks with ``width`` channels."""
 
     family: Literal["ldm"]
     width: Positive
     blocks: Positive
     dropout: Fraction
-    autoencoder: AutoencoderConfig = Field(description="that of the run it starts from")
+    autoencoder: AutoencoderConfig = Field(description="taken from the run that it starts from")
 
 
 class TextConfig(DiffusionConfig):
@@ -150,25 +153,25 @@ class ControlConfig(Strict):
 
 
 class FewStepConfig(Strict):
-    """Consistency tuning of the ``base`` that it starts from."""
+    """Consistency tuning of the diffusion model ``base``."""
 
     family: Literal["few-step"]
-    base: DdpmConfig = Field(description="that of the run it starts from, with the sampler of the tuned model")
-    stages: Positive = Field(description="gaps between the two steps, each half the one before")
-    huber: float = Field(gt=0.0, description="distance of pictures below which the loss is quadratic")
+    base: DdpmConfig = Field(description="taken from the run that it starts from, except the sampler")
+    stages: Positive = Field(description="number of gaps between the two timesteps; each is half the previous one")
+    huber: float = Field(gt=0.0, description="distance of two images below which the loss is quadratic")
 
 
 class FewStepTextConfig(Strict):
-    """Consistency tuning of the text-to-image ``base`` that it starts from, its guidance inside."""
+    """Consistency tuning of the text-to-image ``base``, with its guidance included."""
 
     family: Literal["few-step-text"]
     base: TextConfig = Field(description="that of the run it starts from, with the sampler of the tuned model")
-    guidance: float = Field(ge=1.0, description="the teacher's guidance, which the tuned model then has inside")
-    teacher_steps: Positive = Field(description="steps of the teacher's path; the student learns to skip them")
-    huber: float = Field(gt=0.0, description="distance of pictures below which the loss is quadratic")
+    guidance: float = Field(ge=1.0, description="guidance scale of the teacher, which the student learns to include")
+    teacher_steps: Positive = Field(description="steps of the teacher's path, which the student learns to skip")
+    huber: float = Field(gt=0.0, description="distance of images below which the loss is quadratic")
 
 
-#: What a family begins with: the field of its config that describes it, and the family of the run it is taken from.
+#: Families that start from another run: the field that takes that run's model config, and the family of that run.
 STARTS: dict[str, tuple[str, Family]] = {
     "ldm": ("autoencoder", "autoencoder"),
     "few-step": ("base", "ddpm"),
@@ -190,46 +193,46 @@ ModelConfig = (
 
 
 class OptimizerConfig(Strict):
-    """Adam(W) with linear warm-up and cosine decay to a hundredth."""
+    """Adam(W) with linear warm-up and cosine decay to 1 % of the learning rate."""
 
     learning_rate: float = Field(gt=0.0)
     betas: tuple[Fraction, Fraction]
     weight_decay: float = Field(ge=0.0)
-    warmup: Fraction = Field(description="share of the run over which the learning rate rises")
-    decay: bool = Field(description="fall along a cosine after the warm-up; GANs of 2016 do not")
+    warmup: Fraction = Field(description="fraction of the run in which the learning rate rises")
+    decay: bool = Field(description="cosine decay after the warm-up")
     clip: float | None = Field(default=None, gt=0.0, description="largest gradient norm")
 
 
 class Extension(Strict):
-    """A run that stood at step ``at`` of ``planned`` was made longer; its schedules follow the longer plan since."""
+    """The run was extended at step ``at`` of ``planned``; its schedules follow the longer plan from there."""
 
     at: int = Field(ge=0)
     planned: Positive
 
 
 class RunConfig(Strict):
-    """Everything that decides a run's numbers."""
+    """Everything that determines the results of a run."""
 
-    preset: str = Field(description="the name in trainer/presets that it began with, or that of one's own file, *.toml")
-    start: str | None = Field(default=None, description="folder of the run whose network it began with")
+    preset: str = Field(description="name in trainer/presets, or of the user's own file, *.toml")
+    start: str | None = Field(default=None, description="folder of the run or model that it started from")
     dataset: DatasetName
-    image_size: Literal[28, 32, 64] = Field(description="height and width, in pixels; left out, the data set's")
-    channels: Literal[1, 3] = Field(description="1 for grey, 3 for RGB; left out, the data set's")
+    image_size: Literal[28, 32, 64] = Field(description="height and width in pixels; default: the data set's")
+    channels: Literal[1, 3] = Field(description="1 for grey, 3 for RGB; default: the data set's")
     epochs: Positive
-    steps: Positive | None = Field(default=None, description="length of the run in training steps, in place of epochs")
-    extended: tuple[Extension, ...] = Field(default=(), description="when the run was made longer")
+    steps: Positive | None = Field(default=None, description="length in training steps; overrides epochs")
+    extended: tuple[Extension, ...] = Field(default=(), description="extensions of the run")
     batch_size: Positive
     seed: Annotated[int, Field(ge=0, lt=2**32)]
-    precision: Precision = Field(default="fp32", description="arithmetic of forward passes in training")
-    label_dropout: Fraction = Field(description="share of labels replaced by 'no class' in training")
-    ema_decay: float = Field(ge=0.0, lt=1.0, description="per step, once enough steps were seen (see loop.ema_average)")
+    precision: Precision = Field(default="fp32", description="precision of forward passes in training")
+    label_dropout: Fraction = Field(description="fraction of labels replaced by 'no class' in training")
+    ema_decay: float = Field(ge=0.0, lt=1.0, description="per step, reached after a warm-up (see schedule.ema_average)")
     grid_every: Positive = Field(description="epochs between sample grids")
     optimizer: OptimizerConfig
     model: ModelConfig = Field(discriminator="family")
 
     @model_validator(mode="before")
     @classmethod
-    def _shape_of_the_data(cls, values: Any) -> Any:  # noqa: ANN401  (whatever was given)
+    def _shape_of_the_data(cls, values: Any) -> Any:  # noqa: ANN401  (not validated yet)
         if not isinstance(values, dict) or values.get("dataset") not in SHAPES:
             return values
         channels, image_size = SHAPES[values["dataset"]]
@@ -240,7 +243,7 @@ class RunConfig(Strict):
         channels, size = SHAPES[self.dataset]
         if self.dataset != "folder" and (self.channels, self.image_size) != (channels, size):
             kind = "grey" if channels == 1 else "RGB"
-            raise ValueError(f"{self.dataset} is {kind} of {size} pixels: leave --image-size and --channels out")
+            raise ValueError(f"{self.dataset} has {kind} images of {size} pixels: omit --image-size and --channels")
         return self
 
     @model_validator(mode="after")
@@ -261,15 +264,15 @@ class RunConfig(Strict):
 
     @property
     def family(self) -> Family:
-        """Which generator this run trains."""
+        """The family of the model."""
         return self.model.family
 
     def total_steps(self, images: int) -> int:
-        """The length of the run, in steps, on so many training images."""
+        """The length of the run in steps, with ``images`` training images."""
         return self.steps or self.epochs * (images // self.batch_size)
 
     def value(self, override: str) -> Any:  # noqa: ANN401  (any field)
-        """What one of OVERRIDES is; None where the model has no such field."""
+        """The value of a field in OVERRIDES; None when the model has no such field."""
         found: Any = self
         for name in OVERRIDES[override]:
             found = getattr(found, name, None)
@@ -277,18 +280,18 @@ class RunConfig(Strict):
 
 
 def presets() -> list[str]:
-    """The names of the files in trainer/presets."""
+    """The names of the presets in trainer/presets."""
     folder = resources.files("trainer").joinpath("presets")
     return sorted(path.name.removesuffix(".toml") for path in folder.iterdir() if path.name.endswith(".toml"))
 
 
 def is_own(preset: str) -> bool:
-    """Whether ``preset`` is a file of the user's own and no name of trainer/presets."""
+    """Whether ``preset`` is the user's own file, not a name in trainer/presets."""
     return preset.endswith(".toml")
 
 
 def preset_values(preset: str) -> dict[str, Any]:
-    """The fields that a preset sets: a name of ``presets`` or the path of a file, *.toml.
+    """The fields that ``preset``, a name or the path of a .toml file, sets.
 
     Raises ValueError when the file cannot be read or is not TOML.
     """
@@ -299,23 +302,23 @@ def preset_values(preset: str) -> dict[str, Any]:
     except OSError as failure:
         raise ValueError(f"{preset}: {failure.strerror}") from failure
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as failure:
-        raise ValueError(f"{preset} is not TOML: {failure}") from failure
+        raise ValueError(f"{preset} is not valid TOML: {failure}") from failure
 
 
-def load_preset(name: str, begun: RunConfig | None = None, **overrides: Any) -> RunConfig:  # noqa: ANN401  (any field)
-    """The preset of this name, or in this file, with some fields replaced; None leaves the preset's value.
+def load_preset(name: str, base: RunConfig | None = None, **overrides: Any) -> RunConfig:  # noqa: ANN401  (any field)
+    """The preset ``name``, or the file with that path, with ``overrides``; None keeps the preset's value.
 
-    ``overrides`` are of OVERRIDES, or fields of the config. Families that begin with the network of another run take
-    that network's description from ``begun``. Raises ValueError when it is missing, of the wrong family, or not
-    wanted, and pydantic's ValidationError for a field that is missing, unknown or out of range.
+    ``overrides`` are names in OVERRIDES or fields of the config. ``base`` is the config of the run that a family in
+    STARTS starts from: its network is taken over. Raises ValueError when ``base`` is missing, not allowed or of the
+    wrong family; pydantic's ValidationError for a field that is missing, unknown or out of range.
     """
     values = preset_values(name) | {"preset": Path(name).name}
     for key, value in overrides.items():
         if value is not None:
             _put(values, OVERRIDES.get(key, (key,)), value)
     if overrides.get("epochs") is not None and overrides.get("steps") is None:
-        values.pop("steps", None)  # of one's own preset: what the command line says of the length replaces it
-    _describe_start(values, begun)
+        values.pop("steps", None)  # --epochs overrides the steps of the user's own preset
+    _take_base(values, base)
     return RunConfig.model_validate(values)
 
 
@@ -324,28 +327,27 @@ def _put(values: dict[str, Any], path: tuple[str, ...], value: object) -> None:
     for name in parents:
         values = values.setdefault(name, {})
         if not isinstance(values, dict):
-            return  # validation reports a preset whose section is not a table
+            return  # validation rejects a section that is not a table
     values[last] = value
 
 
-def _describe_start(values: dict[str, Any], begun: RunConfig | None) -> None:
-    """Put the description of the network that a run begins with into its ``values``."""
+def _take_base(values: dict[str, Any], base: RunConfig | None) -> None:
+    """Copy the model config of ``base`` into the preset's ``values``."""
     model = values.get("model")
     model = model if isinstance(model, dict) else {}
     field, family = STARTS.get(str(model.get("family")), (None, None))
-    if family != (begun.family if begun else None):
-        raise ValueError(
-            f"--from: {values['preset']} starts from {f'a run of family {family}' if family else 'nothing'}"
-        )
-    if field and begun:
-        model[field] = begun.model.model_dump() | model.get(field, {})
+    if family != (base.family if base else None):
+        needed = f"needs a run of family {family} to start from" if family else "does not start from another run"
+        raise ValueError(f"--from: {values['preset']} {needed}")
+    if field and base:
+        model[field] = base.model.model_dump() | model.get(field, {})
 
 
 def train_command(config: RunConfig) -> str:
-    """The command that begins the same run: its seed, its precision, and whatever else differs from the preset.
+    """The command that repeats the run: the seed, the precision, and every option that differs from the preset.
 
-    The precision is always there, because its default depends on the machine. Where somebody keeps their own pictures
-    is not told: the command has PATH in its place.
+    The precision is always included, because its default depends on the machine. PATH stands for the folder of the
+    user's own images, which stays private.
     """
     options = ["--from", config.start] if config.start else []
     for name, value in changes(config).items():
@@ -355,7 +357,7 @@ def train_command(config: RunConfig) -> str:
 
 
 def changes(config: RunConfig) -> dict[str, Any]:
-    """The overrides under which ``config.preset`` gives ``config`` on any machine: seed, precision, what differs."""
+    """The overrides that turn ``config.preset`` into ``config`` on any machine."""
     always = ("seed", "precision")
     values = {name: config.value(name) for name in (*always, *(name for name in OVERRIDES if name not in always))}
     return {
@@ -366,9 +368,9 @@ def changes(config: RunConfig) -> dict[str, Any]:
 
 
 def _default(config: RunConfig, name: str) -> object:
-    """What an override is unless given: the data set's or the preset's value; none is known of one's own preset."""
+    """The default of an override: the data set's or the preset's value; None for the user's own preset."""
     if name == "epochs" and config.steps:
-        return config.epochs  # of no effect: not to be told
+        return config.epochs  # ignored when steps are set, so it never differs
     if name in ("channels", "image_size"):
         channels, image_size = SHAPES[config.dataset]
         return channels if name == "channels" else image_size
@@ -379,5 +381,5 @@ def _default(config: RunConfig, name: str) -> object:
 
 
 def dataset_option(dataset: DatasetName) -> str:
-    """What --dataset is given for ``dataset``, PATH standing for the folder of somebody's own pictures."""
+    """The value of --dataset for ``dataset``; PATH stands for the folder of the user's own images."""
     return "folder:PATH" if dataset == "folder" else dataset

@@ -1,6 +1,6 @@
-"""From a finished run to weights/<name>/: script, compare, write, and last of all replace the manifest.
+"""Export of a finished run to weights/<name>/: script, compare, write the files, and replace the manifest last.
 
-TorchScript is deprecated upstream; only this file scripts, so another format is a change here alone.
+TorchScript is deprecated upstream; all scripting is in this file, so that another format changes this file only.
 """
 
 import base64
@@ -34,7 +34,6 @@ from service.contract.manifest import (
 )
 from service.sampling.latent_map import pack
 from trainer import card, suggestions
-from trainer.run import checkpoint
 from trainer.config import Family, RunConfig, train_command
 from trainer.data import DataFacts, ImageData
 from trainer.encode import latent_map
@@ -42,8 +41,9 @@ from trainer.generate import default_plan, draw_grid, generate, to_png
 from trainer.models.parts import Parts, random_times
 from trainer.models.text_parts import TextParts, random_text_inputs
 from trainer.objectives import build
+from trainer.run import checkpoint
 
-#: Absolute, and relative for outputs that are large: float32 rounds at 1e-7 of them.
+#: Absolute and relative: float32 rounds large outputs at 1e-7 of their size.
 TOLERANCE = 1e-5
 COMPARED_BATCHES = (1, 2, 7)
 GOLDEN_SEED = 0
@@ -62,17 +62,17 @@ CAPABILITIES: dict[Family, tuple[Capability, ...]] = {
 
 
 def manifest_family(family: Family) -> ManifestFamily:
-    """What the service calls it: to it a tuned or captioned diffusion model is one like any other."""
+    """The family in the manifest: to the service a tuned or captioned diffusion model is a diffusion model."""
     known: dict[str, ManifestFamily] = {name: name for name in get_args(ManifestFamily)}
     return known.get(family, "ddpm")
 
 
 class ExportError(Exception):
-    """The run cannot become an artefact; the message says why. Nothing of the model in use was touched."""
+    """The run cannot be exported; the message says why. The existing model is unchanged."""
 
 
 def needs_pictures(config: RunConfig) -> bool:
-    """Whether a run's export looks at its training pictures: for the latent map of a model that encodes."""
+    """Whether the export needs the training images: for the latent map of a model with an encoder."""
     return "encode" in CAPABILITIES[config.family]
 
 
@@ -83,35 +83,36 @@ def export(
     *,
     unfinished: bool = False,
     changed_data: bool = False,
-    tell: Callable[[str], None] = lambda _: None,
+    report: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
     """Write the averaged generator of ``run`` to ``target`` as TorchScript in float32.
 
-    ``data`` is what the run was trained on: models that encode get a latent map of it, latents-<sha8>.npz, and others
-    need none. ``unfinished`` also takes a run that has epochs to go, ``changed_data`` other pictures of the same shape
-    and classes. ``tell`` gets a line before each part of the work that takes long.
-    ``target`` (weights/NAME) gets model-<sha8>.pt, card.md, samples.png and last of all manifest.json: until
-    that one is replaced, the previous manifest stands beside its own weights, and both stay for a rollback. All
-    that can be wrong with the run is found before the first file is written.
+    ``data`` are the training images: a model with an encoder gets a latent map of them, latents-<sha8>.npz; other
+    models need none. ``unfinished`` accepts a run before its last step, ``changed_data`` other images of the same shape
+    and classes. ``report`` gets a line before each slow part.
 
-    Raises CheckpointError when the run cannot be read; ExportError when it is not finished, when its pictures are
-    others, when the scripted network computes something else than the eager one, or when ``target`` cannot be written.
+    ``target`` (weights/NAME) gets model-<sha8>.pt, card.md, samples.png and, last, manifest.json. Until the manifest is
+    replaced the previous one stays valid; its weights are kept for a rollback. The run is checked completely before the
+    first file is written.
+
+    Raises CheckpointError when the run cannot be read; ExportError when it is not finished, when its images differ,
+    when the scripted network does not agree with the eager one, or when ``target`` cannot be written.
     """
     config, state = checkpoint.load(run)
     require_finished(run, config, state, unfinished=unfinished)
     parts = averaged_parts(config, state)
     if isinstance(parts, TextParts):
-        raise ExportError("the manifest has no place for a model's captions yet: a text-to-image run stays a run")
-    tell("scripting the networks")
+        raise ExportError("the manifest cannot describe captions yet, so a text-to-image run cannot be exported")
+    report("scripting the networks")
     payload = script(parts)
     loaded = load(payload, parts)
     compare(parts, loaded)
     codes = None
     if loaded.encode is not None:
-        tell("encoding pictures for the latent map")
-        codes = pack(latent_map(loaded, _same(data, state, changed_data=changed_data)))
+        report("encoding pictures for the latent map")
+        codes = pack(latent_map(loaded, _training_data(data, state, changed_data=changed_data)))
     manifest = _with_scores(target, _manifest(target.name, config, state, loaded, payload))
-    tell("drawing the samples of the card")
+    report("drawing the samples of the card")
     samples = to_png(draw_grid(loaded, torch.device("cpu"), data))
     try:
         return _publish(target, payload, codes, manifest, card.render(manifest, config), samples)
@@ -127,13 +128,13 @@ def averaged_parts(config: RunConfig, state: dict[str, Any]) -> Parts:
     objective.generator.load_state_dict(checkpoint.generator(state))
     parts = objective.parts(objective.generator)
     for part in _named(parts).values():
-        # Whether channels-last pays is the server's to find out, on its own machine.
+        # The service measures on its own machine whether channels-last is faster.
         part.eval().requires_grad_(False).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     return parts
 
 
 class Container(nn.Module):
-    """The parts side by side under their names; it has no forward, each of them has nothing else."""
+    """The parts as named submodules; it has no forward, and each part has only a forward."""
 
     def __init__(self, parts: Parts) -> None:
         super().__init__()
@@ -142,9 +143,9 @@ class Container(nn.Module):
 
 
 def script(parts: Parts) -> bytes:
-    """The file of ``parts`` in TorchScript; the same parts give the same bytes in every checkout.
+    """The TorchScript file of ``parts``; equal parts give equal bytes on every machine.
 
-    Raises ExportError when scripting changes what a part computes.
+    Raises ExportError when a scripted part does not agree with the eager one.
     """
     scripted = torch.jit.script(Container(parts))
     compare(parts, _with_modules(parts, scripted))
@@ -152,21 +153,21 @@ def script(parts: Parts) -> bytes:
 
 
 def archive(module: nn.Module) -> bytes:
-    """The file of a module in TorchScript, without what differs between machines."""
+    """The TorchScript file of a module, without records that differ between machines."""
     file = io.BytesIO()
     torch.jit.save(torch.jit.script(module), file)
     return _without_debug_records(file.getvalue())
 
 
 def load(payload: bytes, parts: Parts) -> Parts:
-    """``parts`` with every module replaced by the one that ``payload`` holds."""
+    """``parts`` with the modules of ``payload``, a file of ``script``."""
     container = torch.jit.load(io.BytesIO(payload), map_location="cpu")  # type: ignore[no-untyped-call]
     return _with_modules(parts, container)
 
 
 @torch.inference_mode()
 def compare(eager: Parts, scripted: Parts) -> None:
-    """Raise ExportError unless all parts agree to 1e-5 on random inputs at several batch sizes."""
+    """Raise ExportError unless all parts agree within 1e-5 on random inputs of several batch sizes."""
     other = _named(scripted)
     for batch in COMPARED_BATCHES:
         inputs = _random_inputs(eager, batch)
@@ -192,7 +193,7 @@ def _with_modules(parts: Parts, container: nn.Module) -> Parts:
 
 
 def _without_debug_records(payload: bytes) -> bytes:
-    """The archive without source positions, which name this machine's folders, and their hash; constants in order."""
+    """The archive without source positions, which name local folders, and without their hash; constants sorted."""
     kept = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(payload)) as source, zipfile.ZipFile(kept, "w") as target:
         for name in source.namelist():
@@ -203,7 +204,7 @@ def _without_debug_records(payload: bytes) -> bytes:
 
 
 def _in_order(code: bytes) -> bytes:
-    """A module's code with its constants sorted: torch writes them in the order of a set of names, by chance."""
+    """A module's code with sorted constants: torch writes them in the random order of a set."""
     runs = groupby(code.splitlines(keepends=True), lambda line: b" : Final[" in line)
     return b"".join(line for constant, lines in runs for line in (sorted(lines) if constant else lines))
 
@@ -222,24 +223,25 @@ def _random_inputs(parts: Parts, batch: int) -> dict[str, tuple[Tensor, ...]]:
 
 
 def require_finished(run: Path, config: RunConfig, state: dict[str, Any], *, unfinished: bool = False) -> None:
-    """Raise ExportError when the run has steps to go; with ``unfinished`` only when it has taken none."""
+    """Raise ExportError before the last step of the run; with ``unfinished`` only before its first step."""
     step, total = state["step"], config.total_steps(state["data"]["images"])
     if step >= total or (unfinished and step):
         return
     done = f"{step:,} of {total:,} steps are done"
-    ways = f"Go on with: {suggestions.resume(config, run)}"
+    commands = f"Resume it with: {suggestions.resume(config, run)}"
     if step:
-        ways += f" Or use it as it is: {suggestions.export(run, '--unfinished')}"
-    raise ExportError(f"{run} is not finished: {done}. {ways}")
+        commands += f" Or export it now with: {suggestions.export(run, '--unfinished')}"
+    raise ExportError(f"{run} is not finished: {done}. {commands}")
 
 
-def _same(data: ImageData | None, state: dict[str, Any], *, changed_data: bool) -> ImageData:
-    """``data``, which must be what the run saw."""
+def _training_data(data: ImageData | None, state: dict[str, Any], *, changed_data: bool) -> ImageData:
+    """``data``. Raises ExportError unless it is the training data of the run."""
     if data is None:
-        raise ExportError("a model that encodes needs the pictures of its training: see --data-dir")
+        raise ExportError("a model with an encoder needs its training images: name their folder with --data-dir")
     if problem := checkpoint.data_difference(state, data, changed_data=changed_data):
         raise ExportError(
-            f"the run saw other data: {problem}. Name the folder that it saw with --data-dir, or add --changed-data"
+            f"the run was trained on other data: {problem}. "
+            "Name the original folder with --data-dir, or add --changed-data"
         )
     return data
 
@@ -271,11 +273,11 @@ def _manifest(name: str, config: RunConfig, state: dict[str, Any], parts: Parts,
     except ValidationError as failure:
         first = failure.errors(include_url=False)[0]
         field = ".".join(str(part) for part in first["loc"])
-        raise ExportError(f"the manifest's {field} would be wrong: {first['msg']}") from failure
+        raise ExportError(f"the manifest's {field} would be invalid: {first['msg']}") from failure
 
 
 def _with_scores(target: Path, manifest: Manifest) -> Manifest:
-    """``manifest`` with the scores of the model in ``target``, where that is the same: they took long to measure."""
+    """``manifest`` with the scores of the model in ``target`` if its weights are equal: measuring them takes long."""
     try:
         before = read_manifest(target)
     except ContractError:
@@ -286,7 +288,7 @@ def _with_scores(target: Path, manifest: Manifest) -> Manifest:
 
 
 def _training(config: RunConfig, state: dict[str, Any], parts: Parts) -> Training:
-    # By their place in memory: two parts can share a network, as both ends of a VAE do its prior.
+    # Counted by address, because parts can share a network, as encode and decode of a VAE share its prior.
     parameters = {value.data_ptr(): value.numel() for value in Container(parts).parameters()}
     return Training(
         command=train_command(config),
@@ -305,7 +307,7 @@ def _training(config: RunConfig, state: dict[str, Any], parts: Parts) -> Trainin
 
 
 def _golden(parts: Parts) -> Golden | None:
-    """None for a model that makes no pictures of noise."""
+    """The image for the service's self-test; None for a model that does not generate."""
     if not parts.generates:
         return None
     (picture,) = generate(parts, torch.zeros(1, dtype=torch.int64), [GOLDEN_SEED], default_plan(parts))
@@ -322,7 +324,7 @@ def _golden(parts: Parts) -> Golden | None:
 def _publish(
     target: Path, payload: bytes, codes: bytes | None, manifest: Manifest, text: str, samples: bytes
 ) -> Manifest:
-    """Write all files; the manifest as it is there, with the codes it names."""
+    """Write all files; returns the written manifest, which names the latent map."""
     target.mkdir(parents=True, exist_ok=True)
     write_artifact(target, payload)
     if codes is not None:

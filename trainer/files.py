@@ -1,4 +1,4 @@
-"""Writing files: each is the old one or the whole new one, and a failure names the file and the reason."""
+"""Atomic writing of files, with errors that name the file."""
 
 from pathlib import Path
 
@@ -6,10 +6,10 @@ from service.contract.files import replacing
 
 
 def write(path: Path, payload: bytes) -> None:
-    """Replace ``path``, making its folder. Raises OSError, always with the file's name, when that fails."""
+    """Replace ``path`` atomically, creating its folder. Raises OSError with the file's name."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path, payload):
             pass
-    except OSError as failure:  # of a full disk it names no file
+    except OSError as failure:  # the error of a full disk names no file
         raise OSError(failure.errno, failure.strerror, str(path)) from failure

@@ -1,4 +1,4 @@
-"""Pictures from a model's parts, by the very sampler that serves."""
+"""Images from a model's parts, with the sampler of the service."""
 
 import io
 from collections.abc import Sequence
@@ -18,21 +18,21 @@ from trainer.models.text_parts import TextParts, prompted
 from trainer.text.prompts import GRID_COLUMNS, PROMPTS
 from trainer.vision import utils
 
-#: Pictures of each class in a grid, and how many classes it has at most: with 300 it took minutes.
+#: Rows of a grid, and its largest number of classes: 300 classes took minutes.
 GRID_ROWS, MOST_COLUMNS = 8, 16
-#: Drawn at a time: sixteen pictures of 28 x 28.
+#: Pixels of a batch: sixteen images of 28 x 28.
 BATCH_PIXELS = 16 * 28 * 28
 
 
 class NotFinite(Exception):
-    """A network gave NaN or infinity for a picture."""
+    """A network returned NaN or infinity for an image."""
 
 
 @torch.inference_mode()
 def generate(parts: Parts, label: Tensor, seeds: Sequence[int], plan: Plan, *, guidance_scale: float = 1.0) -> Tensor:
-    """uint8 (batch, height, width, channel): a picture for each label (batch,) and seed; scale 1 is no guidance.
+    """uint8 (batch, height, width, channel): an image for each label (batch,) and seed; scale 1 is no guidance.
 
-    Raises NotFinite when there is none to see in what the network gives: in bytes it would pass for a picture.
+    Raises NotFinite when the output is not finite: as uint8 it would look like a valid image.
     """
     device = label.device
     noises = [RowNoise(seed) for seed in seeds]
@@ -50,12 +50,12 @@ def generate(parts: Parts, label: Tensor, seeds: Sequence[int], plan: Plan, *, g
         )
     pictures = parts.decode(latent, label)
     if not pictures.isfinite().all():
-        raise NotFinite("the model gave numbers that are not finite for a picture")
+        raise NotFinite("the model returned values that are not finite for an image")
     return to_uint8(pictures)
 
 
 def default_plan(parts: Parts) -> Plan:
-    """The model's own for models that denoise, nothing for the others."""
+    """The model's default plan; the empty plan for a model that does not denoise."""
     if parts.diffusion is None:
         return EMPTY_PLAN
     defaults = parts.diffusion.defaults
@@ -101,23 +101,22 @@ def pictures_of(
 
 @torch.inference_mode()
 def reconstruct(parts: Parts, images: Tensor, label: Tensor) -> Tensor:
-    """uint8 (batch, height, width, channel): what codes keep of uint8 ``images`` (batch, channel, height, width)."""
+    """Reconstructions, uint8 (batch, height, width, channel), of uint8 ``images`` (batch, channel, height, width)."""
     assert parts.encode is not None
     mean, _ = parts.encode(to_unit_range(images), label)
     return to_uint8(parts.decode(mean, label))
 
 
 def grid_classes(classes: int) -> list[int]:
-    """The labels in a grid, a class a column: all, or of many some from all over; of no classes none."""
+    """The labels of a grid's columns: all classes, or an even selection of many; empty without classes."""
     columns = min(classes, MOST_COLUMNS)
     return [column * classes // columns for column in range(columns)]
 
 
 def draw_grid(parts: Parts, device: torch.device, data: ImageData | None) -> Tensor:
-    """A grid of pictures, uint8 (channel, height, width).
+    """A grid of images, uint8 (channel, height, width), with a column for each of ``grid_classes``.
 
-    A class a column, of ``grid_classes``; of a model that draws none, pictures of ``data``, which only such a model
-    needs, with their reconstructions below them.
+    For a model that only reconstructs, images of ``data`` with their reconstructions below; other models need no data.
     """
     cells = text_cells(parts, device, data) if isinstance(parts, TextParts) else _cells(parts, device, data)
     grid: Tensor = utils.make_grid(*cells, padding=2, pad_value=255)
@@ -125,14 +124,14 @@ def draw_grid(parts: Parts, device: torch.device, data: ImageData | None) -> Ten
 
 
 def to_png(grid: Tensor) -> bytes:
-    """The file of a grid."""
+    """A grid as a PNG file."""
     content = io.BytesIO()
     utils.save_image(grid / 255, content, format="png")
     return content.getvalue()
 
 
 def _cells(parts: Parts, device: torch.device, data: ImageData | None) -> tuple[Tensor, int]:
-    """Pictures, uint8 (count, channel, height, width), and how many there are in a row."""
+    """The images of a grid, uint8 (count, channel, height, width), and the number of columns."""
     shown = grid_classes(parts.classes) or [0] * GRID_ROWS
     columns = len(shown)
     if parts.generates:
@@ -146,7 +145,7 @@ def _cells(parts: Parts, device: torch.device, data: ImageData | None) -> tuple[
 
 
 def _drawn(parts: Parts, label: Tensor, device: torch.device) -> Tensor:
-    """A picture of each label, seeds from 0, a few at a time: memory stays bounded, and a bar shows progress."""
+    """An image for each label with seeds from 0, in small batches: memory is bounded, and a bar shows progress."""
     _, height, width = parts.image_shape
     batch = max(1, BATCH_PIXELS // (height * width))
     pictures = []

@@ -1,4 +1,4 @@
-"""What a run can begin with: the network of a finished run, or of an exported model."""
+"""Networks that a run can start from: those of a finished run or of an exported model."""
 
 import io
 from dataclasses import dataclass, field
@@ -10,22 +10,22 @@ from torch import Tensor
 
 from service.contract.artifact import read_artifact
 from service.contract.manifest import MANIFEST_FILE, Manifest, read_manifest
-from trainer.run import checkpoint
 from trainer.config import RunConfig
 from trainer.data import DataFacts
 from trainer.export import Container, require_finished
 from trainer.objectives import build
+from trainer.run import checkpoint
 
 
 class StartError(Exception):
-    """A model cannot be begun with; the message says why."""
+    """A run cannot start from this model; the message says why."""
 
 
 @dataclass(frozen=True)
 class Start:
-    """A network to begin with: how it was trained, on what, and its averaged weights, a ``state_dict``.
+    """A network to start from: its config, its data set, and its averaged weights, a ``state_dict``.
 
-    ``notes`` are what its objective noted beside the weights: a tokenizer.
+    ``notes`` are those of its objective: a tokenizer.
     """
 
     folder: Path
@@ -35,16 +35,16 @@ class Start:
     notes: dict[str, str] = field(default_factory=dict)
 
     def require_matching(self, facts: DataFacts) -> None:
-        """Raise StartError unless its pictures have the shape and the classes of ``facts``."""
+        """Raise StartError unless image shape and classes equal those of ``facts``."""
         if (self.facts.image_shape, self.facts.class_names) != (facts.image_shape, facts.class_names):
-            raise StartError(f"--from: {self.folder} was trained on {self.facts}, and these are {facts}")
+            raise StartError(f"--from: {self.folder} was trained on {self.facts}; the data set has {facts}")
 
 
 def load_start(folder: Path) -> Start:
     """The network in ``folder``, weights/NAME or runs/NAME.
 
-    Raises CheckpointError or ContractError when what it holds is missing or damaged, ExportError when its run is not
-    finished, StartError when the model does not tell how it was trained.
+    Raises CheckpointError or ContractError when it is missing or damaged, ExportError when its run is not finished,
+    StartError when the manifest lacks the training settings.
     """
     if (folder / MANIFEST_FILE).is_file():
         return _exported(folder, read_manifest(folder))
@@ -55,14 +55,14 @@ def load_start(folder: Path) -> Start:
 
 
 def _exported(folder: Path, manifest: Manifest) -> Start:
-    """The inverse of ``export.script``: the weights of the artefact in the networks that its settings describe."""
+    """Load the artefact's weights into networks built from its training settings: the inverse of ``export.script``."""
     try:
         config = RunConfig.model_validate(manifest.training.settings)
     except ValidationError as failure:
         field = ".".join(map(str, failure.errors()[0]["loc"]))
         raise StartError(
-            f"--from: {folder / MANIFEST_FILE} does not tell how the model was trained, see its "
-            f"training.settings.{field}: export its run again, or begin with the run"
+            f"--from: {folder / MANIFEST_FILE} lacks a valid training.settings.{field}: "
+            "export its run again, or start from the run"
         ) from failure
     source = manifest.dataset
     facts = DataFacts(
@@ -75,5 +75,5 @@ def _exported(folder: Path, manifest: Manifest) -> Start:
         Container(objective.parts(objective.generator)).load_state_dict(scripted.state_dict())
     except RuntimeError as failure:
         reason = " ".join(str(failure).split())
-        raise StartError(f"--from: {folder} was made by another version of the trainer: {reason}") from failure
+        raise StartError(f"--from: {folder} was exported by another version of the trainer: {reason}") from failure
     return Start(folder, config, facts, objective.generator.state_dict())

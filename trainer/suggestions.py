@@ -1,4 +1,4 @@
-"""Commands that messages suggest: whole, quoted for a shell, and accepted by the parser."""
+"""Commands that messages suggest: complete, quoted for a shell, and accepted by the parser."""
 
 import argparse
 import re
@@ -6,15 +6,14 @@ import shlex
 from pathlib import Path
 
 from service.contract.manifest import MANIFEST_FILE
-from trainer.config import OVERRIDES, RunConfig, changes
-from trainer.commands.options import EVALUATOR_FOLDER
+from trainer.config import EVALUATOR_FOLDER, OVERRIDES, RunConfig, changes
 
 WEIGHTS = Path("weights")
 LONGEST_NAME = 32
 
 
 def command(*words: object) -> str:
-    """A command of the trainer to paste into a shell. Paths are given as Path: one may begin like an option."""
+    """A command line of the trainer, quoted. Pass paths as Path: "-" at their start must not look like an option."""
     return shlex.join(["python", "-m", "trainer", *map(_word, words)])
 
 
@@ -23,17 +22,17 @@ def _word(word: object) -> str:
 
 
 def export(run: Path, *options: str) -> str:
-    """How to export ``run``, to a model that does not exist yet."""
-    return command("export", run, _free(run), *options)
+    """The command that exports ``run`` to a model name that is not in use."""
+    return command("export", run, _unused(run), *options)
 
 
 def resume(config: RunConfig, run: Path, options: argparse.Namespace | None = None, **changed: object) -> str:
-    """How to go on with ``run``, by the same evaluator and device as ``options``, if any, name."""
-    return command("train", config.preset, "--out", run, "--resume", *_here(options, changed))
+    """The command that resumes ``run`` with the evaluator, device and micro-batches of ``options``."""
+    return command("train", config.preset, "--out", run, "--resume", *_machine_options(options, changed))
 
 
-def again(config: RunConfig, run: Path, data_dir: Path | None, options: argparse.Namespace, **changed: object) -> str:
-    """How to begin ``run`` once more, in its folder, with some options ``changed``."""
+def restart(config: RunConfig, run: Path, data_dir: Path | None, options: argparse.Namespace, **changed: object) -> str:
+    """The command that starts ``run`` again in its folder with the options in ``changed``."""
     given = changes(config) | changed
     words: list[object] = ["train", options.preset, "--out", run, "--overwrite"]
     if config.start is not None:
@@ -45,11 +44,11 @@ def again(config: RunConfig, run: Path, data_dir: Path | None, options: argparse
     for name in OVERRIDES:
         if name in given:
             words += _option(name, given[name])
-    return command(*words, *_here(options, changed))
+    return command(*words, *_machine_options(options, changed))
 
 
-def _here(options: argparse.Namespace | None, changed: dict[str, object]) -> list[object]:
-    """The options of this machine: they decide how a run is computed, not what."""
+def _machine_options(options: argparse.Namespace | None, changed: dict[str, object]) -> list[object]:
+    """Options that depend on the machine and do not change the result of a run."""
     defaults = {"evaluator": EVALUATOR_FOLDER, "device": "auto", "accumulate": 1}
     words: list[object] = []
     for name, default in defaults.items():
@@ -63,8 +62,8 @@ def _option(name: str, value: object) -> list[object]:
     return [f"--{name.replace('_', '-')}", value]
 
 
-def _free(run: Path) -> Path:
-    """A folder for the model of ``run`` where none is yet, its name one that the service accepts."""
+def _unused(run: Path) -> Path:
+    """A folder in weights/ without a model, with a name that the service accepts."""
     stem = re.sub(r"[^a-z0-9_-]+", "-", run.resolve().name.lower()).lstrip("-_")[: LONGEST_NAME - 4] or "model"
     names = [stem, *(f"{stem}-{number}" for number in range(2, 1000))]
     free = (WEIGHTS / name for name in names if not (WEIGHTS / name / MANIFEST_FILE).exists())

@@ -22,7 +22,7 @@ KEPT = {"max_requests": 10**9, "max_age": 1e9}
 
 @bentoml.service(workers=WORKERS, **QUIET)
 class Single:
-    """One network call for one request."""
+    """One forward pass for one request."""
 
     def __init__(self) -> None:
         self._generator = Generator()

@@ -41,7 +41,7 @@ class Generator:
 
     @torch.inference_mode()
     def pngs(self, seeds: Sequence[int]) -> list[bytes]:
-        """One PNG for each seed, of class seed modulo ten, by one network call."""
+        """One PNG for each seed, of class seed modulo ten, by one forward pass."""
         z = torch.stack([torch.randn(self._latent_shape, generator=_seeded(seed)) for seed in seeds])
         label = torch.tensor([seed % CLASSES for seed in seeds])
         return [encode_png(picture) for picture in to_uint8(self._decode(z, label)).numpy()]

@@ -1,6 +1,6 @@
 """The DDPM behind LitServe, batching by request: a batch begins together and is answered together.
 
-Generous to it: a row whose plan ends drops out of the network call, though its answer waits for the batch's longest
+Generous to it: a row whose plan ends drops out of the forward pass, though its answer waits for the batch's longest
 row; model and allocator are prepared as our service prepares them; the queue has no bound and a request no time-out.
 
     python -m benchmarks.peers.litserve_ddpm MAX_BATCH PORT

@@ -1,4 +1,4 @@
-"""What one writes first: FastAPI, a plain function, one network call for one request."""
+"""What one writes first: FastAPI, a plain function, one forward pass for one request."""
 
 import sys
 

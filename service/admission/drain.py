@@ -1,21 +1,20 @@
-"""How fast a model works its queue off, learned while there is one."""
+"""Estimated throughput of a model, measured while work is waiting."""
 
 import math
 
-#: Older work counts for less: after so many seconds, for 1/e.
+#: Time constant of the average: work done this many seconds ago counts 1/e.
 MEMORY_S = 5.0
-#: What is expected weighs as much as so many seconds in which work waited.
+#: The initial estimate weighs as much as this many seconds of measurement.
 PRIOR_S = 0.5
-#: No slower than this part of what is expected: a machine that stood still for a minute says nothing about the model.
+#: Lower bound, as a fraction of the initial estimate: a machine suspended for a minute says nothing about the model.
 SLOWEST = 0.05
 
 
 class DrainRate:
-    """``ms_per_s``, the priced device milliseconds done in a second in which more work waited than could be done.
+    """``ms_per_s``: priced device milliseconds completed per second while work was waiting.
 
-    Two threads do up to 2,000 ms of work in a second; a model that shares its device with a busy one, fewer. A second
-    in which nothing waited says nothing: a lone row takes a call of its own, and costs more than its price.
-    Whoever serves the model tells; anybody may read.
+    With two threads up to 2,000; fewer for a model that shares its device. Seconds without waiting work are left out:
+    a row alone takes a whole forward pass, and costs more than its price. The engine writes, any thread may read.
     """
 
     def __init__(self, expected_ms_per_s: float) -> None:
@@ -25,21 +24,21 @@ class DrainRate:
         self.ms_per_s = expected_ms_per_s
 
     def note(self, worked_ms: float, busy_s: float) -> None:
-        """Learn that ``worked_ms`` were done in ``busy_s`` seconds, in all of which more work waited."""
+        """``worked_ms`` were completed in ``busy_s`` seconds, and work was waiting throughout."""
         kept = math.exp(-busy_s / MEMORY_S)
-        self._believe(kept * self._worked_ms + worked_ms, kept * self._busy_s + busy_s)
+        self._update(kept * self._worked_ms + worked_ms, kept * self._busy_s + busy_s)
 
     def rest(self, idle_s: float) -> None:
-        """Learn that for ``idle_s`` seconds no work waited: what was learned fades, and what is expected comes back."""
+        """No work was waiting for ``idle_s`` seconds: the estimate decays towards its initial value."""
         kept = math.exp(-idle_s / MEMORY_S)
-        self._believe(
+        self._update(
             self._prior_ms + kept * (self._worked_ms - self._prior_ms), PRIOR_S + kept * (self._busy_s - PRIOR_S)
         )
 
     def seconds_for(self, work_ms: float) -> float:
-        """How long ``work_ms`` will take."""
+        """Estimated seconds until ``work_ms`` are completed."""
         return work_ms / self.ms_per_s
 
-    def _believe(self, worked_ms: float, busy_s: float) -> None:
+    def _update(self, worked_ms: float, busy_s: float) -> None:
         self._worked_ms, self._busy_s = worked_ms, busy_s
         self.ms_per_s = max(self._slowest, worked_ms / busy_s)

@@ -1,4 +1,4 @@
-"""The door of one model: how much predicted device time may be accepted and not yet finished, and for whom."""
+"""Admission control of one model: bounds the predicted device time that is admitted and not finished."""
 
 import math
 from collections.abc import Sequence
@@ -7,14 +7,14 @@ from typing import NamedTuple
 from service.admission.drain import DrainRate
 from service.errors import Overloaded, ShareExceeded, TooLate
 
-#: What part of the time given may be predicted to pass: just short enough a queue makes every second answer late.
+#: Fraction of the deadline that the estimate may use; at 1.0 half of the requests admitted just in time are late.
 HEADROOM = 0.7
 
 
-class Ask(NamedTuple):
-    """What a request wants of the device: ``rows`` pictures, each ``calls`` rows of network calls at ``call_ms``.
+class WorkRequest(NamedTuple):
+    """Work of one request: ``rows`` pictures, each ``calls`` rows of forward passes at ``call_ms`` milliseconds a row.
 
-    ``client`` is whoever asks; ``within_s`` is for how long the answer is of use.
+    ``client`` is the address of its client, ``within_s`` the seconds left until its deadline.
     """
 
     rows: int
@@ -25,33 +25,33 @@ class Ask(NamedTuple):
 
     @property
     def price_ms(self) -> float:
-        """Device milliseconds of all of it."""
+        """Predicted device milliseconds."""
         return self.rows * self.calls * self.call_ms
 
 
 class Account:
-    """Device milliseconds accepted and not finished; exactly zero when no request is open."""
+    """Device milliseconds admitted and not finished; exactly zero when no request is open."""
 
     def __init__(self) -> None:
         self.ms = 0.0
         self.requests = 0
 
     def add(self, price_ms: float) -> None:
-        """A request is accepted."""
+        """Count an admitted request."""
         self.ms += price_ms
         self.requests += 1
 
     def take(self, price_ms: float) -> None:
-        """A request is over. What rounding leaves of a sum must not make an idle account look busy."""
+        """A request has ended. Without requests the sum is zero: rounding must not make an idle account look busy."""
         self.requests -= 1
         self.ms = max(0.0, self.ms - price_ms) if self.requests else 0.0
 
 
 class Gate:
-    """Counts accepted work against bounds; used on the event loop only.
+    """Admits work within bounds; used on the event loop only.
 
-    ``limit_ms`` bounds the model's accepted work, ``client_share`` the part of it that one client may have. ``drain``
-    is how fast it is done, and ``table_rows`` of its rows are served in turn; any more wait for their place.
+    ``limit_ms`` bounds the model's admitted work, ``client_share`` is the fraction of it for one client. ``drain``
+    estimates the throughput. ``table_rows`` rows are served in turn; further rows wait for a place in the table.
     """
 
     def __init__(self, limit_ms: float, client_share: float, drain: DrainRate, table_rows: int) -> None:
@@ -63,49 +63,49 @@ class Gate:
 
     @property
     def accepted_ms(self) -> float:
-        """Predicted device milliseconds accepted and not finished."""
+        """Predicted device milliseconds admitted and not finished."""
         return self._all.ms
 
-    def admit(self, *asks: Ask) -> None:
-        """Accept what one request asks for, all of it or nothing; ``release`` gives each of ``asks`` back.
+    def admit(self, *parts: WorkRequest) -> None:
+        """Admit the parts of one request, all or none; ``release`` returns each of them.
 
-        ``asks`` are of one client and within one time, and are computed one after another. An idle model takes any one
-        request, however late: refusing it would refuse it for ever. So does a model that has room and nothing of this
-        client. How dear a request may be, the engine says.
+        The parts have one client and one deadline, and are computed one after another. An idle model admits any
+        request, because one rejected now would always be rejected. For the same reason a client with no admitted work
+        is not held to its share. The engine bounds the price of a request.
 
         Raises:
             Overloaded: the queue is full.
-            ShareExceeded: the client has its share of the queue.
-            TooLate: the queue is too long for an answer in time.
+            ShareExceeded: the client's share of the queue is used up.
+            TooLate: the queue is too long to meet the deadline.
         """
-        account = self._clients.get(asks[0].client)
+        account = self._clients.get(parts[0].client)
         if self._all.requests:
-            price_ms = sum(ask.price_ms for ask in asks)
-            self._check_room(price_ms, account)
-            self._check_time(asks, price_ms)
+            price_ms = sum(part.price_ms for part in parts)
+            self._check_limits(price_ms, account)
+            self._check_time(parts, price_ms)
         if account is None:
-            account = self._clients[asks[0].client] = Account()
-        for ask in asks:
-            self._all.add(ask.price_ms)
-            account.add(ask.price_ms)
-            self._rows_by_calls[ask.calls] = self._rows_by_calls.get(ask.calls, 0) + ask.rows
+            account = self._clients[parts[0].client] = Account()
+        for part in parts:
+            self._all.add(part.price_ms)
+            account.add(part.price_ms)
+            self._rows_by_calls[part.calls] = self._rows_by_calls.get(part.calls, 0) + part.rows
 
-    def release(self, ask: Ask) -> None:
-        """Give back one of the asks that ``admit`` took, when its work is finished or dropped."""
-        price_ms, client = ask.price_ms, self._clients[ask.client]
+    def release(self, part: WorkRequest) -> None:
+        """Return an admitted part, when its work is finished or dropped."""
+        price_ms, client = part.price_ms, self._clients[part.client]
         self._all.take(price_ms)
         client.take(price_ms)
         if not client.requests:
-            del self._clients[ask.client]
-        self._rows_by_calls[ask.calls] -= ask.rows
-        if not self._rows_by_calls[ask.calls]:
-            del self._rows_by_calls[ask.calls]
+            del self._clients[part.client]
+        self._rows_by_calls[part.calls] -= part.rows
+        if not self._rows_by_calls[part.calls]:
+            del self._rows_by_calls[part.calls]
 
     def seconds_until_done(self, calls: int, call_ms: float) -> float:
-        """When rows that have a place, and ``calls`` calls left at ``call_ms``, will be done, served in turn."""
+        """Seconds until rows in the table with ``calls`` forward passes left, ``call_ms`` each, are done in turn."""
         return self.drain.seconds_for(self._turns(calls) * call_ms)
 
-    def _check_room(self, price_ms: float, client: Account | None) -> None:
+    def _check_limits(self, price_ms: float, client: Account | None) -> None:
         over_ms = self._all.ms + price_ms - self._limit_ms
         if over_ms > 0:
             raise Overloaded(self._all.ms / 1000, self._limit_ms / 1000, self._wait_s(over_ms))
@@ -115,29 +115,29 @@ class Gate:
         if over_ms > 0:
             raise ShareExceeded(client.ms / 1000, self._client_limit_ms / 1000, self._wait_s(over_ms))
 
-    def _check_time(self, asks: Sequence[Ask], price_ms: float) -> None:
-        within_s = HEADROOM * asks[0].within_s
-        # All that is accepted is more than what comes before it, and is quicker known.
+    def _check_time(self, parts: Sequence[WorkRequest], price_ms: float) -> None:
+        within_s = HEADROOM * parts[0].within_s
+        # An upper bound first: all admitted work. It is cheaper than the exact amount before this request.
         if self.drain.seconds_for(self._all.ms + price_ms) <= within_s:
             return
-        late_s = self.drain.seconds_for(self._work_until_done(asks, price_ms)) - within_s
+        late_s = self.drain.seconds_for(self._work_until_done(parts, price_ms)) - within_s
         if late_s > 0:
-            raise TooLate(asks[0].within_s, math.ceil(late_s))
+            raise TooLate(self._all.ms / 1000, parts[0].within_s, math.ceil(late_s))
 
-    def _work_until_done(self, asks: Sequence[Ask], price_ms: float) -> float:
-        """Device milliseconds until ``asks``, which cost ``price_ms``, are done one after another.
+    def _work_until_done(self, parts: Sequence[WorkRequest], price_ms: float) -> float:
+        """Device milliseconds until ``parts``, of ``price_ms``, are done one after another.
 
-        Rows are served in turn, so no row is served more often than those of ``asks``. That holds while all of them
-        have places; one that waits for a place may do so until all that have one are done.
+        Rows in the table are served in turn, so until then no other row is served more often than those of ``parts``.
+        A row that does not fit into the table may wait for all that are in it.
         """
-        if sum(self._rows_by_calls.values()) + max(ask.rows for ask in asks) > self._table_rows:
+        if sum(self._rows_by_calls.values()) + max(part.rows for part in parts) > self._table_rows:
             return self._all.ms + price_ms
-        return self._turns(sum(ask.calls for ask in asks)) * asks[0].call_ms + price_ms
+        return self._turns(sum(part.calls for part in parts)) * parts[0].call_ms + price_ms
 
     def _turns(self, calls: int) -> int:
-        """Calls of all accepted rows until one of them has had ``calls``."""
+        """Forward passes of all admitted rows until a row has had ``calls`` of them."""
         return sum(rows * min(each, calls) for each, rows in self._rows_by_calls.items())
 
     def _wait_s(self, over_ms: float) -> int:
-        """After how many seconds ``over_ms`` of what is accepted will have been worked off."""
+        """Whole seconds, at least 1, until ``over_ms`` of the admitted work are completed."""
         return max(1, math.ceil(self.drain.seconds_for(min(over_ms, self._all.ms))))

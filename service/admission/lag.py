@@ -1,23 +1,23 @@
-"""Whether the event loop keeps up with what comes in.
+"""Whether the event loop keeps up with incoming requests.
 
-Gates bound the work that is accepted, and deadlines count from when a request was read. Neither sees what waits in the
-sockets. Once reading and refusing alone take longer than requests take to come, that grows without a bound, and then
-every answer is late, good or bad: docs/decisions/0013-what-the-loop-cannot-read.md.
+Admission control bounds the admitted work, and deadlines start when a request is read. Neither sees the requests that
+wait unread in sockets. When requests arrive faster than the loop can read and reject them, that backlog grows without a
+bound, and every answer is late, even a rejection: docs/decisions/0013-load-shedding-by-event-loop-lag.md.
 """
 
 import time
 from collections.abc import Callable
 
-#: Seconds of long turns, less the seconds of short ones and of idleness in between, after which the loop is behind.
+#: The loop is behind after this many seconds of long iterations, minus those of short iterations and idleness.
 SUSTAINED_S = 0.5
-#: What one turn counts for at most: a machine that stood still for a while says nothing of what comes in.
+#: Upper bound of what one iteration counts: a suspended machine says nothing about the load.
 MOST_COUNTED_S = SUSTAINED_S / 4
 
 
 class LoopLag:
-    """Measures the turns of an event loop in which requests come; longer than ``most_s`` seconds is long.
+    """Measures the event loop's iterations in which requests arrive; more than ``most_s`` seconds are long.
 
-    ``call_soon`` has the loop call back in its next turn.
+    ``call_soon`` schedules a callback for the next iteration.
     """
 
     def __init__(
@@ -32,19 +32,18 @@ class LoopLag:
         self._long_s = 0.0
 
     def behind(self) -> bool:
-        """Whether more comes than the loop can do; to be asked once by every request."""
+        """Whether requests arrive faster than the loop handles them. Every request calls this once."""
         if self._began_at is None:
             self._began_at = self._clock()
             self._long_s = max(0.0, self._long_s - (self._began_at - self._ended_at))
-            self._call_soon(self._end_turn)
+            self._call_soon(self._end_iteration)
         return self._long_s >= SUSTAINED_S
 
-    def _end_turn(self) -> None:
+    def _end_iteration(self) -> None:
         assert self._began_at is not None
         self._ended_at = self._clock()
-        turn_s = self._ended_at - self._began_at
+        iteration_s = self._ended_at - self._began_at
         self._began_at = None
-        long_s = self._long_s + (min(turn_s, MOST_COUNTED_S) if turn_s > self._most_s else -turn_s)
-        # A little more than it takes to be behind, for any idleness takes from it; no more, for it ends when turns are
-        # short.
+        long_s = self._long_s + (min(iteration_s, MOST_COUNTED_S) if iteration_s > self._most_s else -iteration_s)
+        # Capped just above the threshold, so that the loop recovers soon once its iterations are short.
         self._long_s = min(max(0.0, long_s), 1.1 * SUSTAINED_S)

@@ -1,34 +1,34 @@
-"""How many bytes the requests that were accepted and are not finished may hold."""
+"""A bound on the bytes that admitted requests hold."""
 
 from service.errors import MemoryFull
 
 
 class Memory:
-    """Bytes of uploads and starting points that open requests hold, up to ``most``; used on the event loop only."""
+    """Bytes of uploads and starting latents of open requests, at most ``most``; used on the event loop only."""
 
     def __init__(self, most: int) -> None:
-        self.held = 0
+        self.reserved = 0
         self._most = most
 
-    def hold(self, size: int) -> "Held":
-        """Count ``size`` bytes until they are released. Raises MemoryFull when there would be too many."""
-        if self.held + size > self._most:
-            raise MemoryFull(self.held, self._most)
-        self.held += size
-        return Held(self, size)
+    def reserve(self, size: int) -> "Reservation":
+        """Reserve ``size`` bytes until they are released. Raises MemoryFull if there are not as many left."""
+        if self.reserved + size > self._most:
+            raise MemoryFull(self.reserved, self._most)
+        self.reserved += size
+        return Reservation(self, size)
 
 
-class Held:
+class Reservation:
     """The bytes of one request."""
 
     def __init__(self, memory: Memory, size: int) -> None:
         self._memory, self._size = memory, size
 
     def resize(self, size: int) -> None:
-        """It now holds ``size`` bytes: fewer once uploads are decoded. What grows is not refused any more."""
-        self._memory.held += size - self._size
+        """Change it to ``size`` bytes: fewer once uploads are decoded. Growth is counted, never rejected."""
+        self._memory.reserved += size - self._size
         self._size = size
 
     def release(self) -> None:
-        """It holds nothing any more."""
+        """Return all of it; may be repeated."""
         self.resize(0)

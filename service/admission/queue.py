@@ -1,4 +1,4 @@
-"""Rows that wait for a place in a table, served a row from each request in turn."""
+"""Rows that wait for a place in the table, taken from the requests in turn."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -8,7 +8,7 @@ Row = TypeVar("Row")
 
 
 class RowQueue(Generic[Row]):
-    """Requests in order of arrival; taking goes round them, so that 64 rows of one do not hold up 1 row of another."""
+    """Requests in order of arrival, served round-robin, so that 64 rows of one do not delay 1 row of another."""
 
     def __init__(self) -> None:
         self._requests: deque[deque[Row]] = deque()
@@ -26,21 +26,21 @@ class RowQueue(Generic[Row]):
 
     @property
     def requests(self) -> int:
-        """How many requests have rows here."""
+        """Number of requests with waiting rows."""
         return len(self._requests)
 
     def waiting(self) -> list[tuple[Row, ...]]:
-        """The rows that wait, those of a request together; as many rows go before its first as requests do."""
+        """The waiting rows of each request, in the order of serving: entry i has i rows before its first one."""
         return [tuple(request) for request in self._requests]
 
     def discard(self, unwanted: Callable[[Row], bool]) -> None:
-        """Remove every row that ``unwanted`` is true of."""
+        """Remove every row for which ``unwanted`` is true."""
         kept = (deque(row for row in request if not unwanted(row)) for request in self._requests)
         self._requests = deque(request for request in kept if request)
         self._rows = sum(map(len, self._requests))
 
     def take(self, most: int) -> Iterator[Row]:
-        """Up to ``most`` rows, removed from the queue as they are yielded."""
+        """Up to ``most`` rows, each removed from the queue when it is yielded."""
         for _ in range(min(most, self._rows)):
             request = self._requests.popleft()
             self._rows -= 1

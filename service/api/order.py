@@ -1,4 +1,4 @@
-"""One request, ready to be accepted, and what was made of it: what every task becomes and every answer shows."""
+"""The order, a checked request that every task creates, and its output, which every answer shows."""
 
 import hashlib
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
@@ -9,9 +9,11 @@ from torch import Tensor
 
 from service import images
 from service.api.request.arrays import Floats
+from service.api.request.layout import Layout
 from service.api.request.schemas import Params, Task
-from service.engine.engine import Deployment, Part
+from service.engine.deployment import Deployment
 from service.engine.model import Model
+from service.engine.pricing import Part
 from service.engine.results import Latent, Preview
 from service.engine.rows import RowSpec
 
@@ -19,29 +21,29 @@ Kind = Literal["generation", "interpolation", "encoding", "latent-map"]
 
 
 class Cache(NamedTuple):
-    """How long an answer may be kept, and the name of what it shows."""
+    """The ETag and Cache-Control of an answer that may be cached."""
 
     etag: bytes
     control: bytes
 
 
 class Uploads:
-    """Files of a request by their field, each kept until it is taken to be decoded."""
+    """Files of a request by field, each held until it is taken to be decoded."""
 
     def __init__(self, files: Mapping[str, bytes]) -> None:
         self._files = {**files}
 
     @property
     def size(self) -> int:
-        """Bytes of those that were not taken."""
+        """Bytes of the files that were not taken yet."""
         return sum(map(len, self._files.values()))
 
     def take(self, field: str) -> bytes:
-        """The file of ``field``, which is kept no longer."""
+        """The file of ``field``, which is no longer held here."""
         return self._files.pop(field)
 
     def digest(self) -> bytes:
-        """What tells these files from others."""
+        """A digest of the files and their fields."""
         hashed = hashlib.blake2b(digest_size=16)
         for field, file in self._files.items():
             hashed.update(b"%d %d %s" % (len(field), len(file), field.encode()))
@@ -50,7 +52,7 @@ class Uploads:
 
 
 class Walk(NamedTuple):
-    """A path, an entry a frame: where it is, the norm of its latent, and the picture that was sent for it, if any."""
+    """An interpolation, one entry per frame: its position, the norm of its latent, and the uploaded picture, if any."""
 
     t: Sequence[float]
     latent_norm: Sequence[float]
@@ -58,29 +60,30 @@ class Walk(NamedTuple):
 
 
 class Codes(NamedTuple):
-    """What ``sent`` pictures were encoded to: ``latents`` (n, 2, *latent), mean and log-variance; or (n, *latent)."""
+    """Encodings of the ``sent`` pictures: ``latents`` (n, 2, *latent), mean and log-variance, or (n, *latent)."""
 
     latents: Floats
     sent: Sequence[images.Pixels]
     variational: bool
 
 
-#: Computes rows of the next of an order's parts that come before its pictures.
+#: Computes the rows of the next part before the pictures.
 Compute = Callable[[Sequence[RowSpec]], Awaitable[Sequence[Latent]]]
-#: Makes what the rows of an order begin from: the order as it is then computed.
+#: Prepares what the rows of an order begin from, and returns the order to compute.
 Begin = Callable[["Order", Compute], Coroutine[Any, Any, "Order"]]
 
 
 class Order(NamedTuple):
-    """One request, checked and priced: ``rows``' pictures, answered as ``media`` in the way that ``asked`` says.
+    """One checked request: a picture for each of ``rows``, answered as ``media`` and laid out as ``asked`` says.
 
-    Making an order computes and decodes nothing. Where its rows begin from something that takes work, ``begin`` does
-    it once the order is accepted: it decodes ``uploads`` and has the engine compute the parts ``before`` the pictures.
-    ``asked`` holds no files.
+    Creating an order decodes and computes nothing. Where rows begin from something that takes work, ``begin`` does
+    that work after admission: it decodes ``uploads``, and the engine computes the parts ``before`` the pictures.
+    ``asked`` is the request without its files.
 
-    ``path`` and ``params`` are the request that makes the same pictures, as far as they are known before ``begin``;
-    ``seeds`` are those of the pictures: None for one that no seed makes alone. ``warnings`` tell what the request did
-    not ask for. Without ``cache``, nobody may keep the answer.
+    ``path`` and ``params`` are a request that reproduces the pictures; ``begin`` adds what is unknown before.
+    ``seeds`` has a seed per picture, None where no seed alone reproduces it. ``layout`` is how one image shows all
+    pictures. ``warnings`` list changes to the input that the request did not ask for. Without ``cache`` the answer may
+    not be stored.
     """
 
     deployment: Deployment
@@ -90,6 +93,7 @@ class Order(NamedTuple):
     path: str
     params: Params
     seeds: Sequence[int | None]
+    layout: Layout
     kind: Kind = "generation"
     warnings: Sequence[str] = ()
     walk: Walk | None = None
@@ -101,23 +105,23 @@ class Order(NamedTuple):
 
     @property
     def model(self) -> Model:
-        """What computes it."""
+        """The model that computes it."""
         return self.deployment.model
 
     @property
     def parts(self) -> Sequence[Part]:
-        """All that the engine computes for it: the pictures, each priced as the dearest, and what comes before."""
+        """All parts that the engine computes: those before the pictures, and the pictures, priced by the longest."""
         return *self.before, Part(len(self.rows), max([row.calls for row in self.rows]))
 
     @property
     def size(self) -> int:
-        """Bytes of the files and the latents that it holds."""
+        """Bytes of its files and latents."""
         latents = {id(tensor): tensor.nbytes for row in self.rows for tensor in _tensors(row)}
         return sum(latents.values()) + (0 if self.uploads is None else self.uploads.size)
 
 
-class Made(NamedTuple):
-    """What the engine made of an order: its pictures, seconds that it waited and computed, and their film if any."""
+class Output(NamedTuple):
+    """What the engine computed for an order: pictures, seconds of waiting and of computing, previews for a film."""
 
     pictures: Sequence[images.Pixels]
     queue_s: float
@@ -126,7 +130,7 @@ class Made(NamedTuple):
 
 
 def without(value: Any, *kinds: type) -> Any:  # noqa: ANN401  (any field's value)
-    """``value`` with None for everything of these ``kinds`` in it, however deep."""
+    """``value`` with None in place of everything of these ``kinds``, at any depth."""
     if isinstance(value, kinds):
         return None
     if isinstance(value, BaseModel):

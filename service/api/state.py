@@ -1,4 +1,4 @@
-"""What the routes share, put on the app by the composition root."""
+"""The parts of the running service that handlers share; ``service.app`` builds it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,36 +7,39 @@ from typing import NamedTuple
 from starlette.requests import Request
 
 from service.admission.memory import Memory
-from service.api.order import Made, Order
-from service.api.request.meanings import Meanings
+from service.api.order import Order, Output
+from service.api.request.body import BodyTranslator
+from service.api.request.resolve_cache import ResolvedCache
 from service.background import Background
-from service.engine.engine import Deployment, Engine
+from service.engine.deployment import Deployment
+from service.engine.engine import Engine
 from service.errors import ModelUnavailable, UnknownModel
 from service.history import History
 from service.metrics import UNKNOWN_MODEL, Metrics
 from service.models.manager import ModelManager
+from service.request_info import info_of
 from service.settings import Settings
 from service.store.job import Job
 from service.store.jobs import JobStore
 from service.store.keys import KeyedAnswers
 
-#: The lines of a head, encoded.
+#: Encoded response headers.
 Headers = Sequence[tuple[bytes, bytes]]
 
 
-class Finished(NamedTuple):
-    """What a job made, and its JSON answer."""
+class JobResult(NamedTuple):
+    """The output of a job, and its JSON answer."""
 
-    made: Made
+    output: Output
     body: bytes
     headers: Headers
 
 
-PictureJob = Job[Order, Finished]
+PictureJob = Job[Order, JobResult]
 
 
 class KeptAnswer(NamedTuple):
-    """An answer that is given again."""
+    """An answer that is sent again to requests with the same Idempotency-Key."""
 
     status: int
     headers: Headers
@@ -51,38 +54,39 @@ class State:
     engine: Engine
     manager: ModelManager
     metrics: Metrics
-    jobs: JobStore[Order, Finished]
+    jobs: JobStore[Order, JobResult]
     keyed: KeyedAnswers[KeptAnswer]
     history: History
-    meanings: Meanings
+    resolved: ResolvedCache
     memory: Memory
     background: Background
+    translators: Sequence[BodyTranslator] = ()
 
     @property
     def faults(self) -> dict[str, str]:
-        """What does not work that should, by part of the service, with the reason; models apart."""
-        dead = {} if self.engine.is_alive() else {"engine": "A thread ended by a fault: only a restart will help."}
+        """Reasons of failure by part of the service; models are not included."""
+        dead = {} if self.engine.is_alive() else {"engine": "A thread has failed: restart the service."}
         return dead | self.background.failing
 
     @property
     def ready(self) -> bool:
-        """Whether requests should come here: every model serves, and the engine's threads run.
+        """Whether every model serves and the engine's threads run.
 
-        A background step that fails is shown and is no reason: what is served is served as well without it, and a disk
-        that all instances share would otherwise take all of them out at once.
+        A failing background step is reported in ``faults`` only: requests are served without it, and a failure of a
+        disk that all instances share would otherwise make all of them unready.
         """
         return self.manager.ready and self.engine.is_alive()
 
     def deployment(self, name: str) -> Deployment:
-        """What new requests for that model get. Raises UnknownModel, or ModelUnavailable when it was refused."""
+        """The deployment for new requests to that model. Raises UnknownModel; ModelUnavailable if it failed to load."""
         if name in self.engine.deployments:
             return self.engine.deployments[name]
         if name in self.manager.refused:
-            raise ModelUnavailable(f"{name} was refused: {self.manager.refused[name]}")
+            raise ModelUnavailable(f"{name} could not be loaded: {self.manager.refused[name]}")
         raise UnknownModel(name, self.engine.deployments)
 
     def count_error(self, name: str | None, code: str) -> None:
-        """Count an answer with an error; names that are no served model's share one series."""
+        """Count an answer with an error; all names of unknown models share one series."""
         if name in self.engine.deployments:
             self.engine.deployments[name].metrics.errors[code].inc()
         else:
@@ -90,19 +94,25 @@ class State:
 
 
 def state_of(request: Request) -> State:
-    """The state of the service that ``request`` came to."""
+    """The state of the service that handles ``request``."""
     state = request.app.state.service
     assert isinstance(state, State)
     return state
 
 
 def deployment_of(request: Request, state: State, name: str) -> Deployment:
-    """The version that answers all of ``request``; what goes wrong with it from here on counts as its model's error.
+    """The version of the model that computes all of ``request``; later errors of the request count as that model's.
 
     Raises as ``State.deployment``.
     """
-    told = request.scope.setdefault("state", {})  # through request.state it costs as much as all the rest
-    told["model"] = name
+    info = info_of(request.scope)
+    info.model = name
     deployment = state.deployment(name)
-    told["model_version"] = deployment.model.manifest.version
+    info.model_version = deployment.model.manifest.version
     return deployment
+
+
+def client_of(request: Request) -> str:
+    """The client that shares of the queue are counted for: the peer's address, which a sender cannot choose."""
+    client = request.scope["client"]
+    return client[0] if client else ""

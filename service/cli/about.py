@@ -1,4 +1,4 @@
-"""`genserve models` and `genserve inspect`: what a service has, and what made a picture."""
+"""`genserve models` and `genserve inspect`: the served models, and how a picture was generated."""
 
 import argparse
 import json
@@ -8,24 +8,26 @@ from service.cli.asking import asking, print_json, service_of
 from service.cli.commands import Commands
 from service.cli.files import read_input
 
-#: Characters of a parameter that people are shown.
+#: Maximum number of characters shown of a parameter.
 LONGEST = 80
 
 
 def add_commands(commands: Commands) -> None:
     """Add them to ``commands``."""
-    models = commands.add_parser("models", help="what is served", description="What is served.", parents=[asking()])
+    models = commands.add_parser(
+        "models", help="list the served models", description="List the served models.", parents=[asking()]
+    )
     models.set_defaults(run=_models)
-    text = "what made a picture of the service, and how to make it again"
+    text = "show how a picture was generated, and how to generate it again"
     inspect = commands.add_parser("inspect", help=text, description=text.capitalize() + ".", parents=[asking()])
-    inspect.add_argument("file", help="a PNG as the service sent it; - is standard input")
+    inspect.add_argument("file", help="a PNG that the service generated; - is standard input")
     inspect.set_defaults(run=_inspect)
 
 
-def _models(asked: argparse.Namespace) -> int:
-    with service_of(asked) as service:
+def _models(arguments: argparse.Namespace) -> int:
+    with service_of(arguments) as service:
         found = service.models()
-    if asked.json:
+    if arguments.json:
         print_json(found)
         return 0
     heads = ("MODEL", "FAMILY", "VERSION", "PICTURES", "CLASSES", "CAN")
@@ -45,20 +47,20 @@ def _models(asked: argparse.Namespace) -> int:
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """``rows`` as lines whose columns stand below one another."""
+    """``rows`` as lines with aligned columns."""
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
-def _inspect(asked: argparse.Namespace) -> int:
-    picture = read_input(asked.file)
-    with service_of(asked) as service:
+def _inspect(arguments: argparse.Namespace) -> int:
+    picture = read_input(arguments.file)
+    with service_of(arguments) as service:
         found = service.inspect(picture)
-    if asked.json:
+    if arguments.json:
         print_json(found)
         return 0
     here = {None: "not served here", found.model_version: "served here"}.get(
-        found.served_version, f"here it is {found.served_version}, which makes other pictures"
+        found.served_version, f"{found.served_version} is served here, which generates other pictures"
     )
     print(f"{found.model} {found.model_version}, {here}")
     for name, value in found.params.items():
@@ -68,5 +70,5 @@ def _inspect(asked: argparse.Namespace) -> int:
 
 
 def _shortened(text: str) -> str:
-    """``text`` as far as a line holds it: a picture that was sent is among the parameters."""
+    """The beginning of ``text``: an uploaded picture, for example, is a long parameter."""
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."

@@ -1,4 +1,4 @@
-"""How commands ask a running service, and how they fail."""
+"""What commands that send requests to a service have in common."""
 
 import argparse
 import json
@@ -14,29 +14,29 @@ if TYPE_CHECKING:
 
 
 def asking() -> argparse.ArgumentParser:
-    """The options of every command that asks a service."""
+    """The options of all commands that send requests to a service."""
     options = argparse.ArgumentParser(add_help=False)
     options.add_argument("--url", help="the service's address (default: $GENSERVE_URL, else http://127.0.0.1:8000)")
-    options.add_argument("--json", action="store_true", help="answer in JSON, for programs")
+    options.add_argument("--json", action="store_true", help="print JSON")
     return options
 
 
 @contextmanager
-def service_of(asked: argparse.Namespace) -> Iterator["Client"]:
-    """A client of the service that the command asks; SIGTERM and SIGHUP interrupt what it does as Ctrl-C does.
+def service_of(arguments: argparse.Namespace) -> Iterator["Client"]:
+    """A client of the service that the command names; SIGTERM and SIGHUP interrupt requests as Ctrl-C does.
 
-    Raises CommandError for whatever a call fails with.
+    Raises CommandError for all failures of requests.
     """
     try:
-        import tqdm  # noqa: F401  (both come with one extra)
+        import tqdm  # noqa: F401  (one extra installs both)
 
-        from service.client import Client, GenserveError  # not at the top: `genserve serve` does without
+        from service.client import Client, GenserveError  # not at the top: `genserve serve` does not need it
     except ModuleNotFoundError as missing:
         raise CommandError(f"this command needs {missing.name}: pip install 'genserve[client]'") from None
-    except ValueError as failure:  # it reads TQDM_... variables when it is imported
-        raise CommandError(f"a TQDM_ variable of the environment is wrong: {failure}") from None
+    except ValueError as failure:  # tqdm reads TQDM_... variables on import
+        raise CommandError(f"a TQDM_ variable of the environment is invalid: {failure}") from None
     try:
-        client = Client(asked.url)
+        client = Client(arguments.url)
     except ValueError as failure:
         raise CommandError(str(failure)) from None
     try:
@@ -47,5 +47,5 @@ def service_of(asked: argparse.Namespace) -> Iterator["Client"]:
 
 
 def print_json(value: Any) -> None:  # noqa: ANN401  (JSON, with dataclasses in it)
-    """``value`` on one line."""
+    """Print ``value`` on one line."""
     print(json.dumps(value, default=lambda each: asdict(each)))

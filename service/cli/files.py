@@ -1,4 +1,4 @@
-"""Files that commands send."""
+"""Files that commands upload."""
 
 import stat
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from service.cli.terminal import CommandError
 
-#: No service takes more; a file of any size must not fill the memory.
+#: Maximum file size: no service accepts more, and a larger file would fill the memory.
 MOST_BYTES = 64 << 20
 
 
@@ -23,7 +23,7 @@ def read_input(name: str) -> bytes:
 
 def _read_regular(path: Path) -> bytes:
     mode = path.stat().st_mode
-    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a named pipe would be waited for, without an end
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # reading a named pipe could block forever
         raise CommandError(f"{path}: not a regular file; - is standard input")
     with path.open("rb") as file:
         return file.read(MOST_BYTES + 1)

@@ -1,4 +1,4 @@
-"""`genserve serve`, and the commands that change the models of a running service: they go to its admin port."""
+"""`genserve serve`, and the commands that change the models of a running service through its admin port."""
 
 import argparse
 import http.client
@@ -13,9 +13,9 @@ from service.cli.terminal import CommandError, say
 
 LOOPBACK = "127.0.0.1"
 PORT_VARIABLE = "GENSERVE_ADMIN_PORT"
-#: Loading a version takes as long as its first calls do, on a machine that serves meanwhile.
-PATIENCE_S = 600.0
-#: More than any admin port answers.
+#: Timeout in seconds. Loading a version includes its warm-up, on a machine that serves requests meanwhile.
+TIMEOUT_S = 600.0
+#: More than any response of an admin port.
 MOST_BYTES = 16 << 20
 
 
@@ -31,69 +31,71 @@ def _add_serve(commands: Commands) -> None:
 
 
 def _add_operation(commands: Commands) -> None:
-    """The commands that change models."""
+    """Add the commands that change models."""
     port = argparse.ArgumentParser(add_help=False)
     port.add_argument("--admin-port", metavar="PORT", help=f"the service's admin port (default: ${PORT_VARIABLE})")
     for name, run, text in (
-        ("load", _load, "serve a model whose folder is new, or that was unloaded"),
-        ("reload", _reload, "serve the version that the manifest names; of all models, if none is named"),
-        ("rollback", _roll_back, "make an earlier version the manifest's, and serve it"),
-        ("unload", _unload, "take no more requests for a model, and give its memory back"),
-        ("versions", _versions, "which versions serve, and which ones there are"),
+        ("load", _load, "serve a new or unloaded model"),
+        ("reload", _reload, "serve the version that the manifest names, of one model or of all"),
+        ("rollback", _roll_back, "serve an earlier version, and name it in the manifest"),
+        ("unload", _unload, "stop serving a model, and free its memory"),
+        ("versions", _versions, "list served and available versions"),
     ):
         command = commands.add_parser(name, help=text, description=text.capitalize() + ".", parents=[port])
         command.set_defaults(run=_checked(run))
         if name != "versions":
-            command.add_argument("model", nargs="?" if name == "reload" else None, help="its folder's name")
+            command.add_argument("model", nargs="?" if name == "reload" else None, help="name of its folder")
         if name == "rollback":
-            command.add_argument("version", nargs="?", help="eight characters; default: the one replaced last")
+            command.add_argument(
+                "version", nargs="?", help="eight characters; default: the version that was replaced last"
+            )
 
 
 def _checked(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
-    """``run``, where an answer that has not the members of an admin port's is a CommandError."""
+    """``run``, with CommandError for responses that are not an admin port's."""
 
-    def checked(asked: argparse.Namespace) -> int:
+    def checked(arguments: argparse.Namespace) -> int:
         try:
-            return run(asked)
+            return run(arguments)
         except (AttributeError, KeyError, TypeError):
-            raise _foreign(_port(asked)) from None
+            raise _foreign(_port(arguments)) from None
 
     return checked
 
 
 def _foreign(port: int) -> CommandError:
-    return CommandError(f"what answers on port {port} is no admin port of genserve")
+    return CommandError(f"port {port} is not an admin port of genserve")
 
 
-def _serve(asked: argparse.Namespace) -> int:  # noqa: ARG001
-    from service.__main__ import main as serve  # here, because importing it loads torch
+def _serve(arguments: argparse.Namespace) -> int:  # noqa: ARG001
+    from service.__main__ import main as serve  # not at the top: it imports torch
 
     return serve([])
 
 
-def _load(asked: argparse.Namespace) -> int:
-    return _tell([_ask(asked, "POST", f"/models/{_quoted(asked.model)}/load")])
+def _load(arguments: argparse.Namespace) -> int:
+    return _report([_request(arguments, "POST", f"/models/{_quoted(arguments.model)}/load")])
 
 
-def _reload(asked: argparse.Namespace) -> int:
-    if asked.model is None:
-        return _tell(_listed(_ask(asked, "POST", "/reload")))
-    return _tell([_ask(asked, "POST", f"/models/{_quoted(asked.model)}/reload")])
+def _reload(arguments: argparse.Namespace) -> int:
+    if arguments.model is None:
+        return _report(_listed(_request(arguments, "POST", "/reload")))
+    return _report([_request(arguments, "POST", f"/models/{_quoted(arguments.model)}/reload")])
 
 
-def _roll_back(asked: argparse.Namespace) -> int:
-    version = f"?version={_quoted(asked.version)}" if asked.version else ""
-    return _tell([_ask(asked, "POST", f"/models/{_quoted(asked.model)}/rollback{version}")])
+def _roll_back(arguments: argparse.Namespace) -> int:
+    version = f"?version={_quoted(arguments.version)}" if arguments.version else ""
+    return _report([_request(arguments, "POST", f"/models/{_quoted(arguments.model)}/rollback{version}")])
 
 
-def _unload(asked: argparse.Namespace) -> int:
-    return _tell([_ask(asked, "POST", f"/models/{_quoted(asked.model)}/unload")])
+def _unload(arguments: argparse.Namespace) -> int:
+    return _report([_request(arguments, "POST", f"/models/{_quoted(arguments.model)}/unload")])
 
 
-def _versions(asked: argparse.Namespace) -> int:
-    models = _listed(_ask(asked, "GET", "/models"))
-    if any("earlier_versions" not in each for each in models):  # the public port has a list of that name too
-        raise _foreign(_port(asked))
+def _versions(arguments: argparse.Namespace) -> int:
+    models = _listed(_request(arguments, "GET", "/models"))
+    if any("earlier_versions" not in each for each in models):  # the public port has /models too
+        raise _foreign(_port(arguments))
     for each in models:
         earlier = f", earlier: {' '.join(each['earlier_versions'])}" if each["earlier_versions"] else ""
         serving = f" {each['version']}" if each["version"] else ""
@@ -105,12 +107,12 @@ def _versions(asked: argparse.Namespace) -> int:
 
 def _listed(answer: Any) -> list[dict[str, Any]]:  # noqa: ANN401  (JSON)
     if not isinstance(answer, list):
-        raise TypeError(f"{type(answer)} is no list")
+        raise TypeError(f"{type(answer)} is not a list")
     return answer
 
 
-def _tell(results: Sequence[dict[str, Any]]) -> int:
-    """Print what became of each model; returns 1 when one of them failed."""
+def _report(results: Sequence[dict[str, Any]]) -> int:
+    """Print the outcome of each change; returns 1 if one failed."""
     for each in results:
         if "outcome" in each:
             print(f"{each['model']}: {each['outcome']}, {each['previous'] or 'none'} -> {each['version'] or 'none'}")
@@ -119,9 +121,9 @@ def _tell(results: Sequence[dict[str, Any]]) -> int:
     return int(any("outcome" not in each for each in results))
 
 
-def _ask(asked: argparse.Namespace, method: str, path: str) -> Any:  # noqa: ANN401  (JSON)
-    """What the admin port answers. Raises CommandError with what it refuses, or why it cannot be asked."""
-    connection = http.client.HTTPConnection(LOOPBACK, _port(asked), timeout=PATIENCE_S)
+def _request(arguments: argparse.Namespace, method: str, path: str) -> Any:  # noqa: ANN401  (JSON)
+    """The response of the admin port. Raises CommandError if it is an error, or if there is none."""
+    connection = http.client.HTTPConnection(LOOPBACK, _port(arguments), timeout=TIMEOUT_S)
     try:
         connection.request(method, path)
         response = connection.getresponse()
@@ -137,18 +139,18 @@ def _ask(asked: argparse.Namespace, method: str, path: str) -> Any:  # noqa: ANN
     return answer
 
 
-def _port(asked: argparse.Namespace) -> int:
-    text = os.environ.get(PORT_VARIABLE, "") if asked.admin_port is None else asked.admin_port
+def _port(arguments: argparse.Namespace) -> int:
+    text = os.environ.get(PORT_VARIABLE, "") if arguments.admin_port is None else arguments.admin_port
     if text.isdecimal() and len(text) <= 5 and 0 < int(text) < 65_536:
         return int(text)
     if text:
-        raise CommandError(f"{text!r}, of --admin-port or ${PORT_VARIABLE}, is no port: a number from 1 to 65535")
+        raise CommandError(f"{text!r}, of --admin-port or ${PORT_VARIABLE}, is not a port number from 1 to 65535")
     raise CommandError(
-        f"which port? Start the service with {PORT_VARIABLE} set, and set it here too or give --admin-port. "
-        "Without one, SIGHUP reloads."
+        f"which port? Start the service with {PORT_VARIABLE} set, and set it here too or use --admin-port. "
+        "Without an admin port, SIGHUP reloads models."
     )
 
 
 def _quoted(name: str) -> str:
-    """``name`` as part of an address, even where the argument was not UTF-8."""
+    """``name`` as part of a URL, even if the argument was not UTF-8."""
     return quote(name, safe="", errors="surrogatepass")

@@ -1,4 +1,4 @@
-"""`genserve`: the service, its operation and its pictures from a terminal."""
+"""`genserve`: serve models, operate a running service, and request pictures from a terminal."""
 
 import argparse
 import sys
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 EXAMPLES = """examples:
   genserve serve                                                  serve the models in the weights folder
-  genserve models                                                 what is served
-  genserve generate ddpm --class-label sneaker -n 16 -o grid.png  pictures
-  genserve film ddpm -o film.gif                                  how they come about
+  genserve models                                                 list the served models
+  genserve generate ddpm --class-label sneaker -n 16 -o grid.png  generate pictures
+  genserve film ddpm -o film.gif                                  show how pictures develop
   genserve interpolate vae --from-seed 1 --to-seed 2 -o strip.png
-  genserve inspect grid.png                                       what made a picture; - is standard input
-  GENSERVE_ADMIN_PORT=8001 genserve serve                         serve, and take the next commands on port 8001
+  genserve inspect grid.png                                       show how a picture was generated; - is standard input
+  GENSERVE_ADMIN_PORT=8001 genserve serve                         serve, with an admin port for the next commands
   genserve reload                                                 serve what the weights folder holds
-  genserve rollback ddpm                                          back to the version that was replaced last
+  genserve rollback ddpm                                          return to the version that was replaced last
 """
 
 Run = Callable[[argparse.Namespace], int]
@@ -29,13 +29,13 @@ Run = Callable[[argparse.Namespace], int]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
-    Returns the exit code: 0, 1 when it failed, 2 when it was not understood, 128 and a signal's number when that ended
-    it: 130 for Ctrl-C, 141 when standard output's reader went away.
+    Returns the exit code: 0; 1 if it failed; 2 for invalid arguments; 128 plus the number of the signal that ended it,
+    such as 130 for Ctrl-C and 141 if the reader of standard output closed it.
     """
     open_standard_streams()
     try:
         code = guarded(lambda: _run(arguments))
-    except SystemExit:  # argparse's: help, the version, or a command that is not understood
+    except SystemExit:  # from argparse: help, the version, or invalid arguments
         if failed := guarded(flush):
             return failed
         raise
@@ -43,20 +43,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    asked = _parser().parse_args(arguments)
-    run: Run = asked.run
-    return run(asked)
+    parsed = _parser().parse_args(arguments)
+    run: Run = parsed.run
+    return run(parsed)
 
 
 class _Parser(argparse.ArgumentParser):
-    """One that fails where its help cannot be written: argparse's own passes over that."""
+    """A parser that fails if its help cannot be written; argparse's own ignores that."""
 
     def print_help(self, file: "SupportsWrite[str] | None" = None) -> None:
         (file or sys.stdout).write(self.format_help())
 
 
 class _Version(argparse.Action):
-    """Print the version, which only this asks the installed packages for."""
+    """Print the version, read from the installed packages only when it is needed."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from importlib.metadata import version
@@ -68,7 +68,7 @@ class _Version(argparse.Action):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="genserve",
-        description="Serve small generative image models, operate a running service, and ask it for pictures.",
+        description="Serve small generative image models, operate a running service, and generate pictures with it.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

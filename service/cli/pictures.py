@@ -1,4 +1,4 @@
-"""`genserve generate`, `film` and `interpolate`: pictures from a service into a file."""
+"""`genserve generate`, `film` and `interpolate`: write pictures of a service into a file."""
 
 import argparse
 import json
@@ -40,25 +40,25 @@ def _picture(text: str) -> bytes:
         raise argparse.ArgumentTypeError(str(failure)) from None
 
 
-#: The options that are fields of a request under their own name.
+#: Options that are fields of a request with the same name: type and help.
 _FIELDS: dict[str, tuple[Callable[[str], Any], str]] = {
-    "n": (int, "how many pictures"),
-    "seed": (int, "of the first picture; drawn if absent"),
-    "eta": (float, "ancestral noise of the solver ddim"),
-    "truncation": (float, "below 1, pictures vary less"),
-    "image": (_picture, "a picture to begin from"),
-    "strength": (float, "how much of it is made anew"),
-    "mask": (_picture, "where it is made anew: white"),
-    "preview_every": (int, "steps between two pictures of the film"),
-    "preview_kind": (str, "what it shows: x0, xt or both"),
-    "fps": (int, "pictures a second of a gif"),
-    "frames": (int, "pictures on the path, both ends counted"),
+    "n": (int, "number of pictures"),
+    "seed": (int, "seed of the first picture (default: random)"),
+    "eta": (float, "noise of the solver ddim, 0 to 1"),
+    "truncation": (float, "below 1: less variation"),
+    "image": (_picture, "picture to start from"),
+    "strength": (float, "how much of it changes"),
+    "mask": (_picture, "where it changes: white"),
+    "preview_every": (int, "steps between two frames of the film"),
+    "preview_kind": (str, "x0 (prediction), xt (noisy state) or both"),
+    "fps": (int, "frames per second of a gif"),
+    "frames": (int, "pictures on the path, with both ends"),
     "method": (str, "linear or slerp"),
     "easing": (str, "linear or cosine"),
     "steps": (int, "solver steps"),
-    "solver": (str, "how steps are taken"),
-    "guidance_scale": (float, "above 1, the class is exaggerated"),
-    "scale": (int, "every pixel becomes so many squared"),
+    "solver": (str, "name of the solver"),
+    "guidance_scale": (float, "above 1: stronger influence of the class"),
+    "scale": (int, "enlarge each pixel to SCALE x SCALE"),
 }
 
 _METAVARS: dict[Callable[[str], Any], str] = {int: "INT", float: "FLOAT", str: "NAME"}
@@ -75,7 +75,7 @@ def _add_generate(commands: Commands) -> None:
     generate = _command(
         commands,
         "generate",
-        "make pictures",
+        "generate pictures",
         "examples:\n"
         "  genserve generate ddpm --class-label sneaker -n 16 -o grid.png\n"
         "  genserve generate vae --seed 7 --truncation 0.5 --scale 8 -o one.webp\n"
@@ -90,7 +90,7 @@ def _add_film(commands: Commands) -> None:
     film = _command(
         commands,
         "film",
-        "show how a model that denoises comes to its pictures",
+        "show how a diffusion model develops its pictures",
         "examples:\n"
         "  genserve film ddpm -o film.gif\n"
         "  genserve film ddpm --class-label bag --steps 50 --preview-every 5 -o film.png\n",
@@ -103,32 +103,32 @@ def _add_interpolate(commands: Commands) -> None:
     interpolate = _command(
         commands,
         "interpolate",
-        "walk from one picture to another",
+        "generate the pictures between two pictures",
         "examples:\n"
         "  genserve interpolate vae --from-seed 1 --to-seed 2 -o strip.png\n"
         "  genserve interpolate ddpm --class-label dress --frames 30 --scale 8 -o walk.gif\n",
     )
-    for end in ("from", "to"):
+    for end, which_end in (("from", "start"), ("to", "end")):
         which = interpolate.add_mutually_exclusive_group()
         which.add_argument(
-            f"--{end}-seed", type=int, metavar="SEED", help=f"where the path goes {end} (drawn if absent)"
+            f"--{end}-seed", type=int, metavar="SEED", help=f"seed of the path's {which_end} (default: random)"
         )
-        which.add_argument(f"--{end}-image", type=_picture, metavar="FILE", help=f"{end} which picture")
+        which.add_argument(f"--{end}-image", type=_picture, metavar="FILE", help=f"picture of the path's {which_end}")
     _add_fields(interpolate, "frames", "method", "easing", "fps")
     interpolate.set_defaults(run=_runner(_path, ".png"))
 
 
 def _command(commands: Commands, name: str, help: str, examples: str) -> argparse.ArgumentParser:
-    """A command with what all three of them take; a field that is not given stays absent."""
+    """A command with the common options; an option that is not given is not sent."""
     command: argparse.ArgumentParser = commands.add_parser(
         name,
         help=help,
-        description=f"{help.capitalize()}. What each field means and allows: docs/API.md.",
+        description=f"{help.capitalize()}. docs/API.md explains the fields.",
         epilog=examples,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         parents=[asking()],
     )
-    command.add_argument("model", help="its name; `genserve models` lists them")
+    command.add_argument("model", help="its name, from `genserve models`")
     command.add_argument(
         "-o", "--output", type=_output, metavar="FILE", help=f"- is standard output; else {' '.join(FORMATS)}"
     )
@@ -136,7 +136,7 @@ def _command(commands: Commands, name: str, help: str, examples: str) -> argpars
         "--class-label",
         action="append",
         metavar="CLASS",
-        help="name, number or none; again for each picture",
+        help="name, number or none; repeat it for each picture",
     )
     command.add_argument(
         "--set",
@@ -144,7 +144,7 @@ def _command(commands: Commands, name: str, help: str, examples: str) -> argpars
         type=_setting,
         default=[],
         metavar="FIELD=VALUE",
-        help="any other field, JSON or text",
+        help="any other field, as JSON or text",
     )
     _add_fields(command, "steps", "solver", "guidance_scale", "scale")
     return command
@@ -158,58 +158,58 @@ def _add_fields(command: argparse.ArgumentParser, *names: str) -> None:
         command.add_argument(option, type=kind, metavar=metavar, help=help)
 
 
-def _fields(asked: argparse.Namespace) -> dict[str, Any]:
-    """What was given."""
-    given = {name: value for name in (*_FIELDS, "layout") if (value := getattr(asked, name, None)) is not None}
-    labels = asked.class_label or []
+def _fields(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The fields that were given."""
+    given = {name: value for name in (*_FIELDS, "layout") if (value := getattr(arguments, name, None)) is not None}
+    labels = arguments.class_label or []
     if len(labels) == 1:
         given["class_label"] = labels[0]
     elif labels:
         given = {"n": len(labels), **given, "class_label": labels}
-    return given | dict(asked.set)
+    return given | dict(arguments.set)
 
 
 def _runner(call_of: CallOf, suffix: str) -> Callable[[argparse.Namespace], int]:
-    """The command that makes the pictures of ``call_of`` a job, by default into a file <model><suffix>."""
+    """A command that runs ``call_of`` as a job and writes its result, by default into <model><suffix>."""
 
-    def run(asked: argparse.Namespace) -> int:
-        fields = _fields(asked)
-        output, format = _destination(asked, fields.pop("format", None), suffix)
-        with service_of(asked) as service:
+    def run(arguments: argparse.Namespace) -> int:
+        fields = _fields(arguments)
+        output, format = _destination(arguments, fields.pop("format", None), suffix)
+        with service_of(arguments) as service:
             from service.client import calls
 
-            status = service.send(calls.submitted(call_of(asked, fields), format))
+            status = service.send(calls.submitted(call_of(arguments, fields), format))
             job = service.job(status.id)
-            file = follow(job, asked.model)
-            params = job.status().params if asked.json else None
+            file = follow(job, arguments.model)
+            params = job.status().params if arguments.json else None
             _write(file, output)
-        _tell(file, output, params)
+        _report(file, output, params)
         return 0
 
     return run
 
 
-def _destination(asked: argparse.Namespace, format: Any, suffix: str) -> tuple[Path, "Format"]:  # noqa: ANN401
-    """Where pictures go, and in which form: that of the file's name, which ``format`` of --set may not contradict."""
-    own = asked.output and FORMATS.get(asked.output.suffix.lower())
+def _destination(arguments: argparse.Namespace, format: Any, suffix: str) -> tuple[Path, "Format"]:  # noqa: ANN401
+    """The output and its format: that of the file name, which ``format`` of --set must not contradict."""
+    own = arguments.output and FORMATS.get(arguments.output.suffix.lower())
     if own and format not in (None, own):
-        raise CommandError(f"{asked.output} is to be {own}, and --set format={format} says otherwise")
+        raise CommandError(f"{arguments.output} means {own}, but --set format={format}")
     named = next((ending for ending, each in FORMATS.items() if each == format), suffix)
-    output = asked.output or Path(f"{asked.model}{named}")
+    output = arguments.output or Path(f"{arguments.model}{named}")
     return output, cast("Format", own or format or FORMATS.get(output.suffix, "png"))
 
 
-def _generation(asked: argparse.Namespace, fields: dict[str, Any]) -> "Call[Any]":
+def _generation(arguments: argparse.Namespace, fields: dict[str, Any]) -> "Call[Any]":
     from service.client import calls
 
-    return calls.generate(asked.model, fields)
+    return calls.generate(arguments.model, fields)
 
 
-def _path(asked: argparse.Namespace, fields: dict[str, Any]) -> "Call[Any]":
+def _path(arguments: argparse.Namespace, fields: dict[str, Any]) -> "Call[Any]":
     from service.client import calls
 
-    ends = [_end(asked.from_seed, asked.from_image), _end(asked.to_seed, asked.to_image)]
-    return calls.interpolate(asked.model, ends, fields)
+    ends = [_end(arguments.from_seed, arguments.from_image), _end(arguments.to_seed, arguments.to_image)]
+    return calls.interpolate(arguments.model, ends, fields)
 
 
 def _end(seed: int | None, image: bytes | None) -> "Point":
@@ -225,29 +225,29 @@ def _write(file: "File", output: Path) -> None:
         file.save(output)
 
 
-def _tell(file: "File", output: Path, params: dict[str, Any] | None) -> None:
-    """What was made, where it does not get into it."""
+def _report(file: "File", output: Path, params: dict[str, Any] | None) -> None:
+    """Print what was generated, but never into the output."""
     if params is not None and output != STDOUT:
         about = {"model": file.model, "model_version": file.model_version, "seeds": file.seeds}
         print_json({"file": str(output), "media_type": file.media_type, **about, "params": params})
     else:
         seeds = ", ".join(str(seed) for seed in file.seeds[:2]) + (", ..." if file.seeds[2:] else "")
-        told = f"{output}: {file.model} {file.model_version}, seeds {seeds}"
+        summary = f"{output}: {file.model} {file.model_version}, seeds {seeds}"
         if output == STDOUT:
-            say(told)
+            say(summary)
         else:
-            print(told)
+            print(summary)
 
 
 def _output(text: str) -> Path:
     path = Path(text)
     if path != STDOUT and path.suffix.lower() not in FORMATS:
-        raise argparse.ArgumentTypeError(f"{text!r} ends with none of {' '.join(FORMATS)}")
+        raise argparse.ArgumentTypeError(f"{text!r} does not end with one of {' '.join(FORMATS)}")
     return path
 
 
 def _setting(text: str) -> tuple[str, Any]:
-    """A field and its value, JSON or else a text."""
+    """A field and its value, parsed as JSON if possible, else text."""
     name, found, value = text.partition("=")
     if not found or not name:
         raise argparse.ArgumentTypeError(f"{text!r} is not FIELD=VALUE")

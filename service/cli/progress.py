@@ -1,4 +1,4 @@
-"""How far a job is, on a terminal."""
+"""A progress bar for a job."""
 
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -10,9 +10,9 @@ _BAR = "{desc} {percentage:3.0f}%|{bar}|{postfix}"
 
 
 def follow(job: "Job", title: str) -> "File":
-    """The pictures of ``job``, with a bar on standard error meanwhile if that is a terminal.
+    """Wait for ``job`` and return its pictures, with a progress bar on standard error if that is a terminal.
 
-    The job is cancelled when a signal interrupts this, or the terminal goes away. Raises GenserveError.
+    A signal, or the loss of the terminal, cancels the job. Raises GenserveError.
     """
     from tqdm import tqdm
 
@@ -22,19 +22,19 @@ def follow(job: "Job", title: str) -> "File":
 
         def show(status: "JobStatus") -> None:
             bar.n = status.progress
-            bar.set_postfix_str(standing(status))
+            bar.set_postfix_str(queue_text(status))
 
         try:
             job.wait(show)
         except (KeyboardInterrupt, OSError):
-            with suppress(GenserveError):  # it may have ended, or the service may be gone
+            with suppress(GenserveError):  # it may have ended, or the service may not answer
                 job.cancel()
             raise
     return job.file()
 
 
-def standing(status: "JobStatus") -> str:
-    """Who goes first, and how long it will take."""
+def queue_text(status: "JobStatus") -> str:
+    """The queue position and the time left."""
     ahead = f"{status.queue_position} pictures ahead" if status.status == "queued" and status.queue_position else ""
     left = "" if status.eta_ms is None else f"{status.eta_ms / 1000:.1f} s left"
     return ", ".join(part for part in (ahead, left) if part)

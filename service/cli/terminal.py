@@ -1,4 +1,4 @@
-"""Standard streams and signals: in every state of them a command ends with an exit code and at most one line."""
+"""Standard streams and signals: whatever their state, a command ends with an exit code and at most one error line."""
 
 import os
 import signal
@@ -10,17 +10,17 @@ from types import FrameType
 from typing import IO
 
 FAILED = 1
-#: What shells report of a process that a signal ended: 128 and its number.
+#: Exit codes of shells for a process that a signal ended: 128 plus its number.
 INTERRUPTED = 128 + signal.SIGINT
 BROKEN_PIPE = 128 + signal.SIGPIPE
 
 
 class CommandError(Exception):
-    """A command that was not carried out; ``str()`` says why in a line."""
+    """A command that failed; ``str()`` says why in one line."""
 
 
 class Stopped(KeyboardInterrupt):
-    """SIGTERM or SIGHUP came: as an interrupt from the keyboard, with an exit code of its own."""
+    """SIGTERM or SIGHUP: like an interrupt from the keyboard, with its own exit code."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -28,26 +28,26 @@ class Stopped(KeyboardInterrupt):
 
 
 def open_standard_streams() -> None:
-    """Replace standard streams that were closed when the process began.
+    """Replace standard streams that were closed when the process started.
 
-    Standard output becomes one that fails when it is written to: a command whose answer is lost must not succeed. Each
-    takes the free file descriptor, so that no file that is opened later is written to by mistake. What an encoding
-    cannot hold is escaped.
+    Writing to the new standard output fails: a command whose output is lost must not succeed. Each takes the free
+    file descriptor, so that no file that is opened later is written to by mistake. Characters that the encoding does
+    not have are escaped.
     """
     for name, flags, mode in (("stdin", os.O_RDONLY, "r"), ("stdout", os.O_RDONLY, "r"), ("stderr", os.O_WRONLY, "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(os.open(os.devnull, flags), mode, closefd=False))
-    with suppress(AttributeError):  # what a test puts there is no text file
+    with suppress(AttributeError):  # a test's replacement may not be a text file
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 
 
 def guarded(action: Callable[[], int]) -> int:
-    """The exit code of ``action``, with a line on standard error where it fails as commands may."""
+    """The exit code of ``action``; expected failures are printed as one line on standard error."""
     try:
         return action()
     except CommandError as failure:
         say(f"error: {failure}")
-    except BrokenPipeError:  # the reader, such as `head`, has had enough: no error of ours
+    except BrokenPipeError:  # the reader, such as `head`, has closed it: not an error
         _discard(sys.stdout)
         return BROKEN_PIPE
     except OSError as failure:
@@ -61,13 +61,13 @@ def guarded(action: Callable[[], int]) -> int:
 
 
 def flush() -> int:
-    """Write what is buffered while a failure can still be reported: 0. Raises OSError."""
+    """Write the buffered output while a failure can still be reported. Returns 0, raises OSError."""
     sys.stdout.flush()
     return 0
 
 
 def say(text: str) -> None:
-    """Write ``text`` on standard error as one line, without what would control a terminal."""
+    """Write ``text`` on standard error as one line, with control characters escaped."""
     line = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in " ".join(text.split()))
     try:
         print(line, file=sys.stderr, flush=True)
@@ -77,9 +77,9 @@ def say(text: str) -> None:
 
 @contextmanager
 def stopping_signals() -> Iterator[None]:
-    """Have SIGTERM and SIGHUP raise Stopped; one that is ignored, as under nohup, stays so."""
+    """Make SIGTERM and SIGHUP raise Stopped; an ignored signal, as with nohup, stays ignored."""
     replaced: list[int] = []
-    if threading.current_thread() is threading.main_thread():  # no other may set handlers
+    if threading.current_thread() is threading.main_thread():  # other threads cannot set handlers
         replaced = [each for each in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) == signal.SIG_DFL]
     for each in replaced:
         signal.signal(each, _stop)
@@ -95,6 +95,6 @@ def _stop(number: int, _frame: FrameType | None) -> None:
 
 
 def _discard(stream: IO[str]) -> None:
-    """Send what ``stream`` still holds nowhere: the interpreter would fail to write it again when it ends."""
+    """Discard the buffer of ``stream``: the interpreter would try to write it again at exit, and fail."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

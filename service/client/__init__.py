@@ -1,4 +1,4 @@
-"""A client of the service, for Python programs: ``Client``, and ``AsyncClient`` with the same methods to be awaited."""
+"""A Python client of the service: ``Client``, and ``AsyncClient`` with the same methods as coroutines."""
 
 from service.client.aio import AsyncClient, AsyncJob
 from service.client.blocking import Client, Job

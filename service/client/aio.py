@@ -1,4 +1,4 @@
-"""The client of asyncio programs: `blocking`, to be awaited."""
+"""The client for asyncio programs; `blocking` has the same methods."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -29,10 +29,10 @@ T = TypeVar("T")
 class AsyncClient:
     """The service at ``url`` (absent: ``GENSERVE_URL``, else http://127.0.0.1:8000), used as a context manager.
 
-    Every method raises GenserveError: Refused, Unreachable, UnexpectedAnswer or Unsendable. ``timeout_s`` is how long
-    an answer may keep silent. A seed that the caller does not give is drawn here, so that a call tried again asks for
-    the same. Proxies are those of the environment, none for this machine's own addresses. Raises ValueError where
-    ``url`` is no address, or the environment's proxies or TLS files cannot be used.
+    Every method raises GenserveError: Refused, Unreachable, UnexpectedAnswer or Unsendable. ``timeout_s`` limits the
+    silence of the service. A missing seed is drawn here, so that a retry requests the same pictures. Proxies are taken
+    from the environment, but not for this machine's own addresses. Raises ValueError if ``url`` is invalid, or the
+    environment's proxies or TLS files cannot be used.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class AsyncClient:
         self.retries = retries
         base = base_url(url)
         with usable_environment():
-            # httpx asks no proxy of the environment where it is given a transport.
+            # With a transport of its own, httpx ignores the proxies of the environment.
             direct = httpx.AsyncHTTPTransport() if transport is None and is_loopback(base) else transport
             self._http = httpx.AsyncClient(base_url=base, timeout=timeouts(timeout_s), transport=direct)
 
@@ -57,11 +57,11 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         await self._http.aclose()
 
     async def models(self) -> list[Model]:
-        """Every model that is served."""
+        """All models that are served."""
         return await self.send(calls.models())
 
     async def model(self, name: str) -> Model:
@@ -69,31 +69,31 @@ class AsyncClient:
         return await self.send(calls.model(name))
 
     async def health(self) -> Health:
-        """Whether the service works, and which models it refused."""
+        """Whether the service works, and which models failed to load."""
         return await self.send(calls.health())
 
     async def generate(self, model: str, **fields: Unpack[GenerateFields]) -> Generation:
-        """Make ``fields["n"]`` pictures, one if absent."""
+        """Generate ``fields["n"]`` pictures, by default one."""
         return await self.send(calls.generate(model, fields))
 
     async def interpolate(self, model: str, *points: int | Upload | Point, **fields: Unpack[PathFields]) -> Generation:
-        """Make the frames of a path through 2 to 8 ``points``: seeds, pictures to send, or Points."""
+        """Generate the frames of a path through 2 to 8 ``points``: seeds, pictures to upload, or Points."""
         return await self.send(calls.interpolate(model, points, fields))
 
     async def encode(self, model: str, *images: Upload, **fields: Unpack[EncodeFields]) -> Generation:
-        """Encode up to 8 pictures: ``codes``, and in ``images`` what the model makes of those again."""
+        """Encode up to 8 pictures; the result has their ``codes``, and in ``images`` the reconstructions."""
         return await self.send(calls.encode(model, images, fields))
 
     async def inspect(self, png: bytes) -> Inspection:
-        """What a PNG of the service says of itself, and what makes it again."""
+        """Read from a PNG of the service how it was generated, and how to generate it again."""
         return await self.send(calls.inspect(png))
 
     def stream(self, model: str, **fields: Unpack[GenerateFields]) -> AsyncGenerator[Event, None]:
-        """Make pictures, and tell of them meanwhile. Closing it (``contextlib.aclosing``) gives the work up."""
+        """Generate pictures and yield events meanwhile. Closing it (``contextlib.aclosing``) cancels the work."""
         return self.listen(calls.streamed(calls.generate(model, fields)))
 
     async def submit(self, model: str, *, format: Format | None = None, **fields: Unpack[GenerateFields]) -> "AsyncJob":
-        """Have pictures made, whatever becomes of the connection. ``format`` is that of ``AsyncJob.file``."""
+        """Generate pictures as a job, which survives a broken connection. ``format`` is that of ``AsyncJob.file``."""
         status = await self.send(calls.submitted(calls.generate(model, fields), format))
         return AsyncJob(self, status.id)
 
@@ -104,7 +104,7 @@ class AsyncClient:
         format: Format | None = None,
         **fields: Unpack[PathFields],
     ) -> "AsyncJob":
-        """The same of a path."""
+        """The same for a path."""
         status = await self.send(calls.submitted(calls.interpolate(model, points, fields), format))
         return AsyncJob(self, status.id)
 
@@ -113,11 +113,11 @@ class AsyncClient:
         return AsyncJob(self, id)
 
     async def send(self, call: Call[T]) -> T:
-        """What ``call`` gives."""
+        """Send ``call``, with retries, and return its result."""
         return await self.run(perform(call, self.retries))
 
     async def run(self, conversation: Conversation[T]) -> T:
-        """Do what ``conversation`` wants until it is over."""
+        """Carry out the steps of ``conversation`` and return its value."""
         outcome: Outcome = None
         while True:
             try:
@@ -141,7 +141,7 @@ class AsyncClient:
         return response
 
     async def listen(self, call: Call[httpx.Response]) -> AsyncGenerator[Event, None]:
-        """The events that ``call`` is answered with, as they come."""
+        """The events of the response to ``call``, as they arrive."""
         response, reader = await self.send(call), EventReader()
         with named_failures(self._http):
             async with aclosing(response):
@@ -152,32 +152,32 @@ class AsyncClient:
 
 
 class AsyncJob:
-    """Pictures that are being made for whoever knows ``id``."""
+    """A job; anybody who knows its ``id`` may read and cancel it."""
 
     def __init__(self, client: AsyncClient, id: str) -> None:
         self.id = id
         self._client = client
 
     async def status(self) -> JobStatus:
-        """How far it is."""
+        """Its state and progress."""
         return await self._client.send(calls.job(self.id))
 
     async def wait(self, on_status: OnStatus | None = None) -> JobStatus:
-        """Return when it has ended; ``on_status`` is called a few times a second until then."""
+        """Wait for its end; ``on_status`` is called a few times per second until then."""
         return await self._client.run(await_end(self.id, self._client.retries, on_status))
 
     async def result(self) -> Generation:
-        """Its pictures, when it has ended. Raises Refused with what a failed or canceled job ended with."""
+        """Wait for its end and return its pictures. Raises Refused with the error of a failed or canceled job."""
         return await self._client.run(collect(self.id, calls.job_result(self.id), self._client.retries))
 
     async def file(self, format: Format | None = None) -> File:
-        """The same as a file, of the form that it was submitted with unless ``format`` is given."""
+        """The same as a file, in the format that was submitted unless ``format`` is given."""
         return await self._client.run(collect(self.id, calls.job_file(self.id, format), self._client.retries))
 
     def events(self) -> AsyncGenerator[Event, None]:
-        """What happened to it, and what happens."""
+        """Its events, past and future."""
         return self._client.listen(calls.job_events(self.id))
 
     async def cancel(self) -> JobStatus:
-        """Give it up; one that has ended stays as it is."""
+        """Cancel it; an ended job stays as it is."""
         return await self._client.send(calls.cancel(self.id))

@@ -1,4 +1,4 @@
-"""The client of programs that wait for each answer."""
+"""The client for programs without asyncio."""
 
 import time
 from collections.abc import Generator
@@ -29,10 +29,10 @@ T = TypeVar("T")
 class Client:
     """The service at ``url`` (absent: ``GENSERVE_URL``, else http://127.0.0.1:8000), used as a context manager.
 
-    Every method raises GenserveError: Refused, Unreachable, UnexpectedAnswer or Unsendable. ``timeout_s`` is how long
-    an answer may keep silent. A seed that the caller does not give is drawn here, so that a call tried again asks for
-    the same. Proxies are those of the environment, none for this machine's own addresses. Raises ValueError where
-    ``url`` is no address, or the environment's proxies or TLS files cannot be used.
+    Every method raises GenserveError: Refused, Unreachable, UnexpectedAnswer or Unsendable. ``timeout_s`` limits the
+    silence of the service. A missing seed is drawn here, so that a retry requests the same pictures. Proxies are taken
+    from the environment, but not for this machine's own addresses. Raises ValueError if ``url`` is invalid, or the
+    environment's proxies or TLS files cannot be used.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Client:
         self.retries = retries
         base = base_url(url)
         with usable_environment():
-            # httpx asks no proxy of the environment where it is given a transport.
+            # With a transport of its own, httpx ignores the proxies of the environment.
             direct = httpx.HTTPTransport() if transport is None and is_loopback(base) else transport
             self._http = httpx.Client(base_url=base, timeout=timeouts(timeout_s), transport=direct)
 
@@ -57,11 +57,11 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         self._http.close()
 
     def models(self) -> list[Model]:
-        """Every model that is served."""
+        """All models that are served."""
         return self.send(calls.models())
 
     def model(self, name: str) -> Model:
@@ -69,31 +69,31 @@ class Client:
         return self.send(calls.model(name))
 
     def health(self) -> Health:
-        """Whether the service works, and which models it refused."""
+        """Whether the service works, and which models failed to load."""
         return self.send(calls.health())
 
     def generate(self, model: str, **fields: Unpack[GenerateFields]) -> Generation:
-        """Make ``fields["n"]`` pictures, one if absent."""
+        """Generate ``fields["n"]`` pictures, by default one."""
         return self.send(calls.generate(model, fields))
 
     def interpolate(self, model: str, *points: int | Upload | Point, **fields: Unpack[PathFields]) -> Generation:
-        """Make the frames of a path through 2 to 8 ``points``: seeds, pictures to send, or Points."""
+        """Generate the frames of a path through 2 to 8 ``points``: seeds, pictures to upload, or Points."""
         return self.send(calls.interpolate(model, points, fields))
 
     def encode(self, model: str, *images: Upload, **fields: Unpack[EncodeFields]) -> Generation:
-        """Encode up to 8 pictures: ``codes``, and in ``images`` what the model makes of those again."""
+        """Encode up to 8 pictures; the result has their ``codes``, and in ``images`` the reconstructions."""
         return self.send(calls.encode(model, images, fields))
 
     def inspect(self, png: bytes) -> Inspection:
-        """What a PNG of the service says of itself, and what makes it again."""
+        """Read from a PNG of the service how it was generated, and how to generate it again."""
         return self.send(calls.inspect(png))
 
     def stream(self, model: str, **fields: Unpack[GenerateFields]) -> Generator[Event, None, None]:
-        """Make pictures, and tell of them meanwhile. Leaving the loop gives the work up."""
+        """Generate pictures and yield events meanwhile. Leaving the loop cancels the work."""
         return self.listen(calls.streamed(calls.generate(model, fields)))
 
     def submit(self, model: str, *, format: Format | None = None, **fields: Unpack[GenerateFields]) -> "Job":
-        """Have pictures made, whatever becomes of the connection. ``format`` is that of ``Job.file``."""
+        """Generate pictures as a job, which survives a broken connection. ``format`` is that of ``Job.file``."""
         status = self.send(calls.submitted(calls.generate(model, fields), format))
         return Job(self, status.id)
 
@@ -104,7 +104,7 @@ class Client:
         format: Format | None = None,
         **fields: Unpack[PathFields],
     ) -> "Job":
-        """The same of a path."""
+        """The same for a path."""
         status = self.send(calls.submitted(calls.interpolate(model, points, fields), format))
         return Job(self, status.id)
 
@@ -113,11 +113,11 @@ class Client:
         return Job(self, id)
 
     def send(self, call: Call[T]) -> T:
-        """What ``call`` gives."""
+        """Send ``call``, with retries, and return its result."""
         return self.run(perform(call, self.retries))
 
     def run(self, conversation: Conversation[T]) -> T:
-        """Do what ``conversation`` wants until it is over."""
+        """Carry out the steps of ``conversation`` and return its value."""
         outcome: Outcome = None
         while True:
             try:
@@ -141,7 +141,7 @@ class Client:
         return response
 
     def listen(self, call: Call[httpx.Response]) -> Generator[Event, None, None]:
-        """The events that ``call`` is answered with, as they come."""
+        """The events of the response to ``call``, as they arrive."""
         response, reader = self.send(call), EventReader()
         with named_failures(self._http), closing(response):
             for line in response.iter_lines():
@@ -151,32 +151,32 @@ class Client:
 
 
 class Job:
-    """Pictures that are being made for whoever knows ``id``."""
+    """A job; anybody who knows its ``id`` may read and cancel it."""
 
     def __init__(self, client: Client, id: str) -> None:
         self.id = id
         self._client = client
 
     def status(self) -> JobStatus:
-        """How far it is."""
+        """Its state and progress."""
         return self._client.send(calls.job(self.id))
 
     def wait(self, on_status: OnStatus | None = None) -> JobStatus:
-        """Return when it has ended; ``on_status`` is called a few times a second until then."""
+        """Wait for its end; ``on_status`` is called a few times per second until then."""
         return self._client.run(await_end(self.id, self._client.retries, on_status))
 
     def result(self) -> Generation:
-        """Its pictures, when it has ended. Raises Refused with what a failed or canceled job ended with."""
+        """Wait for its end and return its pictures. Raises Refused with the error of a failed or canceled job."""
         return self._client.run(collect(self.id, calls.job_result(self.id), self._client.retries))
 
     def file(self, format: Format | None = None) -> File:
-        """The same as a file, of the form that it was submitted with unless ``format`` is given."""
+        """The same as a file, in the format that was submitted unless ``format`` is given."""
         return self._client.run(collect(self.id, calls.job_file(self.id, format), self._client.retries))
 
     def events(self) -> Generator[Event, None, None]:
-        """What happened to it, and what happens."""
+        """Its events, past and future."""
         return self._client.listen(calls.job_events(self.id))
 
     def cancel(self) -> JobStatus:
-        """Give it up; one that has ended stays as it is."""
+        """Cancel it; an ended job stays as it is."""
         return self._client.send(calls.cancel(self.id))

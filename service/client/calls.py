@@ -1,4 +1,4 @@
-"""Every call: what is sent, and how its answer is read."""
+"""All calls: the request, and how its response is read."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,9 +37,9 @@ _EVENTS = {"Accept": "text/event-stream"}
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T]):
-    """One request, and ``read``, which makes of a success what the caller wants. It may be sent again.
+    """One request, which may be sent again, and ``read``, which turns a successful response into the result.
 
-    Of one that ``streams`` only the head of a success is there to be read.
+    With ``streams``, only the head of the response was read.
     """
 
     method: str
@@ -52,7 +52,7 @@ class Call(Generic[T]):
 
 
 def models() -> Call[list[Model]]:
-    """Every model that is served."""
+    """All models that are served."""
     return Call("GET", "/models", _reader(list[Model]))
 
 
@@ -67,33 +67,33 @@ def health() -> Call[Health]:
 
 
 def generate(name: str, fields: Mapping[str, Any]) -> Call[Generation]:
-    """Pictures."""
+    """Generate pictures."""
     return Call("POST", f"/generate/{_quoted(name)}", _reader(Generation), generate_body(fields), headers=_JSON)
 
 
 def interpolate(name: str, points: Sequence[int | Upload | Point], fields: Mapping[str, Any]) -> Call[Generation]:
-    """The pictures along a path."""
+    """Generate the pictures along a path."""
     return Call("POST", "/interpolate", _reader(Generation), path_body(name, points, fields), headers=_JSON)
 
 
 def encode(name: str, images: Sequence[Upload], fields: Mapping[str, Any]) -> Call[Generation]:
-    """What the model makes of pictures that are sent."""
+    """Encode and reconstruct pictures."""
     body = on_the_wire({"image": images, **fields})
     return Call("POST", f"/encode/{_quoted(name)}", _reader(Generation), body, headers=_JSON)
 
 
 def inspect(png: bytes) -> Call[Inspection]:
-    """What a PNG says of itself."""
+    """Read how a PNG was generated."""
     return Call("POST", "/inspect", _reader(Inspection), content=png)
 
 
 def streamed(call: Call[Any]) -> Call[httpx.Response]:
-    """``call`` answered with events."""
+    """``call`` with events as the response."""
     return Call(call.method, call.path, _itself, call.json, headers=_EVENTS, streams=True)
 
 
 def submitted(call: Call[Any], format: Format | None) -> Call[JobStatus]:
-    """``call`` as a job, whose pictures have the form ``format`` unless they are asked for in another one."""
+    """``call`` as a job; ``format`` is the default format of its result."""
     assert call.json is not None
     body = call.json if format is None else {**call.json, "format": format}
     headers = {"Prefer": "respond-async", "Idempotency-Key": uuid4().hex}
@@ -101,28 +101,28 @@ def submitted(call: Call[Any], format: Format | None) -> Call[JobStatus]:
 
 
 def job(id: str) -> Call[JobStatus]:
-    """How far a job is."""
+    """State and progress of a job."""
     return Call("GET", f"/jobs/{_quoted(id)}", _reader(JobStatus))
 
 
 def job_result(id: str) -> Call[Generation]:
-    """The pictures of a job that has ended."""
+    """The pictures of an ended job."""
     return Call("GET", f"/jobs/{_quoted(id)}/result", _reader(Generation), headers=_JSON)
 
 
 def job_file(id: str, format: Format | None) -> Call[File]:
-    """The same as a file, of the form that the job was submitted with unless ``format`` is given."""
+    """The same as a file, in the format that was submitted unless ``format`` is given."""
     headers = {} if format is None else {"Accept": MEDIA[format]}
     return Call("GET", f"/jobs/{_quoted(id)}/result", read_file, headers=headers)
 
 
 def job_events(id: str) -> Call[httpx.Response]:
-    """What happens to a job."""
+    """The events of a job."""
     return Call("GET", f"/jobs/{_quoted(id)}/events", _itself, headers=_EVENTS, streams=True)
 
 
 def cancel(id: str) -> Call[JobStatus]:
-    """Give a job up."""
+    """Cancel a job."""
     return Call("POST", f"/jobs/{_quoted(id)}/cancel", _reader(JobStatus))
 
 
@@ -135,5 +135,5 @@ def _itself(response: httpx.Response) -> httpx.Response:
 
 
 def _quoted(name: str) -> str:
-    """``name`` as part of a path; half a surrogate, as of an argument that is not UTF-8, is no name of a model."""
+    """``name`` as part of a path. A lone surrogate, from an argument that is not UTF-8, matches no model."""
     return quote(name, safe="", errors="surrogatepass")

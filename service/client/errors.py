@@ -1,4 +1,4 @@
-"""What can go wrong between a program and the service."""
+"""Errors of the client."""
 
 from dataclasses import dataclass
 
@@ -7,11 +7,11 @@ from pydantic import TypeAdapter, ValidationError
 
 
 class GenserveError(Exception):
-    """Any failure of a call; ``str()`` says it in a sentence."""
+    """Any failure of a call; ``str()`` is a sentence for people."""
 
 
 class Unreachable(GenserveError):
-    """No answer came: nothing listens there, the connection broke, or the time was up."""
+    """No response: nothing listens at the address, the connection broke, or the timeout passed."""
 
     def __init__(self, failure: Exception, url: object) -> None:
         super().__init__(f"No answer from {url}: {str(failure) or type(failure).__name__}")
@@ -19,24 +19,24 @@ class Unreachable(GenserveError):
 
     @property
     def may_pass(self) -> bool:
-        """Whether the same call may well be answered next time; one that took too long would take as long again."""
+        """Whether a retry may help; a call that timed out would take as long again."""
         return isinstance(self.failure, httpx.NetworkError | httpx.RemoteProtocolError | httpx.ConnectTimeout)
 
 
 class Unsendable(GenserveError):
-    """The request was not sent: JSON or an address cannot hold one of its values."""
+    """The request was not sent: one of its values does not fit into JSON or a URL."""
 
     def __init__(self, failure: Exception) -> None:
         super().__init__(f"The request cannot be sent: {failure}")
 
 
 class UnexpectedAnswer(GenserveError):
-    """An answer that this client cannot read: of another service, or of another version of this one."""
+    """A response that this client cannot read: of another service, or of another version of this one."""
 
 
 @dataclass(frozen=True, slots=True)
 class FieldProblem:
-    """What is wrong with one field of a request. ``pointer`` is a JSON pointer: "#/steps"."""
+    """A problem with one field of a request; ``pointer`` is a JSON pointer such as "#/steps"."""
 
     pointer: str
     message: str
@@ -44,7 +44,7 @@ class FieldProblem:
 
 
 class Refused(GenserveError):
-    """The service answered with an error; ``code`` is one of those that docs/API.md lists, "unknown" of a proxy's."""
+    """The service answered with an error. docs/API.md lists the values of ``code``; a proxy's error is "unknown"."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class Refused(GenserveError):
 
 @dataclass(frozen=True, slots=True)
 class _Problem:
-    """The members of a problem document (RFC 9457) that are read."""
+    """The members of a problem document (RFC 9457) that the client reads."""
 
     status: int
     code: str
@@ -76,7 +76,7 @@ _PROBLEM = TypeAdapter(_Problem)
 
 
 def refused(response: httpx.Response) -> Refused:
-    """The error that ``response``, of a status of 400 or above, is."""
+    """The error in ``response``, whose status is 400 or above."""
     after = response.headers.get("retry-after", "")
     try:
         return problem_of(response.content, float(after) if after.isdecimal() else None)
@@ -86,11 +86,11 @@ def refused(response: httpx.Response) -> Refused:
 
 
 def problem_of(content: bytes | str, retry_after_s: float | None = None) -> Refused:
-    """The error that a problem document in JSON tells of. Raises ValueError where it is none."""
+    """The error in a problem document (JSON). Raises ValueError if it is not one."""
     try:
         problem = _PROBLEM.validate_json(content)
     except ValidationError as failure:
-        raise ValueError(f"no problem document: {failure.errors()[0]['msg']}") from None
+        raise ValueError(f"not a problem document: {failure.errors()[0]['msg']}") from None
     return Refused(
         problem.status,
         problem.code,

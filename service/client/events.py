@@ -1,4 +1,4 @@
-"""Server-sent events (the HTML standard, section 9.2), typed."""
+"""Server-sent events (the HTML standard, section 9.2) as typed values."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from service.client.results import Generation, Image, Png, read_json
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """Others go first: so many pictures, about so many milliseconds until the end."""
+    """Waiting: pictures of others come first, and about ``eta_ms`` milliseconds are left until the end."""
 
     id: str
     queue_position: int
@@ -25,7 +25,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class PreviewReady:
-    """Picture ``index`` on its way: ``kind`` is x0, the clean picture predicted there, or xt, the noisy state."""
+    """A preview of picture ``index``: ``kind`` is x0, the predicted clean picture, or xt, the noisy state."""
 
     index: int
     step: int
@@ -37,14 +37,14 @@ class PreviewReady:
 
 @dataclass(frozen=True, slots=True)
 class ImageReady:
-    """One picture is done."""
+    """One picture is finished."""
 
     image: Image
 
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """All pictures are done; the last event."""
+    """All pictures are finished; the last event."""
 
     generation: Generation
 
@@ -59,14 +59,14 @@ _PLAIN: Mapping[str, type[Queued | Started | PreviewReady]] = {
 
 
 class EventReader:
-    """Lines in, events out."""
+    """Turns lines into events."""
 
     def __init__(self) -> None:
         self.ended = False
         self._name, self._data = "", ""
 
     def feed(self, line: str) -> Event | None:
-        """The event that ``line`` ends. Raises Refused for an error's, UnexpectedAnswer."""
+        """The event that ``line`` completes, or None. Raises Refused for an error event, UnexpectedAnswer."""
         if line:
             name, _, text = line.partition(":")
             if name == "event":
@@ -79,9 +79,9 @@ class EventReader:
         return self._event(name, data) if data else None
 
     def finish(self) -> None:
-        """The lines are over. Raises UnexpectedAnswer when the last event was none that may be."""
+        """Check that the stream is complete. Raises UnexpectedAnswer if the last event is missing."""
         if not self.ended:
-            raise UnexpectedAnswer("The events stopped before the pictures were done.")
+            raise UnexpectedAnswer("The events ended before the pictures were finished.")
 
     def _event(self, name: str, data: str) -> Event | None:
         if name in _PLAIN:
@@ -100,4 +100,4 @@ def _refusal(data: str) -> Refused | UnexpectedAnswer:
     try:
         return problem_of(data)
     except ValueError:
-        return UnexpectedAnswer("An error that this client cannot read.")
+        return UnexpectedAnswer("The service sent an error that this client cannot read.")

@@ -1,7 +1,7 @@
-"""What is sent when, whoever sends it: conversations that wait for nothing themselves.
+"""Retries and polling without I/O, shared by the blocking and the asynchronous client.
 
-A conversation is a generator. It yields what is to be done, a call to send or a pause to make, and is given what came
-of it; its value is the caller's. Blocking and asynchronous clients only differ in how they do those two things.
+A conversation is a generator. It yields steps, a call to send or a pause, and receives the outcome of each; its return
+value is the result. The two clients differ only in how they carry out a step.
 """
 
 from collections.abc import Callable, Generator
@@ -17,15 +17,15 @@ from service.client.results import JobStatus
 
 T = TypeVar("T")
 
-#: How often a job is asked how far it is.
-LOOK_S = 0.2
+#: Seconds between two requests for a job's status.
+POLL_S = 0.2
 
-#: Statuses that say: later. What has no Retry-After beside it is not worth another try.
+#: Statuses that are retried, if the response has Retry-After.
 _LATER = frozenset({409, 429, 503})
 
 
 class Pause(NamedTuple):
-    """Do nothing for some seconds."""
+    """Wait for some seconds."""
 
     seconds: float
 
@@ -37,9 +37,9 @@ OnStatus = Callable[[JobStatus], object]
 
 @dataclass(frozen=True, slots=True)
 class Retries:
-    """How long a call is tried: so many times at most, with so many seconds of pauses between them in all.
+    """Limits of retries: number of attempts, and total seconds of the pauses between them.
 
-    A refusal is tried again after its Retry-After, a broken connection after ``first_pause_s``, doubled every time.
+    The pause is Retry-After for a rejected request; for a broken connection ``first_pause_s``, doubled every time.
     """
 
     attempts: int = 5
@@ -47,7 +47,7 @@ class Retries:
     first_pause_s: float = 0.2
 
     def pause_s(self, failure: GenserveError, attempt: int, paused_s: float) -> float | None:
-        """The pause after failed ``attempt``, counted from 1; None for no further attempt."""
+        """Seconds to wait after failed ``attempt``, counted from 1; None for no further attempt."""
         seconds = self._wanted_s(failure, attempt)
         if seconds is None or attempt >= self.attempts or paused_s + seconds > self.total_s:
             return None
@@ -62,7 +62,7 @@ class Retries:
 
 
 def perform(call: Call[T], retries: Retries) -> Conversation[T]:
-    """Send ``call`` until it succeeds, or ``retries`` are used up. Raises GenserveError."""
+    """Send ``call`` until it succeeds or ``retries`` are used up. Raises GenserveError."""
     attempt, paused_s = 1, 0.0
     while True:
         outcome = yield call
@@ -78,17 +78,17 @@ def perform(call: Call[T], retries: Retries) -> Conversation[T]:
 
 
 def await_end(id: str, retries: Retries, on_status: OnStatus | None = None) -> Conversation[JobStatus]:
-    """Ask how far job ``id`` is until it has ended; ``on_status`` is told each time."""
+    """Poll job ``id`` until it has ended; ``on_status`` is called with each status."""
     while True:
         status = yield from perform(calls.job(id), retries)
         if on_status is not None:
             on_status(status)
         if status.ended:
             return status
-        yield Pause(LOOK_S)
+        yield Pause(POLL_S)
 
 
 def collect(id: str, call: Call[T], retries: Retries) -> Conversation[T]:
-    """What ``call`` reads of job ``id`` once that has ended. Raises what a failed or canceled job ended with."""
+    """Wait for the end of job ``id``, then send ``call``. Raises Refused with the error of a failed or canceled job."""
     yield from await_end(id, retries)
     return (yield from perform(call, retries))

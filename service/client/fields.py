@@ -1,4 +1,4 @@
-"""What can be asked for, and the bodies that ask for it. What the fields mean and allow: docs/API.md."""
+"""Fields of requests, and bodies built from them. docs/API.md explains the fields."""
 
 import base64
 import random
@@ -8,17 +8,17 @@ from typing import Any, Literal, TypedDict
 
 from service.client.errors import Unsendable
 
-#: A picture to send: a PNG, JPEG or WebP file's bytes, or its path.
+#: A picture to upload: the bytes of a PNG, JPEG or WebP file, or its path.
 Upload = bytes | Path
 ClassLabel = int | str
-#: A latent to begin from: nested lists, or an array that has ``tolist``.
+#: A starting latent: nested lists, or an array with ``tolist``.
 Latents = Any
 Format = Literal["png", "webp", "jpeg", "gif", "npy", "zip", "json"]
 Body = dict[str, Any]
 
 
 class SamplingFields(TypedDict, total=False):
-    """Fields of every request for pictures; one that is absent has the service's default."""
+    """Fields of all requests for pictures; the service has a default for each."""
 
     steps: int
     guidance_scale: float
@@ -35,7 +35,7 @@ class SamplingFields(TypedDict, total=False):
 
 
 class GenerateFields(SamplingFields, total=False):
-    """Fields of a request for pictures."""
+    """Fields of /generate."""
 
     n: int
     seed: int
@@ -54,7 +54,7 @@ class GenerateFields(SamplingFields, total=False):
 
 
 class PathFields(SamplingFields, total=False):
-    """Fields of a request for the pictures along a path."""
+    """Fields of /interpolate."""
 
     frames: int
     method: Literal["auto", "linear", "slerp"]
@@ -65,7 +65,7 @@ class PathFields(SamplingFields, total=False):
 
 
 class EncodeFields(TypedDict, total=False):
-    """Fields of a request that encodes pictures."""
+    """Fields of /encode."""
 
     class_label: ClassLabel | Sequence[ClassLabel]
     steps: int
@@ -73,7 +73,7 @@ class EncodeFields(TypedDict, total=False):
 
 
 class Point(TypedDict, total=False):
-    """What a path leads through: the picture of a seed, one that is sent, or that of a latent."""
+    """A point of a path: a seed, an uploaded picture, or a latent."""
 
     seed: int
     image: Upload
@@ -82,20 +82,20 @@ class Point(TypedDict, total=False):
 
 
 def generate_body(fields: Mapping[str, Any]) -> Body:
-    """The body of /generate. A seed is drawn here: sent again after a broken connection, it asks for the same."""
+    """The body of /generate. A missing seed is drawn here, so that a retry requests the same pictures."""
     body: Body = on_the_wire(fields)
     return body if {"seed", "seeds"} & body.keys() else body | {"seed": _draw()}
 
 
 def path_body(model: str, points: Sequence[int | Upload | Point], fields: Mapping[str, Any]) -> Body:
-    """The body of /interpolate through ``points``, seeds, pictures or both; of two drawn ones where there are none."""
-    told = [_point(point) for point in points or ({}, {})]
-    ends = {"from": told[0], "to": told[1]} if len(told) == 2 else {"points": told}
+    """The body of /interpolate through ``points``; without points, two seeds are drawn."""
+    bodies = [_point(point) for point in points or ({}, {})]
+    ends = {"from": bodies[0], "to": bodies[1]} if len(bodies) == 2 else {"points": bodies}
     return {"model": model, **ends, **on_the_wire(fields)}
 
 
 def on_the_wire(value: Any) -> Any:  # noqa: ANN401  (any field's value)
-    """``value`` as JSON can hold it: files as base64, arrays as lists. Raises Unsendable, OSError."""
+    """``value`` as JSON: files as base64, arrays as lists. Raises Unsendable, OSError."""
     try:
         return _encoded(value)
     except RecursionError as failure:

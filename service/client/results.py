@@ -1,4 +1,4 @@
-"""What the service answers, typed. Fields that a later version of it adds are ignored."""
+"""Responses of the service as typed values. Unknown fields, of a later version, are ignored."""
 
 import io
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ Png = Annotated[Base64Bytes, Field(alias="b64_json")]
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """One picture. ``seed`` makes it again alone; a frame between two pictures has none."""
+    """One picture. ``seed`` generates it again alone; it is None for a frame between two pictures."""
 
     index: int
     seed: int | None
@@ -32,7 +32,7 @@ class Image:
     height: int
 
     def save(self, path: str | PathLike[str]) -> Path:
-        """Write the PNG, which carries the parameters that make it again."""
+        """Write the PNG, which contains the parameters to generate it again."""
         return _write(Path(path), self.png)
 
     def array(self) -> "NDArray[np.uint8]":
@@ -47,7 +47,7 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Where the time went, in milliseconds."""
+    """Times of a request, in milliseconds."""
 
     queue_ms: float
     compute_ms: float
@@ -58,10 +58,10 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """An encoded picture: ``mean`` and ``logvar`` of an encoder, or the ``latent`` that DDIM makes it from again.
+    """An encoded picture: ``mean`` and ``logvar`` of an encoder, or the ``latent`` of DDIM inversion.
 
-    Each is a nested list, (*latent_shape). ``mse`` is of the reconstruction, grey levels 0 to 1; ``psnr`` is the same
-    in decibels, None where there is no error.
+    Each is a nested list, (*latent_shape). ``mse`` is the reconstruction error, with grey levels 0 to 1; ``psnr`` is
+    the same in decibels, None if there is no error.
     """
 
     index: int
@@ -74,7 +74,7 @@ class Code:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """Pictures, and what made them. ``codes`` are those of pictures that were encoded."""
+    """Pictures and the parameters they were generated with; ``codes`` only for /encode."""
 
     id: str
     model: str
@@ -92,7 +92,7 @@ class Generation:
         return tuple(image.seed for image in self.images)
 
     def save(self, folder: str | PathLike[str]) -> list[Path]:
-        """Write each picture as <folder>/0000.png, 0001.png, ...; the folder is made if need be."""
+        """Write each picture as <folder>/0000.png, 0001.png, ...; the folder is created."""
         return [image.save(Path(folder) / f"{image.index:04}.png") for image in self.images]
 
     def array(self) -> "NDArray[np.uint8]":
@@ -104,7 +104,7 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """Pictures in the form that was asked for: one image, an animation, an array, an archive."""
+    """Pictures in the requested format: an image, an animation, an array or an archive."""
 
     content: bytes
     media_type: str
@@ -113,15 +113,15 @@ class File:
     seeds: tuple[int, ...]
 
     def save(self, path: str | PathLike[str]) -> Path:
-        """Write it."""
+        """Write ``content``."""
         return _write(Path(path), self.content)
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model that is served. ``image_shape`` is (channel, height, width).
+    """A served model. ``image_shape`` is (channel, height, width).
 
-    ``capabilities`` are what its files can do, ``does`` what can be asked of it, by name.
+    ``capabilities`` are those of its files; ``does`` names the operations that requests may use.
     """
 
     name: str
@@ -136,7 +136,7 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """Whether the service works: the version of every model served, and why others were refused."""
+    """State of the service: the version of each served model, and why others failed to load."""
 
     live: bool
     status: Literal["ready", "not ready"]
@@ -146,7 +146,7 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What a PNG says of itself. ``served_version`` is the version of its model that is served, if any."""
+    """How a PNG was generated. ``served_version`` is the version of its model that is served now, or None."""
 
     model: str
     model_version: str
@@ -159,7 +159,7 @@ class Inspection:
 
 @dataclass(frozen=True, slots=True)
 class JobStatus:
-    """How far a job is: ``progress`` 0 to 1, and milliseconds until it is done where that can be told."""
+    """State of a job: ``progress`` 0 to 1, and ``eta_ms`` milliseconds until its end, if known."""
 
     id: str
     status: Literal["queued", "running", "succeeded", "failed", "canceled"]
@@ -173,26 +173,26 @@ class JobStatus:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing will change any more."""
+        """Whether the state is final."""
         return self.status not in ("queued", "running")
 
 
 def read_json(kind: type[T], content: bytes | str) -> T:
-    """``content`` as what it should be. Raises UnexpectedAnswer."""
+    """Parse ``content``, JSON, as ``kind``. Raises UnexpectedAnswer."""
     try:
         return TypeAdapter(kind).validate_json(content)
     except ValidationError as failure:
-        raise UnexpectedAnswer(f"No {kind.__name__} that this client can read: {failure.errors()[0]['msg']}.") from None
+        raise UnexpectedAnswer(f"The response is not a {kind.__name__}: {failure.errors()[0]['msg']}.") from None
 
 
 def read_file(response: httpx.Response) -> File:
-    """The pictures that ``response`` holds as a file. Raises UnexpectedAnswer."""
+    """The file in ``response``. Raises UnexpectedAnswer."""
     headers = response.headers
     try:
         seeds = tuple(int(seed) for seed in headers["x-seed"].split(", ") if seed)
         media_type, model, version = headers["content-type"], headers["x-model"], headers["x-model-version"]
     except (KeyError, ValueError):
-        raise UnexpectedAnswer("The answer's headers are not those of pictures.") from None
+        raise UnexpectedAnswer("The response does not have the headers of pictures.") from None
     return File(response.content, media_type, model, version, seeds)
 
 

@@ -1,4 +1,4 @@
-"""Where the service is, for how long it may keep silent, and how it is asked."""
+"""The address of the service, timeouts, and requests for httpx."""
 
 import os
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ CONNECT_S = 5.0
 
 
 def base_url(url: str | None) -> httpx.URL:
-    """``url``, else that of the environment, else the local service's. Raises ValueError where it is no address."""
+    """``url``, else that of the environment, else the local service's. Raises ValueError if it is invalid."""
     text = url or os.environ.get(VARIABLE) or DEFAULT
     try:
         found = httpx.URL(text)
@@ -26,12 +26,12 @@ def base_url(url: str | None) -> httpx.URL:
         found = httpx.URL()
     port = 80 if found.port is None else found.port
     if found.scheme not in ("http", "https") or not found.host or not 0 < port < 65_536:
-        raise ValueError(f"{text!r} is no address of a service; one looks like {DEFAULT}")
+        raise ValueError(f"{text!r} is not the address of a service, such as {DEFAULT}")
     return found
 
 
 def is_loopback(url: httpx.URL) -> bool:
-    """Whether ``url`` is on this machine, where no proxy is asked."""
+    """Whether ``url`` is on this machine, where no proxy is used."""
     if url.host == "localhost" or url.host.endswith(".localhost"):
         return True
     try:
@@ -43,7 +43,7 @@ def is_loopback(url: httpx.URL) -> bool:
 
 @contextmanager
 def usable_environment() -> Iterator[None]:
-    """Have what httpx raises for proxies and TLS files of the environment raised as ValueError."""
+    """Raise httpx's errors about proxies and TLS files of the environment as ValueError."""
     try:
         yield
     except (ImportError, OSError, ValueError, httpx.InvalidURL) as failure:
@@ -51,12 +51,12 @@ def usable_environment() -> Iterator[None]:
 
 
 def timeouts(seconds: float) -> httpx.Timeout:
-    """Seconds of silence until a call is given up; a connection is quicker made or not at all."""
+    """Timeouts of ``seconds`` of silence, and a shorter one for connecting."""
     return httpx.Timeout(seconds, connect=min(seconds, CONNECT_S))
 
 
 def request_of(http: httpx.Client | httpx.AsyncClient, call: Call[Any]) -> httpx.Request:
-    """``call`` as ``http`` sends it. Raises Unsendable."""
+    """``call`` as a request of ``http``. Raises Unsendable."""
     headers = dict(call.headers)
     try:
         return http.build_request(call.method, call.path, json=call.json, content=call.content, headers=headers)
@@ -66,7 +66,7 @@ def request_of(http: httpx.Client | httpx.AsyncClient, call: Call[Any]) -> httpx
 
 @contextmanager
 def named_failures(http: httpx.Client | httpx.AsyncClient) -> Iterator[None]:
-    """Have what breaks the connection of ``http``, or its answer, raised as Unreachable."""
+    """Raise httpx's errors of the connection as Unreachable."""
     try:
         yield
     except httpx.RequestError as failure:

@@ -1,4 +1,4 @@
-"""The files that a manifest names, read and written so that the bytes that were hashed are the bytes that are used."""
+"""The files that a manifest names. The bytes that are hashed are the bytes that are used."""
 
 import errno
 import hashlib
@@ -10,11 +10,11 @@ from service.contract.manifest import Artifact, LatentCodes, Manifest, artifact_
 
 
 class ArtifactError(ContractError):
-    """A file is missing, is no regular file, or is not the one its manifest names."""
+    """A file is missing, not regular, or not the one that its manifest names."""
 
 
 def read_artifact(directory: Path, named: Artifact | LatentCodes) -> bytes:
-    """Read a file that a manifest names once and check those very bytes: a second read could see another file.
+    """Read a file that a manifest names, once, and check its bytes: a second read could return another file.
 
     Raises:
         ArtifactError: the file is missing, a symbolic link or not regular, or its size or SHA-256 differs.
@@ -27,17 +27,17 @@ def read_artifact(directory: Path, named: Artifact | LatentCodes) -> bytes:
 
 
 def check_files(directory: Path, manifest: Manifest) -> None:
-    """Raise ArtifactError unless the files that the manifest names are there and are the ones it names."""
+    """Raise ArtifactError unless every file that the manifest names exists with the named size and SHA-256."""
     read_artifact(directory, manifest.artifact)
     if manifest.latents is not None:
         read_artifact(directory, manifest.latents)
 
 
 def write_artifact(directory: Path, payload: bytes) -> Artifact:
-    """Write TorchScript weights to `directory`/model-<sha8>.pt; earlier files stay, for a rollback.
+    """Write TorchScript weights to `directory`/model-<sha8>.pt; earlier files are kept for a rollback.
 
     Raises:
-        ArtifactError: what the disk gives back is not what was written.
+        ArtifactError: the file reads back differently.
     """
     sha256 = hashlib.sha256(payload).hexdigest()
     artifact = Artifact(format="torchscript", file=artifact_file(sha256), size=len(payload), sha256=sha256)
@@ -56,15 +56,15 @@ def write_latents(directory: Path, payload: bytes) -> LatentCodes:
 def _write(path: Path, payload: bytes, sha256: str) -> None:
     with replacing(path, payload) as written:
         if hashlib.sha256(written.read_bytes()).hexdigest() != sha256:
-            raise ArtifactError(path, "read back, its SHA-256 is not that of what was written")
+            raise ArtifactError(path, "reads back with another SHA-256 than was written")
 
 
 def _read_of_size(path: Path, size: int) -> bytes:
     try:
         with open_regular_file(path, follow_links=False) as file:
             found = os.fstat(file.fileno()).st_size
-            if found != size:  # before the read: a manifest could claim, or a file hold, more than the memory does
-                raise ArtifactError(path, f"{found} bytes where its manifest says {size}")
+            if found != size:  # before the read: both sizes could exceed the memory
+                raise ArtifactError(path, f"{found} bytes, but its manifest says {size}")
             return file.read(size)
     except OSError as failure:
         reason = "a symbolic link" if failure.errno == errno.ELOOP else failure.strerror

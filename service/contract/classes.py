@@ -1,4 +1,4 @@
-"""Which class of a model a client's name or number means: one rule for every field, query and dialect."""
+"""Which class of a model a client's name or number means: the same rule for all fields and dialects."""
 
 import re
 import unicodedata
@@ -14,38 +14,38 @@ _Keys = tuple[Callable[[str], Hashable | None], Mapping[Hashable, Sequence[int]]
 
 
 class ClassNotFound(LookupError):
-    """A client's label means no class of the model, or, where there are ``candidates``, more than one."""
+    """A client's label matches no class of the model, or several: the ``candidates``."""
 
-    def __init__(self, asked: int | str, candidates: Sequence[int] = ()) -> None:
-        super().__init__(asked)
+    def __init__(self, given: int | str, candidates: Sequence[int] = ()) -> None:
+        super().__init__(given)
         self.candidates = candidates
 
 
-def label_of(asked: int | str, names: tuple[str, ...]) -> int:
-    """The label that ``asked`` means among classes ``names``: 0 to K - 1, or K for ``NO_CLASS``.
+def label_of(given: int | str, names: tuple[str, ...]) -> int:
+    """The label of the class ``given`` among ``names``: 0 to K - 1, or K for ``NO_CLASS``. Raises ClassNotFound.
 
-    An exact match wins over one in another case, and that over one by number: "a" is class "a" even beside "A".
-    Composed and decomposed accents are equal. A number, sent as number or as text, is the name of a class where any
-    name is a whole number ("2", "02"), else the index of a class. Raises ClassNotFound.
+    An exact match precedes one that ignores case, which precedes one by number: "a" is class "a" even beside "A".
+    Composed and decomposed accents are equal. A number, as number or text, is a name where any name is an integer ("2"
+    equals "02"), else the index of a class.
     """
-    text = str(asked)
+    text = str(given)
     for key_of, labels_by_key in _lookups(names):
         labels = labels_by_key.get(key_of(text), ())
         if len(labels) == 1:
             return labels[0]
         if labels:
-            raise ClassNotFound(asked, labels)
-    raise ClassNotFound(asked)
+            raise ClassNotFound(given, labels)
+    raise ClassNotFound(given)
 
 
 def has_numeric_names(names: Sequence[str]) -> bool:
-    """Whether a number that a client sends is a name, and not an index."""
+    """Whether a number that a client sends is a class name rather than an index."""
     return any(_number(name) is not None for name in names)
 
 
 @lru_cache(maxsize=256)
 def _lookups(names: tuple[str, ...]) -> Sequence[_Keys]:
-    """The ways to compare, strictest first, each with the labels by their keys."""
+    """The comparisons, strictest first: how to make a key of a text, and the labels by key."""
     spelled = [*enumerate(names), (len(names), NO_CLASS)]
     numbered = spelled if has_numeric_names(names) else [(index, str(index)) for index in range(len(names))]
     return [
@@ -70,7 +70,7 @@ def _composed(text: str) -> str:
 
 
 def _folded(text: str) -> str:
-    """Case folding can decompose what was composed: normalised again (Unicode, section 3.13)."""
+    """Normalised again because case folding can decompose characters (Unicode, section 3.13)."""
     return _composed(_composed(text).casefold())
 
 

@@ -1,7 +1,4 @@
-"""The files of a model's directory: reads that never block, and durable writes.
-
-A written file is either the old one or the whole new one, also after a power cut.
-"""
+"""The files of a model's directory: reads that never block, and atomic, durable writes."""
 
 import errno
 import os
@@ -23,12 +20,10 @@ class ContractError(Exception):
 
 
 def open_regular_file(path: Path, *, follow_links: bool) -> BinaryIO:
-    """`path` opened for reading, without waiting for anything.
+    """`path` opened for reading, without blocking.
 
-    A pipe, a device or a directory is refused before a byte is read: reading one could block or never end.
-
-    Raises OSError: it is missing, cannot be opened, is no regular file, or is a symbolic link (ELOOP) that is not to be
-    followed.
+    Pipes, devices and directories are rejected: reading one could block or never end. Raises OSError where the file
+    cannot be opened, is not regular, or is a symbolic link (ELOOP) and `follow_links` is false.
     """
     file = open(path, "rb", opener=_open_following if follow_links else _open_itself)  # noqa: SIM115
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -38,7 +33,7 @@ def open_regular_file(path: Path, *, follow_links: bool) -> BinaryIO:
 
 
 def _open_following(path: str, flags: int) -> int:
-    # O_NONBLOCK: opening a named pipe would otherwise wait for its writer.
+    # O_NONBLOCK: opening a named pipe would wait for a writer.
     return os.open(path, flags | os.O_NONBLOCK)
 
 
@@ -48,15 +43,15 @@ def _open_itself(path: str, flags: int) -> int:
 
 @contextmanager
 def replacing(target: Path, payload: bytes) -> Iterator[Path]:
-    """Write `payload` to a file beside `target`, yield it to be checked, then rename it onto `target`.
+    """Write `payload` to a temporary file, yield it to be checked, then rename it onto `target`.
 
-    The rename is the only commit: whatever is raised before it leaves `target` as it was and no file behind.
+    The rename is the only commit: an exception before it leaves `target` unchanged and no temporary file.
     """
     descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     temporary = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(descriptor, 0o644)  # mkstemp's 0600 would shut out a service that runs as another user
+            os.fchmod(descriptor, 0o644)  # mkstemp's 0600 would exclude a service that runs as another user
             file.write(payload)
             file.flush()
             os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""The manifest of a model: what its reader needs to know beside the weights, and nothing it must guess."""
+"""The manifest of a model: everything a reader must know besides the weights."""
 
 import base64
 import binascii
@@ -25,7 +25,7 @@ from service.contract.files import ContractError, open_regular_file, replacing
 
 MANIFEST_FILE = "manifest.json"
 MAX_MANIFEST_BYTES = 1 << 20
-#: Characters of a reason: the name of an unknown field, which a reason quotes, can be as long as the manifest.
+#: Most characters of an error's reason, which may quote a field name as long as the manifest.
 MAX_REASON = 300
 
 SolverName = Literal["ddpm", "ddim", "dpmpp_2m", "consistency"]
@@ -34,24 +34,24 @@ ManifestFamily = Literal["autoencoder", "vae", "gan", "ddpm", "ldm"]
 
 
 class ManifestError(ContractError):
-    """The manifest is missing, unreadable or not valid."""
+    """The manifest is missing, unreadable or invalid."""
 
 
 def _iso_date(text: str) -> str:
     if date.fromisoformat(text).isoformat() != text:
-        raise ValueError("a date is written YYYY-MM-DD")
+        raise ValueError("must be a date YYYY-MM-DD")
     return text
 
 
 def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:
     if bounds[0] >= bounds[1]:
-        raise ValueError("the lower bound comes first")
+        raise ValueError("the lower bound must come first")
     return bounds
 
 
 def _distinct(values: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(values)) != len(values):
-        raise ValueError("every entry may occur once")
+        raise ValueError("entries must be distinct")
     return values
 
 
@@ -62,15 +62,15 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
 class _Record(BaseModel):
-    # NaN is no JSON, and a model whose loss or score is one has no business in a manifest.
+    # NaN is not valid JSON, and a loss or score of NaN means a broken model.
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class NoiseSchedule(_Record):
     """The forward process in discrete steps.
 
-    "linear" and "cosine" keep the variance, by betas that `beta_start` and `beta_end` bound for the first and the paper
-    fixes for the second; "flow" is the straight line from picture to noise.
+    "linear" and "cosine" preserve the variance: the betas of "linear" run from `beta_start` to `beta_end`, those of
+    "cosine" follow the paper. "flow" is the straight line from picture to noise.
     """
 
     kind: Literal["linear", "cosine", "flow"]
@@ -80,44 +80,42 @@ class NoiseSchedule(_Record):
 
 
 class Defaults(_Record):
-    """The sampler of a request that names none: the one whose pictures were judged best for their cost."""
+    """The sampler of a request that names none: the best quality for its cost."""
 
     steps: PositiveInt
     solver: SolverName
     guidance_scale: NonNegativeFloat
 
 
-class Artifact(_Record):
-    """The weights' file: its name carries the first eight characters of its hash, `size` is in bytes."""
+class _HashedFile(_Record):
+    """A file named after the first eight characters of its SHA-256; `size` in bytes."""
+
+    file: str
+    size: PositiveInt
+    sha256: Sha256
+
+    @model_validator(mode="after")
+    def _named_by_its_hash(self) -> Self:
+        if f"-{self.sha256[:8]}." not in self.file:
+            raise ValueError(f"file {self.file} is not named by its sha256 {self.sha256[:8]}...")
+        return self
+
+
+class Artifact(_HashedFile):
+    """The weights."""
 
     format: Literal["torchscript"]
     file: Annotated[str, StringConstraints(pattern=r"^model-[0-9a-f]{8}\.pt$")]
-    size: PositiveInt
-    sha256: Sha256
-
-    @model_validator(mode="after")
-    def _named_by_its_hash(self) -> Self:
-        if self.file != artifact_file(self.sha256):
-            raise ValueError(f"file {self.file} is not named by its sha256 {self.sha256[:8]}...")
-        return self
 
 
-class LatentCodes(_Record):
-    """The file with codes of training pictures, see service.sampling.latent_map; named and checked like the weights."""
+class LatentCodes(_HashedFile):
+    """Latents of training pictures (service.sampling.latent_map)."""
 
     file: Annotated[str, StringConstraints(pattern=r"^latents-[0-9a-f]{8}\.npz$")]
-    size: PositiveInt
-    sha256: Sha256
-
-    @model_validator(mode="after")
-    def _named_by_its_hash(self) -> Self:
-        if self.file != latents_file(self.sha256):
-            raise ValueError(f"file {self.file} is not named by its sha256 {self.sha256[:8]}...")
-        return self
 
 
 class Dataset(_Record):
-    """What the model has seen: `source` says where to find it, `images` is a count."""
+    """The training data: `source` says where to find it, `images` is their number."""
 
     name: Text
     licence: Text
@@ -126,9 +124,9 @@ class Dataset(_Record):
 
 
 class Training(_Record):
-    """How to get this model again: `command` and `seed`, and what the run that gave it was and cost.
+    """How to reproduce this model, and what the training run cost.
 
-    `settings` are the run's, as the trainer reads them; `kept_epoch` the one whose weights these are, None the last.
+    `settings` are the trainer's; `kept_epoch` is the epoch of these weights, None for the last.
     """
 
     command: Text
@@ -148,8 +146,8 @@ class Training(_Record):
 class Score(_Record):
     """One measured quality: `value` of `metric` on `samples` pictures against `reference`.
 
-    `floor` is the same metric between two sets of real pictures, the value that a perfect model would get;
-    `sampler` is None for a model that has no steps.
+    `floor` is the metric between two sets of real pictures, the value of a perfect model. `sampler` is None for a model
+    without steps.
     """
 
     metric: Text
@@ -161,10 +159,10 @@ class Score(_Record):
 
 
 class Golden(_Record):
-    """A picture that the weights made where they were exported: another version, or a broken one, makes another.
+    """A picture that the weights generated when they were exported; a broken or different version generates another.
 
-    It has noise `seed` and class `class_label`, without guidance; `steps` and `solver` are None for a model that has no
-    steps. `picture` is its uint8 (height, width, channel) in base64.
+    Its noise has `seed`, its class is `class_label`, without guidance. `steps` and `solver` are None for a model
+    without steps. `picture` is uint8 (height, width, channel) in base64.
     """
 
     seed: Annotated[int, Field(ge=0, lt=1 << 32)]
@@ -185,9 +183,9 @@ class Golden(_Record):
 class Manifest(_Record):
     """One exported model.
 
-    Shapes are without the batch: `image_shape` is (channel, height, width), `latent_shape` what the solver
-    walks in and `decode` takes. `x0_range` clamps every prediction of the clean latent; None, no clamp.
-    `t_max` in (0, 1] is where plans start on the noise schedule. The weights compute in `inference_dtype`.
+    Shapes exclude the batch: `image_shape` is (channel, height, width), `latent_shape` is the shape of the solver's
+    state and of the input of `decode`. `x0_range` clamps predictions of the clean latent; None: no clamp. `t_max` in
+    (0, 1] is where plans start on the noise schedule. `inference_dtype` is the type that the weights compute in.
     """
 
     schema_version: Literal[1]
@@ -235,7 +233,7 @@ class Manifest(_Record):
         if len(golden.levels) != math.prod(self.image_shape):
             raise ValueError(f"golden.picture has {len(golden.levels)} levels, not {math.prod(self.image_shape)}")
         if golden.class_label > self.null_label:
-            raise ValueError(f"golden.class_label {golden.class_label} is beyond {self.null_label}, no class")
+            raise ValueError(f"golden.class_label {golden.class_label} is above {self.null_label}, no class")
         if (golden.steps is None, golden.solver is None) != (not self.denoises, not self.denoises):
             raise ValueError(f"golden.steps and golden.solver do not fit family {self.family}")
         return self
@@ -252,32 +250,32 @@ class Manifest(_Record):
 
     @property
     def denoises(self) -> bool:
-        """Whether a picture takes solver steps; if not, one decode makes it."""
+        """Whether a picture takes solver steps; otherwise it is decoded from noise at once."""
         return self.family in ("ddpm", "ldm")
 
 
 def is_model_name(name: str) -> bool:
-    """Whether a manifest may have this name."""
+    """Whether `name` is valid in a manifest."""
     return NAME.fullmatch(name) is not None
 
 
 def max_steps(schedule: NoiseSchedule, t_max: float) -> int:
-    """The number of the schedule's timesteps up to `t_max` in (0, 1]: no plan can have more steps."""
+    """The most steps of a plan: the schedule's timesteps up to `t_max` in (0, 1]."""
     return round(t_max * schedule.timesteps)
 
 
 def artifact_file(sha256: str) -> str:
-    """The name of the file that holds weights with this hash (64 hexadecimal characters)."""
+    """The file name of weights with this hash (64 hexadecimal characters)."""
     return f"model-{sha256[:8]}.pt"
 
 
 def latents_file(sha256: str) -> str:
-    """The name of the file that holds codes with this hash (64 hexadecimal characters)."""
+    """The file name of latents with this hash (64 hexadecimal characters)."""
     return f"latents-{sha256[:8]}.npz"
 
 
 def manifest_file(version: str) -> str:
-    """The name under which the manifest of a version that has been replaced is kept."""
+    """The file name of the manifest of a replaced version."""
     return f"manifest-{version}.json"
 
 
@@ -285,13 +283,13 @@ def read_manifest(directory: Path) -> Manifest:
     """Read and check `directory`/manifest.json.
 
     Raises:
-        ManifestError: it is missing, over 1 MiB, no JSON, of a newer schema, or a field of it is wrong.
+        ManifestError: it is missing, over 1 MiB, not JSON, of a newer schema, or invalid.
     """
     return _read(directory / MANIFEST_FILE)
 
 
 def read_history(directory: Path) -> list[Manifest]:
-    """The manifests that `write_manifest` replaced in `directory`, the last replaced first; those usable."""
+    """The valid manifests that `write_manifest` replaced in `directory`, the most recent first."""
     kept = sorted(directory.glob(manifest_file("*")), key=_written_at, reverse=True)
     return [
         manifest for path in kept if (manifest := _read_if_valid(path)) and path.name == manifest_file(manifest.version)
@@ -299,10 +297,7 @@ def read_history(directory: Path) -> list[Manifest]:
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
-    """Replace `directory`/manifest.json at one stroke: a reader sees the old one or the new one, whole.
-
-    The old one stays beside its weights as manifest-<version>.json, for a rollback.
-    """
+    """Replace `directory`/manifest.json atomically; the old one is kept as manifest-<version>.json for a rollback."""
     path = directory / MANIFEST_FILE
     replaced = _read_if_valid(path)
     if replaced is not None and replaced.version != manifest.version:
@@ -332,7 +327,7 @@ def _read_if_valid(path: Path) -> Manifest | None:
 
 
 def _written_at(path: Path) -> int:
-    """When the file was written, in nanoseconds; 0 for one that has just gone, or that cannot be asked."""
+    """Modification time in nanoseconds; 0 where it cannot be read."""
     try:
         return path.stat().st_mtime_ns
     except OSError:
@@ -345,7 +340,7 @@ def _write(path: Path, manifest: Manifest) -> None:
 
 
 def _first_reason(failure: ValidationError) -> str:
-    # A newer schema explains every other complaint, so it is the one to tell.
+    # A newer schema explains all other errors.
     error = min(failure.errors(include_url=False), key=lambda error: error["loc"][:1] != ("schema_version",))
     field = ".".join(str(part) for part in error["loc"])
     reason = error["msg"].removeprefix("Value error, ")

@@ -1,4 +1,4 @@
-"""From a picture file to pixels of a given size: what a decoder process does with one upload. Needs Pillow alone."""
+"""Decodes a picture file to pixels of a given size, in a decoder process. Needs Pillow only."""
 
 import io
 from typing import NamedTuple
@@ -7,12 +7,12 @@ from PIL import Image, ImageChops, ImageOps, JpegImagePlugin, PngImagePlugin, We
 
 from service.decoding.strip import Unreadable, strip
 
-# Image.open finds these formats by their registration; importing all of Pillow's would take longer than to decode.
+# Importing a plugin registers its format with Image.open; importing all plugins takes longer than decoding.
 assert JpegImagePlugin
 assert PngImagePlugin
 assert WebPImagePlugin
 
-# Pillow would warn at a number of its own, and refuse at twice that.
+# Pillow would warn at its own limit and raise at twice that; `decode` checks the limit of the settings instead.
 Image.MAX_IMAGE_PIXELS = None
 
 _TURNS = {
@@ -27,7 +27,7 @@ _TURNS = {
 
 
 class TooManyPixels(Exception):
-    """The file's header promises more pixels than are decoded."""
+    """The file's header has more pixels than the limit."""
 
     def __init__(self, width: int, height: int) -> None:
         super().__init__(f"{width} x {height} pixels")
@@ -35,9 +35,9 @@ class TooManyPixels(Exception):
 
 
 class Decoded(NamedTuple):
-    """``pixels`` are uint8 (height, width, channel), ``alpha`` (height, width), or empty where all is opaque.
+    """``pixels`` are uint8 (height, width, channel); ``alpha`` is uint8 (height, width), or empty if all is opaque.
 
-    ``size`` is the file's own width and height, as it is to be seen. ``coloured``: the pixels were no greys.
+    ``size`` is the file's width and height after its rotation. ``coloured``: not all pixels were grey.
     """
 
     pixels: bytes
@@ -47,9 +47,9 @@ class Decoded(NamedTuple):
 
 
 def decode(data: bytes, channels: int, height: int, width: int, max_pixels: int) -> Decoded:
-    """The picture in ``data``, upright, its middle part at ``height`` x ``width``, in 1 or 3 ``channels``.
+    """The picture in ``data``, rotated upright, cropped to its centre and resized, in 1 or 3 ``channels``.
 
-    Composited on white where it is transparent. Raises TooManyPixels before anything is decoded, and Unreadable.
+    Transparent parts are composited on white. Raises TooManyPixels, before any decoding, and Unreadable.
     """
     found = strip(data)
     if found.width * found.height > max_pixels:
@@ -63,7 +63,7 @@ def decode(data: bytes, channels: int, height: int, width: int, max_pixels: int)
             upright = image if turn is None else image.transpose(turn)
     except Unreadable:
         raise
-    except Exception as failure:  # a broken file leads Pillow's readers to errors of every kind
+    except Exception as failure:  # Pillow raises many kinds of errors for broken files
         raise Unreadable(str(failure)) from failure
     colour, alpha = _on_white(_resize(_eight_bits(upright), width, height))
     coloured = colour.mode == "RGB" and _has_colours(colour)
@@ -73,7 +73,7 @@ def decode(data: bytes, channels: int, height: int, width: int, max_pixels: int)
 
 def _eight_bits(image: Image.Image) -> Image.Image:
     """As L, RGB or RGBA."""
-    if image.mode.startswith("I;16"):  # Pillow would clip to 8 bits; the upper byte is the second
+    if image.mode.startswith("I;16"):  # Pillow would clip instead of scaling: take the upper byte, the second
         return Image.frombytes("L", image.size, image.tobytes()[1::2])
     if image.has_transparency_data:
         return image.convert("RGBA")
@@ -85,7 +85,7 @@ def _resize(image: Image.Image, width: int, height: int) -> Image.Image:
 
 
 def _on_white(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-    """L or RGB on white, and the alpha channel (L) if there is one that is not opaque."""
+    """L or RGB on white, and the alpha channel (L), or None if all is opaque."""
     if image.mode != "RGBA":
         return image, None
     alpha = image.getchannel("A")
@@ -96,6 +96,6 @@ def _on_white(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
 
 
 def _has_colours(image: Image.Image) -> bool:
-    """Whether there is anything but greys in RGB: many files hold greys as three equal channels."""
+    """Whether an RGB picture is not grey: many files store grey as three equal channels."""
     red, green, blue = image.split()
     return any(ImageChops.difference(red, other).getbbox() is not None for other in (green, blue))

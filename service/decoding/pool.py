@@ -1,7 +1,7 @@
-"""A bounded pool that turns what clients send into values: large bodies in threads, pictures in processes.
+"""A bounded pool that parses large bodies in threads and decodes pictures in processes.
 
-Its bounds are the process's: however many requests come, so many bytes wait, so many pictures are decoded at once, and
-each costs at most so much memory and processor time.
+The service has one pool: waiting bytes, pictures decoded at a time, and the memory and processor time of each are
+bounded, however many requests arrive.
 """
 
 import atexit
@@ -21,7 +21,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from service.decoding.fit import Decoded, TooManyPixels
 from service.decoding.strip import Unreadable
-from service.decoding.wire import Ask, read_reply, send_ask
+from service.decoding.wire import DecodeRequest, read_reply, send_request
 from service.errors import TooBusy
 from service.settings import Settings
 
@@ -34,7 +34,7 @@ _ROOT = str(Path(__file__).parents[2])
 
 
 class DecoderProcess:
-    """One process that decodes, started when it is needed, and again after it was ended."""
+    """One decoder process, started on first use and again after it ended."""
 
     def __init__(self, max_pixels: int, cpu_seconds: float) -> None:
         self._max_pixels = max_pixels
@@ -42,17 +42,17 @@ class DecoderProcess:
         self._process: subprocess.Popen[bytes] | None = None
 
     def decode(self, data: bytes, channels: int, height: int, width: int) -> Decoded:
-        """As ``fit.decode``; Unreadable too where the process was ended by the picture."""
+        """As ``fit.decode``. Raises Unreadable also if the picture ended the process."""
         process = self._running()
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            send_ask(process.stdin, Ask(data, channels, height, width, self._max_pixels))
+            send_request(process.stdin, DecodeRequest(data, channels, height, width, self._max_pixels))
             about, contents = read_reply(process.stdout)
         except (OSError, EOFError):
             raise Unreadable(self._failure()) from None
         except BaseException:
-            self.close()  # what is left of its reply would be read as the next one's
+            self.close()  # else the rest of its reply would be read as the next reply
             raise
         if about.get("error") == "pixels":
             raise TooManyPixels(*about["size"])
@@ -68,13 +68,13 @@ class DecoderProcess:
         process.kill()
         for stream in (process.stdin, process.stdout):
             assert stream is not None
-            with suppress(OSError):  # what was still to be written to it
+            with suppress(OSError):  # bytes that were not written yet
                 stream.close()
         process.wait()
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is not None and self._process.poll() is not None:
-            self.close()  # it was ended between two pictures, which is not the next one's fault
+            self.close()  # it ended between two pictures: not the next one's fault
         if self._process is None:
             limits = [str(self._max_pixels), str(self._cpu_seconds)]
             self._process = subprocess.Popen(
@@ -86,7 +86,7 @@ class DecoderProcess:
         return self._process
 
     def _failure(self) -> str:
-        """Why the process ended while it decoded."""
+        """Why the process ended during decoding."""
         process = self._process
         assert process is not None
         self.close()
@@ -97,7 +97,7 @@ class DecoderProcess:
 
 
 class Readers:
-    """``threads`` threads with a decoder process each, and room for ``waiting`` pieces of work beside theirs."""
+    """``threads`` threads with one decoder process each; up to ``waiting`` further pieces of work may queue."""
 
     def __init__(self, threads: int, waiting: int, max_pixels: int, cpu_seconds: float) -> None:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="reader")
@@ -107,10 +107,10 @@ class Readers:
         self._new_process = partial(DecoderProcess, max_pixels, cpu_seconds)
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """What ``work`` returns or raises, in a thread. Raises TooBusy where there is no room."""
+        """Run ``work`` in a thread. Raises TooBusy if the queue is full."""
         if not self._room.acquire(blocking=False):
             raise TooBusy
-        # Cancelled work stays in the executor's queue until its turn. Its bytes must not: many may come and go.
+        # Cancelled work stays in the executor's queue until its turn, so its arguments are released separately.
         call = [partial(work, *args, **kwargs)]
         del args, kwargs
         future = self._pool.submit(lambda: call.pop()())
@@ -123,15 +123,15 @@ class Readers:
         try:
             return await wrap_future(future)
         except CancelledError:
-            # The future keeps the exception that it raised, and that one the frames it passes: this is the last.
+            # The future keeps its exception, which keeps the frames it passed through: raise a new one here.
             raise CancelledError from None
 
     async def decode(self, data: bytes, channels: int, height: int, width: int) -> Decoded:
-        """As ``fit.decode``, in a process. Raises TooBusy too."""
+        """As ``fit.decode``, in a decoder process. Raises TooBusy also."""
         return await self.run(self._decode, data, channels, height, width)
 
     def close(self) -> None:
-        """End the threads, after what they do, and the processes."""
+        """End the threads, after their current work, and the processes."""
         self._pool.shutdown(cancel_futures=True)
         for process in self._processes:
             process.close()
@@ -145,7 +145,7 @@ class Readers:
 
 
 def readers_of(settings: Settings) -> Readers:
-    """The pool of this process. Its bounds are the machine's, so that applications with the same settings share it."""
+    """The pool of this process, shared by all applications with the same settings: its limits protect the machine."""
     return _readers(
         settings.decoders,
         settings.decode_queue,

@@ -1,7 +1,7 @@
-"""A picture file without its metadata: only what its pixels need, so that nothing else can decide whether it is read.
+"""Removes everything from a picture file that its pixels do not need, in one pass before any decoder runs.
 
-One pass over the file's parts, before any decoder runs. The decoder then never sees text, colour profiles, thumbnails,
-EXIF or further frames: their errors do not matter, and their worst cases (compressed text, endless chunks) are gone.
+The decoder never sees text, colour profiles, thumbnails, EXIF or further frames: their errors do not matter, and their
+worst cases (compressed text, endless chunks) cannot occur.
 """
 
 import re
@@ -12,24 +12,24 @@ from typing import NamedTuple
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
-#: Chunks or segments of one file. Real files have hundreds, or a few thousand where an encoder wrote tiny pieces.
+#: Limit of chunks or segments. Real files have hundreds, or a few thousand if an encoder wrote small pieces.
 MAX_PARTS = 65_536
 
-#: Scans of a progressive JPEG. Encoders write about ten; every one costs a pass over the whole picture, however short.
+#: Limit of scans of a progressive JPEG. Encoders write about ten; each costs a pass over all pixels.
 MAX_SCANS = 64
 
-#: Bytes of EXIF that are searched for the orientation, which stands in its first directory.
+#: Bytes of EXIF that are searched for the orientation, which is in the first directory.
 _EXIF_BYTES = 65_536
 
 
 class Unreadable(Exception):
-    """The file is damaged, or of a kind that is not read; ``str()`` says why."""
+    """The file is damaged or not supported; ``str()`` says why."""
 
 
 class Stripped(NamedTuple):
-    """``file`` is a valid file of format ``kind`` if the picture was one.
+    """``file`` is the reduced file of format ``kind``, valid if the original was.
 
-    ``orientation`` is EXIF's, 1 to 8; 1 where there is none.
+    ``width`` and ``height`` are before the rotation by ``orientation``, EXIF's 1 to 8; 1 if there is none.
     """
 
     kind: str
@@ -40,7 +40,7 @@ class Stripped(NamedTuple):
 
 
 def sniff(data: bytes) -> str | None:
-    """PNG, JPEG or WEBP, by the first bytes; None for anything else."""
+    """PNG, JPEG or WEBP according to the first bytes, else None."""
     if data.startswith(PNG_SIGNATURE):
         return "PNG"
     if data.startswith(b"\xff\xd8\xff"):
@@ -49,15 +49,15 @@ def sniff(data: bytes) -> str | None:
 
 
 def strip(data: bytes) -> Stripped:
-    """``data`` reduced to what its first picture's pixels need. Raises Unreadable."""
+    """``data`` reduced to the pixels of its first picture. Raises Unreadable."""
     kind = sniff(data)
     if kind is None:
-        raise Unreadable("it is no PNG, JPEG or WebP")
+        raise Unreadable("it is neither PNG, JPEG nor WebP")
     return {"PNG": _png, "JPEG": _jpeg, "WEBP": _webp}[kind](data)
 
 
 def orientation_of(exif: bytes) -> int:
-    """The orientation, 1 to 8, in EXIF data (a TIFF header and directories); 1 where it cannot be found."""
+    """The orientation, 1 to 8, in EXIF data (a TIFF header and directories); 1 if it is not found."""
     exif = exif.removeprefix(b"Exif\0\0")[:_EXIF_BYTES]
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
     if order is None:
@@ -76,7 +76,7 @@ def orientation_of(exif: bytes) -> int:
 
 # --- PNG (W3C PNG, third edition) ---
 
-#: Bytes of a tRNS chunk by colour type: one grey, one colour. Of a palette it is an entry's alpha each.
+#: Bytes of a tRNS chunk by colour type: one grey or one colour. With a palette, it has one byte for each entry.
 _TRANSPARENCY = {0: 2, 2: 6}
 
 
@@ -103,7 +103,7 @@ def _png(data: bytes) -> Stripped:
 
 
 def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Type and content of each chunk of a PNG between its header and its end; of a last one cut short, what there is.
+    """Type and content of each chunk of a PNG between its header and its end; the last one may be cut short.
 
     Raises Unreadable after ``MAX_PARTS``.
     """
@@ -134,13 +134,13 @@ def _png_chunk(kind: bytes, content: bytes) -> bytes:
 
 # --- JPEG (ITU-T T.81) ---
 
-#: A marker: fill bytes, escaped bytes of a scan and restart markers are none.
+#: A marker, but not fill bytes, escaped bytes of a scan or restart markers.
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 _SOI, _EOI, _SOS, _TEM, _APP0, _APP1, _APP14 = 0xD8, 0xD9, 0xDA, 0x01, 0xE0, 0xE1, 0xEE
 _TABLES = {0xC4, 0xDB, 0xDD}  # Huffman tables, quantisation tables, restart interval
 _FRAMES = {0xC0, 0xC1, 0xC2}  # baseline, extended and progressive, with Huffman coding
 _OTHER_FRAMES = {0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
-#: Version 1.1, no density, no thumbnail. Its presence alone says that the colours are YCbCr.
+#: Version 1.1, no density, no thumbnail. Its presence means that the colours are YCbCr.
 _JFIF = b"JFIF\0\1\1\0\0\1\0\1\0\0"
 
 
@@ -148,10 +148,10 @@ def _jpeg(data: bytes) -> Stripped:
     parts, size, exif, scans = [b"\xff\xd8"], b"", b"", 0
     for marker, content, entropy in _jpeg_segments(data):
         if marker in _OTHER_FRAMES:
-            raise Unreadable("of JPEG, baseline and progressive files with Huffman coding are read")
+            raise Unreadable("only baseline and progressive JPEG with Huffman coding are supported")
         if marker in _FRAMES:
             if size or len(content) < 6:
-                raise Unreadable("the JPEG has no single frame")
+                raise Unreadable("the JPEG does not have exactly one frame")
             size = content[1:5]
         scans += marker == _SOS
         if scans > MAX_SCANS:
@@ -169,18 +169,18 @@ def _jpeg(data: bytes) -> Stripped:
 
 
 def _kept(marker: int, content: bytes) -> bytes | None:
-    """What of a segment decides pixels; None where nothing does."""
+    """The part of a segment that the pixels depend on, or None."""
     if marker in _TABLES or marker in _FRAMES or marker == _SOS:
         return content
     if marker == _APP0 and content.startswith(b"JFIF\0"):
         return _JFIF
     if marker == _APP14 and content.startswith(b"Adobe") and len(content) >= 12:
-        return content[:12]  # says which colours the components are
+        return content[:12]  # names the colour space
     return None
 
 
 def _jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
-    """Marker, content, and of a scan the coded data behind it, up to the end of the picture."""
+    """Marker, content, and for a scan the coded data after it, up to the end of the picture."""
     found = _MARKER.search(data, 2)
     for _ in range(MAX_PARTS):
         if found is None:
@@ -213,7 +213,7 @@ def _webp(data: bytes) -> Stripped:
         return Stripped("WEBP", *_bitstream_size(kind, head), 1, _riff([whole]))
     canvas = int.from_bytes(head[4:7], "little") + 1, int.from_bytes(head[7:10], "little") + 1
     animated = bool(head[0] & _ANIMATION)
-    # An animation is shown by its first frame, which has its own place on the canvas.
+    # Of an animation, the first frame is used, at its place on the canvas.
     wanted = {b"ANIM", b"ANMF"} if animated else {b"ALPH", b"VP8 ", b"VP8L"}
     kept: dict[bytes, bytes] = {}
     exif = b""
@@ -228,7 +228,7 @@ def _webp(data: bytes) -> Stripped:
 
 
 def _webp_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Type and all bytes of each chunk; of the last one, what there is."""
+    """Type and all bytes of each chunk; the last one may be cut short."""
     at = 12
     for _ in range(MAX_PARTS):
         kind, length = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")

@@ -1,6 +1,6 @@
-"""What the service and a decoder process say to each other, over the process's standard input and output.
+"""The protocol between the service and a decoder process, over the process's standard input and output.
 
-A request is a head and the file. A reply is a length, JSON of that length, and the bytes that the JSON announces.
+A request is a head and the file. A reply is a length, JSON of that length, and the bytes whose lengths the JSON has.
 """
 
 import json
@@ -11,8 +11,8 @@ _HEAD = struct.Struct("!IIIIQ")
 _LENGTH = struct.Struct("!I")
 
 
-class Ask(NamedTuple):
-    """One picture to decode, and the size that is wanted."""
+class DecodeRequest(NamedTuple):
+    """A file to decode, and the channels and size of the result in pixels."""
 
     data: bytes
     channels: int
@@ -21,20 +21,20 @@ class Ask(NamedTuple):
     max_pixels: int
 
 
-def send_ask(stream: IO[bytes], ask: Ask) -> None:
+def send_request(stream: IO[bytes], request: DecodeRequest) -> None:
     """Write one request."""
-    stream.write(_HEAD.pack(len(ask.data), *ask[1:]))
-    stream.write(ask.data)
+    stream.write(_HEAD.pack(len(request.data), *request[1:]))
+    stream.write(request.data)
     stream.flush()
 
 
-def read_ask(stream: IO[bytes]) -> Ask | None:
-    """The next request; None at the end."""
+def read_request(stream: IO[bytes]) -> DecodeRequest | None:
+    """The next request, or None at the end of the input."""
     head = stream.read(_HEAD.size)
     if len(head) < _HEAD.size:
         return None
     length, *rest = _HEAD.unpack(head)
-    return Ask(stream.read(length), *rest)
+    return DecodeRequest(stream.read(length), *rest)
 
 
 def send_reply(stream: IO[bytes], about: dict[str, Any], *contents: bytes) -> None:
@@ -45,7 +45,7 @@ def send_reply(stream: IO[bytes], about: dict[str, Any], *contents: bytes) -> No
 
 
 def read_reply(stream: IO[bytes]) -> tuple[dict[str, Any], list[bytes]]:
-    """The reply to the last request. Raises EOFError where the process ended instead."""
+    """The reply to the last request. Raises EOFError if the process ended instead."""
     (length,) = _LENGTH.unpack(_exactly(stream, _LENGTH.size))
     about = json.loads(_exactly(stream, length))
     return about, [_exactly(stream, each) for each in about["lengths"]]

@@ -1,10 +1,9 @@
-"""The threads that own a device. They take lanes in turn by device time served, and wake the event loop once a tick.
+"""The threads of a device. They serve lanes in turn by device time, and wake the event loop once per tick.
 
-Fairness is start-time fair queueing (Goyal et al. 1996) over measured milliseconds: the lane that was served least
-goes next, and a lane that wanted nothing is raised to the level of the one that went last, instead of being paid back.
+Fairness is start-time fair queueing (Goyal et al. 1996) over measured milliseconds: the lane with the least service
+goes next. A lane that becomes busy starts at the current virtual time: idleness earns no credit.
 
-A device knows a lane only while it has rows: one that nobody else refers to any more goes with its last row, and its
-model's memory with it.
+A device refers to a lane only while it has rows, so the memory of a replaced model is freed with its last row.
 """
 
 import asyncio
@@ -19,26 +18,27 @@ from typing import Any, TypeVar
 
 import torch
 
-from service.engine.lane import Ended, Filmed, Lane, Look, Ticked
+from service.engine.delivery import FinishedRow, PreviewedRow
+from service.engine.lane import Lane, LaneSnapshot, TickResult
 from service.engine.table import LiveRow, Slots
 from service.engine.transfer import wait_for
-from service.process import cores, keep_to_core, let_others_finish
+from service.process import cores, pin_to_core, usable_cores, use_batch_scheduling
+from service.settings import Settings
 
 log = logging.getLogger(__name__)
 
-#: For how many seconds after another model's tick a model is not taken to be alone: whoever waits for short calls comes
-#: back, and has nothing waiting just then.
+#: Keep capping ticks this many seconds after another model ran: a closed-loop client has nothing queued at that moment.
 SHARED_S = 0.5
-#: For how many seconds a stop waits for the turns under way.
+#: Seconds that ``stop`` waits for running ticks.
 STOP_S = 10.0
 
 Result = TypeVar("Result")
-Deliver = Callable[[Sequence[Ended], Sequence[Filmed], float], None]
+Deliver = Callable[[Sequence[FinishedRow], Sequence[PreviewedRow], float], None]
 Turn = Callable[[], None]
 
 
 class Device:
-    """``threads`` threads over the lanes of a device; ``deliver`` is called on the event loop with a tick's results."""
+    """``threads`` threads that serve the device's lanes; ``deliver`` gets a tick's results on the event loop."""
 
     def __init__(self, threads: int, tick_budget_ms: float, deliver: Deliver) -> None:
         self._tick_budget_ms = tick_budget_ms
@@ -46,17 +46,17 @@ class Device:
         self._lock = threading.Condition()
         self._busy: list[Lane] = []
         self._exclusive: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
-        # Lent work under way: whoever waits for it must hear of a device that stops without it.
+        # Exclusive work that runs; its future is cancelled if the device stops first, so that nobody waits for ever.
         self._working: set[Future[Any]] = set()
-        #: The paper's virtual time: what the lane that went last had been served before; and after, once all are idle.
-        self._level_ms = 0.0
+        #: The paper's virtual time: the start tag of the last tick, or its finish tag once all lanes are idle.
+        self._virtual_ms = 0.0
         self._last_model: str | None = None
         self._shared_until = 0.0
         self._free_threads = threads
         self._stopping = False
         self._lost_threads = 0
-        # Left alone, the kernel lets two of them take turns on one core while another core is idle. With fewer threads
-        # than cores, or more, where they should run is not for this process to know.
+        # Without pinning, the kernel may run two threads on one core while another is idle. Placement is left to it
+        # where threads and cores differ in number.
         own = cores() if 1 < threads == len(cores()) else [None] * threads
         self._threads = [
             threading.Thread(target=self._serve, args=(core,), name=f"engine-{number}", daemon=True)
@@ -65,16 +65,16 @@ class Device:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Begin to serve; results go to ``loop``."""
+        """Start the threads; results go to ``loop``."""
         self._loop = loop
         for thread in self._threads:
             thread.start()
 
     def stop(self, within_s: float = STOP_S) -> bool:
-        """End the threads after the turns under way; rows still in the lanes stay there, work still lent is dropped.
+        """End the threads after their running ticks. Rows stay in their lanes; exclusive work is cancelled.
 
-        Returns whether all threads ended within ``within_s`` seconds. One that a model keeps longer is left behind: it
-        is a daemon, and what it makes is dropped.
+        Returns whether all threads ended within ``within_s`` seconds. A thread that a model blocks longer is abandoned:
+        it is a daemon, and its results are dropped.
         """
         with self._lock:
             self._stop_serving()
@@ -91,19 +91,19 @@ class Device:
         return not stuck
 
     def put(self, lane: Lane, rows: Sequence[LiveRow]) -> None:
-        """Queue the rows of one job, and wake no more threads than could take one: another would be in their way."""
+        """Queue the rows of one job and wake at most one thread per row: more would only contend for the lock."""
         with self._lock:
             if lane.is_empty:
                 self._busy.append(lane)
             had_work = lane.has_work
             lane.put(rows)
-            self._bring_level(lane, had_work)
+            self._start_at_virtual_time(lane, had_work)
             self._lock.notify(len(rows))
 
     def run_exclusive(self, work: Callable[[], Result]) -> Future[Result]:
-        """Have one of the threads do ``work`` between two ticks: nothing else may use a GPU, or a core.
+        """Run ``work`` on an engine thread between two ticks, so that it shares neither GPU nor core with a tick.
 
-        The future is cancelled when the device stops first.
+        The future is cancelled if the device stops first.
         """
         future: Future[Result] = Future()
         with self._lock:
@@ -115,54 +115,54 @@ class Device:
         return future
 
     def sweep(self, lane: Lane) -> None:
-        """A job of ``lane`` was cancelled: its rows leave before their next step."""
+        """Drop the rows of cancelled jobs of ``lane`` before their next step."""
         with self._lock:
             lane.sweep()
             self._lock.notify()
 
-    def look(self, lane: Lane) -> Look:
-        """``Lane.look``, of a lane whose rows are being served."""
+    def snapshot(self, lane: Lane) -> LaneSnapshot:
+        """``Lane.snapshot`` under the lock."""
         with self._lock:
-            return lane.look()
+            return lane.snapshot()
 
     def is_idle(self) -> bool:
-        """Whether no lane has a row queued or under way."""
+        """Whether no lane has rows."""
         with self._lock:
             return not self._busy
 
     def is_alive(self) -> bool:
-        """Whether all of its threads run: a fault of ours could end one."""
+        """Whether all threads run; a fault of the engine ends a thread."""
         return all(thread.is_alive() for thread in self._threads)
 
     @property
     def threads_left(self) -> int:
-        """Threads that no fault has ended."""
+        """Number of threads that have not failed."""
         return len(self._threads) - self._lost_threads
 
     def busy_lanes(self) -> list[Lane]:
-        """Those with a row queued or under way."""
+        """The lanes that have rows."""
         with self._lock:
             return list(self._busy)
 
-    def _bring_level(self, lane: Lane, had_work: bool) -> None:
-        """Bring a lane that had no work until now to the level: what it did not want is not owed to it.
+    def _start_at_virtual_time(self, lane: Lane, had_work: bool) -> None:
+        """Start a lane that had nothing to claim at the virtual time: idleness earns no credit.
 
-        Nor is it while its rows are all under way: a lane with one row keeps one thread busy and wants no second.
+        A lane whose rows are all in ticks counts as idle: with one row it cannot use a second thread.
         """
         if not had_work:
-            lane.served_ms = max(lane.served_ms, self._level_ms)
+            lane.served_ms = max(lane.served_ms, self._virtual_ms)
 
     def _serve(self, core: int | None) -> None:
         try:
             # Two torch threads on one core collapse as soon as something else wants that core: one thread each.
             torch.set_num_threads(1)
-            let_others_finish()
+            use_batch_scheduling()
             if core is not None:
-                keep_to_core(core)
+                pin_to_core(core)
             while self._serve_turn():
                 pass
         except BaseException:
-            # The state that it left behind is unknown: liveness and readiness show it until a restart.
+            # The state of its lane is unknown now: liveness and readiness fail until a restart.
             log.critical("engine thread ended by a fault", exc_info=True)
             self._lose_thread()
 
@@ -170,9 +170,9 @@ class Device:
         with self._lock:
             self._lost_threads += 1
             if not self.threads_left:
-                self._stop_serving()  # nobody is left to do what was lent
+                self._stop_serving()  # no thread is left for exclusive work
             else:
-                self._lock.notify_all()  # the turn that this thread was woken for is another's now
+                self._lock.notify_all()  # another thread must take the work that this one was woken for
 
     def _stop_serving(self) -> None:
         self._stopping = True
@@ -181,9 +181,9 @@ class Device:
         self._lock.notify_all()
 
     def _serve_turn(self) -> bool:
-        """Take one turn, waiting until there is one; False when the device stops.
+        """Wait for one piece of work and do it; False when the device stops.
 
-        A function of its own, so that a thread which waits holds on to no lane.
+        A separate function, so that a waiting thread keeps no reference to a lane.
         """
         turn = self._next_turn()
         if turn is not None:
@@ -209,23 +209,23 @@ class Device:
         return partial(self._work, work, future)
 
     def _tick_turn(self) -> Turn | None:
-        """The next tick: its lane and rows; None when no lane has work, or its rows had all been given up."""
+        """The next tick; None when no lane has work, or the claimed rows had all been cancelled."""
         waiting = [lane for lane in self._busy if lane.has_work]
         if not waiting:
             return None
         lane = min(waiting, key=lambda lane: lane.served_ms)
-        self._level_ms = lane.served_ms
-        self._note_next(lane.model.name)
+        self._virtual_ms = lane.served_ms
+        self._note_model(lane.model.name)
         shared = len(waiting) > 1 or time.monotonic() < self._shared_until
         slots = lane.claim(self._tick_budget_ms if shared else None, self._free_threads)
         rejected = lane.take_rejected()
         if rejected:
-            self._tell(Ticked(slots[:0], slots[:0], rejected))
+            self._report(TickResult(slots[:0], slots[:0], rejected))
         self._forget_if_empty(lane)
         return partial(self._tick, lane, slots) if len(slots) else None
 
-    def _note_next(self, model: str) -> None:
-        """``model`` goes next: where another went before, they share the device for a while."""
+    def _note_model(self, model: str) -> None:
+        """Treat the device as shared for ``SHARED_S`` after a change of models."""
         if self._last_model not in (None, model):
             self._shared_until = time.monotonic() + SHARED_S
         self._last_model = model
@@ -233,12 +233,12 @@ class Device:
     def _work(self, work: Callable[[], Any], future: Future[Any]) -> None:
         try:
             outcome: tuple[Any, BaseException | None] = work(), None
-        except BaseException as failure:  # whoever waits for it would wait for ever
+        except BaseException as failure:  # the caller waits for the future
             outcome = None, failure
         with self._lock:
             self._free_threads += 1
             self._working.discard(future)
-            if future.cancelled():  # the device stopped meanwhile
+            if future.cancelled():  # the device has stopped
                 return
         result, raised = outcome
         if raised is None:
@@ -249,36 +249,41 @@ class Device:
     def _tick(self, lane: Lane, slots: Slots) -> None:
         started, failed = time.perf_counter(), False
         try:
-            ticked = lane.compute(slots)
-        except Exception:  # a fault of ours, not of a row: the thread must outlive it, and its rows must be told
+            result = lane.compute(slots)
+        except Exception:  # a fault of the engine, not of a row: fail the rows and keep the thread
             log.exception("tick failed", extra={"model": lane.model.name, "rows": len(slots)})
-            ticked, failed = lane.abandon(slots), True
-        self._settle(lane, ticked, spent_ms=1000 * (time.perf_counter() - started))
+            result, failed = lane.fail_tick(slots), True
+        self._finish_tick(lane, result, spent_ms=1000 * (time.perf_counter() - started))
         if failed:
             # Raises where a GPU computes nothing any more, as after an illegal access: then the thread ends.
             wait_for(lane.model.device)
 
-    def _settle(self, lane: Lane, ticked: Ticked, spent_ms: float) -> None:
-        if ticked.filmed:  # before another thread can serve the same rows on: previews come in their order
-            self._tell(ticked)
+    def _finish_tick(self, lane: Lane, result: TickResult, spent_ms: float) -> None:
+        if result.previews:  # first, to keep previews in order: another thread may serve the rows again
+            self._report(result)
         with self._lock:
             self._free_threads += 1
             had_work = lane.has_work
-            lane.settle(ticked, spent_ms)
-            self._bring_level(lane, had_work)
+            lane.complete_tick(result, spent_ms)
+            self._start_at_virtual_time(lane, had_work)
             self._forget_if_empty(lane)
-            self._lock.notify()  # rows went back to the table: a thread that found none may take some of them
-        if ticked.ended and not ticked.filmed:
-            self._tell(ticked)
+            self._lock.notify()  # a thread that found no rows may claim the ones just released
+        if result.finished and not result.previews:
+            self._report(result)
 
-    def _tell(self, ticked: Ticked) -> None:
+    def _report(self, result: TickResult) -> None:
         assert self._loop is not None
-        if self._loop.is_closed():  # a tick that outlasted the service: nobody is left to be told
+        if self._loop.is_closed():  # the service stopped during the tick
             return
-        self._loop.call_soon_threadsafe(self._deliver, ticked.ended, ticked.filmed, time.monotonic())
+        self._loop.call_soon_threadsafe(self._deliver, result.finished, result.previews, time.monotonic())
 
     def _forget_if_empty(self, lane: Lane) -> None:
         if lane.is_empty:
             self._busy.remove(lane)
             if not self._busy:
-                self._level_ms = max(self._level_ms, lane.served_ms)
+                self._virtual_ms = max(self._virtual_ms, lane.served_ms)
+
+
+def thread_count(device: torch.device, settings: Settings) -> int:
+    """How many threads use the device: one on a GPU; on a CPU the setting, or one per usable core."""
+    return settings.engine_threads or usable_cores() if device.type == "cpu" else 1

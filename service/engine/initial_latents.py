@@ -1,4 +1,4 @@
-"""What rows begin from besides the noise of their seeds: pictures, latents, points of a map."""
+"""Starting latents other than the noise of a seed: from pictures, latents and points of a map."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -18,14 +18,14 @@ from service.sampling.step import Inpaint
 
 
 def image_tensor(picture: Picture) -> Tensor:
-    """A picture (height, width, channel) as networks have it, (channel, height, width) in [-1, 1]."""
+    """A picture (height, width, channel) uint8 as a network's input, (channel, height, width) in [-1, 1]."""
     return from_uint8(torch.from_numpy(picture.copy()))
 
 
 def repaint_mask(picture: Picture, latent_shape: Sequence[int], *, invert: bool) -> Tensor:
-    """A grey picture (height, width, 1), white where to make anew, as a mask (1, height, width) of the latent's map.
+    """A grey picture (height, width, 1), white where to repaint, as a mask (1, height, width) of the latent's size.
 
-    Each place of it is the mean of the pixels that it stands for.
+    Each element is the mean of its pixels. ``invert`` repaints black instead.
     """
     mask = torch.from_numpy(picture[None, :, :, 0].astype(np.float32)) / 255
     mask = torch.nn.functional.adaptive_avg_pool2d(mask, (latent_shape[1], latent_shape[2]))
@@ -33,35 +33,35 @@ def repaint_mask(picture: Picture, latent_shape: Sequence[int], *, invert: bool)
 
 
 def from_noise(rows: Sequence[RowSpec], model: Model, truncation: float) -> list[RowSpec]:
-    """``rows`` begun from the noise of their seeds times ``truncation``; below 1, a VAE's or a GAN's vary less."""
+    """``rows`` that start from their seeds' noise times ``truncation``; below 1, VAEs and GANs vary less."""
     return [row._replace(latent=truncation * seed_latent(model, row.seed)) for row in rows]
 
 
 def from_latents(rows: Sequence[RowSpec], latents: Latent) -> list[RowSpec]:
-    """``rows`` begun from ``latents`` (rows, *latent)."""
+    """``rows`` that start from ``latents`` (rows, *latent)."""
     return [row._replace(latent=latent) for row, latent in zip(rows, tensor_of(latents), strict=True)]
 
 
 def started_from(row: RowSpec, x_start: Tensor) -> RowSpec:
-    """``row`` begun from a clean latent (*latent) at its plan's first noise level, with the noise of its seed.
+    """``row`` that starts from a clean latent (*latent), noised by its seed to its plan's first noise level.
 
-    With a plan of ``strength`` below 1: image to image, inpainting that keeps the rough form, and variations.
+    With a plan of ``strength`` below 1 this gives image to image, inpainting that keeps rough forms, and variations.
     """
     return row._replace(latent=row.plan.start(x_start, RowNoise(row.seed).draw(x_start.shape)))
 
 
 def from_picture(rows: Sequence[RowSpec], x_start: Tensor, mask: Tensor | None, strength: float) -> list[RowSpec]:
-    """``rows`` begun from a clean latent (*latent), with noise of ``strength``; black of ``mask`` stays as it is."""
-    begun = [row if strength == 1 else started_from(row, x_start) for row in rows]
+    """``rows`` that start from a clean latent (*latent), noised by ``strength``; black parts of ``mask`` are kept."""
+    started = [row if strength == 1 else started_from(row, x_start) for row in rows]
     if mask is None:
-        return begun
-    return [row._replace(inpaint=Inpaint(mask, x_start)) for row in begun]
+        return started
+    return [row._replace(inpaint=Inpaint(mask, x_start)) for row in started]
 
 
 def around_picture(rows: Sequence[RowSpec], code: Latent, spread: float) -> list[RowSpec]:
-    """``rows`` begun from draws of a picture's posterior, mean and log-variance (2, *latent).
+    """``rows`` that start from samples of a picture's posterior ``code``, mean and log-variance (2, *latent).
 
-    ``spread`` scales the deviation: 0 is the mean, 1 the posterior.
+    ``spread`` scales the deviation: 0 gives the mean, 1 the posterior.
     """
     mean, logvar = tensor_of(code)
     deviation = spread * (logvar / 2).exp()
@@ -69,22 +69,22 @@ def around_picture(rows: Sequence[RowSpec], code: Latent, spread: float) -> list
 
 
 def mean_of(code: Latent) -> Tensor:
-    """The mean of a picture that an encoder gave mean and log-variance of, (2, *latent)."""
+    """The mean (*latent) of an encoder's result (2, *latent)."""
     return tensor_of(code[0])
 
 
 def seed_latent(model: Model, seed: int) -> Tensor:
-    """The noise that a picture of ``seed`` begins from, (*latent)."""
+    """The starting noise of ``seed``, (*latent)."""
     return RowNoise(seed).draw(model.manifest.latent_shape)
 
 
 def path_latents(points: Sequence[Tensor], position: Tensor, method: InterpolationMethod) -> Tensor:
-    """The latents at ``position`` of a path through ``points`` (*latent), (frames, *latent)."""
+    """The latents (frames, *latent) at ``position`` (frames,) of a path through ``points`` (*latent) each."""
     return walk(torch.stack([*points]), position, method)
 
 
 class Leg(NamedTuple):
-    """Where a frame of a path is: ``share`` of the way from point ``before`` to point ``after``, in [0, 1)."""
+    """The place of a frame on a path: ``share``, in [0, 1), of the way from point ``before`` to point ``after``."""
 
     before: int
     after: int
@@ -92,21 +92,21 @@ class Leg(NamedTuple):
 
 
 def legs(position: Tensor, points: int) -> list[Leg]:
-    """Where frames at ``position`` (see ``service.sampling.interpolate.positions``) are on a path of ``points``."""
+    """The legs of frames at ``position`` (from ``service.sampling.interpolate.positions``) on a path of ``points``."""
     return [Leg(int(each), (int(each) + 1) % points, each - int(each)) for each in position.tolist()]
 
 
 def blended(row: RowSpec, before: int, after: int, share: float) -> RowSpec:
-    """``row`` between two classes, by a blend of their predictions in place of guidance."""
+    """``row`` between two classes: their predictions are blended in place of guidance."""
     if before == after or share == 0:
         return row._replace(label=before)
     return row._replace(label=after, negative_label=before, guidance_scale=share)
 
 
 def decoded(model: Model, row: RowSpec, x_start: Tensor) -> RowSpec:
-    """``row`` whose picture is what ``model`` decodes of a clean latent (*latent).
+    """``row`` that decodes a clean latent (*latent).
 
-    A model that denoises takes one step to it, in which all is known.
+    A denoising model reaches it in one step by inpainting with everything known.
     """
     if model.denoise is None:
         return row._replace(latent=x_start)
@@ -115,18 +115,18 @@ def decoded(model: Model, row: RowSpec, x_start: Tensor) -> RowSpec:
 
 
 def at_point(model: Model, point: Sequence[float]) -> Tensor:
-    """The latent at (x, y) of a model's map, (*latent)."""
+    """The latent (*latent) at (x, y) of the model's map."""
     assert model.latent_map is not None
     return plane_latents(model, np.array([point]))[0]
 
 
 def plane_latents(model: Model, points: npt.NDArray[np.float64]) -> Tensor:
-    """The latents at points (count, 2) of a model's map, (count, *latent)."""
+    """The latents (count, *latent) at points (count, 2) of the model's map."""
     assert model.latent_map is not None
     latents = model.latent_map.origin + np.tensordot(points, model.latent_map.axes, axes=1)
     return tensor_of(latents.astype(np.float32))
 
 
 def tensor_of(array: npt.NDArray[np.float32]) -> Tensor:
-    """The array's numbers, the tensor's own."""
+    """A tensor with a copy of the array."""
     return torch.from_numpy(np.array(array))

@@ -1,4 +1,4 @@
-"""One model on one device: its queue, its table, and the tick that serves rows from it."""
+"""A lane: one model's queue, its row table, and the tick that serves rows of it."""
 
 import logging
 import math
@@ -13,10 +13,11 @@ import torch
 from service.admission.drain import DrainRate
 from service.admission.queue import RowQueue
 from service.engine.cost import CostModel
+from service.engine.delivery import FinishedRow, PreviewedRow, engine_fault
 from service.engine.model import Model
-from service.engine.results import Picture, Preview, Result
+from service.engine.results import Picture, Preview
 from service.engine.table import LiveRow, RowTable, Slots
-from service.engine.tick import Batch, Stepped, run_isolating
+from service.engine.tick import Batch, StepResult, run_isolating
 from service.engine.transfer import wait_for
 from service.errors import ComputeFailed
 from service.metrics import ModelMetrics
@@ -24,176 +25,177 @@ from service.settings import Settings
 
 log = logging.getLogger(__name__)
 
-#: A row that leaves the table, with its result or the reason why there is none.
-Ended = tuple[LiveRow, Result | ComputeFailed]
-#: A row that goes on, and how it looks on its way.
-Filmed = tuple[LiveRow, Preview]
-
 
 @dataclass(frozen=True, slots=True)
-class Ticked:
-    """What became of a tick's rows: the places to serve again, the places to free, and what to tell their jobs.
+class TickResult:
+    """The outcome of a tick: the slots to serve again, the slots to free, and what goes to the rows' jobs.
 
-    ``call_rows`` is how many rows its one network call had; 0 when it did not go so smoothly. ``no_room_for`` is the
-    least number of rows whose call ran out of memory; None when none did.
+    ``forward_rows`` counts the rows of its forward pass; 0 when the batch was split after a failure.
+    ``out_of_memory_rows`` is the smallest forward pass that ran out of memory; None when none did.
     """
 
-    going_on: Slots
+    continuing: Slots
     leaving: Slots
-    ended: list[Ended]
-    call_rows: int = 0
-    filmed: list[Filmed] = field(default_factory=list)
-    no_room_for: int | None = None
+    finished: list[FinishedRow]
+    forward_rows: int = 0
+    previews: list[PreviewedRow] = field(default_factory=list)
+    out_of_memory_rows: int | None = None
 
 
-class Look(NamedTuple):
-    """The rows of a lane: ``queued``, those of a request together in the order in which requests take their turns, and
-    ``under_way``, each with how many rows of network calls it still takes."""
+class LaneSnapshot(NamedTuple):
+    """The rows of a lane: ``queued`` by request, in the order of service; ``running``, each with the forward-pass rows
+    that it still needs."""
 
     queued: Sequence[tuple[LiveRow, ...]]
-    under_way: Sequence[tuple[LiveRow, int]]
+    running: Sequence[tuple[LiveRow, int]]
 
 
 class Lane:
-    """Serves one model's rows. Everything but ``compute`` runs under the device's lock."""
+    """Serves one model's rows. All methods except ``compute`` run under the device's lock."""
 
     def __init__(
         self, model: Model, cost: CostModel, drain: DrainRate, settings: Settings, metrics: ModelMetrics
     ) -> None:
         self.model, self.cost, self.metrics = model, cost, metrics
         self._drain = drain
-        # Until when the drain rate has been told, and whether the last claim left more rows than threads could take.
-        self._told_at, self._rows_wait = time.monotonic(), False
-        self._joins = settings.batching == "step"
-        #: Device milliseconds it has been served; the device keeps the lanes level by it.
+        # When the drain rate was last updated, and whether the last claim left rows waiting.
+        self._drain_updated_at, self._rows_wait = time.monotonic(), False
+        #: Device milliseconds of service, by which the device chooses the next lane.
         self.served_ms = 0.0
         self._queue: RowQueue[LiveRow] = RowQueue()
         self._sweep_due = False
-        self._rejected: list[Ended] = []
+        self._rejected: list[FinishedRow] = []
         self._table = RowTable(model, settings.table_rows)
 
     @property
     def has_work(self) -> bool:
-        """Whether a thread could serve it now."""
-        return self._table.ready > 0 or (len(self._queue) > 0 and self._room(1) > 0)
+        """Whether a thread could claim rows now."""
+        return self._table.ready > 0 or (len(self._queue) > 0 and self.free_slots > 0)
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing of it is queued or under way."""
+        """Whether no row is queued or in the table."""
         return len(self._queue) == 0 and self._table.live == 0
 
     @property
     def queued(self) -> int:
-        """Rows that wait for a place."""
+        """Rows that wait for a slot."""
         return len(self._queue)
 
     @property
     def waiting(self) -> int:
-        """Requests with rows that wait for a place; right but for a moment when it is read without the lock."""
+        """Requests with waiting rows; may be outdated when read without the lock."""
         return self._queue.requests
 
     @property
     def live(self) -> int:
-        """Rows that have one."""
+        """Rows in the table."""
         return self._table.live
+
+    @property
+    def free_slots(self) -> int:
+        """How many queued rows may join the table now."""
+        return self._table.free
 
     def put(self, rows: Iterable[LiveRow]) -> None:
         """Queue the rows of one job."""
         if self.is_empty:
-            self._drain.rest(self._since_told())
+            self._drain.rest(self._since_drain_update())
         self._queue.put(rows)
 
-    def look(self) -> Look:
-        """All rows that are queued or under way; copied, so that the caller can read them without the lock."""
-        return Look(self._queue.waiting(), self._table.under_way())
+    def snapshot(self) -> LaneSnapshot:
+        """A copy of all rows, to be read without the lock."""
+        return LaneSnapshot(self._queue.waiting(), self._table.running_rows())
 
     def sweep(self) -> None:
         """Drop the rows of cancelled jobs before the next tick."""
         self._sweep_due = True
 
     def claim(self, budget_ms: float | None, threads: int) -> Slots:
-        """Fill the table from the queue and take the next tick's rows; none when all of them were cancelled.
+        """Fill the table from the queue and claim the next tick's rows; none when all of them were cancelled.
 
-        ``budget_ms`` bounds the tick while other lanes wait; None leaves the best bucket. ``threads`` is how many are
-        free to serve, this one among them: each takes its share instead of the first taking all.
+        ``budget_ms`` bounds the tick while other lanes wait; None means the best bucket. ``threads`` free threads,
+        including the caller's, share the ready rows evenly.
         """
         now = time.monotonic()
         self._sweep()
-        self._admit(threads, now)
+        self._admit(now)
         bucket = self.cost.best_bucket if budget_ms is None else self.cost.bucket_within(budget_ms)
-        share = math.ceil(self._table.ready_call_rows / threads)
+        share = math.ceil(self._table.ready_forward_rows / threads)
         self._rows_wait = share > bucket or len(self._queue) > 0
         slots = self._table.claim(min(bucket, share))
         for row in self._table.rows(slots[self._table.first_step(slots)]):
             row.job.start(now)
         return slots
 
-    def compute(self, slots: Slots) -> Ticked:
-        """Serve the claimed rows one step, and wait until they are: what a tick takes is what its lane is charged."""
-        places, batch = self._table.gather(slots)
-        self.metrics.tick_rows.observe(batch.call_rows)
-        if padding := self.model.padding(batch.call_rows):
+    def compute(self, slots: Slots) -> TickResult:
+        """Compute one step of the claimed rows and wait for the device: the lane is charged the whole time."""
+        index, batch = self._table.gather(slots)
+        self.metrics.tick_rows.observe(batch.forward_rows)
+        if padding := self.model.padding(batch.forward_rows):
             self.metrics.padding_rows.inc(padding)
         if batch.step is not None:
             self.metrics.steps.inc(len(batch))
-        ended: list[Ended] = []
-        filmed: list[Filmed] = []
+        finished: list[FinishedRow] = []
+        previews: list[PreviewedRow] = []
         leaving = batch.ending.copy()
-        no_room: list[int] = []
-        results = run_isolating(self.model, batch, partial(self._failed, no_room))
+        out_of_memory: list[int] = []
+        results = run_isolating(self.model, batch, partial(self._failed, out_of_memory))
         for rows, result in results:
             part = slots[rows]
-            if isinstance(result, Stepped):
+            if isinstance(result, StepResult):
                 if batch.step is not None:
-                    self._table.keep(places[rows], result.x, result.x_start)
-                ended += self._results(part[batch.ending[rows]], result)
-                if result.shots:
-                    filmed += self._previews(part, result)
+                    self._table.store(index[rows], result.x, result.x_start)
+                finished += self._results(part[batch.ending[rows]], result)
+                if result.previews:
+                    previews += self._previews(part, result)
             else:
                 leaving[rows] = True
                 self.metrics.failed_rows["raised"].inc(len(part))
                 reason = f"The model could not compute this picture: {type(result).__name__}."
-                ended += [(row, ComputeFailed(reason)) for row in self._table.rows(part)]
+                finished += [(row, ComputeFailed(reason)) for row in self._table.rows(part)]
         wait_for(self.model.device)
-        smooth = len(results) == 1 and isinstance(results[0][1], Stepped)
-        call_rows = batch.call_rows if smooth else 0
-        return Ticked(slots[~leaving], slots[leaving], ended, call_rows, filmed, min(no_room, default=None))
+        in_one_pass = len(results) == 1 and isinstance(results[0][1], StepResult)
+        forward_rows = batch.forward_rows if in_one_pass else 0
+        return TickResult(
+            slots[~leaving], slots[leaving], finished, forward_rows, previews, min(out_of_memory, default=None)
+        )
 
-    def abandon(self, slots: Slots) -> Ticked:
-        """Give up the claimed rows."""
+    def fail_tick(self, slots: Slots) -> TickResult:
+        """The result of a tick that the engine failed to compute."""
         self.metrics.failed_rows["engine"].inc(len(slots))
-        failure = fault_of_ours()
-        return Ticked(slots[:0], slots, [(row, failure) for row in self._table.rows(slots)])
+        failure = engine_fault()
+        return TickResult(slots[:0], slots, [(row, failure) for row in self._table.rows(slots)])
 
-    def take_rejected(self) -> list[Ended]:
-        """The rows that the last claims could not give a place, once."""
+    def take_rejected(self) -> list[FinishedRow]:
+        """Return and clear the rows that could not join the table."""
         rejected, self._rejected = self._rejected, []
         return rejected
 
-    def settle(self, ticked: Ticked, spent_ms: float) -> None:
-        """Put rows back for their next step, free the places of those that ended, and learn what the tick took."""
+    def complete_tick(self, result: TickResult, spent_ms: float) -> None:
+        """Make continuing rows ready again, free the other slots, and learn from the tick's duration."""
         self.served_ms += spent_ms
         self.metrics.device_seconds.inc(spent_ms / 1000)
-        if ticked.no_room_for is not None:
-            self.cost.shrink(ticked.no_room_for)
-        if ticked.call_rows:
-            self.cost.learn(ticked.call_rows, spent_ms)
-        self._tell_drain(ticked.call_rows * self.cost.row_ms())
-        self._table.release(ticked.going_on)
-        self._table.drop(ticked.leaving)
+        if result.out_of_memory_rows is not None:
+            self.cost.shrink(result.out_of_memory_rows)
+        if result.forward_rows:
+            self.cost.learn(result.forward_rows, spent_ms)
+        self._update_drain(result.forward_rows * self.cost.row_ms())
+        self._table.release(result.continuing)
+        self._table.drop(result.leaving)
 
-    def _tell_drain(self, worked_ms: float) -> None:
+    def _update_drain(self, worked_ms: float) -> None:
         if self._rows_wait:
-            self._drain.note(worked_ms, self._since_told())
+            self._drain.note(worked_ms, self._since_drain_update())
         else:
-            self._drain.rest(self._since_told())
+            self._drain.rest(self._since_drain_update())
 
-    def _since_told(self) -> float:
-        told_at, self._told_at = self._told_at, time.monotonic()
-        return self._told_at - told_at
+    def _since_drain_update(self) -> float:
+        updated_at, self._drain_updated_at = self._drain_updated_at, time.monotonic()
+        return self._drain_updated_at - updated_at
 
     def _sweep(self) -> None:
-        """Drop the rows that nobody waits for."""
+        """Drop the rows of cancelled jobs."""
         if not self._sweep_due:
             return
         queued, live = len(self._queue), self._table.live
@@ -202,21 +204,15 @@ class Lane:
         self.metrics.dropped_queued.inc(queued - len(self._queue))
         self.metrics.dropped_running.inc(live - self._table.live)
 
-    def _room(self, threads: int) -> int:
-        """Rows that may join now: any time, or when batching by request, once those that ran have ended."""
-        if self._joins:
-            return self._table.free
-        return 0 if self._table.live else min(self._table.free, threads * self.cost.best_bucket)
-
-    def _admit(self, threads: int, now: float) -> None:
-        """Fill the table from the queue. Late rows are left out: whoever waits for them is told elsewhere."""
-        taken = list(self._queue.take(self._room(threads)))
+    def _admit(self, now: float) -> None:
+        """Move rows from the queue to the table. Late rows are dropped; the API reports them to the client."""
+        taken = list(self._queue.take(self.free_slots))
         timely = [row for row in taken if not row.job.dropped(now)]
         if late := len(taken) - len(timely):
             self.metrics.dropped_queued.inc(late)
         try:
             self._table.admit(timely)
-        except Exception:  # a fault of ours: whoever sent the row must be told, and no other row suffer
+        except Exception:  # a fault of the engine: fail only the rows that cause it
             for row in timely:
                 self._admit_alone(row)
 
@@ -226,38 +222,33 @@ class Lane:
         except Exception:
             log.exception("row not admitted", extra={"model": self.model.name})
             self.metrics.failed_rows["engine"].inc()
-            self._rejected.append((row, fault_of_ours()))
+            self._rejected.append((row, engine_fault()))
 
-    def _failed(self, no_room: list[int], batch: Batch, failure: Exception) -> None:
-        """The call of ``batch`` raised; when it ran out of memory, its number of rows goes to ``no_room``."""
+    def _failed(self, out_of_memory: list[int], batch: Batch, failure: Exception) -> None:
+        """Count a forward pass that raised; if it ran out of memory, append its rows to ``out_of_memory``."""
         if len(batch) > 1:
             self.metrics.split_calls.inc()
         if isinstance(failure, torch.OutOfMemoryError):
             self.metrics.out_of_memory.inc()
-            no_room.append(batch.call_rows)
+            out_of_memory.append(batch.forward_rows)
 
-    def _results(self, slots: Slots, stepped: Stepped) -> list[Ended]:
-        rows = zip(self._table.rows(slots), stepped.results, stepped.usable.tolist(), strict=True)
+    def _results(self, slots: Slots, step: StepResult) -> list[FinishedRow]:
+        rows = zip(self._table.rows(slots), step.results, step.usable.tolist(), strict=True)
         not_finite = "The model gave numbers that are not finite for this picture."
-        if failed := len(slots) - int(stepped.usable.sum()):
+        if failed := len(slots) - int(step.usable.sum()):
             self.metrics.failed_rows["not-finite"].inc(failed)
         return [(row, result.copy() if usable else ComputeFailed(not_finite)) for row, result, usable in rows]
 
-    def _previews(self, slots: Slots, stepped: Stepped) -> list[Filmed]:
-        places = slots[[shot.row for shot in stepped.shots]]
-        times = self._table.coefficients(places)[:, 0].tolist()
-        looks = zip(self._table.rows(places), *self._table.position(places), times, stepped.shots, strict=True)
+    def _previews(self, slots: Slots, step: StepResult) -> list[PreviewedRow]:
+        slots = slots[[preview.row for preview in step.previews]]
+        times = self._table.coefficients(slots)[:, 0].tolist()
+        rows = zip(self._table.rows(slots), *self._table.position(slots), times, step.previews, strict=True)
         return [
-            (row, Preview(row.index, step, steps, t, _own(shot.x_start), _own(shot.x_t)))
-            for row, step, steps, t, shot in looks
+            (row, Preview(row.index, done, steps, t, _own(preview.x_start), _own(preview.x_t)))
+            for row, done, steps, t, preview in rows
         ]
 
 
-def fault_of_ours() -> ComputeFailed:
-    """What a row is answered with when not its model but the engine failed it."""
-    return ComputeFailed("The service failed to compute this picture; its log says why.")
-
-
 def _own(picture: Picture | None) -> Picture | None:
-    """A copy: what is cut out of a tick's pictures keeps all of them in memory for as long as itself."""
+    """A copy: a view would keep all of the tick's pictures in memory."""
     return None if picture is None else picture.copy()

@@ -1,4 +1,4 @@
-"""A loaded model: its manifest and its functions on a device."""
+"""A loaded model: its manifest, and its functions on a device."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -32,72 +32,72 @@ def _as_numbers(numbers: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _finite(rows: Tensor) -> Tensor:
-    """Which rows are all finite: nothing else times 0 is 0. Seven times as fast as ``isfinite``."""
+    """Which rows are finite: only a finite number times 0 is 0. Seven times as fast as ``isfinite``."""
     return (rows * 0).flatten(1).sum(dim=1) == 0
 
 
-# Compiled into one call, because every call of torch lets go of the interpreter's lock and waits for it again.
+# Scripted into one call, because every torch call releases the interpreter's lock and waits for it again.
 _pictures, _numbers = torch.jit.script(_as_pictures), torch.jit.script(_as_numbers)
 
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """What the engine needs of one artefact.
+    """The functions of one artefact.
 
-    ``decode``: (batch, *latent), (batch,) int64 -> (batch, channel, height, width) in [-1, 1]. ``denoise`` predicts the
-    clean latent (see ``service.sampling.step.Denoise``) and is None for models that decode at once. ``call_sizes`` are
-    the numbers of rows, least first, that both are computed at, whatever they are given; none, any. ``encode``: (batch,
-    channel, height, width) in [-1, 1], (batch,) int64 -> mean and log-variance, (batch, *latent) each, or None.
-    ``latent_map`` shows where training pictures lie among its latents; None where it has no such file.
+    ``decode``: (batch, *latent), (batch,) int64 -> (batch, channel, height, width) in [-1, 1].
+    ``denoise`` predicts the clean latent (see ``service.sampling.step.Denoise``); None for one-shot models.
+    ``batch_sizes``: the sizes that batches are padded to, in ascending order; empty when any size is computed as it is.
+    ``encode``: (batch, channel, height, width) in [-1, 1], (batch,) int64 -> mean and log-variance, (batch, *latent)
+    each; None without an encoder. ``latent_map``: the codes of training pictures, None without such a file.
     """
 
     manifest: Manifest
     device: torch.device
     decode: Decode
     denoise: Denoise | None
-    call_sizes: tuple[int, ...] = ()
+    batch_sizes: tuple[int, ...] = ()
     encode: Encode | None = None
     latent_map: LatentMap | None = None
 
     @property
     def name(self) -> str:
-        """The name it is asked for by."""
+        """The name in requests."""
         return self.manifest.name
 
     @property
     def row_shape(self) -> Sequence[int]:
-        """What a row of it holds: a latent."""
+        """The shape of a row's input: the latent's."""
         return self.manifest.latent_shape
 
     @property
     def decoded_shape(self) -> Sequence[int]:
-        """What ``decode`` returns of a row: (channel, height, width)."""
+        """The shape of ``decode``'s output per row: (channel, height, width)."""
         return self.manifest.image_shape
 
     @property
     def result_shape(self) -> Sequence[int]:
-        """What a row of it ends as: (height, width, channel)."""
+        """The shape of a row's result: (height, width, channel)."""
         channel, height, width = self.manifest.image_shape
         return height, width, channel
 
     def finish(self, decoded: Tensor) -> tuple[Tensor, Tensor]:
-        """What of ``decode``'s result goes to the host: (batch, *result_shape), and which rows are finite, (batch,)."""
+        """Convert ``decode``'s output to results (batch, *result_shape), and say which rows are finite, (batch,)."""
         finished: tuple[Tensor, Tensor] = _pictures(decoded)
         return finished
 
     @property
     def max_steps(self) -> int:
-        """The longest plan that this model has; 0 when it decodes at once."""
+        """The most steps that a plan may have; 0 for one-shot models."""
         if self.denoise is None or self.manifest.noise_schedule is None or self.manifest.t_max is None:
             return 0
         return max_steps(self.manifest.noise_schedule, self.manifest.t_max)
 
     def padding(self, rows: int) -> int:
-        """Rows that a call with ``rows`` computes in vain."""
-        if not self.call_sizes:
+        """Padding rows in a forward pass of ``rows`` rows."""
+        if not self.batch_sizes:
             return 0
-        last = rows % self.call_sizes[-1]  # behind calls of the largest size, which are full
-        return next(size - last for size in self.call_sizes if size >= last) if last else 0
+        last = rows % self.batch_sizes[-1]  # forward passes of the largest size have no padding
+        return next(size - last for size in self.batch_sizes if size >= last) if last else 0
 
     def plan(
         self,
@@ -106,7 +106,7 @@ class Model:
         eta: float = 0.0,
         strength: float = 1.0,
     ) -> Plan:
-        """The steps of one picture, the manifest's defaults where not given; empty for a model that decodes at once.
+        """The steps of one picture, by default those of the manifest; empty for one-shot models.
 
         Raises ValueError as ``make_plan``.
         """
@@ -119,14 +119,14 @@ class Model:
         )
 
     def inversion_plan(self, steps: int) -> Plan:
-        """The steps from a clean latent up to its noise. Raises ValueError: no such steps, or no steps at all."""
+        """The steps from a clean latent to its noise. Raises ValueError as ``make_plan``, and for one-shot models."""
         if self.manifest.noise_schedule is None or self.manifest.t_max is None:
-            raise ValueError(f"{self.name} makes its pictures without steps, which cannot be taken backwards")
+            raise ValueError(f"{self.name} generates its pictures without steps, so they cannot be inverted")
         return _inversion_plan(self.manifest.noise_schedule, self.manifest.t_max, steps)
 
 
 class Encoder(Model):
-    """A model's encoder, to the engine a model of its own: from images at once to mean and log-variance."""
+    """A model's encoder. To the engine it is a one-shot model from images to mean and log-variance."""
 
     @property
     def name(self) -> str:
@@ -135,32 +135,32 @@ class Encoder(Model):
 
     @property
     def row_shape(self) -> Sequence[int]:
-        """What a row of it holds: an image."""
+        """The shape of a row's input: the image's."""
         return self.manifest.image_shape
 
     @property
     def decoded_shape(self) -> Sequence[int]:
-        """What ``decode``, which encodes, returns of a row: mean and log-variance, (2, *latent)."""
+        """The shape of ``decode``'s output, here mean and log-variance: (2, *latent)."""
         return 2, *self.manifest.latent_shape
 
     @property
     def result_shape(self) -> Sequence[int]:
-        """What a row of it ends as: the same."""
+        """The shape of a row's result: (2, *latent)."""
         return self.decoded_shape
 
     def finish(self, decoded: Tensor) -> tuple[Tensor, Tensor]:
-        """As a model's, but the numbers as they are, float32."""
+        """As ``Model.finish``, with unchanged float32 numbers."""
         finished: tuple[Tensor, Tensor] = _numbers(decoded)
         return finished
 
 
 def encoder_name(model: str) -> str:
-    """The name of a model's encoder among the lanes."""
+    """The name of the lane of a model's encoder."""
     return f"{model}/encode"
 
 
 def encoder_of(model: Model) -> Encoder | None:
-    """The encoder of a model that has one."""
+    """The model's encoder, None if it has none."""
     if model.encode is None:
         return None
     return Encoder(model.manifest, model.device, partial(_moments, model.encode), None)
@@ -177,7 +177,7 @@ def _moments(encode: Encode, image: Tensor, label: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Served:
-    """A model that is verified and warmed, with its price list; so is its encoder, if it has one."""
+    """A verified and warmed model with its measured cost, and the same of its encoder."""
 
     model: Model
     cost: CostModel

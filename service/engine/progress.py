@@ -1,67 +1,64 @@
-"""How far the jobs of a lane are: one look at the lane serves everybody who asks within a second."""
+"""How far the jobs of a lane are. One snapshot per lane and second serves all requests for progress."""
 
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
-from service.engine.lane import Lane, Look
+from service.engine.lane import Lane, LaneSnapshot
 from service.engine.submission import Submission
 
-#: The least seconds between two looks at a lane. A look visits every row, under the lock that the engine threads need.
-LOOK_S = 1.0
+#: Seconds that a lane's snapshot is used: taking one visits every row under the lock of the engine threads.
+REFRESH_S = 1.0
 
 
-class Left(NamedTuple):
-    """What is left of a job.
+class Remaining(NamedTuple):
+    """The remaining work of a job.
 
-    ``rows_ahead``: rows of others that join before its next one; ``calls``: of each row that has not ended, how many
-    rows of network calls it still takes.
+    ``rows_ahead``: other jobs' rows that join the table before its next one. ``calls``: the forward-pass rows that each
+    of its unfinished rows still needs.
     """
 
     rows_ahead: int
     calls: Sequence[int]
 
 
-class Snapshot(NamedTuple):
-    """The jobs of a lane at ``taken_at`` seconds. It keeps none of them in memory."""
+class LaneProgress(NamedTuple):
+    """The remaining work of a lane's jobs at ``taken_at`` seconds; it keeps no job in memory."""
 
     taken_at: float
-    left: WeakKeyDictionary[Submission[Any], Left]
+    remaining: WeakKeyDictionary[Submission[Any], Remaining]
 
 
-class Snapshots:
-    """The latest snapshot of each lane, by ``look``, which is taken at most every ``LOOK_S`` seconds.
+class ProgressCache:
+    """Each lane's latest progress, from ``snapshot`` and at most ``REFRESH_S`` old. Use it on the event loop only."""
 
-    Used on the event loop only.
-    """
+    def __init__(self, snapshot: Callable[[Lane], LaneSnapshot], clock: Callable[[], float] = time.monotonic) -> None:
+        self._snapshot, self._clock = snapshot, clock
+        self._lanes: WeakKeyDictionary[Lane, LaneProgress] = WeakKeyDictionary()
 
-    def __init__(self, look: Callable[[Lane], Look], clock: Callable[[], float] = time.monotonic) -> None:
-        self._look, self._clock = look, clock
-        self._kept: WeakKeyDictionary[Lane, Snapshot] = WeakKeyDictionary()
+    def remaining(self, lane: Lane, job: Submission[Any], calls: Sequence[int]) -> Remaining:
+        """The remaining work of ``job`` in ``lane``; ``calls`` are its rows' forward-pass rows in total.
 
-    def left(self, lane: Lane, job: Submission[Any], calls: Sequence[int]) -> Left:
-        """What is left of ``job``, which was put into ``lane`` with rows of so many ``calls``.
-
-        At most ``LOOK_S`` old. A job that came after the last look waits behind all that waits now.
+        A job newer than the snapshot counts as last in the queue.
         """
         if job.done:
-            return Left(0, ())
-        snapshot = self._kept.get(lane)
-        if snapshot is None or self._clock() - snapshot.taken_at >= LOOK_S:
-            snapshot = self._kept[lane] = Snapshot(self._clock(), left_of(self._look(lane)))
-        return snapshot.left.get(job) or Left(max(0, lane.waiting - 1), calls)
+            return Remaining(0, ())
+        progress = self._lanes.get(lane)
+        if progress is None or self._clock() - progress.taken_at >= REFRESH_S:
+            progress = self._lanes[lane] = LaneProgress(self._clock(), remaining_by_job(self._snapshot(lane)))
+        return progress.remaining.get(job) or Remaining(max(0, lane.waiting - 1), calls)
 
 
-def left_of(look: Look) -> WeakKeyDictionary[Submission[Any], Left]:
-    """What is left of every job that a look at a lane found; takes time in proportion to the number of rows."""
-    found: WeakKeyDictionary[Submission[Any], Left] = WeakKeyDictionary()
+def remaining_by_job(snapshot: LaneSnapshot) -> WeakKeyDictionary[Submission[Any], Remaining]:
+    """The remaining work of every job in a snapshot, in time proportional to its rows."""
+    found: WeakKeyDictionary[Submission[Any], Remaining] = WeakKeyDictionary()
     calls: dict[Submission[Any], list[int]] = {}
-    for row, left in look.under_way:
+    for row, left in snapshot.running:
         calls.setdefault(row.job, []).append(left)
-    for place, request in enumerate(look.queued):
+    for place, request in enumerate(snapshot.queued):
         job = request[0].job
-        found[job] = Left(place, [*calls.pop(job, ()), *(row.spec.calls for row in request)])
+        found[job] = Remaining(place, [*calls.pop(job, ()), *(row.spec.calls for row in request)])
     for job, each in calls.items():
-        found[job] = Left(0, each)
+        found[job] = Remaining(0, each)
     return found

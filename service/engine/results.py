@@ -1,4 +1,4 @@
-"""What rows give: pictures, latents, and previews of a picture on its way."""
+"""Results of rows: pictures, latents and previews."""
 
 from typing import NamedTuple
 
@@ -15,8 +15,7 @@ Result = Picture | Latent
 class Preview(NamedTuple):
     """Row ``row`` of a job after ``step`` of its ``steps`` steps, at noise level ``t``.
 
-    ``x_t`` is the noisy latent there and ``x_start`` the clean one that is predicted from it, both decoded; None where
-    the row's film does not ask for it.
+    ``x_t`` is the noisy latent and ``x_start`` the predicted clean one, both decoded; None if the film omits it.
     """
 
     row: int
@@ -30,9 +29,9 @@ class Preview(NamedTuple):
 class Progress(NamedTuple):
     """How far a job is.
 
-    ``rows_ahead`` is how many rows of other jobs join before the next of its rows does, 0 once all have joined;
-    ``calls_left`` is how many rows of network calls all of it still takes; ``eta_ms`` is in how many milliseconds it
-    will be done, by what the model has accepted and how fast it was of late.
+    ``rows_ahead``: other jobs' rows that join the table before its next one; 0 once all of its rows have joined.
+    ``calls_left``: forward-pass rows that it still needs. ``eta_ms``: estimated milliseconds until it is done, from the
+    model's accepted work and its recent throughput.
     """
 
     rows_ahead: int

@@ -1,4 +1,4 @@
-"""One accepted request: its rows' results, its clock, and the one future its sender waits on."""
+"""A job: the results of submitted rows, their deadline, and the future that the caller awaits."""
 
 import asyncio
 import math
@@ -9,13 +9,12 @@ Result = TypeVar("Result")
 
 
 class Submission(Generic[Result]):
-    """``rows`` results, collected in any order on the event loop and handed over together.
+    """``rows`` results, collected in any order on the event loop and returned together by ``future``.
 
-    Times are seconds of the monotonic clock that the caller reads. From ``expires_at`` on the results are of no use.
-    ``on_end`` is called once, when the job has all results, has failed or was cancelled. ``on_preview``, which whoever
-    waits may set, is called with every preview of a row: those of one row in the order of its steps and before its
-    result. ``on_result`` is so too, with a row's place and its result, before the last one ends the job.
-    Engine threads call ``start`` and ``dropped``; all the rest is the event loop's.
+    Times are seconds of the monotonic clock; the deadline is ``expires_at``. ``on_end`` is called once, when the job
+    has all results, fails or is cancelled. The caller may set ``on_preview``, called with every preview (a row's
+    previews come in order and before its result), and ``on_result``, called with every row's index and result.
+    Engine threads call only ``start`` and ``dropped``; everything else runs on the event loop.
     """
 
     on_preview: Callable[[Any], None] | None = None
@@ -37,30 +36,30 @@ class Submission(Generic[Result]):
 
     @property
     def rows(self) -> int:
-        """How many results it is to have."""
+        """Number of rows."""
         return len(self._results)
 
     @property
     def done(self) -> bool:
-        """Whether the sender has its answer, good or bad, or has gone."""
+        """Whether the job has ended: with results, with an error, or cancelled."""
         return self.future.done()
 
     @property
     def cancelled(self) -> bool:
-        """Whether it is over with rows missing, which nobody waits for any more."""
+        """Whether the job ended before all results were there."""
         return self._missing > 0 and self.done
 
     def dropped(self, now: float) -> bool:
-        """Whether rows that are missing need not be computed: nobody waits, or they would come too late."""
+        """Whether missing rows need not be computed: the job is cancelled or its deadline has passed."""
         return self.cancelled or now >= self._expires_at
 
     def start(self, now: float) -> None:
-        """Note the first tick that computes a row; later ticks change nothing."""
+        """Record the time of the first tick that computes a row."""
         if self.started_at is None:
             self.started_at = now
 
     def deliver(self, row: int, result: Result, now: float) -> None:
-        """Take one row's result; the last one ends the job. A job that is over ignores it: nobody waits."""
+        """Store one row's result; the last one ends the job. A job that has ended ignores it."""
         if self.done or self._results[row] is not None:
             return
         self._results[row] = result
@@ -73,18 +72,18 @@ class Submission(Generic[Result]):
             self._end()
 
     def preview(self, preview: object) -> None:
-        """Show how a row looks on its way, to whoever asked; a job that is over shows nothing."""
+        """Pass a row's preview on, unless the job has ended."""
         if self.on_preview is not None and not self.done:
             self.on_preview(preview)
 
     def fail(self, failure: Exception) -> None:
-        """End the job with an error; its other rows are dropped at their next tick."""
+        """End the job with an error; its other rows are dropped before their next tick."""
         if not self.done:
             self.future.set_exception(failure)
         self._end()
 
     def cancel(self) -> None:
-        """Nobody waits any more: rows not yet computed never are. A job that is over stays as it is."""
+        """Cancel the job; missing rows are not computed. A job that has ended stays as it is."""
         self.future.cancel()
         self._end()
 

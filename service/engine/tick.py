@@ -1,7 +1,6 @@
-"""The arithmetic of one tick: one network call for rows of any plan, pictures for those that reached their end.
+"""The arithmetic of one tick: one forward pass for rows of any plan, and decoding of those that end.
 
-Pure: the batch comes in as tensors and the results go out as tensors, so a batch that raises can be run again in
-halves until the row at fault is alone.
+Pure functions of tensors, so a batch that raises can be run again in halves until the faulty row is alone.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,40 +20,40 @@ from service.sampling.step import Guidance, Inpaint, predict_x_start, update
 
 Flags = npt.NDArray[np.bool_]
 
-#: What of a row an ``Asks`` wants shown, one bit each.
+#: Bits of ``Extras.previews``.
 X_START, X_T = 1, 2
-SHOWS: dict[FilmKind, int] = {"x0": X_START, "xt": X_T, "both": X_START | X_T}
+PREVIEW_BITS: dict[FilmKind, int] = {"x0": X_START, "xt": X_T, "both": X_START | X_T}
 
-#: In the place of a result that is not usable.
+#: Placeholder for a result that is not usable.
 NOTHING: Picture = np.empty(0, np.uint8)
 
-#: Told of a batch whose call raised, and what it raised.
+#: Called with a batch that raised, and the exception.
 Failed = Callable[["Batch", Exception], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Asks:
-    """What rows want beside pictures at their ends, an entry a row, on the host.
+class Extras:
+    """Outputs besides final pictures, one entry per row, on the host.
 
-    ``as_latent`` says which end as a latent; ``shows`` what of this step is to be shown, the bits X_START and X_T.
+    ``as_latent``: the row ends as a latent. ``previews``: what to show of this step, the bits X_START and X_T.
     """
 
     as_latent: Flags
-    shows: npt.NDArray[np.int64]
+    previews: npt.NDArray[np.int64]
 
-    def part(self, rows: slice) -> "Asks":
-        """Some of the rows."""
-        return Asks(self.as_latent[rows], self.shows[rows])
+    def part(self, rows: slice) -> "Extras":
+        """A slice of the rows."""
+        return Extras(self.as_latent[rows], self.previews[rows])
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What a solver step needs beside the latents, an entry a row.
+    """The inputs of a solver step besides the latents, one entry per row.
 
     On the device: ``x_start_prev`` (rows, *latent); ``coefficients`` (rows, 5): t, a, b, c, d; ``noise`` (rows,
-    *latent), or None when no row adds any; ``inpaint`` (rows, *latent) each, or None when no row has a mask.
-    On the host: ``guided``, which rows take two in the call, and, read of those alone, ``guidance_scale`` and
-    ``negative_label``; ``asks``, or None when no row wants anything but its picture.
+    *latent), None when no row adds noise; ``inpaint`` (rows, *latent) each, None when no row has a mask.
+    On the host: ``guided`` rows count twice in the forward pass, and only theirs of ``guidance_scale`` and
+    ``negative_label`` are read; ``extras``, None when all outputs are final pictures.
     """
 
     x_start_prev: Tensor
@@ -64,10 +63,10 @@ class Step:
     negative_label: npt.NDArray[np.int64]
     noise: Tensor | None = None
     inpaint: Inpaint | None = None
-    asks: Asks | None = None
+    extras: Extras | None = None
 
     def part(self, rows: slice) -> "Step":
-        """Some of the rows."""
+        """A slice of the rows."""
         return Step(
             self.x_start_prev[rows],
             self.coefficients[rows],
@@ -76,7 +75,7 @@ class Step:
             self.negative_label[rows],
             None if self.noise is None else self.noise[rows],
             None if self.inpaint is None else Inpaint(*(tensor[rows] for tensor in self.inpaint)),
-            None if self.asks is None else self.asks.part(rows),
+            None if self.extras is None else self.extras.part(rows),
         )
 
 
@@ -84,7 +83,7 @@ class Step:
 class Batch:
     """One tick's rows, on the model's device: ``x`` (rows, *latent) and ``label`` (rows,) int64.
 
-    ``ending``, on the host, says which rows are at the end of their plan; ``step`` is None for a model without steps.
+    ``ending``, on the host, marks the rows at the last step of their plan; ``step`` is None for one-shot models.
     """
 
     x: Tensor
@@ -96,18 +95,18 @@ class Batch:
         return len(self.x)
 
     @property
-    def call_rows(self) -> int:
-        """Rows of the network call: a guided one is two."""
+    def forward_rows(self) -> int:
+        """Rows of the forward pass: a guided row counts twice."""
         return len(self) + (0 if self.step is None else int(self.step.guided.sum()))
 
     def part(self, rows: slice) -> "Batch":
-        """Some of the rows."""
+        """A slice of the rows."""
         step = None if self.step is None else self.step.part(rows)
         return Batch(self.x[rows], self.label[rows], self.ending[rows], step)
 
 
-class Shot(NamedTuple):
-    """What row ``row`` of the batch wanted shown: its prediction of the clean latent, its noisy latent, decoded."""
+class StepPreview(NamedTuple):
+    """A preview of row ``row`` of the batch: its predicted clean latent and its noisy latent, decoded."""
 
     row: int
     x_start: Picture | None
@@ -115,50 +114,50 @@ class Shot(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Stepped:
-    """The rows one step further, and on the host what they give.
+class StepResult:
+    """The rows after a step, with their results on the host.
 
-    ``x_start`` is what the network predicted, ``x`` itself for a model without steps. ``results`` are those of the
-    ending rows, in their order; ``usable`` says of each whether it is made of finite numbers: what a NaN becomes in
-    uint8 would pass for a picture. ``shots`` are of rows that wanted one, as far as they are finite.
+    ``x_start`` is the network's prediction, ``x`` itself for one-shot models. ``results`` are of the ending rows, in
+    order; ``usable`` marks the finite ones, because a NaN converted to uint8 looks like a picture. ``previews`` are
+    finite.
     """
 
     x: Tensor
     x_start: Tensor
     results: Sequence[Result] | npt.NDArray[Any]
     usable: Flags
-    shots: Sequence[Shot] = ()
+    previews: Sequence[StepPreview] = ()
 
 
 @torch.inference_mode()
-def run(model: Model, batch: Batch) -> Stepped:
-    """Denoise, guide, clamp, inpaint and update every row, then decode those that end."""
+def run(model: Model, batch: Batch) -> StepResult:
+    """Denoise, guide, clamp, inpaint and update every row, then decode the rows that end."""
     step = batch.step
     if step is None:
-        return Stepped(batch.x, batch.x, *_decode(model, batch.x, batch.label, batch.ending))
+        return StepResult(batch.x, batch.x, *_decode(model, batch.x, batch.label, batch.ending))
     x_start = _predict(model, batch, step)
     x = update(batch.x, x_start, step.x_start_prev, step.coefficients[:, 1:], step.noise)
-    if step.asks is None:
-        return Stepped(x, x_start, *_decode(model, x, batch.label, batch.ending))
-    return _answer(model, x, x_start, batch, step.asks)
+    if step.extras is None:
+        return StepResult(x, x_start, *_decode(model, x, batch.label, batch.ending))
+    return _with_extras(model, x, x_start, batch, step.extras)
 
 
-def run_isolating(model: Model, batch: Batch, failed: Failed) -> list[tuple[slice, Stepped | Exception]]:
-    """``run``, in halves where it raises: every row's step, or the exception that a row of its own raises.
+def run_isolating(model: Model, batch: Batch, failed: Failed) -> list[tuple[slice, StepResult | Exception]]:
+    """``run``, in halves after a failure: a result for every row, or the exception that it raises alone.
 
-    Returns the batch in consecutive slices; one that failed holds one row. A batch of n rows with one at fault costs
-    at most 2 log2(n) further calls. ``failed`` is told of every call that raises.
+    Returns consecutive slices of the batch; a failed slice has one row. One faulty row among n costs at most 2 log2(n)
+    further forward passes. ``failed`` is called for every one that raises.
     """
     return _isolate(model, batch, slice(0, len(batch)), failed)
 
 
-def _isolate(model: Model, batch: Batch, rows: slice, failed: Failed) -> list[tuple[slice, Stepped | Exception]]:
+def _isolate(model: Model, batch: Batch, rows: slice, failed: Failed) -> list[tuple[slice, StepResult | Exception]]:
     size = rows.stop - rows.start
     part = batch if size == len(batch) else batch.part(rows)
     try:
         return [(rows, run(model, part))]
-    except Exception as failure:  # whatever a model raises concerns its rows, never the thread
-        # Without its traceback, which would keep the call's tensors alive while the halves want their memory.
+    except Exception as failure:  # a model may raise anything; the thread must go on
+        # The traceback would keep the tensors alive while the halves need their memory.
         failure.__traceback__ = None
         raised = failure
     failed(part, raised)
@@ -191,7 +190,7 @@ def _guidance(step: Step, device: torch.device) -> Guidance:
 
 
 def _decode(model: Model, x: Tensor, label: Tensor, shown: Flags) -> tuple[npt.NDArray[np.uint8], Flags]:
-    """Results (shown rows, ...) on the host, and which are finite."""
+    """Results of the ``shown`` rows on the host, and which are finite."""
     if not shown.any():
         return np.empty((0, *model.result_shape), np.uint8), np.empty(0, np.bool_)
     if not shown.all():
@@ -201,20 +200,20 @@ def _decode(model: Model, x: Tensor, label: Tensor, shown: Flags) -> tuple[npt.N
     return results.numpy(), usable.numpy()
 
 
-def _answer(model: Model, x: Tensor, x_start: Tensor, batch: Batch, asks: Asks) -> Stepped:
-    """The step of rows that want more than pictures at their ends: decoded in one call, copied once."""
-    shown = [batch.ending & ~asks.as_latent, asks.shows & X_START != 0, asks.shows & X_T != 0]
+def _with_extras(model: Model, x: Tensor, x_start: Tensor, batch: Batch, extras: Extras) -> StepResult:
+    """The result of a step with previews or latents: all pictures are decoded in one batch and copied once."""
+    shown = [batch.ending & ~extras.as_latent, extras.previews & X_START != 0, extras.previews & X_T != 0]
     flags, rows = np.concatenate(shown), len(batch)
-    made = _by_place(flags, *_decode(model, torch.cat([x, x_start, batch.x]), batch.label.repeat(3), flags))
-    shots = [
-        Shot(row, made.get(rows + row), made.get(2 * rows + row))
-        for row in np.flatnonzero(asks.shows).tolist()
-        if rows + row in made or 2 * rows + row in made
+    decoded = _by_row(flags, *_decode(model, torch.cat([x, x_start, batch.x]), batch.label.repeat(3), flags))
+    previews = [
+        StepPreview(row, decoded.get(rows + row), decoded.get(2 * rows + row))
+        for row in np.flatnonzero(extras.previews).tolist()
+        if rows + row in decoded or 2 * rows + row in decoded
     ]
-    results: dict[int, Result] = {**made, **_latents(x, batch.ending & asks.as_latent)}
+    results: dict[int, Result] = {**decoded, **_latents(x, batch.ending & extras.as_latent)}
     ending = np.flatnonzero(batch.ending).tolist()
     usable = np.array([row in results for row in ending], dtype=np.bool_)
-    return Stepped(x, x_start, [results.get(row, NOTHING) for row in ending], usable, shots)
+    return StepResult(x, x_start, [results.get(row, NOTHING) for row in ending], usable, previews)
 
 
 def _latents(x: Tensor, wanted: Flags) -> dict[int, Latent]:
@@ -222,13 +221,13 @@ def _latents(x: Tensor, wanted: Flags) -> dict[int, Latent]:
         return {}
     chosen = x[_index(wanted, x.device)]
     latents, usable = to_host(chosen, chosen.flatten(1).isfinite().all(dim=1))
-    return _by_place(wanted, latents.numpy(), usable.numpy())
+    return _by_row(wanted, latents.numpy(), usable.numpy())
 
 
-def _by_place(shown: Flags, values: npt.NDArray[np.generic], usable: Flags) -> dict[int, npt.NDArray[Any]]:
-    """The values that are finite, by the places of those that were shown."""
-    places = np.flatnonzero(shown).tolist()
-    return {place: value for place, value, good in zip(places, values, usable, strict=True) if good}
+def _by_row(shown: Flags, values: npt.NDArray[np.generic], usable: Flags) -> dict[int, npt.NDArray[Any]]:
+    """The finite values of the ``shown`` rows, by row."""
+    rows = np.flatnonzero(shown).tolist()
+    return {row: value for row, value, good in zip(rows, values, usable, strict=True) if good}
 
 
 def _index(shown: Flags, device: torch.device) -> Tensor:

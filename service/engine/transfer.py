@@ -1,6 +1,6 @@
-"""Copies between the host and a device, through pinned memory where the device is not the host itself.
+"""Copies between the host and a device, through pinned memory for a GPU.
 
-A pinned block may be dropped as soon as its copy was asked for: torch gives it to nobody else before the copy is done.
+A pinned tensor may be dropped once its copy is queued: torch does not reuse its memory before the copy is done.
 """
 
 from collections.abc import Sequence
@@ -8,20 +8,20 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-#: Bytes at a multiple of which every tensor of a pack begins, so that kernels may read it in their widest steps.
+#: Alignment of each packed tensor in bytes, as the widest loads of kernels need it.
 ALIGNMENT = 16
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """``tensor`` on ``device``, without waiting for the copy: what is computed there comes after it."""
+    """``tensor`` on ``device``. Does not wait for the copy: later work on the device is ordered after it."""
     (copy,) = to_device_together([tensor], device)
     return copy
 
 
 def to_device_together(tensors: Sequence[Tensor], device: torch.device) -> Sequence[Tensor]:
-    """``tensors`` on ``device`` by one copy for all of them, without waiting for it.
+    """``tensors`` on ``device`` by one copy, without waiting for it; on a CPU, the tensors themselves.
 
-    A small copy to a GPU costs what starting it costs, whatever its size. On a CPU they are themselves.
+    One copy, because launching dominates the cost of a small copy to a GPU.
     """
     if device.type == "cpu":
         return tensors
@@ -30,23 +30,23 @@ def to_device_together(tensors: Sequence[Tensor], device: torch.device) -> Seque
 
 
 def pack(tensors: Sequence[Tensor], *, pinned: bool) -> Tensor:
-    """The bytes of ``tensors``, which are on the host, in one tensor there."""
-    packed = torch.empty(sum(map(_room, tensors)), dtype=torch.uint8, pin_memory=pinned)
+    """The bytes of host ``tensors`` in one host tensor."""
+    packed = torch.empty(sum(map(_padded_bytes, tensors)), dtype=torch.uint8, pin_memory=pinned)
     for place, tensor in zip(unpack(packed, tensors), tensors, strict=True):
         place.copy_(tensor)
     return packed
 
 
 def unpack(packed: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
-    """What ``pack`` packed of ``like``, as views of ``packed``."""
+    """Views of ``packed`` with the shapes and types of ``like``, the inverse of ``pack``."""
     views, start = [], 0
     for tensor in like:
         views.append(packed[start : start + tensor.nbytes].view(tensor.dtype).view(tensor.shape))
-        start += _room(tensor)
+        start += _padded_bytes(tensor)
     return views
 
 
-def _room(tensor: Tensor) -> int:
+def _padded_bytes(tensor: Tensor) -> int:
     return -(-tensor.nbytes // ALIGNMENT) * ALIGNMENT
 
 
@@ -63,6 +63,6 @@ def to_host(*tensors: Tensor) -> list[Tensor]:
 
 
 def wait_for(device: torch.device) -> None:
-    """Until all that was asked of ``device`` is done. A CPU does as it is asked; a GPU is asked ahead."""
+    """Wait until all queued work of a GPU is done; a CPU queues none."""
     if device.type == "cuda":
         torch.cuda.current_stream(device).synchronize()

@@ -1,4 +1,4 @@
-"""The last check before a model serves: what it draws is a picture, and the one it drew where it was exported."""
+"""The last check before a model serves: its golden picture is the same as at export."""
 
 import numpy as np
 import torch
@@ -10,17 +10,15 @@ from service.sampling.loop import sample
 from service.sampling.noise import RowNoise
 from service.sampling.pixels import to_uint8
 
-#: Mean distance in grey levels. Another device, or its faster arithmetic, moves pixels by a level here and there; other
-#: weights move them by tens.
+#: Mean distance in grey levels. Another device, or faster arithmetic, changes a few pixels by one level; other weights
+#: change them by tens.
 GOLDEN_TOLERANCE = 1.0
 
 
 def check_golden(model: Model) -> None:
-    """Draw the manifest's golden picture and compare; without one, see that a picture is no flat surface.
+    """Compare the manifest's golden picture; without one, check that the picture of seed 0 is not a single level.
 
-    A model that does not generate has none: it makes no picture of noise.
-
-    Raises ValueError with what is wrong, and whatever the model raises.
+    Models that do not generate are not checked. Raises ValueError with the reason, and whatever the model raises.
     """
     golden = model.manifest.golden
     if golden is None and "generate" not in model.manifest.capabilities:
@@ -28,14 +26,14 @@ def check_golden(model: Model) -> None:
     picture = draw(model, golden or Golden(seed=0, class_label=0, steps=None, solver=None, picture=""))
     if golden is None:
         if picture.min() == picture.max():
-            raise ValueError(f"the picture of seed 0 is one flat grey, level {picture.min()}")
+            raise ValueError(f"the picture of seed 0 has only one grey level, {picture.min()}")
         return
     expected = np.frombuffer(golden.levels, np.uint8).reshape(picture.shape)
     distance = float(np.abs(picture.astype(int) - expected).mean())
     if distance > GOLDEN_TOLERANCE:
         raise ValueError(
-            f"the picture of seed {golden.seed} is {distance:.1f} grey levels from the golden one on average, "
-            f"and {GOLDEN_TOLERANCE:g} is allowed"
+            f"the picture of seed {golden.seed} differs from the golden one by {distance:.1f} grey levels on average; "
+            f"at most {GOLDEN_TOLERANCE:g} is allowed"
         )
 
 

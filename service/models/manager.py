@@ -1,7 +1,7 @@
-"""Models in manager: versions come and go while requests are served.
+"""Changing models while requests are served.
 
-A version is read, hashed and loaded off the event loop; whatever it computes before it serves takes its turn among the
-ticks of the others, call by call. Then it is deployed at one stroke: docs/decisions/0009-models-in-manager.md.
+A version is read, hashed and loaded off the event loop; its warm-up and checks run between other models' ticks, one
+forward pass at a time. Then it is deployed atomically: docs/decisions/0009.
 """
 
 import asyncio
@@ -19,7 +19,8 @@ from service.background import log_failure
 from service.contract.artifact import check_files
 from service.contract.files import ContractError
 from service.contract.manifest import MANIFEST_FILE, Manifest, read_history, read_manifest, write_manifest
-from service.engine.engine import Deployment, Engine
+from service.engine.deployment import Deployment
+from service.engine.engine import Engine
 from service.errors import (
     AlreadyServed,
     ChangeError,
@@ -33,7 +34,7 @@ from service.errors import (
 )
 from service.metrics import Change, Metrics
 from service.models.registry import Unusable, model_directories, prepare, unusable
-from service.process import give_memory_back
+from service.process import trim_memory
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -43,8 +44,8 @@ State = Literal["serving", "refused", "unloaded", "not loaded"]
 
 
 @dataclass(frozen=True)
-class Changed:
-    """What came of a change: the version that new requests get, and the one that they got before."""
+class ChangeResult:
+    """The outcome of a change: the version for new requests, and the previous one."""
 
     model: str
     outcome: Change
@@ -53,10 +54,10 @@ class Changed:
 
 
 @dataclass(frozen=True)
-class Standing:
-    """One model: which version serves, which one its manifest names, which ones a rollback finds, last replaced first.
+class ModelStatus:
+    """One model: the serving version, the manifest's version, and earlier ones to roll back to, newest first.
 
-    ``problem`` says why what the folder holds could not be served when it was last tried.
+    ``problem``: why the folder's version could not be served at the last attempt.
     """
 
     model: str
@@ -69,10 +70,9 @@ class Standing:
 
 
 class ModelManager:
-    """Changes of the models that ``engine`` serves, one at a time. Lives on its event loop.
+    """Changes the models of ``engine``, one at a time. Use it on the engine's event loop.
 
-    ``problems`` are the reasons, by name, why a folder's model is not served, or not in the version that its manifest
-    names.
+    ``problems``: by model, why the version of its manifest is not served.
     """
 
     def __init__(
@@ -85,123 +85,125 @@ class ModelManager:
     ) -> None:
         self._engine, self._device, self._settings, self._metrics = engine, device, settings, metrics
         self._problems = dict(problems)
-        #: Unloaded by an operator, who alone brings them back.
-        self._set_aside: set[str] = set()
+        #: Unloaded by an operator, and reloaded only by an operator.
+        self._unloaded: set[str] = set()
         self._changing: set[str] = set()
-        #: What ``follow`` saw of each manifest that it has brought.
+        #: The manifests that ``follow`` has handled, by their stamps.
         self._seen: dict[str, object] = {}
-        # One at a time, whatever the model: a GPU's memory need not hold more than one version too many, and nothing
-        # else may allocate on it while a graph is captured.
+        # One change at a time: a GPU then holds at most one extra version, and nothing else allocates on it during the
+        # capture of a graph.
         self._lock = asyncio.Lock()
 
     @property
     def refused(self) -> dict[str, str]:
-        """The models that are not served, and should be, with the reason."""
+        """The models that should be served and are not, with the reasons."""
         return {name: why for name, why in self._problems.items() if name not in self._engine.deployments}
 
     @property
     def ready(self) -> bool:
-        """Whether there is a model and none is refused."""
+        """Whether at least one model is served and none is refused."""
         return bool(self._engine.deployments) and not self.refused
 
-    async def reload(self, name: str) -> Changed:
-        """Serve what the model's folder holds. Raises ChangeError, and what served before still does."""
-        return await self._change(name, lambda: self._bring(name))
+    async def reload(self, name: str) -> ChangeResult:
+        """Serve the version in the model's folder. Raises ChangeError; then the previous version keeps serving."""
+        return await self._change(name, lambda: self._reload(name))
 
-    async def load(self, name: str) -> Changed:
+    async def load(self, name: str) -> ChangeResult:
         """As ``reload``, for a model that is not served."""
         if name in self._engine.deployments:
-            raise AlreadyServed(f"{name} is served; to have another version, reload it.")
+            raise AlreadyServed(f"{name} is already served; reload it to serve another version.")
         return await self.reload(name)
 
-    async def unload(self, name: str) -> Changed:
-        """Take no more requests for the model; those that it has are answered. Raises ChangeError."""
+    async def unload(self, name: str) -> ChangeResult:
+        """Accept no more requests for the model; accepted ones are answered. Raises ChangeError."""
         changed = await self._change(name, lambda: self._withdraw(name))
-        self._set_aside.add(name)
+        self._unloaded.add(name)
         return changed
 
-    async def roll_back(self, name: str, version: str | None = None) -> Changed:
-        """Make an earlier version the manifest's and serve it; the last one that was replaced, if none is named.
+    async def roll_back(self, name: str, version: str | None = None) -> ChangeResult:
+        """Serve an earlier version, by default the last one replaced, and write it to the manifest.
 
-        Raises ChangeError; then neither is done.
+        Raises ChangeError; then nothing is changed.
         """
         return await self._change(name, lambda: self._roll_back(name, version))
 
-    async def reload_all(self) -> list[Changed | ChangeError]:
-        """Serve what the weights folder holds: reload every model, load new ones, unload those whose folder is gone."""
+    async def reload_all(self) -> list[ChangeResult | ChangeError]:
+        """Match the weights folder: reload every model, load new ones, unload those whose folder is gone."""
         directories = await self._directories()
-        names = {*directories, *self._engine.deployments, *self._problems} - self._set_aside
-        return [await self._align(name, name in directories) for name in sorted(names)]
+        names = {*directories, *self._engine.deployments, *self._problems} - self._unloaded
+        return [await self._sync(name, name in directories) for name in sorted(names)]
 
     async def follow(self) -> None:
-        """Reload what has another manifest than when it was looked at last. Never unloads anything.
+        """Reload the models whose manifest has changed since the last call; unload none.
 
         Raises OSError when the weights folder cannot be listed.
         """
         for name, stamp in (await asyncio.to_thread(_stamps, self._settings.weights_dir)).items():
-            if self._seen.get(name) == stamp or name in self._set_aside:
+            if self._seen.get(name) == stamp or name in self._unloaded:
                 continue
-            if not isinstance(await self._align(name, present=True), ChangeUnderWay | WeightsUnreadable):
+            if not isinstance(await self._sync(name, present=True), ChangeUnderWay | WeightsUnreadable):
                 self._seen[name] = stamp
 
-    async def standings(self) -> list[Standing]:
+    async def statuses(self) -> list[ModelStatus]:
         """Every model that is served or has a folder."""
         directories = await self._directories()
         names = sorted({*directories, *self._engine.deployments, *self._problems})
-        return [await self._standing(name, directories.get(name)) for name in names]
+        return [await self._status(name, directories.get(name)) for name in names]
 
-    async def _change(self, name: str, change: Callable[[], Awaitable[Changed]]) -> Changed:
+    async def _change(self, name: str, change: Callable[[], Awaitable[ChangeResult]]) -> ChangeResult:
         if name in self._changing:
-            raise ChangeUnderWay(f"Another change of {name} is not done yet.")
+            raise ChangeUnderWay(f"Another change of {name} is in progress.")
         self._changing.add(name)
         try:
             async with self._lock:
                 changed = await change()
         except ChangeError:
             raise
-        except Exception as failure:  # a fault of this service, or of the disk; the next change must be possible
+        except Exception as failure:  # a bug or a disk error must not block the next change
             raise self._failed(name, ChangeError("The service failed; its log says why."), failure) from None
         finally:
             self._changing.remove(name)
-        self._set_aside.discard(name)
+        self._unloaded.discard(name)
         self._metrics.model_changes.labels(name, changed.outcome).inc()
         log.info("model changed", extra=vars(changed))
         return changed
 
-    async def _align(self, name: str, present: bool) -> Changed | ChangeError:
-        """Bring what serves in line with the folder; what fails is logged by then."""
+    async def _sync(self, name: str, present: bool) -> ChangeResult | ChangeError:
+        """Match one model to its folder; a failure is logged and returned."""
         try:
             return await (self.reload(name) if present else self._change(name, lambda: self._withdraw(name)))
         except ChangeError as failure:
             return failure
 
-    async def _bring(self, name: str) -> Changed:
+    async def _reload(self, name: str) -> ChangeResult:
         directory = await self._directory(name)
         try:
             manifest = await asyncio.to_thread(read_manifest, directory)
             if not self._serves(manifest):
                 return await self._deploy(directory, manifest)
-            # What serves is in memory; files that were damaged behind it would refuse the model at the next start.
+            # The version is in memory, but damaged files would stop it from loading at the next start.
             await asyncio.to_thread(check_files, directory, manifest)
         except ContractError as failure:
             raise self._failed(name, ModelUnusable(str(failure))) from None
         self._problems.pop(name, None)
-        return Changed(name, "unchanged", manifest.version, manifest.version)
+        return ChangeResult(name, "unchanged", manifest.version, manifest.version)
 
-    async def _roll_back(self, name: str, version: str | None) -> Changed:
+    async def _roll_back(self, name: str, version: str | None) -> ChangeResult:
         directory = await self._directory(name)
         earlier = await asyncio.to_thread(_earlier, directory)
         manifest = next((each for each in earlier if version in (None, each.version)), None)
         if manifest is None:
             kept = ", ".join(each.version for each in earlier) or "none"
-            raise NoSuchVersion(f"{name} has no such earlier version. There is: {kept}.")
+            raise NoSuchVersion(f"{name} has no such earlier version. Available: {kept}.")
         return await self._deploy(directory, manifest, rename=True)
 
-    async def _deploy(self, directory: Path, manifest: Manifest, rename: bool = False) -> Changed:
-        """Give new requests the version of ``manifest``; with ``rename``, it becomes the folder's too."""
+    async def _deploy(self, directory: Path, manifest: Manifest, rename: bool = False) -> ChangeResult:
+        """Deploy the version of ``manifest``; ``rename`` also makes it the folder's manifest."""
         name = directory.name
         try:
-            served = await asyncio.to_thread(prepare, directory, self._device, self._settings, manifest, self._turn)
+            served = await asyncio.to_thread(
+                prepare, directory, self._device, self._settings, manifest, self._run_exclusive
+            )
             with unusable(directory):
                 deployment = self._engine.build(served)
             if rename:
@@ -214,32 +216,32 @@ class ModelManager:
         replaced = self._engine.deploy(deployment)
         self._problems.pop(name, None)
         if replaced is None:
-            return Changed(name, "swapped", manifest.version, None)
-        self._give_memory_back_after(replaced)
-        return Changed(name, "swapped", manifest.version, replaced.model.manifest.version)
+            return ChangeResult(name, "swapped", manifest.version, None)
+        self._trim_memory_after(replaced)
+        return ChangeResult(name, "swapped", manifest.version, replaced.model.manifest.version)
 
-    async def _withdraw(self, name: str) -> Changed:
+    async def _withdraw(self, name: str) -> ChangeResult:
         refused = self._problems.pop(name, None)
         if name not in self._engine.deployments:
             if refused is None:
                 raise NotServed(f"{name[:64]!r} is not served.")
             self._metrics.forget(name)
-            return Changed(name, "unloaded", None, None)
+            return ChangeResult(name, "unloaded", None, None)
         withdrawn = self._engine.withdraw(name)
-        self._give_memory_back_after(withdrawn)
-        return Changed(name, "unloaded", None, withdrawn.model.manifest.version)
+        self._trim_memory_after(withdrawn)
+        return ChangeResult(name, "unloaded", None, withdrawn.model.manifest.version)
 
-    def _failed(self, name: str, failure: ChangeError, unforeseen: BaseException | None = None) -> ChangeError:
-        """Note that a change of the model failed; the log gets the traceback of what was ``unforeseen``."""
+    def _failed(self, name: str, failure: ChangeError, unexpected: BaseException | None = None) -> ChangeError:
+        """Record a failed change; the log gets the traceback of ``unexpected``."""
         self._problems[name] = str(failure)
         self._metrics.model_changes.labels(name, "failed").inc()
         if name not in self._engine.deployments:
             self._metrics.model_ready.labels(name).set(0)
-        log.error("model not changed", extra={"model": name, "reason": str(failure)}, exc_info=unforeseen)
+        log.error("model not changed", extra={"model": name, "reason": str(failure)}, exc_info=unexpected)
         return failure
 
-    def _turn(self, work: Callable[[], Result], /) -> Result:
-        """Have the engine do ``work`` between ticks, and wait for it. Called off the event loop."""
+    def _run_exclusive(self, work: Callable[[], Result], /) -> Result:
+        """Run ``work`` between two ticks and wait for it. Called off the event loop."""
         try:
             return self._engine.run_exclusive(work).result()
         except CancelledError:
@@ -249,14 +251,14 @@ class ModelManager:
         deployment = self._engine.deployments.get(manifest.name)
         return deployment is not None and deployment.model.manifest == manifest
 
-    def _give_memory_back_after(self, deployment: Deployment) -> None:
-        """Once the last request that began with ``deployment`` is answered."""
+    def _trim_memory_after(self, deployment: Deployment) -> None:
+        """Return memory to the system once the last request of ``deployment`` is answered."""
         for each in filter(None, (deployment, deployment.encoder)):
-            finalizer = weakref.finalize(each.model, _soon, asyncio.get_running_loop(), self._give_memory_back)
+            finalizer = weakref.finalize(each.model, _call_soon, asyncio.get_running_loop(), self._trim_memory)
             finalizer.atexit = False
 
-    def _give_memory_back(self) -> None:
-        asyncio.get_running_loop().run_in_executor(None, give_memory_back).add_done_callback(log_failure)
+    def _trim_memory(self) -> None:
+        asyncio.get_running_loop().run_in_executor(None, trim_memory).add_done_callback(log_failure)
         if self._device.type == "cuda":
             self._engine.run_exclusive(torch.cuda.empty_cache).add_done_callback(log_failure)
 
@@ -274,10 +276,10 @@ class ModelManager:
             raise UnknownFolder(name, directories)
         return directories[name]
 
-    async def _standing(self, name: str, directory: Path | None) -> Standing:
+    async def _status(self, name: str, directory: Path | None) -> ModelStatus:
         current, earlier = await asyncio.to_thread(_versions, directory) if directory else (None, [])
         deployment = self._engine.deployments.get(name)
-        return Standing(
+        return ModelStatus(
             model=name,
             state=self._state(name),
             version=deployment.model.manifest.version if deployment else None,
@@ -292,17 +294,17 @@ class ModelManager:
             return "serving"
         if name in self._problems:
             return "refused"
-        return "unloaded" if name in self._set_aside else "not loaded"
+        return "unloaded" if name in self._unloaded else "not loaded"
 
 
-def _soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
-    """Have ``loop`` call back, unless it has ended: then there is nothing left to do."""
+def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
+    """Call back on ``loop``, unless it is closed because the service has stopped."""
     if not loop.is_closed():
         loop.call_soon_threadsafe(callback)
 
 
 def _earlier(directory: Path) -> list[Manifest]:
-    """The versions that a rollback finds."""
+    """The versions to roll back to."""
     current = _current(directory)
     return [each for each in read_history(directory) if each.version != current]
 
@@ -312,7 +314,7 @@ def _versions(directory: Path) -> tuple[str | None, list[str]]:
 
 
 def _current(directory: Path) -> str | None:
-    """The version that the manifest names, None where it is not valid."""
+    """The manifest's version, None if the manifest is invalid."""
     try:
         return read_manifest(directory).version
     except ContractError:
@@ -320,7 +322,7 @@ def _current(directory: Path) -> str | None:
 
 
 def _stamps(weights: Path) -> dict[str, object]:
-    """What tells a folder's manifest from the one that was there before, by name; those that can be read."""
+    """A stamp of each readable manifest that changes when the file is replaced, by model."""
     stamps: dict[str, object] = {}
     for name, directory in model_directories(weights).items():
         try:

@@ -1,4 +1,4 @@
-"""The models of a weights folder: those that can be served, and those that were refused with the reason."""
+"""The models of a weights folder: those that can be served, and those that were rejected with the reason."""
 
 import logging
 import os
@@ -12,47 +12,47 @@ import torch
 
 from service.contract.files import ContractError
 from service.contract.manifest import MANIFEST_FILE, MAX_REASON, Manifest, is_model_name
-from service.engine.engine import threads_of
+from service.engine.device import thread_count
 from service.engine.model import Model, Served, encoder_of
 from service.models.buckets import at_fixed_sizes
 from service.models.golden import check_golden
 from service.models.torchscript import load_model
-from service.models.warmup import Turn, at_once, warm_up
+from service.models.warmup import RunExclusive, run_directly, warm_up
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
 
 
 class Unusable(Exception):
-    """A model cannot be served; ``str()`` is one line that names the file or folder and the reason."""
+    """A model cannot be served; ``str()`` is one line with the file or folder and the reason."""
 
 
 @dataclass
 class Registry:
-    """Models by name. A refused model takes no other with it, but the service is not ready with one."""
+    """Models by name. A rejected model does not affect the others, but the service is not ready while there is one."""
 
     served: dict[str, Served] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
 
     def refuse(self, name: str, failure: Unusable) -> None:
-        """Take a model out, and log why: with the traceback of a failure that nothing foresaw."""
+        """Remove a model and log the reason, with the traceback if the failure was unexpected."""
         self.served.pop(name, None)
         self.refused[name] = str(failure)
         log.error("model refused", extra={"model": name, "reason": str(failure)}, exc_info=failure.__cause__)
 
 
 def pick_device(name: str) -> torch.device:
-    """The device that a setting (auto, cpu or cuda) means here. Raises ValueError when it is not there."""
+    """The device for a setting (auto, cpu or cuda). Raises ValueError if it is not available."""
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
-        raise ValueError("GENSERVE_DEVICE=cuda, but torch finds no CUDA device here")
+        raise ValueError("GENSERVE_DEVICE=cuda, but torch finds no CUDA device")
     return torch.device("cuda" if available and name != "cpu" else "cpu")
 
 
 def load_registry(settings: Settings, device: torch.device) -> Registry:
-    """Prepare every model under ``weights_dir``, as many at once as threads will use the device."""
+    """Prepare every model in ``weights_dir``, as many in parallel as there are engine threads."""
     registry = Registry()
-    with ThreadPoolExecutor(threads_of(device, settings), "prepare") as pool:
+    with ThreadPoolExecutor(thread_count(device, settings), "prepare") as pool:
         preparing = {
             name: pool.submit(prepare, directory, device, settings)
             for name, directory in model_directories(settings.weights_dir).items()
@@ -66,26 +66,29 @@ def load_registry(settings: Settings, device: torch.device) -> Registry:
 
 
 def prepare(
-    directory: Path, device: torch.device, settings: Settings, manifest: Manifest | None = None, turn: Turn = at_once
+    directory: Path,
+    device: torch.device,
+    settings: Settings,
+    manifest: Manifest | None = None,
+    run_exclusive: RunExclusive = run_directly,
 ) -> Served:
-    """Verify, load and warm the model in ``directory``, and check what it makes. Raises Unusable.
+    """Verify, load and warm the model in ``directory``, and check its golden picture. Raises Unusable.
 
-    ``manifest`` stands in for the one in the folder; ``turn`` has every use of the device, from warm-up on.
+    ``manifest`` replaces the folder's; ``run_exclusive`` runs everything that uses the device, from warm-up on.
     """
     with unusable(directory):
         model = load_model(directory, device, manifest)
         encoder = encoder_of(model)
-        served = _warmed(model, settings, turn)
-        turn(lambda: check_golden(served.model))
-        return served if encoder is None else replace(served, encoder=_warmed(encoder, settings, turn))
+        served = _warmed(model, settings, run_exclusive)
+        run_exclusive(lambda: check_golden(served.model))
+        return served if encoder is None else replace(served, encoder=_warmed(encoder, settings, run_exclusive))
 
 
 @contextmanager
 def unusable(directory: Path) -> Iterator[None]:
-    """Turn whatever is raised about the model in ``directory`` into Unusable.
+    """Convert any exception about the model in ``directory`` to Unusable.
 
-    An artefact runs code of its own and names sizes of its own, so any exception is possible, and none may reach the
-    other models.
+    An artefact runs its own code with its own sizes, so it may raise anything; other models must not be affected.
     """
     try:
         yield
@@ -93,22 +96,22 @@ def unusable(directory: Path) -> Iterator[None]:
         raise
     except ContractError as failure:
         raise Unusable(str(failure)) from None
-    except (RuntimeError, ValueError, torch.jit.Error) as failure:  # what a model raises that does not fit its manifest
+    except (RuntimeError, ValueError, torch.jit.Error) as failure:  # the model does not fit its manifest
         raise Unusable(f"{directory}: {last_line(failure)}") from None
     except Exception as failure:
         raise Unusable(f"{directory}: {last_line(failure)}") from failure
 
 
-def _warmed(model: Model, settings: Settings, turn: Turn) -> Served:
+def _warmed(model: Model, settings: Settings, run_exclusive: RunExclusive) -> Served:
     if model.device.type == "cuda" or settings.deterministic:
         model = at_fixed_sizes(model, settings.buckets())
-    return Served(model, warm_up(model, settings, turn))
+    return Served(model, warm_up(model, settings, run_exclusive))
 
 
 def model_directories(weights: Path) -> dict[str, Path]:
-    """The folders under ``weights`` that have a manifest, by name. Raises OSError when ``weights`` cannot be listed.
+    """The folders in ``weights`` that have a manifest, by name. Raises OSError when ``weights`` cannot be listed.
 
-    A manifest that is there and cannot be read counts, so that its model is refused instead of missing.
+    An unreadable manifest counts, so that its model is reported as rejected instead of missing.
     """
     with os.scandir(weights) as entries:
         return {entry.name: Path(entry.path) for entry in sorted(entries, key=_name) if _has_manifest(entry)}
@@ -123,13 +126,13 @@ def _has_manifest(entry: os.DirEntry[str]) -> bool:
         Path(entry.path, MANIFEST_FILE).lstat()
     except (FileNotFoundError, NotADirectoryError):
         return False
-    except OSError:  # a folder that cannot be entered; "lost+found" is one on many disks, and no model's name
+    except OSError:  # no permission; "lost+found" on many disks is such a folder and not a model
         return is_model_name(entry.name)
     return True
 
 
 def last_line(failure: Exception) -> str:
-    """At most ``MAX_REASON`` characters: a TorchScript traceback runs over many lines, and its last one says why."""
+    """The reason of a failure, at most ``MAX_REASON`` characters: a TorchScript traceback has it in its last line."""
     text = str(failure).strip().rsplit("\n", 1)[-1]
     kind = "" if isinstance(failure, ValueError) else f"{type(failure).__name__}: "
     return (text if text.startswith(kind) else kind + text)[:MAX_REASON]

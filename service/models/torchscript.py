@@ -1,4 +1,4 @@
-"""TorchScript artefacts, loaded as models. The only file of the service that reads TorchScript."""
+"""Loading TorchScript artefacts as models. No other file of the service reads TorchScript."""
 
 import io
 import threading
@@ -13,15 +13,15 @@ from service.engine.model import Model
 from service.models.prepare import prepared
 from service.sampling.latent_map import LatentMap, LatentsError, unpack
 
-#: Loads in several threads damage a registry that all of TorchScript shares (roboflow/inference, pull request 2373).
+#: Concurrent loads corrupt TorchScript's global registry (roboflow/inference, pull request 2373).
 _loading = threading.Lock()
 
 
 def load_model(directory: Path, device: torch.device, manifest: Manifest | None = None) -> Model:
-    """Verify and load the model in ``directory``: of ``manifest``, or of the one that is there.
+    """Verify and load the model in ``directory``, described by ``manifest`` or by the folder's.
 
     Raises:
-        ContractError: the manifest, the weights or the codes are missing, damaged, or not what the manifest says.
+        ContractError: the manifest, the weights or the codes are missing, damaged, or do not match the manifest.
     """
     manifest = manifest or read_manifest(directory)
     if manifest.name != directory.name:
@@ -34,13 +34,13 @@ def load_model(directory: Path, device: torch.device, manifest: Manifest | None 
             decode = prepared(module.decode, device)
             denoise = prepared(module.denoise, device) if manifest.denoises else None
             encode = prepared(module.encode, device) if "encode" in manifest.capabilities else None
-    except Exception as failure:  # the reader of TorchScript has errors of many kinds for a file that is none
+    except Exception as failure:  # torch.jit raises many kinds of errors for an invalid file
         raise ContractError(path, f"not a TorchScript artefact of family {manifest.family}") from failure
     return Model(manifest, device, decode, denoise, encode=encode, latent_map=_load_map(directory, manifest))
 
 
 def _load_map(directory: Path, manifest: Manifest) -> LatentMap | None:
-    """The map of the manifest's codes, if it names any. Raises ContractError."""
+    """The map of the manifest's codes, None if it has none. Raises ContractError."""
     if manifest.latents is None:
         return None
     payload, path = read_artifact(directory, manifest.latents), directory / manifest.latents.file
@@ -49,5 +49,5 @@ def _load_map(directory: Path, manifest: Manifest) -> LatentMap | None:
     except LatentsError as failure:
         raise ContractError(path, str(failure)) from failure
     if not len(latent_map.points):
-        raise ContractError(path, "there is no code in it")
+        raise ContractError(path, "it contains no codes")
     return latent_map

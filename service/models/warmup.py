@@ -1,4 +1,4 @@
-"""Warm-up: every bucket runs before the first request does, and what it costs becomes the price list."""
+"""Warm-up times each bucket (for diffusion, one step without decoding); later ticks refine the estimate."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -16,44 +16,45 @@ from service.engine.tick import Batch, Step, run
 from service.engine.transfer import wait_for
 from service.settings import Settings
 
-#: Calls of each size that are the price, after a first one that compiles.
-TIMED_CALLS = 3
+#: Timed forward passes of each size, after a first one that compiles.
+TIMED_PASSES = 3
 
 Result = TypeVar("Result")
 
 
-class Turn(Protocol):
-    """How a piece of work gets the device, and its caller the result."""
+class RunExclusive(Protocol):
+    """Runs work while nothing else uses the device, and waits for it."""
 
     def __call__(self, work: Callable[[], Result], /) -> Result:
-        """What ``work`` returns."""
+        """The result of ``work``."""
 
 
-def at_once(work: Callable[[], Result], /) -> Result:
-    """The turn of who has the device alone."""
+def run_directly(work: Callable[[], Result], /) -> Result:
+    """Run ``work`` at once: for callers that have the device to themselves."""
     return work()
 
 
-def warm_up(model: Model, settings: Settings, turn: Turn = at_once) -> CostModel:
-    """Run ``model`` at every bucket and measure each; every call is a ``turn`` of its own.
+def warm_up(model: Model, settings: Settings, run_exclusive: RunExclusive = run_directly) -> CostModel:
+    """Check and time ``model`` at every bucket; each forward pass goes through ``run_exclusive`` separately.
 
-    Raises whatever the model raises, and ValueError when it gives a picture that is not finite or of another shape.
+    Raises ValueError when a result is not finite or has the wrong shape or type, and whatever the model raises.
     """
     torch.set_num_threads(1)
     batches = {size: _batch(model, size) for size in settings.buckets()}
     for batch in batches.values():
-        turn(partial(_check, model, batch))
-    if model.denoise is not None:  # the price of a step: only the last of a row's many has a decode behind it
+        run_exclusive(partial(_check, model, batch))
+    if model.denoise is not None:  # time a step: of a row's many steps only the last decodes
         batches = {size: replace(batch, ending=~batch.ending) for size, batch in batches.items()}
-    # In turn, so that a machine that is slow for a moment is so for all sizes; the least, for it can only add.
+    # Sizes alternate, so that a slow moment of the machine affects all of them; the minimum, because noise only adds.
     rounds = [
-        {size: turn(partial(_call_ms, model, batch)) for size, batch in batches.items()} for _ in range(TIMED_CALLS)
+        {size: run_exclusive(partial(_step_ms, model, batch)) for size, batch in batches.items()}
+        for _ in range(TIMED_PASSES)
     ]
     return CostModel({size: min(each[size] for each in rounds) for size in batches}, settings.tick_budget_ms)
 
 
-def _call_ms(model: Model, batch: Batch) -> float:
-    """Milliseconds of device time. A GPU is waited for on both sides: a call there returns before it is computed."""
+def _step_ms(model: Model, batch: Batch) -> float:
+    """Device milliseconds of one step. Waits for the device before and after: GPU calls return before they finish."""
     wait_for(model.device)
     started = time.perf_counter()
     run(model, batch)
@@ -62,7 +63,7 @@ def _call_ms(model: Model, batch: Batch) -> float:
 
 
 def _check(model: Model, batch: Batch) -> None:
-    """Run every part once. Raises ValueError when one breaks the contract, and whatever the model raises."""
+    """Run every part once. Raises ValueError for a result that breaks the contract, and whatever the model raises."""
     decode = _checked("decode", model.decode, (len(batch), *model.decoded_shape))
     denoise = None if model.denoise is None else _checked("denoise", model.denoise, batch.x.shape)
     stepped = run(replace(model, decode=decode, denoise=denoise), batch)
@@ -71,7 +72,7 @@ def _check(model: Model, batch: Batch) -> None:
 
 
 def _checked(name: str, part: Callable[..., Tensor], shape: Sequence[int]) -> Callable[..., Tensor]:
-    """``part`` that raises ValueError when its result is not float32 of ``shape``, which arithmetic would broadcast."""
+    """``part``, raising ValueError for a result that is not float32 of ``shape``: arithmetic would broadcast it."""
 
     def checked(*batch: Tensor) -> Tensor:
         result: object = part(*batch)
@@ -86,7 +87,7 @@ def _checked(name: str, part: Callable[..., Tensor], shape: Sequence[int]) -> Ca
 
 
 def _batch(model: Model, rows: int) -> Batch:
-    """Rows at the first step of the default plan, all of them decoded at its end."""
+    """A batch at the first step of the default plan that decodes all of its rows."""
     latent = torch.randn(rows, *model.row_shape, generator=torch.Generator().manual_seed(0))
     label = torch.full((rows,), model.manifest.null_label)
     ending = np.ones(rows, dtype=np.bool_)

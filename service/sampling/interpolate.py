@@ -1,4 +1,4 @@
-"""Paths between two latents. All arithmetic is float64: nearly opposite latents cancel to almost nothing."""
+"""Paths between latents, in float64: nearly opposite latents cancel to almost nothing."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -9,7 +9,7 @@ from torch import Tensor
 InterpolationMethod = Literal["linear", "slerp"]
 Easing = Literal["linear", "cosine"]
 
-# Below this sine two directions span no plane in which to turn from one to the other.
+# Below this sine two directions do not determine a plane of rotation.
 _SMALLEST_SINE = 1e-6
 
 
@@ -20,10 +20,10 @@ def lerp(start: Tensor, end: Tensor, t: Tensor) -> Tensor:
 
 
 def slerp(start: Tensor, end: Tensor, t: Tensor) -> Tensor:
-    """Spherical interpolation (Shoemake 1985), which keeps the norm that Gaussian latents have.
+    """Spherical interpolation (Shoemake 1985), which keeps the norm of Gaussian latents.
 
-    Each sample is one flat vector. Where the two are parallel or opposite, which leaves no one great circle
-    between them, the path is the straight line.
+    Each sample is one flat vector. Between parallel or opposite vectors, which have no unique great circle, the path
+    is the straight line.
 
     Args:
         start: (batch, *latent), returned exactly at t = 0.
@@ -46,16 +46,16 @@ _METHODS: dict[InterpolationMethod, Callable[[Tensor, Tensor, Tensor], Tensor]] 
 
 
 def positions(points: int, frames: int, easing: Easing = "linear", *, loop: bool = False) -> Tensor:
-    """Where `frames` evenly spaced frames are on a path through `points` points, (frames,) float64.
+    """Positions of `frames` evenly spaced frames on a path through `points` points, (frames,) float64.
 
-    From 0, the first point, to points - 1, the last one, both included. With `loop` the path leads on to the first
-    point again, which is not repeated. "cosine" is slow at every point and fast between them.
+    From 0, the first point, to points - 1, the last one, both included. With `loop` the path returns to the first
+    point, which is not repeated. "cosine" slows down at every point.
 
     Raises:
         ValueError: an unknown easing, or fewer than two points or frames.
     """
     if easing not in ("linear", "cosine"):
-        raise ValueError(f"easing {easing!r} is unknown; there are linear, cosine")
+        raise ValueError(f"easing {easing!r} is unknown; allowed: linear, cosine")
     if points < 2 or frames < 2:
         raise ValueError(f"{frames} frames through {points} points are out of range; a path has at least two of each")
     spaced = torch.arange(frames, dtype=torch.float64) / frames * points
@@ -69,13 +69,13 @@ def positions(points: int, frames: int, easing: Easing = "linear", *, loop: bool
 def walk(points: Tensor, position: Tensor, method: InterpolationMethod) -> Tensor:
     """The path through `points` (points, *latent) at `position` (frames,), as (frames, *latent).
 
-    Position i is point i exactly; behind the last point the path leads to the first one.
+    Position i is point i exactly; after the last point the path returns to the first one.
 
     Raises:
         ValueError: an unknown method.
     """
     if method not in _METHODS:
-        raise ValueError(f"interpolation method {method!r} is unknown; there are {', '.join(_METHODS)}")
+        raise ValueError(f"interpolation method {method!r} is unknown; allowed: {', '.join(_METHODS)}")
     before = position.floor().long()
     after = (before + 1) % len(points)
     return _METHODS[method](points[before], points[after], position - before)

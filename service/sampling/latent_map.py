@@ -1,4 +1,4 @@
-"""Codes of training pictures, and the plane through them that a latent map shows: arrays in, bytes out, and back."""
+"""Codes of training pictures, the plane of a latent map through them, and their file format."""
 
 import io
 import zipfile
@@ -11,15 +11,15 @@ Floats = npt.NDArray[np.float32]
 
 
 class LatentsError(ValueError):
-    """The bytes are no such file; the message says what is wrong with them."""
+    """Invalid bytes; the message gives the reason."""
 
 
 @dataclass(frozen=True)
 class LatentMap:
-    """``codes`` (count, *latent), the ``labels`` (count,) of their pictures, and the plane they vary most along.
+    """``codes`` (count, *latent), the ``labels`` (count,) of their pictures, and their plane of greatest variance.
 
-    A point (x, y) of the plane is the latent ``origin`` + x ``axes[0]`` + y ``axes[1]``, with ``origin`` (*latent) the
-    codes' mean and ``axes`` (2, *latent) of length one. ``points`` (count, 2) are the codes' projections.
+    A point (x, y) of the plane is the latent ``origin`` + x ``axes[0]`` + y ``axes[1]``, where ``origin`` (*latent) is
+    the codes' mean and ``axes`` (2, *latent) have unit length. ``points`` (count, 2) are the codes' projections.
     """
 
     codes: Floats
@@ -34,7 +34,7 @@ def project(codes: Floats, labels: npt.NDArray[np.int64]) -> LatentMap:
     flat = codes.reshape(len(codes), -1).astype(np.float64)
     origin = flat.mean(axis=0)
     _, _, rows = np.linalg.svd(flat - origin, full_matrices=False)
-    axes = rows[:2] * np.sign(rows[:2, np.abs(rows[:2]).argmax(axis=1)].diagonal())[:, None]  # either sign would do
+    axes = rows[:2] * np.sign(rows[:2, np.abs(rows[:2]).argmax(axis=1)].diagonal())[:, None]  # fix the signs
     points = (flat - origin) @ axes.T
     shape = codes.shape[1:]
     return LatentMap(
@@ -47,7 +47,7 @@ def project(codes: Floats, labels: npt.NDArray[np.int64]) -> LatentMap:
 
 
 def pack(latent_map: LatentMap) -> bytes:
-    """An .npz file; codes as float16, for a map needs no more."""
+    """The map as an .npz file; codes as float16, which is precise enough."""
     file = io.BytesIO()
     np.savez_compressed(
         file,
@@ -61,12 +61,12 @@ def pack(latent_map: LatentMap) -> bytes:
 
 
 def unpack(payload: bytes, latent_shape: tuple[int, ...], null_label: int) -> LatentMap:
-    """What `pack` wrote for a model with latents of this shape. Raises LatentsError."""
+    """The inverse of `pack`, for a model with latents of this shape. Raises LatentsError."""
     try:
         with np.load(io.BytesIO(payload), allow_pickle=False) as file:
             arrays = {name: file[name] for name in ("codes", "labels", "points", "origin", "axes")}
     except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as failure:
-        raise LatentsError(f"no file of latent codes: {failure}") from failure
+        raise LatentsError(f"not a file of latent codes: {failure}") from failure
     count = len(arrays["codes"])
     shapes = {
         "codes": (count, *latent_shape),
@@ -79,7 +79,7 @@ def unpack(payload: bytes, latent_shape: tuple[int, ...], null_label: int) -> La
         if arrays[name].shape != shape:
             raise LatentsError(f"{name} is {arrays[name].shape}, not {shape}")
     if count and int(arrays["labels"].max()) > null_label:
-        raise LatentsError(f"a label is beyond {null_label}, no class")
+        raise LatentsError(f"a label is above {null_label}, the label for no class")
     labels = arrays.pop("labels").astype(np.int64)
     floats = {name: array.astype(np.float32) for name, array in arrays.items()}
     if not all(np.isfinite(array).all() for array in floats.values()):

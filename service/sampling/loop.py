@@ -1,4 +1,4 @@
-"""A whole plan for a batch that shares it: what evaluation runs, out of the functions that serving runs."""
+"""Sampling a batch with one plan, for evaluation, by the same functions as serving."""
 
 from collections.abc import Sequence
 
@@ -23,25 +23,25 @@ def sample(
     x0_range: tuple[float, float] | None,
     inpaint: Inpaint | None = None,
 ) -> Tensor:
-    """Walk `latent` down the plan; the result is a clean latent for `decode`, (batch, *latent).
+    """Run `latent` through the plan; returns a clean latent for `decode`, (batch, *latent).
 
     Args:
         denoise: the network.
-        latent: where to start, (batch, *latent): each row's first draw of its noise.
-        noises: one a row; each step that adds noise draws once from every one of them.
+        latent: the start, (batch, *latent): the first draw of each row's noise.
+        noises: one per row; each step that adds noise draws once from each.
         label: classes, (batch,) int64, on the latent's device.
-        plan: the steps of every row; an empty one returns `latent`.
-        null_label: the label that guidance leads away from: the one that means "no class".
-        guidance_scale: of every row; 1 leaves guidance and its second prediction out.
-        x0_range: bounds of a clean latent; None, no clamp.
-        inpaint: what is known of the result, (batch, *latent); None, nothing.
+        plan: the steps of every row; an empty plan returns `latent`.
+        null_label: the label for "no class", which guidance leads away from.
+        guidance_scale: for every row; 1 disables guidance and its second prediction.
+        x0_range: bounds of a clean latent; None disables the clamp.
+        inpaint: the known part of the result, (batch, *latent); None means nothing is known.
     """
     batch, guidance = len(latent), None
     if guidance_scale != 1:
         rows = torch.arange(batch, device=latent.device)
         guidance = Guidance(rows, latent.new_full((batch,), guidance_scale), torch.full_like(rows, null_label))
     x, x_start_prev = latent, torch.zeros_like(latent)
-    adds_noise = (plan.table[:, 4] != 0).tolist()  # asked on the CPU: asking a GPU would wait for it every step
+    adds_noise = (plan.table[:, 4] != 0).tolist()  # on the CPU: reading from a GPU waits for it
     for row, noisy in zip(plan.table.to(latent), adds_noise, strict=True):
         t, coefficients = row[0].expand(batch), row[1:].expand(batch, 4)
         x_start = predict_x_start(denoise, x, t, label, guidance, inpaint, x0_range)

@@ -1,4 +1,4 @@
-"""Noise that belongs to a picture: it depends on the picture's seed and on nothing else in the batch."""
+"""The noise of a picture: it depends only on the picture's seed, not on its batch."""
 
 from collections.abc import Sequence
 
@@ -7,14 +7,14 @@ from torch import Tensor
 
 
 def image_seed(seed: int, index: int) -> int:
-    """The seed of a request's picture, in [0, 2**32): picture i of seed s is picture 0 of seed s + i."""
+    """The seed of picture `index` of a request, in [0, 2**32): picture i of seed s is picture 0 of seed s + i."""
     return (seed + index) % 2**32
 
 
 class RowNoise:
-    """One picture's noise: the first draw is its starting latent, later ones its solver's noise.
+    """One picture's noise: the first draw is the starting latent, later draws are the solver's noise.
 
-    The generator is the CPU's, whatever computes the picture: its stream is the same beside every device.
+    Drawn on the CPU, so that it is the same for every device.
     """
 
     def __init__(self, seed: int) -> None:
@@ -22,7 +22,7 @@ class RowNoise:
         self.restart(seed)
 
     def restart(self, seed: int) -> None:
-        """Become the noise of another picture."""
+        """Restart as the noise of another seed."""
         self._generator.manual_seed(seed)
 
     def draw(self, shape: Sequence[int]) -> Tensor:
@@ -37,15 +37,15 @@ class RowNoise:
 def draw_each(seeds: list[int], place: Tensor) -> None:
     """Fill each row of (rows, *latent), contiguous float32 on the CPU, with the first draw of its seed's noise.
 
-    One call for all rows, compiled, because every call of torch lets go of the interpreter's lock: under load, drawing
-    row by row waits for the event loop once a row.
+    One scripted call for all rows: every torch call releases the interpreter's lock, so a Python loop would wait for
+    the event loop once per row.
     """
     _draw_each(seeds, place, torch.Generator())
 
 
 @torch.jit.script
 def _draw_each(seeds: list[int], place: Tensor, generator: torch.Generator) -> None:
-    # The generator is the caller's: one made here would be folded into a constant, which all threads share.
+    # A generator created here would become a constant of the graph, shared by all threads.
     for row, seed in enumerate(seeds):
         generator.manual_seed(seed)
         place[row].normal_(generator=generator)

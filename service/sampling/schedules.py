@@ -11,7 +11,7 @@ __all__ = ["alpha_sigma", "alphas_cumprod", "max_steps", "trailing_timesteps"]
 
 
 def alphas_cumprod(schedule: NoiseSchedule) -> Tensor:
-    """The papers' alpha-bar of a schedule that keeps the variance, (timesteps,) float64, falling from near 1 to 0."""
+    """Alpha-bar of a variance-preserving schedule, (timesteps,) float64, falling from near 1 to 0."""
     betas = _linear_betas(schedule) if schedule.kind == "linear" else _cosine_betas(schedule.timesteps)
     return torch.cumprod(1.0 - betas, dim=0)
 
@@ -19,7 +19,7 @@ def alphas_cumprod(schedule: NoiseSchedule) -> Tensor:
 def alpha_sigma(schedule: NoiseSchedule) -> tuple[Tensor, Tensor]:
     """Scales of the clean latent and of the noise, (timesteps,) float64 each.
 
-    Their squares sum to 1, or they themselves do in a flow (Lipman et al. 2023, "Flow Matching for Generative
+    Their squares sum to 1; in a flow, they themselves do (Lipman et al. 2023, "Flow Matching for Generative
     Modeling"; Liu et al. 2023, "Flow Straight and Fast").
     """
     if schedule.kind == "flow":
@@ -32,7 +32,7 @@ def alpha_sigma(schedule: NoiseSchedule) -> tuple[Tensor, Tensor]:
 def trailing_timesteps(last: int, steps: int) -> list[int]:
     """`steps` timestep indices, falling from `last` in even strides to one stride above the clean end.
 
-    Starting at the very last index is what keeps the start at the noise level that the sampler draws
+    The first one is `last` itself, so that the noise level matches the noise that the sampler draws
     (Lin et al. 2024, "Common Diffusion Noise Schedules and Sample Steps Are Flawed", table 2).
     """
     return [round((last + 1) * (steps - step) / steps) - 1 for step in range(steps)]

@@ -1,23 +1,23 @@
-"""Telling a client that half-closed its connection and waits for the answer from one that has closed it.
+"""Distinguishes a client that half-closed its connection, and waits for the response, from one that closed it.
 
-Both have sent the same FIN. What differs is what comes back when something is sent to them: from a client that has
-closed, a reset, after which the next write fails. So bytes that the answer has anyway are sent before it is ready.
+Both have sent the same FIN. Only a closed connection answers data with a reset, after which the next write fails. So
+bytes that every response begins with are sent before the response is ready.
 """
 
 import asyncio
 
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-#: What every answer begins with: more bytes than there are probes.
+#: Every response begins with this; it is longer than the number of probes.
 STATUS_START = b"HTTP/1.1 "
 
-#: Seconds from the first probe to the second, and so on: short ones, because the work of clients that are gone holds up
-#: others, then longer ones for slower networks, and for clients that close only later.
+#: Seconds before each probe: short at first, because work for clients that left delays others, then longer, for slow
+#: networks and for clients that close later.
 PROBE_DELAYS_S = (0.0, 0.005, 0.05, 0.5, 5.0, 30.0, 60.0)
 
 
-class Begun:
-    """The transport of a request whose status line has begun: what was sent of it is left out of the next write."""
+class ProbedTransport:
+    """A transport on which part of the status line has been sent; the next write leaves that part out."""
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport, self._sent = transport, 0
@@ -28,7 +28,7 @@ class Begun:
         self._sent = min(self._sent + 1, len(STATUS_START))
 
     def write(self, data: bytes) -> None:
-        """Send ``data``, which begins with a status line where it is the first."""
+        """Send ``data``; the first one begins with a status line."""
         sent, self._sent = self._sent, 0
         self._transport.write(data[sent:])
 
@@ -42,10 +42,10 @@ class Begun:
 
 
 def probe(cycle: RequestResponseCycle) -> None:
-    """Send a byte of the answer to ``cycle``, where one is known before the answer goes on."""
+    """Send a byte of the response of ``cycle`` whose value is known in advance, if there is one."""
     if not cycle.response_started:
-        if not isinstance(cycle.transport, Begun):
-            cycle.transport = Begun(cycle.transport)  # type: ignore[assignment]
+        if not isinstance(cycle.transport, ProbedTransport):
+            cycle.transport = ProbedTransport(cycle.transport)  # type: ignore[assignment]
         cycle.transport.probe()  # type: ignore[attr-defined]
     elif cycle.chunked_encoding and not cycle.response_complete:
         cycle.transport.write(b"0")  # the size of the next chunk may begin with zeros

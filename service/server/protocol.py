@@ -1,11 +1,11 @@
-"""uvicorn's HTTP protocol, with what a service behind any client and proxy needs beside it.
+"""uvicorn's HTTP protocol, hardened for any client and proxy.
 
-- A running request learns that its client has gone; a client that only half-closed the connection gets its answer.
-- A body that came with its head is in the scope at once, and a complete answer is written in one piece.
+- A running request is notified when the client closes the connection; a half-closed connection still gets its answer.
+- A body that came with its head is in the request's ``RequestInfo`` before the handler runs.
 - The head of a request is bounded in bytes and in time, and so is the number of pipelined requests.
-- A request to switch protocols is answered in HTTP/1.1, with its body. CONNECT is refused.
+- A request to switch protocols is answered in HTTP/1.1, with its body. CONNECT is rejected.
 - Malformed input does not end the requests before it.
-- An answer of unknown length to HTTP/1.0 ends with the connection: chunks are HTTP/1.1's.
+- A response of unknown length to HTTP/1.0 ends with the connection: HTTP/1.0 has no chunks.
 """
 
 import asyncio
@@ -15,71 +15,49 @@ from typing import Any, NamedTuple
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from service.extensions import STATE, WHOLE, Disconnect
+from service.request_info import Disconnect, RequestInfo, info_of
 from service.server.half_closed import PROBE_DELAYS_S, probe
 
-#: Bounds of a request's head, its first line and headers: bytes, and seconds from its first byte. The bound in bytes
-#: also holds for all else that is neither head nor body, such as what follows the last chunk of a body.
+#: Limits of a request's head (first line and headers): bytes, and seconds from its first byte. The limit in bytes also
+#: applies to trailers.
 MAX_HEAD_BYTES = 65_536
 MAX_HEAD_S = 10.0
 
 #: Parsing pauses while more requests than these wait behind the running one. That is checked after every slice of
-#: input, because one read of a socket is up to 256,000 bytes, which can hold 14,000 requests.
+#: input, because one read of a socket returns up to 256,000 bytes, which can hold 14,000 requests.
 MOST_PIPELINED = 16
 SLICE_BYTES = 4096
 
-EXTENSIONS: dict[str, dict[object, object]] = {WHOLE: {}}
 
-
-class Refusal(NamedTuple):
-    """The last answer on a connection, to input that never becomes a request."""
+class Rejection(NamedTuple):
+    """The last response on a connection, to input that never becomes a request."""
 
     status: int
     text: bytes
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
-MALFORMED = Refusal(400, b"Invalid HTTP request received.")
+MALFORMED = Rejection(400, b"Invalid HTTP request received.")
 #: 405 requires Allow; it is empty because no method is allowed on the target of a tunnel.
-NO_TUNNEL = Refusal(405, b"CONNECT is not supported: this is no proxy.", ((b"allow", b""),))
-TOO_SLOW = Refusal(408, b"The head of the request took too long to arrive.")
-TOO_LONG = Refusal(431, b"The head of the request is too long.")
+NO_TUNNEL = Rejection(405, b"CONNECT is not supported: this is not a proxy.", ((b"allow", b""),))
+TOO_SLOW = Rejection(408, b"The head of the request took too long to arrive.")
+TOO_LONG = Rejection(431, b"The head of the request is too long.")
 
 
 class Cycle(RequestResponseCycle):
-    """A request and its answer, which may also be sent as one message of type ``WHOLE``."""
+    """A request and its response, which HTTP/1.0 gets without chunks."""
 
     #: Whether the body ends where the connection does.
     _ends_by_closing = False
 
-    async def send(self, message: Any) -> None:  # noqa: ANN401  (uvicorn's union of messages, and one more)
-        """Send a message of ASGI, or status, headers and body at once.
-
-        The headers of a whole answer are written as they are: the service made them itself, and checking each one as
-        uvicorn does costs more than all else of sending.
-        """
-        if message["type"] != WHOLE:
-            if self.scope["http_version"] != "1.1":
-                self._avoid_chunks(message)
-            await super().send(message)
-            return
-        if self.flow.write_paused and not self.disconnected:
-            await self.flow.drain()
-        if self.disconnected:
-            return
-        headers = [*self.default_headers, *message["headers"]]
-        if not self.keep_alive:
-            headers.append((b"connection", b"close"))
-        body = b"" if self.scope["method"] == "HEAD" else message["body"]
-        self.transport.write(_answer(message["status"], headers, body))
-        self.response_started = self.response_complete = True
-        self.message_event.set()
-        if not self.keep_alive:
-            self.transport.close()
-        self.on_response()
+    async def send(self, message: Any) -> None:  # noqa: ANN401  (uvicorn's union of messages)
+        """Send a message of ASGI."""
+        if self.scope["http_version"] != "1.1":
+            self._avoid_chunks(message)
+        await super().send(message)
 
     def _avoid_chunks(self, message: Any) -> None:  # noqa: ANN401
-        """Prepare for sending ``message`` to a client of HTTP/1.0: uvicorn sends what has no length in chunks."""
+        """Prepare sending ``message`` to HTTP/1.0: uvicorn would send a body of unknown length in chunks."""
         if message["type"] == "http.response.start":
             if all(name.lower() != b"content-length" for name, _ in message.get("headers", ())):
                 self._ends_by_closing, self.chunked_encoding, self.keep_alive = True, False, False
@@ -91,18 +69,22 @@ def _answer(status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> byt
     return b"%b%b\r\n\r\n%b" % (STATUS_LINE[status], b"\r\n".join(map(b": ".join, headers)), body)
 
 
+def _info(cycle: RequestResponseCycle) -> RequestInfo:
+    return info_of(cycle.scope)  # type: ignore[arg-type]  # uvicorn types scopes as what ASGI itself puts there
+
+
 class Protocol(HttpToolsProtocol):
     """One connection.
 
-    ``scope["state"]["body"]`` is the body once all of it has come: asking for it message by message, within a time,
-    costs as much as checking it.
+    ``RequestInfo.body`` is the body once all of it arrived: reading it message by message, within a time limit, costs
+    as much as validating it.
     """
 
-    #: The request that computes. uvicorn knows only the newest one, which with pipelining is another.
+    #: The running request. uvicorn's ``cycle`` is the newest one, which with pipelining is another.
     _running: RequestResponseCycle | None = None
-    #: Whether input is discarded, because what came before was refused.
-    _refused = False
-    #: Whether the client sends no more.
+    #: Whether input is discarded, because earlier input was rejected.
+    _rejected = False
+    #: Whether the client closed its sending side.
     _ended = False
     #: Input that is not parsed yet, because many requests wait.
     _unread = b""
@@ -112,30 +94,30 @@ class Protocol(HttpToolsProtocol):
     _probe_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """A client has connected. Proxies do so ahead: it may be silent for as long as between two requests."""
+        """A client connected. Proxies connect in advance: it may be silent for as long as between two requests."""
         super().connection_made(transport)
         self._disconnect = Disconnect()
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes have come: of a head, of a body, or of several requests."""
+        """Handle received bytes: of a head, of a body, or of several requests."""
         self._unread = self._unread + data if self._unread else data
         self._read()
 
     def _read(self) -> None:
-        """Parse input until it is used up, or many requests wait; every iteration takes at least one byte from it."""
+        """Parse input until none is left or many requests wait; every iteration consumes at least one byte."""
         self._unset_keepalive_if_required()
         unread = memoryview(self._unread)
-        while unread and not self._refused and len(self.pipeline) <= MOST_PIPELINED:
+        while unread and not self._rejected and len(self.pipeline) <= MOST_PIPELINED:
             unread = unread[self._parse(unread[:SLICE_BYTES]) :]
-        self._unread = b"" if self._refused else bytes(unread)
-        if self._busy or self._refused:
+        self._unread = b"" if self._rejected else bytes(unread)
+        if self._busy or self._rejected:
             self._cancel_head_timer()
         elif self._head_timer is None:
             self._head_timer = self.loop.call_later(MAX_HEAD_S, self._time_out)
 
     def _parse(self, data: memoryview) -> int:
-        """Parse ``data``; returns how many bytes of it are done with: all, or those before another protocol's."""
+        """Parse ``data``; returns the number of bytes consumed: all, or those before another protocol's."""
         self._pending_bytes += len(data)
         done = len(data)
         try:
@@ -143,67 +125,67 @@ class Protocol(HttpToolsProtocol):
         except httptools.HttpParserUpgrade as stopped:
             done = self._ignore_upgrade(stopped.args[0])
         except httptools.HttpParserError:
-            self._refuse(MALFORMED)
+            self._reject(MALFORMED)
         if self._pending_bytes > MAX_HEAD_BYTES:
-            self._refuse(TOO_LONG)
+            self._reject(TOO_LONG)
         return done
 
     def _ignore_upgrade(self, position: int) -> int:
-        """Answer in HTTP/1.1 a request that asks to switch protocols, and has its head end at ``position``.
+        """Answer in HTTP/1.1 a request that asks to switch protocols, and whose head ends at ``position``.
 
         curl and Java's client ask for HTTP/2 in this way, with a body. It may be ignored (RFC 9110, section 7.8), but
-        the parser has stopped there, takes the body for the other protocol's, and is done where the connection is to
-        close. So a new parser reads the head again, without the request to switch, and then what follows.
+        the parser has stopped there: it takes the body for the other protocol's. So a new parser reads the head again,
+        without the Upgrade header, and then what follows.
         """
         method, version = self.parser.get_method(), self.parser.get_http_version().encode()
         if method == b"CONNECT" or position < 1:
-            self._refuse(NO_TUNNEL if method == b"CONNECT" else MALFORMED)
+            self._reject(NO_TUNNEL if method == b"CONNECT" else MALFORMED)
             return max(1, position)
         lines = [b"%b %b HTTP/%b" % (method, self.url, version)]
         lines += [b"%b: %b" % header for header in self.headers if header[0] != b"upgrade"]
         self.parser = httptools.HttpRequestParser(self)
-        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn has it
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
         try:
             self.parser.feed_data(b"\r\n".join([*lines, b"", b""]))
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self._refuse(MALFORMED)
+            self._reject(MALFORMED)
         return position
 
     @property
     def _busy(self) -> bool:
-        """Whether a request is not answered yet."""
+        """Whether a request is unanswered."""
         return self.cycle is not None and not self.cycle.response_complete
 
     @property
     def _owes_answer(self) -> bool:
-        """Whether a complete request is not answered yet."""
+        """Whether a complete request is unanswered."""
         last = self.cycle
         return self._busy and not (last is self._running and last.more_body and not last.response_started)
 
-    def _refuse(self, refusal: Refusal) -> None:
-        """Read no further and close, after the answers that are still owed, else after saying why."""
-        self._refused = True
+    def _reject(self, rejection: Rejection) -> None:
+        """Stop reading and close the connection: after the pending responses, or after an error response."""
+        self._rejected = True
         self._cancel_head_timer()
         if self.transport.is_closing():
             return
         if self._owes_answer:
             self.cycle.keep_alive = False
             return
-        length = (b"content-length", b"%d" % len(refusal.text))
+        length = (b"content-length", b"%d" % len(rejection.text))
         headers = [(b"content-type", b"text/plain; charset=utf-8"), length, (b"connection", b"close")]
         defaults = self.server_state.default_headers
-        self.transport.write(_answer(refusal.status, [*defaults, *refusal.headers, *headers], refusal.text))
+        self.transport.write(_answer(rejection.status, [*defaults, *rejection.headers, *headers], rejection.text))
         self.transport.close()
 
     def _time_out(self) -> None:
-        """No head has come in time. That is worth an answer where some of it has."""
+        """Close the connection because no head arrived in time; with an error response if a part of it did."""
         if self._pending_bytes:
-            self._refuse(TOO_SLOW)
+            self._reject(TOO_SLOW)
         else:
             self.transport.close()
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """The client sends no more. It may wait for answers; returns whether the connection stays open for them."""
+        """The client closed its sending side. Returns whether the connection stays open for pending responses."""
         self._ended = True
         if not self._owes_answer:
             return False
@@ -212,7 +194,7 @@ class Protocol(HttpToolsProtocol):
         return True
 
     def _probe(self, delays: Iterator[float]) -> None:
-        """Send a byte of the running request's answer, now and after each of the delays."""
+        """Send a byte of the running request's response, now and after each of the delays."""
         if self._running is not None and not self.transport.is_closing():
             probe(self._running)
             delay = next(delays, None)
@@ -227,34 +209,33 @@ class Protocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:  # noqa: ANN401  (uvicorn's private type)
         self._running = cycle
         cycle.__class__ = Cycle  # uvicorn has no setting for it
-        cycle.scope["extensions"] = EXTENSIONS
-        cycle.scope["state"][STATE] = self._disconnect
+        _info(cycle).disconnect = self._disconnect
         super()._start_asgi_task(cycle, app)
 
     def on_headers_complete(self) -> None:
-        """A head has come to its end."""
+        """A head is complete."""
         if not self.parser.should_upgrade():
             self._pending_bytes = 0
             super().on_headers_complete()
-            # Trailers say nothing of how the request is to be handled (RFC 9110, section 6.5.1).
+            # Trailers must not be used as headers (RFC 9110, section 6.5.1).
             self.headers = []
             self._resume_reading()
 
     def on_body(self, body: bytes) -> None:
-        """A piece of a body has come."""
+        """A part of a body arrived."""
         self._pending_bytes = 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """A request has come to its end."""
+        """A request is complete."""
         if not self.parser.should_upgrade():
             self._pending_bytes = 0
             super().on_message_complete()
-            self.cycle.scope["state"]["body"] = self.cycle.body
+            _info(self.cycle).body = self.cycle.body
             self._resume_reading()
 
     def on_response_complete(self) -> None:
-        """An answer is sent: go on with what has come meanwhile, or close behind the last one."""
+        """A response is sent: parse what arrived meanwhile, or close after the last response."""
         super().on_response_complete()
         if self.transport.is_closing():
             return
@@ -264,12 +245,12 @@ class Protocol(HttpToolsProtocol):
             self.transport.close()
 
     def _resume_reading(self) -> None:
-        """uvicorn pauses behind a large body or a pipelined request, which hides that the client leaves."""
+        """Resume reading: uvicorn pauses after large or pipelined bodies, which hides disconnects."""
         if len(self.pipeline) <= MOST_PIPELINED:
             self.flow.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The client has gone, or the connection was closed."""
+        """The connection is closed, by either side."""
         super().connection_lost(exc)
         self._unread = b""
         self._cancel_head_timer()
@@ -278,4 +259,4 @@ class Protocol(HttpToolsProtocol):
         if self._running is not None and not self._running.response_complete:
             self._running.disconnected = True
             self._running.message_event.set()
-        self._disconnect.happen()
+        self._disconnect.notify()

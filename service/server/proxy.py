@@ -1,6 +1,6 @@
-"""Requests that came through a proxy, as the client sent them.
+"""Restores the URL that the client used, for requests that a proxy forwards.
 
-Only where a setting says so: without one, no request passes through here.
+Only if a setting asks for it: otherwise no request passes through here.
 """
 
 from urllib.parse import urlsplit
@@ -12,12 +12,12 @@ from service.settings import Settings
 
 
 def behind_proxy(app: ASGIApp, settings: Settings) -> ASGIApp:
-    """``app``, under the public URL and the root path of ``settings`` where there are any."""
-    return Published(app, settings.public_url, settings.root_path) if settings.public_url or settings.root_path else app
+    """``app``, under the public URL and the root path of ``settings`` if they are set."""
+    return PublicUrl(app, settings.public_url, settings.root_path) if settings.public_url or settings.root_path else app
 
 
-class Published:
-    """``app`` as its clients see it: what it makes of scheme, Host and root path leads back through the proxy."""
+class PublicUrl:
+    """``app`` with the scheme, Host and root path of its public URL, so that its own URLs lead through the proxy."""
 
     def __init__(self, app: ASGIApp, public_url: str, root_path: str) -> None:
         self._app, self._root_path = app, root_path
@@ -25,10 +25,10 @@ class Published:
         self._scheme, self._host = public.scheme, public.netloc.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request. Its path in ``scope`` has the root path in front, as ASGI wants it."""
+        """Handle one request. The path in ``scope`` includes the root path, as ASGI requires."""
         if scope["type"] == "http":
             if scope["path"] == self._root_path:
-                # The page names its files relative to itself, so it needs the slash at the end.
+                # The page's links are relative, so its URL must end with a slash.
                 await RedirectResponse(f"{self._root_path}/", 308)(scope, receive, send)
                 return
             self._restore(scope)

@@ -1,4 +1,4 @@
-"""The process that serves: the public application and the operator's, on one event loop, and the signals they heed."""
+"""Runs the public and the operator's application on one event loop, and handles signals."""
 
 import asyncio
 import contextlib
@@ -23,40 +23,40 @@ log = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
 
-#: The most new connections that are taken in one turn of the event loop.
-MOST_ACCEPTED = 256
+#: Maximum number of new connections accepted in one iteration of the event loop.
+MAX_ACCEPTED = 256
 
 
 class Server(uvicorn.Server):
-    """uvicorn's, which leaves the signals to ``serve``, and takes all new connections in a turn of the event loop.
+    """uvicorn's server, which leaves signals to ``run``, and accepts all new connections in an iteration of the loop.
 
-    libuv (since 1.45) takes one in a turn. Where turns are long, for there is much to do, who comes anew would wait for
-    seconds behind those that are connected.
+    libuv (since 1.45) accepts one for each iteration. Under load, when iterations are long, new clients would wait for
+    seconds.
     """
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen; what libuv leaves of new connections is taken from copies of its sockets."""
+        """Listen; connections that libuv has not accepted yet are accepted through copies of its sockets."""
         await super().startup(sockets)
         self._loop = asyncio.get_running_loop()
         self._connecting: set[asyncio.Task[Any]] = set()
         listeners = [each for server in self.servers for each in server.sockets]
         self._copies = [socket.socket(fileno=os.dup(each.fileno())) for each in listeners]
         for each in self._copies:
-            # Soon, after libuv has taken its one: it does so for less, and mostly there is no other.
+            # After libuv accepted its one: that is cheaper, and usually there is no other.
             self._loop.add_reader(each, self._loop.call_soon, self._accept, each)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop listening, and wait for what was begun."""
+        """Stop listening, and wait for running requests."""
         for each in self._copies:
             self._loop.remove_reader(each)
             each.close()
         await super().shutdown(sockets)
 
     def _accept(self, listener: socket.socket) -> None:
-        for _ in range(MOST_ACCEPTED):
+        for _ in range(MAX_ACCEPTED):
             try:
                 connection, _ = listener.accept()
-            except OSError:  # no more wait, or the client has left again, or there is no file descriptor left
+            except OSError:  # none is waiting, or the client left, or no file descriptor is free
                 return
             connection.setblocking(False)
             task = self._loop.create_task(self._loop.connect_accepted_socket(self._protocol, connection))
@@ -64,17 +64,17 @@ class Server(uvicorn.Server):
             task.add_done_callback(self._connecting.discard)
 
     def _protocol(self) -> asyncio.Protocol:
-        """One connection's, as uvicorn makes it."""
+        """A protocol for one connection, created as uvicorn does."""
         kind, state = self.config.http_protocol_class, self.lifespan.state
         return kind(config=self.config, server_state=self.server_state, app_state=state)  # type: ignore[call-arg]
 
     def capture_signals(self) -> contextlib.AbstractContextManager[None]:  # type: ignore[override]
-        """Capture none."""
+        """Leave signals alone."""
         return contextlib.nullcontext()
 
 
 def bind_admin(settings: Settings) -> socket.socket | None:
-    """The operator's socket, None where there shall be none. Raises OSError when the port is taken."""
+    """The socket of the admin port, None if it is disabled. Raises OSError when the port is in use."""
     return None if settings.admin_port is None else socket.create_server((LOOPBACK, settings.admin_port))
 
 
@@ -95,7 +95,7 @@ def run(settings: Settings, admin: socket.socket | None) -> None:
 
 async def _serve(app: FastAPI, public: Server, admin_socket: socket.socket | None, settings: Settings) -> None:
     admin = Server(uvicorn.Config(create_admin(app), lifespan="off", **_options(settings)))
-    _heed_signals(app, (public, admin))
+    _handle_signals(app, (public, admin))
     if admin_socket is None:
         await public.serve()
         return
@@ -109,7 +109,7 @@ async def _serve(app: FastAPI, public: Server, admin_socket: socket.socket | Non
         await beside
 
 
-def _heed_signals(app: FastAPI, servers: Sequence[Server]) -> None:
+def _handle_signals(app: FastAPI, servers: Sequence[Server]) -> None:
     """SIGTERM and SIGINT stop the servers, a second SIGINT without waiting; SIGHUP reloads what changed."""
     loop = asyncio.get_running_loop()
     reloads: set[asyncio.Task[Any]] = set()
@@ -132,7 +132,7 @@ def _heed_signals(app: FastAPI, servers: Sequence[Server]) -> None:
 
 
 def _options(settings: Settings) -> dict[str, Any]:
-    """What both servers have in common."""
+    """Options that both servers share."""
     return {
         "log_config": None,
         "access_log": False,
@@ -140,5 +140,5 @@ def _options(settings: Settings) -> dict[str, Any]:
         "proxy_headers": False,
         "ws": "none",
         "timeout_keep_alive": settings.keep_alive_s,
-        "timeout_graceful_shutdown": settings.drain_s,  # a timeout of asyncio: a fraction will do
+        "timeout_graceful_shutdown": settings.drain_s,  # asyncio accepts fractions of a second
     }

@@ -1,4 +1,4 @@
-"""Things kept for a while: bounded in time, number and bytes."""
+"""A store of values, bounded in number, bytes and time."""
 
 from collections.abc import Callable, Hashable, Iterator
 from typing import Generic, NamedTuple, TypeVar
@@ -8,7 +8,7 @@ Value = TypeVar("Value")
 
 
 class Bounds(NamedTuple):
-    """How many things, how many bytes of them, and for how many seconds."""
+    """Maximum number of values, maximum of their bytes, and seconds for which each is kept."""
 
     most: int
     most_bytes: int
@@ -22,7 +22,10 @@ class _Kept(NamedTuple, Generic[Value]):
 
 
 class BoundedStore(Generic[Key, Value]):
-    """Values by key, in the order they were put; when there is no room, the oldest leave. Told the time."""
+    """Values by key, oldest first. ``on_leave`` is called with each key that is removed.
+
+    ``now`` is in seconds of a clock that never goes back.
+    """
 
     def __init__(self, bounds: Bounds, on_leave: Callable[[Key], None] = lambda _: None) -> None:
         self.size = 0
@@ -36,23 +39,23 @@ class BoundedStore(Generic[Key, Value]):
         return (kept.value for kept in self._kept.values())
 
     def put(self, key: Key, value: Value, size: int, now: float) -> None:
-        """Keep ``value``, of ``size`` bytes, under a key that is not in use."""
+        """Add ``value``, of ``size`` bytes, under a new key."""
         assert key not in self._kept
         self._kept[key] = _Kept(value, size, now + self._bounds.keep_s)
         self.size += size
 
     def get(self, key: Key) -> Value | None:
-        """What is kept under ``key``."""
+        """The value of ``key``, or None."""
         kept = self._kept.get(key)
         return None if kept is None else kept.value
 
     def remove(self, key: Key) -> None:
-        """Keep it no longer."""
+        """Remove ``key``, which must be there."""
         self.size -= self._kept.pop(key).size
         self._on_leave(key)
 
     def trim(self, now: float, others: int = 0, others_size: int = 0) -> None:
-        """Let go of what is too old, and of the oldest until the rest has room beside ``others``."""
+        """Remove expired values, then the oldest until the rest and ``others`` are within the bounds."""
         most, most_bytes = self._bounds.most - others, self._bounds.most_bytes - others_size
         while self._kept:
             key, oldest = next(iter(self._kept.items()))

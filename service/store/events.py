@@ -1,4 +1,4 @@
-"""What happened to a job: a bounded log that any number of listeners read, each at its own pace."""
+"""A job's events: a bounded log that any number of listeners read, each at its own pace."""
 
 import asyncio
 from collections import deque
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Event(NamedTuple):
-    """One thing that happened: ``id`` grows from 1 on."""
+    """One event; ``id`` counts from 1."""
 
     id: int
     name: str
@@ -15,11 +15,11 @@ class Event(NamedTuple):
 
 
 class EventLog:
-    """Events in order, on the event loop only.
+    """Events in order, for the event loop only.
 
-    Passing events, which later ones outdate, are kept up to ``most`` of them and ``most_bytes``, and the oldest go
-    first; the others are all kept: their number is for the writer to bound. Listeners hold a place in the log and no
-    events, so a slow one costs nothing and misses passing events at most.
+    Transient events are outdated by later ones: at most ``most`` of them and ``most_bytes`` are kept, the newest. All
+    others are kept, and the writer bounds their number. A listener holds a position and no events, so a slow one costs
+    no memory and misses transient events only.
     """
 
     def __init__(self, most: int, most_bytes: int) -> None:
@@ -28,29 +28,29 @@ class EventLog:
         self.last_id = 0
         self._most, self._most_bytes = most, most_bytes
         self._events: dict[int, Event] = {}
-        self._passing: deque[tuple[int, int]] = deque()
-        self._passing_bytes = 0
-        self._listeners: set[Listener] = set()
+        self._transient: deque[tuple[int, int]] = deque()
+        self._transient_bytes = 0
+        self.listeners: set[Listener] = set()
 
-    def add(self, name: str, payload: object, size: int = 0, *, passing: bool = False) -> None:
-        """Something happened; ``size`` is how many bytes ``payload`` keeps."""
+    def add(self, name: str, payload: object, size: int = 0, *, transient: bool = False) -> None:
+        """Append an event; ``size`` is the number of bytes that ``payload`` holds."""
         assert not self.ended
         self.last_id += 1
         self._events[self.last_id] = Event(self.last_id, name, payload)
         self.size += size
-        if passing:
-            self._passing.append((self.last_id, size))
-            self._passing_bytes += size
+        if transient:
+            self._transient.append((self.last_id, size))
+            self._transient_bytes += size
             self._drop()
-        self._tell()
+        self._wake_listeners()
 
     def end(self) -> None:
-        """Nothing more will happen."""
+        """Close the log: no event follows."""
         self.ended = True
-        self._tell()
+        self._wake_listeners()
 
     def after(self, id: int) -> Event | None:
-        """The first event that is kept after event ``id``."""
+        """The first kept event after event ``id``, or None."""
         found = None
         for event in reversed(self._events.values()):
             if event.id <= id:
@@ -59,64 +59,58 @@ class EventLog:
         return found
 
     def listen(self, after: int = 0) -> "Listener":
-        """A reader of what is kept after event ``after``, and of what comes."""
+        """A reader of the events after event ``after``, kept and future ones."""
         return Listener(self, after)
 
     def _drop(self) -> None:
-        while len(self._passing) > self._most or self._passing_bytes > self._most_bytes:
-            id, size = self._passing.popleft()
+        while len(self._transient) > self._most or self._transient_bytes > self._most_bytes:
+            id, size = self._transient.popleft()
             del self._events[id]
-            self._passing_bytes -= size
+            self._transient_bytes -= size
             self.size -= size
 
-    def _tell(self) -> None:
-        for listener in self._listeners:
+    def _wake_listeners(self) -> None:
+        for listener in self.listeners:
             listener.wake()
-
-    def _enter(self, listener: "Listener") -> None:
-        self._listeners.add(listener)
-
-    def _leave(self, listener: "Listener") -> None:
-        self._listeners.discard(listener)
 
 
 class Listener:
-    """A place in a log, used as a context manager; only then it hears what comes."""
+    """A position in a log. Used as a context manager, because it is woken only while entered."""
 
     def __init__(self, log: EventLog, after: int) -> None:
         self._log, self._last = log, after
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
         self._closed = False
 
     def __enter__(self) -> "Listener":
-        self._log._enter(self)
+        self._log.listeners.add(self)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._log._leave(self)
+        self._log.listeners.discard(self)
 
     @property
     def over(self) -> bool:
-        """Whether no event will come any more."""
+        """Whether no event follows."""
         return self._closed or (self._log.ended and self._last >= self._log.last_id)
 
     def wake(self) -> None:
-        """Look at the log again."""
-        self._news.set()
+        """Have ``next`` look at the log again."""
+        self._changed.set()
 
     def close(self) -> None:
-        """Hear no more, from now on."""
+        """Return no more events."""
         self._closed = True
         self.wake()
 
     async def next(self, within_s: float) -> Event | None:
-        """The next event; None when none came within ``within_s`` seconds, or none will."""
+        """The next event, or None if there is none within ``within_s`` seconds or none follows."""
         event = self._take()
         if event is None and not self.over:
-            self._news.clear()
+            self._changed.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(within_s):
-                    await self._news.wait()
+                    await self._changed.wait()
             event = self._take()
         return event
 

@@ -1,4 +1,4 @@
-"""One job as its sender sees it: its state, how far it is, and what happened to it."""
+"""One job as its sender sees it: state, progress, events, result."""
 
 import asyncio
 from collections.abc import Callable
@@ -12,45 +12,44 @@ State = Literal["queued", "running", "succeeded", "failed", "canceled"]
 Work = TypeVar("Work")
 Result = TypeVar("Result")
 
-#: Previews and places in the queue that a job keeps for replay.
-PASSING_EVENTS = 128
-PASSING_BYTES = 262_144
+#: Limits of the previews and queue positions that a job keeps for replay.
+TRANSIENT_EVENTS = 128
+TRANSIENT_BYTES = 262_144
 
 
 def _nothing() -> None:
     pass
 
 
-#: What a job takes beside its events, roughly.
+#: Approximate size of a job without its events.
 RECORD_BYTES = 2048
 
 
-class Standing(NamedTuple):
-    """How far a job is: the part that is done, 0 to 1; pictures of others before its next one; milliseconds to go."""
+class JobProgress(NamedTuple):
+    """Fraction that is done, 0 to 1; pictures of other requests before its next one; milliseconds left, if known."""
 
-    progress: float = 0.0
+    fraction: float = 0.0
     queue_position: int = 0
     eta_ms: float | None = None
 
 
 class Job(Generic[Work, Result]):
-    """``work`` of ``client``, from before it begins until it is forgotten.
+    """``work`` of ``client``: queued, running, then one of succeeded, failed and canceled, which is final.
 
-    It is queued, running, then one of succeeded, failed and canceled, for good: whatever comes later changes nothing.
-    Its events are queued (passing), started, preview (passing), image, and one of completed and error, which is the
-    last. ``created`` is in seconds since 1970.
+    Calls after the end change nothing. Events: queued (transient), started, preview (transient), image, and last one of
+    completed and error. ``created`` is in seconds since 1970; ``size`` is the number of bytes that ``work`` holds.
     """
 
     def __init__(self, id: str, client: str, work: Work, created: float, size: int = 0) -> None:
         self.id, self.client, self.work, self.created = id, client, work, created
         self.state: State = "queued"
-        self.standing = Standing()
+        self.progress = JobProgress()
         self.result: Result | None = None
         self.error: ServiceError | None = None
-        self.log = EventLog(PASSING_EVENTS, PASSING_BYTES)
-        #: Brings ``state`` and ``standing`` up to date, for whoever asks; set by what computes the job.
-        self.look: Callable[[], None] = _nothing
-        #: What computes the job, held here because the event loop holds no task.
+        self.log = EventLog(TRANSIENT_EVENTS, TRANSIENT_BYTES)
+        #: Updates ``state`` and ``progress`` before they are read; set by the code that computes the job.
+        self.refresh: Callable[[], None] = _nothing
+        #: The task that computes the job, held here because the event loop keeps no reference to tasks.
         self.task: object = None
         self._own_size = RECORD_BYTES + size
         self._ended = asyncio.Event()
@@ -58,20 +57,20 @@ class Job(Generic[Work, Result]):
 
     @property
     def done(self) -> bool:
-        """Whether it has ended."""
+        """Whether the job has ended."""
         return self.state in ("succeeded", "failed", "canceled")
 
     @property
     def size(self) -> int:
-        """Bytes that it keeps, roughly."""
+        """Approximate number of bytes that the job holds."""
         return self._own_size + self.log.size
 
     def on_end(self, call: Callable[[], None]) -> None:
-        """Have ``call`` called once, when it has ended."""
+        """Call ``call`` once, at the end."""
         self._on_end.append(call)
 
     async def wait(self, within_s: float) -> bool:
-        """Whether it has ended, or does so within ``within_s`` seconds."""
+        """Whether the job ends within ``within_s`` seconds, or has ended."""
         try:
             async with asyncio.timeout(within_s):
                 await self._ended.wait()
@@ -79,64 +78,64 @@ class Job(Generic[Work, Result]):
             return self.done
         return True
 
-    def begin(self, work: Work, size: int) -> None:
-        """``work`` is ready to be computed, and keeps ``size`` bytes: all that it begins from is made by now."""
+    def replace_work(self, work: Work, size: int) -> None:
+        """Replace ``work`` once its uploads are decoded; it now holds ``size`` bytes."""
         if not self.done:
             self.work, self._own_size = work, RECORD_BYTES + size
 
-    def stand(self, standing: Standing) -> None:
-        """Note how far it is; a new place in the queue is an event."""
+    def update_progress(self, progress: JobProgress) -> None:
+        """Set the progress; a new position in the queue is an event."""
         if self.done:
             return
-        if self.state == "queued" and (not self.log.last_id or standing.queue_position != self.standing.queue_position):
-            place = {"id": self.id, "queue_position": standing.queue_position, "eta_ms": standing.eta_ms}
-            self.log.add("queued", place, passing=True)
-        self.standing = standing
+        if self.state == "queued" and (not self.log.last_id or progress.queue_position != self.progress.queue_position):
+            place = {"id": self.id, "queue_position": progress.queue_position, "eta_ms": progress.eta_ms}
+            self.log.add("queued", place, transient=True)
+        self.progress = progress
 
-    def start(self) -> None:
-        """Its first picture is being computed."""
+    def mark_running(self) -> None:
+        """Note that the first picture is being computed."""
         if self.state == "queued":
             self.state = "running"
             self.log.add("started", {"id": self.id})
 
-    def preview(self, payload: object, size: int) -> None:
-        """How a picture looks on its way."""
+    def add_preview(self, payload: object, size: int) -> None:
+        """Add a preview of a picture."""
         if not self.done:
-            self.start()
-            self.log.add("preview", payload, size, passing=True)
+            self.mark_running()
+            self.log.add("preview", payload, size, transient=True)
 
-    def image(self, payload: object, size: int) -> None:
-        """One of its pictures is ready."""
+    def add_image(self, payload: object, size: int) -> None:
+        """Add a finished picture."""
         if not self.done:
-            self.start()
+            self.mark_running()
             self.log.add("image", payload, size)
 
     def succeed(self, result: Result, payload: object, size: int) -> None:
-        """All of its pictures are ready."""
+        """End with all pictures."""
         if not self.done:
-            self.start()
+            self.mark_running()
             self.result = result
-            self.standing = Standing(1.0, 0, 0.0)
+            self.progress = JobProgress(1.0, 0, 0.0)
             self._end("succeeded", "completed", payload, size)
 
     def fail(self, error: ServiceError) -> None:
-        """It has no pictures, and will have none."""
+        """End with an error."""
         if not self.done:
             self.error = error
             self._end("failed", "error", error)
 
     def cancel(self) -> None:
-        """Nobody wants its pictures any more."""
+        """End without a result, at the sender's request."""
         if not self.done:
             self.error = JobCanceled(self.id)
             self._end("canceled", "error", self.error)
 
     def _end(self, state: State, name: str, payload: object, size: int = 0) -> None:
         self.state = state
-        self.standing = self.standing._replace(queue_position=0, eta_ms=0.0)
+        self.progress = self.progress._replace(queue_position=0, eta_ms=0.0)
         self.log.add(name, payload, size)
         self.log.end()
-        self.look = _nothing
+        self.refresh = _nothing
         self._ended.set()
         calls, self._on_end = self._on_end, []
         for call in calls:

@@ -1,4 +1,4 @@
-"""The jobs there are: those that have not ended, and for a while those that have."""
+"""All jobs in memory: open ones, and ended ones for a limited time."""
 
 from collections.abc import Callable, Sequence
 from typing import Generic
@@ -7,14 +7,14 @@ from service.errors import JobExpired, JobsFull, ServiceStopping, UnknownJob
 from service.store.bounded import BoundedStore, Bounds
 from service.store.job import Job, Result, Work
 
-#: Ids of jobs that are gone are remembered for this many times as many jobs as there may be.
+#: Number of expired ids that are remembered, for each job that the bounds allow.
 GONE_PER_JOB = 8
 
 
 class JobStore(Generic[Work, Result]):
-    """Jobs by id, within ``bounds``; on the event loop only. ``clock`` gives seconds that only grow.
+    """Jobs by id, within ``bounds``, for the event loop only. ``clock`` returns seconds and never goes back.
 
-    To make room, the jobs that ended first go first; those that have not ended never do.
+    Jobs that ended first are removed first; open jobs are never removed.
     """
 
     def __init__(self, bounds: Bounds, clock: Callable[[], float]) -> None:
@@ -25,22 +25,22 @@ class JobStore(Generic[Work, Result]):
 
     @property
     def open(self) -> int:
-        """How many have not ended."""
+        """Number of open jobs."""
         return len(self._open)
 
     @property
     def ended(self) -> int:
-        """How many have ended, and are kept."""
+        """Number of ended jobs that are kept."""
         self._trim()
         return len(self._ended)
 
     @property
     def size(self) -> int:
-        """Bytes of all of them, roughly."""
+        """Approximate number of bytes of all jobs."""
         return self._ended.size + sum(record.size for record in self._open.values())
 
     def add(self, record: Job[Work, Result]) -> None:
-        """Take a job that has not ended. Raises JobsFull when there are only such, as many as there may be."""
+        """Add an open job. Raises JobsFull if the maximum number of jobs is open."""
         if len(self._open) >= self._bounds.most:
             raise JobsFull(self._bounds.most)
         self._open[record.id] = record
@@ -48,7 +48,7 @@ class JobStore(Generic[Work, Result]):
         self._trim()
 
     def get(self, id: str) -> Job[Work, Result]:
-        """The job of that id. Raises JobExpired when there was one, UnknownJob when there was none."""
+        """The job of that id. Raises JobExpired if it was removed, UnknownJob if there was none."""
         self._trim()
         record = self._open.get(id) or self._ended.get(id)
         if record is not None:
@@ -58,27 +58,27 @@ class JobStore(Generic[Work, Result]):
         raise UnknownJob(id)
 
     def of(self, client: str, most: int) -> Sequence[Job[Work, Result]]:
-        """The jobs of ``client``, the latest of them first."""
+        """The newest ``most`` jobs of ``client``, newest first."""
         self._trim()
         own = [record for record in (*self._ended, *self._open.values()) if record.client == client]
         return sorted(own, key=lambda record: record.created, reverse=True)[:most]
 
     def remove(self, id: str) -> None:
-        """Forget a job, which ends by that; one that is gone stays so. Raises UnknownJob."""
+        """Cancel and remove a job; an expired one stays expired. Raises UnknownJob."""
         try:
             record = self.get(id)
         except JobExpired:
             return
         record.cancel()
-        if self._ended.get(id) is not None:  # it may have been too large to be kept
+        if self._ended.get(id) is not None:  # a job too large for the bounds is gone already
             self._ended.remove(id)
 
     def withdraw(self, record: Job[Work, Result]) -> None:
-        """Forget a job that never began, as if it had not been added."""
+        """Remove a job that never began, as if it had not been added."""
         del self._open[record.id]
 
     def stop(self) -> None:
-        """End all that have not ended: the service is stopping."""
+        """End all open jobs with ServiceStopping."""
         for record in list(self._open.values()):
             record.fail(ServiceStopping())
 

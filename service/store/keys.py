@@ -1,4 +1,4 @@
-"""Idempotency-Key (IETF draft 07): a request sent twice is computed once."""
+"""Idempotency-Key (IETF draft 07): a request that is sent twice is computed once."""
 
 from collections.abc import Callable
 from typing import Generic, NamedTuple, TypeVar
@@ -8,21 +8,21 @@ from service.store.bounded import BoundedStore, Bounds
 
 Answer = TypeVar("Answer")
 
-#: What a key takes beside its answer, roughly.
+#: Approximate size of an entry without its answer.
 ENTRY_BYTES = 512
 
 
 class Key(NamedTuple):
-    """A client's own name for a request: two clients may use the same."""
+    """A client's name for a request; two clients may use the same name."""
 
     client: str
     name: str
 
 
 class KeyedAnswers(Generic[Answer]):
-    """Answers by the key of their request, within ``bounds``; on the event loop only.
+    """Answers by the key of their request, within ``bounds``, for the event loop only.
 
-    Only an answer is kept: what was refused, or left by its client, may be sent again.
+    Errors are not kept: a request that was rejected or cancelled may be sent again.
     """
 
     def __init__(self, bounds: Bounds, clock: Callable[[], float]) -> None:
@@ -31,11 +31,11 @@ class KeyedAnswers(Generic[Answer]):
         self._kept: BoundedStore[Key, tuple[bytes, Answer]] = BoundedStore(bounds)
 
     def claim(self, key: Key, fingerprint: bytes) -> Answer | None:
-        """The answer to the request of that key; without one the caller makes it, then calls ``keep`` or ``release``.
+        """The kept answer of ``key``, or None: then the caller must compute it and call ``keep`` or ``release``.
 
         Raises:
-            KeyInUse: it is being made, or as many others are as there may be.
-            KeyReused: the key is that of another request.
+            KeyInUse: the answer is being computed, or the maximum number of other answers is.
+            KeyReused: the key was used for another request.
         """
         self._kept.trim(self._clock())
         kept = self._kept.get(key)
@@ -50,11 +50,11 @@ class KeyedAnswers(Generic[Answer]):
         return None
 
     def keep(self, key: Key, answer: Answer, size: int) -> None:
-        """Keep the answer, of ``size`` bytes, to a request that was claimed."""
+        """Keep the answer, of ``size`` bytes, to a claimed request."""
         now = self._clock()
         self._kept.put(key, (self._open.pop(key), answer), ENTRY_BYTES + size, now)
         self._kept.trim(now)
 
     def release(self, key: Key) -> None:
-        """There is no answer to a request that was claimed."""
+        """Free the key of a claimed request that has no answer."""
         del self._open[key]

@@ -1,4 +1,4 @@
-"""The page, driven in Chromium against the shipped weights."""
+"""The page in Chromium, with the shipped weights."""
 
 import base64
 import io
@@ -29,7 +29,7 @@ def models(service: Service) -> list[dict[str, Any]]:
 
 
 def test_every_view_of_every_model_works_alone(browser: Browser, shipped: Service) -> None:
-    """No complaint on the console, nothing asked of another host, and pictures in every view."""
+    """No console errors, no requests to other hosts, and pictures in every view."""
     with visiting(browser, shipped.port) as visit:
         for card in models(shipped):
             page = visit.open(f"#gallery?model={card['name']}&seed=7&n=2&steps=5&frames=3", wait=False)
@@ -60,8 +60,8 @@ def test_a_seed_gives_the_bytes_that_the_api_gives(browser: Browser, shipped: Se
         shown = page.locator(".tile img").get_attribute("src")
         assert shown is not None
         assert shown != before
-        asked = {"n": 1, "seed": 42, "class_label": "sneaker", "steps": 10}
-        assert file_of(shown) == shipped.client.post("/generate/ddpm", json=asked).content
+        request = {"n": 1, "seed": 42, "class_label": "sneaker", "steps": 10}
+        assert file_of(shown) == shipped.client.post("/generate/ddpm", json=request).content
         assert "seed=42" in page.url
 
 
@@ -79,8 +79,8 @@ def test_classes_are_rows_of_the_same_seeds(browser: Browser, shipped: Service) 
 
 def test_the_slider_shows_the_frames_of_the_path(browser: Browser, shipped: Service) -> None:
     frames = 5
-    asked = {"model": "vae", "from": {"seed": 3}, "to": {"seed": 9}, "frames": frames, "class_label": 8}
-    answer = shipped.client.post("/interpolate", json={**asked, "format": "npy"})
+    request = {"model": "vae", "from": {"seed": 3}, "to": {"seed": 9}, "frames": frames, "class_label": 8}
+    answer = shipped.client.post("/interpolate", json={**request, "format": "npy"})
     path = np.load(io.BytesIO(answer.content))
     with visiting(browser, shipped.port) as visit:
         page = visit.open(f"#interpolate?model=vae&from=3&to=9&frames={frames}&classes=8")
@@ -90,11 +90,11 @@ def test_the_slider_shows_the_frames_of_the_path(browser: Browser, shipped: Serv
             slide(page, "Frame", index)
             shown = pixels_of(page, ".walk canvas")[:, :, :1]
             assert np.abs(shown.astype(int) - path[index].astype(int)).max() <= 1
-        assert not [url for url in sent if "/interpolate" in url], "scrubbing asks for nothing"
+        assert not [url for url in sent if "/interpolate" in url], "the slider sends no request"
         assert np.abs(path[0].astype(int) - path[-1].astype(int)).max() > 3
 
 
-def test_the_film_is_seen_while_it_is_made(browser: Browser, shipped: Service) -> None:
+def test_the_film_is_shown_while_it_is_generated(browser: Browser, shipped: Service) -> None:
     with visiting(browser, shipped.port) as visit:
         page = visit.open("#film?model=ddpm&seed=7&classes=9&steps=20&compare=0")
         shown = page.evaluate("window.shown")
@@ -104,9 +104,9 @@ def test_the_film_is_seen_while_it_is_made(browser: Browser, shipped: Service) -
         slide(page, "Step", 0)
         noise = pixels_of(page, ".projection canvas >> nth=0")
         slide(page, "Step", 20)
-        held, predicted = (pixels_of(page, f".projection canvas >> nth={index}") for index in (0, 1))
-        assert np.array_equal(held, predicted), "at the end the solver holds the picture"
-        assert not np.array_equal(noise, held)
+        noisy, predicted = (pixels_of(page, f".projection canvas >> nth={index}") for index in (0, 1))
+        assert np.array_equal(noisy, predicted), "the last noisy state is the picture"
+        assert not np.array_equal(noise, noisy)
 
 
 def test_guidance_is_compared_at_one_seed(browser: Browser, shipped: Service) -> None:
@@ -114,14 +114,14 @@ def test_guidance_is_compared_at_one_seed(browser: Browser, shipped: Service) ->
         page = visit.open("#film?model=ddpm&seed=7&classes=9&steps=10")
         expect(page.locator(".compared figcaption")).to_have_text([f"guidance {scale}" for scale in (1, 3, 5, 7)])
         last = [pixels_of(page, f".compared canvas >> nth={index}")[:, :, :1] for index in range(4)]
-        asked = {"seed": 7, "class_label": 9, "steps": 10, "guidance_scale": 5, "format": "npy"}
-        answer = shipped.client.post("/generate/ddpm", json=asked)
+        request = {"seed": 7, "class_label": 9, "steps": 10, "guidance_scale": 5, "format": "npy"}
+        answer = shipped.client.post("/generate/ddpm", json=request)
         expected = np.load(io.BytesIO(answer.content))[0]
         assert np.abs(last[2].astype(int) - expected.astype(int)).max() <= 1
         assert len({picture.tobytes() for picture in last}) == 4
 
 
-def test_a_dead_service_is_told_and_tried_again(browser: Browser) -> None:
+def test_a_stopped_service_is_reported_and_can_be_retried(browser: Browser) -> None:
     with serving(WEIGHTS, engine_threads=1) as first, visiting(browser, first.port) as visit:
         page = visit.open("#film?model=ddpm&seed=7&steps=900&compare=0", wait=False)
         expect(page.locator(".progress[data-state=running]")).to_be_attached()
@@ -139,7 +139,7 @@ def test_a_dead_service_is_told_and_tried_again(browser: Browser) -> None:
             expect(failure).to_be_hidden()
 
 
-def test_what_the_service_refuses_is_told_with_its_field(browser: Browser, shipped: Service) -> None:
+def test_a_rejected_request_names_its_field(browser: Browser, shipped: Service) -> None:
     with visiting(browser, shipped.port) as visit:
         page = visit.open("#gallery?model=ddpm&seed=7&n=1&steps=5000", wait=False)
         failure = page.locator(".failure")
@@ -147,7 +147,7 @@ def test_what_the_service_refuses_is_told_with_its_field(browser: Browser, shipp
         expect(failure).to_contain_text("Allowed: 1 to")
 
 
-def test_the_command_of_a_picture_makes_it_again(browser: Browser, shipped: Service, tmp_path: Path) -> None:
+def test_the_command_of_a_picture_reproduces_it(browser: Browser, shipped: Service, tmp_path: Path) -> None:
     allowed = ("clipboard-read", "clipboard-write")
     with visiting(browser, shipped.port, permissions=allowed) as visit:
         page = visit.open("#gallery?model=ddpm&n=1&steps=10&classes=8&seed=11")
@@ -182,8 +182,8 @@ def test_a_picture_brings_its_settings_back(browser: Browser, shipped: Service) 
         expect(page.locator("button.tile")).to_have_count(3)
 
 
-def test_a_picture_leads_on(browser: Browser, shipped: Service) -> None:
-    """From the gallery to the ends of a walk, and onto the draw pad."""
+def test_a_picture_opens_in_other_views(browser: Browser, shipped: Service) -> None:
+    """From the gallery to an end point, and to the draw pad."""
     with visiting(browser, shipped.port) as visit:
         page = visit.open("#gallery?model=ddpm&seed=7&n=2&steps=5&classes=3&frames=3")
         page.get_by_role("button", name="dress, seed 8").click()
@@ -201,31 +201,31 @@ def test_a_picture_leads_on(browser: Browser, shipped: Service) -> None:
         assert np.array_equal(on_pad.ravel(), page.evaluate(DECODE, shown))
 
 
-def test_an_end_of_the_walk_can_be_a_picture(browser: Browser, shipped: Service) -> None:
+def test_an_end_point_can_be_an_uploaded_picture(browser: Browser, shipped: Service) -> None:
     made = shipped.client.post("/generate/vae", json={"seed": 99, "class_label": "bag"}).content
     with visiting(browser, shipped.port) as visit:
         page = visit.open("#interpolate?model=vae&from=3&to=9&frames=3&classes=8")
         before = page.locator(".end img").first.get_attribute("src") or ""
-        page.get_by_label("From: a picture").set_input_files(
+        page.get_by_label("From: upload a picture").set_input_files(
             {"name": "bag.png", "mimeType": "image/png", "buffer": made}
         )
         expect(page.locator(".end img").first).not_to_have_attribute("src", before)
         body = {"from": {"image": base64.b64encode(made).decode()}, "to": {"seed": 9}, "frames": 3}
-        asked = {"model": "vae", "class_label": 8, "format": "npy", **body}
-        expected = np.load(io.BytesIO(shipped.client.post("/interpolate", json=asked).content))[0]
+        request = {"model": "vae", "class_label": 8, "format": "npy", **body}
+        expected = np.load(io.BytesIO(shipped.client.post("/interpolate", json=request).content))[0]
         slide(page, "Frame", 0)
         shown = pixels_of(page, ".walk canvas")[:, :, :1]
         assert np.abs(shown.astype(int) - expected.astype(int)).max() <= 1
 
 
-def test_a_photo_is_made_smaller_before_it_is_sent(browser: Browser, shipped: Service) -> None:
-    """A photo of 12 megapixels is more than the service reads."""
+def test_a_photo_is_downscaled_before_the_upload(browser: Browser, shipped: Service) -> None:
+    """The service rejects a photo of 12 megapixels."""
     photo = io.BytesIO()
     Image.effect_noise((4000, 3000), 50).save(photo, "JPEG")
     with visiting(browser, shipped.port) as visit:
         page = visit.open("#interpolate?model=vae&from=3&to=9&frames=3&classes=8")
         before = page.locator(".end img").first.get_attribute("src") or ""
-        page.get_by_label("From: a picture").set_input_files(
+        page.get_by_label("From: upload a picture").set_input_files(
             {"name": "photo.jpg", "mimeType": "image/jpeg", "buffer": photo.getvalue()}
         )
         expect(page.locator(".end img").first).not_to_have_attribute("src", before)
@@ -237,11 +237,11 @@ def test_latency_and_queue_are_live(browser: Browser, shipped: Service) -> None:
         page = visit.open("#gallery?model=ddpm&seed=7&n=2&steps=5")
         expect(page.locator("[data-model=ddpm]")).to_have_text(re.compile(r"p50 [\d.]+ m?s"))
         meter = page.locator(".meter").filter(has=page.get_by_role("heading", name="ddpm"))
-        expect(meter).to_contain_text(re.compile(r"[1-9]\d* requests? and \d+ pictures? in a minute"))
+        expect(meter).to_contain_text(re.compile(r"[1-9]\d* requests? · \d+ pictures?"))
         expect(meter.locator("svg")).to_have_count(2)
 
 
-def test_back_is_the_state_before(browser: Browser, shipped: Service) -> None:
+def test_back_restores_the_previous_state(browser: Browser, shipped: Service) -> None:
     with visiting(browser, shipped.port) as visit:
         page = visit.open("#gallery?model=vae&seed=7&n=1")
         first = page.locator(".tile img").get_attribute("src")
@@ -256,7 +256,7 @@ def test_back_is_the_state_before(browser: Browser, shipped: Service) -> None:
 
 
 @pytest.mark.parametrize(("motion", "button"), [("reduce", "Play"), ("no-preference", "Pause")])
-def test_nothing_plays_for_those_who_want_no_motion(
+def test_nothing_plays_by_itself_with_reduced_motion(
     browser: Browser, shipped: Service, motion: Any, button: str
 ) -> None:
     with visiting(browser, shipped.port, motion=motion) as visit:
@@ -264,7 +264,7 @@ def test_nothing_plays_for_those_who_want_no_motion(
         expect(page.locator(".play")).to_have_text(button)
 
 
-def test_a_drawing_becomes_pictures_and_what_is_not_masked_stays(browser: Browser, shipped: Service) -> None:
+def test_unmasked_pixels_of_a_drawing_are_kept(browser: Browser, shipped: Service) -> None:
     with visiting(browser, shipped.port) as visit:
         page = visit.open("#draw?model=ddpm&seed=3&classes=4&steps=10&lock=1", wait=False)
         expect(page.get_by_text("Nothing drawn yet")).to_be_visible()
@@ -283,9 +283,9 @@ def test_a_drawing_becomes_pictures_and_what_is_not_masked_stays(browser: Browse
         assert drawn[:, :, 0].max() == 200
         page.get_by_role("radio", name="mask").check()
         stroke(0.2, 0.3, 0.7)
-        assert np.array_equal(pixels_of(page, ".pad .picture"), drawn), "the mask is no ink"
+        assert np.array_equal(pixels_of(page, ".pad .picture"), drawn), "the mask does not draw on the picture"
         masked = pixels_of(page, ".pad .mask")[:, :, 3]
-        page.get_by_role("button", name="Make it").click()
+        page.get_by_role("button", name="Generate").click()
         expect(page.locator("button.tile")).to_have_count(4)
         sources = [image.get_attribute("src") or "" for image in page.locator(".tile img").all()]
         assert len(set(sources)) == 4
@@ -301,7 +301,7 @@ def test_a_drawing_becomes_pictures_and_what_is_not_masked_stays(browser: Browse
         assert pixels_of(page, ".pad .picture")[:, :, 0].max() == 0
 
 
-#: The values of a picture's pixels, in the browser.
+#: The pixel values of a picture, in the browser.
 DECODE = """async url => {
   const image = new Image();
   image.src = url;
@@ -313,7 +313,7 @@ DECODE = """async url => {
 }"""
 
 
-def test_a_place_of_the_map_is_decoded(browser: Browser, mapped: Service) -> None:
+def test_a_point_of_the_map_is_decoded(browser: Browser, mapped: Service) -> None:
     with visiting(browser, mapped.port) as visit:
         page = visit.open("#map?model=vae&x=0.5&y=-0.5&classes=7", wait=False)
         caption = page.locator(".plane figcaption")
@@ -330,8 +330,8 @@ def test_a_place_of_the_map_is_decoded(browser: Browser, mapped: Service) -> Non
         sky.press("ArrowLeft")
         state = dict(part.split("=") for part in page.url.partition("?")[2].split("&"))
         expect(caption).to_have_text(f"x {float(state['x']):.2f}, y {float(state['y']):.2f}")
-        asked = {"point": [state["x"], state["y"]], "class_label": "7", "format": "npy"}
-        answer = mapped.client.get("/generate/vae", params=asked)
+        request = {"point": [state["x"], state["y"]], "class_label": "7", "format": "npy"}
+        answer = mapped.client.get("/generate/vae", params=request)
         expected = np.load(io.BytesIO(answer.content))[0]
         shown = pixels_of(page, ".plane canvas.screen")[:, :, :1]
         assert np.abs(shown.astype(int) - expected.astype(int)).max() <= 1

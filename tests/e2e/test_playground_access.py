@@ -1,4 +1,4 @@
-"""The page for everybody: names, contrast, the keyboard, and every size of screen."""
+"""Accessibility of the page: names, contrast, keyboard, and screen sizes."""
 
 import os
 from pathlib import Path
@@ -15,14 +15,14 @@ from playwright.sync_api import Browser, expect  # noqa: E402  (where it is ther
 
 from tests.e2e.browser import slide, visiting  # noqa: E402
 
-#: Everything that can be used without a name that tells what it is.
+#: Interactive elements without an accessible name.
 NAMELESS = """() => [...document.querySelectorAll("a[href], button, input, select, [role=application], [role=img]")]
   .filter((e) => e.checkVisibility())
   .filter((e) => !(e.ariaLabel || e.textContent.trim() || [...(e.labels ?? [])].some((l) => l.textContent.trim())))
   .filter((e) => !e.querySelector("img[alt]:not([alt=''])"))
   .map((e) => e.outerHTML.slice(0, 120))"""
 
-#: Text whose contrast with what is behind it is under 4.5 (WCAG 2.2, 1.4.3), by the colours as they are drawn.
+#: Text with a contrast under 4.5 (WCAG 2.2, 1.4.3), by the rendered colours.
 FAINT = """() => {
   const canvas = new OffscreenCanvas(1, 1);
   const context = canvas.getContext("2d", { willReadFrequently: true });
@@ -57,7 +57,7 @@ VIEWS = ("gallery", "interpolate", "film", "draw")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_everything_has_a_name_and_text_is_legible(browser: Browser, shipped: Service, scheme: Any) -> None:
+def test_elements_have_names_and_text_has_contrast(browser: Browser, shipped: Service, scheme: Any) -> None:
     with visiting(browser, shipped.port, scheme=scheme) as visit:
         for view in VIEWS:
             page = visit.open(
@@ -74,7 +74,7 @@ def test_everything_has_a_name_and_text_is_legible(browser: Browser, shipped: Se
         assert page.evaluate(FAINT) == []
 
 
-def test_the_keyboard_reaches_everything_in_order_and_is_seen(browser: Browser, shipped: Service) -> None:
+def test_the_keyboard_reaches_everything_in_order_with_visible_focus(browser: Browser, shipped: Service) -> None:
     with visiting(browser, shipped.port) as visit:
         page = visit.open("#gallery?model=ddpm&seed=7&n=2&steps=3")
         page.keyboard.press("Tab")
@@ -87,7 +87,7 @@ def test_the_keyboard_reaches_everything_in_order_and_is_seen(browser: Browser, 
             )
             walked.append(text.strip())
             hidden_radio = text.strip() in ("ddpm", "ddim", "dpmpp_2m") and outline == "none"
-            assert outline != "none" or hidden_radio, f"{text} has the focus and does not show it"
+            assert outline != "none" or hidden_radio, f"{text} has the focus without an outline"
             assert len(walked) < 60
         order = ["Gallery", "t-shirt", "How many", "Seed", "Lock", "Steps", "Guidance", "Generate", "API"]
         assert [name for name in walked if name in order] == order
@@ -113,7 +113,7 @@ SHOTS = {
 @pytest.mark.parametrize("size", [(1280, 800), (390, 844)], ids=["wide", "phone"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_screenshots(browser: Browser, mapped: Service, tmp_path: Path, size: tuple[int, int], scheme: Any) -> None:
-    """Nothing is wider than the screen. With PAGE_PICTURES, the pictures are kept in that folder."""
+    """Nothing is wider than the screen. PAGE_PICTURES names a folder for the screenshots."""
     folder = Path(os.environ.get("PAGE_PICTURES", tmp_path))
     with visiting(browser, mapped.port, size=size, scheme=scheme) as visit:
         for view, hash in SHOTS.items():

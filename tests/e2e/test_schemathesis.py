@@ -11,7 +11,7 @@ import pytest
 from tests.e2e.process import Service, serving
 from tests.service.artefacts import write_autoencoder, write_diffusion
 
-#: Names that random text would hardly hit, so that most requests get past the door; the others are errors to be found.
+#: Names that random text would hardly hit, so that most requests be accepted; the others are errors to be found.
 CONFIG = """
 [dictionaries]
 models = {{values = ["vae", "ddpm"]}}
@@ -32,7 +32,7 @@ expected-statuses = ["2xx", "3xx", "4xx", 503, 504]
 # How many steps, which classes and which fields at all a picture may have depends on the model, and whether bytes are
 # a picture on the bytes: no schema can say so.
 [[operations]]
-include-tag = ["pictures", "OpenAI", "Open Inference Protocol"]
+include-tag = ["images", "OpenAI", "Open Inference Protocol"]
 checks.positive_data_acceptance.enabled = false
 """
 

@@ -129,7 +129,7 @@ def test_every_model_is_ready(service: Service, exported: Path) -> None:
     ready = service.client.get("/health/ready")
     assert ready.status_code == 200
     versions = {model: read_manifest(exported / model).version for model in MODELS}
-    assert ready.json() == {"status": "ready", "models": versions, "refused": {}}
+    assert ready.json() == {"status": "ready", "models": versions, "refused": {}, "faults": {}}
     cards = service.client.get("/models").json()
     assert {card["name"]: card["version"] for card in cards} == versions
     assert all(card["class_names"] == list(read_manifest(exported / card["name"]).class_names) for card in cards)

@@ -9,7 +9,8 @@ import torch
 from starlette.testclient import TestClient
 
 from service.app import create_app
-from service.engine.engine import Deployment, Engine
+from service.engine.deployment import Deployment
+from service.engine.engine import Engine
 from service.engine.model import Served
 from service.settings import Settings
 from tests.service.api.conftest import LONG, accepted, ask, idle, running, to_body

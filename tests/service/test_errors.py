@@ -81,10 +81,14 @@ def test_a_field_says_what_is_allowed() -> None:
 def test_the_others_say_what_to_do() -> None:
     assert "image/png, image/gif" in str(NotAcceptable(["image/png", "image/gif"]))
     assert "65536 bytes" in str(BodyTooLarge(65536))
-    for refusal in (Overloaded(28.0, 30.0, 3), ShareExceeded(14.5, 15.0, 3), TooLate(2.5, 3)):
-        assert refusal.retry_after_s == 3
-    assert str(Overloaded(28.04, 30.0, 3)) == "The queue holds 28.0 s of work and takes 30.0 s."
-    assert str(ShareExceeded(14.5, 15.0, 3)) == "14.5 s of your work are accepted, and one client may have 15.0 s."
-    assert str(TooLate(2.5, 3)) == "The queue is too long for an answer within 2.5 s."
+    busy = "The model is busy: about"
+    assert (
+        str(Overloaded(28.04, 30.0, 3)) == f"{busy} 28 s of work are queued, and the limit is 30 s. Try again in 3 s."
+    )
+    late = TooLate(840.0, 1.5, 30)
+    assert str(late) == f"{busy} 14 minutes of work are queued and your deadline is 1.5 s. Try again in 30 s."
+    assert (late.detail, late.retry_after_s) == (str(late), 30)
+    share = "About 14.5 s of your work are queued, and the limit for one client is 15 s. Try again in 3 s."
+    assert str(ShareExceeded(14.5, 15.0, 3)) == share
     assert ComputeFailed("no").retry_after_s is None
     assert ComputeFailed("no").problems == ()

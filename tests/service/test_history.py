@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from service.history import KEPT, STEP_S, History, gained, latency, quantile_ms, steps
+from service.history import KEPT, STEP_S, History, bucket_counts, increase, latency, quantile_ms, steps
 from service.metrics import SECONDS_BUCKETS, Metrics, ModelMetrics
 
 
@@ -12,6 +12,16 @@ def counts(**at: int) -> list[int]:
     for name, count in at.items():
         found[int(name[1:])] = count
     return found
+
+
+def test_counts_are_those_of_the_buckets() -> None:
+    metrics = Metrics()
+    queue, other = (metrics.for_model(name, []).queue_seconds for name in ("vae", "gan"))
+    other.observe(1.0)
+    assert bucket_counts(queue) == counts()
+    for seconds in (0.0, SECONDS_BUCKETS[5], math.nextafter(SECONDS_BUCKETS[5], 1.0), 31.0):
+        queue.observe(seconds)
+    assert bucket_counts(queue) == counts(b0=1, b5=1, b6=1, **{f"b{len(SECONDS_BUCKETS)}": 1})
 
 
 def test_a_quantile_is_within_its_bucket() -> None:
@@ -56,7 +66,7 @@ def test_a_window_sees_what_happened_in_it() -> None:
     assert pictures == [2, 3, 4, 0]
     first, last = taken[0][0], taken[-1][1]
     assert first is not None
-    assert sum(gained(last.seconds["queue"], first.seconds["queue"])) == 3
+    assert sum(increase(last.seconds["queue"], first.seconds["queue"])) == 3
 
 
 def test_a_model_that_came_later_has_all_it_has_in_the_window() -> None:

@@ -60,7 +60,7 @@ def test_png_takes_a_view_that_is_not_contiguous() -> None:
 
 
 @pytest.mark.parametrize("channels", [0, 2, 4])
-def test_other_channel_counts_are_refused(channels: int) -> None:
+def test_other_channel_counts_are_rejected(channels: int) -> None:
     with pytest.raises(ValueError, match=f"1 or 3 channels, not {channels}"):
         encode_png(pixels(2, 2, channels))
 

@@ -4,29 +4,37 @@ import os
 import select
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from select import PIPE_BUF
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from service import logs
-from service.logs import AccessLog, JsonFormatter, LineWriter, access_line, chunks
+from service.logs import AccessLog, Fields, LineHandler, LineWriter, access_fields, as_json, as_text, chunks, renderer
+from service.request_info import RequestInfo
 
 logger = logging.getLogger("tests.logs")
 
 
-def line_of(message: object, *arguments: object, level: int = logging.INFO, **rest: Any) -> dict[str, Any]:
-    """What a message becomes, read back from its one line."""
-    record = logger.makeRecord(
-        logger.name, level, "file.py", 1, message, arguments, rest.pop("exc_info", None), extra=rest
-    )
-    line = JsonFormatter().format(record)
+def handled(render: Callable[[Fields], str], message: object, *arguments: object, **rest: Any) -> str:
+    """The text that a record becomes, without the newline at its end."""
+    level, failure = rest.pop("level", logging.INFO), rest.pop("exc_info", None)
+    record = logger.makeRecord(logger.name, level, "file.py", 1, message, arguments, failure, extra=rest)
+    with patch.object(logs, "LineWriter") as writer:
+        LineHandler().emit(record)
+    return render(writer.return_value.put.call_args.args[0])
+
+
+def line_of(message: object, *arguments: object, **rest: Any) -> dict[str, Any]:
+    """The same as JSON, read back from its one line."""
+    line = handled(as_json, message, *arguments, **rest)
     assert len(line.splitlines()) == 1
     assert line.isascii()
     assert line.isprintable()
@@ -89,6 +97,45 @@ def test_a_traceback_stays_in_the_line() -> None:
     assert line["traceback"].endswith("ValueError: first\nsecond")
 
 
+def test_text_says_the_same_for_people() -> None:
+    line = handled(
+        as_text, "model %s is ready", "vae", level=logging.WARNING, row_ms=0.5, why="no room", path=Path("a/b")
+    )
+    time, rest = line.split(" ", 1)
+    assert datetime.fromisoformat(time).utcoffset() == timedelta(0)
+    assert rest == 'warning model vae is ready logger=tests.logs row_ms=0.5 why="no room" path="a/b"'
+
+
+@pytest.mark.parametrize("text", ["a\nb", "\x1b[31mred", "\u2028", "\x00", "\ud800", "é"])
+def test_text_controls_no_terminal_and_adds_no_line(text: str) -> None:
+    line = handled(as_text, text, path=text, **{text: 1})
+    assert line.isascii()
+    assert line.isprintable()
+    assert "logger=tests.logs" in line
+
+
+def test_text_has_the_traceback_below() -> None:
+    try:
+        raise ValueError("first\nsecond\x1b[31m")
+    except ValueError:
+        line = handled(as_text, "it failed", exc_info=sys.exc_info())
+    first, *traceback = line.split("\n")
+    assert first.endswith("it failed logger=tests.logs")
+    assert traceback[0] == "    Traceback (most recent call last):"
+    assert traceback[-2:] == ["    ValueError: first", "    second\\u001b[31m"]
+
+
+@pytest.mark.parametrize(
+    ("format", "terminal", "render"),
+    [("auto", False, as_json), ("auto", True, as_text), ("json", True, as_json), ("text", False, as_text)],
+)
+def test_terminals_get_text_unless_set(
+    monkeypatch: pytest.MonkeyPatch, format: logs.Format, terminal: bool, render: logs.Render
+) -> None:
+    monkeypatch.setattr(os, "isatty", lambda descriptor: terminal and descriptor == 2)
+    assert renderer(format) == render
+
+
 @pytest.fixture
 def root() -> Iterator[logging.Logger]:
     """The root logger without handlers, put back afterwards."""
@@ -118,10 +165,10 @@ def test_configuring_sends_everyones_records_to_standard_error(
 NOW = 86_400 + 1_800.0
 
 
-def access(status: int = 200, path: str = "/generate/vae", **state: object) -> dict[str, Any]:
+def access(status: int = 200, path: str = "/generate/vae", **known: Any) -> dict[str, Any]:
     """The line of a request that took 20 ms, read back."""
-    line = access_line({"arrived_at": 5.0, **state}, "POST", path, status, NOW, 5.02)
-    assert line.endswith("}\n")
+    line = as_json(access_fields(RequestInfo(arrived_at=5.0, status=status, **known), "POST", path, NOW, 5.02))
+    assert line.endswith("}")
     assert len(line.splitlines()) == 1
     found: dict[str, Any] = json.loads(line)
     return found
@@ -173,9 +220,10 @@ def test_no_request_can_forge_a_line_or_a_field(model: str, path: str, given_id:
 
 def test_no_line_is_too_long_to_be_written_in_one_piece() -> None:
     longest = "\U0001f600" * 10_000
-    state = {"arrived_at": 0.0, "model": longest, "request_id": longest, "rows": 64, "stages_s": (1e5, 1e5, 1e5)}
-    line = access_line(state, "OPTIONS", longest, 503, NOW, 1e6)
-    assert 3000 < len(line) <= PIPE_BUF
+    info = RequestInfo(0.0, model=longest, request_id=longest, rows=64, stages_s=(1e5, 1e5, 1e5), status=503)
+    fields = access_fields(info, "OPTIONS", longest, NOW, 1e6)
+    for render in (as_json, as_text):
+        assert 3000 < len(render(fields)) < PIPE_BUF
 
 
 @given(lengths=st.lists(st.integers(1, PIPE_BUF), max_size=30))
@@ -198,7 +246,7 @@ def lines_of(printed: str) -> list[dict[str, Any]]:
 def test_lines_are_written_in_order_and_before_the_end(capfd: pytest.CaptureFixture[str]) -> None:
     log = AccessLog(none_lost)
     for number in range(1000):
-        log.note({"arrived_at": 0.0, "rows": number}, "POST", "/generate/vae", 200)
+        log.note(RequestInfo(rows=number, status=200), "POST", "/generate/vae")
     log.close()
     assert [line["rows"] for line in lines_of(capfd.readouterr().err)] == list(range(1000))
 
@@ -209,7 +257,7 @@ def test_polling_is_not_told_unless_asked_for(
 ) -> None:
     log = AccessLog(none_lost, everything=everything)
     for path, status in (("/metrics", 200), ("/health/ready", 503), ("/generate/vae", 200)):
-        log.note({"arrived_at": 0.0}, "GET", path, status)
+        log.note(RequestInfo(status=status), "GET", path)
     log.close()
     assert [line["status"] for line in lines_of(capfd.readouterr().err)] == told
 
@@ -220,7 +268,7 @@ def test_what_finds_no_room_is_counted(monkeypatch: pytest.MonkeyPatch, capfd: p
     lost: list[int] = []
     log = AccessLog(lost.append)
     for _ in range(10):
-        log.note({"arrived_at": 0.0}, "GET", "/generate/vae", 200)
+        log.note(RequestInfo(status=200), "GET", "/generate/vae")
     log.close()
     assert sum(lost) == 7
     notice, *lines = lines_of(capfd.readouterr().err)
@@ -229,6 +277,19 @@ def test_what_finds_no_room_is_counted(monkeypatch: pytest.MonkeyPatch, capfd: p
 
 
 LINES = [f"{number} {'x' * 100}\n" for number in range(2000)]  # more than a pipe holds
+
+
+def writer_to(descriptor: int, lost: Callable[[int], object]) -> LineWriter:
+    """A writer whose lines are their message alone, but for those about lost lines."""
+
+    def render(fields: Fields) -> str:
+        return str(fields["message"]) if fields.keys() == {"message"} else as_json(fields)
+
+    return LineWriter("test", lost, descriptor, render)
+
+
+def text(line: str) -> Fields:
+    return {"message": line.removesuffix("\n")}
 
 
 @pytest.fixture
@@ -254,13 +315,13 @@ def read_until(reads: int, end: bytes) -> bytes:
 def test_a_reader_that_is_slow_for_a_descriptor_that_does_not_block_gets_every_line(pipe: tuple[int, int]) -> None:
     reads, writes = pipe
     lost: list[int] = []
-    writer = LineWriter("test", lost.append, writes)
+    writer = writer_to(writes, lost.append)
     for line in LINES:
-        writer.put(line, now=True)
+        writer.put(text(line), now=True)
     while select.select([], [writes], [], 0)[1]:  # until the pipe is full
         pass
     assert read_until(reads, LINES[-1].encode()).decode().splitlines(keepends=True) == LINES
-    writer.put("later\n", now=True)
+    writer.put(text("later\n"), now=True)
     assert read_until(reads, b"later\n") == b"later\n"
     writer.close()
     assert lost == []
@@ -270,9 +331,9 @@ def test_a_part_that_was_written_is_not_written_again(pipe: tuple[int, int], mon
     reads, writes = pipe
     write = os.write
     monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:7]))
-    writer = LineWriter("test", none_lost, writes)
+    writer = writer_to(writes, none_lost)
     for line in LINES[:20]:
-        writer.put(line, now=True)
+        writer.put(text(line), now=True)
     assert read_until(reads, LINES[19].encode()).decode() == "".join(LINES[:20])
     writer.close()
 
@@ -286,12 +347,12 @@ def test_a_reader_that_is_gone_costs_lines_and_the_next_one_hears_of_them(pipe: 
         lost.append(lines)
         happened.set()
 
-    writer = LineWriter("test", note, writes)
-    writer.put("nobody reads this\n", now=True)
+    writer = writer_to(writes, note)
+    writer.put(text("nobody reads this\n"), now=True)
     assert happened.wait(60)
     later, takes = os.pipe()
     os.dup2(takes, writes)
-    writer.put("now\n", now=True)
+    writer.put(text("now\n"), now=True)
     found = read_until(later, b"now\n").decode().splitlines()
     assert json.loads(found[0])["lines"] == sum(lost) == 1
     assert found[1:] == ["now"]
@@ -307,9 +368,9 @@ def test_who_logs_never_waits_and_ends_although_nobody_reads(
     monkeypatch.setattr(logs, "MOST_LINES", 100)
     _, writes = pipe
     lost: list[int] = []
-    writer = LineWriter("test", lost.append, writes)
+    writer = writer_to(writes, lost.append)
     for line in LINES:
-        writer.put(line, now=True)
+        writer.put(text(line), now=True)
     writer.close()
     assert lost
 

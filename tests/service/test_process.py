@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from service.process import cores, cores_worth, keep_to_core, let_others_finish
+from service.process import cores, pin_to_core, usable_cores, use_batch_scheduling
 
 ROOT = Path(__file__).parents[2]
 GLIBC = hasattr(ctypes.CDLL(None), "mallopt")
@@ -28,11 +28,11 @@ def test_what_is_there_is_left_out_of_collections_and_they_come_less_often() -> 
     frozen, before, after = run(
         """
 import gc
-from service.process import settle
+from service.process import freeze_objects
 kept = [[number] for number in range(1000)]
 before = gc.get_threshold()
 assert gc.get_freeze_count() == 0
-settle()
+freeze_objects()
 assert all(more > less for less, more in zip(before, gc.get_threshold(), strict=True))
 assert gc.isenabled()
 print(gc.get_freeze_count(), before[0], gc.get_threshold()[0])
@@ -46,8 +46,8 @@ def test_cycles_made_afterwards_are_still_collected() -> None:
     (collected,) = run(
         """
 import gc
-from service.process import settle
-settle()
+from service.process import freeze_objects
+freeze_objects()
 for _ in range(100):
     cycle = []
     cycle.append(cycle)
@@ -92,7 +92,7 @@ thread.join()
 GIVEN_BACK = """
 import ctypes
 from pathlib import Path
-from service.process import give_memory_back, keep_memory
+from service.process import trim_memory, keep_memory
 keep_memory()
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p
@@ -108,7 +108,7 @@ for block in blocks:
 for block in blocks:
     libc.free(block)
 print(resident_mib())
-give_memory_back()
+trim_memory()
 print(resident_mib())
 """
 
@@ -128,7 +128,7 @@ def test_memory_that_was_freed_is_kept_for_the_next_call() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ask", "call"), [(let_others_finish, "sched_setscheduler"), (partial(keep_to_core, 0), "sched_setaffinity")]
+    ("ask", "call"), [(use_batch_scheduling, "sched_setscheduler"), (partial(pin_to_core, 0), "sched_setaffinity")]
 )
 def test_a_system_that_forbids_scheduling_is_left_as_it_is(
     ask: Callable[[], None], call: str, monkeypatch: pytest.MonkeyPatch
@@ -166,15 +166,15 @@ def test_a_containers_quota_bounds_what_its_cores_are_worth(
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {8, 0, 3, 5}, raising=False)
     file = tmp_path / "cpu.max"
-    assert (cores(), cores_worth(file)) == ([0, 3, 5, 8], 4)
+    assert (cores(), usable_cores(file)) == ([0, 3, 5, 8], 4)
     file.write_text(f"{quota}\n")
-    assert cores_worth(file) == worth
+    assert usable_cores(file) == worth
 
 
 def test_a_system_that_binds_no_process_has_all_its_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 3)
-    assert (cores(), cores_worth(tmp_path / "none")) == ([0, 1, 2], 3)
+    assert (cores(), usable_cores(tmp_path / "none")) == ([0, 1, 2], 3)
 
 
 def test_another_c_library_is_left_as_it_is() -> None:
@@ -182,10 +182,10 @@ def test_another_c_library_is_left_as_it_is() -> None:
         """
 import ctypes
 from types import SimpleNamespace
-from service.process import give_memory_back, keep_memory
+from service.process import trim_memory, keep_memory
 ctypes.CDLL = lambda name: SimpleNamespace()
 keep_memory()
-give_memory_back()
+trim_memory()
 print(1)
 """
     ) == [1]

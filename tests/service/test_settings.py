@@ -1,13 +1,14 @@
 import os
 import subprocess
 import sys
+from itertools import groupby
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from service.__main__ import main
-from service.settings import Settings
+from service.settings import GROUPS, Settings, variable
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +49,6 @@ def test_defaults_listen_on_loopback_and_find_the_weights() -> None:
         ("GENSERVE_ENGINE_THREADS", "3", 3),
         ("GENSERVE_TABLE_ROWS", "512", 512),
         ("GENSERVE_MAX_BUCKET", "16", 16),
-        ("GENSERVE_BATCHING", "request", "request"),
         ("GENSERVE_DETERMINISTIC", "true", True),
         ("GENSERVE_CLIENT_SHARE", "0.25", 0.25),
         ("GENSERVE_CLIENT_SHARE", "1", 1.0),
@@ -61,6 +61,7 @@ def test_defaults_listen_on_loopback_and_find_the_weights() -> None:
         ("GENSERVE_MAX_MEGAPIXELS", "0.5", 0.5),
         ("GENSERVE_MAX_BODY_BYTES", "1024", 1024),
         ("GENSERVE_LOG_LEVEL", "debug", "debug"),
+        ("GENSERVE_LOG_FORMAT", "text", "text"),
         ("genserve_port", "9001", 9001),
     ],
 )
@@ -115,7 +116,6 @@ WRONG = [
     ("MAX_BUCKET", "0"),
     ("MAX_BUCKET", "1.5"),
     ("TICK_BUDGET_MS", "0"),
-    ("BATCHING", "dynamic"),
     ("DETERMINISTIC", "perhaps"),
     ("CLIENT_SHARE", "0"),
     ("CLIENT_SHARE", "1.01"),
@@ -130,6 +130,7 @@ WRONG = [
     ("MAX_MEGAPIXELS", "-4"),
     ("MAX_BODY_BYTES", "64k"),
     ("LOG_LEVEL", "loud"),
+    ("LOG_FORMAT", "xml"),
     ("ADMIN_PORT", "65536"),
     ("WATCH_S", "-1"),
 ]
@@ -159,6 +160,17 @@ def test_every_wrong_variable_is_named(monkeypatch: pytest.MonkeyPatch, capsys: 
     ]
 
 
+def test_settings_have_texts_in_groups() -> None:
+    texts = list(Settings.texts())
+    assert [name for name, _ in groupby(each.group for each in texts)] == list(GROUPS)
+    assert [each.variable for each in texts] == [variable(name) for name in Settings.model_fields]
+    assert all(each.meaning.endswith(".") and each.change.endswith(".") for each in texts)
+    units = {"s", "ms", "bytes", "megapixels"}
+    for each in texts:
+        suffix = each.variable.rsplit("_", 1)[1].lower()
+        assert each.unit == suffix or suffix not in units
+
+
 def test_settings_do_not_change() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         Settings().port = 1  # type: ignore[misc]
@@ -182,11 +194,14 @@ def run_service(*arguments: str, **environment: str) -> subprocess.CompletedProc
     )
 
 
-def test_help_lists_every_variable_with_its_default_and_its_reason() -> None:
+def test_help_lists_every_setting_with_its_texts() -> None:
     result = run_service("--help")
     assert (result.returncode, result.stderr) == (0, "")
-    for name, field in Settings.model_fields.items():
-        assert f"GENSERVE_{name.upper()} (default {field.default})\n      {field.description}\n" in result.stdout
+    words = " ".join(result.stdout.split())
+    for each in Settings.texts():
+        assert f"{each.variable} (default: {each.default}" in words
+        assert f"{each.meaning} When to change: {each.change}" in words
+    assert max(len(line) for line in result.stdout.splitlines()) <= 120
     assert "GENSERVE_PORT=9000 python -m service" in result.stdout
 
 

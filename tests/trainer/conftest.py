@@ -16,9 +16,9 @@ from trainer.compute import precision
 from trainer.config import RunConfig, presets
 from trainer.data import ImageData, load_fashion_mnist
 from trainer.data.emoji import load_emoji
-from trainer.run.loop import TrainingRun
 from trainer.objectives import build
 from trainer.objectives.base import Position
+from trainer.run.loop import TrainingRun
 
 FLOW: dict[str, Any] = {"kind": "flow", "timesteps": 1000}
 AUTOENCODER: dict[str, Any] = {
@@ -105,7 +105,7 @@ def _one_thread() -> None:
 def _fp32(monkeypatch: pytest.MonkeyPatch) -> None:
     """The precision that a command measures would be another on another machine."""
     choice = precision.Choice("fp32", "tests want the same numbers on every machine")
-    monkeypatch.setattr(precision, "measured", lambda _device: choice)
+    monkeypatch.setattr(precision, "fastest", lambda _device: choice)
 
 
 @pytest.fixture(scope="session")

@@ -26,16 +26,16 @@ def preset(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def begun_by(preset: str) -> RunConfig | None:
-    """The config of a run that this preset can begin with; None, it begins with nothing."""
+def base_of(preset: str) -> RunConfig | None:
+    """The config of a run that this preset can start from, or None."""
     needed = {"ldm": "autoencoder", "few-step": "ddpm", "emoji-control": "emoji", "emoji-few-step": "emoji"}
     return load_preset(needed[preset]) if preset in needed else None
 
 
 def load(preset: str, **changes: Any) -> RunConfig:
-    begun = begun_by(preset)
-    start = None if begun is None else f"runs/{begun.preset}"
-    return load_preset(preset, begun, start=start, **changes)
+    base = base_of(preset)
+    start = None if base is None else f"runs/{base.preset}"
+    return load_preset(preset, base, start=start, **changes)
 
 
 def test_every_family_has_a_preset() -> None:
@@ -92,36 +92,36 @@ def test_a_models_wrong_field_is_refused_by_name(preset: str, wrong: dict[str, A
 # Runs that begin with another's network
 
 
-def test_latent_diffusion_is_told_its_autoencoder() -> None:
-    begun = load_preset("autoencoder", model=load_preset("autoencoder").model.model_dump() | {"latent": 3})
-    config = load_preset("ldm", begun, start="runs/mine")
+def test_latent_diffusion_takes_over_its_autoencoder() -> None:
+    base = load_preset("autoencoder", model=load_preset("autoencoder").model.model_dump() | {"latent": 3})
+    config = load_preset("ldm", base, start="runs/mine")
     assert isinstance(config.model, LdmConfig)
-    assert config.model.autoencoder == begun.model
+    assert config.model.autoencoder == base.model
     assert config.start == "runs/mine"
 
 
 def test_a_tuned_model_keeps_its_base_but_for_the_sampler_and_the_times() -> None:
-    begun = load_preset("ddpm", model=load_preset("ddpm").model.model_dump() | {"width": 32, "steps": 17})
-    config = load_preset("few-step", begun)
+    base = load_preset("ddpm", model=load_preset("ddpm").model.model_dump() | {"width": 32, "steps": 17})
+    config = load_preset("few-step", base)
     assert isinstance(config.model, FewStepConfig)
     changed = {"solver": "consistency", "steps": 2, "time_mean": 0.3, "time_deviation": 1.8}
-    assert config.model.base == begun.model.model_copy(update=changed)
+    assert config.model.base == base.model.model_copy(update=changed)
 
 
 @pytest.mark.parametrize(
-    ("preset", "begun", "complaint"),
+    ("preset", "base", "complaint"),
     [
-        ("ldm", None, "ldm starts from a run of family autoencoder"),
-        ("ldm", "ddpm", "ldm starts from a run of family autoencoder"),
-        ("few-step", None, "few-step starts from a run of family ddpm"),
-        ("few-step", "vae", "few-step starts from a run of family ddpm"),
-        ("vae", "autoencoder", "vae starts from nothing"),
-        ("ddpm", "ddpm", "ddpm starts from nothing"),
+        ("ldm", None, "ldm needs a run of family autoencoder to start from"),
+        ("ldm", "ddpm", "ldm needs a run of family autoencoder to start from"),
+        ("few-step", None, "few-step needs a run of family ddpm to start from"),
+        ("few-step", "vae", "few-step needs a run of family ddpm to start from"),
+        ("vae", "autoencoder", "vae does not start from another run"),
+        ("ddpm", "ddpm", "ddpm does not start from another run"),
     ],
 )
-def test_what_a_run_begins_with_is_of_the_right_family(preset: str, begun: str | None, complaint: str) -> None:
+def test_what_a_run_begins_with_is_of_the_right_family(preset: str, base: str | None, complaint: str) -> None:
     with pytest.raises(ValueError, match=f"^--from: {complaint}$"):
-        load_preset(preset, None if begun is None else load_preset(begun))
+        load_preset(preset, None if base is None else load_preset(base))
 
 
 def test_only_these_families_begin_with_another() -> None:
@@ -159,7 +159,7 @@ def test_the_train_command_gives_the_config_back(preset: str, changes: dict[str,
     options = parser().parse_args(["train", *shlex.split(arguments)])
     start = None if options.start is None else options.start.as_posix()
     overrides = {name: getattr(options, name) for name in OVERRIDES}
-    assert load_preset(options.preset, begun_by(options.preset), start=start, **overrides) == config
+    assert load_preset(options.preset, base_of(options.preset), start=start, **overrides) == config
 
 
 def test_the_train_command_says_no_more_than_differs() -> None:
@@ -190,5 +190,5 @@ def test_a_data_set_brings_its_shape(dataset: str, channels: int, image_size: in
 
 @pytest.mark.parametrize(("dataset", "wrong"), [("mnist", {"image_size": 32}), ("cifar10", {"channels": 1})])
 def test_a_published_set_takes_no_other_shape(dataset: str, wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError, match="leave --image-size and --channels out"):
+    with pytest.raises(ValidationError, match="omit --image-size and --channels"):
         load_preset("vae", dataset=dataset, **wrong)

@@ -27,9 +27,9 @@ from trainer.config import load_preset, presets
 from trainer.data import ImageData
 from trainer.data.mnist import CLASS_NAMES
 from trainer.export import Container, ExportError, averaged_parts, compare, export, load, script
-from trainer.run.loop import TrainingRun
 from trainer.models.parts import Parts, PixelDecode
 from trainer.objectives import build
+from trainer.run.loop import TrainingRun
 
 ROOT = Path(__file__).parents[2]
 PARTS = {
@@ -125,10 +125,10 @@ def test_the_artefact_holds_what_its_parts_use_and_nothing_of_training(run: Trai
     """No discriminator, no optimizer, no spectral norm's vectors, no state of the average: names and bytes tell."""
     manifest, parts = served(model)
     eager = Container(run.objective.parts(run.ema.module))
-    told = {f"{name}.{key}": value for name, part in parts.items() for key, value in part.state_dict().items()}
-    assert told.keys() == eager.state_dict().keys()
-    assert all(torch.equal(value, eager.state_dict()[key]) for key, value in told.items())
-    assert not [key for key in told if re.search("discriminator|parametrizations|n_averaged|exp_avg", key)]
+    exported = {f"{name}.{key}": value for name, part in parts.items() for key, value in part.state_dict().items()}
+    assert exported.keys() == eager.state_dict().keys()
+    assert all(torch.equal(value, eager.state_dict()[key]) for key, value in exported.items())
+    assert not [key for key in exported if re.search("discriminator|parametrizations|n_averaged|exp_avg", key)]
     assert manifest.training.parameters == sum(weight.numel() for weight in eager.parameters())
     with zipfile.ZipFile(model / manifest.artifact.file) as file:
         stored = sum(entry.file_size for entry in file.infolist() if "/data/" in entry.filename)
@@ -206,7 +206,7 @@ def test_card_and_samples_are_for_people(family_run: TrainingRun, models: dict[P
         manifest.dataset.source,
         "curl",
         "samples.png",
-        "No score has been measured yet",
+        "The model has not been evaluated yet",
     ):
         assert needed in card
     with Image.open(target / "samples.png") as image:

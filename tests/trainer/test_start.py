@@ -53,14 +53,16 @@ def test_a_run_that_is_not_finished_is_no_beginning(finished_runs: dict[str, Tra
 
 
 def test_a_model_that_does_not_tell_how_it_was_trained_is_no_beginning(models: Path, tmp_path: Path) -> None:
-    with pytest.raises(StartError, match=r"--from: .*manifest.json does not tell how .* training.settings.preset"):
+    with pytest.raises(StartError, match=r"--from: .*manifest.json lacks a valid training.settings.preset"):
         load_start(rewritten(models, tmp_path / "vae", settings={}))
 
 
 def test_a_model_of_other_networks_is_no_beginning(models: Path, tmp_path: Path) -> None:
     settings = json.loads((models / "vae" / MANIFEST_FILE).read_text())["training"]["settings"]
     settings["model"]["width"] *= 2
-    with pytest.raises(StartError, match=r"--from: .*vae was made by another version of the trainer: .*size mismatch"):
+    with pytest.raises(
+        StartError, match=r"--from: .*vae was exported by another version of the trainer: .*size mismatch"
+    ):
         load_start(rewritten(models, tmp_path / "vae", settings=settings))
 
 

@@ -16,7 +16,7 @@ AWKWARD = ["runs/vae", "my runs/o'clock", "-x", "runs/$HOME; *", "läufe/ß"]
 
 
 def parsed(command: str) -> argparse.Namespace:
-    """What the trainer's parser makes of a pasted command; it exits when it makes nothing of it."""
+    """A pasted command, parsed; the parser exits when it is invalid."""
     words = shlex.split(command)
     assert words[:3] == ["python", "-m", "trainer"]
     return parser().parse_args(words[3:])
@@ -24,10 +24,10 @@ def parsed(command: str) -> argparse.Namespace:
 
 @pytest.mark.parametrize("name", AWKWARD)
 def test_a_run_is_resumed_by_the_machine_options_that_it_had(make_config: MakeConfig, name: str) -> None:
-    given = ["train", "ddpm", "--evaluator", "my judge", "--device", "cpu", "--accumulate", "2", "--strict"]
+    given = ["train", "ddpm", "--evaluator", "my evaluator", "--device", "cpu", "--accumulate", "2", "--strict"]
     options = parsed(suggestions.resume(make_config("ddpm"), Path(name), parsed(suggestions.command(*given))))
     assert (options.preset, options.out, options.resume) == ("ddpm", Path(name), True)
-    assert (options.evaluator, options.device) == (Path("my judge"), "cpu")
+    assert (options.evaluator, options.device) == (Path("my evaluator"), "cpu")
     assert (options.accumulate, options.strict) == (2, True)
 
 
@@ -37,7 +37,7 @@ def test_a_run_is_begun_again_with_all_that_differs_from_its_preset(name: str) -
         "ddpm", dataset="folder", image_size=64, channels=3, epochs=7, batch_size=8, width=24, precision="bf16"
     )
     before = parsed(suggestions.command("train", "ddpm", "--device", "cpu"))
-    options = parsed(suggestions.again(config, Path("run"), Path(name).resolve(), before, learning_rate=2e-4))
+    options = parsed(suggestions.restart(config, Path("run"), Path(name).resolve(), before, learning_rate=2e-4))
     assert options.folder == Path(name).resolve()
     assert (options.overwrite, options.device) == (True, "cpu")
     given = {field: getattr(options, field) for field in OVERRIDES}

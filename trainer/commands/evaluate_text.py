@@ -11,21 +11,7 @@ import torch
 from torch import Tensor
 
 from trainer import data
-from trainer.run import folder
-from trainer.compute import precision
-from trainer.config import CAPTIONED, SHAPES, DatasetName, dataset_option
-from trainer.data import ImageData
 from trainer.commands.data_report import describe
-from trainer.evaluate.errors import EvaluationError
-from trainer.files import write
-from trainer.evaluate.judge import FACTS_FILE, Judge, JudgeFacts, load_judge, write_judge
-from trainer.evaluate.pictures import Sampler, make_sampler
-from trainer.evaluate.subject import Subject
-from trainer.evaluate.text_quality import GroupScores, pool, real_recall, score_group
-from trainer.evaluate.towers import EPOCHS, train_towers
-from trainer.generate import pictures_of
-from trainer.run.loop import device_name
-from trainer.models.text_parts import TextParts
 from trainer.commands.options import (
     EVALUATOR_FOLDER,
     UsageError,
@@ -38,6 +24,20 @@ from trainer.commands.options import (
     positive,
     seed,
 )
+from trainer.compute import precision
+from trainer.config import CAPTIONED, SHAPES, DatasetName, dataset_option
+from trainer.data import ImageData
+from trainer.evaluate.errors import EvaluationError
+from trainer.evaluate.judge import FACTS_FILE, Judge, JudgeFacts, load_judge, write_judge
+from trainer.evaluate.pictures import Sampler, make_sampler
+from trainer.evaluate.subject import Subject
+from trainer.evaluate.text_quality import GroupScores, pool, real_recall, score_group
+from trainer.evaluate.towers import EPOCHS, train_towers
+from trainer.files import write
+from trainer.generate import pictures_of
+from trainer.models.text_parts import TextParts
+from trainer.run import folder
+from trainer.run.loop import device_name
 
 JUDGE_FOLDER = Path("weights/judge")
 #: Pictures drawn at a time, and of a group at most unless asked otherwise: a fifth of all captions say as much as all.

@@ -1,4 +1,4 @@
-"""Image data sets by name, one module a source, one normalisation to [-1, 1]; no model."""
+"""Image data sets by name: one module per source, one normalisation to [-1, 1]."""
 
 from pathlib import Path
 
@@ -22,15 +22,15 @@ def load(
     strict: bool = False,
     captioned: bool = False,
 ) -> ImageData:
-    """The training or the test split of ``dataset``.
+    """The training or test split of ``dataset``.
 
-    ``data_dir`` holds its files, and must be given for "folder". ``image_size`` and ``channels`` decide the shape of a
-    folder's pictures; published sets have their own. ``strict`` refuses picture files that others would be read
-    without. ``captioned`` reads the captions of a folder's pictures and not their classes. Raises DataError.
+    ``data_dir`` contains its files and is required for "folder". ``image_size`` and ``channels`` define the shape of a
+    folder's images; published sets have a fixed shape. ``strict`` rejects a data set with unreadable or enlarged files
+    instead of leaving them out. ``captioned`` reads a folder's captions instead of its classes. Raises DataError.
     """
     if dataset == "folder":
         if data_dir is None:
-            raise DataError("a run on your own pictures needs their folder: --data-dir PATH")
+            raise DataError("a run on your own images needs their folder: --data-dir PATH")
         load_own = load_captioned_folder if captioned else load_folder
         return load_own(data_dir, size=image_size, channels=channels, train=train, strict=strict)
     if dataset == "celeba":

@@ -1,13 +1,13 @@
-"""CelebA: 202,599 photos of faces, aligned and cropped by its authors, here as centred squares of 64 pixels.
+"""CelebA: 202,599 aligned photos of faces, cut to centred squares of 64 pixels.
 
-Its forty attributes are no classes (a face has many of them), so a model of CelebA is unconditional.
+Its forty attributes are not exclusive classes, so a model of CelebA is unconditional.
 """
 
 from pathlib import Path
 
 import torch
 
-from trainer.data.images import FETCH_AGAIN, DOWNLOAD_FOLDER, DataError, DataFacts, ImageData, require_none, split_name
+from trainer.data.images import DOWNLOAD_FOLDER, FETCH_AGAIN, DataError, DataFacts, ImageData, require_none, split_name
 from trainer.data.pictures import read_pictures
 from trainer.vision import datasets
 
@@ -16,10 +16,10 @@ SIZE = 64
 
 
 def load_celeba(data_dir: Path | None = None, *, train: bool = True, strict: bool = False) -> ImageData:
-    """Read CelebA from ``data_dir``: its folder celeba, as torchvision lays it out, or the one around it.
+    """Read CelebA from ``data_dir``: the folder celeba in torchvision's layout, or its parent.
 
-    The lists beside the photos have their published MD5; the photos have none. Unreadable ones are left out and
-    named, or refused when ``strict``. Raises DataError.
+    The MD5 of the lists is checked; for the photos none is published. Unreadable photos are left out and reported, or
+    rejected when ``strict``. Raises DataError.
     """
     root = _root(data_dir)
     folder = root / datasets.CelebA.base_folder
@@ -50,8 +50,8 @@ def _require_published(folder: Path) -> None:
     missing += [] if (folder / "img_align_celeba").is_dir() else ["img_align_celeba"]
     if missing:
         raise DataError(
-            f"no CelebA in {folder}: {', '.join(missing)} missing. Its licence wants it fetched by hand from {SOURCE}: "
-            "put the folder of aligned photos and the lists into a folder celeba and give it with --data-dir."
+            f"no CelebA in {folder}: {', '.join(missing)} missing. Its licence requires a manual download: {SOURCE}. "
+            "Put the folder of aligned photos and the lists into a folder celeba and name it with --data-dir"
         )
     for name, md5 in lists.items():
         if not datasets.utils.check_integrity(str(folder / name), md5):

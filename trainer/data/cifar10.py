@@ -1,21 +1,21 @@
-"""CIFAR-10 as its authors publish it for Python: pickled batches of 32x32 RGB.
+"""CIFAR-10 in its authors' Python format: pickled batches of 32x32 RGB images.
 
-Unpickling runs code, so torchvision's reader is let near a file only after all of them had their published MD5. That
-hash is too weak against two files made to collide, but nobody can make another file for a given one.
+Unpickling runs code, so torchvision reads a file only after the MD5 of all files was checked. MD5 is weak against
+collisions, but no second preimage of a published file can be made.
 """
 
 from pathlib import Path
 
 import torch
 
-from trainer.data.images import FETCH_AGAIN, DOWNLOAD_FOLDER, DataError, DataFacts, ImageData, split_name
+from trainer.data.images import DOWNLOAD_FOLDER, FETCH_AGAIN, DataError, DataFacts, ImageData, split_name
 from trainer.vision import datasets
 
 SOURCE = "https://www.cs.toronto.edu/~kriz/cifar.html"
 
 
 def load_cifar10(data_dir: Path | None = None, *, train: bool = True) -> ImageData:
-    """Read CIFAR-10 from ``data_dir``, its folder cifar-10-batches-py or the one around it, or download to ``./data``.
+    """Read CIFAR-10 from ``data_dir``, the folder cifar-10-batches-py or its parent, or download it to ``./data``.
 
     Raises DataError when it cannot be read or a file is not the published one.
     """
@@ -43,7 +43,7 @@ def _download(root: Path) -> None:
     except (RuntimeError, OSError) as failure:
         raise DataError(
             f"CIFAR-10 could not be downloaded ({failure}). Get {datasets.CIFAR10.filename} from {SOURCE}, unpack it, "
-            "and give the folder that it was unpacked in with --data-dir."
+            "and name that folder with --data-dir"
         ) from failure
 
 
@@ -54,4 +54,4 @@ def _require_published(folder: Path) -> None:
         if not (folder / name).is_file():
             raise DataError(f"no CIFAR-10 in {folder}: {name} is missing")
         if not datasets.utils.check_integrity(str(folder / name), md5):
-            raise DataError(f"{folder / name} is not the published file, so it is not read: {FETCH_AGAIN}")
+            raise DataError(f"{folder / name} is not the published file and is not read: {FETCH_AGAIN}")

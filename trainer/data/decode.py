@@ -1,6 +1,6 @@
-"""One picture file to a uint8 tensor: any size and mode that Pillow reads, cut to a centred square.
+"""Decoding of one image file to a uint8 tensor: any size and mode that Pillow reads, cut to a centred square.
 
-Only pixels and the orientation matter here: damaged metadata never decides whether a picture can be read.
+Only pixels and orientation matter: damaged metadata does not make an image unreadable.
 """
 
 import stat
@@ -18,18 +18,18 @@ from torch import Tensor
 from trainer.data.essential import essential
 
 Image.init()
-#: Never EPS or PDF, which Pillow hands to an external program, whatever the ending of the file's name.
+#: Not EPS or PDF, which Pillow passes to an external program; the file's extension does not matter.
 FORMATS = tuple({"AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP"} & set(Image.OPEN))
 
-#: Pictures above this many pixels are decoded one at a time: eight at once could take 10 GB of memory.
+#: Larger images are decoded one at a time: eight at once could take 10 GB of memory.
 LARGE_PIXELS = 1 << 24
-#: Largest file that is read a second time, into memory, without its metadata.
+#: Largest file that is read again into memory to decode it without its metadata.
 MOST_BYTES = 1 << 29
-#: Above this ratio of the sides, the centred square loses more than a third of the picture.
+#: Above this aspect ratio, the centred square loses more than a third of the image.
 LONG_RATIO = 1.5
 
 ORIENTATION_TAG = 0x0112
-TURNS = {
+ORIENTATIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -53,18 +53,18 @@ class Picture:
 
     @property
     def is_long(self) -> bool:
-        """Whether the centred square loses more than a third of the picture."""
+        """Whether the centred square loses more than a third of the image."""
         return max(self.width, self.height) > LONG_RATIO * min(self.width, self.height)
 
 
 def read_picture(path: Path, size: int, channels: int) -> Picture:
-    """The picture in ``path``: upright, its first frame, transparent parts on white, grey (1 channel) or RGB (3).
+    """The first frame of ``path``, upright, on a white background, grey (1 channel) or RGB (3).
 
-    Raises whatever the decoder meets in a damaged file; ``reason`` puts it in words.
+    Passes on any error of the decoder; ``reason`` describes it.
     """
     found = path.stat()
     if not stat.S_ISREG(found.st_mode):
-        raise ValueError("not a regular file")  # to open a FIFO waits for a writer, maybe forever
+        raise ValueError("not a regular file")  # opening a FIFO would wait for a writer
     try:
         return _decode(path, size, channels)
     except _BOMBS:
@@ -76,9 +76,9 @@ def read_picture(path: Path, size: int, channels: int) -> Picture:
 
 
 def reason(failure: Exception) -> str:
-    """Why a picture could not be read, in a few words."""
+    """Why an image could not be read, in a few words."""
     if isinstance(failure, UnidentifiedImageError):
-        return "not a picture"
+        return "not an image"
     if isinstance(failure, _BOMBS):
         return "too many pixels"
     if isinstance(failure, OSError) and failure.strerror:
@@ -87,17 +87,17 @@ def reason(failure: Exception) -> str:
 
 
 def _decode(source: Path | BytesIO, size: int, channels: int) -> Picture:
-    with Image.open(source, formats=FORMATS) as opened, _turn_of(opened):
+    with Image.open(source, formats=FORMATS) as opened, _memory_limit(opened):
         width, height = opened.size
         return Picture(_square(opened, size, channels), width, height)
 
 
-def _turn_of(opened: Image.Image) -> AbstractContextManager[object]:
+def _memory_limit(opened: Image.Image) -> AbstractContextManager[object]:
     return _large if opened.width * opened.height > LARGE_PIXELS else nullcontext()
 
 
 def _square(opened: Image.Image, size: int, channels: int) -> Tensor:
-    opened.draft(None, (2 * size, 2 * size))  # a JPEG is decoded at the least scale that is still twice as large
+    opened.draft(None, (2 * size, 2 * size))  # a JPEG is decoded at the smallest scale of at least twice the size
     flat = _opaque(_eight_bits(_upright(opened))).convert("L" if channels == 1 else "RGB")
     square = ImageOps.fit(flat, (size, size), Image.Resampling.LANCZOS)
     pixels = np.array(square, dtype=np.uint8).reshape(size, size, channels)
@@ -105,20 +105,20 @@ def _square(opened: Image.Image, size: int, channels: int) -> Tensor:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Turned as its EXIF orientation says, where that can be read.
+    """``image`` turned according to its EXIF orientation, if that can be read.
 
-    ``ImageOps.exif_transpose`` would also write the other tags anew, and fail on a damaged one.
+    ``ImageOps.exif_transpose`` would also rewrite the other tags and fail on a damaged one.
     """
     image.load()
     try:
-        turn = TURNS.get(image.getexif().get(ORIENTATION_TAG, 0))
-    except Exception:  # any damage of metadata; the pixels are there
-        turn = None
-    return image if turn is None else image.transpose(turn)
+        transpose = ORIENTATIONS.get(image.getexif().get(ORIENTATION_TAG, 0))
+    except Exception:  # damaged metadata: the pixels are still valid
+        transpose = None
+    return image if transpose is None else image.transpose(transpose)
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Pillow cuts 16-bit grey levels off at 255 where it should scale them."""
+    """``image`` with 8-bit levels: Pillow would clip 16-bit grey levels at 255 instead of scaling them."""
     of_sixteen_bits = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM")
     if of_sixteen_bits:
         levels = np.asarray(image).astype(np.float32) / 257.0
@@ -131,5 +131,5 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 def _opaque(image: Image.Image) -> Image.Image:
     if not image.has_transparency_data:
         return image
-    see_through = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", see_through.size, "white"), see_through)
+    rgba = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)

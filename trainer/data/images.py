@@ -1,7 +1,7 @@
-"""What every data set becomes: uint8 tensors in memory, and the facts that a model's card must tell.
+"""The common form of all data sets: uint8 tensors in memory, and facts for the model's card.
 
-A set of 60,000 pictures of 28x28 is 47 MB: held as uint8 it is indexed per batch at no cost, where an item
-loader with per-image transforms would cap the small models.
+60,000 images of 28x28 are 47 MB: indexing them is free, while a loader with per-image transforms would slow down the
+small models.
 """
 
 import hashlib
@@ -15,13 +15,13 @@ from torch import Tensor
 
 from trainer.data.captions import Captions
 
-#: Where downloads go, and where they are looked for.
+#: Where data sets are downloaded to and looked for.
 DOWNLOAD_FOLDER = Path("data")
 
-#: How many files a remark names.
+#: Number of files that a remark names.
 NAMED = 5
 
-FETCH_AGAIN = "fetch the files again, or name another folder with --data-dir"
+FETCH_AGAIN = "download the files again, or name another folder with --data-dir"
 
 
 class DataError(Exception):
@@ -30,7 +30,7 @@ class DataError(Exception):
 
 @dataclass(frozen=True)
 class Remark:
-    """Files that were left out or changed: ``what`` happened to them, and whether --strict refuses that."""
+    """Files that were left out or changed: ``what`` happened to them, and whether --strict rejects that."""
 
     what: str
     names: tuple[str, ...]
@@ -42,20 +42,20 @@ class Remark:
 
 
 def require_none(remarks: Iterable[Remark], folder: Path) -> None:
-    """Raise DataError when one of ``remarks`` is refused by --strict."""
+    """Raise DataError when --strict rejects one of ``remarks``."""
     refused = [str(remark) for remark in remarks if remark.refused]
     if refused:
         raise DataError(f"{printable(str(folder))}, --strict: {'; '.join(refused)}")
 
 
 def printable(name: str) -> str:
-    """A file's name for a terminal: bytes that are not UTF-8, and control characters, would break the line."""
+    """A file name for a terminal, with bytes that are not UTF-8 and control characters replaced."""
     return "".join(c if c.isprintable() or c == "\u200d" else "\N{REPLACEMENT CHARACTER}" for c in name)
 
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What a model's card must say of its data: ``image_shape`` is (channel, height, width), ``images`` a count."""
+    """The facts of a data set for the card: ``image_shape`` is (channel, height, width), ``images`` the count."""
 
     name: str
     image_shape: tuple[int, int, int]
@@ -65,12 +65,12 @@ class DataFacts:
     images: int
 
     def difference(self, other: "DataFacts") -> str:
-        """What tells the two apart, in words; empty when nothing does. A folder may have been moved or renamed."""
+        """The first difference as text; empty when there is none. A folder's name is ignored: it may be moved."""
         same = {"source"} if self.name == "folder" else set()
         for field in fields(self):
             mine, theirs = getattr(self, field.name), getattr(other, field.name)
             if field.name not in same and mine != theirs:
-                return f"{field.name.replace('_', ' ')} {mine} then, {theirs} now"
+                return f"{field.name.replace('_', ' ')}: {mine} then, {theirs} now"
         return ""
 
     def __str__(self) -> str:
@@ -82,9 +82,9 @@ class DataFacts:
 class ImageData:
     """One split of a data set.
 
-    ``images`` is uint8 (count, channel, height, width) in 0..255, ``labels`` int64 (count,); ``provenance`` says in a
-    line where they were read from, ``remarks`` which files are missing or changed. With ``captions`` a picture's label
-    is its place among them.
+    ``images`` is uint8 (count, channel, height, width) in 0..255, ``labels`` int64 (count,); ``provenance`` is a line
+    about their origin, ``remarks`` report missing or changed files. With ``captions`` the label of an image is its row
+    among them.
     """
 
     facts: DataFacts
@@ -101,9 +101,9 @@ class ImageData:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256, hexadecimal, of all that training sees: pixels, their order, labels, names of classes, captions.
+        """The SHA-256, in hexadecimal, of pixels, their order, labels, class names and captions.
 
-        Files may be renamed or moved as long as the pictures stay in the same order.
+        Renaming or moving files does not change it as long as the order of the images stays the same.
         """
         digest = hashlib.sha256(repr((tuple(self.images.shape), self.facts.class_names)).encode())
         digest.update(self.images.contiguous().numpy().data)
@@ -113,7 +113,7 @@ class ImageData:
         return digest.hexdigest()
 
     def without_classes(self) -> "ImageData":
-        """The same pictures, for what shall not learn their classes or captions."""
+        """The same images with no classes, no captions and label 0."""
         facts = replace(self.facts, class_names=())
         return replace(self, facts=facts, labels=torch.zeros_like(self.labels), captions=None)
 
@@ -124,11 +124,11 @@ def to_unit_range(images: Tensor) -> Tensor:
 
 
 def choose(count: int, of: int) -> Tensor:
-    """A fixed random order of the first ``count`` of ``of`` indices, (count,) int64."""
+    """``count`` of ``of`` indices in a fixed random order, (count,) int64."""
     generator = torch.Generator().manual_seed(0)
     return torch.randperm(of, generator=generator)[:count]
 
 
 def split_name(train: bool) -> str:
-    """The word for a split in messages."""
+    """The name of a split in messages."""
     return "training" if train else "test"

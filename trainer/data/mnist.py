@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST, which share a format: four idx files, packed (.gz) or not."""
+"""MNIST and Fashion-MNIST, which share a format: four idx files, plain or compressed (.gz)."""
 
 import gzip
 import hashlib
@@ -11,10 +11,10 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from trainer.data.images import FETCH_AGAIN, DOWNLOAD_FOLDER, DataError, DataFacts, ImageData, split_name
+from trainer.data.images import DOWNLOAD_FOLDER, FETCH_AGAIN, DataError, DataFacts, ImageData, split_name
 from trainer.vision import datasets
 
-#: Largest file, unpacked: twenty times the published one. A packed file of a megabyte can hold a gigabyte of zeros.
+#: Largest decompressed file, twenty times the published one: a megabyte of .gz can contain a gigabyte of zeros.
 MOST_BYTES = 1 << 30
 COPIED_BYTES = 1 << 20
 
@@ -38,8 +38,8 @@ CLASS_NAMES = (
 class Edition:
     """One data set in this format.
 
-    ``reader`` names torchvision's class and the folder it uses. ``published`` is the SHA-256 of the four files,
-    unpacked: a repacked .gz has another hash, its content has not. ``package`` is a Debian package and its folder.
+    ``reader`` is the name of torchvision's class and of its folder. ``published`` has the SHA-256 of the four files,
+    decompressed, because that of a .gz depends on the compression. ``package`` is a Debian package and its folder.
     """
 
     name: str
@@ -87,7 +87,7 @@ FILES = tuple(FASHION.published)
 
 
 def load_fashion_mnist(data_dir: Path | None = None, *, train: bool = True) -> ImageData:
-    """Read Fashion-MNIST from ``data_dir``; or from Debian's package, ``./data`` or a download, in that order.
+    """Read Fashion-MNIST from ``data_dir``; by default from Debian's package, ``./data`` or a download, in that order.
 
     Raises DataError when it cannot be read.
     """
@@ -95,7 +95,7 @@ def load_fashion_mnist(data_dir: Path | None = None, *, train: bool = True) -> I
 
 
 def load_mnist(data_dir: Path | None = None, *, train: bool = True) -> ImageData:
-    """Read MNIST from ``data_dir``; or from ``./data`` or a download there. Raises DataError when it cannot be read."""
+    """Read MNIST from ``data_dir``; by default from ``./data`` or a download. Raises DataError when that fails."""
     return _load(DIGITS, data_dir, train)
 
 
@@ -108,7 +108,7 @@ def _load(edition: Edition, data_dir: Path | None, train: bool) -> ImageData:
         split = _read(edition, Path(scratch), folder, train)
     images, labels = split.data.unsqueeze(1), split.targets
     _check(images, labels, folder)
-    kind = "the published files" if published else "not the published files: a subset or another edition"
+    kind = "the published files" if published else "not the published files, but a subset or another edition"
     facts = DataFacts(edition.name, (1, 28, 28), edition.class_names, edition.licence, edition.source, len(images))
     provenance = f"{len(images):,} {split_name(train)} images from {folder} ({kind})"
     return ImageData(facts, images, labels, provenance)
@@ -125,7 +125,7 @@ def _find_folder(edition: Edition, data_dir: Path | None) -> Path | None:
         if all(_packed_or_not(folder, name) for name in FILES):
             return folder
     if data_dir is not None:
-        raise DataError(f"no {edition.title} in {data_dir}: wanted {', '.join(FILES)}, each plain or .gz")
+        raise DataError(f"no {edition.title} in {data_dir}: needed are {', '.join(FILES)}, each plain or .gz")
     return None
 
 
@@ -137,16 +137,16 @@ def _download(edition: Edition) -> Path:
     try:
         getattr(datasets, edition.reader)(str(DOWNLOAD_FOLDER), download=True)
     except (RuntimeError, OSError) as failure:
-        install = f"Install Debian's {edition.package[0]}, or give" if edition.package else "Give"
+        install = f"Install Debian's {edition.package[0]}, or name" if edition.package else "Name"
         raise DataError(
-            f"{edition.title} is not here and could not be downloaded ({failure}). "
-            f"{install} the folder of the four idx files with --data-dir."
+            f"{edition.title} was not found and could not be downloaded ({failure}). "
+            f"{install} the folder of the four idx files with --data-dir"
         ) from failure
     return DOWNLOAD_FOLDER / edition.reader / "raw"
 
 
 def _unpack(edition: Edition, folder: Path, target: Path) -> bool:
-    """Copy the four files, unpacked, to where torchvision looks; true when all are the published ones."""
+    """Decompress the four files to the folder that torchvision reads; true when all are the published ones."""
     target.mkdir(parents=True)
     published = True
     for name, digest in edition.published.items():
@@ -156,10 +156,10 @@ def _unpack(edition: Edition, folder: Path, target: Path) -> bool:
             with _open(source) as packed, (target / name).open("wb") as plain:
                 while content := packed.read(COPIED_BYTES):
                     if plain.tell() + len(content) > MOST_BYTES:
-                        raise DataError(f"{source} holds more than {MOST_BYTES:,} bytes: {FETCH_AGAIN}")
+                        raise DataError(f"{source} contains more than {MOST_BYTES:,} bytes: {FETCH_AGAIN}")
                     plain.write(content)
         except (OSError, EOFError, zlib.error) as failure:
-            raise DataError(f"{source} cannot be unpacked ({failure}): {FETCH_AGAIN}") from failure
+            raise DataError(f"{source} cannot be decompressed ({failure}): {FETCH_AGAIN}") from failure
         with (target / name).open("rb") as plain:
             published &= hashlib.file_digest(plain, "sha256").hexdigest() == digest
     return published
@@ -174,14 +174,14 @@ def _read(edition: Edition, root: Path, folder: Path, train: bool) -> Any:  # no
         return getattr(datasets, edition.reader)(str(root), train=train, download=False)
     except (RuntimeError, ValueError, TypeError, KeyError, AssertionError) as failure:
         reason = str(failure) or "an unknown header"
-        raise DataError(f"{folder} does not hold readable idx files ({reason}): {FETCH_AGAIN}") from failure
+        raise DataError(f"{folder} contains no readable idx files ({reason}): {FETCH_AGAIN}") from failure
 
 
 def _check(images: Tensor, labels: Tensor, folder: Path) -> None:
     if images.dtype != torch.uint8 or images.shape[1:] != (1, 28, 28):
         shape = ", ".join(map(str, images.shape))
-        raise DataError(f"{folder}: images are {images.dtype} ({shape}), wanted torch.uint8 (count, 1, 28, 28)")
+        raise DataError(f"{folder}: images are {images.dtype} ({shape}), expected torch.uint8 (count, 1, 28, 28)")
     if len(images) != len(labels):
         raise DataError(f"{folder}: {len(images)} images and {len(labels)} labels: {FETCH_AGAIN}")
     if not 0 <= int(labels.min()) <= int(labels.max()) <= 9:
-        raise DataError(f"{folder}: labels run from {labels.min()} to {labels.max()}, wanted 0..9")
+        raise DataError(f"{folder}: labels are {labels.min()} to {labels.max()}, expected 0..9")

@@ -1,6 +1,6 @@
-"""A small classifier of real pictures; what it sees in its last layer but one is what generators are scored by.
+"""A small classifier of real images whose features, from its last hidden layer, are the basis of all scores.
 
-Pictures without classes are turned by quarters, and it learns to tell by how many (Gidaris et al. 2018).
+For images without classes it learns to predict rotations by multiples of 90 degrees (Gidaris et al. 2018).
 """
 
 import math
@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from trainer.compute.precision import autocast
 from trainer.config import Precision
 from trainer.data import ImageData, to_unit_range
-from trainer.compute.precision import autocast
 
-#: Channels at whole, half, quarter and eighth resolution.
+#: Channels at full, half, quarter and eighth resolution.
 WIDTHS = (16, 32, 96, 160)
 FEATURES = WIDTHS[-1]
 BATCH_SIZE = 128
@@ -22,15 +22,15 @@ LEARNING_RATE = 3e-3
 WEIGHT_DECAY = 0.02
 SHIFT = 1
 ERASED_SHARE = 0.25
-#: By how many quarters pictures without classes are turned: 0 to 3.
-TURNS = 4
+#: Rotations of images without classes: by 0, 90, 180 and 270 degrees.
+ROTATIONS = 4
 EPOCHS = 14
-#: Steps that a training takes at least unless asked otherwise: few pictures are few steps an epoch.
+#: Smallest default number of training steps: an epoch of few images has few steps.
 LEAST_STEPS = 600
 
 
 class Residual(nn.Module):
-    """Two 3x3 convolutions around which the input is added."""
+    """Two 3x3 convolutions with a residual connection."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class Residual(nn.Module):
 
 
 class Classifier(nn.Module):
-    """A residual network that leaves the whole resolution after one convolution: on a CPU the pixels are the price."""
+    """A residual network with one convolution at full resolution, where the cost on a CPU is highest."""
 
     def __init__(self, image_shape: tuple[int, int, int], classes: int) -> None:
         super().__init__()
@@ -68,14 +68,14 @@ class Classifier(nn.Module):
 def train_classifier(
     data: ImageData, epochs: int, seed: int, device: torch.device, precision: Precision = "fp32"
 ) -> Classifier:
-    """A classifier of ``data``'s classes, in eval mode; Adam with one cycle of the learning rate (Smith 2018).
+    """A classifier of ``data``'s classes in eval mode, trained by AdamW with one learning rate cycle (Smith 2018).
 
-    Pictures are shifted and partly erased but never mirrored: a shoe that points the other way is another picture,
-    and must not get the same features. Without two classes to tell apart it learns quarter turns.
+    Images are shifted and partly erased but not mirrored: a mirrored shoe must not get the same features. With fewer
+    than two classes it learns rotations.
     """
     torch.manual_seed(seed)
-    turning = learns_rotations(data)
-    network = Classifier(data.facts.image_shape, TURNS if turning else len(data.facts.class_names))
+    rotating = learns_rotations(data)
+    network = Classifier(data.facts.image_shape, ROTATIONS if rotating else len(data.facts.class_names))
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     images, labels = data.images.to(device), data.labels.to(device)
     steps = steps_per_epoch(len(images))
@@ -86,8 +86,8 @@ def train_classifier(
     with tqdm(total=epochs * steps, desc="evaluator", unit="step") as bar:
         for _ in range(epochs):
             for index in torch.randperm(len(images), device=device)[: steps * BATCH_SIZE].chunk(steps):
-                pictures, answers = _turned(images[index]) if turning else (images[index], labels[index])
-                loss = _descend(network, optimizer, augment(pictures), answers, precision)
+                inputs, targets = _rotated(images[index]) if rotating else (images[index], labels[index])
+                loss = _descend(network, optimizer, augment(inputs), targets, precision)
                 rate.step()
                 bar.update()
             bar.set_postfix_str(f"loss {float(loss):.3f}")
@@ -95,23 +95,23 @@ def train_classifier(
 
 
 def learns_rotations(data: ImageData) -> bool:
-    """Whether there are no two classes to learn."""
+    """Whether the classifier learns rotations, because there are fewer than two classes."""
     return len(data.facts.class_names) < 2
 
 
 def steps_per_epoch(images: int) -> int:
-    """Steps of an epoch over so many pictures, 1 or more."""
+    """Steps of an epoch over ``images`` images, at least 1."""
     return max(1, images // BATCH_SIZE)
 
 
 def default_epochs(images: int) -> int:
-    """Epochs that so many training pictures need: 14, or those of ``LEAST_STEPS`` steps."""
+    """The default number of epochs for ``images`` images: 14, or more to take ``LEAST_STEPS`` steps."""
     return max(EPOCHS, math.ceil(LEAST_STEPS / steps_per_epoch(images)))
 
 
 @torch.no_grad()
 def augment(images: Tensor) -> Tensor:
-    """uint8 (batch, channel, height, width), each shifted by up to a pixel and a quarter of them with a grey patch."""
+    """Augment uint8 (batch, channel, height, width): shift by up to one pixel, erase a patch in a quarter of them."""
     batch, _, height, width = images.shape
     padded = F.pad(images, (SHIFT,) * 4)
     y = torch.arange(height, device=images.device) + _random(2 * SHIFT + 1, batch, images.device)  # (B, H)
@@ -125,30 +125,31 @@ def augment(images: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def accuracy(network: nn.Module, data: ImageData) -> float:
-    """The share of ``data`` whose class ``network`` names; without classes, of ``data`` in all four turns."""
-    device, right, asked = next(network.parameters()).device, 0, 0
+    """The fraction of ``data`` that ``network`` classifies correctly; without classes, of ``data`` in all rotations."""
+    device, correct, count = next(network.parameters()).device, 0, 0
     for images, labels in zip(torch.split(data.images, BATCH_SIZE), torch.split(data.labels, BATCH_SIZE), strict=True):
-        pictures, answers = _all_turns(images) if learns_rotations(data) else (images, labels)
-        right += int((network(to_unit_range(pictures.to(device)))[1].argmax(1).cpu() == answers).sum())
-        asked += len(answers)
-    return right / asked
+        inputs, targets = _all_rotations(images) if learns_rotations(data) else (images, labels)
+        correct += int((network(to_unit_range(inputs.to(device)))[1].argmax(1).cpu() == targets).sum())
+        count += len(targets)
+    return correct / count
 
 
 def chance(data: ImageData) -> float:
-    """The accuracy of always naming the most frequent class; without classes, of any turn."""
-    return 1 / TURNS if learns_rotations(data) else float(data.labels.bincount().max()) / len(data.labels)
+    """The accuracy of always predicting the most frequent class; without classes, of any one rotation."""
+    return 1 / ROTATIONS if learns_rotations(data) else float(data.labels.bincount().max()) / len(data.labels)
 
 
-def _all_turns(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Square images (batch, channel, size, size) in each turn, (4 * batch, ...), and the turns (4 * batch,) int64."""
-    turned = torch.cat([images.rot90(turn, (2, 3)) for turn in range(TURNS)])
-    return turned, torch.arange(TURNS, device=images.device).repeat_interleave(len(images))
+def _all_rotations(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Images (batch, channel, size, size) in each rotation, (4 * batch, ...), and the rotations (4 * batch,) int64."""
+    rotated = torch.cat([images.rot90(quarters, (2, 3)) for quarters in range(ROTATIONS)])
+    return rotated, torch.arange(ROTATIONS, device=images.device).repeat_interleave(len(images))
 
 
-def _turned(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Each of ``images`` in a random turn, and the turns."""
-    turns = torch.randint(TURNS, (len(images),), device=images.device)
-    return _all_turns(images)[0][turns * len(images) + torch.arange(len(images), device=images.device)], turns
+def _rotated(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Each of ``images`` in a random rotation, and the rotations."""
+    rotations = torch.randint(ROTATIONS, (len(images),), device=images.device)
+    rows = rotations * len(images) + torch.arange(len(images), device=images.device)
+    return _all_rotations(images)[0][rows], rotations
 
 
 def convolution(channels: int, width: int, stride: int = 1) -> nn.Sequential:
@@ -173,7 +174,7 @@ def _random(bound: int, batch: int, device: torch.device) -> Tensor:
 
 
 def _interval(size: int, batch: int, device: torch.device) -> Tensor:
-    """A random run of a quarter to half of ``size`` positions, (batch, size) bool."""
+    """A random interval of a quarter to half of ``size`` positions, (batch, size) bool."""
     length = torch.randint(size // 4, size // 2 + 1, (batch, 1), device=device)
     start = (torch.rand(batch, 1, device=device) * (size - length + 1)).long()
     position = torch.arange(size, device=device)

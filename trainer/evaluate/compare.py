@@ -1,4 +1,4 @@
-"""All models of a folder in one table, from their manifests."""
+"""A table of all models in a folder, from their manifests."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -7,8 +7,8 @@ from service.contract.files import ContractError
 from service.contract.manifest import MANIFEST_FILE, Manifest, Score, read_manifest
 from trainer.evaluate.curves import Curves
 from trainer.evaluate.errors import EvaluationError
-from trainer.files import write
 from trainer.evaluate.measurement import TITLES, Measurement
+from trainer.files import write
 
 BEGIN, END = "<!-- written by python -m trainer compare --write -->", "<!-- end -->"
 COLUMNS = ("frechet_distance", "kernel_distance", "precision", "recall", "density", "coverage", "class_kl", "copies")
@@ -16,7 +16,7 @@ DISTANCE = TITLES["frechet_distance"][0]
 
 
 def read_manifests(weights: Path) -> tuple[list[Manifest], dict[str, str]]:
-    """Of every model in ``weights``, by name; and of each folder that cannot be read, why.
+    """The manifests of all models in ``weights``, and for each skipped folder the reason.
 
     Raises EvaluationError when no model can be read.
     """
@@ -30,20 +30,20 @@ def read_manifests(weights: Path) -> tuple[list[Manifest], dict[str, str]]:
         if manifest.name == folder.name:
             manifests.append(manifest)
         else:
-            skipped[folder.name] = f"its manifest is that of {manifest.name}"
+            skipped[folder.name] = f"its manifest belongs to {manifest.name}"
     if not manifests:
         reasons = "".join(f"; {name}: {reason}" for name, reason in skipped.items())
-        raise EvaluationError(f"{weights} holds no model: no */{MANIFEST_FILE} to read{reasons}")
+        raise EvaluationError(f"{weights} contains no model: no readable */{MANIFEST_FILE}{reasons}")
     return manifests, skipped
 
 
 def table(manifests: Sequence[Manifest], curves: Curves | None, baseline: Measurement | None) -> str:
-    """Markdown: a row a model and sampler, each score with its floor behind it; then the sets that were compared.
+    """A Markdown table with a row per model and sampler and each score with its floor, then notes on the image sets.
 
-    With a baseline a column has its distance as 1.00; a model that was measured on other pictures, on another number
-    of them or by another evaluator cannot be compared with it, and a line below says so.
+    With a baseline, a column has distances relative to it. Models evaluated on other images, another number of them or
+    by another evaluator are not comparable with it; a note lists them.
     """
-    head = ["model", *(TITLES[name][0] for name in COLUMNS), "parameters", "bytes", "ms a picture"]
+    head = ["model", *(TITLES[name][0] for name in COLUMNS), "parameters", "bytes", "ms per image"]
     if baseline is not None:
         head.insert(1, f"relative to {baseline.model}")
     rows = [row for manifest in manifests for row in _rows(manifest, curves, baseline)]
@@ -53,7 +53,7 @@ def table(manifests: Sequence[Manifest], curves: Curves | None, baseline: Measur
 
 
 def write_table(path: Path, text: str) -> None:
-    """Replace what stands between the two marks in ``path``. Raises EvaluationError when they are not there."""
+    """Replace the text between the two markers in ``path``. Raises EvaluationError when they are missing."""
     try:
         document = path.read_text()
     except OSError as failure:
@@ -61,7 +61,7 @@ def write_table(path: Path, text: str) -> None:
     before, begin, rest = document.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
-        raise EvaluationError(f"{path} has no place for the table: no line {BEGIN} before a line {END}")
+        raise EvaluationError(f"{path} has no place for the table: a line {BEGIN} before a line {END} is missing")
     write(path, f"{before}{begin}\n\n{text}\n\n{end}{after}".encode())
 
 
@@ -84,21 +84,21 @@ def _cell(score: Score | None) -> str:
 
 
 def _relative(score: Score | None, baseline: Measurement) -> str:
-    if score is None or not _alike(score, baseline):
+    if score is None or not _comparable(score, baseline):
         return "-"
     return f"{score.value / baseline.scores['frechet_distance']:.2f}"
 
 
-def _alike(score: Score, baseline: Measurement) -> bool:
+def _comparable(score: Score, baseline: Measurement) -> bool:
     return (score.reference, score.samples) == (baseline.compared_with, baseline.samples)
 
 
 def _incomparable(manifests: Sequence[Manifest], baseline: Measurement) -> Iterator[str]:
-    other = [each.name for each in manifests if any(not _alike(score, baseline) for score in each.quality)]
+    other = [each.name for each in manifests if any(not _comparable(score, baseline) for score in each.quality)]
     if other:
         yield (
-            f"Not relative to {baseline.model}: {', '.join(other)}. {baseline.model} was measured on "
-            f"{baseline.samples:,} pictures against {baseline.compared_with}."
+            f"Not comparable with {baseline.model}: {', '.join(other)}. {baseline.model} was evaluated on "
+            f"{baseline.samples:,} images against {baseline.compared_with}."
         )
 
 
@@ -120,9 +120,9 @@ def _notes(manifests: Sequence[Manifest], curves: Curves | None) -> list[str]:
     notes = []
     for (samples, reference), names in sets.items():
         of = f"{', '.join(names)}: " if len(sets) > 1 else ""
-        notes.append(f"{of}{samples:,} pictures against {reference}; in brackets, real pictures.")
+        notes.append(f"{of}{samples:,} images against {reference}; in brackets, real images.")
     if len(sets) > 1:
-        notes.append("Scores against different pictures, or of different numbers of them, cannot be compared.")
+        notes.append("Scores against different images or with different numbers of images are not comparable.")
     if curves is not None:
         notes.append(f"Time in batches of 16 on one thread: {curves.device}.")
     return notes or ["No model has scores yet: python -m trainer evaluate weights/NAME --write."]

@@ -1,4 +1,4 @@
-"""Quality against solver steps and against time: measured once, kept as JSON, drawn as often as wanted."""
+"""Quality against solver steps and time: measured once and stored as JSON, from which tables and plots are made."""
 
 import statistics
 import time
@@ -11,10 +11,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from service.sampling.schedules import max_steps
 from trainer.evaluate.errors import EvaluationError
-from trainer.files import write
 from trainer.evaluate.pictures import Sampler, make_sampler
 from trainer.evaluate.quality import Reference, evaluate_parts
 from trainer.evaluate.subject import Subject
+from trainer.files import write
 from trainer.generate import NotFinite, generate
 from trainer.models.parts import Parts
 
@@ -32,9 +32,9 @@ class _Record(BaseModel):
 
 
 class Point(_Record):
-    """One model by one sampler: ``milliseconds`` a picture in batches of 16 on one thread, ``steps`` network calls.
+    """One model with one sampler: ``milliseconds`` per image in batches of 16 on one thread, ``steps`` forward passes.
 
-    ``default`` marks the sampler that the model is served with unless asked otherwise.
+    ``default`` marks the default sampler of the model.
     """
 
     model: str
@@ -47,12 +47,12 @@ class Point(_Record):
 
     @property
     def key(self) -> Key:
-        """What decides its distance, among points that are measured alike."""
+        """The model, its version and the sampler: equal keys of comparable curves have equal distances."""
         return self.model, self.version, self.sampler
 
 
 class Curves(_Record):
-    """All points of one run; ``floor`` is the distance of ``samples`` real training pictures."""
+    """All points of one measurement; ``floor`` is the distance of ``samples`` real training images."""
 
     reference: str
     evaluator: str
@@ -62,19 +62,19 @@ class Curves(_Record):
     points: tuple[Point, ...]
 
 
-#: Called with the name of a model that could not be measured, and why.
+#: Called with the name of a model that could not be measured and the reason.
 Skip = Callable[[str, str], None]
 
 
 def measure(
     subjects: Sequence[Subject], reference: Reference, device: str, skip: Skip, known: Curves | None = None
 ) -> Iterator[Curves]:
-    """Every model at several numbers of steps, or once where it has none; one result after each model, the last whole.
+    """Measure every model at several step counts, or once if it has none; yields a result after each model.
 
-    Weights in ``known`` keep their distances, where those were measured alike: they would be the same again. Until a
-    model's turn comes its known points are in the results, so that an interruption loses none. Times are of this run.
+    Distances in ``known`` are reused for equal weights if they are comparable; times are measured again. Each result
+    contains the known points of the models still to come, so that an interruption loses none.
     """
-    none_yet = Curves(
+    empty = Curves(
         reference=reference.name,
         evaluator=reference.evaluator.facts.version,
         samples=reference.samples,
@@ -82,8 +82,8 @@ def measure(
         floor=reference.floor.frechet_distance,
         points=(),
     )
-    alike = known is not None and known.model_copy(update={"points": ()}) == none_yet
-    before = known.points if known is not None and alike else ()
+    comparable = known is not None and known.model_copy(update={"points": ()}) == empty
+    before = known.points if known is not None and comparable else ()
     distances = {point.key: point.frechet_distance for point in before}
     points: list[Point] = []
     for index, subject in enumerate(subjects):
@@ -93,25 +93,25 @@ def measure(
             skip(subject.name, str(failure))
         to_come = {later.name for later in subjects[index + 1 :]}
         kept = (point for point in before if point.model in to_come)
-        yield none_yet.model_copy(update={"points": (*points, *kept)})
+        yield empty.model_copy(update={"points": (*points, *kept)})
 
 
 def write_json(path: Path, curves: Curves) -> None:
-    """Keep the points for tables and plots to come."""
+    """Write the points for later tables and plots."""
     write(path, curves.model_dump_json(indent=2).encode() + b"\n")
 
 
 def read_json(path: Path) -> Curves:
-    """Raises EvaluationError when ``path`` does not hold what ``write_json`` wrote."""
+    """Read a file of ``write_json``. Raises EvaluationError when it is missing or invalid."""
     try:
         return Curves.model_validate_json(path.read_text())
     except (OSError, UnicodeDecodeError, ValidationError) as failure:
         reason = str(failure).splitlines()[0]
-        raise EvaluationError(f"{path} cannot be read: {reason}; --measure makes it anew") from failure
+        raise EvaluationError(f"{path} cannot be read: {reason}; --measure writes it again") from failure
 
 
 def milliseconds(parts: Parts, sampler: Sampler, device: torch.device) -> float:
-    """A picture's time in batches of 16 on one thread, median of five batches after one to warm up."""
+    """The time per image in batches of 16 on one thread: the median of five batches after a warm-up."""
     label = (torch.arange(TIMED_BATCH) % max(1, parts.classes)).to(device)
     seconds = []
     with _one_thread():

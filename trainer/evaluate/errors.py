@@ -1,5 +1,5 @@
-"""What can be wrong with a measurement."""
+"""The error of all evaluations."""
 
 
 class EvaluationError(Exception):
-    """The model, the evaluator and the reference pictures do not belong together; the message says how."""
+    """Model, evaluator and reference images do not match, or a file is unusable; the message says why."""

@@ -1,4 +1,4 @@
-"""The classifier on disk, beside the facts of its training: scores of different evaluators must not be compared."""
+"""The classifier on disk with facts of its training. Scores of different evaluators are not comparable."""
 
 import hashlib
 import io
@@ -14,15 +14,15 @@ from trainer.config import DatasetName
 from trainer.data import ImageData, to_unit_range
 from trainer.evaluate.classifier import FEATURES
 from trainer.evaluate.errors import EvaluationError
-from trainer.files import write
 from trainer.export import archive
+from trainer.files import write
 
 FACTS_FILE = "evaluator.json"
 BATCH_SIZE = 250
 
 
 class EvaluatorFacts(BaseModel):
-    """What evaluator.json says: ``accuracy`` is that on ``test_images`` pictures, ``features`` their number."""
+    """The content of evaluator.json: ``accuracy`` on ``test_images`` images, ``features`` is their dimension."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -48,32 +48,33 @@ class EvaluatorFacts(BaseModel):
 
 
 class Evaluator:
-    """A trained classifier: what it sees in pictures, and which class it takes them for."""
+    """A trained classifier that returns features and classes of images."""
 
     def __init__(self, facts: EvaluatorFacts, network: nn.Module, device: torch.device) -> None:
         self.facts, self.device = facts, device
         self.network = network.eval().to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.inference_mode()
-    def see(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+    def predict(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
         """Features (count, dimension) float64 and classes (count,) int64 of uint8 (count, channel, height, width).
 
-        Raises EvaluationError when the pictures have another shape than those it was trained on.
+        Raises EvaluationError when their shape differs from that of the training images.
         """
-        self.require_shape(tuple(pictures.shape[1:]), "the pictures are")
-        seen = [self._see(batch) for batch in tqdm(torch.split(pictures, BATCH_SIZE), desc="features", leave=False)]
-        return torch.cat([features for features, _ in seen]), torch.cat([classes for _, classes in seen])
+        self.require_shape(tuple(pictures.shape[1:]), "the images are")
+        batches = tqdm(torch.split(pictures, BATCH_SIZE), desc="features", leave=False)
+        predicted = [self._predict(batch) for batch in batches]
+        return torch.cat([features for features, _ in predicted]), torch.cat([classes for _, classes in predicted])
 
     def require_shape(self, image_shape: tuple[int, ...], what: str) -> None:
-        """Raise EvaluationError unless ``image_shape`` is (channel, height, width) of the evaluator's pictures."""
+        """Raise EvaluationError unless ``image_shape``, (channel, height, width), is that of the evaluator."""
         if image_shape != self.facts.image_shape:
             theirs, ours = (" x ".join(map(str, shape)) for shape in (image_shape, self.facts.image_shape))
             raise EvaluationError(
-                f"{what} {theirs}, the evaluator {self.facts.version} of {self.facts.dataset} sees {ours}: "
-                "train one on such pictures with python -m trainer evaluator, and name it with --evaluator"
+                f"{what} {theirs}, the evaluator {self.facts.version} of {self.facts.dataset} takes {ours}: "
+                "train another with python -m trainer evaluator and name it with --evaluator"
             )
 
-    def _see(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+    def _predict(self, batch: Tensor) -> tuple[Tensor, Tensor]:
         inputs = to_unit_range(batch.to(self.device)).contiguous(memory_format=torch.channels_last)
         features, logits = self.network(inputs)
         return features.double(), logits.argmax(1)
@@ -82,9 +83,9 @@ class Evaluator:
 def write_evaluator(
     folder: Path, network: nn.Module, test: ImageData, accuracy: float, **training: object
 ) -> EvaluatorFacts:
-    """Write evaluator-<sha8>.pt and then evaluator.json; an earlier classifier's file stays.
+    """Write evaluator-<sha8>.pt, then evaluator.json; files of earlier evaluators are kept.
 
-    ``training`` holds the fields of EvaluatorFacts that only the caller knows: command, epochs, seconds, device.
+    ``training`` has the remaining fields of EvaluatorFacts: command, epochs, seconds, device.
     """
     payload = archive(network.cpu().to(memory_format=torch.contiguous_format))  # type: ignore[call-overload]
     sha256 = hashlib.sha256(payload).hexdigest()
@@ -117,7 +118,7 @@ def load_evaluator(folder: Path, device: torch.device) -> Evaluator:
     except OSError as failure:
         raise EvaluationError(f"{path}: {failure.strerror}") from failure
     if hashlib.sha256(payload).hexdigest() != facts.sha256:
-        raise EvaluationError(f"{path}: its SHA-256 is not {facts.sha256}, so its scores would not be comparable")
+        raise EvaluationError(f"{path}: its SHA-256 is not {facts.sha256}, so its scores are not comparable")
     try:
         network = torch.jit.load(io.BytesIO(payload), map_location="cpu")  # type: ignore[no-untyped-call]
     except RuntimeError as failure:
@@ -129,7 +130,7 @@ def _read_facts(path: Path) -> EvaluatorFacts:
     try:
         return EvaluatorFacts.model_validate_json(path.read_text())
     except OSError as failure:
-        raise EvaluationError(f"{path}: {failure.strerror}; python -m trainer evaluator makes one") from failure
+        raise EvaluationError(f"{path}: {failure.strerror}; python -m trainer evaluator trains one") from failure
     except ValidationError as failure:
         error = failure.errors(include_url=False)[0]
         raise EvaluationError(f"{path}: {'.'.join(map(str, error['loc']))}: {error['msg']}") from failure

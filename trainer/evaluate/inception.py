@@ -1,4 +1,4 @@
-"""The published FID, for whoever has the Inception network: it cannot be shipped, so its file is the user's."""
+"""The FID with the Inception network, whose file the user provides: it cannot be shipped here."""
 
 from pathlib import Path
 
@@ -13,8 +13,8 @@ BATCH_SIZE = 50
 class InceptionFeatures(nn.Module):
     """A TorchScript Inception: uint8 RGB (batch, 3, height, width) to features (batch, dimension).
 
-    Known files (``inception-2015-12-05.pt`` of StyleGAN's metrics) resize by themselves and give the features of the
-    last pooling when asked by ``return_features=True``; a file without that argument is called with pictures alone.
+    The known file (``inception-2015-12-05.pt`` of StyleGAN's metrics) resizes its input and returns the features of the
+    last pooling with ``return_features=True``; a file without that argument gets the images only.
     """
 
     def __init__(self, path: Path) -> None:
@@ -24,7 +24,7 @@ class InceptionFeatures(nn.Module):
             arguments = {argument.name for argument in self.network.forward.schema.arguments}
         except (RuntimeError, ValueError, OSError) as failure:
             reason = str(failure).splitlines()[0]
-            raise EvaluationError(f"--inception {path} is no TorchScript file: {reason}") from failure
+            raise EvaluationError(f"--inception {path} is not a TorchScript file: {reason}") from failure
         self.options = {"return_features": True} if "return_features" in arguments else {}
 
     @torch.inference_mode()
@@ -34,9 +34,9 @@ class InceptionFeatures(nn.Module):
 
 
 def fid(real: Tensor, generated: Tensor, inception: Path) -> float:
-    """The FID of uint8 (count, 1 or 3, height, width) by torchmetrics, grey pictures repeated in three channels.
+    """The FID of uint8 (count, 1 or 3, height, width) by torchmetrics; grey images are repeated in three channels.
 
-    Raises EvaluationError when torchmetrics is not installed, or ``inception`` is no TorchScript network.
+    Raises EvaluationError when torchmetrics is not installed or ``inception`` is not a TorchScript file.
     """
     try:
         from torchmetrics.image.fid import FrechetInceptionDistance

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from trainer.config import DatasetName
 from trainer.data import to_unit_range
 from trainer.evaluate.errors import EvaluationError
-from trainer.files import write
 from trainer.evaluate.towers import TOKENS, Towers
 from trainer.export import archive
+from trainer.files import write
 from trainer.text.tokenizer import tokenize
 
 FACTS_FILE = "judge.json"

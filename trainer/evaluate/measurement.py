@@ -1,4 +1,4 @@
-"""One measurement as it is kept: in a JSON file, in a model's manifest, in its card, on the terminal."""
+"""One measurement and its forms: a JSON file, scores in the manifest and the card, a table on the terminal."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,10 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from service.contract.manifest import Score, read_manifest, write_manifest
 from trainer import card
 from trainer.evaluate.errors import EvaluationError
-from trainer.files import write
 from trainer.evaluate.quality import Quality
+from trainer.files import write
 
-#: The name of each score for people, and what is better.
+#: The displayed name of each score, and the better direction.
 TITLES = {
     "frechet_distance": ("Frechet distance", "lower"),
     "kernel_distance": ("kernel distance (KID)", "lower"),
@@ -27,9 +27,9 @@ TITLES = {
 
 
 class Measurement(BaseModel):
-    """The scores of ``model`` on ``samples`` pictures, seeds from ``first_seed`` on, each beside its floor.
+    """The scores of ``model`` on ``samples`` images with seeds from ``first_seed``, and the floor of each.
 
-    ``evaluator`` is the version of the classifier: scores of two of them must not be compared.
+    ``evaluator`` is the version of the classifier: scores of different versions are not comparable.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -45,17 +45,17 @@ class Measurement(BaseModel):
 
     @property
     def compared_with(self) -> str:
-        """The reference and the evaluator in words: figures with equal ones can be compared."""
+        """The reference and the evaluator as text: scores with equal text are comparable."""
         return f"{self.reference}, evaluator {self.evaluator}"
 
 
 def table(measurement: Measurement) -> str:
-    """The scores as a table for the terminal, each beside that of real pictures."""
+    """The scores as a table for the terminal, with those of real images."""
     sampler = f", {measurement.sampler}" if measurement.sampler else ""
-    head = f"{measurement.model}: {measurement.samples:,} pictures{sampler}"
+    head = f"{measurement.model}: {measurement.samples:,} images{sampler}"
     lines = [
         f"{head}, against {measurement.compared_with}",
-        f"real: {measurement.samples:,} other real pictures against the same",
+        f"real: {measurement.samples:,} other real images against the same",
         f"{'':60}{'model':>12}{'real':>12}  better",
     ]
     for name, value in measurement.scores.items():
@@ -66,12 +66,12 @@ def table(measurement: Measurement) -> str:
 
 
 def write_json(path: Path, measurement: Measurement) -> None:
-    """Keep a measurement, for instance of a baseline, for ``python -m trainer compare``."""
+    """Write a measurement, for instance a baseline for ``python -m trainer compare``."""
     write(path, measurement.model_dump_json(indent=2).encode() + b"\n")
 
 
 def read_json(path: Path) -> Measurement:
-    """Raises EvaluationError when ``path`` is missing or no measurement."""
+    """Read a file of ``write_json``. Raises EvaluationError when it is missing or invalid."""
     try:
         return Measurement.model_validate_json(path.read_text())
     except (OSError, UnicodeDecodeError) as failure:
@@ -80,14 +80,14 @@ def read_json(path: Path) -> Measurement:
         error = failure.errors(include_url=False)[0]
         field = ".".join(map(str, error["loc"]))
         reason = f"{field}: {error['msg']}"
-        raise EvaluationError(f"{path} is no measurement of python -m trainer evaluate: {reason}") from failure
+        raise EvaluationError(f"{path} is not a measurement of python -m trainer evaluate: {reason}") from failure
 
 
 def publish(folder: Path, measurement: Measurement) -> None:
-    """Put the scores into the card and, last, the manifest of the model in ``folder``.
+    """Write the scores to the card and then to the manifest of the model in ``folder``.
 
-    They replace earlier ones of the same sampler, or against another reference. Raises EvaluationError when the card
-    has no place for them, ContractError when the manifest cannot be read.
+    They replace earlier scores of the same sampler and all scores against another reference. Raises EvaluationError
+    when the card has no Quality section, ContractError when the manifest cannot be read.
     """
     manifest = read_manifest(folder)
     fresh = scores(measurement)
@@ -104,7 +104,7 @@ def publish(folder: Path, measurement: Measurement) -> None:
 
 
 def scores(measurement: Measurement) -> tuple[Score, ...]:
-    """The measurement as the manifest has it."""
+    """The scores in the form of the manifest."""
     return tuple(
         Score(
             metric=TITLES[name][0],
@@ -119,5 +119,5 @@ def scores(measurement: Measurement) -> tuple[Score, ...]:
 
 
 def measurement_of(quality: Quality, floor: Quality, **facts: object) -> Measurement:
-    """``facts`` are the other fields of Measurement."""
+    """A Measurement of ``quality`` and its ``floor``; ``facts`` are the other fields."""
     return Measurement.model_validate({"scores": quality.scores(), "floor": floor.scores(), **facts})

@@ -1,6 +1,6 @@
-"""What sets of feature vectors tell of the sets of pictures behind them: pure functions on (count, dimension) tensors.
+"""Metrics on sets of feature vectors: pure functions on (count, dimension) tensors.
 
-Distances between all pairs are never held at once: 10,000 pictures against 60,000 go by in chunks of rows.
+Pairwise distances are computed in chunks of rows: those of 10,000 images to 60,000 would not fit in memory.
 """
 
 from collections.abc import Iterator
@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-#: Rows at a time: few enough for 10,000 distances each to stay in a processor's cache.
+#: Rows per chunk: 10,000 distances for each fit in the CPU's cache.
 CHUNK = 100
-#: Pictures a block of the kernel distance: its estimate is the mean over blocks.
+#: Images per block of the kernel distance, which is the mean over blocks.
 KERNEL_BLOCK = 1000
-#: The neighbour whose distance is a picture's radius, in each pair of metrics, as their papers have it.
+#: The number of the neighbour whose distance is the radius of an image, as in the papers of the metrics.
 PRECISION_NEIGHBOUR = 3
 COVERAGE_NEIGHBOUR = 5
-#: The share of held-out pictures that count as near a training picture: those nearer than the rest.
+#: The quantile of held-out distances below which an image counts as a copy of a training image.
 NEAR_SHARE = 0.01
 
 
@@ -36,8 +36,8 @@ def moments(features: Tensor) -> Moments:
 def frechet_distance(first: Moments, second: Moments) -> float:
     """Squared 2-Wasserstein distance of the Gaussians with these moments (Dowson & Landau 1982).
 
-    The formula that the FID takes of Inception's features (Heusel et al. 2017). The trace of the square root is that of
-    a symmetric matrix with the same eigenvalues, so no root of an asymmetric one is needed.
+    The FID is this formula on Inception features (Heusel et al. 2017). The trace of the matrix square root is computed
+    from a symmetric matrix with the same eigenvalues.
     """
     shift = (first.mean - second.mean).square().sum()
     root = _symmetric_root(first.covariance)
@@ -49,8 +49,8 @@ def frechet_distance(first: Moments, second: Moments) -> float:
 def kernel_distance(first: Tensor, second: Tensor) -> float:
     """The KID: unbiased squared maximum mean discrepancy under the kernel (x . y / dimension + 1)^3.
 
-    Binkowski et al. 2018, "Demystifying MMD GANs". The mean over disjoint blocks of 1,000; rows come in random
-    order. It is near 0, on either side, for two samples of one distribution, however few they are.
+    Binkowski et al. 2018, "Demystifying MMD GANs". The mean over disjoint blocks of 1,000 rows in random order. For two
+    samples of one distribution its expectation is 0 at any sample size.
     """
     size = min(KERNEL_BLOCK, len(first), len(second))
     blocks, others = _blocks(first, size), _blocks(second, size)
@@ -69,21 +69,21 @@ class Manifold:
 
 
 def manifold(features: Tensor) -> Manifold:
-    """Raises ValueError for fewer than six pictures: the fifth neighbour is missing."""
+    """The manifold of features (count, dimension). Raises ValueError for fewer than six."""
     if len(features) <= COVERAGE_NEIGHBOUR:
-        raise ValueError(f"{len(features)} pictures: at least {COVERAGE_NEIGHBOUR + 1} are needed")
+        raise ValueError(f"{len(features)} images are too few: at least {COVERAGE_NEIGHBOUR + 1} are needed")
     nearest = torch.cat([_smallest(rows, COVERAGE_NEIGHBOUR + 1) for _, rows in _distances(features, features)])
-    # Column 0 is the picture itself, or another one just like it.
+    # Column 0 is the image itself or an equal one.
     return Manifold(features, nearest[:, PRECISION_NEIGHBOUR], nearest[:, COVERAGE_NEIGHBOUR])
 
 
 @dataclass(frozen=True)
 class Support:
-    """How two sets lie in each other, every field in [0, 1] but ``density``, which is about 1 for equal distributions.
+    """The overlap of two sets. All fields are in [0, 1] except ``density``, about 1 for equal distributions.
 
-    ``precision``, ``recall``: the share of generated (real) pictures inside the balls around real (generated) ones
-    (Kynkäänniemi et al. 2019). ``density``: in how many fifths of real balls a generated picture lies; ``coverage``:
-    the share of real balls with a generated picture in them (Naeem et al. 2020).
+    ``precision``, ``recall``: the fraction of generated (real) images inside the balls around real (generated) ones
+    (Kynkäänniemi et al. 2019). ``density``: the mean number of real balls that contain a generated image, divided by 5;
+    ``coverage``: the fraction of real balls that contain a generated image (Naeem et al. 2020).
     """
 
     precision: float
@@ -93,7 +93,7 @@ class Support:
 
 
 def support(real: Manifold, generated: Manifold) -> Support:
-    """Compare the balls of two sets, all four figures in one pass over their distances."""
+    """All four metrics of two sets in one pass over their distances."""
     inside, dense = 0, 0
     recalled = torch.zeros(len(real.features), dtype=torch.bool, device=real.features.device)
     nearest = torch.full_like(real.fifth, torch.inf)
@@ -113,11 +113,10 @@ def support(real: Manifold, generated: Manifold) -> Support:
 
 
 def class_divergence(generated: Tensor, real: Tensor, classes: int) -> float:
-    """Kullback-Leibler divergence, in nats, of the generated class histogram from the real one.
+    """KL(generated || real) of the class histograms, in nats; both labels are (count,) int64.
 
-    Both are (count,) int64. A class that is never generated adds what the others have too much of: ten even classes
-    of which one is missing give log(10 / 9). A class that no real picture has counts as half a picture: the result
-    is finite.
+    If one of ten equally frequent classes is never generated, the result is log(10 / 9). A class without real images
+    counts as half an image, so that the result is finite.
     """
     p, q = (torch.bincount(labels, minlength=classes).double() / len(labels) for labels in (generated, real))
     q = q.clamp(min=0.5 / len(real))
@@ -131,10 +130,10 @@ def nearest_distances(queries: Tensor, points: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Memorisation:
-    """Whether pictures keep as far from the training set as test pictures do.
+    """The distance of images to the training set, compared with that of held-out images.
 
-    ``ratio``: their median distance to the nearest training picture by that of test pictures; about 1, and near 0 for
-    copies. ``copies``: the share nearer than all but 1 % of test pictures are; about 0.01, and 1 for copies.
+    ``ratio``: their median distance to the nearest training image divided by that of held-out images; about 1, near 0
+    for copies. ``copies``: the fraction below the 1 % quantile of held-out images; about 0.01, 1 for copies.
     """
 
     ratio: float
@@ -142,7 +141,7 @@ class Memorisation:
 
 
 def memorisation(generated: Tensor, held_out: Tensor) -> Memorisation:
-    """Compare distances to the nearest training picture: (count,) of generated, (count,) of held-out ones."""
+    """Compare distances to the nearest training image, (count,) each, of generated and held-out images."""
     near = held_out.quantile(NEAR_SHARE)
     return Memorisation(float(generated.median() / held_out.median()), float((generated <= near).double().mean()))
 
@@ -172,7 +171,7 @@ def _without_diagonal(kernel: Tensor) -> Tensor:
 
 
 def _distances(rows: Tensor, columns: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """The index of each chunk's first row, and its distances to all columns, (chunk, columns)."""
+    """For each chunk of rows the index of its first row and the distances to all columns, (chunk, columns)."""
     for first in range(0, len(rows), CHUNK):
         yield first, torch.cdist(rows[first : first + CHUNK], columns)
 

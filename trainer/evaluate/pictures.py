@@ -1,4 +1,4 @@
-"""Pictures to score: from a model by the very sampler that serves, or real ones by a fixed choice."""
+"""Images to evaluate, drawn from a model with the sampler of the service."""
 
 from dataclasses import dataclass
 
@@ -18,9 +18,9 @@ BATCH_SIZE = 100
 
 @dataclass(frozen=True)
 class Sampler:
-    """How a model's pictures are made: the plan (empty for a model without steps) and the guidance.
+    """The plan (empty for a model without steps), the guidance scale, and their description.
 
-    ``name`` says it in words; None for a model without steps.
+    ``name`` is None for a model without steps.
     """
 
     plan: Plan
@@ -37,9 +37,9 @@ def make_sampler(
     steps: int | None = None,
     guidance_scale: float | None = None,
 ) -> Sampler:
-    """The sampler of a model that denoises, its own defaults where not given.
+    """The sampler of a model, with the model's defaults for arguments that are None.
 
-    Raises EvaluationError when the model cannot take so many steps.
+    Raises EvaluationError when the number of steps is out of range.
     """
     if parts.diffusion is None:
         return NO_SAMPLER
@@ -55,13 +55,13 @@ def make_sampler(
 
 
 def draw(parts: Parts, labels: Tensor, sampler: Sampler, *, first_seed: int = 0, device: torch.device) -> Tensor:
-    """uint8 (count, channel, height, width): picture i has seed ``first_seed`` + i and class ``labels[i]``.
+    """uint8 (count, channel, height, width): image i has seed ``first_seed`` + i and class ``labels[i]``.
 
-    A model without classes is asked for none.
+    For a model without classes the labels are ignored.
     """
     labels = labels if parts.classes else torch.zeros_like(labels)
     pictures = []
-    with tqdm(total=len(labels), desc="pictures", unit="img", leave=False) as bar:
+    with tqdm(total=len(labels), desc="images", unit="img", leave=False) as bar:
         for first in range(0, len(labels), BATCH_SIZE):
             label = labels[first : first + BATCH_SIZE].to(device)
             seeds = [image_seed(first_seed, first + row) for row in range(len(label))]

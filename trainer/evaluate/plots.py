@@ -1,4 +1,4 @@
-"""Quality against steps and against time, as pictures for the documents."""
+"""Plots of quality against steps and time for the documentation."""
 
 import io
 from pathlib import Path
@@ -7,7 +7,7 @@ from trainer.evaluate.curves import Curves, Point
 from trainer.evaluate.errors import EvaluationError
 from trainer.files import write
 
-AXES = {"steps": "network calls a picture", "milliseconds": "milliseconds a picture, batch 16, one thread"}
+AXES = {"steps": "forward passes per image", "milliseconds": "milliseconds per image, batch 16, one thread"}
 
 
 def draw(curves: Curves, folder: Path) -> list[Path]:
@@ -35,9 +35,9 @@ def _picture(curves: Curves, axis: str) -> bytes:
         axes.plot(
             [_x(point, axis) for point in points], [point.frechet_distance for point in points], "o-", label=model
         )
-    axes.axhline(curves.floor, color="grey", linestyle=":", label="real training pictures")
+    axes.axhline(curves.floor, color="grey", linestyle=":", label="real training images")
     axes.set(xscale="log", yscale="log", xlabel=AXES[axis], ylabel="Frechet distance (classifier features)")
-    axes.set_title(f"{curves.samples:,} pictures a point, against {curves.reference}; {curves.device}", fontsize=9)
+    axes.set_title(f"{curves.samples:,} images per point, against {curves.reference}; {curves.device}", fontsize=9)
     axes.grid(which="both", alpha=0.3)
     axes.legend()
     file = io.BytesIO()

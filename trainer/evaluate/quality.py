@@ -1,4 +1,4 @@
-"""How good a set of pictures is: every figure beside its floor, what real pictures get against the same reference."""
+"""Scores of a set of images, each with its floor: the score of real images against the same reference."""
 
 import math
 from dataclasses import asdict, dataclass, replace
@@ -13,18 +13,18 @@ from trainer.evaluate.pictures import Sampler, draw, labels_like
 from trainer.models.parts import Parts
 
 MOST_REFERENCES = 10_000
-#: Fewer pictures than this, drawn or real, are refused: the fifth neighbour would be a quarter of the set away.
+#: Fewer images, generated or real, are rejected: the fifth neighbour would be a quarter of the set away.
 LEAST_PICTURES = 20
-#: Below this number, drawn or real, the scores come with a warning.
+#: Fewer images, generated or real, cause a warning.
 FEW_PICTURES = 1_000
 
 
 @dataclass(frozen=True)
 class Quality:
-    """The scores of a set of pictures; see ``trainer.evaluate.metrics`` for what each one is.
+    """The scores of a set of images; ``trainer.evaluate.metrics`` defines them.
 
-    ``class_kl`` is None where the evaluator knows no two classes. ``nearest_ratio`` and ``copies`` are None where
-    there are no held-out pictures to compare with, the first also where most of those are copies of training pictures.
+    ``class_kl`` is None if the evaluator has fewer than two classes. ``nearest_ratio`` and ``copies`` are None without
+    held-out images; ``nearest_ratio`` also if most of those are copies of training images.
     """
 
     frechet_distance: float
@@ -38,13 +38,13 @@ class Quality:
     copies: float | None = None
 
     def scores(self) -> dict[str, float]:
-        """The measured ones by name."""
+        """The scores that are not None, by name."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """What the metrics need to know of a set of pictures; ``classes`` (count,) int64 are the evaluator's reading."""
+    """The statistics of a set of images; ``classes`` (count,) int64 are predicted by the evaluator."""
 
     classes: Tensor
     moments: metrics.Moments
@@ -53,7 +53,7 @@ class Statistics:
 
 @dataclass(frozen=True)
 class Training:
-    """Features of the training set, and how far each held-out picture is from the nearest of them, (count,)."""
+    """Features of the training set, and the distance of each held-out image to the nearest of them, (count,)."""
 
     features: Tensor
     held_out: Tensor
@@ -61,11 +61,11 @@ class Training:
 
 @dataclass(frozen=True)
 class Reference:
-    """Real pictures, seen once by ``evaluator``: what every set of pictures is compared with.
+    """Real images and their statistics by ``evaluator``, with which generated images are compared.
 
-    ``name`` says which, ``pictures`` are uint8 (count, channel, height, width) and ``labels`` (count,) their true
-    classes. ``floor`` is the quality of ``samples`` other real pictures: as many must be generated, because fewer
-    pictures get worse scores. ``training`` is None where there are no held-out pictures to look for memorisation with.
+    ``name`` describes them, ``pictures`` are uint8 (count, channel, height, width), ``labels`` (count,) their classes.
+    ``floor`` is the quality of ``samples`` other real images: the same number must be generated, because fewer images
+    get worse scores. ``training`` is None without held-out images, which the test for memorisation needs.
     """
 
     evaluator: Evaluator
@@ -79,20 +79,20 @@ class Reference:
 
     @property
     def warning(self) -> str:
-        """What to be careful about with so few pictures, drawn or real; empty with enough of both."""
+        """A warning about too few images, generated or real; empty if there are enough."""
         if min(self.samples, len(self.pictures)) >= FEW_PICTURES:
             return ""
         return (
-            f"{self.samples:,} pictures against {self.name}: below {FEW_PICTURES:,} all scores but the kernel distance "
-            "depend on both numbers. Read them beside those of real pictures, and compare them only with scores of the "
-            "same numbers"
+            f"{self.samples:,} images against {self.name}: below {FEW_PICTURES:,} images all scores except the kernel "
+            "distance depend on the number of images. Compare them only with those of real images and with scores of "
+            "the same numbers of images"
         )
 
 
 def against_training(evaluator: Evaluator, train: ImageData, samples: int) -> Reference:
-    """Half of the training pictures, 10,000 at most, for choosing between checkpoints; the floor is from the rest.
+    """Half of the training images, at most 10,000, to compare checkpoints; the floor comes from the other half.
 
-    The reference asks for ``samples`` pictures, or for fewer where there are not as many for the floor.
+    The reference has ``samples`` images, or fewer if the floor has fewer.
     """
     require_same_data(evaluator, train)
     count = min(MOST_REFERENCES, len(train.images) // 2)
@@ -102,9 +102,9 @@ def against_training(evaluator: Evaluator, train: ImageData, samples: int) -> Re
 
 
 def against_test(evaluator: Evaluator, test: ImageData, train: ImageData, samples: int) -> Reference:
-    """The test pictures, 10,000 at most, for the published figure; the floor is from the training pictures.
+    """The test images, at most 10,000, for published scores; the floor comes from the training images.
 
-    The reference asks for ``samples`` pictures, or for as many as there are training pictures.
+    The reference has ``samples`` images, or as many as there are training images.
     """
     require_same_data(evaluator, train)
     count = min(MOST_REFERENCES, len(test.images))
@@ -112,17 +112,17 @@ def against_test(evaluator: Evaluator, test: ImageData, train: ImageData, sample
     reference = _reference(evaluator, test, choose(count, len(test.images)), "test", floor)
     return replace(
         reference,
-        # The held-out pictures are what memorisation is measured by, so theirs is its floor.
+        # Memorisation is measured relative to the held-out images, so these are its floor by definition.
         floor=replace(reference.floor, nearest_ratio=1.0, copies=metrics.NEAR_SHARE),
         training=_training(evaluator, train, reference.statistics),
     )
 
 
 def evaluate_parts(parts: Parts, reference: Reference, count: int, sampler: Sampler, *, first_seed: int = 0) -> Quality:
-    """Draw ``count`` pictures of a model, in the reference's mix of classes, and score them.
+    """Generate ``count`` images with the reference's class frequencies and score them.
 
-    The parts are in eval mode on the evaluator's device. Raises EvaluationError when the model makes pictures of
-    another shape or of other classes than the reference holds.
+    The parts are in eval mode on the evaluator's device. Raises EvaluationError when image shape or classes differ from
+    those of the reference.
     """
     require_matching(parts, reference.evaluator)
     labels = labels_like(reference.labels, count)
@@ -133,49 +133,49 @@ def evaluate_parts(parts: Parts, reference: Reference, count: int, sampler: Samp
 def evaluate_pictures(pictures: Tensor, reference: Reference) -> Quality:
     """Score uint8 (count, channel, height, width). Raises EvaluationError when they are too few or of another shape."""
     if len(pictures) < LEAST_PICTURES:
-        raise EvaluationError(f"{len(pictures)} pictures are too few: at least {LEAST_PICTURES} can be scored")
+        raise EvaluationError(f"{len(pictures)} images are too few: at least {LEAST_PICTURES} are needed")
     statistics = _statistics(reference.evaluator, pictures)
     quality = _compare(reference.evaluator, reference.statistics, statistics)
     if reference.training is None:
         return quality
     nearest = metrics.nearest_distances(statistics.manifold.features.float(), reference.training.features)
     memorised = metrics.memorisation(nearest, reference.training.held_out)
-    # Held-out pictures that are themselves copies are no measure of distance.
+    # The ratio is undefined if most held-out images are copies of training images.
     ratio = memorised.ratio if math.isfinite(memorised.ratio) else None
     return replace(quality, nearest_ratio=ratio, copies=memorised.copies)
 
 
 def require_matching(parts: Parts, evaluator: Evaluator) -> None:
-    """Raise EvaluationError unless the model's pictures, and its number of classes, are as the evaluator's."""
-    evaluator.require_shape(parts.image_shape, "the model's pictures are")
+    """Raise EvaluationError unless image shape and number of classes are those of the evaluator."""
+    evaluator.require_shape(parts.image_shape, "the model's images are")
     if parts.classes not in (0, len(evaluator.facts.class_names)):
         raise EvaluationError(
-            f"the model knows {parts.classes} classes, the evaluator {evaluator.facts.version} of "
-            f"{evaluator.facts.dataset} knows {len(evaluator.facts.class_names)}"
+            f"the model has {parts.classes} classes, the evaluator {evaluator.facts.version} of "
+            f"{evaluator.facts.dataset} has {len(evaluator.facts.class_names)}"
         )
 
 
 def require_same_data(evaluator: Evaluator, data: ImageData) -> None:
-    """Raise EvaluationError unless the evaluator was trained on the data set of ``data``, as far as names tell."""
+    """Raise EvaluationError unless the evaluator's data set and classes have the names of those of ``data``."""
     if evaluator.facts.dataset != data.facts.name:
         raise EvaluationError(
             f"the evaluator {evaluator.facts.version} was trained on {evaluator.facts.dataset}, "
-            f"the reference pictures are of {data.facts.name}: name another with --evaluator"
+            f"the reference images are of {data.facts.name}: name another with --evaluator"
         )
-    require_classes(evaluator, data.facts.class_names, "the reference pictures are of")
+    require_classes(evaluator, data.facts.class_names, "the reference images are of")
 
 
 def require_classes(evaluator: Evaluator, class_names: tuple[str, ...], what: str) -> None:
     """Raise EvaluationError unless ``class_names`` are the evaluator's, or none."""
     if class_names and not evaluator.facts.class_names:
         raise EvaluationError(
-            f"{what} {', '.join(class_names)}, the evaluator {evaluator.facts.version} was trained on pictures without "
+            f"{what} {', '.join(class_names)}, the evaluator {evaluator.facts.version} was trained on images without "
             "classes: name another with --evaluator"
         )
     if class_names not in ((), evaluator.facts.class_names):
         raise EvaluationError(
-            f"{what} {', '.join(class_names)}, the evaluator {evaluator.facts.version} tells "
-            f"{', '.join(evaluator.facts.class_names)} apart: name another with --evaluator"
+            f"{what} {', '.join(class_names)}, the evaluator {evaluator.facts.version} on "
+            f"{', '.join(evaluator.facts.class_names)}: name another with --evaluator"
         )
 
 
@@ -184,8 +184,8 @@ def _reference(evaluator: Evaluator, data: ImageData, chosen: Tensor, split: str
     if min(len(pictures), len(floor)) < LEAST_PICTURES:
         instead = "; --against train compares with half of the training images" if split == "test" else ""
         raise EvaluationError(
-            f"{len(pictures)} {split} images, and {len(floor)} others, are too few to compare with: "
-            f"{LEAST_PICTURES} of each would do{instead}"
+            f"{len(pictures)} {split} images and {len(floor)} others are too few to compare with: "
+            f"at least {LEAST_PICTURES} of each are needed{instead}"
         )
     real, other = _statistics(evaluator, pictures), _statistics(evaluator, floor)
     name = f"{len(chosen):,} {split} images of {data.facts.name}"
@@ -199,7 +199,7 @@ def _statistics(evaluator: Evaluator, pictures: Tensor) -> Statistics:
 
 
 def _training(evaluator: Evaluator, train: ImageData, held_out: Statistics) -> Training:
-    # float32 halves the work of the largest comparison; a distance that matters here is far from its rounding.
+    # float32 halves the time of the largest comparison; its rounding does not matter here.
     features = evaluator.predict(train.images)[0].float()
     return Training(features, metrics.nearest_distances(held_out.manifold.features.float(), features))
 

@@ -1,4 +1,4 @@
-"""What is evaluated: an exported model, or a run that is still going or done, as parts ready to draw pictures."""
+"""The model to evaluate, from an exported model or a run, with parts that are ready to generate."""
 
 import io
 from dataclasses import dataclass, replace
@@ -9,16 +9,16 @@ from torch import nn
 
 from service.contract.artifact import read_artifact
 from service.contract.manifest import MANIFEST_FILE, Manifest, read_manifest
-from trainer.run import checkpoint
 from trainer.data import DataFacts
 from trainer.evaluate.errors import EvaluationError
 from trainer.export import averaged_parts
 from trainer.models.parts import Diffusion, Parts
+from trainer.run import checkpoint
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A model to score: ``dataset`` is what it was trained on, and ``class_names`` its classes there, if any."""
+    """A model to evaluate: ``dataset`` is its training data, ``class_names`` its classes, if any."""
 
     name: str
     dataset: str
@@ -28,9 +28,9 @@ class Subject:
 
 
 def load_subject(folder: Path, device: torch.device) -> Subject:
-    """The model in ``folder``: weights/NAME or runs/NAME, on ``device``.
+    """The model in ``folder``, weights/NAME or runs/NAME, on ``device``.
 
-    Raises EvaluationError when it holds neither, ContractError or CheckpointError when what it holds is damaged.
+    Raises EvaluationError when there is none, ContractError or CheckpointError when it is damaged.
     """
     if (folder / MANIFEST_FILE).is_file():
         return load_artefact(folder, device)
@@ -38,17 +38,17 @@ def load_subject(folder: Path, device: torch.device) -> Subject:
         config, state = checkpoint.load(folder)
         parts = averaged_parts(config, state)
         if not parts.generates:
-            raise EvaluationError(f"{folder} makes no pictures of its own: it is the run of an {config.family}")
+            raise EvaluationError(f"{folder} does not generate images: it is the run of an {config.family}")
         return Subject(folder.name, config.dataset, DataFacts(**state["data"]).class_names, _placed(parts, device))
-    raise EvaluationError(f"{folder} holds no {MANIFEST_FILE} of a model and no {checkpoint.FILE_NAME} of a run")
+    raise EvaluationError(f"{folder} contains neither {MANIFEST_FILE} of a model nor {checkpoint.FILE_NAME} of a run")
 
 
 def load_artefact(folder: Path, device: torch.device) -> Subject:
-    """The exported model in ``folder``, prepared as the service does. Raises ContractError or EvaluationError."""
+    """The exported model in ``folder``, prepared as in the service. Raises ContractError or EvaluationError."""
     manifest = read_manifest(folder)
     if "generate" not in manifest.capabilities:
         able = ", ".join(manifest.capabilities)
-        raise EvaluationError(f"{manifest.name} makes no pictures of its own: it can {able}")
+        raise EvaluationError(f"{manifest.name} does not generate images: it can {able}")
     payload = read_artifact(folder, manifest.artifact)
     try:
         container = torch.jit.load(io.BytesIO(payload), map_location="cpu")  # type: ignore[no-untyped-call]

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from trainer.compute.draws import Draws
 from trainer.data import ImageData, choose, to_unit_range
 from trainer.data.captions import Captions
 from trainer.data.strokes import on_strokes, strokes
-from trainer.compute.draws import Draws
 from trainer.evaluate.colours import holds, rule_of
 from trainer.evaluate.judge import Judge, Seen
 from trainer.evaluate.metrics import frechet_distance, manifold, memorisation, moments, nearest_distances, support

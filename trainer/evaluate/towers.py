@@ -12,12 +12,12 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from trainer.compute.precision import autocast
 from trainer.config import Precision
 from trainer.data import ImageData, to_unit_range
 from trainer.data.captions import VARIANTS
 from trainer.evaluate.classifier import Residual, convolution
 from trainer.models.text_encoder import TextEncoder
-from trainer.compute.precision import autocast
 from trainer.text.tokenizer import tokenize, train_tokenizer, words_of_captions
 
 #: Channels at half, quarter, eighth and sixteenth resolution.

@@ -1,7 +1,7 @@
 """The DCGAN pair (Radford et al. 2016, arXiv 1511.06434), made class-conditional.
 
-The generator reads the class as an embedding beside the noise; the discriminator by projection (Miyato &
-Koyama 2018, arXiv 1802.05637), which asks "real, and real for this class" with one inner product.
+The generator concatenates a class embedding to the noise. The discriminator uses projection (Miyato & Koyama 2018,
+arXiv 1802.05637): an inner product of its features with a class embedding is added to the logit.
 """
 
 import torch
@@ -56,7 +56,7 @@ class Discriminator(nn.Module):
 
 
 def dcgan_init(module: nn.Module) -> None:
-    """Weights from N(0, 0.02), batch-norm gains around one, as in section 4 of the paper."""
+    """Weights from N(0, 0.02), batch-norm gains from N(1, 0.02), as in section 4 of the paper."""
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear | nn.Embedding):
         nn.init.normal_(module.weight, 0.0, 0.02)
     elif isinstance(module, nn.BatchNorm2d):

@@ -1,7 +1,8 @@
 """A residual discriminator without normalisation, class-conditional; its generator is the pyramid's decoder.
 
-In outline the pair of Huang et al. 2024, "The GAN is dead; long live the GAN!" (R3GAN, arXiv 2501.05441): residual
-blocks, no normalisation in the discriminator, no minibatch statistics. The class is read as in `trainer.models.dcgan`.
+It follows Huang et al. 2024, "The GAN is dead; long live the GAN!" (R3GAN, arXiv 2501.05441) in outline: residual
+blocks, no normalisation in the discriminator, no minibatch statistics. Class conditioning is as in
+`trainer.models.dcgan`.
 """
 
 import torch.nn.functional as F
@@ -11,7 +12,7 @@ from trainer.models.unet import zeroed
 
 
 class PlainBlock(nn.Module):
-    """Two convolutions around an identity, without normalisation: the second starts at zero."""
+    """A residual block of two convolutions without normalisation; the second starts at zero."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

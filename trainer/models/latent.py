@@ -1,4 +1,4 @@
-"""What latent diffusion walks in, and the network that walks: small maps, so no pyramid, attention throughout."""
+"""Latent diffusion: its denoising network, and the standardisation of codes. Small maps allow attention throughout."""
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +8,7 @@ from trainer.models.unet import ChannelNorm, Stage, TimeEmbedding, zeroed
 
 
 class LatentNet(nn.Module):
-    """Predicts what its objective asks of it in a noised latent map at time ``t`` for a class.
+    """A denoising network for latent maps, conditioned on time and class; its objective defines what it predicts.
 
     ``forward(x, t, label)``: (batch, channel, height, width), (batch,) float in (0, 1], (batch,) int64 -> the shape of
     ``x``. ``blocks`` pairs of residual blocks of ``width`` channels, attention after each pair.
@@ -34,7 +34,7 @@ class LatentNet(nn.Module):
 
 
 class Standardise(nn.Module):
-    """Codes shifted and scaled, channel by channel, to mean 0 and variance 1, which is what a diffusion starts from."""
+    """Shifts and scales each channel of the codes to mean 0 and variance 1, as diffusion assumes."""
 
     mean: Tensor
     deviation: Tensor
@@ -45,7 +45,7 @@ class Standardise(nn.Module):
         self.register_buffer("deviation", torch.ones(1, channels, 1, 1))
 
     def fit(self, codes: Tensor) -> None:
-        """Take the statistics of codes (batch, channel, height, width)."""
+        """Set mean and deviation to those of ``codes`` (batch, channel, height, width)."""
         self.mean.copy_(codes.mean(dim=(0, 2, 3), keepdim=True))
         self.deviation.copy_(codes.std(dim=(0, 2, 3), keepdim=True))
 
@@ -54,12 +54,12 @@ class Standardise(nn.Module):
 
     @torch.jit.export
     def inverse(self, latent: Tensor) -> Tensor:
-        """From the diffusion's latents back to codes."""
+        """Convert latents of the diffusion to codes."""
         return latent * self.deviation + self.mean
 
 
 class LatentEncode(nn.Module):
-    """A picture to the mean and log-variance of its latent."""
+    """Encodes an image to the mean and log-variance of its standardised latent."""
 
     def __init__(self, encoder: nn.Module, standardise: Standardise) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class LatentEncode(nn.Module):
 
 
 class LatentDecode(nn.Module):
-    """A latent to its picture."""
+    """Decodes a standardised latent to an image."""
 
     def __init__(self, decoder: nn.Module, standardise: Standardise) -> None:
         super().__init__()

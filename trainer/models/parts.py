@@ -1,4 +1,4 @@
-"""The three functions of an artefact, as modules: encode, denoise, decode."""
+"""The three functions of an artefact as modules: encode, denoise and decode."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from service.contract.manifest import Defaults, NoiseSchedule, max_steps
 
-#: The least alpha at which (x - sigma epsilon) / alpha is still a number worth clamping.
+#: Smallest alpha at which (x - sigma epsilon) / alpha still determines x_start.
 LEAST_ALPHA = 0.005
 
 Prediction = Literal["epsilon", "v", "velocity", "x_start"]
@@ -16,10 +16,7 @@ Prediction = Literal["epsilon", "v", "velocity", "x_start"]
 
 @dataclass(frozen=True)
 class Diffusion:
-    """How the latent of a denoising model is reached.
-
-    The schedule, its usable end, the clamp of x_start, and the sampler unless somebody asks for another.
-    """
+    """The sampling of a denoising model: schedule, largest usable t, clamp of x_start, and the default sampler."""
 
     noise_schedule: NoiseSchedule
     t_max: float
@@ -29,11 +26,11 @@ class Diffusion:
 
 @dataclass(frozen=True)
 class Parts:
-    """What a trained model can do; a part that the family lacks is None.
+    """The functions of a trained model; a part that the family lacks is None.
 
-    ``image_shape`` is (channel, height, width), ``classes`` their number (label ``classes`` means "no class"),
-    ``latent_shape`` the shape of one image's starting noise. Without ``generates``, only codes are latents: noise is
-    none.
+    ``image_shape`` is (channel, height, width), ``classes`` the number of classes (label ``classes`` means "no class"),
+    ``latent_shape`` the shape of one image's latent. Without ``generates`` the model only reconstructs: noise is not a
+    valid latent.
 
     encode: image (batch, channel, height, width) in [-1, 1], label (batch,) int64
         -> mean and log-variance, (batch, *latent) each.
@@ -60,14 +57,14 @@ def random_times(diffusion: Diffusion, batch: int, generator: torch.Generator) -
 
 
 class PixelDecode(nn.Module):
-    """The decoder of a diffusion in pixel space: the latent is the image."""
+    """The decoder of diffusion in pixel space: the latent is the image."""
 
     def forward(self, z: Tensor, label: Tensor) -> Tensor:  # noqa: ARG002
         return z
 
 
 def largest_t(alpha: Tensor, sigma: Tensor, prediction: Prediction) -> float:
-    """The last t = (i + 1) / T at which the prediction still tells x_start; both are (timesteps,), alpha falling."""
+    """The last t = (i + 1) / T at which the prediction determines x_start; alpha and sigma are (timesteps,)."""
     weight, _ = x_start_weights(alpha, sigma, prediction)
     return int((weight.abs() <= 1 / LEAST_ALPHA).sum()) / len(alpha)
 
@@ -75,7 +72,7 @@ def largest_t(alpha: Tensor, sigma: Tensor, prediction: Prediction) -> float:
 def x_start_weights(alpha: Tensor, sigma: Tensor, prediction: Prediction) -> tuple[Tensor, Tensor]:
     """The weights of x and of the network's output in x_start, (timesteps,) each.
 
-    The output is p x_start + q noise, and x is alpha x_start + sigma noise: two equations, x_start is their solution.
+    They solve output = p x_start + q noise and x = alpha x_start + sigma noise for x_start.
     """
     p, q = target_weights(alpha, sigma, prediction)
     determinant = q * alpha - p * sigma
@@ -83,7 +80,7 @@ def x_start_weights(alpha: Tensor, sigma: Tensor, prediction: Prediction) -> tup
 
 
 def target_weights(alpha: Tensor, sigma: Tensor, prediction: Prediction) -> tuple[Tensor, Tensor]:
-    """p and q of what a network learns to predict, p x_start + q noise; (timesteps,) each.
+    """The weights p and q of the training target p x_start + q noise, (timesteps,) each.
 
     epsilon: the noise (Ho et al. 2020). v: alpha noise - sigma x_start (Salimans & Ho 2022). velocity: noise - x_start
     (Lipman et al. 2023). x_start: the picture itself (Li & He 2025, arXiv 2511.13720).
@@ -96,7 +93,7 @@ def target_weights(alpha: Tensor, sigma: Tensor, prediction: Prediction) -> tupl
 
 
 class OutputToXStart(nn.Module):
-    """What a network gives, whatever it was trained to predict, as a prediction of x_start.
+    """The output of a network converted to x_start.
 
     ``alpha`` and ``sigma`` are (timesteps,); step i of T is at t = (i + 1) / T.
     """

@@ -1,8 +1,8 @@
 """A learned prior for the codes of a VAE: an invertible map between standard normal noise and codes.
 
-Affine couplings (Dinh et al. 2017, "Density estimation using Real NVP", arXiv 1605.08803), told the class. Codes of a
-VAE do not fill the standard normal that its loss asks for; drawing from what they do fill is what makes draws sharp
-(Dai & Wipf 2019, "Diagnosing and Enhancing VAE Models", arXiv 1903.05789).
+Class-conditional affine couplings (Dinh et al. 2017, "Density estimation using Real NVP", arXiv 1605.08803). The codes
+of a VAE do not follow the standard normal prior of its loss; samples of their actual distribution are sharper (Dai &
+Wipf 2019, "Diagnosing and Enhancing VAE Models", arXiv 1903.05789).
 """
 
 import torch
@@ -13,7 +13,7 @@ from trainer.models.unet import zeroed
 
 
 class Coupling(nn.Module):
-    """Scales and shifts the second half of a vector by what the first half and the class say."""
+    """The scale and shift of the second half of a vector, computed from the first half and the class."""
 
     def __init__(self, latent: int, classes: int, hidden: int) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class Coupling(nn.Module):
 
 
 class CouplingFlow(nn.Module):
-    """``layers`` couplings, the halves exchanged between them. ``forward`` goes from noise to codes."""
+    """``layers`` couplings with the halves exchanged between them. ``forward`` maps noise to codes."""
 
     def __init__(self, latent: int, classes: int, hidden: int, layers: int) -> None:
         super().__init__()
@@ -52,14 +52,14 @@ class CouplingFlow(nn.Module):
         x, log_determinant = code, torch.zeros_like(code[:, 0])
         for coupling in self.couplings[::-1]:
             kept, moved = x.flip(1).tensor_split([x.shape[1] // 2], dim=1)
-            log_scale, shift = coupling.forward(kept, label)  # TorchScript cannot call what a slice with a step gives
+            log_scale, shift = coupling.forward(kept, label)  # TorchScript cannot call elements of such a slice
             x = torch.cat([kept, (moved - shift) * (-log_scale).exp()], dim=1)
             log_determinant = log_determinant - log_scale.sum(dim=1)
         return x, log_determinant
 
 
 class PriorDecode(nn.Module):
-    """Standard normal noise to a picture: the code that the prior makes of it, decoded."""
+    """Decodes standard normal noise: the prior maps it to a code, the decoder to an image."""
 
     def __init__(self, decoder: nn.Module, prior: CouplingFlow) -> None:
         super().__init__()
@@ -71,10 +71,9 @@ class PriorDecode(nn.Module):
 
 
 class PriorEncode(nn.Module):
-    """A picture to where its code lies in the prior's noise.
+    """Encodes an image to the prior's noise.
 
-    The log-variance is that of the posterior's one-sigma ends, carried through the inverse: the posterior is no
-    Gaussian there.
+    The posterior is not Gaussian in that space: the log-variance comes from its one-sigma ends, mapped by the inverse.
     """
 
     def __init__(self, encoder: nn.Module, prior: CouplingFlow) -> None:

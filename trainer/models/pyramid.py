@@ -1,7 +1,7 @@
-"""From pictures to latents and back in two resolutions: what autoencoders, VAEs and the GAN's generator are made of.
+"""Encoder and decoder with two resolutions, for autoencoders, VAEs and the GAN's generator.
 
-A 2x2 pixel (un)shuffle stands at the picture's side, so no feature map has the full resolution; below it are residual
-blocks at half and quarter height, which the class modulates. A latent is a vector, or a map at quarter height.
+A 2x2 pixel (un)shuffle at the image side avoids feature maps at full resolution; residual blocks at half and quarter
+height are modulated by the class. A latent is a vector or a map at quarter height.
 """
 
 import torch
@@ -38,7 +38,7 @@ class Encoder(nn.Module):
         hidden = self.fine(self.stem(F.pixel_unshuffle(image, 2)), embedding)  # (B, W, H/2, W/2)
         hidden = self.coarse(self.downsample(hidden), embedding)  # (B, 2W, H/4, W/4)
         mean, logvar = self.head(F.silu(self.norm(hidden))).chunk(2, dim=1)  # (B, *latent) each
-        # Bounded so that exp() of an early, wild prediction cannot overflow.
+        # Clamped, because exp() of an early prediction could overflow.
         return mean, logvar.clamp(-12.0, 6.0)
 
 
@@ -71,7 +71,7 @@ class Decoder(nn.Module):
 
 
 class VectorEntry(nn.Module):
-    """A vector and a class as a first feature map, and as what modulates the blocks."""
+    """Maps a latent vector and a class to the first feature map and to the embedding that modulates the blocks."""
 
     def __init__(self, latent: int, classes: int, shape: tuple[int, int, int], embedding: int) -> None:
         super().__init__()
@@ -83,12 +83,12 @@ class VectorEntry(nn.Module):
     def forward(self, z: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         joined = torch.cat([z, self.label(label)], dim=1)  # (B, 2 latent)
         hidden = self.map(joined).reshape(-1, self.channels, self.rows, self.columns)
-        # A sum takes its first term's memory layout: with another one here, blocks and upsampling copy map after map.
+        # A sum takes the memory format of its first term: any other format here makes every block copy its maps.
         return hidden.contiguous(memory_format=torch.channels_last), F.silu(self.mix(joined))
 
 
 class MapEntry(nn.Module):
-    """A latent map as a first feature map; the class alone modulates the blocks."""
+    """Maps a latent map to the first feature map; the blocks are modulated by the class only."""
 
     def __init__(self, latent: int, classes: int, channels: int, embedding: int) -> None:
         super().__init__()

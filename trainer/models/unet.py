@@ -1,9 +1,8 @@
 """The network of the diffusion models: a small U-Net with time and class embedding.
 
-Ho et al. 2020 (arXiv 2006.11239) in outline; sized for a CPU: a 2x2 pixel unshuffle at the entry means no
-feature map has the full resolution, and the normalisation is over channels so that it is one fused call in
-channels-last memory.
-Every module is scriptable: plain attributes, no keyword tricks, shapes from the input.
+Ho et al. 2020 (arXiv 2006.11239) in outline, sized for a CPU: a 2x2 pixel unshuffle at the input avoids feature maps at
+full resolution, and normalisation over channels is one fused kernel in channels-last memory. Every module can be
+scripted.
 """
 
 import math
@@ -18,7 +17,7 @@ Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 
 
 def zeroed(layer: Layer) -> Layer:
-    """The same layer with zero weight and bias, so that its residual branch starts as the identity."""
+    """``layer`` with zero weight and bias: its residual block starts as the identity."""
     nn.init.zeros_(layer.weight)
     assert layer.bias is not None
     nn.init.zeros_(layer.bias)
@@ -38,7 +37,7 @@ class ChannelNorm(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions; the embedding scales and shifts between them. The last one starts at zero."""
+    """Two convolutions with a scale and shift by the embedding between them; the second starts at zero."""
 
     def __init__(self, channels_in: int, channels: int, embedding: int, dropout: float) -> None:
         super().__init__()
@@ -74,7 +73,7 @@ class SelfAttention(nn.Module):
         tokens = x.permute(0, 2, 3, 1).reshape(batch, height * width, channels)  # (B, N, C)
         qkv = self.qkv(self.norm(tokens)).reshape(batch, height * width, 3, self.heads, channels // self.heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, heads, N, C / heads) each
-        # Written out: over 49 positions the fused CPU kernel's backward pass takes longer than two products.
+        # Not fused: over 49 positions the backward pass of the fused CPU kernel is slower than two products.
         weight = (query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])).softmax(dim=-1)  # (B, heads, N, N)
         mixed = weight @ value
         residual: Tensor = self.out(mixed.transpose(1, 2).reshape(batch, height * width, channels))
@@ -82,7 +81,7 @@ class SelfAttention(nn.Module):
 
 
 class Stage(nn.Module):
-    """A run of residual blocks, then attention where the map is small enough for it to be cheap."""
+    """Residual blocks, then self-attention if ``attention`` is set."""
 
     def __init__(self, widths: list[int], embedding: int, dropout: float, attention: bool) -> None:
         super().__init__()
@@ -97,7 +96,7 @@ class Stage(nn.Module):
 
 
 class UNet(nn.Module):
-    """Predicts what its objective asks of it (noise, v, velocity) in ``x`` at time ``t`` for a class.
+    """A denoising network conditioned on time and class; its objective defines what it predicts.
 
     ``forward(x, t, label)``: (batch, channel, height, width), (batch,) float in (0, 1], (batch,) int64 with
     ``classes`` meaning "no class" -> the shape of ``x``. Height and width are multiples of 4.

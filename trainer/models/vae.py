@@ -1,4 +1,4 @@
-"""A variational autoencoder (Kingma & Welling 2014, arXiv 1312.6114), class-conditional, its prior fixed or learned."""
+"""A class-conditional VAE (Kingma & Welling 2014, arXiv 1312.6114) with a fixed or learned prior."""
 
 from torch import nn
 
@@ -7,7 +7,7 @@ from trainer.models.pyramid import Decoder, Encoder
 
 
 class VAE(nn.Module):
-    """Encoder and decoder of one latent space, and the prior over its codes; None, the standard normal."""
+    """Encoder, decoder and the prior of the codes; None stands for the standard normal."""
 
     def __init__(self, encoder: Encoder, decoder: Decoder, prior: CouplingFlow | None) -> None:
         super().__init__()

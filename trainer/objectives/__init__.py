@@ -1,4 +1,4 @@
-"""What each family minimises. `build` is the only door: nobody else names a class of this package."""
+"""The objective of each family. Other packages use `build` and `Objective` only."""
 
 import torch
 
@@ -24,7 +24,7 @@ from trainer.objectives.vae import VaeObjective
 
 
 def build(config: RunConfig, image_shape: tuple[int, int, int], classes: int, device: torch.device) -> Objective:
-    """The objective of a run, its networks initialised from ``config.seed`` and on ``device``."""
+    """The objective of a run; its networks are initialised from ``config.seed`` and placed on ``device``."""
     torch.manual_seed(config.seed)
     task, model = Task(config, image_shape, classes, device), config.model
     if isinstance(model, DdpmConfig):

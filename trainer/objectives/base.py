@@ -1,4 +1,4 @@
-"""What the training loop needs of a family: one step, the networks to keep, the parts to export."""
+"""The interface between a family and the training loop: a training step, networks, and the parts to export."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -11,29 +11,29 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from trainer.compute import processes
+from trainer.compute.draws import Draws, seed_dropout
+from trainer.compute.precision import autocast
 from trainer.config import RunConfig
 from trainer.data import ImageData
-from trainer.compute.draws import Draws, seed_dropout
 from trainer.models.parts import Parts
-from trainer.compute.precision import autocast
 
 
 @dataclass(frozen=True)
 class Position:
-    """Where in a run a step is: ``step`` of ``total``, from 0."""
+    """The position of a step in its run: ``step`` of ``total``, from 0."""
 
     step: int
     total: int
 
     @property
-    def share(self) -> float:
-        """The part of the run that is done, 0 to 1."""
+    def progress(self) -> float:
+        """The completed fraction of the run, 0 to 1."""
         return self.step / self.total
 
 
 @dataclass(frozen=True)
 class Task:
-    """What every objective is built from."""
+    """The arguments of every objective."""
 
     config: RunConfig
     image_shape: tuple[int, int, int]
@@ -42,9 +42,9 @@ class Task:
 
 
 class Objective(ABC):
-    """One family's networks, optimizers and losses.
+    """Networks, optimizers and losses of one family.
 
-    ``networks`` is everything trained, ``generator`` the part whose average is exported.
+    ``networks`` contains everything that is trained; ``generator`` is the part whose EMA is exported.
     """
 
     networks: nn.ModuleDict
@@ -52,7 +52,7 @@ class Objective(ABC):
     generator: nn.Module
     latent_shape: tuple[int, ...]
 
-    #: Whether a batch can be worked on in micro-batches: its loss is a mean over its rows, and there is one optimizer.
+    #: Whether gradients can be accumulated over micro-batches: the loss is a mean over rows, and one optimizer steps.
     accumulates: ClassVar[bool] = False
 
     def __init__(self, task: Task) -> None:
@@ -60,10 +60,10 @@ class Objective(ABC):
         self.draws = Draws(task.device)
         self._micro_batch, self._micro_batches = 0, 1
 
-    def begin(self, seed: int, micro_batch: int = 0, of: int = 1) -> None:
-        """Make ready for the next ``train_step``: micro-batch ``micro_batch`` of this process's ``of``.
+    def begin_micro_batch(self, seed: int, micro_batch: int = 0, of: int = 1) -> None:
+        """Prepare the next ``train_step`` on number ``micro_batch`` (from 0) of this process's ``of`` micro-batches.
 
-        All random numbers of the batch follow from ``seed``.
+        ``seed`` determines all random numbers of the batch.
         """
         part, parts = processes.rank() * of + micro_batch, processes.count() * of
         self.draws.restart(seed, part, parts)
@@ -82,34 +82,34 @@ class Objective(ABC):
 
     @abstractmethod
     def train_step(self, images: Tensor, label: Tensor, at: Position) -> dict[str, Tensor]:
-        """One optimisation step on a batch.
+        """One training step on a micro-batch.
 
-        ``images`` (batch, channel, height, width) in [-1, 1], ``label`` (batch,) int64 with dropped labels
-        already replaced. Returns detached scalar losses, still on the device: reading one waits for it.
+        ``images`` (batch, channel, height, width) in [-1, 1], ``label`` (batch,) int64 after label dropout. Returns
+        detached scalar losses on the device: reading one waits for the device.
         """
 
     def start_from(self, averages: dict[str, Tensor], images: Tensor, label: Tensor) -> None:
-        """Begin with another run's averaged generator, its ``state_dict``.
+        """Initialise from another run's averaged generator, a ``state_dict``.
 
-        ``images`` (batch, channel, height, width) in [-1, 1] and ``label`` (batch,) are for what must be measured on
-        the data. Only families of ``config.STARTS`` begin so.
+        ``images`` (batch, channel, height, width) in [-1, 1] and ``label`` (batch,) are for statistics of the data.
+        Only the families in ``config.STARTS`` implement it.
         """
         raise NotImplementedError
 
     @abstractmethod
     def parts(self, generator: nn.Module) -> Parts:
-        """The artefact's functions over ``generator``, the trained one or its average."""
+        """The artefact's functions with ``generator``, which is the trained network or its EMA."""
 
     def autocast(self) -> torch.autocast:
-        """bf16 arithmetic for forward passes when the run asks for it."""
+        """The autocast context of the run's precision, for forward passes."""
         return autocast(self.task.device, self.task.config.precision)
 
     def place(self, module: nn.Module) -> nn.Module:
-        """``module`` on the run's device, convolutions in channels-last memory."""
+        """``module`` on the run's device in channels-last memory format."""
         return module.to(self.task.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
     def make_optimizer(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
-        """AdamW as the run's config says; without weight decay it is Adam."""
+        """AdamW with the config's settings; without weight decay it equals Adam."""
         settings = self.task.config.optimizer
         return torch.optim.AdamW(
             parameters,
@@ -120,9 +120,9 @@ class Objective(ABC):
         )
 
     def descend(self, optimizer: Optimizer, loss: Tensor) -> None:
-        """One clipped step of ``optimizer`` down the gradient of ``loss``, the mean over all parts of the batch.
+        """Accumulate the gradient of ``loss``; the last micro-batch clips it and takes the step of ``optimizer``.
 
-        Of several micro-batches the last takes the step.
+        The gradient is the mean over all micro-batches and processes.
         """
         if self._micro_batch == 0:
             optimizer.zero_grad(set_to_none=True)

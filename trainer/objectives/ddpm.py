@@ -1,4 +1,4 @@
-"""Denoising losses: predict the noise, v or velocity of a picture that was noised to a random step."""
+"""Denoising losses: predict the noise, v or the velocity of an image noised to a random timestep."""
 
 from collections.abc import Callable
 
@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from service.contract.manifest import Defaults
 from service.sampling.schedules import alpha_sigma
-from trainer.config import DdpmConfig, DiffusionConfig, TextConfig
 from trainer.compute.draws import Draws
+from trainer.config import DdpmConfig, DiffusionConfig, TextConfig
 from trainer.models.parts import (
     Diffusion,
     Parts,
@@ -40,7 +40,7 @@ def min_snr_weight(alpha: Tensor, sigma: Tensor, prediction: Prediction, gamma: 
     Hang et al. 2023, "Efficient Diffusion Training via Min-SNR Weighting Strategy" (arXiv 2303.09556), section 3.4. The
     error of x_start is the error of the output times the output's weight in x_start.
     """
-    alpha = alpha.clamp(min=1e-12)  # in the pure noise that ends a flow epsilon's weight is a limit, 0 times infinity
+    alpha = alpha.clamp(min=1e-12)  # a flow ends at alpha 0, where epsilon's weight would be 0 times infinity
     _, of_output = x_start_weights(alpha, sigma, prediction)
     return (alpha / sigma).square().clamp(max=gamma) * of_output.square()
 
@@ -55,7 +55,7 @@ def velocity_weight(sigma: Tensor) -> Tensor:
 
 
 class Denoising:
-    """The loss of a diffusion over clean latents of any kind, and what the sampler must know of it."""
+    """The diffusion loss on images or latents, and the schedule that the sampler needs."""
 
     def __init__(self, config: DiffusionConfig, x0_range: tuple[float, float] | None, device: torch.device) -> None:
         alpha, sigma = alpha_sigma(config.noise_schedule)
@@ -72,7 +72,7 @@ class Denoising:
             self._weight = velocity_weight(self.sigma)
 
     def loss(self, network: Network, x_start: Tensor, label: Tensor, draws: Draws) -> Tensor:
-        """The mean squared error of ``network`` on clean latents (batch, *latent), each noised to a step of its own."""
+        """Mean squared error of ``network`` on ``x_start`` (batch, *latent), each row noised to its own timestep."""
         step = self.draw_steps(len(x_start), draws)
         noise = draws.randn_like(x_start)
         x = q_sample(x_start, noise, self.alpha[step], self.sigma[step])
@@ -82,10 +82,10 @@ class Denoising:
         return squared.mean() if self._weight is None else (self._weight[step] * squared).mean()
 
     def draw_steps(self, count: int, draws: Draws) -> Tensor:
-        """Random steps (count,) int64.
+        """Random timesteps (count,) int64, uniform or logit-normal.
 
-        All alike, or as the logit of t is normal, which spends the effort where the prediction is neither trivial nor
-        hopeless (Esser et al. 2024, arXiv 2403.03206, section 3.1).
+        A logit-normal density prefers the middle of the schedule, where the prediction is neither trivial nor hopeless
+        (Esser et al. 2024, arXiv 2403.03206, section 3.1).
         """
         timesteps = len(self.alpha)
         if self.config.time_density == "uniform":
@@ -94,12 +94,12 @@ class Denoising:
         return (t * timesteps).long().clamp(max=timesteps - 1)
 
     def x_start(self, network: nn.Module) -> XStart:
-        """``network`` as a predictor of the clean latent."""
+        """``network`` as a predictor of x_start."""
         return XStart(network, self.alpha, self.sigma, self.config.prediction)
 
 
 class DdpmObjective(Objective):
-    """A U-Net that denoises pictures."""
+    """A U-Net that denoises images."""
 
     accumulates = True
 

@@ -1,7 +1,7 @@
 """Tuning a diffusion model to one to four steps: easy consistency tuning (Geng et al. 2024, arXiv 2406.14548).
 
-The network keeps its inputs and its parameterisation. Its prediction of x_start at a step is drawn towards its own
-prediction at a less noisy step of the same picture and noise; the two move together as the run goes on.
+The network keeps its inputs and its parameterisation. Its prediction of x_start at a timestep is trained to match its
+own prediction at a less noisy timestep of the same image and noise. The gap between the two shrinks during the run.
 """
 
 import torch
@@ -13,7 +13,7 @@ from trainer.objectives.ddpm import DdpmObjective, q_sample
 
 
 class FewStepObjective(DdpmObjective):
-    """Self-consistency of a U-Net's predictions of x_start: the network and the parts of its base, another loss."""
+    """The network and parts of the base model, trained for consistent predictions of x_start."""
 
     def __init__(self, task: Task, model: FewStepConfig) -> None:
         super().__init__(task, model.base)
@@ -32,17 +32,17 @@ class FewStepObjective(DdpmObjective):
             predicted = self._predict(images, noise, label, step)
         t = (step + 1) / len(self.denoising.alpha)
         squared = (predicted - target).square().flatten(1).sum(dim=1)
-        # Pseudo-Huber, so that no single picture decides the gradient (Song & Dhariwal 2024, arXiv 2310.14189).
+        # Pseudo-Huber, so that no single image dominates the gradient (Song & Dhariwal 2024, arXiv 2310.14189).
         loss = (((squared + self.model.huber**2).sqrt() - self.model.huber) / t).mean()
         self.descend(self.optimizers["unet"], loss)
         return {"consistency": loss.detach()}
 
-    def gap(self, share: float) -> float:
-        """The part of its noise that the less noisy of the two has lost: ``stages`` parts, each half the one before."""
-        return 0.5 ** (1 + int(share * self.model.stages))
+    def gap(self, progress: float) -> float:
+        """The relative difference of the two times, 1 - r / t: it halves from each of ``stages`` stages to the next."""
+        return 0.5 ** (1 + int(progress * self.model.stages))
 
     def _target(self, images: Tensor, noise: Tensor, label: Tensor, step: Tensor, gap: float) -> Tensor:
-        """The prediction at the less noisy step; where none is left between it and the picture, the picture."""
+        """The prediction at the less noisy timestep; the image itself when there is no timestep below."""
         less = ((step + 1) * (1.0 - gap)).floor().long() - 1
         predicted = self._predict(images, noise, label, less.clamp(min=0))
         return torch.where((less >= 0)[:, None, None, None], predicted, images)

@@ -1,4 +1,4 @@
-"""Adversarial losses: relativistic pairs with gradient penalties, hinge, cross-entropy, Wasserstein."""
+"""Adversarial losses: relativistic with gradient penalties, hinge, cross-entropy, Wasserstein."""
 
 import torch
 import torch.nn.functional as F
@@ -13,11 +13,11 @@ from trainer.objectives.base import Objective, Position, Task
 
 
 def discriminator_loss(loss: str, real: Tensor, fake: Tensor, real_target: float = 1.0) -> Tensor:
-    """What the discriminator minimises, of its logits (batch,) for real and fake pictures of the same labels.
+    """The discriminator's loss, from its logits (batch,) for real and fake images with the same labels.
 
-    relativistic: each real one should beat its fake (Jolicoeur-Martineau 2019). hinge: Lim & Ye 2017. bce: Goodfellow
-    et al. 2014, real pictures towards ``real_target``; only that side is smoothed (Salimans et al. 2016), for a
-    smoothed fake target would reward the generator for staying where it is. wasserstein: Arjovsky et al. 2017.
+    relativistic: the logit of each real image should exceed that of its fake (Jolicoeur-Martineau 2019). hinge: Lim &
+    Ye 2017. bce: Goodfellow et al. 2014, with ``real_target`` below 1 for one-sided label smoothing (Salimans et al.
+    2016): smoothing the fake target would reinforce the generator's current output. wasserstein: Arjovsky et al. 2017.
     """
     if loss == "relativistic":
         return F.softplus(fake - real).mean()
@@ -29,36 +29,36 @@ def discriminator_loss(loss: str, real: Tensor, fake: Tensor, real_target: float
 
 
 def generator_loss(loss: str, real: Tensor, fake: Tensor) -> Tensor:
-    """What the generator minimises; cross-entropy in its form whose gradient does not vanish."""
+    """The generator's loss; for bce the non-saturating form."""
     if loss == "relativistic":
         return F.softplus(real - fake).mean()
     return F.softplus(-fake).mean() if loss == "bce" else -fake.mean()
 
 
 def gradient_norm(discriminator: nn.Module, images: Tensor, label: Tensor) -> Tensor:
-    """The squared norm of the logit's gradient by each picture: (batch,), differentiable by the weights."""
+    """The squared norm of the logit's gradient with respect to each image, (batch,), differentiable in the weights."""
     images = images.detach().requires_grad_(True)
     (gradient,) = torch.autograd.grad(discriminator(images, label).sum(), images, create_graph=True)
     return gradient.square().flatten(1).sum(dim=1)
 
 
 def zero_centred_penalty(discriminator: nn.Module, real: Tensor, fake: Tensor, label: Tensor) -> Tensor:
-    """R1 + R2 (Mescheder et al. 2018, arXiv 1801.04406): half the mean squared gradient norm on each side."""
+    """R1 + R2 (Mescheder et al. 2018, arXiv 1801.04406): half the mean squared gradient norm of each set."""
     both = gradient_norm(discriminator, torch.cat([real, fake]), torch.cat([label, label]))
     return both.sum() / (2 * len(real))
 
 
 def wasserstein_penalty(discriminator: nn.Module, real: Tensor, fake: Tensor, label: Tensor, share: Tensor) -> Tensor:
-    """WGAN-GP (Gulrajani et al. 2017, arXiv 1704.00028): gradients between the pairs are to have norm one.
+    """WGAN-GP (Gulrajani et al. 2017, arXiv 1704.00028): the gradient norm between real and fake images should be one.
 
-    ``share`` (batch,), uniform in [0, 1), is how far from the real picture to its fake.
+    ``share`` (batch,), uniform in [0, 1), is the interpolation weight of the fake image.
     """
     between = torch.lerp(real, fake, share[:, None, None, None])
     return (gradient_norm(discriminator, between, label).add(1e-12).sqrt() - 1.0).square().mean()
 
 
 class GanObjective(Objective):
-    """A discriminator step, then, every ``critic_steps`` of them, a generator step on the same labels."""
+    """A discriminator step, and after every ``critic_steps`` of them a generator step on the same labels."""
 
     def __init__(self, task: Task, model: GanConfig) -> None:
         super().__init__(task)
@@ -85,13 +85,14 @@ class GanObjective(Objective):
         with self.autocast():
             real_logits, fake_logits = self.discriminator(images, label), self.discriminator(fake, label)
         loss = discriminator_loss(self.model.loss, real_logits.float(), fake_logits.float(), self.model.real_target)
-        told = {"discriminator": loss.detach()}
+        losses = {"discriminator": loss.detach()}
         if self.model.gamma and at.step % self.model.penalty_every == 0:
             penalty = self._penalty(images, fake, label)
-            # Now and then, for all the steps between: the same expected gradient (Karras et al. 2020, appendix B).
+            # Lazy regularisation: every k steps with k times the weight, the same gradient on average (Karras et al.
+            # 2020, appendix B).
             loss = loss + self.model.penalty_every * self.model.gamma * penalty
         self.descend(self.optimizers["discriminator"], loss)
-        return told
+        return losses
 
     def _penalty(self, images: Tensor, fake: Tensor, label: Tensor) -> Tensor:
         if self.model.loss == "wasserstein":
@@ -121,6 +122,6 @@ def _networks(task: Task, model: GanConfig) -> nn.ModuleDict:
         for layer in discriminator.modules():
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 if not layer.weight.any():
-                    layer.reset_parameters()  # a weight of zeros has no norm to be divided by
+                    layer.reset_parameters()  # spectral normalisation would divide by a norm of zero
                 spectral_norm(layer)
     return nn.ModuleDict({"generator": generator, "discriminator": discriminator})

@@ -13,7 +13,7 @@ from trainer.objectives.vae import build_vae, latent_shape, reparametrise
 
 
 class LatentDiffusion(nn.Module):
-    """The network that is trained, beside the autoencoder that is not."""
+    """The trained network and the frozen autoencoder."""
 
     def __init__(self, network: LatentNet, vae: VAE, standardise: Standardise) -> None:
         super().__init__()
@@ -22,7 +22,7 @@ class LatentDiffusion(nn.Module):
 
 
 class LdmObjective(Objective):
-    """A network that denoises the codes of an autoencoder, standardised."""
+    """A network that denoises the standardised codes of an autoencoder."""
 
     accumulates = True
 

@@ -4,29 +4,29 @@ import math
 
 from torch import Tensor, nn
 
+from trainer.compute.processes import batch_mean
 from trainer.config import AutoencoderConfig, VaeConfig
 from trainer.models.parts import Parts
 from trainer.models.prior import CouplingFlow, PriorDecode, PriorEncode
 from trainer.models.pyramid import Decoder, Encoder
 from trainer.models.vae import VAE
 from trainer.objectives.base import Objective, Position, Task
-from trainer.compute.processes import batch_mean
 
 
 def reparametrise(mean: Tensor, logvar: Tensor, noise: Tensor) -> Tensor:
-    """A draw of N(mean, exp(logvar)) through which gradients flow, from standard normal ``noise``: (batch, *latent)."""
+    """A differentiable sample of N(mean, exp(logvar)), (batch, *latent), from standard normal ``noise``."""
     return mean + (0.5 * logvar).exp() * noise
 
 
 def kl_to_standard_normal(mean: Tensor, logvar: Tensor) -> Tensor:
-    """KL(N(mean, exp(logvar)) || N(0, 1)) in nats, dimension by dimension: (batch, latent)."""
+    """KL(N(mean, exp(logvar)) || N(0, 1)) in nats for each dimension: (batch, latent)."""
     return 0.5 * (mean.square() + logvar.exp() - 1.0 - logvar).flatten(1)
 
 
 def with_free_bits(kl: Tensor, free_bits: float) -> Tensor:
-    """The KL (batch, latent) as a loss: the batch's mean, summed over dimensions that cost at least ``free_bits`` nats.
+    """The KL loss: the batch mean of ``kl`` (batch, latent), at least ``free_bits`` nats per dimension, summed.
 
-    Kingma et al. 2016 (arXiv 1606.04934), section C.8: what a dimension costs below that is not worth saving.
+    Kingma et al. 2016 (arXiv 1606.04934), section C.8: below that bound a dimension has no gradient.
     """
     return batch_mean(kl.mean(dim=0)).clamp(min=free_bits).sum()
 
@@ -34,8 +34,8 @@ def with_free_bits(kl: Tensor, free_bits: float) -> Tensor:
 def gaussian_nll(image: Tensor, reconstruction: Tensor) -> Tensor:
     """Negative log-likelihood in nats per image, up to a constant, under the best variance for the batch.
 
-    With one variance for all pixels its optimum is the mean squared error, and the value at that optimum is
-    D/2 log(MSE) for D pixels (sigma-VAE, arXiv 2006.13202, section 3): no weight to tune by hand.
+    One variance for all pixels is optimal at the mean squared error, and the loss there is D/2 log(MSE) for D pixels
+    (sigma-VAE, arXiv 2006.13202, section 3): no weight has to be tuned.
     """
     pixels = image[0].numel()
     return 0.5 * pixels * batch_mean((image - reconstruction).square().mean()).log()
@@ -49,9 +49,9 @@ def prior_nll(prior: CouplingFlow, codes: Tensor, label: Tensor) -> Tensor:
 
 
 class VaeObjective(Objective):
-    """Reconstruction + beta KL; beta rises over the first steps, so that codes are used before they cost.
+    """Reconstruction + beta KL; the KL weight rises during warm-up, so that codes become useful before they cost.
 
-    A learned prior is fitted beside it to codes that it cannot move: the second stage of a two-stage VAE.
+    A learned prior is fitted to detached codes in the same run: the second stage of a two-stage VAE.
     """
 
     def __init__(self, task: Task, model: VaeConfig | AutoencoderConfig) -> None:
@@ -80,11 +80,11 @@ class VaeObjective(Objective):
         self.descend(self.optimizers["vae"], total)
         return {name: loss.detach() for name, loss in losses.items()}
 
-    def kl_weight(self, share: float) -> float:
-        """beta, risen linearly over the warm-up."""
-        if share >= self.model.kl_warmup:
+    def kl_weight(self, progress: float) -> float:
+        """The KL weight: it rises linearly to beta over the warm-up."""
+        if progress >= self.model.kl_warmup:
             return self.model.beta
-        return self.model.beta * share / self.model.kl_warmup
+        return self.model.beta * progress / self.model.kl_warmup
 
     def parts(self, generator: nn.Module) -> Parts:
         assert isinstance(generator, VAE)
@@ -97,14 +97,14 @@ class VaeObjective(Objective):
 
 
 def latent_shape(image_shape: tuple[int, int, int], model: VaeConfig | AutoencoderConfig) -> tuple[int, ...]:
-    """A vector, or for an autoencoder a map at a quarter of the picture's height and width."""
+    """(latent,) for a VAE; for an autoencoder (latent, height / 4, width / 4)."""
     if isinstance(model, VaeConfig):
         return (model.latent,)
     return (model.latent, image_shape[1] // 4, image_shape[2] // 4)
 
 
 def build_vae(image_shape: tuple[int, int, int], classes: int, model: VaeConfig | AutoencoderConfig) -> VAE:
-    """The networks that ``model`` describes."""
+    """The networks of ``model``."""
     shape = image_shape, classes, latent_shape(image_shape, model), model.width, model.blocks
     prior = None
     if isinstance(model, VaeConfig) and model.prior == "flow":

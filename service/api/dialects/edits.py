@@ -1,4 +1,4 @@
-"""An edit as OpenAI's clients ask for it: what is transparent is made anew, of a mask or of the picture itself."""
+"""OpenAI's edits: the transparent part, of a mask or of the picture itself, is redrawn."""
 
 import math
 import random
@@ -12,7 +12,7 @@ from service.api.request.schemas import GenerateRequest
 from service.api.request.uploads import read_picture
 from service.api.state import State
 from service.api.tasks.generate import generate_order
-from service.engine.engine import Deployment
+from service.engine.deployment import Deployment
 from service.engine.rows import Film
 from service.errors import InvalidField
 
@@ -20,10 +20,10 @@ from service.errors import InvalidField
 def edit_order(
     state: State, native: GenerateRequest, image: bytes, mask: bytes | None, deployment: Deployment
 ) -> Order:
-    """``native`` that begins from ``image``, checked by its fields alone.
+    """The order of ``native`` that starts from ``image``. Raises as ``generate_order``.
 
-    Whether the picture has a transparent part is known once it is decoded. Until then the order has the price of one
-    that has, which takes all of the steps where the request does not say how many. Raises as ``generate_order``.
+    Only decoding shows whether the picture has a transparent part. Until then the order is priced as if it had:
+    without a strength, all steps are taken.
     """
     if native.seed is None:
         native = native.model_copy(update={"seed": random.getrandbits(32)})
@@ -35,15 +35,17 @@ def edit_order(
 
 
 async def _begin(state: State, native: GenerateRequest, masked: bool, order: Order, compute: Compute) -> Order:
-    """``order`` begun as a native request with a mask, white where it is transparent. Raises InvalidField."""
+    """``order`` started like a native request whose mask is white where the upload is transparent.
+
+    Raises InvalidField.
+    """
     uploads, shape, settings = order.uploads, order.model.manifest.image_shape, state.settings
     assert uploads is not None
     mask = await read_picture("mask", uploads.take("mask"), shape, settings) if masked else None
     image = await read_picture("image", uploads.take("image"), shape, settings)
     alpha = image.alpha if mask is None else mask.alpha
     if masked and alpha is None:
-        says = "has no transparent part, which is what is made anew"
-        raise InvalidField.of("mask", says, "a PNG or WebP with alpha")
+        raise InvalidField.of("mask", "has no transparent part to redraw", "a PNG or WebP with alpha")
     small = native.model_copy(update={"image": images.encode_png(image.pixels)})
     if alpha is not None:
         small = small.model_copy(update={"mask": images.encode_png(255 - alpha[:, :, None])})
@@ -59,6 +61,6 @@ async def _begin(state: State, native: GenerateRequest, masked: bool, order: Ord
 
 
 def _film_of(order: Order, steps: int) -> Film | None:
-    """The previews of ``order`` where its pictures take so many ``steps``: as many as before."""
+    """The film of ``order`` for pictures that now take ``steps``: its number of previews stays."""
     row = order.rows[0]
     return row.film and row.film._replace(every=max(1, math.ceil(row.film.every * steps / row.plan.steps)))

@@ -1,4 +1,4 @@
-"""What a request of the Open Inference Protocol holds: JSON, and tensors in it or behind it."""
+"""Requests of the Open Inference Protocol: JSON, with tensors inside it or as binary data behind it."""
 
 import math
 import zlib
@@ -20,16 +20,16 @@ from service.contract.classes import NO_CLASS
 from service.errors import BadRequest, BodyTooLarge, InvalidField
 from service.settings import Settings
 
-#: How many bytes of a body are JSON; tensors follow, one after another, little end first.
+#: The header with the length of the JSON in bytes; the tensors follow in order, little-endian.
 HEAD_LENGTH = "Inference-Header-Content-Length"
 
-#: zlib's number for "gzip or zlib, as the first bytes say", the two that HTTP calls gzip and deflate.
+#: zlib's code for detecting gzip or zlib, HTTP's gzip and deflate.
 _GZIP_OR_ZLIB = 47
 
 _MOST_DIMENSIONS = 8
 
 InputName = Literal["seed", "class_label", "latents"]
-#: The tensors of a request: what the protocol and what NumPy calls their type.
+#: The tensors of a request, with the protocol's and NumPy's name of their type.
 INPUTS: Mapping[InputName, tuple[str, str]] = {
     "seed": ("INT64", "<i8"),
     "class_label": ("INT64", "<i8"),
@@ -38,12 +38,12 @@ INPUTS: Mapping[InputName, tuple[str, str]] = {
 
 
 def _flat(data: object) -> object:
-    """A tensor's nested lists as one, row by row; anything else as it is."""
+    """The nested lists of a tensor flattened in row-major order; any other value unchanged."""
     for _ in range(_MOST_DIMENSIONS - 1):
         if not (isinstance(data, list) and data and isinstance(data[0], list)):
             return data
         if not all(isinstance(part, list) and len(part) == len(data[0]) for part in data):
-            raise ValueError("is a nested list whose parts differ in length")
+            raise ValueError("is a nested list of unequal lengths")
         data = [*chain.from_iterable(data)]
     return data
 
@@ -64,8 +64,7 @@ class _Input(DialectRequest):
         | None
     ) = Field(
         default=None,
-        description="The numbers, row by row in one list, or in lists nested as the shape is. Absent where the tensor "
-        "is binary.",
+        description="The numbers in row-major order, flat or nested like the shape. Absent for a binary tensor.",
     )
 
 
@@ -90,25 +89,25 @@ _PARAMETERS = with_native(
 class InferRequest(DialectRequest):
     """The body of POST /v2/models/{model}/infer."""
 
-    id: str | None = Field(default=None, max_length=128, description="Given back.")
+    id: str | None = Field(default=None, max_length=128, description="Returned unchanged.")
     model_name: str | None = Field(
-        default=None, max_length=256, description="Has no effect: the path names the model. KServe's client sends it."
+        default=None, max_length=256, description="No effect: the path names the model. KServe's client sends it."
     )
-    from_grpc: bool | None = Field(default=None, description="Has no effect. KServe's InferRequest.to_dict has it.")
+    from_grpc: bool | None = Field(default=None, description="No effect. KServe's client sends it.")
     parameters: _PARAMETERS = Field(  # type: ignore[valid-type]
-        default=_PARAMETERS(), description="How the pictures are made, as in /generate."
+        default=_PARAMETERS(), description="Fields of /generate."
     )
     inputs: list[_Input] = Field(
         default=[],
         max_length=len(INPUTS),
-        description="seed, class_label and latents of each picture; class_label -1 is no class. Absent: as in "
-        "/generate.",
+        description="seed, class_label and latents, with a value for each picture; class_label -1: no class. Absent "
+        "ones as in /generate.",
     )
-    outputs: list[_Output] = Field(default=[], max_length=1, description="images; it is there without being named.")
+    outputs: list[_Output] = Field(default=[], max_length=1, description="images; also returned if not named.")
 
     @property
     def binary(self) -> bool:
-        """Whether the pictures are to be bytes behind the JSON."""
+        """Whether the response has the pictures as binary data behind its JSON."""
         wanted = self.outputs[0].parameters if self.outputs else _OutputParameters()
         own: _Parameters = self.parameters
         return wanted.binary_data if "binary_data" in wanted.model_fields_set else own.binary_data_output
@@ -122,34 +121,34 @@ async def read_unpacked(request: Request, settings: Settings) -> bytes:
     if encoding == "identity":
         return body
     if encoding not in ("gzip", "deflate"):
-        raise BadRequest("A body comes as it is, or compressed by gzip or deflate.")
+        raise BadRequest("Content-Encoding must be absent, identity, gzip or deflate.")
     unpacker = zlib.decompressobj(wbits=_GZIP_OR_ZLIB)
     try:
         unpacked = unpacker.decompress(body, settings.max_body_bytes + 1)
     except zlib.error:
-        raise BadRequest(f"The body is not compressed by {encoding}.") from None
+        raise BadRequest(f"The body is not valid {encoding} data.") from None
     if len(unpacked) > settings.max_body_bytes:
         raise BodyTooLarge(settings.max_body_bytes)
     if not unpacker.eof or unpacker.unused_data:
-        raise BadRequest(f"The body does not end where {encoding} does.")
+        raise BadRequest(f"The body does not end with its {encoding} data.")
     return unpacked
 
 
 def split(request: Request, body: bytes) -> tuple[bytes, bytes]:
-    """JSON, and the tensors behind it. Raises BadRequest."""
-    told = request.headers.get(HEAD_LENGTH)
-    if told is None:
+    """The JSON of ``body``, and the tensors behind it. Raises BadRequest."""
+    length = request.headers.get(HEAD_LENGTH)
+    if length is None:
         return body, b""
-    if not (told.isascii() and told.isdigit() and len(told) < 10 and int(told) <= len(body)):
-        raise BadRequest(f"{HEAD_LENGTH} is the number of bytes of JSON, at most the body's {len(body)}.")
-    return body[: int(told)], body[int(told) :]
+    if not (length.isascii() and length.isdigit() and len(length) < 10 and int(length) <= len(body)):
+        raise BadRequest(f"{HEAD_LENGTH} must be the size of the JSON in bytes, at most the body's {len(body)}.")
+    return body[: int(length)], body[int(length) :]
 
 
-def to_native(asked: InferRequest, binary: bytes) -> GenerateRequest:
-    """``asked`` in the words of /generate. Raises InvalidField."""
-    own: DialectRequest = asked.parameters
+def to_native(infer: InferRequest, binary: bytes) -> GenerateRequest:
+    """``infer`` as a request to /generate. Raises InvalidField."""
+    own: DialectRequest = infer.parameters
     fields: dict[str, object] = own.model_dump(include=set(own.shared), exclude_unset=True)
-    tensors = _tensors(asked.inputs, binary)
+    tensors = _tensors(infer.inputs, binary)
     if tensors and "n" not in fields and "seed" not in tensors:
         fields["n"] = len(next(iter(tensors.values())))
     for name, tensor in tensors.items():
@@ -163,33 +162,33 @@ def to_native(asked: InferRequest, binary: bytes) -> GenerateRequest:
 
 
 def _tensors(inputs: Sequence[_Input], binary: bytes) -> dict[InputName, NDArray[Any]]:
-    """The tensors by name, those that are binary from behind the JSON one after another. Raises InvalidField."""
+    """The tensors by name; ``binary`` holds those behind the JSON in order. Raises InvalidField."""
     found: dict[InputName, NDArray[Any]] = {}
     for index, tensor in enumerate(inputs):
         place, size = f"inputs/{index}", tensor.parameters.binary_data_size
         datatype, dtype = INPUTS[tensor.name]
         if tensor.name in found:
-            raise InvalidField.of(place, f"{tensor.name} was given more than once")
+            raise InvalidField.of(place, f"{tensor.name} occurs more than once")
         if tensor.datatype != datatype:
-            raise InvalidField.of(f"{place}/datatype", f"is not that of {tensor.name}", datatype)
+            raise InvalidField.of(f"{place}/datatype", f"is not the type of {tensor.name}", datatype)
         if (size is None) == (tensor.data is None):
-            raise InvalidField.of(place, "has its numbers in data or behind the JSON", "one of the two")
+            raise InvalidField.of(place, "needs either data or binary_data_size", "one of the two")
         if size is None:
             numbers = _numbers(f"{place}/data", tensor.data or [], dtype)
         else:
             if size > len(binary) or size % np.dtype(dtype).itemsize:
-                raise InvalidField.of(place, f"has no {size} bytes of {datatype} behind the JSON")
+                raise InvalidField.of(place, f"has fewer than {size} bytes of whole {datatype} numbers behind the JSON")
             numbers, binary = np.frombuffer(binary[:size], dtype), binary[size:]
         if math.prod(tensor.shape) != len(numbers) or (datatype == "INT64" and len(tensor.shape) != 1):
-            raise InvalidField.of(f"{place}/shape", f"is not that of {len(numbers)} numbers")
+            raise InvalidField.of(f"{place}/shape", f"does not fit {len(numbers)} numbers")
         found[tensor.name] = numbers.reshape(tensor.shape)
     if binary:
-        raise InvalidField.of("inputs", f"leave {len(binary)} bytes behind the JSON that are no tensor's")
+        raise InvalidField.of("inputs", f"leave {len(binary)} bytes behind the JSON unused")
     return found
 
 
 def _numbers(place: str, data: Sequence[float], dtype: str) -> NDArray[Any]:
     if dtype == INPUTS["seed"][1] and not all(isinstance(number, int) for number in data):
-        raise InvalidField.of(place, "has a number that is not whole, or too large")
-    with np.errstate(over="ignore"):  # what is too large for float32 is infinite, and refused as that
+        raise InvalidField.of(place, "has a number that is not an integer, or too large")
+    with np.errstate(over="ignore"):  # overflow becomes infinity, which is rejected later
         return np.array(data, dtype)

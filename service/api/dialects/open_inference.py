@@ -1,15 +1,15 @@
 """The Open Inference Protocol, version 2, over HTTP, with Triton's binary tensors: /v2.
 
-Tensors of /infer are the seeds and the classes of pictures, and the pictures; all else about them is a parameter.
+Input tensors of /infer are seeds, classes and latents, the output tensor is the pictures; the rest are parameters.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, Field
+from pydantic import Field
 from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -25,15 +25,17 @@ from service.api.dialects.inference_tensors import (
 )
 from service.api.dialects.native import DialectRequest
 from service.api.http.endpoint import route
-from service.api.http.openapi import described, path_parameters, refusals, request_body, success
-from service.api.order import Made, Order
+from service.api.http.openapi import BINARY as BYTES
+from service.api.http.openapi import Answer, Errors, Handler, Operation
+from service.api.order import Order, Output
 from service.api.request.body import parse_json, read_body
 from service.api.request.negotiation import JSON
 from service.api.response.answers import answer
+from service.api.response.documented import BODY_ERRORS, COMPUTE_ERRORS, IMAGE_HEADERS
 from service.api.state import State, deployment_of, state_of
 from service.api.tasks.generate import generate_order
 from service.contract.manifest import Manifest
-from service.engine.engine import Deployment
+from service.engine.deployment import Deployment
 from service.errors import UnknownVersion
 from service.history import counts_of, value_of
 
@@ -43,44 +45,45 @@ _NO_STORE = {"Cache-Control": "no-store"}
 
 
 async def post_infer(request: Request) -> Response:
-    """Make pictures of seeds and classes, as tensors.
+    """Generate pictures from tensors of seeds and classes, as a tensor.
 
-    A body may have binary tensors (Inference-Header-Content-Length), and be compressed (gzip or deflate); its
-    Content-Type means nothing.
+    The body may have binary tensors (Inference-Header-Content-Length) and be compressed (gzip or deflate). Its
+    Content-Type is ignored.
     """
     state = state_of(request)
     deployment = _deployment(request, state)
     head, binary = split(request, await read_unpacked(request, state.settings))
-    asked = parse_json(InferRequest, head)
-    order = generate_order(state, to_native(asked, binary), deployment, JSON)
-    if not asked.binary:
-        return await answer(request, state, order, partial(_json_tensors, asked))
-    told = to_json(_answer_head(asked, order, {"parameters": {"binary_data_size": math.prod(_shape(order))}}))
-    response = await answer(request, state, order._replace(media=BINARY), partial(_binary_tensors, told))
-    response.raw_headers.append((HEAD_LENGTH.lower().encode(), b"%d" % len(told)))
+    infer = parse_json(InferRequest, head)
+    order = generate_order(state, to_native(infer, binary), deployment, JSON)
+    if not infer.binary:
+        return await answer(request, state, order, partial(_json_tensors, infer))
+    size = {"parameters": {"binary_data_size": math.prod(_shape(order))}}
+    head = to_json(_response_head(infer, order, size))
+    response = await answer(request, state, order._replace(media=BINARY), partial(_binary_tensors, head))
+    response.raw_headers.append((HEAD_LENGTH.lower().encode(), b"%d" % len(head)))
     return response
 
 
 async def get_server(request: Request) -> Response:
-    """What this server is, and which extensions of the protocol it has."""
+    """Name and version of this server, and the extensions of the protocol that it supports."""
     extensions = ["binary_tensor_data", "model_configuration", "statistics", "model_repository"]
     return _json({"name": NAME, "version": request.app.version, "extensions": extensions})
 
 
 async def get_server_live(request: Request) -> Response:
-    """200 while the engine runs."""
+    """200 while the engine is running."""
     alive = state_of(request).engine.is_alive()
     return _json({"live": alive}, 200 if alive else 503)
 
 
 async def get_server_ready(request: Request) -> Response:
-    """200 when every model can be asked."""
+    """200 when every model is ready."""
     ready = state_of(request).ready
     return _json({"ready": ready}, 200 if ready else 503)
 
 
 async def get_model_metadata(request: Request) -> Response:
-    """A model's tensors."""
+    """The input and output tensors of a model."""
     manifest = _deployment(request, state_of(request)).model.manifest
     return _json(
         {
@@ -97,14 +100,14 @@ async def get_model_metadata(request: Request) -> Response:
 
 
 async def get_model_ready(request: Request) -> Response:
-    """200 when the model can be asked."""
+    """200 when the model is ready."""
     state = state_of(request)
     name, alive = _deployment(request, state).model.name, state.engine.is_alive()
     return _json({"name": name, "ready": alive}, 200 if alive else 503)
 
 
 async def get_model_config(request: Request) -> Response:
-    """A model's tensors, as Triton's configuration has them."""
+    """The input and output tensors of a model, as a Triton configuration."""
     manifest = _deployment(request, state_of(request)).model.manifest
     optional = [
         {"name": name, "data_type": f"TYPE_{datatype}", "dims": _input_shape(name, manifest), "optional": True}
@@ -115,7 +118,7 @@ async def get_model_config(request: Request) -> Response:
         {
             "name": manifest.name,
             "platform": "pytorch_torchscript",
-            "max_batch_size": 0,  # in Triton's sense: the first dimension is part of the shapes
+            "max_batch_size": 0,  # Triton: 0 means that shapes include the batch dimension
             "input": optional,
             "output": [pictures],
         }
@@ -123,21 +126,21 @@ async def get_model_config(request: Request) -> Response:
 
 
 async def get_model_stats(request: Request) -> Response:
-    """How many pictures a model made, in how many network calls, and nanoseconds of each stage."""
+    """Number of pictures and forward passes of a model, and nanoseconds spent in each stage."""
     state = state_of(request)
     return _json({"model_stats": [_stats(_deployment(request, state))]})
 
 
 async def get_statistics(request: Request) -> Response:
-    """The same of every model."""
+    """Number of pictures and forward passes of every model, and nanoseconds spent in each stage."""
     state = state_of(request)
     return _json({"model_stats": [_stats(each) for each in state.engine.deployments.values()]})
 
 
 async def post_repository_index(request: Request) -> Response:
-    """Every model, and why those that are not served are not; with `{"ready": true}` only those that are."""
+    """Every model, with the reason where one is not served; with `{"ready": true}` only those served."""
     state = state_of(request)
-    asked = parse_json(RepositoryIndexRequest, await read_body(request, state.settings))
+    body = parse_json(RepositoryIndexRequest, await read_body(request, state.settings))
     ready = [
         {"name": name, "version": each.model.manifest.version, "state": "READY", "reason": ""}
         for name, each in state.engine.deployments.items()
@@ -146,17 +149,17 @@ async def post_repository_index(request: Request) -> Response:
         {"name": name, "version": "", "state": "UNAVAILABLE", "reason": reason}
         for name, reason in state.manager.refused.items()
     ]
-    return _json(ready if asked.ready else ready + refused)
+    return _json(ready if body.ready else ready + refused)
 
 
 class RepositoryIndexRequest(DialectRequest):
     """The body of POST /v2/repository/index."""
 
-    ready: bool = Field(default=False, description="Only models that are served.")
+    ready: bool = Field(default=False, description="List only models that are served.")
 
 
 def _deployment(request: Request, state: State) -> Deployment:
-    """The model of the path, in its version if it names one. Raises as ``deployment_of``, and UnknownVersion."""
+    """The model of the path. Raises as ``deployment_of``, and UnknownVersion where the path has another version."""
     deployment = deployment_of(request, state, request.path_params["model"])
     name, served = deployment.model.name, deployment.model.manifest.version
     if request.path_params.get("version", served) != served:
@@ -165,7 +168,7 @@ def _deployment(request: Request, state: State) -> Deployment:
 
 
 def _input_shape(name: InputName, manifest: Manifest) -> tuple[int, ...]:
-    """(n,), or (n, *latent) of latents; -1 is any number."""
+    """(n,), or (n, *latent) for latents; -1: any size."""
     return (-1, *manifest.latent_shape) if name == "latents" else (-1,)
 
 
@@ -180,26 +183,26 @@ def _shape(order: Order) -> tuple[int, ...]:
     return len(order.rows), *_picture_shape(order.model.manifest)
 
 
-def _answer_head(asked: InferRequest, order: Order, values: Mapping[str, object]) -> dict[str, object]:
-    """The JSON of an answer, with the pictures' ``values`` or how many bytes of them follow."""
+def _response_head(infer: InferRequest, order: Order, values: Mapping[str, object]) -> dict[str, object]:
+    """The JSON of a response; ``values`` are the pictures' data, or its size where it follows as binary."""
     return {
         "model_name": order.model.name,
         "model_version": order.model.manifest.version,
-        **({} if asked.id is None else {"id": asked.id}),
+        **({} if infer.id is None else {"id": infer.id}),
         "outputs": [{"name": "images", "datatype": "UINT8", "shape": _shape(order), **values}],
     }
 
 
-def _json_tensors(asked: InferRequest, order: Order, made: Made, request: Request) -> bytes:  # noqa: ARG001
-    return to_json(_answer_head(asked, order, {"data": np.stack(made.pictures).ravel().tolist()}))
+def _json_tensors(infer: InferRequest, order: Order, output: Output, request: Request) -> bytes:  # noqa: ARG001
+    return to_json(_response_head(infer, order, {"data": np.stack(output.pictures).ravel().tolist()}))
 
 
-def _binary_tensors(head: bytes, order: Order, made: Made, request: Request) -> bytes:  # noqa: ARG001
-    return b"".join([head, *(picture.tobytes() for picture in made.pictures)])
+def _binary_tensors(head: bytes, order: Order, output: Output, request: Request) -> bytes:  # noqa: ARG001
+    return b"".join([head, *(picture.tobytes() for picture in output.pictures)])
 
 
 def _stats(deployment: Deployment) -> dict[str, object]:
-    """Triton's statistics of a model. Failures are counted, and not timed."""
+    """Triton's statistics of a model; failures are counted but not timed."""
     own = deployment.metrics
     counts = counts_of(own)
     stages = {
@@ -215,7 +218,10 @@ def _stats(deployment: Deployment) -> dict[str, object]:
         "execution_count": int(value_of(own.tick_rows, "_count")),
         "inference_stats": {
             "fail": {"count": int(sum(counts.errors.values()))},
-            **{stage: {"count": sum(each.counts), "ns": int(each.sum * 1e9)} for stage, each in stages.items()},
+            **{
+                stage: {"count": int(value_of(each, "_count")), "ns": int(1e9 * value_of(each, "_sum"))}
+                for stage, each in stages.items()
+            },
         },
     }
 
@@ -224,54 +230,59 @@ def _json(content: object, status: int = 200) -> Response:
     return JSONResponse(content, status, _NO_STORE)
 
 
-_OF_MODELS: Mapping[str, tuple[str, Callable[..., Any], str]] = {
-    "": ("GET", get_model_metadata, "The tensors."),
-    "/ready": ("GET", get_model_ready, "It can be asked."),
-    "/config": ("GET", get_model_config, "The configuration."),
-    "/stats": ("GET", get_model_stats, "The statistics."),
-    "/infer": ("POST", post_infer, "The pictures."),
-}
-_OF_THE_SERVER: Mapping[str, tuple[str, Callable[..., Any], str]] = {
-    "/v2": ("GET", get_server, "The server."),
-    "/v2/health/live": ("GET", get_server_live, "It runs."),
-    "/v2/health/ready": ("GET", get_server_ready, "It can be asked."),
-    "/v2/models/stats": ("GET", get_statistics, "The statistics."),
-    "/v2/repository/index": ("POST", post_repository_index, "The models."),
-}
-_PATHS = {
-    **{
-        base + path: each
-        for path, each in _OF_MODELS.items()
-        for base in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}")
-    },
-    **_OF_THE_SERVER,
-}
-
-ROUTES = tuple(route(path, {method: handler}) for path, (method, handler, _) in _PATHS.items())
-
 _ERROR = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
-_BODIES: Mapping[Callable[..., Any], type[BaseModel]] = {
-    post_infer: InferRequest,
-    post_repository_index: RepositoryIndexRequest,
+_ERRORS = Errors("OpenInferenceError", {JSON: _ERROR})
+
+
+def _operation(handler: Handler, text: str, *errors: int, **about: Any) -> Operation:  # noqa: ANN401
+    """An operation whose answer is JSON, and whose errors are those of the protocol."""
+    answers = {200: Answer(text, {JSON: {}}, ["Cache-Control"])} | about.pop("answers", {})
+    tag = "Open Inference Protocol"
+    return Operation(handler, tag, answers, errors, _ERRORS, **about)
+
+
+#: 503 of what says whether something is ready, which may also be an error.
+_NOT_READY = {503: Answer("It cannot be used.", {JSON: {"type": "object"}}, ["Cache-Control", "Vary", "Retry-After"])}
+_TENSORS = Answer("The images.", {JSON: {}, BINARY: BYTES}, (*IMAGE_HEADERS, HEAD_LENGTH))
+
+_OF_MODELS = {
+    "": ("GET", _operation(get_model_metadata, "The tensors.", 404)),
+    "/ready": ("GET", _operation(get_model_ready, "It can be used.", 404, answers=_NOT_READY)),
+    "/config": ("GET", _operation(get_model_config, "The configuration.", 404)),
+    "/stats": ("GET", _operation(get_model_stats, "The statistics.", 404)),
+    "/infer": (
+        "POST",
+        _operation(
+            post_infer,
+            "The images.",
+            *BODY_ERRORS,
+            *COMPUTE_ERRORS,
+            answers={200: _TENSORS},
+            body=[InferRequest],
+            headers=[HEAD_LENGTH],
+            binary_body=True,
+        ),
+    ),
 }
-_REFUSED = {post_infer: (400, 408, 413, 422, 429, 500, 503, 504), post_repository_index: (400, 408, 413, 422)}
-
-
-def _operation(path: str, handler: Callable[..., Any], text: str) -> dict[str, Any]:
-    names = [name for name in ("model", "version") if f"{{{name}}}" in path]
-    statuses = {503, *([404] if names else []), *_REFUSED.get(handler, ())}
-    refused = {
-        status: {"description": each["description"], "content": {JSON: {"schema": _ERROR}}}
-        for status, each in refusals(*sorted(statuses)).items()
-    }
-    body = {"requestBody": request_body(_BODIES[handler])} if handler in _BODIES else {}
-    kinds = {JSON: {}, **({BINARY: {"type": "string", "format": "binary"}} if handler is post_infer else {})}
-    named = described(handler, "Open Inference Protocol")
-    if "version" in names:
-        named["operationId"] += "_of_version"
-    return {**named, "parameters": path_parameters(*names), "responses": {**success(text, kinds), **refused}, **body}
-
-
-OPERATIONS = {
-    path: {method.lower(): _operation(path, handler, text)} for path, (method, handler, text) in _PATHS.items()
+_OF_THE_SERVER = {
+    "/v2": ("GET", _operation(get_server, "The server.")),
+    "/v2/health/live": ("GET", _operation(get_server_live, "It runs.", answers=_NOT_READY)),
+    "/v2/health/ready": ("GET", _operation(get_server_ready, "It can be used.", answers=_NOT_READY)),
+    "/v2/models/stats": ("GET", _operation(get_statistics, "The statistics.")),
+    "/v2/repository/index": (
+        "POST",
+        _operation(post_repository_index, "The models.", *BODY_ERRORS, 422, body=[RepositoryIndexRequest]),
+    ),
 }
+
+ROUTES = tuple(
+    route(path, {method: operation})
+    for path, (method, operation) in {
+        **_OF_THE_SERVER,
+        **{
+            base + path: each
+            for path, each in _OF_MODELS.items()
+            for base in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}")
+        },
+    }.items()
+)

@@ -1,138 +1,121 @@
-"""Routes for the hot path: plain ASGI, in front of FastAPI's own.
+"""The application, and its plain ASGI routes.
 
-What FastAPI does around a handler (middlewares, dependencies, body fields, response models) serves nothing here, where
-bodies are read raw and answers are bytes, and costs more than a small model computes:
-docs/decisions/0005-asgi-on-the-hot-path.md.
+FastAPI's own routes resolve dependencies and read fields of bodies that these handlers do not have, because they parse
+raw bodies and return bytes: docs/decisions/0005-plain-asgi-routes.md.
 """
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
+from fastapi.routing import APIRoute
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.admission.lag import LoopLag
-from service.api.http.error_handlers import respond
+from service.api.http.error_handlers import error_response
+from service.api.http.openapi import Operation, add_operations
 from service.api.http.request_id import HEADER, request_id
 from service.errors import TooBusy
-from service.extensions import WHOLE, route_path
 from service.logs import AccessLog
-
-Handler = Callable[[Request], Awaitable[Response]]
+from service.request_info import info_of, route_path
 
 
 class Endpoint:
     """Handlers by method as an ASGI application."""
 
-    def __init__(self, handlers: Mapping[str, Handler]) -> None:
-        self.handlers = {**handlers, "HEAD": handlers["GET"]} if "GET" in handlers else dict(handlers)
+    def __init__(self, operations: Mapping[str, Operation]) -> None:
+        self._handlers = {method: each.handler for method, each in operations.items()}
+        if "GET" in self._handlers:
+            self._handlers["HEAD"] = self._handlers["GET"]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request; whatever a handler raises becomes an answer."""
-        scope.setdefault("state", {})["arrived_at"] = time.monotonic()
+        """Handle one request; an exception of the handler becomes an error response."""
         request = Request(scope, receive)
         try:
-            lag: LoopLag | None = getattr(scope["app"], "lag", None)  # FastAPI's own has none
+            lag: LoopLag | None = getattr(scope["app"], "lag", None)  # a plain FastAPI has none
             if lag is not None and lag.behind():
                 raise TooBusy
-            response = await self.handlers[scope["method"]](request)
+            response = await self._handlers[scope["method"]](request)
         except Exception as failure:
-            response = await respond(request, failure)
-        response.raw_headers.append((HEADER, request_id(scope).encode()))
-        scope["state"]["status"] = response.status_code
-        # What sends itself as a plain response does has all of its body.
-        if WHOLE in scope.get("extensions", ()) and type(response).__call__ is Response.__call__:
-            headers = response.raw_headers
-            await send({"type": WHOLE, "status": response.status_code, "headers": headers, "body": response.body})
-        else:
-            await response(scope, receive, send)
+            response = await error_response(request, failure)
+        await response(scope, receive, send)
 
 
-def route(path: str, handlers: Mapping[str, Handler]) -> Route:
-    """``handlers`` by method at ``path``; what answers GET answers HEAD."""
-    return Route(path, Endpoint(handlers), methods=list(handlers))
+class DescribedRoute(Route):
+    """A route with what the OpenAPI document says of it."""
+
+    def __init__(self, path: str, operations: Mapping[str, Operation]) -> None:
+        super().__init__(path, Endpoint(operations), methods=list(operations))
+        self.operations = operations
 
 
-def _noted(scope: Scope, send: Send, log: AccessLog) -> Send:
-    """``send``, which also tells ``log`` of the answer once all of it is sent."""
-    state, status = scope.setdefault("state", {}), 0
-    state["arrived_at"] = time.monotonic()
+def route(path: str, operations: Mapping[str, Operation]) -> DescribedRoute:
+    """The operations at ``path``, by method; GET answers HEAD too."""
+    return DescribedRoute(path, operations)
 
-    async def noting(message: Message) -> None:
-        nonlocal status
-        await send(message)
-        status = message.get("status", status)
-        if message["type"] == "http.response.body" and not message.get("more_body"):
-            log.note(state, scope["method"], route_path(scope), status)
 
-    return noting
+class HeadRoute(APIRoute):
+    """FastAPI's route, which answers HEAD as it does GET."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["method"] == "HEAD" and "GET" in (self.methods or ()):
+            scope = {**scope, "method": "GET"}  # the server reads its own scope when it leaves out the body
+        await super().handle(scope, receive, send)
 
 
 class App(FastAPI):
-    """FastAPI with endpoints that it hands requests to itself, before any of its layers.
+    """FastAPI with an access log, and a request id in every response.
 
-    Only what matches exactly: all else (other methods, a slash at the end) goes FastAPI's way, which knows them too.
+    Put the busiest routes first: the router tries one route after another.
     """
 
     def __init__(self, **options: Any) -> None:  # noqa: ANN401  (FastAPI's own)
         super().__init__(**options)
-        #: What is told of every answer, and what refuses requests to endpoints; None until the service is up.
+        #: Where requests are logged, and what rejects them while the event loop is overloaded; None until the service
+        #: is up.
         self.access_log: AccessLog | None = None
         self.lag: LoopLag | None = None
-        self._fixed: dict[str, Endpoint] = {}
-        self._named: dict[str, tuple[Endpoint, str]] = {}
 
-    def add_endpoint(self, route: Route) -> None:
-        """Serve ``route``; itself where its path is fixed or ends with its one parameter, else FastAPI's way."""
-        assert isinstance(route.app, Endpoint)
-        self.router.routes.insert(0, route)
-        head, _, last = route.path.rpartition("/")
-        if "{" not in route.path:
-            self._fixed[route.path] = route.app
-        elif "{" not in head:
-            self._named[head] = route.app, last.strip("{}")
+    def add_routes(self, routes: Sequence[Route]) -> None:
+        """Serve ``routes``, after those that are there."""
+        self.router.routes.extend(routes)
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """Only what the routes need: FastAPI's telemetry, body limit and error page cost time on every request."""
+        return ExceptionMiddleware(AsyncExitStackMiddleware(self.router), self.exception_handlers)
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document of all routes."""
+        if self.openapi_schema is None:
+            document = super().openapi()  # kept in self.openapi_schema
+            described = {each.path: each.operations for each in self.routes if isinstance(each, DescribedRoute)}
+            add_operations(document, described, [tag["name"] for tag in self.openapi_tags or ()])
+        assert self.openapi_schema is not None
+        return self.openapi_schema
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request, or the lifespan."""
-        if scope["type"] != "http":
-            await super().__call__(scope, receive, send)
-            return
-        log, endpoint = self.access_log, self._match(scope)
-        if endpoint is None:
-            await self._through_fastapi(scope, receive, send if log is None else _noted(scope, send, log))
-            return
-        scope["app"] = self
-        await endpoint(scope, receive, send)
-        if log is not None:
-            state = scope["state"]
-            log.note(state, scope["method"], route_path(scope), state["status"])
+        if scope["type"] == "http":
+            send = self._noting(scope, send)
+        await super().__call__(scope, receive, send)
 
-    async def _through_fastapi(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request as FastAPI does; HEAD is answered as GET is, and the answer tells the request's id."""
-        identity = (HEADER, request_id(scope).encode())
+    def _noting(self, scope: Scope, send: Send) -> Send:
+        """``send`` that adds the request's id, and logs the request when all of the response is sent."""
+        info, identity = info_of(scope), (HEADER, request_id(scope).encode())
+        info.arrived_at = time.monotonic()
 
-        async def named(message: Message) -> None:
-            if message["type"] == "http.response.start" and identity not in message["headers"]:
+        async def noting(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                info.status = message["status"]
                 message["headers"] = [*message["headers"], identity]
             await send(message)
+            if self.access_log is not None and message["type"] == "http.response.body" and not message.get("more_body"):
+                self.access_log.note(info, scope["method"], route_path(scope))
 
-        # The server looks at its own scope when it leaves the body out. Layers know the messages of ASGI alone.
-        method = "GET" if scope["method"] == "HEAD" else scope["method"]
-        extensions = {name: about for name, about in scope.get("extensions", {}).items() if name != WHOLE}
-        await super().__call__({**scope, "method": method, "extensions": extensions}, receive, named)
-
-    def _match(self, scope: Scope) -> Endpoint | None:
-        path = route_path(scope)
-        if (endpoint := self._fixed.get(path)) is not None:
-            return endpoint if scope["method"] in endpoint.handlers else None
-        head, _, last = path.rpartition("/")
-        named = self._named.get(head)
-        if named is None or not last or scope["method"] not in named[0].handlers:
-            return None
-        endpoint, parameter = named
-        scope["path_params"] = {parameter: last}
-        return endpoint
+        return noting

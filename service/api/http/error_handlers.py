@@ -1,6 +1,6 @@
 """The error tree as application/problem+json (RFC 9457): the only place that writes an error body.
 
-The one body serves the clients of OpenAI and Hugging Face too, which look into ``error`` and ``errors``.
+The body also serves clients of OpenAI and Hugging Face, which read ``error`` and ``errors``.
 """
 
 import logging
@@ -13,27 +13,26 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
-from service.api.http.openapi import PROBLEM_JSON
-from service.api.http.problem import Problem, _problem_of
+from service.api.http.problem import PROBLEM_JSON, Problem, problem_of
 from service.api.http.request_id import request_id
 from service.api.state import state_of
 from service.errors import FieldProblem, ServiceError
-from service.extensions import route_path
+from service.request_info import info_of, route_path
 
 log = logging.getLogger(__name__)
 
-#: Nginx's number for a client that closed the connection: nobody reads it, but logs do.
+#: Nginx's status for a client that closed the connection: it appears in logs only.
 CLIENT_CLOSED_REQUEST = 499
 
 
 def install(app: FastAPI) -> None:
-    """Answer every exception of ``app`` with a problem document."""
+    """Turn every exception of ``app`` into a problem document."""
     for kind, handler in _HANDLERS.items():
         app.add_exception_handler(kind, handler)
 
 
-async def respond(request: Request, failure: Exception) -> Response:
-    """The answer to a request that ended with ``failure``, for what handles requests outside of FastAPI."""
+async def error_response(request: Request, failure: Exception) -> Response:
+    """The response to a request that failed, for routes that are plain ASGI."""
     handler = next(handler for kind, handler in _HANDLERS.items() if isinstance(failure, kind))
     return await handler(request, failure)
 
@@ -51,7 +50,7 @@ async def _http_exception(request: Request, failure: Exception) -> Response:
     return _answer(request, failure.status_code, code, failure.detail, (), dict(failure.headers or {}))
 
 
-async def _client_gone(request: Request, failure: Exception) -> Response:  # noqa: ARG001
+async def _client_closed(request: Request, failure: Exception) -> Response:  # noqa: ARG001
     return Response(status_code=CLIENT_CLOSED_REQUEST)
 
 
@@ -66,10 +65,10 @@ async def _unexpected(request: Request, failure: Exception) -> Response:
 
 
 def _count(request: Request, code: str) -> None:
-    told = request.scope.setdefault("state", {})
-    told["outcome"] = code
-    if not told.get("counted", False):
-        state_of(request).count_error(told.get("model"), code)
+    info = info_of(request.scope)
+    info.outcome = code
+    if not info.counted:
+        state_of(request).count_error(info.model, code)
 
 
 def _answer(
@@ -80,19 +79,19 @@ def _answer(
     problems: Sequence[FieldProblem],
     headers: Mapping[str, str],
 ) -> Response:
-    problem = _problem_of(request_id(request.scope), status, code, detail, problems)
+    problem = problem_of(request_id(request.scope), status, code, detail, problems)
     path = f"{route_path(request.scope)}/"
     render = next((own for prefix, own in _DIALECTS.items() if path.startswith(prefix)), _problem)
     return render(problem, {**_about(request), **headers})
 
 
 def _about(request: Request) -> dict[str, str]:
-    """Headers of every error: it is nobody's to keep, and says which model it is of where that is known."""
+    """Headers of every error: it must not be cached, and it names the model if that is known."""
     fixed = {"Cache-Control": "no-store", "Vary": "Accept"}
-    told = request.scope.get("state", {})
-    if "model_version" not in told:
+    info = info_of(request.scope)
+    if info.model is None or info.model_version is None:
         return fixed
-    return {**fixed, "X-Model": told["model"], "X-Model-Version": told["model_version"]}
+    return {**fixed, "X-Model": info.model, "X-Model-Version": info.model_version}
 
 
 def _problem(problem: Problem, headers: Mapping[str, str]) -> Response:
@@ -111,6 +110,6 @@ _DIALECTS: Mapping[str, Callable[[Problem, Mapping[str, str]], Response]] = {"/v
 _HANDLERS: Mapping[type[Exception], Callable[[Request, Exception], Awaitable[Response]]] = {
     ServiceError: _service_error,
     HTTPException: _http_exception,
-    ClientDisconnect: _client_gone,
+    ClientDisconnect: _client_closed,
     Exception: _unexpected,
 }

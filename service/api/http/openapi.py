@@ -1,122 +1,289 @@
-"""The part of the OpenAPI document that FastAPI cannot make: that of the plain ASGI routes."""
+"""What each plain ASGI route declares of itself, and the OpenAPI document that is made of the declarations."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from inspect import cleandoc
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
-from fastapi import FastAPI
 from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+from starlette.requests import Request
+from starlette.responses import Response
 
-from service.api.http.problem import Problem
-from service.api.request.negotiation import EVENT_STREAM, JSON, PICTURES
+from service.api.http.problem import PROBLEM_JSON, Problem
+from service.api.request.negotiation import JSON
 from service.api.request.uploads import PICTURE_FIELD, UPLOADS
-from service.api.response.schemas import JobStatus, PicturesAnswer
 
-PROBLEM_JSON = "application/problem+json"
-_REFUSALS = {
-    400: "The body is not JSON, or a form or picture in it cannot be read.",
-    404: "No such model, or not in that version, and the answer names those there are; or no such job any more.",
-    406: "None of the formats in Accept is offered.",
-    408: "The body did not arrive in time.",
-    409: "The request with this Idempotency-Key is being answered; or the job has no result yet.",
-    410: "The job was canceled.",
-    413: "The body, or a picture in it, is too large.",
-    415: "An uploaded picture is in no format that is read.",
-    422: "A field is unknown, out of range, or means nothing to this model; or the Idempotency-Key is another's.",
-    429: "The client's accepted work fills its share of the queue; Retry-After says when to come back.",
-    500: "The model gave no usable picture.",
-    503: "The queue is full, or too long for an answer in time (Retry-After says when to come back); or the model was "
-    "refused, or the service is stopping.",
-    504: "The pictures were not ready in time: timeout_ms, or the service's own limit. Their work was dropped.",
+Handler = Callable[[Request], Awaitable[Response]]
+JsonSchema = dict[str, Any]
+
+#: The content of a body: by media type, a model, or a JSON schema.
+Content = Mapping[str, type[BaseModel] | JsonSchema]
+
+BINARY: JsonSchema = {"type": "string", "format": "binary"}
+
+#: Headers of responses, by name.
+HEADERS = {
+    "X-Request-Id": "Id of the request: the client's own X-Request-Id, or a new one.",
+    "X-Model": "Name of the model.",
+    "X-Model-Version": "Version of the model.",
+    "X-Seed": "Seed of each image that has one, separated by commas.",
+    "Server-Timing": "Milliseconds in the queue, of computing, and of encoding.",
+    "Content-Disposition": "Suggested file name.",
+    "Vary": "Request headers that the response depends on.",
+    "Cache-Control": "Whether and for how long the response may be cached.",
+    "ETag": "Identifies what the response shows; send it back in If-None-Match.",
+    "Location": "URL of the job.",
+    "Preference-Applied": "Which part of Prefer was applied.",
+    "Retry-After": "Seconds after which to try again.",
+    "Idempotent-Replayed": "true: the kept response to an earlier request with this Idempotency-Key.",
+    "X-Accel-Buffering": "no: tells nginx not to buffer events.",
+    "Inference-Header-Content-Length": "Length of the JSON in bytes; binary tensors follow it.",
 }
 
+#: Headers of requests, by name.
+PARAMETERS = {
+    "Prefer": "respond-async: answer 202 with a job. wait=10: answer 202 if the result is not ready in ten seconds.",
+    "Idempotency-Key": "Name of the request: sent again with the same key, it gets the same answer, computed once.",
+    "If-None-Match": "ETag of a cached response: answered with 304 if that is still current.",
+    "Last-Event-ID": "Id of the last event received: only later events are sent.",
+    "Inference-Header-Content-Length": "Length of the JSON in bytes, where binary tensors follow it.",
+}
 
-def operation(
-    handler: Callable[..., object],
-    formats: Sequence[str],
-    *,
-    path: Sequence[str] = (),
-    query: type[BaseModel] | None = None,
-    body: type[BaseModel] | None = None,
-) -> dict[str, Any]:
-    """The operation of ``handler``, described by its docstring: what it reads, and what it answers in ``formats``."""
-    return {
-        **described(handler),
-        "parameters": [
-            *path_parameters(*path),
-            *(query_parameters(query) if query else []),
-            *_header_parameters(post=bool(body)),
-        ],
-        "responses": _picture_responses(formats, conditional=query is not None),
-        **({"requestBody": request_body(body)} if body else {}),
+_ERRORS = {
+    400: "The body is not valid JSON, or a form or image in it cannot be read; or a header is malformed.",
+    404: "No such model, or not in that version (the answer names those that exist); or no such job any more.",
+    406: "None of the formats in Accept is offered.",
+    408: "The body did not arrive in time.",
+    409: "A request with this Idempotency-Key is still running; or the job has no result yet.",
+    410: "The job was canceled.",
+    413: "The body, or an image in it, is too large.",
+    415: "An uploaded image has a format that is not supported.",
+    422: "A field is unknown, out of range, or not supported by this model; or the request alone exceeds the device "
+    "time that one may take; or the Idempotency-Key belongs to another request.",
+    429: "The client's accepted work fills its share of the queue.",
+    500: "The model produced no usable image, or the service failed.",
+    503: "The queue, the memory for waiting requests, or the job store is full; or the deadline cannot be met; or the "
+    "model is unavailable; or the service is overloaded or stopping.",
+    504: "The images were not ready before the deadline (timeout_ms, or the service's limit). The work was dropped.",
+}
+_RETRY = frozenset({409, 429, 503})
+#: Any route may fail, and any is refused when the event loop is overloaded.
+_ALWAYS = (500, 503)
+
+ERROR_HEADERS = ("X-Request-Id", "X-Model", "X-Model-Version", "Cache-Control", "Vary")
+
+
+class Answer(NamedTuple):
+    """A response that is no error: what it is, its content by media type, and its headers beside X-Request-Id."""
+
+    text: str
+    content: Content = MappingProxyType({})
+    headers: Sequence[str] = ()
+
+
+class Errors(NamedTuple):
+    """The form of errors: its name in the document, and the content."""
+
+    name: str
+    content: Content
+
+
+PROBLEMS = Errors("Problem", {PROBLEM_JSON: Problem})
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A handler and everything that the OpenAPI document says of it beside its docstring.
+
+    ``body`` is the model of the request's body; of several, a body is one of them. ``query`` is the model of the query.
+    ``headers`` are names in ``PARAMETERS``, ``errors`` statuses (500 and 503 need no mention), of the form ``failing``.
+    """
+
+    handler: Handler
+    tag: str = "images"
+    answers: Mapping[int, Answer] = field(default_factory=dict)
+    errors: Sequence[int] = ()
+    failing: Errors = PROBLEMS
+    body: Sequence[type[BaseModel]] = ()
+    query: type[BaseModel] | None = None
+    headers: Sequence[str] = ()
+    example: Mapping[str, Any] | None = None
+    binary_body: bool = False
+
+
+#: By path and method.
+Operations = Mapping[str, Mapping[str, Operation]]
+
+
+def add_operations(document: dict[str, Any], operations: Operations, tags: Sequence[str]) -> None:
+    """Add ``operations`` to an OpenAPI ``document``, with the paths in the order of their ``tags``."""
+    schemas = _Schemas(operations)
+    paths = document["paths"]
+    for path, methods in operations.items():
+        item = {method.lower(): _operation(path, each, schemas) for method, each in methods.items()}
+        paths[path] = {**paths.get(path, {}), **item}
+    rank = {tag: index for index, tag in enumerate(tags)}
+    document["paths"] = dict(sorted(paths.items(), key=lambda item: rank[next(iter(item[1].values()))["tags"][0]]))
+    components = document.setdefault("components", {})
+    components["schemas"] = dict(sorted({**components.get("schemas", {}), **schemas.definitions}.items()))
+    components["headers"] = {name: _described(text) for name, text in HEADERS.items()}
+    components["responses"] = {
+        f"{failing.name}{status}": response
+        for failing in {each.failing.name: each.failing for each in schemas.operations}.values()
+        for status, response in _errors(_ERRORS, schemas.content(failing.content)).items()
+    }
+    components["parameters"] = {
+        name: {"name": name, "in": "header", "required": False, **_described(text)} for name, text in PARAMETERS.items()
     }
 
 
-def described(handler: Callable[..., object], tag: str = "pictures") -> dict[str, Any]:
-    """What the name and the docstring of ``handler`` say of its operation."""
+def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Error responses with those statuses, for FastAPI's own routes."""
+    return _errors(statuses, {PROBLEM_JSON: {"$ref": f"#/components/schemas/{Problem.__name__}"}})
+
+
+def _errors(statuses: Iterable[int], content: Mapping[str, JsonSchema]) -> dict[int | str, dict[str, Any]]:
     return {
-        "tags": [tag],
-        "operationId": handler.__name__,
-        "summary": handler.__name__.replace("_", " ").capitalize(),
-        "description": cleandoc(handler.__doc__ or ""),
-    }
-
-
-def path_parameters(*names: str) -> list[dict[str, Any]]:
-    """Parts of a path."""
-    return [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
-
-
-def success(text: str, content: Mapping[str, Any]) -> dict[str, Any]:
-    """A 200 that is one of ``content``, schemas by media type."""
-    return {"200": {"description": text, "content": {media: {"schema": schema} for media, schema in content.items()}}}
-
-
-def refusals(*statuses: int) -> dict[str, Any]:
-    """The errors of those statuses."""
-    return {
-        str(status): {
-            "description": _REFUSALS[status],
-            "content": {PROBLEM_JSON: {"schema": inlined(Problem.model_json_schema())}},
+        status: {
+            "description": _ERRORS[status],
+            "headers": response_headers(*ERROR_HEADERS, *(["Retry-After"] if status in _RETRY else [])),
+            "content": _media(content),
         }
         for status in statuses
     }
 
 
-def describe(app: FastAPI, operations: Mapping[str, Mapping[str, Any]]) -> None:
-    """Add ``operations``, by path and method, to the document that ``app`` makes of its own routes."""
-    own = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        document = own()
-        document["paths"] = {**operations, **document["paths"]}
-        return document
-
-    app.openapi = openapi  # type: ignore[method-assign]
+def response_headers(*names: str) -> dict[str, Any]:
+    """References to headers of ``HEADERS``."""
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
 
-def request_body(schema: type[BaseModel]) -> dict[str, Any]:
-    """A body of ``schema``, optional where all of its fields are: JSON, or what else can hold the fields it has."""
-    document = _document(schema)
-    content: dict[str, Any] = {JSON: {"schema": document}}
-    if PICTURE_FIELD in document["properties"]:
-        content |= {
-            "multipart/form-data": {"schema": _in_a_form(document)},
-            **{media: {"schema": {"type": "string", "format": "binary"}} for media in UPLOADS},
+def query_parameters(schema: type[BaseModel]) -> list[dict[str, Any]]:
+    """The fields of ``schema``, but those that are objects: a query cannot hold them."""
+    fields = _own_first(schema, inlined(schema.model_json_schema()))["properties"]
+    return [
+        {"name": name, "in": "query", "required": False, "allowEmptyValue": True, "schema": field}
+        for name, field in fields.items()
+        if not _holds_an_object(field)
+    ]
+
+
+class _Schemas:
+    """The schemas of all models of some operations: ``definitions``, by the names that references use."""
+
+    def __init__(self, operations: Operations) -> None:
+        self.operations = [each for methods in operations.values() for each in methods.values()]
+        bodies = dict.fromkeys(model for each in self.operations for model in each.body)
+        answers = dict.fromkeys(model for each in self.operations for model in _models_of(each))
+        modes: list[Any] = [(model, "validation") for model in bodies]
+        modes += [(model, "serialization") for model in answers]
+        self._references, document = models_json_schema(modes, ref_template="#/components/schemas/{model}")
+        self.definitions: dict[str, Any] = document.get("$defs", {})
+        for model in bodies:
+            name = self._name(model, "validation")
+            self.definitions[name] = _own_first(model, self.definitions[name])
+            if PICTURE_FIELD in self.definitions[name]["properties"]:
+                self.definitions[f"{name}Form"] = _in_a_form(_own_first(model, inlined(model.model_json_schema())))
+
+    def body(self, model: type[BaseModel]) -> JsonSchema:
+        """A reference to the schema of a request."""
+        return {"$ref": f"#/components/schemas/{self._name(model, 'validation')}"}
+
+    def form(self, model: type[BaseModel]) -> JsonSchema | None:
+        """A reference to the schema of the same request as a form, if it may be one."""
+        name = f"{self._name(model, 'validation')}Form"
+        return {"$ref": f"#/components/schemas/{name}"} if name in self.definitions else None
+
+    def content(self, content: Content) -> dict[str, JsonSchema]:
+        """The schema of each media type."""
+        return {
+            media: schema if isinstance(schema, dict) else dict(self._references[schema, "serialization"])
+            for media, schema in content.items()
         }
-    return {"required": "required" in document, "content": content}
+
+    def _name(self, model: type[BaseModel], mode: Any) -> str:  # noqa: ANN401  (pydantic's literal)
+        reference: str = self._references[model, mode]["$ref"]
+        return reference.rsplit("/", 1)[1]
 
 
-def _document(schema: type[BaseModel]) -> dict[str, Any]:
-    """The JSON schema of ``schema``, its own fields before those that it shares with others."""
-    document = inlined(schema.model_json_schema())
-    own = {field.alias or name for name, field in schema.model_fields.items() if name in schema.__annotations__}
-    document["properties"] = dict(sorted(document["properties"].items(), key=lambda field: field[0] not in own))
-    return document
+def _models_of(operation: Operation) -> Iterator[type[BaseModel]]:
+    for content in (*(answer.content for answer in operation.answers.values()), operation.failing.content):
+        yield from (schema for schema in content.values() if not isinstance(schema, dict))
 
 
-def _in_a_form(document: dict[str, Any]) -> dict[str, Any]:
-    """``document`` without objects and null, which only JSON can say; an optional field may be empty instead."""
+def _operation(path: str, operation: Operation, schemas: _Schemas) -> dict[str, Any]:
+    names = [part.strip("{}") for part in path.split("/") if part.startswith("{")]
+    handler = operation.handler
+    parameters = [
+        *(_path_parameter(name) for name in names),
+        *(query_parameters(operation.query) if operation.query else []),
+        *({"$ref": f"#/components/parameters/{name}"} for name in operation.headers),
+    ]
+    return {
+        "tags": [operation.tag],
+        "operationId": handler.__name__ + ("_of_version" if "version" in names else ""),
+        "summary": handler.__name__.replace("_", " ").capitalize(),
+        "description": cleandoc(handler.__doc__ or ""),
+        **({"parameters": parameters} if parameters else {}),
+        **({"requestBody": _request_body(operation, schemas)} if operation.body else {}),
+        "responses": _responses(operation, schemas),
+    }
+
+
+def _path_parameter(name: str) -> dict[str, Any]:
+    example = {"example": "ddpm"} if name == "model" else {}
+    return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}, **example}
+
+
+def _responses(operation: Operation, schemas: _Schemas) -> dict[str, Any]:
+    answers: dict[int, Any] = {
+        status: {
+            "description": answer.text,
+            "headers": response_headers("X-Request-Id", *answer.headers),
+            **({"content": _media(schemas.content(answer.content))} if answer.content else {}),
+        }
+        for status, answer in operation.answers.items()
+    }
+    statuses = (*operation.errors, *_ALWAYS)
+    failed = {each: {"$ref": f"#/components/responses/{operation.failing.name}{each}"} for each in statuses}
+    responses: dict[int, Any] = {**failed, **answers}
+    return {str(status): responses[status] for status in sorted(responses)}
+
+
+def _media(content: Mapping[str, JsonSchema]) -> dict[str, Any]:
+    return {media: {"schema": schema} for media, schema in content.items()}
+
+
+def _request_body(operation: Operation, schemas: _Schemas) -> dict[str, Any]:
+    """A body, optional where all of its fields are: JSON, or what else can hold the fields it has."""
+    first, *others = operation.body
+    one = schemas.body(first)
+    of_json: dict[str, Any] = {"schema": {"anyOf": [one, *map(schemas.body, others)]} if others else one}
+    if operation.example is not None:
+        of_json["example"] = operation.example
+    content = {JSON: of_json}
+    if form := schemas.form(first):
+        content |= {"multipart/form-data": {"schema": form}, **{media: {"schema": BINARY} for media in UPLOADS}}
+    if operation.binary_body:
+        content["application/octet-stream"] = {"schema": BINARY}
+    required = any(each.is_required() for each in first.model_fields.values())
+    return {"required": required, "content": content}
+
+
+def _described(text: str) -> dict[str, Any]:
+    return {"description": text, "schema": {"type": "string"}}
+
+
+def _own_first(model: type[BaseModel], schema: JsonSchema) -> JsonSchema:
+    """``schema`` of ``model``, its own fields before those that it shares with others."""
+    own = {field.alias or name for name, field in model.model_fields.items() if name in model.__annotations__}
+    return {**schema, "properties": dict(sorted(schema["properties"].items(), key=lambda item: item[0] not in own))}
+
+
+def _in_a_form(document: JsonSchema) -> JsonSchema:
+    """``document`` without objects and null, which only JSON can express; an optional field may be empty instead."""
     fields = {
         name: _without_null(field) for name, field in document["properties"].items() if not _holds_an_object(field)
     }
@@ -125,102 +292,31 @@ def _in_a_form(document: dict[str, Any]) -> dict[str, Any]:
     return {**document, "properties": properties}
 
 
-def _without_null(field: dict[str, Any]) -> dict[str, Any]:
+def _without_null(field: JsonSchema) -> JsonSchema:
     if "anyOf" not in field:
         return field
     return {**field, "anyOf": [form for form in field["anyOf"] if form.get("type") != "null"]}
 
 
-def _or_empty(field: dict[str, Any]) -> dict[str, Any]:
+def _or_empty(field: JsonSchema) -> JsonSchema:
     return {"description": field.get("description", ""), "anyOf": [field, {"const": ""}]}
 
 
-def _holds_an_object(field: dict[str, Any]) -> bool:
+def _holds_an_object(field: JsonSchema) -> bool:
     return "object" in {form.get("type") for form in field.get("anyOf", ())}
 
 
-def query_parameters(schema: type[BaseModel]) -> list[dict[str, Any]]:
-    """The fields of ``schema``, but those that are objects: a query cannot hold them."""
-    fields = _document(schema)["properties"]
-    return [
-        {"name": name, "in": "query", "required": False, "allowEmptyValue": True, "schema": field}
-        for name, field in fields.items()
-        if not _holds_an_object(field)
-    ]
+def inlined(document: JsonSchema) -> JsonSchema:
+    """A JSON schema with its $defs put where they are used, for forms and queries, which change the fields."""
+    definitions = document.get("$defs", {})
 
-
-def _picture_responses(formats: Sequence[str], *, conditional: bool) -> dict[str, dict[str, Any]]:
-    """A success in each of ``formats`` and every refusal."""
-    kept = {"304": {"description": "What If-None-Match names is what would be answered."}} if conditional else {}
-    return {
-        "200": {
-            "description": "The pictures, or events.",
-            "content": picture_content(formats) | {EVENT_STREAM: {"schema": EVENT}},
-        },
-        "202": {
-            "description": "A job, whose address is in Location: what Prefer asks for.",
-            "content": {JSON: {"schema": inlined(JobStatus.model_json_schema())}},
-        },
-        **kept,
-        **refusals(*(status for status in _REFUSALS if status != 410)),
-    }
-
-
-def picture_content(formats: Sequence[str] = PICTURES) -> dict[str, Any]:
-    """Pictures, in each of ``formats``."""
-    binary = {media: {"schema": {"type": "string", "format": "binary"}} for media in formats if media != JSON}
-    return inlined({JSON: {"schema": PicturesAnswer.model_json_schema()}, **binary})
-
-
-#: One of the events of a stream.
-EVENT: dict[str, Any] = {
-    "type": "object",
-    "required": ["data"],
-    "properties": {
-        "id": {"type": "string"},
-        "event": {"type": "string"},
-        "data": {"type": "string", "contentMediaType": JSON},
-    },
-}
-
-
-def _header_parameters(*, post: bool) -> list[dict[str, Any]]:
-    """The headers by which a request chooses how it is answered."""
-    headers = {"Prefer": "respond-async: 202, and a job. wait=10: 202 where it is not done in ten seconds."}
-    if post:
-        headers["Idempotency-Key"] = "A name for the request: sent again with it, it is answered as before."
-    schema = {"type": "string"}
-    return [
-        {"name": name, "in": "header", "required": False, "description": text, "schema": schema}
-        for name, text in headers.items()
-    ]
-
-
-def inlined(document: dict[str, Any]) -> dict[str, Any]:
-    """``document``, which has JSON schemas, with their $defs put where they are used.
-
-    It is moved to where their addresses mean nothing.
-    """
-    definitions: dict[str, Any] = {}
-
-    def collect(node: Any) -> None:  # noqa: ANN401  (any JSON value)
-        if isinstance(node, dict):
-            definitions.update(node.pop("$defs", {}))
-            for value in node.values():
-                collect(value)
-        elif isinstance(node, list):
-            for value in node:
-                collect(value)
-
-    def resolved(node: Any) -> Any:  # noqa: ANN401
+    def resolved(node: Any) -> Any:  # noqa: ANN401  (any JSON value)
         if isinstance(node, dict):
             if "$ref" in node:
                 beside = {key: value for key, value in node.items() if key != "$ref"}
                 return resolved(definitions[node["$ref"].rsplit("/", 1)[1]]) | resolved(beside)
-            return {key: resolved(value) for key, value in node.items()}
+            return {key: resolved(value) for key, value in node.items() if key != "$defs"}
         return [resolved(value) for value in node] if isinstance(node, list) else node
 
-    collect(document)
-    inlined = resolved(document)
-    assert isinstance(inlined, dict)
-    return inlined
+    found: JsonSchema = resolved(document)
+    return found

@@ -8,6 +8,8 @@ from pydantic import BaseModel, Field
 
 from service.errors import FieldProblem, ServiceError
 
+PROBLEM_JSON = "application/problem+json"
+
 
 class FieldError(BaseModel):
     """One thing that is wrong with one field."""
@@ -44,10 +46,11 @@ class Problem(BaseModel):
 
 def problem_body(id: str, failure: ServiceError) -> dict[str, Any]:
     """What an answer to request or job ``id`` that ends with ``failure`` has in its body."""
-    return _problem_of(id, failure.status, failure.code, failure.detail, failure.problems).model_dump()
+    return problem_of(id, failure.status, failure.code, failure.detail, failure.problems).model_dump()
 
 
-def _problem_of(id: str, status: int, code: str, detail: str, problems: Sequence[FieldProblem]) -> Problem:
+def problem_of(id: str, status: int, code: str, detail: str, problems: Sequence[FieldProblem]) -> Problem:
+    """The body of an error with that ``status`` and ``code``; ``id`` is that of the request or job."""
     return Problem(
         type="about:blank",
         title=HTTPStatus(status).phrase,

@@ -5,6 +5,8 @@ from collections.abc import MutableMapping
 from random import getrandbits
 from typing import Any
 
+from service.request_info import info_of
+
 VALID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 HEADER = b"x-request-id"
 
@@ -14,11 +16,10 @@ def request_id(scope: MutableMapping[str, Any]) -> str:
 
     Always the same for one scope.
     """
-    state = scope.setdefault("state", {})
-    known: str | None = state.get("request_id")
-    if known is None:
-        known = state["request_id"] = _given(scope) or f"{getrandbits(96):024x}"
-    return known
+    info = info_of(scope)
+    if info.request_id is None:
+        info.request_id = _given(scope) or f"{getrandbits(96):024x}"
+    return info.request_id
 
 
 def _given(scope: MutableMapping[str, Any]) -> str | None:

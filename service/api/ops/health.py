@@ -1,20 +1,38 @@
-"""Liveness, readiness, metrics. They read state and change none."""
+"""Liveness, readiness, metrics: read-only."""
+
+from typing import Any
 
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from service.api.http.endpoint import HeadRoute
+from service.api.http.openapi import errors, response_headers
 from service.api.state import State, state_of
 
-router = APIRouter(tags=["operations"])
+router = APIRouter(tags=["operations"], route_class=HeadRoute)
 
-# What promtool and Prometheus expect of the text format.
+# The media type of Prometheus' text format.
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
-@router.get("/health/live", response_class=JSONResponse, responses={503: {"description": "A thread has ended."}})
+_HEADERS = response_headers("X-Request-Id")
+
+
+def _responses(unhealthy: str | None = None, media: str = "application/json") -> dict[int | str, dict[str, Any]]:
+    schema = {"type": "object" if media == "application/json" else "string"}
+    healthy: dict[int | str, dict[str, Any]] = {200: {"headers": _HEADERS, "content": {media: {"schema": schema}}}}
+    failing: dict[int | str, dict[str, Any]] = {503: {**healthy[200], "description": unhealthy}} if unhealthy else {}
+    return {**healthy, **failing, **errors(500)}
+
+
+@router.get(
+    "/health/live",
+    response_class=JSONResponse,
+    responses=_responses("A thread of the engine ended: only a restart helps."),
+)
 async def live(request: Request) -> JSONResponse:
-    """200 while the process answers and the engine's threads run; 503 means that only a restart will help."""
+    """200 while the process answers and the engine's threads run; 503 means that only a restart helps."""
     alive = state_of(request).engine.is_alive()
     return JSONResponse({"status": "live" if alive else "dead"}, status_code=200 if alive else 503)
 
@@ -22,7 +40,7 @@ async def live(request: Request) -> JSONResponse:
 @router.get(
     "/health/ready",
     response_class=JSONResponse,
-    responses={503: {"description": "A model was refused, or a thread ended."}},
+    responses=_responses("A model cannot be served, or a thread of the engine ended."),
 )
 async def ready(request: Request) -> JSONResponse:
     """200 when every model is verified and warmed and the engine's threads run; else 503, with the reasons."""
@@ -30,14 +48,14 @@ async def ready(request: Request) -> JSONResponse:
     return JSONResponse(_readiness(state), status_code=200 if state.ready else 503)
 
 
-@router.get("/health", response_class=JSONResponse)
+@router.get("/health", response_class=JSONResponse, responses=_responses())
 async def health(request: Request) -> JSONResponse:
-    """200 while the process answers, with what the other two say: for people, and for probes that only ask HEAD."""
+    """200 while the process answers, with the details of the other two; for people, and for probes that use HEAD."""
     state = state_of(request)
     return JSONResponse({"live": state.engine.is_alive(), **_readiness(state)})
 
 
-@router.get("/metrics", response_class=Response)
+@router.get("/metrics", response_class=Response, responses=_responses(media="text/plain"))
 async def metrics(request: Request) -> Response:
     """Every series, in Prometheus' text format."""
     return Response(state_of(request).metrics.expose(), media_type=METRICS_TYPE)

@@ -1,37 +1,35 @@
-"""GET /jobs and what is below it: jobs that are asked about, read, listened to and given up by their id.
+"""/jobs: list, read, follow, cancel and delete jobs.
 
-Whoever knows the id, which nobody can guess, may do so.
+The id of a job is random and serves as its access token.
 """
-
-from typing import Any
 
 from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from service.api.http.endpoint import route
-from service.api.http.openapi import EVENT, described, inlined, picture_content, refusals
+from service.api.http.openapi import Answer, Operation
 from service.api.request.body import MAX_ECHO
 from service.api.request.negotiation import EVENT_STREAM, JSON
 from service.api.request.response_mode import wait_of
+from service.api.response.documented import EVENT, EVENT_HEADERS, IMAGE_HEADERS, NO_LATER_EVENTS, image_content
 from service.api.response.event_stream import EventStream
+from service.api.response.job_answers import result, status_of, wait_for
 from service.api.response.reproduce import root_of
-from service.api.response.respond import result, status_of, wait_for
-from service.api.response.run import client_of
 from service.api.response.schemas import JobList, JobStatus
-from service.api.state import PictureJob, state_of
+from service.api.state import PictureJob, client_of, state_of
 from service.errors import BadRequest
 
-#: Most jobs in one list.
+#: Maximum number of jobs in a list.
 LISTED = 100
 
 _NO_STORE = {"Cache-Control": "no-store"}
 
 
 async def list_jobs(request: Request) -> Response:
-    """The latest 100 jobs of the client, which is an address: behind a proxy that is not trusted all have one.
+    """List the latest 100 jobs of the client, by its address: behind an untrusted proxy, all clients share one.
 
-    A job is made by a request with `Prefer: respond-async`, and by an answer as events.
+    A request with `Prefer: respond-async`, or answered with events, creates a job.
     """
     state = state_of(request)
     own = state.jobs.of(client_of(request), LISTED)
@@ -39,18 +37,18 @@ async def list_jobs(request: Request) -> Response:
 
 
 async def get_job(request: Request) -> Response:
-    """How far a job is.
+    """Status and progress of a job.
 
-    A job that ended is kept for ten minutes, or until newer ones need its room; then it is 404 `job-expired`.
+    An ended job is kept for ten minutes, or until newer ones need its space; then the answer is 404 `job-expired`.
     """
     return _json(status_of(_job(request), root_of(request)))
 
 
 async def get_job_result(request: Request) -> Response:
-    """What a job made, in the format that Accept wants, else the one that it was asked for in.
+    """Images of a job, in the format of Accept, else in the one that was requested.
 
-    409 while there is nothing yet, after as long as `Prefer: wait=10` says; the error that a failed job ended with;
-    410 of a canceled one.
+    409 while there is no result, after the seconds of `Prefer: wait=10`; the error of a failed job; 410 if it was
+    canceled.
     """
     job = _job(request)
     wait_s = wait_of(request)
@@ -60,10 +58,10 @@ async def get_job_result(request: Request) -> Response:
 
 
 async def get_job_events(request: Request) -> Response:
-    """What happens to a job, as server-sent events: those there were, then those that come.
+    """Events of a job as server-sent events, past ones first.
 
     `queued`, `started`, `preview`, `image`, then `completed` or `error`. With Last-Event-ID only later ones; old
-    previews are not kept. 204 where the last one was seen: EventSource then stops to ask.
+    previews are not kept. 204 after the last event, so that EventSource stops reconnecting.
     """
     job = _job(request)
     after = _last_event(request)
@@ -73,54 +71,42 @@ async def get_job_events(request: Request) -> Response:
 
 
 async def cancel_job(request: Request) -> Response:
-    """Give a job up: its work stops at the next step. One that has ended stays as it is."""
+    """Cancel a job: its work stops at the next step. An ended job stays as it is."""
     job = _job(request)
     job.cancel()
     return _json(status_of(job, root_of(request)))
 
 
 async def delete_job(request: Request) -> Response:
-    """Forget a job, and give it up where it has not ended. One that is gone stays so."""
+    """Delete a job, and cancel it if it is running. Deleting it again has no effect."""
     state_of(request).jobs.remove(request.path_params["id"])
     return Response(status_code=204)
 
 
+_JOB = {200: Answer("The job.", {JSON: JobStatus}, ["Cache-Control"])}
+_JOBS = {200: Answer("The jobs.", {JSON: JobList}, ["Cache-Control"])}
+_RESULT = {200: Answer("The images.", image_content(), IMAGE_HEADERS)}
+_EVENTS = {200: Answer("Events.", {EVENT_STREAM: EVENT}, EVENT_HEADERS), 204: NO_LATER_EVENTS}
+
 ROUTES = (
-    route("/jobs", {"GET": list_jobs}),
-    route("/jobs/{id}", {"GET": get_job, "DELETE": delete_job}),
-    route("/jobs/{id}/result", {"GET": get_job_result}),
-    route("/jobs/{id}/events", {"GET": get_job_events}),
-    route("/jobs/{id}/cancel", {"POST": cancel_job}),
+    route("/jobs", {"GET": Operation(list_jobs, "jobs", _JOBS)}),
+    route(
+        "/jobs/{id}",
+        {
+            "GET": Operation(get_job, "jobs", _JOB, [404]),
+            "DELETE": Operation(delete_job, "jobs", {204: Answer("The job is deleted.")}, [404]),
+        },
+    ),
+    route(
+        "/jobs/{id}/result",
+        {"GET": Operation(get_job_result, "jobs", _RESULT, [404, 406, 409, 410, 422, 504], headers=["Prefer"])},
+    ),
+    route(
+        "/jobs/{id}/events",
+        {"GET": Operation(get_job_events, "jobs", _EVENTS, [400, 404], headers=["Last-Event-ID"])},
+    ),
+    route("/jobs/{id}/cancel", {"POST": Operation(cancel_job, "jobs", _JOB, [404])}),
 )
-
-
-def _operation(handler: Any, success: dict[str, Any], *statuses: int, id: bool = True) -> dict[str, Any]:  # noqa: ANN401
-    parameters = [{"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}] if id else []
-    return {
-        **described(handler, "jobs"),
-        "parameters": parameters,
-        "responses": {**success, **refusals(*([404] if id else []), *statuses, 500)},
-    }
-
-
-def _answers(schema: type[BaseModel], text: str) -> dict[str, Any]:
-    return {"200": {"description": text, "content": {JSON: {"schema": inlined(schema.model_json_schema())}}}}
-
-
-_SEEN = {"204": {"description": "There are no later events."}}
-_EVENTS = {"200": {"description": "Events.", "content": {EVENT_STREAM: {"schema": EVENT}}}}
-_RESULT = {"200": {"description": "The pictures.", "content": picture_content()}}
-
-OPERATIONS = {
-    "/jobs": {"get": _operation(list_jobs, _answers(JobList, "The jobs."), id=False)},
-    "/jobs/{id}": {
-        "get": _operation(get_job, _answers(JobStatus, "The job.")),
-        "delete": _operation(delete_job, {"204": {"description": "It is gone."}}),
-    },
-    "/jobs/{id}/result": {"get": _operation(get_job_result, _RESULT, 406, 409, 410, 422, 503, 504)},
-    "/jobs/{id}/events": {"get": _operation(get_job_events, _EVENTS | _SEEN, 400)},
-    "/jobs/{id}/cancel": {"post": _operation(cancel_job, _answers(JobStatus, "The job, ended."))},
-}
 
 
 def _job(request: Request) -> PictureJob:
@@ -128,7 +114,7 @@ def _job(request: Request) -> PictureJob:
 
 
 def _last_event(request: Request) -> int:
-    """The number of the last event that the client has seen, 0 where the header is empty. Raises BadRequest."""
+    """The id of the last event that the client received, 0 without one. Raises BadRequest."""
     last = request.headers.get("last-event-id") or "0"
     if not (last.isascii() and last.isdigit() and len(last) < 10):
         raise BadRequest(f"Last-Event-ID is the id of an event, not {last[:MAX_ECHO]!r}.")

@@ -1,4 +1,4 @@
-"""GET /models and /models/{name}: what is served, from the manifests."""
+"""GET /models and /models/{name}: the served models, from their manifests."""
 
 from typing import Any
 
@@ -6,21 +6,24 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 from starlette.requests import Request
 
+from service.api.http.endpoint import HeadRoute
+from service.api.http.openapi import errors, response_headers
 from service.api.ops.parameters import tasks_of
 from service.api.request.capabilities import Ability, abilities
+from service.api.request.resolve import most_steps
 from service.api.state import State, deployment_of, state_of
 from service.contract.manifest import Capability, Manifest
-from service.engine.engine import Deployment
+from service.engine.deployment import Deployment
 from service.history import Latency, counts_of, latency
 
-router = APIRouter(tags=["models"])
+router = APIRouter(tags=["models"], route_class=HeadRoute)
 
-#: Of a card: a picture for the service's own check, longer than all the rest.
-_UNTOLD = {"manifest": {"golden"}}
+#: Left out of a card: the image of the service's own check is longer than everything else.
+_HIDDEN = {"manifest": {"golden"}}
 
 
 class ModelCard(BaseModel):
-    """What the manifest says of a model, without the file it is in."""
+    """A model: its manifest, and what it supports."""
 
     name: str
     version: str
@@ -28,32 +31,36 @@ class ModelCard(BaseModel):
     image_shape: tuple[int, int, int] = Field(description="(channel, height, width)")
     class_names: tuple[str, ...]
     capabilities: tuple[Capability, ...]
-    does: tuple[Ability, ...] = Field(description="All that it can do.")
+    does: tuple[Ability, ...] = Field(description="Everything that it can do.")
     limits: dict[str, int]
     tasks: dict[str, dict[str, Any]] = Field(
-        description="The fields that mean something to it, as JSON schemas with its own bounds and defaults: those of "
-        "/generate, /interpolate and /encode, where it has them."
+        description="The fields that it supports, by task (generate, interpolate, encode), as JSON schemas with its "
+        "own bounds and defaults."
     )
     latency: dict[str, Latency] = Field(
-        description="Since the service started, by stage: queue, compute, encode, and request, which is all."
+        description="Since the service started, by stage: queue, compute, encode, and request, which is the whole."
     )
     manifest: Manifest
 
 
-@router.get("/models", response_model_exclude={"__all__": _UNTOLD})
+_OK: dict[int | str, dict[str, Any]] = {200: {"headers": response_headers("X-Request-Id")}}
+
+
+@router.get("/models", response_model_exclude={"__all__": _HIDDEN}, responses={**_OK, **errors(500)})
 async def list_models(request: Request) -> list[ModelCard]:
-    """Every model that is served."""
+    """List the served models."""
     state = state_of(request)
     return [_card(deployment, state) for deployment in state.engine.deployments.values()]
 
 
 @router.get(
     "/models/{name}",
-    response_model_exclude=_UNTOLD,
-    responses={404: {"description": "No such model."}, 503: {"description": "Refused."}},
+    response_model_exclude=_HIDDEN,
+    # FastAPI documents its own 422 for a parameter in the path unless a class of statuses is documented.
+    responses={**_OK, **errors(404, 500, 503), "4XX": {"description": "An error of the request."}},
 )
 async def get_model(name: str, request: Request) -> ModelCard:
-    """One model."""
+    """Describe one model."""
     state = state_of(request)
     return _card(deployment_of(request, state, name), state)
 
@@ -63,7 +70,7 @@ def _card(deployment: Deployment, state: State) -> ModelCard:
     manifest, metrics = model.manifest, deployment.metrics
     limits = {"n": settings.max_images, "frames": settings.max_images}
     if manifest.denoises:
-        limits["steps"] = min(model.max_steps, settings.max_steps)
+        limits["steps"] = most_steps(model, settings)
     return ModelCard(
         name=model.name,
         version=manifest.version,

@@ -1,14 +1,13 @@
-"""The fields that mean something to a model, with its bounds and defaults: what a form for it is made of."""
+"""The fields that a model supports, with its bounds and defaults: a form can be built from them."""
 
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from pydantic import BaseModel
-
 from service.api.http.openapi import inlined
-from service.api.request.capabilities import abilities, denoises, encodes, missing
-from service.api.request.schemas import GenerateRequest, InterpolateRequest
+from service.api.request.capabilities import abilities, encodes, takes_steps, unsupported
+from service.api.request.resolve import most_steps
+from service.api.request.schemas import GenerateRequest, InterpolateRequest, Task
 from service.api.tasks.encode import STEPS as INVERSION_STEPS
 from service.api.tasks.encode import EncodeRequest
 from service.engine.model import Model
@@ -34,26 +33,23 @@ def tasks_of(model: Model, settings: Settings) -> dict[str, dict[str, Parameter]
     return tasks
 
 
-def _parameters(schema: type[BaseModel], model: Model, settings: Settings) -> dict[str, Parameter]:
+def _parameters(schema: type[Task], model: Model, settings: Settings) -> dict[str, Parameter]:
     own = _own(model, settings)
-    meant = {name: field for name, field in _fields(schema).items() if not missing(model, name)}
+    meant = {name: field for name, field in _fields(schema).items() if not unsupported(model, name, schema.task)}
     found: dict[str, Parameter] = {name: {**field, **own.get(name, {})} for name, field in meant.items()}
     if "solver" in found and found["solver"]["default"] not in found["solver"]["enum"]:
         found["solver"] = {**found["solver"], "default": "ddim"}
-    if schema is EncodeRequest and encodes(model):
-        for name in ("steps", "preview_every", "preview_kind"):
-            found.pop(name, None)
-    if not denoises(model):
+    if not takes_steps(model, schema.task):
         layouts = [layout for layout in found["layout"]["enum"] if layout != "film"]
         found["layout"] = {**found["layout"], "enum": layouts}
     return found
 
 
 def _own(model: Model, settings: Settings) -> dict[str, Parameter]:
-    """What the model and the settings say of fields."""
+    """Bounds and defaults that the model and the settings determine."""
     own: dict[str, Parameter] = {"n": {"maximum": settings.max_images}, "frames": {"maximum": settings.max_images}}
     if (defaults := model.manifest.defaults) is not None:
-        most = min(model.max_steps, settings.max_steps)
+        most = most_steps(model, settings)
         own["steps"] = {"maximum": most, "default": min(defaults.steps, most)}
         own["solver"] = {"default": defaults.solver}
         own["guidance_scale"] = {"default": defaults.guidance_scale}
@@ -61,8 +57,8 @@ def _own(model: Model, settings: Settings) -> dict[str, Parameter]:
 
 
 @lru_cache
-def _fields(schema: type[BaseModel]) -> dict[str, Parameter]:
-    """The JSON schemas of all fields; what may be null, which is the same as absent, is what else it may be."""
+def _fields(schema: type[Task]) -> dict[str, Parameter]:
+    """The JSON schemas of all fields, without null, which means the same as an absent field."""
     return {name: _present(field) for name, field in inlined(schema.model_json_schema())["properties"].items()}
 
 

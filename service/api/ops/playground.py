@@ -1,25 +1,32 @@
-"""GET / and /ui/{file}: the page for people, and for programs what leads to everything else."""
+"""GET / and /ui/{file}: the playground for browsers, and links for programs."""
 
 import hashlib
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from service.api.http.endpoint import HeadRoute
 from service.api.order import Cache
 from service.api.request.negotiation import JSON, accept_of, choose
 from service.api.response.caching import ASK_AGAIN, not_modified, unchanged
 from service.api.response.reproduce import root_of
 
-router = APIRouter(include_in_schema=False)
+router = APIRouter(include_in_schema=False, route_class=HeadRoute)
 
 FOLDER = Path(__file__).parents[2] / "playground"
 PAGE = "index.html"
 HTML = "text/html"
 
-_TYPES = {".html": HTML, ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+_TYPES = {
+    ".html": HTML,
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+}
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; style-src 'self'; script-src 'self'; "
@@ -28,7 +35,7 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
 }
 
-#: Where a program goes from here.
+#: The links for programs.
 LINKS = {
     "models": "/models",
     "health": "/health",
@@ -46,21 +53,25 @@ class Asset(NamedTuple):
     cache: Cache
 
 
-def _read(path: Path) -> Asset:
-    content = path.read_bytes()
+def read_asset(name: str, content: bytes) -> Asset:
+    """The file ``content``, of the type that the end of ``name`` says."""
     etag = f'"{hashlib.blake2b(content, digest_size=12).hexdigest()}"'
-    return Asset(content, _TYPES[path.suffix], Cache(etag.encode(), ASK_AGAIN))
+    return Asset(content, _TYPES[PurePath(name).suffix], Cache(etag.encode(), ASK_AGAIN))
 
 
-#: The page's files by their names below its folder, read once: what is not in this table cannot be asked for.
-ASSETS = {path.relative_to(FOLDER).as_posix(): _read(path) for path in FOLDER.rglob("*") if path.suffix in _TYPES}
+#: The page's files by their names below its folder, read once; nothing else can be requested.
+ASSETS = {
+    path.relative_to(FOLDER).as_posix(): read_asset(path.name, path.read_bytes())
+    for path in FOLDER.rglob("*")
+    if path.suffix in _TYPES
+}
 
 
 @router.get("/")
 async def root(request: Request) -> Response:
-    """The page for a browser; for anybody else a JSON document of links. Raises NotAcceptable."""
+    """The page for a browser; for other clients a JSON document of links. Raises NotAcceptable."""
     if choose(accept_of(request), (JSON, HTML)) == HTML:
-        response = _answer(request, ASSETS[PAGE])
+        response = answer_asset(request, ASSETS[PAGE])
     else:
         links = {name: root_of(request) + path for name, path in LINKS.items()}
         response = JSONResponse({"name": request.app.title, "version": request.app.version, "links": links})
@@ -71,13 +82,13 @@ async def root(request: Request) -> Response:
 @router.get("/ui/{name:path}")
 async def asset(name: str, request: Request) -> Response:
     """One of the page's files."""
-    found = ASSETS.get(name)
+    return answer_asset(request, ASSETS.get(name))
+
+
+def answer_asset(request: Request, found: Asset | None) -> Response:
+    """A file; 304 where the client has it, 404 where there is none."""
     if found is None:
         return Response("There is no such file.", 404, HEADERS, "text/plain")
-    return _answer(request, found)
-
-
-def _answer(request: Request, found: Asset) -> Response:
     if not_modified(request, found.cache):
         return unchanged(found.cache)
     kept = {"ETag": found.cache.etag.decode(), "Cache-Control": found.cache.control.decode()}

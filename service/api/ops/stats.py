@@ -1,26 +1,26 @@
-"""GET /stats: what a page shows of the last minute, out of the same numbers that Prometheus scrapes."""
+"""GET /stats: the last minute of each model, from the numbers that Prometheus scrapes."""
 
 from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
 from service.api.http.endpoint import route
-from service.api.http.openapi import described, inlined, query_parameters, refusals
+from service.api.http.openapi import Answer, Operation
 from service.api.request.body import parse_query
 from service.api.request.fields import Fields
 from service.api.request.negotiation import JSON
 from service.api.state import state_of
-from service.history import LONGEST_S, STAGES, STEP_S, Latency, Look, gained, latency, quantile_ms, steps
+from service.history import LONGEST_S, STAGES, STEP_S, Latency, Snapshot, increase, latency, quantile_ms, steps
 
 
 class StatsRequest(Fields):
     """The query of GET /stats."""
 
-    window: int = Field(default=60, ge=int(STEP_S), le=LONGEST_S, description="How many seconds back.")
+    window: int = Field(default=60, ge=int(STEP_S), le=LONGEST_S, description="Length of the window in seconds.")
 
 
 class ModelHistory(BaseModel):
-    """The window in steps, oldest first; the last one is not over."""
+    """The window in steps, oldest first; the last step is incomplete."""
 
     requests: list[int]
     pictures: list[int]
@@ -32,12 +32,14 @@ class ModelHistory(BaseModel):
 class ModelStats(BaseModel):
     """One model in the window."""
 
-    requests: int = Field(description="Answered with pictures, jobs too.")
+    requests: int = Field(description="Requests and jobs answered with images.")
     pictures: int
     errors: dict[str, int] = Field(description="Requests answered with an error, by its code.")
-    queued_rows: int = Field(description="Pictures that wait now.")
-    live_rows: int = Field(description="Pictures that are computed now.")
-    latency: dict[str, Latency] = Field(description="By stage: queue, compute, encode, and request, which is all.")
+    queued_rows: int = Field(description="Images that are waiting now.")
+    live_rows: int = Field(description="Images that are being computed now.")
+    latency: dict[str, Latency] = Field(
+        description="By stage: queue, compute, encode, and request, which is the whole."
+    )
     history: ModelHistory
 
 
@@ -50,7 +52,7 @@ class Stats(BaseModel):
 
 
 async def get_stats(request: Request) -> Response:
-    """Requests, times, queues and errors of the last seconds, for each model."""
+    """Requests, latencies, queues and errors of each model in the last seconds."""
     state = state_of(request)
     asked = parse_query(StatsRequest, request)
     looks = state.history.since(asked.window)
@@ -59,32 +61,27 @@ async def get_stats(request: Request) -> Response:
     return Response(answer.model_dump_json(), media_type=JSON, headers={"Cache-Control": "no-store"})
 
 
-ROUTE = route("/stats", {"GET": get_stats})
-
-OPERATIONS = {
-    "/stats": {
-        "get": described(get_stats, "operations")
-        | {
-            "parameters": query_parameters(StatsRequest),
-            "responses": {
-                "200": {
-                    "description": "The numbers.",
-                    "content": {JSON: {"schema": inlined(Stats.model_json_schema())}},
-                },
-                **refusals(422, 500),
-            },
-        }
-    }
-}
+ROUTE = route(
+    "/stats",
+    {
+        "GET": Operation(
+            get_stats,
+            tag="operations",
+            answers={200: Answer("The numbers.", {JSON: Stats}, ["Cache-Control"])},
+            errors=[422],
+            query=StatsRequest,
+        )
+    },
+)
 
 
-def _model(looks: list[Look], name: str) -> ModelStats:
+def _model(looks: list[Snapshot], name: str) -> ModelStats:
     taken = steps(looks, name)
     first, last = taken[0][0], taken[-1][1]
-    seconds = {stage: gained(last.seconds[stage], first and first.seconds[stage]) for stage in STAGES}
+    seconds = {stage: increase(last.seconds[stage], first and first.seconds[stage]) for stage in STAGES}
     errors = {code: int(count - (first.errors.get(code, 0) if first else 0)) for code, count in last.errors.items()}
-    answered = [gained(after.seconds["queue"], before and before.seconds["queue"]) for before, after in taken]
-    spent = [gained(after.seconds["request"], before and before.seconds["request"]) for before, after in taken]
+    answered = [increase(after.seconds["queue"], before and before.seconds["queue"]) for before, after in taken]
+    spent = [increase(after.seconds["request"], before and before.seconds["request"]) for before, after in taken]
     return ModelStats(
         requests=sum(seconds["queue"]),
         pictures=int(last.pictures - (first.pictures if first else 0)),

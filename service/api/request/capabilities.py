@@ -1,8 +1,13 @@
-"""What a model can do, and which fields of a request mean something to it."""
+"""What a model can do, and which fields of a request it supports.
+
+This is the only place that ties fields to models: requests are checked and the forms of GET /models are built from it.
+`schemas` has the shape and the static bounds of fields, `resolve` the bounds that depend on the model or the settings.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
+from service.api.request.schemas import TaskName
 from service.engine.model import Model
 
 Ability = Literal[
@@ -19,7 +24,7 @@ Ability = Literal[
 
 
 def denoises(model: Model) -> bool:
-    """Whether its pictures take steps."""
+    """Whether it generates pictures in solver steps."""
     return model.denoise is not None
 
 
@@ -29,7 +34,7 @@ def encodes(model: Model) -> bool:
 
 
 def starts_from_pictures(model: Model) -> bool:
-    """Whether a picture can be brought to where its own pictures begin: through its encoder, or as it is."""
+    """Whether an uploaded picture can become its latent: by its encoder, or directly where latents are pictures."""
     return encodes(model) or (denoises(model) and model.manifest.latent_shape == model.manifest.image_shape)
 
 
@@ -38,7 +43,7 @@ def _draws(model: Model) -> bool:
 
 
 def _inpaints(model: Model) -> bool:
-    """A mask needs latents that are a map of the picture."""
+    """A mask needs latents with the two dimensions of the picture."""
     return denoises(model) and starts_from_pictures(model) and len(model.manifest.latent_shape) == 3
 
 
@@ -56,41 +61,45 @@ _ABILITIES: Mapping[Ability, Callable[[Model], bool]] = {
 
 
 def abilities(model: Model) -> tuple[Ability, ...]:
-    """All that ``model`` can do."""
+    """Everything that ``model`` can do."""
     return tuple(name for name, has in _ABILITIES.items() if has(model))
 
 
+def takes_steps(model: Model, task: TaskName) -> bool:
+    """Whether the pictures of ``task`` take solver steps; those of an encoder's codes and of a map are only decoded."""
+    return denoises(model) and not (task == "latent_map" or (task == "encode" and encodes(model)))
+
+
 class Need(NamedTuple):
-    """What a model must be for a field to mean something to it; else what to say."""
+    """What a field requires of a model, and the message for a model that does not meet it."""
 
     met: Callable[[Model], bool]
-    says: str = "means nothing to {name}, a {family}"
+    message: str = "is not supported by {name} (family {family})"
 
 
-_STEPS = Need(denoises)
+_NO_STEPS = "is not supported by {name}: it takes no solver steps for this task"
+#: Fields that need solver steps.
+_STEP_FIELDS = frozenset(
+    {"steps", "solver", "eta", "guidance_scale", "negative_class", "preview_every", "preview_kind"}
+)
 
-#: By field; one that is not here means something to every model.
-NEEDS: Mapping[str, Need] = {
-    "steps": _STEPS,
-    "solver": _STEPS,
-    "eta": _STEPS,
-    "guidance_scale": _STEPS,
-    "negative_class": _STEPS,
-    "preview_every": _STEPS,
-    "preview_kind": _STEPS,
+#: By field. Every model supports a field that is neither here nor above.
+_NEEDS: Mapping[str, Need] = {
     "truncation": Need(lambda model: _draws(model) and not denoises(model)),
-    "image": Need(starts_from_pictures, "{name}, a {family}, cannot encode a picture"),
+    "image": Need(starts_from_pictures, "is not supported by {name}: it cannot encode pictures"),
     "strength": Need(_ABILITIES["image_to_image"]),
     "mask": Need(_inpaints),
     "mask_invert": Need(_inpaints),
     "spread": Need(_ABILITIES["variations"]),
-    "point": Need(_ABILITIES["latent_map"], "{name}, a {family}, has no latent map"),
+    "point": Need(_ABILITIES["latent_map"], "is not supported by {name}: it has no latent map"),
 }
 
 
-def missing(model: Model, field: str) -> str | None:
-    """Why ``field`` means nothing to ``model``; None where it does."""
-    need = NEEDS.get(field)
+def unsupported(model: Model, field: str, task: TaskName) -> str | None:
+    """Why ``model`` does not support ``field`` in ``task``; None where it does."""
+    if field in _STEP_FIELDS:
+        return None if takes_steps(model, task) else _NO_STEPS.format(name=model.name)
+    need = _NEEDS.get(field)
     if need is None or need.met(model):
         return None
-    return need.says.format(name=model.name, family=model.manifest.family)
+    return need.message.format(name=model.name, family=model.manifest.family)

@@ -1,4 +1,4 @@
-"""What all bodies of requests have in common: strictness, and what counts as a field that is left out."""
+"""The base of all request schemas: strict types, and which values count as an absent field."""
 
 from functools import cache
 from typing import Any, ClassVar
@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, model_validator
 _ABOUT_FIELD = frozenset({"title", "description", "default", "examples"})
 
 
-def tell_absent(schema: dict[str, Any], absent: dict[str, Any]) -> None:
-    """Write into the JSON ``schema`` of a body that its optional fields may also be of the schema ``absent``."""
+def document_absent(schema: dict[str, Any], absent: dict[str, Any]) -> None:
+    """Let every optional field of a body's JSON ``schema`` also match the schema ``absent``."""
     for name in schema["properties"].keys() - schema.get("required", ()):
         field = schema["properties"][name]
         if "anyOf" not in field:
@@ -18,24 +18,24 @@ def tell_absent(schema: dict[str, Any], absent: dict[str, Any]) -> None:
             field["anyOf"].append(absent)
 
 
-def _tell_null(schema: dict[str, Any]) -> None:
-    tell_absent(schema, {"type": "null"})
+def _document_null(schema: dict[str, Any]) -> None:
+    document_absent(schema, {"type": "null"})
 
 
 class Fields(BaseModel):
-    """What a request holds. An optional field with a value of ``absent`` counts as left out."""
+    """A request body. An optional field whose value is in ``absent`` counts as absent."""
 
-    # Strict, so that "3" or true is told apart from 3; a NaN guidance scale would poison its row.
+    # Strict: "3" and true are not 3. No NaN: a guidance scale of NaN would spoil its row.
     model_config = ConfigDict(
-        extra="forbid", strict=True, allow_inf_nan=False, frozen=True, json_schema_extra=_tell_null
+        extra="forbid", strict=True, allow_inf_nan=False, frozen=True, json_schema_extra=_document_null
     )
 
-    #: Clients generated from a schema write null where they have no value.
+    #: Generated clients write null for a field without a value.
     absent: ClassVar[tuple[object, ...]] = (None,)
 
     @classmethod
     def optional(cls, name: str) -> bool:
-        """Whether ``name``, as it is in a request, may be left out."""
+        """Whether the field ``name`` of a request may be absent."""
         return name in _optional(cls)
 
     @model_validator(mode="before")

@@ -1,4 +1,4 @@
-"""How an answer lays its pictures out: tiles, columns, film; and which formats can show it."""
+"""How a response arranges its pictures, and which formats can show that. Computed once for each request."""
 
 import math
 from collections.abc import Sequence
@@ -7,109 +7,116 @@ from typing import NamedTuple
 from service import images
 from service.api.request.negotiation import FORMAT, GIF, JPEG, ONE_IMAGE, PICTURES, WEBP
 from service.api.request.schemas import Params, Task
-from service.engine.model import Model
 from service.engine.rows import Film
 from service.errors import FieldProblem, InvalidField
-from service.images import tile_shape
 from service.settings import Settings
 
-#: About so many previews of a picture, where the client does not say.
+#: Approximate number of previews of a picture, where the request gives no interval.
 PREVIEWS = 10
 
+MEGAPIXEL = 1_000_000
+_MAX_SIDE = {WEBP: images.MAX_WEBP_SIDE, JPEG: images.MAX_JPEG_SIDE}
 
-class Sheet(NamedTuple):
-    """``tiles`` of them in reading order, with ``gap`` pixels around each where one image shows them all."""
+
+class Layout(NamedTuple):
+    """``tiles`` in reading order; a single image has ``columns`` of them, with ``gap`` pixels around each.
+
+    ``film``: the previews that precede each picture; None where only the pictures are shown.
+    """
 
     tiles: int
     columns: int
     gap: int
+    film: Film | None = None
 
 
-def sheet_of(asked: Task, steps: int) -> Sheet:
-    """The tiles of the answer to ``asked``, whose pictures take so many steps."""
-    film = film_of(asked, steps)
-    if film is not None:
-        columns = 1 + len(range(0, steps, film.every))
-        return Sheet(asked.count * len(kinds_of(film)) * columns, columns, images.GAP)
-    return Sheet(asked.count, asked.columns, 0 if asked.layout == "sprite" else images.GAP)
+def layout_of(request: Task, media: str, image_shape: Sequence[int], steps: int, settings: Settings) -> Layout:
+    """The layout of the response to ``request`` as ``media``, for pictures (channel, height, width) of ``steps`` steps.
+
+    Raises InvalidField where the format cannot show it, or the response would have too many pixels.
+    """
+    layout = _layout(request, steps)
+    _, own_height, own_width = image_shape
+    height, width = images.tile_shape(layout.tiles, own_height, own_width, layout.columns, layout.gap)
+    problems = [
+        _size_problem(request, layout.tiles, height * width, settings)
+        or _side_problem(request, media, max(height, width)),
+        _format_problem(request, media),
+        *_field_problems(request, media),
+    ]
+    if found := [problem for problem in problems if problem is not None]:
+        raise InvalidField(found)
+    return layout
 
 
-def film_of(asked: Task, steps: int) -> Film | None:
-    """The film that ``asked`` wants for its answer; None where it wants none."""
-    if asked.layout != "film":
-        return None
-    return Film(asked.preview_every or max(1, steps // PREVIEWS), asked.preview_kind or "both")
+def shows_layout(request: Task, media: str) -> bool:
+    """Whether ``media`` can show the layout that ``request`` names."""
+    return _format_problem(request, media) is None
 
 
 def kinds_of(film: Film) -> Sequence[str]:
-    """What ``film`` shows of each step: one or both of xt and x0."""
+    """The kinds of preview that ``film`` shows of each step: xt, x0 or both."""
     return ("xt", "x0") if film.kind == "both" else (film.kind,)
 
 
-def shown_params(asked: Task, film: Film | None) -> Params:
-    """The fields that say how ``asked`` has its pictures shown, where they are not the usual."""
-    params: Params = {}
-    if asked.layout != "auto":
-        params["layout"] = asked.layout
-    if asked.fps is not None:
-        params["fps"] = asked.fps
-    if film is not None:
-        params |= {"preview_every": film.every, "preview_kind": film.kind}
+def layout_params(request: Task, layout: Layout) -> Params:
+    """The fields of ``request`` that decide its layout, as responses report them: scale, and those not at default."""
+    params: Params = {"scale": request.scale}
+    if request.layout != "auto":
+        params["layout"] = request.layout
+    if request.fps is not None:
+        params["fps"] = request.fps
+    if layout.film is not None:
+        params |= {"preview_every": layout.film.every, "preview_kind": layout.film.kind}
     return params
 
 
-_SIDES = {WEBP: images.MAX_WEBP_SIDE, JPEG: images.MAX_JPEG_SIDE}
+def _layout(request: Task, steps: int) -> Layout:
+    if request.layout == "film":
+        film = Film(request.preview_every or max(1, steps // PREVIEWS), request.preview_kind or "both")
+        columns = 1 + len(range(0, steps, film.every))
+        return Layout(request.count * len(kinds_of(film)) * columns, columns, images.GAP, film)
+    return Layout(request.count, request.columns, 0 if request.layout == "sprite" else images.GAP)
 
 
-def check_form(asked: Task, media: str, image_shape: tuple[int, int, int], steps: int) -> None:
-    """Raise InvalidField where ``media`` cannot be what layout and quality ask for, or so many pixels wide or high."""
-    problems, name = [], FORMAT[media]
-    if problem := _layout_problem(asked, media):
-        problems.append(problem)
-    if asked.quality is not None and media not in _SIDES:
-        problems.append(FieldProblem("#/quality", f"means nothing to {name}", "leave it out; or format webp, jpeg"))
-    if asked.fps is not None and media != GIF:
-        problems.append(FieldProblem("#/fps", f"means nothing to {name}", "leave it out; or format gif"))
-    if media in _SIDES:
-        sheet, (_, height, width) = sheet_of(asked, steps), image_shape
-        side = asked.scale * max(images.tile_shape(sheet.tiles, height, width, sheet.columns, sheet.gap))
-        if side > _SIDES[media]:
-            problems.append(FieldProblem("#/scale", f"{side} pixels are too many for {name}", f"up to {_SIDES[media]}"))
-    if problems:
-        raise InvalidField(problems)
-
-
-def shows_layout(asked: Task, media: str) -> bool:
-    """Whether an answer of type ``media`` can be what the layout asks for."""
-    return _layout_problem(asked, media) is None
-
-
-def _layout_problem(asked: Task, media: str) -> FieldProblem | None:
-    """What is wrong with the layout of an answer of type ``media``."""
-    together, name = media in ONE_IMAGE, FORMAT[media]
-    if asked.layout == "film":
-        shown = together or media == GIF
-        problem = FieldProblem("#/layout", f"{name} shows no film", "auto, list; or a format of gif, jpeg, png, webp")
-        return None if shown else problem
-    if asked.count == 1 or asked.layout == "auto" or together == (asked.layout != "list"):
+def _size_problem(request: Task, tiles: int, pixels: int, settings: Settings) -> FieldProblem | None:
+    """The problem of a response with more pixels than the settings allow; ``pixels`` are those at scale 1."""
+    limit = settings.max_megapixels * MEGAPIXEL
+    if pixels * request.scale**2 <= limit:
         return None
-    says = "shows all pictures in one image" if together else "holds pictures one after another"
-    others = sorted(FORMAT[each] for each in PICTURES if (each in ONE_IMAGE) != together)
-    allowed = f"{'auto, grid, strip, sprite' if together else 'auto, list'}; or a format of {', '.join(others)}"
-    return FieldProblem("#/layout", f"{name} {says}", allowed)
+    most = math.isqrt(int(limit) // pixels)
+    message = f"{tiles} pictures at scale {request.scale} exceed {settings.max_megapixels:g} megapixels"
+    return FieldProblem("#/scale", message, f"up to {most} for {tiles} pictures" if most else "fewer pictures")
 
 
-MEGAPIXEL = 1_000_000
+def _side_problem(request: Task, media: str, side: int) -> FieldProblem | None:
+    """The problem of an image wider or higher than ``media`` allows; ``side`` is its longer one at scale 1."""
+    side, most = side * request.scale, _MAX_SIDE.get(media)
+    if most is None or side <= most:
+        return None
+    return FieldProblem("#/scale", f"{side} pixels are too many for {FORMAT[media]}", f"up to {most} pixels")
 
 
-def check_size(request: Task, model: Model, steps: int, settings: Settings) -> None:
-    """Raise InvalidField where the answer would have more pixels than one may have."""
-    _, height, width = model.manifest.image_shape
-    sheet = sheet_of(request, steps)
-    rows, columns = tile_shape(sheet.tiles, height, width, sheet.columns, sheet.gap)
-    if rows * columns * request.scale**2 > settings.max_megapixels * MEGAPIXEL:
-        most = math.isqrt(int(settings.max_megapixels * MEGAPIXEL) // (rows * columns))
-        limit = f"{settings.max_megapixels:g} megapixels"
-        message = f"{sheet.tiles} pictures at scale {request.scale} are more than {limit}"
-        allowed = f"up to {most} for {sheet.tiles} pictures" if most else "fewer pictures"
-        raise InvalidField.of("scale", message, allowed)
+def _format_problem(request: Task, media: str) -> FieldProblem | None:
+    """The problem of a layout that ``media`` cannot show."""
+    one_image, name = media in ONE_IMAGE, FORMAT[media]
+    if request.layout == "film":
+        if one_image or media == GIF:
+            return None
+        return FieldProblem("#/layout", f"{name} cannot show a film", "auto, list; or a format of gif, jpeg, png, webp")
+    if request.count == 1 or request.layout == "auto" or one_image == (request.layout != "list"):
+        return None
+    message = "shows all pictures in one image" if one_image else "holds pictures one after another"
+    others = sorted(FORMAT[each] for each in PICTURES if (each in ONE_IMAGE) != one_image)
+    allowed = f"{'auto, grid, strip, sprite' if one_image else 'auto, list'}; or a format of {', '.join(others)}"
+    return FieldProblem("#/layout", f"{name} {message}", allowed)
+
+
+def _field_problems(request: Task, media: str) -> Sequence[FieldProblem]:
+    """The fields that have no effect in ``media``."""
+    message, problems = f"has no effect in {FORMAT[media]}", []
+    if request.quality is not None and media not in (WEBP, JPEG):
+        problems.append(FieldProblem("#/quality", message, "leave it out; or format webp, jpeg"))
+    if request.fps is not None and media != GIF:
+        problems.append(FieldProblem("#/fps", message, "leave it out; or format gif"))
+    return problems

@@ -1,4 +1,4 @@
-"""Which format an answer takes: the field ``format``, else Accept with its q-values (RFC 9110, section 12.5.1)."""
+"""The format of a response: the field ``format``, else Accept with its q-values (RFC 9110, section 12.5.1)."""
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
@@ -16,35 +16,35 @@ Format = Literal["png", "webp", "jpeg", "gif", "npy", "zip", "json"]
 MEDIA: dict[Format, str] = {"png": PNG, "webp": WEBP, "jpeg": JPEG, "gif": GIF, "npy": NPY, "zip": ZIP, "json": JSON}
 FORMAT: dict[str, Format] = {media: name for name, media in MEDIA.items()}
 
-#: What pictures are answered in, the first of them where Accept does not care.
+#: Media types of pictures; the first is the default.
 PICTURES = (PNG, JSON, NPY, WEBP, JPEG, GIF, ZIP)
 
-#: Those that show all pictures of an answer in one image.
+#: Media types that show all pictures of a response in one image.
 ONE_IMAGE = frozenset({PNG, WEBP, JPEG})
 
 
-def media_of(request: Request, asked: Format | None, offered: Sequence[str] = PICTURES) -> str:
-    """The media type of the answer: that of ``asked``, the request's own field, else what Accept wants most.
+def media_of(request: Request, name: Format | None, offered: Sequence[str] = PICTURES) -> str:
+    """The media type of ``name``, the field of ``request``; without it, the one that Accept prefers.
 
     Raises NotAcceptable.
     """
-    return choose(accept_of(request), offered) if asked is None else MEDIA[asked]
+    return choose(accept_of(request), offered) if name is None else MEDIA[name]
 
 
 def accept_of(request: Request) -> list[str]:
-    """The lines of Accept."""
+    """The Accept headers of ``request``."""
     return [value.decode("latin-1") for name, value in request.scope["headers"] if name == b"accept"]
 
 
 def choose(accept: Iterable[str], offered: Sequence[str]) -> str:
-    """The offered format that the lines of Accept want most; the first offered one where they do not care.
+    """The offered media type that the ``accept`` headers prefer; the first one of equals.
 
-    Raises NotAcceptable when they exclude all of them.
+    Raises NotAcceptable where they exclude all of them.
     """
     return _choose(tuple(accept), tuple(offered))
 
 
-@lru_cache(maxsize=64)  # a client says the same every time; heads are bounded, and so is what this keeps
+@lru_cache(maxsize=64)  # clients repeat their headers; these are bounded, and so is the cache
 def _choose(accept: tuple[str, ...], offered: tuple[str, ...]) -> str:
     ranges = [_parse(part) for line in accept for part in line.split(",") if part.strip()]
     if not ranges:
@@ -66,7 +66,7 @@ def _parse(part: str) -> tuple[str, float]:
 
 
 def _quality(media: str, ranges: Sequence[tuple[str, float]]) -> float:
-    """The q of the most specific range that matches."""
+    """The q-value of the most specific range that matches ``media``."""
     kind = media.split("/")[0]
     for pattern in (media, f"{kind}/*", "*/*"):
         matching = [quality for name, quality in ranges if name == pattern]

@@ -1,12 +1,12 @@
-"""A request against its model: defaults filled in, names looked up, bounds and capabilities checked."""
+"""A request against its model: defaults filled in, class names looked up, bounds by model and settings checked."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from pydantic import JsonValue
 
-from service.api.request.capabilities import denoises, missing
-from service.api.request.layout import check_size
+from service.api.request.capabilities import takes_steps, unsupported
+from service.api.request.layout import Layout, layout_of, layout_params
 from service.api.request.schemas import GenerateRequest, InterpolateRequest, Params, Task
 from service.api.request.start_fields import list_problem, start_problems, strength_of
 from service.contract.classes import NO_CLASS, ClassNotFound, has_numeric_names, label_of
@@ -17,15 +17,16 @@ from service.errors import FieldProblem, InvalidField, UnknownVersion
 from service.sampling.solvers import EMPTY_PLAN, Plan
 from service.settings import Settings
 
-#: Classes that an error lists at most: the answer must not grow with the model.
+#: Classes that an error message lists at most.
 MOST_LISTED = 50
 
 
 class Resolved(NamedTuple):
-    """What a request means for its model, whose class for "no class" is ``null_label``.
+    """What a request means for its model.
 
-    ``labels``: one for all pictures or one for each, where None leaves the class to the seed. ``negative_label``: what
-    guidance leads away from; None, no class. ``params``: what to tell.
+    ``labels``: one for all pictures or one for each; None where the seed decides. ``null_label``: the label of "no
+    class". ``negative_label``: the class that guidance leads away from; None for "no class". ``params``: the fields as
+    the response reports them.
     """
 
     null_label: int
@@ -34,67 +35,78 @@ class Resolved(NamedTuple):
     negative_label: int | None
     plan: Plan
     params: Params
+    layout: Layout
 
     def label_of(self, seed: int, index: int = 0) -> int:
-        """The class of picture ``index``, whose seed is ``seed``: the one asked for, or all of the model's in turn."""
+        """The class of picture ``index``: the one requested, else the model's classes in turn by ``seed``."""
         label = self.labels[index if len(self.labels) > 1 else 0]
         return seed % self.null_label if label is None and self.null_label else label or 0
 
     def row(self, seed: int, index: int = 0) -> RowSpec:
-        """Picture ``index``, from the noise of ``seed``."""
-        label = self.label_of(seed, index)
-        return RowSpec(seed, label, self.guidance_scale, self.plan, negative_label=self.negative_label)
+        """The row of picture ``index``, which starts from the noise of ``seed``."""
+        label, negative, film = self.label_of(seed, index), self.negative_label, self.layout.film
+        return RowSpec(seed, label, self.guidance_scale, self.plan, negative_label=negative, film=film)
 
 
-def resolve(request: GenerateRequest | InterpolateRequest, model: Model, settings: Settings) -> Resolved:
-    """Check ``request`` against ``model``; raises InvalidField with everything that is wrong with it."""
+def resolve(request: GenerateRequest | InterpolateRequest, model: Model, media: str, settings: Settings) -> Resolved:
+    """``request`` for ``model``, to be answered as ``media``. Raises InvalidField with all problems, UnknownVersion."""
     _check_model(request, model)
-    problems = meaning_problems(request, model) + _count_problems(request, settings)
+    problems = field_problems(request, model) + _count_problems(request, settings)
     if isinstance(request, GenerateRequest):
         problems += start_problems(request, model)
-    asked = request.class_label if isinstance(request.class_label, list) else [request.class_label]
-    labels = labels_of(asked, model, "class_label", problems)
-    if isinstance(request, GenerateRequest) and request.begins:
+    classes = request.class_label if isinstance(request.class_label, list) else [request.class_label]
+    labels = labels_of(classes, model, "class_label", problems)
+    if isinstance(request, GenerateRequest) and request.has_start:
         labels = [model.manifest.null_label if label is None else label for label in labels]
     negative = labels_of([request.negative_class], model, "negative_class", problems)[0]
-    problems += _step_problems(request, model, labels, settings)
+    problems += step_problems(request, model, settings) + _guidance_problems(request, model, labels)
     if problems:
         raise InvalidField(_first_of_each(problems))
-    resolved = _resolved(request, model, labels, negative, settings)
-    check_size(request, model, resolved.plan.steps, settings)
-    return resolved
+    return _resolved(request, model, labels, negative, media, settings)
 
 
 def check_version(version: str | None, model: Model) -> None:
-    """Raise UnknownVersion where ``model`` is served in another one."""
+    """Raise UnknownVersion where ``version`` is not the version of ``model``."""
     if version is not None and version != model.manifest.version:
         raise UnknownVersion(model.name, model.manifest.version)
 
 
-def meaning_problems(request: Task, model: Model) -> list[FieldProblem]:
-    """The fields of ``request`` that mean nothing to ``model``."""
+def most_steps(model: Model, settings: Settings) -> int:
+    """The most solver steps that a request to ``model`` may take."""
+    return min(model.max_steps, settings.max_steps)
+
+
+def step_problems(request: Task, model: Model, settings: Settings) -> list[FieldProblem]:
+    """The problem of more steps than ``model`` or the settings allow."""
+    most = most_steps(model, settings)
+    if request.steps is None or request.steps <= most or not takes_steps(model, request.task):
+        return []
+    return [FieldProblem("#/steps", f"{request.steps} exceeds the maximum of {model.name}", f"1 to {most}")]
+
+
+def field_problems(request: Task, model: Model) -> list[FieldProblem]:
+    """The fields of ``request`` that ``model`` does not support."""
     problems = []
     for name in sorted(request.model_fields_set):
-        says = missing(model, name)
-        if says is not None and getattr(request, name) is not None and getattr(request, name) is not False:
-            problems.append(FieldProblem(f"#/{name}", says, "leave it out"))
+        reason = unsupported(model, name, request.task)
+        if reason is not None and getattr(request, name) is not None and getattr(request, name) is not False:
+            problems.append(FieldProblem(f"#/{name}", reason, "leave it out"))
     if request.layout == "film":
-        if not denoises(model):
-            problems.append(FieldProblem("#/layout", f"{model.name} takes no steps to film", "any but film"))
+        if not takes_steps(model, request.task):
+            reason = f"film is not supported by {model.name}: it takes no solver steps for this task"
+            problems.append(FieldProblem("#/layout", reason, "any other layout"))
         elif request.preview_every == 0:
-            problems.append(FieldProblem("#/preview_every", "0 is none, and a film has some", "1 and more"))
+            problems.append(FieldProblem("#/preview_every", "must not be 0 for a film", "1 or more"))
     return problems
 
 
 def _check_model(request: GenerateRequest | InterpolateRequest, model: Model) -> None:
-    capability, begins = "interpolate", False
-    if isinstance(request, GenerateRequest):
-        capability, begins = "generate", request.begins
-    if capability not in model.manifest.capabilities and not begins:
+    starts = isinstance(request, GenerateRequest) and request.has_start
+    if request.task not in model.manifest.capabilities and not starts:
         allowed = ", ".join(model.manifest.capabilities)
-        if capability == "generate":
-            allowed += "; or say what to begin from: image, latents or point"
-        raise InvalidField.of("model", f"{model.name} cannot {capability}", allowed)
+        if request.task == "generate":
+            allowed += "; or set what to start from: image, latents or point"
+        raise InvalidField.of("model", f"{model.name} cannot {request.task}", allowed)
     check_version(request.version, model)
 
 
@@ -103,16 +115,18 @@ def _resolved(
     model: Model,
     labels: Sequence[int | None],
     negative: int | None,
+    media: str,
     settings: Settings,
 ) -> Resolved:
-    names, defaults = model.manifest.class_names, model.manifest.defaults
+    manifest, defaults = model.manifest, model.manifest.defaults
+    names = [*manifest.class_names, NO_CLASS]
     guidance_scale = request.guidance_scale
     if guidance_scale is None:
-        guidance_scale = defaults.guidance_scale if defaults and _have_classes(labels, names) else 1.0
+        guidance_scale = defaults.guidance_scale if defaults and _have_classes(labels, manifest) else 1.0
     if negative is not None and guidance_scale == 1:
-        raise InvalidField.of("negative_class", "is what guidance leads away from, and there is none", "guidance_scale")
-    told: list[JsonValue] = [None if label is None else [*names, NO_CLASS][label] for label in labels]
-    params: Params = {"class_label": told if isinstance(request.class_label, list) else told[0]}
+        raise InvalidField.of("negative_class", "has no effect without guidance", "guidance_scale other than 1")
+    shown: list[JsonValue] = [None if label is None else names[label] for label in labels]
+    params: Params = {"class_label": shown if isinstance(request.class_label, list) else shown[0]}
     plan = EMPTY_PLAN
     if defaults is not None:
         solver = request.solver or _default_solver(request, defaults)
@@ -125,16 +139,21 @@ def _resolved(
         if eta:
             params["eta"] = eta
         if negative is not None:
-            params["negative_class"] = [*names, NO_CLASS][negative]
-    return Resolved(model.manifest.null_label, labels, guidance_scale, negative, plan, params)
+            params["negative_class"] = names[negative]
+    # The picture of a point is decoded, in the single step of `initial_latents.decoded`.
+    at_point = isinstance(request, GenerateRequest) and request.point is not None
+    layout = layout_of(request, media, manifest.image_shape, 1 if at_point else plan.steps, settings)
+    params |= layout_params(request, layout)
+    return Resolved(manifest.null_label, labels, guidance_scale, negative, plan, params, layout)
 
 
-def _have_classes(labels: Sequence[int | None], names: tuple[str, ...]) -> bool:
-    return bool(names) and all(label is None or label < len(names) for label in labels)
+def _have_classes(labels: Sequence[int | None], manifest: Manifest) -> bool:
+    """Whether every picture has a class."""
+    return bool(manifest.class_names) and manifest.null_label not in labels
 
 
 def _default_solver(request: GenerateRequest | InterpolateRequest, defaults: Defaults) -> SolverName:
-    """The manifest's, but for a path a deterministic one, and for pictures the one that inversion is of."""
+    """The manifest's; for a path a deterministic one, and ddim where pictures are inverted, as inversion is DDIM's."""
     if not isinstance(request, InterpolateRequest):
         return defaults.solver
     inverted = any(point.image is not None for point in request.key_points)
@@ -142,30 +161,30 @@ def _default_solver(request: GenerateRequest | InterpolateRequest, defaults: Def
 
 
 def labels_of(
-    asked: Sequence[int | str | None], model: Model, field: str, problems: list[FieldProblem]
+    classes: Sequence[int | str | None], model: Model, field: str, problems: list[FieldProblem]
 ) -> Sequence[int | None]:
-    """The classes that ``field`` names; where it names none of the model's, a problem and what leaves it open."""
+    """The labels of ``classes``; where one is unknown, [None], and ``problems`` has one more, on ``field``."""
     names = model.manifest.class_names
     try:
-        return [None if each is None else label_of(each, names) for each in asked]
+        return [None if each is None else label_of(each, names) for each in classes]
     except ClassNotFound as failure:
         problems.append(class_problem(field, model.manifest, failure))
         return [None]
 
 
 def class_problem(field: str, manifest: Manifest, failure: ClassNotFound) -> FieldProblem:
-    """The error of a ``field`` that means no class of the model, or several."""
+    """The problem of a ``field`` that matches no class of the model, or several."""
     if failure.candidates:
-        message = "means more than one class; write one of them as it is here"
+        message = "matches more than one class: write one of them exactly"
         return FieldProblem(f"#/{field}", message, _listed(failure.candidates, manifest))
-    return FieldProblem(f"#/{field}", f"{manifest.name} has no such class", class_list(manifest))
+    return FieldProblem(f"#/{field}", f"{manifest.name} has no such class", _class_list(manifest))
 
 
-def class_list(manifest: Manifest) -> str:
-    """What a client may send for a class, for people: numbers too where they are indices."""
+def _class_list(manifest: Manifest) -> str:
+    """The allowed classes as an error message lists them, with their indices where numbers mean indices."""
     count = len(manifest.class_names)
     shown = _listed(range(min(count, MOST_LISTED)), manifest)
-    more = f"and {count - MOST_LISTED} more that GET /models/{manifest.name} lists" if count > MOST_LISTED else ""
+    more = f"and {count - MOST_LISTED} more listed by GET /models/{manifest.name}" if count > MOST_LISTED else ""
     return ", ".join(part for part in (shown, more, NO_CLASS) if part)
 
 
@@ -177,7 +196,7 @@ def _listed(labels: Sequence[int], manifest: Manifest) -> str:
 
 
 def _first_of_each(problems: Sequence[FieldProblem]) -> Sequence[FieldProblem]:
-    """One problem a field: what follows from another is not worth telling."""
+    """The first problem of each field: later ones usually follow from it."""
     return list({problem.pointer: problem for problem in reversed(problems)}.values())[::-1]
 
 
@@ -185,7 +204,7 @@ def _count_problems(request: GenerateRequest | InterpolateRequest, settings: Set
     if isinstance(request, GenerateRequest) and (problem := list_problem(request)):
         return [problem]
     if request.count > settings.max_images:
-        message = f"{request.count} is more than this service makes at once"
+        message = f"{request.count} pictures are more than one request may have"
         return [FieldProblem(f"#/{_count_field(request)}", message, f"up to {settings.max_images}")]
     return []
 
@@ -198,16 +217,9 @@ def _count_field(request: GenerateRequest | InterpolateRequest) -> str:
     return "n" if request.latents is None or "n" in request.model_fields_set else "latents"
 
 
-def _step_problems(
-    request: GenerateRequest | InterpolateRequest, model: Model, labels: Sequence[int | None], settings: Settings
+def _guidance_problems(
+    request: GenerateRequest | InterpolateRequest, model: Model, labels: Sequence[int | None]
 ) -> list[FieldProblem]:
-    problems: list[FieldProblem] = []
-    if not model.manifest.denoises:
-        return problems
-    most = min(model.max_steps, settings.max_steps)
-    if request.steps is not None and request.steps > most:
-        problems.append(FieldProblem("#/steps", f"{request.steps} is too many for {model.name}", f"1 to {most}"))
-    if request.guidance_scale not in (None, 1.0) and not _have_classes(labels, model.manifest.class_names):
-        message = "guides towards a class, and there is none"
-        problems.append(FieldProblem("#/guidance_scale", message, "leave it out, or ask for a class"))
-    return problems
+    if request.guidance_scale in (None, 1.0) or not model.manifest.denoises or _have_classes(labels, model.manifest):
+        return []
+    return [FieldProblem("#/guidance_scale", "guides towards a class, and none is set", "leave it out, or set a class")]

@@ -1,4 +1,4 @@
-"""In which of three ways a request is answered: when it is done, as events, or later, as a job."""
+"""How a request is answered: at once when it is done, as a stream of events, or later, as a job."""
 
 import re
 from collections.abc import Sequence
@@ -8,21 +8,21 @@ from starlette.requests import Request
 
 from service.api.request.negotiation import EVENT_STREAM, JSON, PICTURES, media_of
 from service.api.request.schemas import Task
-from service.errors import BadRequest, FieldProblem, InvalidField
+from service.errors import BadRequest, InvalidField
 
-#: All that pictures are answered in.
+#: Every media type of a response with pictures.
 OFFERED = (*PICTURES, EVENT_STREAM)
 
-#: Headers that ask for more than an answer when it is done.
+#: Headers that can change the mode.
 _MORE = frozenset({b"prefer", b"idempotency-key"})
 _KEY = re.compile(rb"[\x21-\x7e]{1,255}")
 _WAIT = re.compile(r"\d{1,6}")
 
 
-class Way(NamedTuple):
-    """``media``, at once; ``live``, as events; or a job, if it is not done in ``wait_s`` seconds.
+class ResponseMode(NamedTuple):
+    """An answer of type ``media``; ``live``: a stream of events; ``wait_s``: a job if not done within these seconds.
 
-    ``key`` is the client's name for the request, by which it is computed once however often it is sent.
+    ``key``: the Idempotency-Key; requests with the same key are computed once.
     """
 
     media: str
@@ -32,40 +32,35 @@ class Way(NamedTuple):
 
     @property
     def plain(self) -> bool:
-        """Whether it is the answer when it is done, and no more."""
+        """Whether the request is answered when it is done, without a key."""
         return not self.live and self.wait_s is None and self.key is None
 
 
-def way_of(request: Request, asked: Task, offered: Sequence[str] = OFFERED) -> Way:
-    """How to answer ``request`` in one of ``offered``.
-
-    Its fields ``stream`` and ``format`` say so, and its headers Accept, Prefer and Idempotency-Key.
+def response_mode_of(http_request: Request, request: Task, offered: Sequence[str] = OFFERED) -> ResponseMode:
+    """The mode that the fields ``stream`` and ``format`` and the headers Accept, Prefer and Idempotency-Key select.
 
     Raises NotAcceptable, InvalidField, BadRequest.
     """
-    media = media_of(request, asked.format, offered)
-    live = asked.stream or media == EVENT_STREAM
-    way = Way(JSON if live else media, live)
-    if not _MORE.isdisjoint(dict(request.scope["headers"])):
-        way = _with_headers(request, way)
-    if live and asked.format not in (None, "json"):
-        raise InvalidField.of("format", "means nothing to a stream, which ends with JSON", "json, or leave it out")
-    if asked.preview_every and not live and way.wait_s is None and asked.layout != "film":
-        problem = "shows pictures on their way, and this answer comes when they are done"
-        raise InvalidField(
-            [FieldProblem("#/preview_every", problem, "stream: true, the header Prefer, or layout: film")]
-        )
-    return way
+    media = media_of(http_request, request.format, offered)
+    live = request.stream or media == EVENT_STREAM
+    mode = ResponseMode(JSON if live else media, live)
+    if not _MORE.isdisjoint(dict(http_request.scope["headers"])):
+        mode = _with_headers(http_request, mode)
+    if live and request.format not in (None, "json"):
+        raise InvalidField.of("format", "has no effect in a stream, which ends with JSON", "json, or leave it out")
+    if request.preview_every and not live and mode.wait_s is None and request.layout != "film":
+        message = "has no effect: this response has no previews"
+        raise InvalidField.of("preview_every", message, "stream: true, the header Prefer, or layout: film")
+    return mode
 
 
-def wait_of(request: Request) -> float | None:
-    """For how many seconds the client waits before it takes "not yet" for an answer (RFC 7240).
+def wait_of(http_request: Request) -> float | None:
+    """Seconds after which ``http_request`` becomes a job, by the header Prefer (RFC 7240); None: it does not.
 
-    ``Prefer: wait=10`` is ten, ``respond-async`` none, unless with both; None where it says neither. What else Prefer
-    says, or says again, does not count.
+    ``wait=10`` is 10, ``respond-async`` alone is 0. The first occurrence counts; other preferences are ignored.
     """
     preferences: dict[str, str] = {}
-    for line in request.headers.getlist("prefer"):
+    for line in http_request.headers.getlist("prefer"):
         for preference in line.split(","):
             name, _, value = preference.partition(";")[0].strip().partition("=")
             preferences.setdefault(name.strip().lower(), value.strip().strip('"'))
@@ -74,13 +69,13 @@ def wait_of(request: Request) -> float | None:
     return 0.0 if "respond-async" in preferences else None
 
 
-def _with_headers(request: Request, way: Way) -> Way:
-    key = request.headers.get("idempotency-key") if request.method == "POST" else None
+def _with_headers(http_request: Request, mode: ResponseMode) -> ResponseMode:
+    key = http_request.headers.get("idempotency-key") if http_request.method == "POST" else None
     if key is not None and not _KEY.fullmatch(key.encode("latin-1")):
-        raise BadRequest("Idempotency-Key is 1 to 255 visible ASCII characters.")
-    way = way._replace(wait_s=wait_of(request), key=key)
-    if way.live and key is not None and way.wait_s is None:
+        raise BadRequest("Idempotency-Key must be 1 to 255 visible ASCII characters.")
+    mode = mode._replace(wait_s=wait_of(http_request), key=key)
+    if mode.live and key is not None and mode.wait_s is None:
         raise BadRequest(
-            "A stream is not kept for its Idempotency-Key: a job is (Prefer: respond-async), events and all."
+            "A stream cannot have an Idempotency-Key. Use a job, which has events too: Prefer: respond-async."
         )
-    return way
+    return mode

@@ -1,4 +1,7 @@
-"""What requests and answers look like. Bounds that depend on the model or the settings are checked in `resolve`."""
+"""The fields of requests: their shape and static bounds.
+
+Which fields a model supports is in `capabilities`; bounds that depend on the model or the settings are in `resolve`.
+"""
 
 from typing import Annotated, ClassVar, Literal
 
@@ -8,72 +11,79 @@ from service.api.request.arrays import Numbers
 from service.api.request.fields import Fields
 from service.api.request.negotiation import Format
 from service.api.request.uploads import Upload
-from service.contract.manifest import SolverName
+from service.contract.manifest import NAME, SolverName
 from service.images import grid_columns
 from service.sampling.interpolate import Easing
 
-Layout = Literal["auto", "grid", "strip", "sprite", "list", "film"]
+MAX_SCALE = 32
+
+TaskName = Literal["generate", "interpolate", "encode", "latent_map"]
+LayoutName = Literal["auto", "grid", "strip", "sprite", "list", "film"]
 ClassLabel = int | Annotated[str, Field(max_length=64)]
 Coordinate = Annotated[float, Field(ge=-1000, le=1000)]
 SeedNumber = Annotated[int, Field(ge=0, lt=2**32)]
 Seed = Annotated[
     SeedNumber,
-    Field(description="Seed of the first picture; picture i has (seed + i) mod 2^32. Drawn if absent."),
+    Field(description="Seed of the first picture; picture i has seed (seed + i) mod 2^32. Random if absent."),
 ]
 Params = dict[str, JsonValue]
 
 
 class Showing(Fields):
-    """The fields that say how pictures are answered, and decide none."""
+    """The fields that decide the form of the response, and not its pictures."""
 
-    #: Fields that a query may hold several times, each time with one value of their list.
+    #: Fields that a query may repeat, once for each value of their list.
     repeatable: ClassVar[frozenset[str]] = frozenset()
-    #: What ``layout`` auto means where one image shows all pictures.
+    #: The layout of a single image where ``layout`` is auto.
     natural_layout: ClassVar[Literal["grid", "strip"]] = "grid"
 
-    scale: int = Field(default=1, ge=1, le=32, description="Every pixel becomes scale x scale pixels.")
-    format: Format | None = Field(
-        default=None, description="Form of the answer; stronger than Accept, which decides where this is absent."
+    scale: int = Field(
+        default=1, ge=1, le=MAX_SCALE, description="Enlargement: every pixel becomes scale x scale pixels."
     )
-    layout: Layout = Field(
+    format: Format | None = Field(
+        default=None, description="Format of the response. Absent: the header Accept decides."
+    )
+    layout: LayoutName = Field(
         default="auto",
-        description="How png, webp and jpeg show several pictures in one image: a near-square grid, a strip of one "
-        "row, or a sprite, the grid without gaps. The other formats hold a list, one picture after another. auto is "
-        "what the format can, and a strip rather than a grid for a path. film, also of gif: each picture on its way, a "
-        "row for each kind of preview, a column every preview_every steps, and the picture last; only models that "
-        "denoise.",
+        description="Arrangement of several pictures. In one image (png, webp, jpeg): grid, nearly square; strip, one "
+        "row; sprite, a grid without gaps. In the other formats: list, one picture after another. auto: what the "
+        "format supports, with a strip for a path and a grid for everything else. film (also gif; diffusion models "
+        "only): each picture with its previews, a row for each kind of preview, a column every preview_every steps, "
+        "the picture last.",
     )
     fps: int | None = Field(
-        default=None, ge=1, le=50, description="Frames a second of a gif, 10 where absent; the other formats have none."
+        default=None, ge=1, le=50, description="Frames per second of a gif, by default 10. Not for other formats."
     )
     quality: int | None = Field(
         default=None,
         ge=1,
         le=100,
-        description="Of webp and jpeg: more is larger and nearer to the picture. Absent: webp without any loss, jpeg "
-        "at 90. The other formats lose nothing (gif: nothing of grey pictures).",
+        description="Quality of webp and jpeg: higher is larger and closer to the original. Absent: webp is lossless, "
+        "jpeg uses 90. The other formats are lossless (gif: for grey pictures).",
     )
     timeout_ms: int | None = Field(
         default=None,
         ge=1,
         le=3_600_000,
-        description="For how long the answer is of use: refused at once when the queue is too long for it, else given "
-        "up after it. Absent, or above the service's own limit: that limit.",
+        description="Deadline in milliseconds. Rejected if the queue cannot meet it, cancelled when it passes. Absent, "
+        "or above the service's own limit: that limit.",
         examples=[5000],
     )
     version: str | None = Field(
         default=None,
         max_length=64,
-        description="The version of the model that must make the pictures, as X-Model-Version tells it: any other is "
-        "404. A GET with it and a seed may be cached for ever.",
+        description="Required version of the model, as in the header X-Model-Version; 404 if another one is served. "
+        "The response to a GET with version and seed may be cached indefinitely.",
     )
     metadata: dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]] | None = Field(
-        default=None, max_length=16, description="Given back as it is in a JSON answer. Not in a query."
+        default=None, max_length=16, description="Returned unchanged in a JSON response. Not in a query."
     )
 
 
 class Task(Showing):
-    """The fields of all that computes pictures."""
+    """The fields that all tasks share."""
+
+    task: ClassVar[TaskName]
 
     @property
     def count(self) -> int:
@@ -82,102 +92,103 @@ class Task(Showing):
 
     @property
     def columns(self) -> int:
-        """Columns of the single image that shows all pictures, where it is no film."""
-        if self.layout == "auto":
-            return self.count if self.natural_layout == "strip" else grid_columns(self.count)
-        return self.count if self.layout == "strip" else grid_columns(self.count)
+        """Columns of the single image that shows all pictures, unless it is a film."""
+        layout = self.natural_layout if self.layout == "auto" else self.layout
+        return self.count if layout == "strip" else grid_columns(self.count)
 
-    steps: int | None = Field(default=None, ge=1, description="Solver steps; only models that denoise.", examples=[20])
+    steps: int | None = Field(default=None, ge=1, description="Solver steps. Diffusion models only.", examples=[20])
     stream: bool = Field(
         default=False,
-        description="Answer with events as they happen (text/event-stream), as Accept: text/event-stream does too.",
+        description="Answer with server-sent events (text/event-stream), like the header Accept: text/event-stream.",
     )
     preview_every: int | None = Field(
         default=None,
         ge=0,
         le=1_000_000,
-        description="Steps between two previews of a picture on its way, which a stream, a job and a film have; 0 is "
-        "none. Absent: about ten in a stream and a film, none in a job. Only models that denoise.",
+        description="Steps between two previews of an unfinished picture in a stream, a job or a film; 0: no previews. "
+        "Absent: about ten previews in a stream and a film, none in a job. Diffusion models only.",
     )
     preview_kind: Literal["x0", "xt", "both"] | None = Field(
         default=None,
-        description="What previews show: x0, the clean picture that is predicted there; xt, the noisy state; or both. "
-        "Absent: both in a film, else x0. Only models that denoise.",
+        description="Content of previews: x0, the predicted clean picture; xt, the noisy state; or both. Absent: both "
+        "in a film, else x0. Diffusion models only.",
     )
 
 
 class Sampling(Task):
-    """The fields that generating and interpolating share."""
+    """The fields that /generate and /interpolate share."""
 
     guidance_scale: float | None = Field(
         default=None,
         ge=0,
         le=20,
-        description="Classifier-free guidance: 1 is none, more exaggerates the class; only models that denoise.",
+        description="Classifier-free guidance: 1 is none, higher values follow the class more strongly. Diffusion "
+        "models only.",
     )
     negative_class: ClassLabel | None = Field(
         default=None,
-        description="Index or name of a class that guidance leads away from, instead of from no class.",
+        description="Index or name of the class that guidance leads away from. Absent: away from no class.",
     )
 
 
 class GenerateRequest(Sampling):
     """The body of POST /generate/{model}. All fields are optional."""
 
+    task = "generate"
     repeatable = frozenset({"seeds", "class_label", "point"})
 
     n: int = Field(default=1, ge=1, description="Number of pictures.", examples=[4])
     seed: Seed | None = None
     seeds: Annotated[list[SeedNumber], Field(fail_fast=True)] | None = Field(
-        default=None, min_length=1, description="The seed of each picture, instead of seed; n may be left out."
+        default=None, min_length=1, description="The seed of each picture, instead of seed; n may be omitted."
     )
     class_label: ClassLabel | Annotated[list[ClassLabel], Field(fail_fast=True)] | None = Field(
         default=None,
-        description="Index or name of a class, or a list with that of each picture. Absent: all classes in turn, seed "
-        "modulo their number, or none where image, latents or point say what to begin from. 'none': no class, the "
-        "model's unconditional pictures.",
+        description="Index or name of a class, or a list with one for each picture. 'none': no class "
+        "(unconditional). Absent: class seed mod number of classes; with image, latents or point, no class.",
         examples=[7],
     )
-    solver: SolverName | None = Field(default=None, description="How steps are taken; only models that denoise.")
+    solver: SolverName | None = Field(default=None, description="Solver of the steps. Diffusion models only.")
     eta: float | None = Field(
-        default=None, ge=0, le=1, description="How much of the ancestral noise the solver ddim adds; absent, 0."
+        default=None, ge=0, le=1, description="Fraction of the ancestral noise that the solver ddim adds, by default 0."
     )
     truncation: float | None = Field(
         default=None,
         ge=0,
         le=2,
-        description="Scales the starting noise: below 1, pictures vary less. Not of models that denoise.",
+        description="Factor of the starting noise: below 1, pictures vary less. Not for diffusion models.",
     )
     latents: Numbers | None = Field(
         default=None,
-        description="What each picture begins from instead of noise, (n, *latent_shape): a nested list, or a .npy file "
-        "in base64. n may be left out.",
+        description="Latents that the pictures start from instead of noise, (n, *latent_shape): a nested list, or a "
+        ".npy file in base64. n may be omitted.",
     )
     image: Upload | None = Field(
         default=None,
-        description="A picture to begin from: brought to the noise of strength by models that denoise; encoded by "
-        "others that can, whose pictures are variations of it. Base64 or a data URI, a file of a form, or the body.",
+        description="Picture to start from. Diffusion models add noise according to strength (image to image); models "
+        "with an encoder generate variations. Base64, a data URI, a file of a form, or the whole body.",
     )
     strength: float | None = Field(
         default=None,
         gt=0,
         le=1,
-        description="How much of image is made anew, 1 all. Absent: 0.6, with a mask 1. Only models that denoise.",
+        description="Fraction of the steps that change image; 1 redraws all of it. Absent: 0.6, or 1 with a mask. "
+        "Diffusion models only.",
     )
     mask: Upload | None = Field(
         default=None,
-        description="Which of image is made anew: white is, black is kept, grey is a blend. Only models that denoise.",
+        description="Part of image to redraw: white is redrawn, black is kept, grey is blended. Diffusion models only.",
     )
-    mask_invert: bool = Field(default=False, description="Black is made anew, and white is kept.")
+    mask_invert: bool = Field(default=False, description="Redraw the black part of mask and keep the white one.")
     spread: float | None = Field(
         default=None,
         ge=0,
         le=4,
-        description="How far variations of image are from it: 1 as the encoder says, which is the default; 0 is the "
-        "picture as the model sees it. Only models that encode and do not denoise.",
+        description="Distance of variations from image, as a factor of the encoder's standard deviation, by default 1; "
+        "0: the reconstruction. Only for models with an encoder that are not diffusion models.",
     )
     point: Annotated[list[Coordinate], Field(min_length=2, max_length=2)] | None = Field(
-        default=None, description="A point x, y of the model's latent map, whose picture is asked for."
+        default=None, description="A point x, y of the model's latent map, to be decoded."
     )
 
     @property
@@ -188,55 +199,58 @@ class GenerateRequest(Sampling):
         return self.n if self.latents is None or "n" in self.model_fields_set else max((1, *self.latents.shape[:1]))
 
     @property
-    def begins(self) -> bool:
-        """Whether it says what its pictures begin from."""
+    def has_start(self) -> bool:
+        """Whether its pictures start from a picture, latents or a point of the map."""
         return any(each is not None for each in (self.image, self.latents, self.point))
 
 
 class Point(Fields):
-    """A picture that a path leads through: that of a seed, one drawn if absent; one that is sent; or of a latent."""
+    """A point of a path: a seed (random if nothing is given), an uploaded picture, or a latent."""
 
-    seed: SeedNumber | None = Field(default=None, description="Its noise is that of /generate. Drawn if absent.")
+    seed: SeedNumber | None = Field(default=None, description="Seed of the noise, as in /generate. Random if absent.")
     image: Upload | None = Field(
         default=None,
-        description="Encoded, or taken back to the noise it comes from (DDIM inversion): base64 or a data URI.",
+        description="Picture that is encoded, or inverted to the noise it comes from (DDIM): base64 or a data URI.",
     )
     latents: Numbers | None = Field(
-        default=None, description="The latent itself, (*latent_shape): a nested list, or a .npy file in base64."
+        default=None, description="The latent, (*latent_shape): a nested list, or a .npy file in base64."
     )
     class_label: ClassLabel | None = Field(
-        default=None, description="Index or name of a class. Absent: that of the whole path."
+        default=None, description="Index or name of a class. Absent: the class of the whole path."
     )
 
 
 class InterpolateRequest(Sampling):
     """The body of POST /interpolate."""
 
+    task = "interpolate"
     natural_layout = "strip"
 
     model: Annotated[str, Field(max_length=64)] = Field(description="Name of the model.", examples=["vae"])
-    start: Point | None = Field(default=None, alias="from", description="Where the path begins.")
-    end: Point | None = Field(default=None, alias="to", description="Where the path ends.")
+    start: Point | None = Field(default=None, alias="from", description="First point of the path.")
+    end: Point | None = Field(default=None, alias="to", description="Last point of the path.")
     points: list[Point] | None = Field(
-        default=None, min_length=2, max_length=8, description="What the path leads through, instead of from and to."
+        default=None, min_length=2, max_length=8, description="Points of the path in order, instead of from and to."
     )
-    frames: int = Field(default=10, ge=2, description="Pictures on the path, both ends included.")
+    frames: int = Field(default=10, ge=2, description="Number of pictures on the path, with both ends.")
     method: Literal["auto", "linear", "slerp"] = Field(
         default="auto",
-        description="slerp keeps the norm that Gaussian noise has. auto is slerp, or linear where a picture is encoded "
-        "to what the path goes through.",
+        description="slerp keeps the norm of Gaussian noise. auto: linear where pictures are encoded to latents, else "
+        "slerp.",
     )
-    easing: Easing = Field(default="linear", description="cosine: slow at every point, fast between them.")
-    loop: bool = Field(default=False, description="Lead from the last point back to the first, which is not repeated.")
+    easing: Easing = Field(
+        default="linear", description="Speed along the path: constant, or cosine, slow at each point and fast between."
+    )
+    loop: bool = Field(default=False, description="Continue from the last point to the first, which is not repeated.")
     class_label: ClassLabel | None = Field(
         default=None,
-        description="Index or name of a class, of all points that have none of their own. Absent: that of the first "
-        "point, by its seed if need be. 'none': no class.",
+        description="Index or name of the class of all points that have none of their own. 'none': no class. Absent: "
+        "the class of the first point, which its seed decides if necessary.",
         examples=[7],
     )
     solver: Literal["ddim", "dpmpp_2m"] | None = Field(
         default=None,
-        description="A deterministic solver, so that the starting noise alone decides the picture; ddim for images.",
+        description="A deterministic solver, so that the starting noise alone decides the picture. With images: ddim.",
     )
 
     @property
@@ -246,20 +260,20 @@ class InterpolateRequest(Sampling):
 
     @property
     def key_points(self) -> list[Point]:
-        """What the path leads through."""
+        """The points of the path in order."""
         return self.points or [self.start or Point(), self.end or Point()]
 
 
 class InspectRequest(Fields):
     """The body of POST /inspect."""
 
-    image: Upload = Field(description="A PNG that this service made, base64 or a data URI.")
+    image: Upload = Field(description="A PNG of this service, as base64 or a data URI.")
 
 
 class Parameters(Fields):
-    """What a PNG carries in its text: which request of which model makes it."""
+    """The text that a PNG carries: the request that generates it again."""
 
-    model: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
+    model: Annotated[str, Field(pattern=f"^{NAME.pattern}$")]
     model_version: Annotated[str, Field(pattern=r"^[0-9a-f]{8}$")]
     path: Annotated[str, Field(pattern=r"^/[a-z0-9/_-]{1,99}$")]
     params: Params

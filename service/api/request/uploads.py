@@ -1,6 +1,6 @@
-"""Pictures that clients send: from bytes of any origin to pixels of a model's own size. No URL is ever fetched.
+"""Uploaded pictures: from untrusted bytes to pixels of the model's size. URLs are never fetched.
 
-The format is detected from the first bytes, and nothing else. `service.decoding` bounds what a file may cost.
+The format is detected from the first bytes only. `service.decoding` bounds the cost of a file.
 """
 
 import base64
@@ -21,27 +21,27 @@ from service.settings import Settings
 READ = "PNG, JPEG, WebP"
 UPLOADS = ("image/png", "image/jpeg", "image/webp")
 
-#: First bytes of GIF, BMP and TIFF, which are not read; AVIF and HEIC have the length of their first box before this.
+#: First bytes of GIF, BMP and TIFF, which are not supported; AVIF and HEIC have theirs behind a length.
 _UNREAD, _BOX = (b"GIF8", b"BM", b"II*\0", b"MM\0*"), b"ftyp"
 
-#: The field that a body which is nothing but a picture stands for.
+#: The field that a body stands for which is itself a picture.
 PICTURE_FIELD = "image"
 
 
 def _to_bytes(value: object) -> object:
-    """Base64 or a data URI as the bytes it means; bytes, which a form has, as they are."""
+    """The bytes of base64 text or a data URI; bytes, which come from a form, as they are."""
     if not isinstance(value, str):
         return value
     if value.startswith("data:"):
         head, comma, value = value.partition(",")
         if not comma or not head.endswith(";base64"):
-            raise ValueError("a data URI holds a picture as data:image/png;base64,")
+            raise ValueError("must be a data URI of the form data:image/png;base64,...")
     elif "://" in value[:32]:
-        raise ValueError("an address is never fetched: send the picture itself, as base64")
+        raise ValueError("is a URL, and URLs are not fetched: send the picture itself, as base64")
     try:
         return base64.b64decode(value.replace("\n", "").replace("\r", ""), validate=True)
     except (binascii.Error, ValueError):
-        raise ValueError("is no picture in base64") from None
+        raise ValueError("is not valid base64") from None
 
 
 #: A field that holds a picture: base64 or a data URI in JSON, a file in a form.
@@ -62,15 +62,15 @@ class Fitted(NamedTuple):
 
 
 def is_picture(data: bytes) -> bool:
-    """Whether ``data`` begins as a picture does, of a format that is read or of another."""
+    """Whether ``data`` starts like a picture, of a supported format or another."""
     return sniff(data) is not None or data.startswith(_UNREAD) or data[4:8] == _BOX
 
 
 async def read_picture(field: str, data: bytes, image_shape: Sequence[int], settings: Settings) -> Fitted:
-    """The picture in ``data``, at ``image_shape`` (channel, height, width); ``field`` is what to call it in errors.
+    """The picture in ``data``, cropped to the centre and resized to ``image_shape`` (channel, height, width).
 
-    Of a picture of another shape than the model's, the middle part is taken. Raises ImageTooLarge, UnsupportedImage,
-    BadRequest where the file is damaged or costs too much to decode, and TooBusy.
+    ``field`` names it in errors. Raises ImageTooLarge, UnsupportedImage, BadRequest where the file is damaged or costs
+    too much to decode, and TooBusy.
     """
     check_file(field, data, settings.max_image_bytes)
     channels, height, width = image_shape
@@ -87,24 +87,24 @@ async def read_picture(field: str, data: bytes, image_shape: Sequence[int], sett
 
 
 def check_file(field: str, data: bytes, max_bytes: int) -> str:
-    """The format of an uploaded file, by its first bytes. Raises ImageTooLarge, UnsupportedImage."""
+    """The format of an uploaded file by its first bytes. Raises ImageTooLarge, UnsupportedImage."""
     if len(data) > max_bytes:
-        problem = FieldProblem(f"#/{field}", f"{len(data)} bytes are too many", f"up to {max_bytes}")
+        problem = FieldProblem(f"#/{field}", f"has {len(data)} bytes", f"up to {max_bytes}")
         raise ImageTooLarge(f"{field}: a picture may have up to {max_bytes} bytes.", [problem])
     kind = sniff(data)
     if kind is None:
         raise UnsupportedImage(
-            f"{field}: this is none of the formats that are read: {READ}.",
-            [FieldProblem(f"#/{field}", "is in no format that is read", READ)],
+            f"{field}: the format is not supported. Supported: {READ}.",
+            [FieldProblem(f"#/{field}", "has an unsupported format", READ)],
         )
     return kind
 
 
 def _too_many_pixels(field: str, width: int, height: int, megapixels: float) -> ImageTooLarge:
     allowed = f"up to {megapixels:g} megapixels"
-    problem = FieldProblem(f"#/{field}", f"{width} x {height} pixels are too many", allowed)
+    problem = FieldProblem(f"#/{field}", f"has {width} x {height} pixels", allowed)
     return ImageTooLarge(
-        f"{field}: a picture of {width} x {height} pixels is too large: {allowed} are read.", [problem]
+        f"{field}: a picture of {width} x {height} pixels is too large. Allowed: {allowed}.", [problem]
     )
 
 
@@ -112,8 +112,8 @@ def _warnings(field: str, decoded: Decoded, image_shape: Sequence[int]) -> Itera
     channels, height, width = image_shape
     if decoded.size != (width, height):
         own_width, own_height = decoded.size
-        yield f"{field}: re-sampled from {own_width} x {own_height} to {width} x {height} pixels"
+        yield f"{field}: resized from {own_width} x {own_height} to {width} x {height} pixels"
     if channels == 1 and decoded.coloured:
-        yield f"{field}: its colours became greys"
+        yield f"{field}: colours were converted to grey"
     if decoded.alpha:
-        yield f"{field}: what is transparent became white"
+        yield f"{field}: transparent areas became white"

@@ -1,95 +1,83 @@
-"""From accepted rows to an HTTP answer: wait, encode, label, measure. What generating and interpolating share."""
+"""The answer of a request that waits for its pictures: compute, encode, add the headers."""
 
 import asyncio
 import time
 from collections.abc import Callable
 from functools import lru_cache
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 
-from service.api.order import Made, Order
+from service.api.order import Order, Output
 from service.api.response.caching import not_modified, unchanged
-from service.api.response.rendering import file_name, render
-from service.api.response.run import accept
+from service.api.response.execution import execute
+from service.api.response.rendering import render
+from service.api.response.reproduce import file_name
 from service.api.state import State
-from service.extensions import disconnect_of
+from service.request_info import info_of
 
-#: Above this many pixels encoding leaves the event loop: it would hold up every other answer.
+#: Answers with more pixels are encoded in a thread: on the event loop they would delay every other answer.
 INLINE_PIXELS = 65_536
 
 
-#: The body of an answer.
-Encode = Callable[[Order, Made, Request], bytes]
+#: Encodes the body of an answer.
+Encode = Callable[[Order, Output, Request], bytes]
 
 
 class PicturesResponse(Response):
-    """Bytes under header lines that are already encoded."""
+    """Bytes under headers that are already encoded."""
 
     def __init__(self, content: bytes, headers: list[tuple[bytes, bytes]]) -> None:
-        # Not the base class's: it would look through the headers and encode every one anew.
+        # Not the base class's: it encodes every header anew, and searches them.
         self.status_code, self.background = 200, None
         self.body, self.raw_headers = content, headers
 
 
 async def answer(request: Request, state: State, order: Order, encode: Encode = render) -> Response:
-    """Compute ``order``, and answer with what ``encode`` makes of its pictures, of type ``order.media``.
+    """Compute ``order``, and answer with its pictures as ``encode`` writes them, of media type ``order.media``.
 
-    Raises ServiceError; ClientDisconnect when the client leaves, its work dropped.
+    Raises ServiceError; ClientDisconnect when the client closes the connection, its work dropped.
     """
     if order.cache is not None and not_modified(request, order.cache):
         return unchanged(order.cache)
-    order, made = await compute(request, state, order)
-    told = request.scope["state"]
-    response = await answer_made(request, order, made, encode, told["arrived_at"] + made.queue_s + made.compute_s)
-    order.deployment.metrics.request_seconds.observe(sum(told["stages_s"]))
+    info = info_of(request.scope)
+    info.rows = len(order.rows)
+    order, output = await execute(request, state, order)
+    response = await answer_with(request, order, output, encode, info.arrived_at + output.queue_s + output.compute_s)
+    order.deployment.metrics.request_seconds.observe(sum(info.stages_s or ()))
     return response
 
 
-async def answer_made(
-    request: Request, order: Order, made: Made, encode: Encode = render, made_at: float | None = None
+async def answer_with(
+    request: Request, order: Order, output: Output, encode: Encode = render, computed_at: float | None = None
 ) -> PicturesResponse:
-    """The answer to ``request`` that shows what was ``made`` of ``order``, just now unless ``made_at`` says when."""
-    encoding = time.monotonic() if made_at is None else made_at
-    tiles = len(made.pictures) + 2 * len(made.film)
-    inline = tiles * made.pictures[0].size * order.asked.scale**2 <= INLINE_PIXELS
-    content = encode(order, made, request) if inline else await asyncio.to_thread(encode, order, made, request)
-    encode_s = time.monotonic() - encoding
-    request.scope["state"]["stages_s"] = made.queue_s, made.compute_s, encode_s
+    """The answer to ``request`` with ``output``, computed at ``computed_at`` on the monotonic clock, else now."""
+    started_at = time.monotonic() if computed_at is None else computed_at
+    tiles = len(output.pictures) + 2 * len(output.film)
+    inline = tiles * output.pictures[0].size * order.asked.scale**2 <= INLINE_PIXELS
+    content = encode(order, output, request) if inline else await asyncio.to_thread(encode, order, output, request)
+    encode_s = time.monotonic() - started_at
+    info_of(request.scope).stages_s = output.queue_s, output.compute_s, encode_s
     order.deployment.metrics.encode_seconds.observe(encode_s)
-    return PicturesResponse(content, _headers(order, len(content), made, encode_s))
+    return PicturesResponse(content, _headers(order, len(content), output, encode_s))
 
 
-async def compute(request: Request, state: State, order: Order) -> tuple[Order, Made]:
-    """``order`` as it was computed, and its pictures. Raises as ``answer``."""
-    request.scope["state"]["rows"] = len(order.rows)
-    run = accept(request, state, order, state.settings.request_timeout_s)
-    disconnect = disconnect_of(request.scope)
-    disconnect.then(lambda: run.give_up(ClientDisconnect(), counted="client-left"))
-    try:
-        made = await run.make()
-        return run.order, made
-    finally:
-        disconnect.forget()
-
-
-def _headers(order: Order, length: int, made: Made, encode_s: float) -> list[tuple[bytes, bytes]]:
-    milliseconds = 1000 * made.queue_s, 1000 * made.compute_s, 1000 * encode_s
-    model = order.model
+def _headers(order: Order, length: int, output: Output, encode_s: float) -> list[tuple[bytes, bytes]]:
+    milliseconds = 1000 * output.queue_s, 1000 * output.compute_s, 1000 * encode_s
+    manifest = order.model.manifest
     headers = [
-        *_fixed_headers(model.name, model.manifest.version, order.media),
+        *_fixed_headers(manifest.name, manifest.version, order.media),
         (b"content-length", b"%d" % length),
         (b"x-seed", b", ".join([b"%d" % seed for seed in order.seeds if seed is not None])),
         (b"server-timing", b"queue;dur=%.3f, compute;dur=%.3f, encode;dur=%.3f" % milliseconds),
-        (b"content-disposition", f'inline; filename="{file_name(order, order.media)}"'.encode()),
+        (
+            b"content-disposition",
+            f'inline; filename="{file_name(order, order.media)}"'.encode(),
+        ),
     ]
-    headers += (
-        [_NO_STORE] if order.cache is None else [(b"etag", order.cache.etag), (b"cache-control", order.cache.control)]
-    )
-    return headers
-
-
-_NO_STORE = (b"cache-control", b"no-store")
+    if order.cache is None:
+        return [*headers, (b"cache-control", b"no-store")]
+    return [*headers, (b"etag", order.cache.etag), (b"cache-control", order.cache.control)]
 
 
 @lru_cache

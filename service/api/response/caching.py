@@ -1,4 +1,4 @@
-"""Answers that may be kept: those to a GET with seeds, which are the same whenever they are made (RFC 9111)."""
+"""Cacheable answers (RFC 9111): those to GET requests with seeds, which always give the same pictures."""
 
 import hashlib
 
@@ -13,9 +13,9 @@ ASK_AGAIN = b"no-cache"
 
 
 def cacheable(order: Order) -> Order:
-    """``order`` with a name for what it shows, which takes no computing; kept for ever where the version is given.
+    """``order`` with an ETag, which is known before computing; cached for ever if the request names the version.
 
-    The name is a weak one: the same pictures may differ by a grey level, and JSON by its timings.
+    The ETag is weak: the same pictures may differ by a grey level, and JSON by its timings.
     """
     asked = order.asked
     shown = [
@@ -27,12 +27,12 @@ def cacheable(order: Order) -> Order:
         asked.quality,
         None if order.uploads is None else order.uploads.digest().hex(),
     ]
-    name = hashlib.blake2b(to_json(shown), digest_size=12).hexdigest()
-    return order._replace(cache=Cache(f'W/"{name}"'.encode(), FOR_EVER if asked.version else ASK_AGAIN))
+    digest = hashlib.blake2b(to_json(shown), digest_size=12).hexdigest()
+    return order._replace(cache=Cache(f'W/"{digest}"'.encode(), FOR_EVER if asked.version else ASK_AGAIN))
 
 
 def not_modified(request: Request, cache: Cache) -> bool:
-    """Whether the client has what it asks for (If-None-Match, RFC 9110, section 13.1.2)."""
+    """Whether the client has this answer already (If-None-Match, RFC 9110, section 13.1.2)."""
     lines = [value for name, value in request.scope["headers"] if name == b"if-none-match"]
     tags = [tag.strip() for line in lines for tag in line.split(b",")]
     bare = cache.etag.removeprefix(b"W/")
@@ -40,6 +40,6 @@ def not_modified(request: Request, cache: Cache) -> bool:
 
 
 def unchanged(cache: Cache) -> Response:
-    """304: what the client has is what it would get."""
+    """304: the client has this answer already."""
     headers = {"ETag": cache.etag.decode(), "Cache-Control": cache.control.decode(), "Vary": "Accept"}
     return Response(status_code=304, headers=headers)

@@ -1,4 +1,4 @@
-"""A job's events as server-sent events (the HTML standard, section 9.2)."""
+"""The answer as server-sent events of a job (HTML standard, section 9.2)."""
 
 import asyncio
 import base64
@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from pydantic_core import to_json
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -14,21 +15,21 @@ from service.api.http.problem import problem_body
 from service.api.order import Order
 from service.api.request.negotiation import EVENT_STREAM
 from service.api.response.answers import INLINE_PIXELS
-from service.api.response.job_runner import PreviewEvent, Shown, leave
+from service.api.response.job_runner import ImageEvent, PreviewEvent, end_with_connection, start_job
 from service.api.response.rendering import show_picture
-from service.api.state import PictureJob
+from service.api.state import PictureJob, State
 from service.errors import ServiceError, ServiceStopping
-from service.extensions import Disconnect, disconnect_of
+from service.request_info import Disconnect, info_of
 from service.store.events import Event, Listener
 
-#: Seconds between two looks at a job that is silent, for its place in the queue moves without an event. What a look
-#: finds is up to a second old, so that more of them would find nothing new.
-LOOK_S = 1.0
+#: Seconds without an event after which a job's progress is read: its place in the queue changes without an event.
+#: Progress is up to a second old, so reading it more often finds nothing new.
+PROGRESS_S = 1.0
 
-#: After so long without an event comes a comment: proxies end connections on which nothing moves.
+#: Seconds without an event after which a comment is sent: proxies close idle connections.
 COMMENT_S = 15.0
 
-#: What an event is on the wire; nothing for one that is left out.
+#: Encodes an event; empty for one that is left out.
 Write = Callable[[PictureJob, Event], bytes]
 
 
@@ -38,7 +39,7 @@ def write_event(job: PictureJob, event: Event) -> bytes:
 
 
 def event_json(job: PictureJob, event: Event) -> bytes:
-    """What ``event`` of ``job`` tells."""
+    """The data of ``event``."""
     payload = event.payload
     if isinstance(payload, bytes):
         return payload
@@ -48,7 +49,7 @@ def event_json(job: PictureJob, event: Event) -> bytes:
 def _object(job: PictureJob, payload: object) -> Any:  # noqa: ANN401  (any JSON value)
     if isinstance(payload, ServiceError):
         return problem_body(job.id, payload)
-    if isinstance(payload, Shown):
+    if isinstance(payload, ImageEvent):
         return show_picture(job.work, payload.row, payload.picture).model_dump()
     if isinstance(payload, PreviewEvent):
         return _preview_event(job.work, payload)
@@ -68,10 +69,18 @@ def _preview_event(order: Order, event: PreviewEvent) -> dict[str, object]:
     }
 
 
-class EventStream(Response):
-    """The events of ``job`` after number ``after``, each as ``write`` has it, until the last one.
+async def answer_as_events(request: Request, state: State, order: Order) -> Response:
+    """Compute ``order`` and send what happens as events. Raises as ``start_job``."""
+    # EventSource reconnects after the end and stops only at 204; without it the work would be done again and again.
+    if request.headers.get("last-event-id"):
+        return Response(status_code=204)
+    return EventStream(start_job(request, state, order, live=True), own=True)
 
-    ``own``: the job is for this connection only, and ends with it. ``closing`` is written after the last event.
+
+class EventStream(Response):
+    """The events of ``job`` after the event with id ``after``, each encoded by ``write``, until the last one.
+
+    ``own``: the job belongs to this connection, and ends with it. ``closing`` is sent after the last event.
     """
 
     def __init__(
@@ -87,7 +96,7 @@ class EventStream(Response):
             headers={
                 "Cache-Control": "no-store",
                 "Vary": "Accept",
-                "X-Accel-Buffering": "no",  # nginx would keep events back
+                "X-Accel-Buffering": "no",  # or nginx delays events
                 "X-Model": job.work.model.name,
                 "X-Model-Version": job.work.model.manifest.version,
                 "X-Seed": ", ".join(str(seed) for seed in job.work.seeds if seed is not None),
@@ -98,47 +107,45 @@ class EventStream(Response):
         self._job, self._own, self._after, self._write, self._closing = job, own, after, write, closing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  (ASGI's)
-        """Send events as they happen, until the last one or until the client leaves."""
+        """Send events as they happen, until the last one or until the client disconnects."""
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             if scope["method"] != "HEAD":
-                await self._send_events(disconnect_of(scope), send)
+                await self._send_events(info_of(scope).disconnect, send)
             await send({"type": "http.response.body", "body": self._closing, "more_body": False})
         finally:
-            if self._own and disconnect_of(scope).gone:
-                leave(self._job)
-            elif self._own:
-                self._job.cancel()
+            if self._own:
+                end_with_connection(self._job, info_of(scope).disconnect)
 
     async def _send_events(self, disconnect: Disconnect, send: Send) -> None:
         with self._job.log.listen(self._after) as listener:
-            disconnect.then(listener.close)
+            disconnect.on_disconnect(listener.close)
             try:
                 async for chunk in self._chunks(listener):
                     await send({"type": "http.response.body", "body": chunk, "more_body": True})
-            except asyncio.CancelledError:  # the server waits for its connections no longer
+            except asyncio.CancelledError:  # the server stops
                 stopping = Event(self._job.log.last_id + 1, "error", ServiceStopping())
                 await send({"type": "http.response.body", "body": self._write(self._job, stopping), "more_body": False})
                 raise
             finally:
-                disconnect.forget()
+                disconnect.clear()
 
     async def _chunks(self, listener: Listener) -> AsyncIterator[bytes]:
         clock = asyncio.get_running_loop().time
         written_at = clock()
         while not listener.over:
-            event = await listener.next(LOOK_S)
+            event = await listener.next(PROGRESS_S)
             if event is not None:
                 yield await self._encode(event)
                 written_at = clock()
                 continue
-            self._job.look()
+            self._job.refresh()
             if clock() - written_at >= COMMENT_S:
                 yield b":\n\n"
                 written_at = clock()
 
     async def _encode(self, event: Event) -> bytes:
-        pixels = event.payload.picture.size if isinstance(event.payload, PreviewEvent | Shown) else 0
+        pixels = event.payload.picture.size if isinstance(event.payload, PreviewEvent | ImageEvent) else 0
         if pixels * self._job.work.asked.scale**2 <= INLINE_PIXELS:
             return self._write(self._job, event)
         return await asyncio.to_thread(self._write, self._job, event)

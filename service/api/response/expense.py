@@ -1,4 +1,4 @@
-"""Which fields make a request too expensive, and what they may be."""
+"""Which fields make a request too expensive, and which values are allowed."""
 
 from collections.abc import Mapping
 
@@ -6,7 +6,7 @@ from service.api.order import Kind, Order
 from service.api.request.schemas import GenerateRequest
 from service.errors import FieldProblem, TooExpensive
 
-#: What says how many pictures there are.
+#: The field that sets the number of pictures.
 _COUNTED: Mapping[Kind, str] = {
     "generation": "n",
     "interpolation": "frames",
@@ -15,9 +15,9 @@ _COUNTED: Mapping[Kind, str] = {
 }
 
 
-def named(refusal: TooExpensive, order: Order) -> TooExpensive:
-    """``refusal`` of ``order`` with the fields that would have to be smaller, each alone where that is possible."""
-    share = refusal.limit_s / refusal.price_s
+def with_fields(rejection: TooExpensive, order: Order) -> TooExpensive:
+    """``rejection`` with the fields of ``order`` that are too large, and for each the largest value that is enough."""
+    share = rejection.limit_s / rejection.price_s
     count, row = len(order.rows), order.rows[0]
     field = _COUNTED[order.kind]
     if isinstance(order.asked, GenerateRequest) and order.asked.seeds is not None:
@@ -25,11 +25,15 @@ def named(refusal: TooExpensive, order: Order) -> TooExpensive:
     problems = []
     if count > 1:
         most = int(count * share)
-        problems.append(FieldProblem(f"#/{field}", f"asks for {count} pictures", f"up to {most}" if most else "fewer"))
+        problems.append(
+            FieldProblem(f"#/{field}", f"{count} pictures are too many", f"up to {most}" if most else "fewer")
+        )
     if row.plan.steps > 1:
         most = int(row.plan.steps * share)
         allowed = f"up to {most}" if most else "fewer"
-        problems.append(FieldProblem("#/steps", f"asks for {row.plan.steps} steps of each", allowed))
+        problems.append(FieldProblem("#/steps", f"{row.plan.steps} steps for each picture are too many", allowed))
     if row.weight > 1:
-        problems.append(FieldProblem("#/guidance_scale", "computes every step twice", "1, which is no guidance"))
-    return TooExpensive(refusal.price_s, refusal.limit_s, problems)
+        problems.append(
+            FieldProblem("#/guidance_scale", "doubles the cost of every step", "1, which disables guidance")
+        )
+    return TooExpensive(rejection.price_s, rejection.limit_s, problems)

@@ -1,4 +1,4 @@
-"""What a JSON answer tells beside its pictures: how a path goes, and how well an encoding gives its pictures back."""
+"""Measurements in a JSON answer: of the frames of an interpolation, and of the reconstructions of an encoding."""
 
 import math
 from collections.abc import Sequence
@@ -13,39 +13,41 @@ from service.images import Pixels
 
 
 class Path(BaseModel):
-    """How a path goes, an entry a frame."""
+    """Measurements of an interpolation, one entry per frame."""
 
-    t: list[float] = Field(description="Where the frame is: 0 the first point, 1 the second, and so on.")
+    t: list[float] = Field(description="Position of the frame: 0 is the first point, 1 the second, and so on.")
     latent_norm: list[float]
-    step_distance: list[float] = Field(description="Root mean square from the frame before, of grey levels 0 to 1.")
+    step_distance: list[float] = Field(
+        description="Root mean square difference from the previous frame, grey levels 0 to 1."
+    )
     endpoint_psnr: list[float | None] = Field(
-        description="Decibels between the frame and the picture that was sent for its point; null where none was, or "
+        description="PSNR in decibels between the frame and the picture uploaded for its point; null without one, or "
         "where they are equal."
     )
 
 
 class Code(BaseModel):
-    """An encoded picture; the images of the answer are the reconstructions."""
+    """One encoded picture; the images of the answer are the reconstructions."""
 
     index: int
-    mean: JsonValue | None = Field(description="Of the encoder, (*latent_shape); null where there is none.")
-    logvar: JsonValue | None = Field(description="Of the encoder, (*latent_shape); null where there is none.")
+    mean: JsonValue | None = Field(description="From the encoder, (*latent_shape); null without one.")
+    logvar: JsonValue | None = Field(description="From the encoder, (*latent_shape); null without one.")
     latent: JsonValue | None = Field(
-        description="The noise that DDIM makes the picture from again, (*latent_shape); null of an encoder."
+        description="The noise from which DDIM reconstructs the picture, (*latent_shape); null for an encoder."
     )
-    mse: float = Field(description="Mean square error of the reconstruction, of grey levels 0 to 1.")
-    psnr: float | None = Field(description="The same in decibels; null where there is no error.")
+    mse: float = Field(description="Mean square error of the reconstruction, grey levels 0 to 1.")
+    psnr: float | None = Field(description="PSNR of the reconstruction in decibels; null without any error.")
 
 
 def path_of(walk: Walk, pictures: Sequence[Pixels]) -> Path:
-    """How the path goes on which ``pictures`` were made."""
+    """The measurements of ``pictures``, the frames of ``walk``."""
     steps = [math.sqrt(mse(*pair)) for pair in pairwise(pictures)]
     shown = [None if sent is None else psnr(mse(sent, made)) for sent, made in zip(walk.sent, pictures, strict=True)]
     return Path(t=[*walk.t], latent_norm=[*walk.latent_norm], step_distance=[0.0, *steps], endpoint_psnr=shown)
 
 
 def codes_of(codes: Codes, pictures: Sequence[Pixels]) -> list[Code]:
-    """The codes, with how well ``pictures`` were made of them again."""
+    """``codes`` with the errors of ``pictures``, their reconstructions."""
     return [
         _code(index, latents, codes.variational, mse(sent, made))
         for index, (latents, sent, made) in enumerate(zip(codes.latents, codes.sent, pictures, strict=True))
@@ -58,7 +60,7 @@ def mse(one: Pixels, other: Pixels) -> float:
 
 
 def psnr(error: float) -> float | None:
-    """A mean square error in decibels below the square of the whole range; None for no error."""
+    """The peak signal-to-noise ratio of a mean square error in decibels; None for no error."""
     return -10 * math.log10(error) if error else None
 
 

@@ -1,4 +1,4 @@
-"""Pictures as the bytes of an answer, in any of the formats that are offered."""
+"""Pictures as the body of an answer, in each of the formats on offer."""
 
 import base64
 import time
@@ -10,55 +10,54 @@ from starlette.requests import Request
 
 from service import images
 from service.api.http.request_id import request_id
-from service.api.order import Made, Order
+from service.api.order import Order, Output
 from service.api.request.arrays import from_base64, to_base64
-from service.api.request.layout import sheet_of
-from service.api.request.negotiation import FORMAT, GIF, JSON, NPY, ONE_IMAGE, PNG, WEBP, ZIP
+from service.api.request.layout import kinds_of
+from service.api.request.negotiation import GIF, JSON, NPY, ONE_IMAGE, PNG, WEBP, ZIP
 from service.api.request.schemas import Params
-from service.api.response.film import strips
 from service.api.response.measures import codes_of, path_of
-from service.api.response.reproduce import curl, origin_of
+from service.api.response.reproduce import curl, file_name, origin_of
 from service.api.response.schemas import Picture, PicturesAnswer, Timings
+from service.engine.results import Preview
+from service.engine.rows import Film
+from service.request_info import info_of
 
-#: Frames a second of an animation.
+#: Frames per second of an animation, by default.
 GIF_FPS = 10
 
 
-def render(order: Order, made: Made, request: Request) -> bytes:
+def render(order: Order, output: Output, request: Request) -> bytes:
     """The body of the answer to ``request``."""
     if order.media in ONE_IMAGE:
-        return _one_image(order, made)
+        return _one_image(order, output)
     if order.media == JSON:
-        return _json(order, made, request)
+        return _json(order, output, request)
     if order.media == ZIP:
-        return _zip(order, made.pictures)
+        return _zip(order, output.pictures)
     if order.media == NPY and order.codes is not None:
         return images.encode_npy(order.codes.latents)
     if order.media == NPY:
-        return images.encode_npy(_enlarged(order, made.pictures))
+        return images.encode_npy(_enlarged(order, output.pictures))
     assert order.media == GIF
-    return images.encode_gif(_enlarged(order, _frames(order, made)), order.asked.fps or GIF_FPS)
+    return images.encode_gif(_enlarged(order, _frames(order, output)), order.asked.fps or GIF_FPS)
 
 
 def picture_png(order: Order, index: int, picture: images.Pixels) -> bytes:
-    """One of the pictures as a PNG of its own, with the parameters that make it alone, or else the whole order's."""
+    """One picture as a PNG, with the parameters that reproduce it alone, else those of the whole order."""
     return images.encode_png(images.enlarge(picture, order.asked.scale), _parameters(order, _params_of(order, index)))
 
 
 def class_name(order: Order, index: int) -> str | None:
-    """The class of a picture; none where it has none."""
+    """The name of a picture's class; None where it has no class."""
     names, label = order.model.manifest.class_names, order.rows[index].label
     return names[label] if label < len(names) else None
 
 
-def _one_image(order: Order, made: Made) -> bytes:
-    tiles, film = made.pictures, order.rows[0].film
-    if film is not None and order.asked.layout == "film":
-        tiles = [tile for strip in strips(film, made.film, made.pictures) for tile in strip]
-    image = tiles[0]
-    if len(tiles) > 1:
-        sheet = sheet_of(order.asked, order.rows[0].plan.steps)
-        image = images.tile(tiles, sheet.columns, sheet.gap)
+def _one_image(order: Order, output: Output) -> bytes:
+    tiles, layout = output.pictures, order.layout
+    if layout.film is not None:
+        tiles = [tile for strip in strips(layout.film, output.film, output.pictures) for tile in strip]
+    image = tiles[0] if len(tiles) == 1 else images.tile(tiles, layout.columns, layout.gap)
     image = images.enlarge(image, order.asked.scale)
     if order.media == PNG:
         return images.encode_png(image, _parameters(order, order.params))
@@ -68,23 +67,39 @@ def _one_image(order: Order, made: Made) -> bytes:
     return images.encode_jpeg(image) if quality is None else images.encode_jpeg(image, quality)
 
 
-def _frames(order: Order, made: Made) -> Sequence[images.Pixels]:
-    """What an animation shows: the pictures in turn; of a film all of them together, step by step."""
-    film = order.rows[0].film
-    if film is None or order.asked.layout != "film":
-        return made.pictures
-    together = strips(film, made.film, made.pictures)
-    columns = images.grid_columns(len(together)) if len(made.pictures) > 1 else len(together)
+def _frames(order: Order, output: Output) -> Sequence[images.Pixels]:
+    """The frames of an animation: the pictures one after another; of a film, all pictures side by side at each step."""
+    film = order.layout.film
+    if film is None:
+        return output.pictures
+    together = strips(film, output.film, output.pictures)
+    columns = images.grid_columns(len(together)) if len(output.pictures) > 1 else len(together)
     return [images.tile(step, columns) for step in zip(*together, strict=True)]
+
+
+def strips(film: Film, previews: Sequence[Preview], pictures: Sequence[images.Pixels]) -> list[list[images.Pixels]]:
+    """A strip for each of ``pictures`` and each kind of preview: the previews by step, then the picture."""
+    by_step = sorted(previews, key=lambda preview: preview.step)
+    return [
+        [*(_of_kind(preview, kind) for preview in by_step if preview.row == row), picture]
+        for row, picture in enumerate(pictures)
+        for kind in kinds_of(film)
+    ]
+
+
+def _of_kind(preview: Preview, kind: str) -> images.Pixels:
+    picture = preview.x_start if kind == "x0" else preview.x_t
+    assert picture is not None
+    return picture
 
 
 def _enlarged(order: Order, pictures: Sequence[images.Pixels]) -> images.Pixels:
     return np.stack([images.enlarge(picture, order.asked.scale) for picture in pictures])
 
 
-def _json(order: Order, made: Made, request: Request) -> bytes:
+def _json(order: Order, output: Output, request: Request) -> bytes:
     started = time.monotonic()
-    shown = [show_picture(order, index, picture) for index, picture in enumerate(made.pictures)]
+    shown = [show_picture(order, index, picture) for index, picture in enumerate(output.pictures)]
     encoded = time.monotonic()
     steps = order.rows[0].plan.steps
     return (
@@ -99,15 +114,15 @@ def _json(order: Order, made: Made, request: Request) -> bytes:
             warnings=list(order.warnings),
             metadata=order.asked.metadata or {},
             timings=Timings(
-                queue_ms=1000 * made.queue_s,
-                compute_ms=1000 * made.compute_s,
+                queue_ms=1000 * output.queue_s,
+                compute_ms=1000 * output.compute_s,
                 encode_ms=1000 * (encoded - started),
-                total_ms=1000 * (encoded - request.scope["state"]["arrived_at"]),
-                ms_per_step=1000 * made.compute_s / steps if steps else None,
+                total_ms=1000 * (encoded - info_of(request.scope).arrived_at),
+                ms_per_step=1000 * output.compute_s / steps if steps else None,
             ),
             reproduce=curl(origin_of(request), order.path, order.params, PNG, file_name(order, PNG)),
-            path=None if order.walk is None else path_of(order.walk, made.pictures),
-            codes=None if order.codes is None else codes_of(order.codes, made.pictures),
+            path=None if order.walk is None else path_of(order.walk, output.pictures),
+            codes=None if order.codes is None else codes_of(order.codes, output.pictures),
         )
         .model_dump_json()
         .encode()
@@ -115,7 +130,7 @@ def _json(order: Order, made: Made, request: Request) -> bytes:
 
 
 def show_picture(order: Order, index: int, picture: images.Pixels) -> Picture:
-    """One of the pictures as JSON has it."""
+    """One picture as an entry of the JSON answer."""
     height, width, _ = picture.shape
     return Picture(
         index=index,
@@ -129,19 +144,13 @@ def show_picture(order: Order, index: int, picture: images.Pixels) -> Picture:
 
 
 def _zip(order: Order, pictures: Sequence[images.Pixels]) -> bytes:
-    """A PNG for each picture, numbered in order, and params.json."""
+    """A numbered PNG for each picture, and params.json."""
     files = {f"{index:04d}.png": picture_png(order, index, picture) for index, picture in enumerate(pictures)}
     return images.encode_zip({**files, "params.json": _parameters(order, order.params)})
 
 
-def file_name(order: Order, media: str) -> str:
-    """What to save an answer as: the model, the first seed, and the format."""
-    seed = "" if order.seeds[0] is None else f"-{order.seeds[0]}"
-    return f"{order.model.name}{seed}.{FORMAT.get(media, 'bin')}"
-
-
 def _parameters(order: Order, params: Params) -> bytes:
-    """The text of a PNG; none where it would be longer than what is read back, or where no body makes it again."""
+    """The text of a PNG; empty where it is too long to be read back, or where no request reproduces the picture."""
     if order.kind == "latent-map":
         return b""
     model = order.model
@@ -150,10 +159,10 @@ def _parameters(order: Order, params: Params) -> bytes:
 
 
 def _params_of(order: Order, index: int) -> Params:
-    """The request that makes one of the pictures alone; that of all where no request does."""
+    """The request that reproduces one picture alone; that of all pictures where there is none."""
     if order.kind != "generation":
         return order.params
-    shared = {name: value for name, value in order.params.items() if name not in _OF_ALL}
+    shared = {name: value for name, value in order.params.items() if name not in _LAYOUT_FIELDS}
     if len(order.rows) == 1:
         return shared
     label, latents = order.params["class_label"], order.params.get("latents")
@@ -164,5 +173,5 @@ def _params_of(order: Order, index: int) -> Params:
     return {**alone, **{name: value for name, value in shared.items() if name not in {*alone, "seeds"}}}
 
 
-#: Fields that say how pictures are shown together.
-_OF_ALL = frozenset({"layout", "fps", "preview_every", "preview_kind"})
+#: Fields that lay out several pictures.
+_LAYOUT_FIELDS = frozenset({"layout", "fps", "preview_every", "preview_kind"})

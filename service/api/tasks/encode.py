@@ -1,4 +1,4 @@
-"""POST /encode/{model}: pictures to what a model makes of them, and back."""
+"""POST /encode/{model}: pictures to a model's latents, and their reconstructions."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -9,47 +9,49 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.api.http.endpoint import route
-from service.api.http.openapi import operation
 from service.api.order import Codes, Compute, Order, Uploads, without
 from service.api.request.body import read_request
-from service.api.request.capabilities import denoises, encodes, starts_from_pictures
-from service.api.request.layout import check_form, check_size, film_of, shown_params
+from service.api.request.capabilities import encodes, starts_from_pictures
+from service.api.request.layout import layout_of, layout_params
 from service.api.request.negotiation import EVENT_STREAM, JSON, PICTURES
-from service.api.request.resolve import check_version, labels_of, meaning_problems
-from service.api.request.response_mode import Way, way_of
+from service.api.request.resolve import check_version, field_problems, labels_of, most_steps, step_problems
+from service.api.request.response_mode import ResponseMode, response_mode_of
 from service.api.request.schemas import ClassLabel, Params, Task
-from service.api.request.uploads import Upload, read_picture
+from service.api.request.start_fields import class_count_problem
+from service.api.request.uploads import Upload
+from service.api.response.documented import image_operation
 from service.api.response.respond import respond
 from service.api.state import State, deployment_of, state_of
-from service.api.tasks.starts import data_uri, encoding, inverting
+from service.api.tasks.starts import data_uri, encoded, encoding, inverted, inverting, read_upload
 from service.contract.classes import NO_CLASS
-from service.engine.engine import Deployment
+from service.engine.deployment import Deployment
 from service.engine.initial_latents import decoded, image_tensor, mean_of, tensor_of
 from service.engine.model import Model
 from service.engine.results import Latent
-from service.engine.rows import RowSpec, encode_row, inversion_row
+from service.engine.rows import RowSpec
 from service.errors import FieldProblem, InvalidField
 from service.sampling.solvers import EMPTY_PLAN
 from service.settings import Settings
 
-#: Steps of an inversion where the request does not say: its error falls with their number.
+#: Default steps of an inversion: more steps reduce its error.
 STEPS = 50
 
-#: Numbers first: they are what is asked for.
+#: JSON first: the numbers are what clients of this endpoint want.
 OFFERED = (JSON, *(media for media in PICTURES if media != JSON), EVENT_STREAM)
 
 
 class EncodeRequest(Task):
     """The body of POST /encode/{model}."""
 
+    task = "encode"
     repeatable = frozenset({"image", "class_label"})
 
     image: list[Upload] | Upload = Field(
-        description="A picture, or up to eight: base64 or data URIs, files of a form; one may be the body itself."
+        description="One picture, or up to eight: base64, data URIs, or files of a form; one may be the body itself."
     )
     class_label: ClassLabel | list[ClassLabel] | None = Field(
         default=None,
-        description="Index or name of the class of the picture, or a list with that of each. Absent, or 'none': none.",
+        description="Index or name of the pictures' class, or a list with one for each. Absent, or 'none': no class.",
         examples=[7],
     )
 
@@ -64,17 +66,17 @@ class EncodeRequest(Task):
         return len(self.pictures)
 
 
-#: Most pictures of one request.
+#: Maximum number of pictures in one request.
 MOST = 8
 
 
 async def post_encode(request: Request) -> Response:
-    """Encode pictures, and make them again of what came out.
+    """Encode pictures and reconstruct them.
 
-    A model with an encoder gives mean and log-variance; a diffusion of pixels the noise that it makes the picture from
-    again, by DDIM inversion in steps. JSON has these as codes, with the error of each reconstruction, and the
-    reconstructions as images; application/x-npy is float32, (n, 2, *latent_shape), mean and log-variance, or (n,
-    *latent_shape), the noise; the other forms show the reconstructions.
+    A model with an encoder returns mean and log-variance; a pixel diffusion model the noise that DDIM inversion finds
+    in `steps` steps. JSON contains these as `codes`, with the error of each reconstruction, and the reconstructions as
+    `images`. application/x-npy is float32: (n, 2, *latent_shape), mean and log-variance, or (n, *latent_shape), the
+    noise. The other formats contain the reconstructions.
     """
     state = state_of(request)
     deployment = deployment_of(request, state, request.path_params["model"])
@@ -85,34 +87,26 @@ async def post_encode(request: Request) -> Response:
     )
 
 
-ROUTE = route("/encode/{model}", {"POST": post_encode})
-
-OPERATIONS = {
-    "/encode/{model}": {"post": operation(post_encode, OFFERED[:-1], path=["model"], body=EncodeRequest)},
-}
+ROUTE = route("/encode/{model}", {"POST": image_operation(post_encode, OFFERED[:-1], body=[EncodeRequest])})
 
 
 def encode_order(state: State, body: EncodeRequest, deployment: Deployment, media: str) -> Order:
-    """``body`` for ``deployment``, checked by its fields alone: its pictures are encoded, and made again of that.
-
-    Raises InvalidField, UnknownVersion.
-    """
+    """``body`` for ``deployment``, its fields checked. Raises InvalidField, UnknownVersion."""
     model = deployment.model
     labels = _check(body, model, state)
-    steps = body.steps or min(STEPS, model.max_steps, state.settings.max_steps)
+    steps = body.steps or min(STEPS, most_steps(model, state.settings))
     plan = EMPTY_PLAN if encodes(model) else model.plan("ddim", steps)
-    check_size(body, model, plan.steps, state.settings)
-    check_form(body, media, model.manifest.image_shape, plan.steps)
-    film = film_of(body, plan.steps)
+    layout = layout_of(body, media, model.manifest.image_shape, plan.steps, state.settings)
     params: Params = {"class_label": [[*model.manifest.class_names, NO_CLASS][label] for label in labels]}
     return Order(
         deployment=deployment,
-        rows=[RowSpec(0, label, 1.0, plan, film=film) for label in labels],
+        rows=[RowSpec(0, label, 1.0, plan, film=layout.film) for label in labels],
         asked=without(body, bytes),
         media=media,
         path=f"/encode/{model.name}",
-        params=params | ({"steps": steps} if plan.steps else {}) | {"scale": body.scale, **shown_params(body, film)},
+        params=params | ({"steps": steps} if plan.steps else {}) | layout_params(body, layout),
         seeds=[None] * len(labels),
+        layout=layout,
         kind="encoding",
         uploads=Uploads(dict(zip(_fields(len(labels)), body.pictures, strict=True))),
         before=encoding(model, len(labels)) or inverting(model, len(labels), steps),
@@ -121,18 +115,12 @@ def encode_order(state: State, body: EncodeRequest, deployment: Deployment, medi
 
 
 async def _begin(settings: Settings, steps: int, order: Order, compute: Compute) -> Order:
-    """Rows that begin from what the uploads are encoded to, or inverted."""
-    model, uploads = order.model, order.uploads
-    assert uploads is not None
-    shape = model.manifest.image_shape
-    fitted = [await read_picture(field, uploads.take(field), shape, settings) for field in _fields(len(order.rows))]
-    pictures = [image_tensor(each.pixels) for each in fitted]
-    plan = None if encodes(model) else model.inversion_plan(steps)
-    codes = await compute(
-        [
-            encode_row(picture, row.label) if plan is None else inversion_row(picture, row.label, plan)
-            for picture, row in zip(pictures, order.rows, strict=True)
-        ]
+    """Rows that begin from the encoded or inverted uploads."""
+    model = order.model
+    fitted = [await read_upload(order, field, settings) for field in _fields(len(order.rows))]
+    pictures, labels = [image_tensor(each.pixels) for each in fitted], [row.label for row in order.rows]
+    codes = await (
+        encoded(pictures, labels, compute) if encodes(model) else inverted(model, pictures, labels, steps, compute)
     )
     image: Params = {"image": [data_uri(each.pixels) for each in fitted]}
     return order._replace(
@@ -144,38 +132,28 @@ async def _begin(settings: Settings, steps: int, order: Order, compute: Compute)
 
 
 def _fields(count: int) -> Sequence[str]:
-    """What the fields of so many pictures are called."""
+    """The field names of ``count`` pictures."""
     return ["image"] if count == 1 else [f"image/{index}" for index in range(count)]
 
 
-def _ordered(request: Request, state: State, deployment: Deployment, body: EncodeRequest) -> tuple[Order, Way]:
-    """What to compute, and how to answer. A function, so that no handler holds ``body`` with its files as it waits."""
-    way = way_of(request, body, OFFERED)
-    return encode_order(state, body, deployment, way.media), way
+def _ordered(request: Request, state: State, deployment: Deployment, body: EncodeRequest) -> tuple[Order, ResponseMode]:
+    """The order, and how to answer. A function of its own, so that no waiting handler holds ``body`` with its files."""
+    mode = response_mode_of(request, body, OFFERED)
+    return encode_order(state, body, deployment, mode.media), mode
 
 
 def _check(body: EncodeRequest, model: Model, state: State) -> Sequence[int]:
-    """The class of every picture. Raises InvalidField, UnknownVersion."""
+    """The label of each picture. Raises InvalidField, UnknownVersion."""
     if not starts_from_pictures(model):
         raise InvalidField.of("model", f"{model.name} cannot encode", ", ".join(model.manifest.capabilities))
     check_version(body.version, model)
-    problems = meaning_problems(body, model)
-    if encodes(model) and denoises(model):
-        given = [name for name in ("steps", "preview_every", "preview_kind") if getattr(body, name) is not None]
-        says = f"means nothing to {model.name}, which encodes at once"
-        problems += [FieldProblem(f"#/{name}", says, "leave it out") for name in given]
-        if body.layout == "film":
-            problems.append(FieldProblem("#/layout", f"{model.name} decodes at once: there is no film", "any but film"))
-    most = min(model.max_steps, state.settings.max_steps)
-    if body.steps is not None and denoises(model) and body.steps > most:
-        problems.append(FieldProblem("#/steps", f"{body.steps} is too many for {model.name}", f"1 to {most}"))
+    problems = field_problems(body, model) + step_problems(body, model, state.settings)
     most = min(MOST, state.settings.max_images)
     if not 1 <= body.count <= most:
-        problems.append(FieldProblem("#/image", f"{body.count} is not a number of pictures", f"1 to {most}"))
+        problems.append(FieldProblem("#/image", f"{body.count} pictures are not allowed", f"1 to {most}"))
     asked = body.class_label if isinstance(body.class_label, list) else [body.class_label] * body.count
-    if len(asked) != body.count:
-        says = f"{len(asked)} classes are not one for each of {body.count} pictures"
-        problems.append(FieldProblem("#/class_label", says, f"one class, or a list of {body.count}"))
+    if (problem := class_count_problem(asked, body.count)) is not None:
+        problems.append(problem)
     labels = labels_of(asked, model, "class_label", problems)
     if problems:
         raise InvalidField(problems)
@@ -183,5 +161,5 @@ def _check(body: EncodeRequest, model: Model, state: State) -> Sequence[int]:
 
 
 def _row(model: Model, row: RowSpec, code: Latent) -> RowSpec:
-    """``row`` for the picture that ``code`` is of."""
+    """``row``, beginning from ``code``."""
     return decoded(model, row, mean_of(code)) if encodes(model) else row._replace(latent=tensor_of(code))

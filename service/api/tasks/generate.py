@@ -3,111 +3,113 @@
 import random
 from collections.abc import Sequence
 
+from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
-from service.api.dialects.hugging_face import read_generate
 from service.api.http.endpoint import route
-from service.api.http.openapi import operation
 from service.api.order import Order
-from service.api.request.body import parse_query
-from service.api.request.layout import film_of, shown_params
-from service.api.request.negotiation import PICTURES
+from service.api.request.body import off_loop, parse_body, parse_query, read_body
 from service.api.request.resolve import Resolved
-from service.api.request.response_mode import Way, way_of
+from service.api.request.response_mode import ResponseMode, response_mode_of
 from service.api.request.schemas import GenerateRequest, Params
 from service.api.response.caching import cacheable
+from service.api.response.documented import image_operation
 from service.api.response.respond import respond
 from service.api.state import State, deployment_of, state_of
 from service.api.tasks.starts import started
-from service.engine.engine import Deployment
+from service.engine.deployment import Deployment
 from service.engine.rows import RowSpec
 from service.sampling.noise import image_seed
 
 
 async def post_generate(request: Request) -> Response:
-    """Make pictures. Without a body: one picture, from a seed that the answer's X-Seed tells.
+    """Generate pictures. Without a body: one picture, with a random seed that X-Seed reports.
 
-    The field format, else Accept, chooses the form: image/png, image/webp or image/jpeg (one image, with all pictures
-    where n > 1), image/gif (a frame each), application/json (each as base64 PNG with its seed), application/x-npy
-    (uint8, (n, height, width, channel)) or application/zip (a PNG each, and params.json).
+    `format`, else Accept, selects the format: image/png, image/webp or image/jpeg (one image with all pictures),
+    image/gif (one frame per picture), application/json (each picture as base64 PNG with its seed), application/x-npy
+    (uint8, (n, height, width, channel)) or application/zip (one PNG per picture, and params.json).
 
-    text/event-stream, or the field stream, answers with events while pictures are made: queued, started, preview,
-    image, then completed with the JSON answer, or error. `Prefer: respond-async` answers 202 at once, with the address
-    of a job; `Prefer: wait=10` does so where the pictures are not ready in ten seconds.
+    text/event-stream, or `stream`, answers with events while pictures are computed: queued, started, preview, image,
+    then completed with the JSON answer, or error. `Prefer: respond-async` answers 202 at once, with the URL of a job;
+    `Prefer: wait=10` does so if the pictures are not ready within ten seconds.
 
-    A body of the shape {"inputs", "parameters"} is Hugging Face's: a class as prompt, or a picture, and what to do.
+    A body {"inputs", "parameters"} is read as Hugging Face's: inputs are a class or a picture.
     """
     state = state_of(request)
     deployment = deployment_of(request, state, request.path_params["model"])
-    manifest = deployment.model.manifest
-    return await respond(
-        request,
-        state,
-        *_ordered(request, state, deployment, await read_generate(request, state.settings, manifest, pictures=2)),
-    )
+    return await respond(request, state, *_ordered(request, state, deployment, await _read(request, state, deployment)))
 
 
 async def get_generate(request: Request) -> Response:
-    """The same with the fields in the query, for browsers: /generate/ddpm?seed=7&class_label=sneaker&scale=8.
+    """The same with the fields in the query: /generate/ddpm?seed=7&class_label=sneaker&scale=8.
 
-    With a seed the answer has an ETag, and with the model's version too it may be kept for ever.
+    With a seed the answer has an ETag; with the model's version too it may be cached for ever.
     """
     state = state_of(request)
     deployment = deployment_of(request, state, request.path_params["model"])
-    order, way = _ordered(request, state, deployment, parse_query(GenerateRequest, request))
-    return await respond(request, state, cacheable(order) if way.plain and _repeatable(order) else order, way)
+    order, mode = _ordered(request, state, deployment, parse_query(GenerateRequest, request))
+    return await respond(request, state, cacheable(order) if mode.plain and _repeatable(order) else order, mode)
 
 
-ROUTE = route("/generate/{model}", {"POST": post_generate, "GET": get_generate})
-
-OPERATIONS = {
-    "/generate/{model}": {
-        "post": operation(post_generate, PICTURES, path=["model"], body=GenerateRequest),
-        "get": operation(get_generate, PICTURES, path=["model"], query=GenerateRequest),
-    }
-}
+def generate_route(*translated: type[BaseModel]) -> Route:
+    """The route of both, which documents the native body and those that ``State.translators`` read."""
+    post = image_operation(post_generate, body=[GenerateRequest, *translated], example={"n": 4, "seed": 7})
+    return route("/generate/{model}", {"POST": post, "GET": image_operation(get_generate, query=GenerateRequest)})
 
 
 def generate_order(state: State, body: GenerateRequest, deployment: Deployment, media: str) -> Order:
-    """``body`` for ``deployment``, checked by its fields alone. Raises InvalidField, UnknownVersion."""
+    """``body`` for ``deployment``, its fields checked. Raises InvalidField, UnknownVersion."""
     model = deployment.model
-    resolved = state.meanings.of(body, model, media)
+    resolved = state.resolved.of(body, model, media)
     rows, params = _rows(body, resolved)
     order = Order(
         deployment=deployment,
         rows=rows,
-        # Latents say how many pictures there are: so does n, once they are dropped.
+        # The latents set the number of pictures; n keeps it once they are dropped.
         asked=body if body.latents is None else body.model_copy(update={"n": body.count}),
         media=media,
         path=f"/generate/{model.name}",
         params={**params, **resolved.params},
         seeds=[row.seed for row in rows],
+        layout=resolved.layout,
     )
-    order = started(order, body, state.settings)
-    film = film_of(body, order.rows[0].plan.steps)
-    return order._replace(
-        rows=order.rows if film is None else [row._replace(film=film) for row in order.rows],
-        params={**order.params, "scale": body.scale, **shown_params(body, film)},
-    )
+    return started(order, body, state.settings)
 
 
-def _ordered(request: Request, state: State, deployment: Deployment, body: GenerateRequest) -> tuple[Order, Way]:
-    """What to compute, and how to answer. A function, so that no handler holds ``body`` with its files as it waits."""
-    way = way_of(request, body)
-    return generate_order(state, body, deployment, way.media), way
+async def _read(request: Request, state: State, deployment: Deployment) -> GenerateRequest:
+    """The request in the body, in the native format or one that a translator reads. Raises as ``read_request``."""
+    body = await read_body(request, state.settings, pictures=2)
+    return await off_loop(state.settings, body, _parse, request, state, deployment, body)
+
+
+def _parse(request: Request, state: State, deployment: Deployment, body: bytes) -> GenerateRequest:
+    for translate in state.translators:
+        translated = translate(request, state.settings, deployment.model.manifest, body)
+        if translated is not None:
+            return translated
+    return parse_body(GenerateRequest, request, state.settings, body)
+
+
+def _ordered(
+    request: Request, state: State, deployment: Deployment, body: GenerateRequest
+) -> tuple[Order, ResponseMode]:
+    """The order, and how to answer. A function of its own, so that no waiting handler holds ``body`` with its files."""
+    mode = response_mode_of(request, body)
+    return generate_order(state, body, deployment, mode.media), mode
 
 
 def _repeatable(order: Order) -> bool:
-    """Whether the request says which pictures it wants, so that the same request gives the same ones."""
+    """Whether the request fixes its pictures, so that sent again it gives the same ones."""
     asked = order.asked
     assert isinstance(asked, GenerateRequest)
     return any(each is not None for each in (asked.seed, asked.seeds, asked.point))
 
 
 def _rows(body: GenerateRequest, resolved: Resolved) -> tuple[Sequence[RowSpec], Params]:
-    """The pictures, and the fields that say which they are."""
-    # A point has one picture, whatever the seed: without one it may be kept as one with a seed may.
+    """A row for each picture, and the fields that reproduce their seeds."""
+    # A point gives the same picture for every seed: a fixed seed keeps the answer cacheable.
     drawn = 0 if body.point is not None else random.getrandbits(32)
     first = drawn if body.seed is None else body.seed
     seeds = body.seeds or [image_seed(first, index) for index in range(body.count)]

@@ -1,15 +1,16 @@
-"""POST /inspect: what a PNG of this service says of itself, and the command that makes it again."""
+"""POST /inspect: the parameters in a PNG of this service, and commands that reproduce it."""
 
 from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
 from service.api.http.endpoint import route
-from service.api.http.openapi import described, inlined, refusals, request_body
+from service.api.http.openapi import Answer, Operation
 from service.api.request.body import off_loop, read_request
 from service.api.request.negotiation import JSON, PNG
 from service.api.request.schemas import InspectRequest, Parameters
 from service.api.request.uploads import check_file
+from service.api.response.documented import BODY_ERRORS
 from service.api.response.reproduce import curl, origin_of, python
 from service.api.response.schemas import InspectAnswer
 from service.api.state import state_of
@@ -18,10 +19,10 @@ from service.images import png_parameters
 
 
 async def post_inspect(request: Request) -> Response:
-    """Read the parameters that a PNG of this service carries, and tell what makes the picture again.
+    """Read the parameters that a PNG of this service carries, with commands that reproduce the picture.
 
-    The picture comes as it is, as base64 JSON, or in a form. 422 where it carries none: pictures that another program
-    has saved anew often lose them.
+    The body is the picture, JSON with base64, or a form. 422 if it carries none: pictures saved by another program
+    often lose them.
     """
     state = state_of(request)
     body = await read_request(request, state.settings, InspectRequest, pictures=1)
@@ -38,31 +39,25 @@ async def post_inspect(request: Request) -> Response:
     return Response(answer.model_dump_json(), media_type=JSON, headers={"Cache-Control": "no-store"})
 
 
-ROUTE = route("/inspect", {"POST": post_inspect})
-
-OPERATIONS = {
-    "/inspect": {
-        "post": described(post_inspect)
-        | {
-            "requestBody": request_body(InspectRequest),
-            "responses": {
-                "200": {
-                    "description": "What the picture says.",
-                    "content": {JSON: {"schema": inlined(InspectAnswer.model_json_schema())}},
-                },
-                **refusals(400, 408, 413, 415, 422, 500, 503),
-            },
-        }
-    }
-}
+ROUTE = route(
+    "/inspect",
+    {
+        "POST": Operation(
+            post_inspect,
+            answers={200: Answer("What the image says.", {JSON: InspectAnswer}, ["Cache-Control"])},
+            errors=(*BODY_ERRORS, 415, 422),
+            body=[InspectRequest],
+        )
+    },
+)
 
 
 def _parameters(png: bytes) -> Parameters:
-    """What ``png`` carries; it may be anybody's, so it is checked like a request."""
+    """The parameters in ``png``, checked like a request because they are untrusted. Raises InvalidField."""
     text = png_parameters(png)
     try:
         if text is not None:
             return Parameters.model_validate_json(text)
     except ValidationError:
         pass
-    raise InvalidField.of("image", "carries no parameters of this service", "a PNG as the service sent it")
+    raise InvalidField.of("image", "carries no parameters of this service", "a PNG exactly as the service sent it")

@@ -1,4 +1,4 @@
-"""GET /latent-map/{model}: where training pictures lie among a model's latents, and what lies between them."""
+"""GET /latent-map/{model}: training pictures on a plane of a model's latent space, and pictures in between."""
 
 from collections.abc import Sequence
 from urllib.parse import urlencode
@@ -9,19 +9,20 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.api.http.endpoint import route
-from service.api.http.openapi import described, inlined, picture_content, query_parameters, refusals
+from service.api.http.openapi import Answer, Operation
 from service.api.order import Order
 from service.api.request.body import parse_query
-from service.api.request.layout import check_form, check_size
+from service.api.request.layout import Layout, layout_of
 from service.api.request.negotiation import JSON, PICTURES, media_of
-from service.api.request.resolve import check_version, labels_of
-from service.api.request.response_mode import Way
+from service.api.request.resolve import check_version, field_problems, labels_of
+from service.api.request.response_mode import ResponseMode
 from service.api.request.schemas import ClassLabel, Params, Task
 from service.api.response.caching import cacheable
+from service.api.response.documented import COMPUTE_ERRORS, IMAGE_HEADERS, NOT_MODIFIED, image_content
 from service.api.response.reproduce import root_of
 from service.api.response.respond import respond
 from service.api.state import State, deployment_of, state_of
-from service.engine.engine import Deployment
+from service.engine.deployment import Deployment
 from service.engine.initial_latents import decoded, plane_latents
 from service.engine.model import Model
 from service.engine.rows import RowSpec
@@ -29,22 +30,22 @@ from service.errors import FieldProblem, InvalidField
 from service.sampling.latent_map import LatentMap
 from service.sampling.solvers import EMPTY_PLAN
 
-#: Columns and rows of the grid where the request does not say.
+#: Default columns and rows of the grid.
 SIDE = 8
 
-#: The map as numbers, or the grid of pictures.
+#: JSON is the map as numbers, the others the grid of pictures.
 OFFERED = (JSON, *(media for media in PICTURES if media != JSON))
 
 
 class LatentMapRequest(Task):
     """The query of GET /latent-map/{model}."""
 
-    natural_layout = "grid"
+    task = "latent_map"
 
-    across: int = Field(default=SIDE, ge=2, description="Pictures of the grid from left to right.")
-    down: int = Field(default=SIDE, ge=2, description="Pictures of the grid from top to bottom.")
+    across: int = Field(default=SIDE, ge=2, description="Columns of the grid.")
+    down: int = Field(default=SIDE, ge=2, description="Rows of the grid.")
     class_label: ClassLabel | None = Field(
-        default=None, description="Index or name of a class, of all pictures of the grid. Absent, or 'none': none."
+        default=None, description="Index or name of the class of all pictures. Absent, or 'none': no class."
     )
 
     @property
@@ -59,14 +60,14 @@ class LatentMapRequest(Task):
 
 
 class Bounds(BaseModel):
-    """The part of the plane that the points take up."""
+    """The range of the points."""
 
     x: tuple[float, float]
     y: tuple[float, float]
 
 
 class Grid(BaseModel):
-    """The pictures of the plane, as one image without gaps: that of column i and row j is of the point x[i], y[j]."""
+    """The grid as one image without gaps; the picture in column i and row j is of the point x[i], y[j]."""
 
     url: str
     x: list[float] = Field(description="From left to right.")
@@ -79,18 +80,18 @@ class LatentMapAnswer(BaseModel):
     model: str
     model_version: str
     class_names: tuple[str, ...]
-    points: list[tuple[float, float, int]] = Field(description="x, y and class of a training picture each.")
+    points: list[tuple[float, float, int]] = Field(description="x, y and class of each training picture.")
     bounds: Bounds
     grid: Grid
-    decode: str = Field(description="Where the picture of a point is to be had; x and y are to be put in.")
+    decode: str = Field(description="URL template of the picture of a point x, y.")
     origin: JsonValue = Field(description="(*latent_shape)")
     axes: JsonValue = Field(description="(2, *latent_shape)")
 
 
 async def get_latent_map(request: Request) -> Response:
-    """Where training pictures lie on the plane that they vary most along, as numbers; or a grid of pictures over it.
+    """The training pictures on the plane of their largest variance, as numbers; or a grid of pictures over that plane.
 
-    JSON, unless format or Accept ask for a picture. /generate/{model}?point=x&point=y decodes one point.
+    JSON, unless `format` or Accept selects pictures. /generate/{model}?point=x&point=y decodes one point.
     """
     state = state_of(request)
     deployment = deployment_of(request, state, request.path_params["model"])
@@ -100,61 +101,48 @@ async def get_latent_map(request: Request) -> Response:
     if model.latent_map is None:
         raise InvalidField.of("model", f"{model.name} has no latent map", _with_maps(state))
     label = _check(body, model, state)
-    check_form(body, media, model.manifest.image_shape, 0)
+    layout = layout_of(body, media, model.manifest.image_shape, 0, state.settings)
     if media == JSON:
         answer = _answer(model, model.latent_map, body, root_of(request))
         headers = {"Cache-Control": "no-cache", "Vary": "Accept"}
         return Response(answer.model_dump_json(), media_type=JSON, headers=headers)
-    return await respond(
-        request, state, cacheable(_order(body, deployment, model.latent_map, media, label)), Way(media)
-    )
+    order = _order(body, deployment, model.latent_map, media, label, layout)
+    return await respond(request, state, cacheable(order), ResponseMode(media))
 
 
-ROUTE = route("/latent-map/{model}", {"GET": get_latent_map})
+_CONTENT = {**image_content(), JSON: LatentMapAnswer}
 
-OPERATIONS = {
-    "/latent-map/{model}": {
-        "get": described(get_latent_map)
-        | {
-            "parameters": [
-                {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}},
-                *query_parameters(LatentMapRequest),
-            ],
-            "responses": {
-                "200": {
-                    "description": "The map, or pictures.",
-                    "content": picture_content() | {JSON: {"schema": inlined(LatentMapAnswer.model_json_schema())}},
-                },
-                "304": {"description": "What If-None-Match names is what would be answered."},
-                **refusals(404, 406, 422, 429, 500, 503, 504),
-            },
-        }
-    }
-}
+ROUTE = route(
+    "/latent-map/{model}",
+    {
+        "GET": Operation(
+            get_latent_map,
+            answers={200: Answer("The map, or images.", _CONTENT, (*IMAGE_HEADERS, "ETag")), 304: NOT_MODIFIED},
+            errors=(406, *COMPUTE_ERRORS),
+            query=LatentMapRequest,
+            headers=["If-None-Match"],
+        )
+    },
+)
 
 
 def _with_maps(state: State) -> str:
     names = [name for name, served in state.engine.deployments.items() if served.model.latent_map is not None]
-    return ", ".join(names) or "no model here has one"
+    return ", ".join(names) or "no served model has one"
 
 
 def _check(body: LatentMapRequest, model: Model, state: State) -> int:
-    """The class of the pictures. Raises InvalidField, UnknownVersion."""
+    """The label of the pictures. Raises InvalidField, UnknownVersion."""
     check_version(body.version, model)
-    problems = [
-        FieldProblem(f"#/{name}", "means nothing to a map, which has no steps", "leave it out")
-        for name in ("steps", "stream", "preview_every", "preview_kind")
-        if getattr(body, name) not in (None, False)
-    ]
-    if body.layout == "film":
-        problems.append(FieldProblem("#/layout", "a map has no steps to film", "any but film"))
+    problems = field_problems(body, model)
+    if body.stream:
+        problems.append(FieldProblem("#/stream", "is not supported: a map is answered at once", "leave it out"))
     if body.count > state.settings.max_images:
-        says = f"{body.count} pictures are more than this service makes at once"
+        says = f"{body.count} pictures are too many for one request"
         problems.append(FieldProblem("#/across", says, f"across times down up to {state.settings.max_images}"))
     label = labels_of([body.class_label], model, "class_label", problems)[0]
     if problems:
         raise InvalidField(problems)
-    check_size(body, model, 0, state.settings)
     return model.manifest.null_label if label is None else label
 
 
@@ -175,7 +163,9 @@ def _answer(model: Model, shown: LatentMap, body: LatentMapRequest, root: str) -
     )
 
 
-def _order(body: LatentMapRequest, deployment: Deployment, shown: LatentMap, media: str, label: int) -> Order:
+def _order(
+    body: LatentMapRequest, deployment: Deployment, shown: LatentMap, media: str, label: int, layout: Layout
+) -> Order:
     model = deployment.model
     x, y = _lines(shown, body)
     latents = plane_latents(model, np.array([[across, up] for up in y for across in x]))
@@ -189,12 +179,13 @@ def _order(body: LatentMapRequest, deployment: Deployment, shown: LatentMap, med
         path=f"/latent-map/{model.name}",
         params=params,
         seeds=[None] * body.count,
+        layout=layout,
         kind="latent-map",
     )
 
 
 def _lines(shown: LatentMap, body: LatentMapRequest) -> tuple[Sequence[float], Sequence[float]]:
-    """The x of the grid's columns, rising, and the y of its rows, falling: over all points, ends included."""
+    """The x of the grid's columns, rising, and the y of its rows, falling: the range of all points, ends included."""
     low, high = shown.points.min(axis=0), shown.points.max(axis=0)
     across = np.linspace(low[0], high[0], body.across).tolist()
     return across, np.linspace(high[1], low[1], body.down).tolist()

@@ -1,4 +1,4 @@
-"""The points of a path: seeds, pictures and latents to latents, and the class at each."""
+"""The points of an interpolation: the latent and the class of each, from its seed, picture or latent."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -9,24 +9,24 @@ from torch import Tensor
 from service import images
 from service.api.order import Compute, Order, Uploads
 from service.api.request.arrays import Array, to_base64
-from service.api.request.capabilities import denoises, missing
+from service.api.request.capabilities import denoises, unsupported
 from service.api.request.resolve import Resolved, labels_of
 from service.api.request.schemas import ClassLabel, InterpolateRequest, Params, Point
 from service.api.request.start_fields import written
-from service.api.request.uploads import Fitted, read_picture
-from service.api.tasks.starts import clean_latents, data_uri, encoding, inverted, inverting
-from service.engine.engine import Part
+from service.api.request.uploads import Fitted
+from service.api.tasks.starts import clean_latents, data_uri, encoding, inverted, inverting, read_upload
 from service.engine.initial_latents import image_tensor, seed_latent, tensor_of
 from service.engine.model import Model
+from service.engine.pricing import Part
 from service.errors import FieldProblem, InvalidField
 from service.sampling.interpolate import InterpolationMethod
 from service.settings import Settings
 
 
 class KeyPoint(NamedTuple):
-    """A point of a request: its field, its seed if it has one, its class, its latent if given, if a picture was sent.
+    """A checked point: its field, seed if it has one, label, latent if given, and whether a picture was uploaded.
 
-    ``own_class`` is the class that it asks for by itself.
+    ``own_class`` is the class that its own field names.
     """
 
     name: str
@@ -38,7 +38,7 @@ class KeyPoint(NamedTuple):
 
 
 class Ends(NamedTuple):
-    """What a path leads through: a latent (*latent) for each point, and the picture that was sent for it, if any."""
+    """The latent (*latent) of each point, its uploaded picture, if any, and warnings of decoding."""
 
     latents: Sequence[Tensor]
     sent: Sequence[images.Pixels | None]
@@ -46,7 +46,7 @@ class Ends(NamedTuple):
 
 
 def key_points(body: InterpolateRequest, model: Model, resolved: Resolved) -> list[KeyPoint]:
-    """The points of ``body``, checked, with their seeds and classes. Raises InvalidField."""
+    """The points of ``body``, with their seeds and labels. Raises InvalidField."""
     if problems := [*_problems(body, model)]:
         raise InvalidField(problems)
     names, points = [*_names(body)], body.key_points
@@ -63,9 +63,9 @@ def key_points(body: InterpolateRequest, model: Model, resolved: Resolved) -> li
 
 
 def guided(body: InterpolateRequest, model: Model, resolved: Resolved, points: Sequence[KeyPoint]) -> Resolved:
-    """``resolved`` with the guidance that classes of ``points`` leave room for.
+    """``resolved``, without guidance if ``points`` have several classes or none.
 
-    Raises InvalidField where they leave none and ``body`` asks for some, or where the model blends no classes.
+    Raises InvalidField where ``body`` asks for guidance then, or where the model cannot blend classes.
     """
     labels = {point.label for point in points}
     if len(labels) == 1 and resolved.null_label not in labels:
@@ -76,39 +76,39 @@ def guided(body: InterpolateRequest, model: Model, resolved: Resolved, points: S
         raise InvalidField.of(f"{other.name}/class_label", says, "one class for all points")
     for name in ("guidance_scale", "negative_class"):
         if getattr(body, name) not in (None, 1.0):
-            says = "guides towards a class, and " + ("there are several" if len(labels) > 1 else "there is none")
+            says = "needs one class, and " + ("the points have several" if len(labels) > 1 else "there is none")
             raise InvalidField.of(name, says, "leave it out, or one class for all points")
     params = resolved.params | ({"guidance_scale": 1.0} if "guidance_scale" in resolved.params else {})
     return resolved._replace(guidance_scale=1.0, params=params)
 
 
 def uploads_of(body: InterpolateRequest) -> Uploads:
-    """The pictures that are sent for points of ``body``."""
+    """The uploads of the points of ``body``."""
     points = zip(_names(body), body.key_points, strict=True)
     return Uploads({f"{name}/image": point.image for name, point in points if point.image is not None})
 
 
 def parts_before(model: Model, points: Sequence[KeyPoint], steps: int) -> Sequence[Part]:
-    """What ``model`` computes of the pictures that are sent for ``points``, before the frames of so many steps."""
+    """The parts that ``model`` computes for uploads of ``points`` before frames of so many steps."""
     sent = sum(point.sent for point in points)
     return [*encoding(model, sent), *(inverting(model, sent, steps) if denoises(model) else [])]
 
 
 def method_of(body: InterpolateRequest, model: Model) -> InterpolationMethod:
-    """How the path goes between its points: straight where a picture is encoded to what it goes through."""
+    """The method of ``body``; auto is linear between encoded pictures, and slerp between noise."""
     if body.method != "auto":
         return body.method
     return "linear" if not denoises(model) and any(point.image is not None for point in body.key_points) else "slerp"
 
 
 async def ends_of(settings: Settings, points: Sequence[KeyPoint], steps: int, order: Order, compute: Compute) -> Ends:
-    """What ``points`` of ``order`` begin from. Raises as ``read_picture``."""
+    """The latents of ``points``, from the uploads of ``order``. Raises as ``read_picture``."""
     model, fitted = order.model, [await _fitted(settings, point, order) for point in points]
     pictures = [image_tensor(each.pixels) for each in fitted if each is not None]
     labels = [point.label for point in points if point.sent]
     latents = await clean_latents(model, pictures, labels, compute)
     if denoises(model):
-        latents = await inverted(model, latents, labels, steps, compute)
+        latents = [tensor_of(latent) for latent in await inverted(model, latents, labels, steps, compute)]
     encoded = iter(latents)
     return Ends(
         latents=[next(encoded) if point.sent else _latent(point, model) for point in points],
@@ -117,23 +117,19 @@ async def ends_of(settings: Settings, points: Sequence[KeyPoint], steps: int, or
     )
 
 
-def told(body: InterpolateRequest, points: Sequence[KeyPoint], sent: Sequence[images.Pixels | None]) -> Params:
-    """The fields of ``body`` that say what the path leads through, with the pictures that were ``sent``."""
-    each = [_told(point, picture) for point, picture in zip(points, sent, strict=True)]
+def point_params(body: InterpolateRequest, points: Sequence[KeyPoint], sent: Sequence[images.Pixels | None]) -> Params:
+    """The fields that reproduce the points of ``body``, with the uploaded pictures in ``sent``."""
+    each = [_params_of(point, picture) for point, picture in zip(points, sent, strict=True)]
     return {"points": [*each]} if body.points else {"from": each[0], "to": each[1]}
 
 
 async def _fitted(settings: Settings, point: KeyPoint, order: Order) -> Fitted | None:
-    """The picture that was sent for ``point``, if any."""
-    if not point.sent:
-        return None
-    assert order.uploads is not None
-    field = f"{point.name}/image"
-    return await read_picture(field, order.uploads.take(field), order.model.manifest.image_shape, settings)
+    """The uploaded picture of ``point``, if any."""
+    return await read_upload(order, f"{point.name}/image", settings) if point.sent else None
 
 
 def _names(body: InterpolateRequest) -> Iterator[str]:
-    """What the fields of the points are called."""
+    """The field names of the points."""
     if body.points is None:
         yield from ("from", "to")
     else:
@@ -142,15 +138,15 @@ def _names(body: InterpolateRequest) -> Iterator[str]:
 
 def _problems(body: InterpolateRequest, model: Model) -> Iterator[FieldProblem]:
     if body.points is not None and (body.start or body.end):
-        yield FieldProblem("#/points", "says what the path leads through, and so do from and to", "one of the two")
+        yield FieldProblem("#/points", "conflicts with from and to", "one of the two")
     inverts = denoises(model) and any(point.image is not None for point in body.key_points)
     if inverts and body.solver not in (None, "ddim"):
-        yield FieldProblem("#/solver", "does not give pictures back that are sent", "ddim")
+        yield FieldProblem("#/solver", "cannot invert uploaded pictures", "ddim")
     for name, point in zip(_names(body), body.key_points, strict=True):
         given = [field for field in ("seed", "image", "latents") if getattr(point, field) is not None]
         for field in given[1:]:
-            yield FieldProblem(f"#/{name}/{field}", f"says what the point is, and so does {given[0]}", "one of the two")
-        says = missing(model, "image")
+            yield FieldProblem(f"#/{name}/{field}", f"conflicts with {given[0]}", "one of the two")
+        says = unsupported(model, "image", "interpolate")
         if point.image is not None and says is not None:
             yield FieldProblem(f"#/{name}/image", says, "seed, latents")
         if point.latents is not None and point.latents.shape != model.manifest.latent_shape:
@@ -179,15 +175,15 @@ def _latent(point: KeyPoint, model: Model) -> Tensor:
     return seed_latent(model, point.seed)
 
 
-def _told(point: KeyPoint, sent: images.Pixels | None) -> Params:
-    """What makes the point again, with the picture that was ``sent`` for it once it is decoded."""
-    told: Params = {}
+def _params_of(point: KeyPoint, sent: images.Pixels | None) -> Params:
+    """The fields that reproduce the point, with its uploaded picture once it is decoded."""
+    params: Params = {}
     if sent is not None:
-        told["image"] = data_uri(sent)
+        params["image"] = data_uri(sent)
     elif point.latents is not None:
-        told["latents"] = to_base64(point.latents.numpy())
+        params["latents"] = to_base64(point.latents.numpy())
     elif point.seed is not None:
-        told["seed"] = point.seed
+        params["seed"] = point.seed
     if point.own_class is not None:
-        told["class_label"] = point.own_class
-    return told
+        params["class_label"] = point.own_class
+    return params

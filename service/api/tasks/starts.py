@@ -1,4 +1,4 @@
-"""What the pictures of a request begin from: said by its fields at once, made of its uploads once it is accepted."""
+"""What pictures begin from: set by the fields of a request, or computed from its uploads after admission."""
 
 import asyncio
 import base64
@@ -12,8 +12,7 @@ from service.api.order import Compute, Order, Uploads, without
 from service.api.request.arrays import to_base64
 from service.api.request.schemas import GenerateRequest, Params
 from service.api.request.start_fields import strength_of
-from service.api.request.uploads import read_picture
-from service.engine.engine import Part
+from service.api.request.uploads import Fitted, read_picture
 from service.engine.initial_latents import (
     around_picture,
     at_point,
@@ -24,15 +23,16 @@ from service.engine.initial_latents import (
     image_tensor,
     mean_of,
     repaint_mask,
-    tensor_of,
 )
 from service.engine.model import Model
+from service.engine.pricing import Part
+from service.engine.results import Latent
 from service.engine.rows import encode_row, inversion_row
 from service.settings import Settings
 
 
 def started(order: Order, body: GenerateRequest, settings: Settings) -> Order:
-    """``order``, whose rows begin from noise, begun as ``body`` says; with a ``begin`` where that takes work."""
+    """``order``, whose rows begin from noise, changed to begin as ``body`` says: by ``begin`` where that takes work."""
     model, rows = order.model, order.rows
     if body.image is not None:
         return _from_image(order, body, settings)
@@ -49,38 +49,51 @@ def started(order: Order, body: GenerateRequest, settings: Settings) -> Order:
 
 
 def encoding(model: Model, pictures: int) -> list[Part]:
-    """What ``model``'s encoder has to compute for so many pictures; nothing where it has none."""
+    """The part of encoding so many pictures; none for a model without an encoder."""
     return [] if model.encode is None or not pictures else [Part(pictures, 1, encodes=True)]
 
 
 def inverting(model: Model, pictures: int, steps: int) -> list[Part]:
-    """What ``model`` has to compute to invert so many pictures."""
+    """The part of inverting so many pictures."""
     return [Part(pictures, max(1, model.inversion_plan(steps).steps))] if pictures else []
 
 
 async def clean_latents(
     model: Model, pictures: Sequence[Tensor], labels: Sequence[int], compute: Compute
 ) -> Sequence[Tensor]:
-    """What the model's steps would end at for pictures (channel, height, width): those, or their encoded means."""
+    """Clean latents of pictures (channel, height, width): their encoded means; without an encoder, the pictures."""
     if model.encode is None or not pictures:
         return pictures
-    rows = [encode_row(picture, label) for picture, label in zip(pictures, labels, strict=True)]
-    return [mean_of(code) for code in await compute(rows)]
+    return [mean_of(code) for code in await encoded(pictures, labels, compute)]
+
+
+async def encoded(pictures: Sequence[Tensor], labels: Sequence[int], compute: Compute) -> Sequence[Latent]:
+    """Mean and log-variance (2, *latent) of each picture (channel, height, width)."""
+    return await compute([encode_row(picture, label) for picture, label in zip(pictures, labels, strict=True)])
 
 
 async def inverted(
     model: Model, x_starts: Sequence[Tensor], labels: Sequence[int], steps: int, compute: Compute
-) -> Sequence[Tensor]:
-    """The noise (*latent) that DDIM makes each clean latent (*latent) from again, without guidance."""
+) -> Sequence[Latent]:
+    """The noise (*latent) from which DDIM without guidance reconstructs each clean latent (*latent)."""
     if not x_starts:
         return []
     plan = model.inversion_plan(steps)
-    rows = [inversion_row(x_start, label, plan) for x_start, label in zip(x_starts, labels, strict=True)]
-    return [tensor_of(latent) for latent in await compute(rows)]
+    return await compute([inversion_row(x_start, label, plan) for x_start, label in zip(x_starts, labels, strict=True)])
+
+
+async def read_upload(order: Order, field: str, settings: Settings, *, channels: int | None = None) -> Fitted:
+    """The picture of ``field`` at the model's shape, with ``channels`` if given. The file is no longer held.
+
+    Raises as ``read_picture``.
+    """
+    assert order.uploads is not None
+    own, *size = order.model.manifest.image_shape
+    return await read_picture(field, order.uploads.take(field), (channels or own, *size), settings)
 
 
 def data_uri(picture: images.Pixels) -> str:
-    """A picture as a request may hold it."""
+    """A picture as the value of a request's field."""
     return f"data:image/png;base64,{base64.b64encode(images.encode_png(picture)).decode()}"
 
 
@@ -89,7 +102,7 @@ def _with(order: Order, params: Params) -> Order:
 
 
 def _from_image(order: Order, body: GenerateRequest, settings: Settings) -> Order:
-    """``order`` that begins from the upload of ``body``, to be decoded and perhaps encoded."""
+    """``order`` that begins from the upload of ``body``."""
     files = {"image": body.image, "mask": body.mask}
     order = order._replace(
         asked=without(body, bytes),
@@ -108,15 +121,14 @@ def _from_image(order: Order, body: GenerateRequest, settings: Settings) -> Orde
 
 
 async def _truncate(truncation: float, order: Order, compute: Compute) -> Order:  # noqa: ARG001
-    """Rows from noise that is scaled."""
+    """Rows that begin from scaled noise."""
     return order._replace(rows=await asyncio.to_thread(from_noise, order.rows, order.model, truncation))
 
 
 async def _vary(settings: Settings, spread: float, order: Order, compute: Compute) -> Order:
-    """Rows around an upload, from draws of its posterior."""
-    assert order.uploads is not None
-    fitted = await read_picture("image", order.uploads.take("image"), order.model.manifest.image_shape, settings)
-    (code,) = await compute([encode_row(image_tensor(fitted.pixels), order.rows[0].label)])
+    """Rows that begin from draws of an upload's posterior."""
+    fitted = await read_upload(order, "image", settings)
+    (code,) = await encoded([image_tensor(fitted.pixels)], [order.rows[0].label], compute)
     rows = await asyncio.to_thread(around_picture, order.rows, code, spread)
     return _with(order, {"image": data_uri(fitted.pixels)})._replace(rows=rows, warnings=fitted.warnings)
 
@@ -124,16 +136,13 @@ async def _vary(settings: Settings, spread: float, order: Order, compute: Comput
 async def _redraw(
     settings: Settings, strength: float, order: Order, compute: Compute, *, masked: bool, invert: bool
 ) -> Order:
-    """Rows from an upload that is brought to the noise of ``strength``, or the part of it that a mask leaves open."""
-    assert order.uploads is not None
-    manifest, mask = order.model.manifest, None
-    fitted = await read_picture("image", order.uploads.take("image"), manifest.image_shape, settings)
+    """Rows that begin from an upload with the noise of ``strength`` added; with a mask, only its white part changes."""
+    mask, fitted = None, await read_upload(order, "image", settings)
     params: Params = {"image": data_uri(fitted.pixels)}
     warnings = [*fitted.warnings]
     if masked:
-        shape = (1, *manifest.image_shape[1:])
-        grey = await read_picture("mask", order.uploads.take("mask"), shape, settings)
-        mask = repaint_mask(grey.pixels, manifest.latent_shape, invert=invert)
+        grey = await read_upload(order, "mask", settings, channels=1)
+        mask = repaint_mask(grey.pixels, order.model.manifest.latent_shape, invert=invert)
         params["mask"] = data_uri(grey.pixels)
         warnings += grey.warnings
     pictures, labels = [image_tensor(fitted.pixels)], [order.rows[0].label]

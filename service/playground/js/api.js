@@ -1,8 +1,8 @@
-// Requests to the service, and the one kind of failure that the page shows.
+// Requests to the service, and the one error type that the page shows.
 
 import { readEvents } from "./sse.js";
 
-/** What went wrong, in words for people: `field` and `allowed` where one field is at fault. */
+/** An error to show to the user. `errors` lists the fields at fault: `field`, `message`, `allowed`. */
 export class Problem extends Error {
   constructor({ title, detail, status = 0, errors = [], retryAfter = null }) {
     super(detail);
@@ -15,11 +15,11 @@ export class Problem extends Error {
 
 const UNREACHABLE = {
   title: "The service does not answer",
-  detail: "It may have been stopped, or the network is gone. Nothing is lost: the settings are still here.",
+  detail: "It may have stopped, or the network is down. Your settings are kept.",
 };
 const CUT_OFF = {
   title: "The connection ended early",
-  detail: "The service went away before the pictures were done.",
+  detail: "The service closed the connection before the pictures were done.",
 };
 
 async function request(path, options) {
@@ -40,20 +40,20 @@ export async function getJson(path, signal) {
   return (await request(path, { signal, headers: { Accept: "application/json" } })).json();
 }
 
-/** The file at `path`, or what POST with a JSON `body` answers. */
+/** The file at `path`; with a JSON `body`, the answer to its POST. */
 export async function getFile(path, { body, accept = "image/png", signal } = {}) {
   const options = body ? { method: "POST", body: JSON.stringify(body) } : {};
   return (await request(path, { ...options, signal, headers: { Accept: accept } })).blob();
 }
 
-/** What a PNG of this service says of itself. */
+/** The parameters in a PNG of this service. */
 export async function inspect(png) {
   return (await request("inspect", { method: "POST", body: png })).json();
 }
 
 /**
- * POST `body` and hear of its pictures while they are made: `on` has functions by the names of the events, and the
- * last one, completed, is what is returned. Throws Problem; AbortError where `signal` says so.
+ * POST `body` and read the event stream. `on` maps event names to functions; the data of `completed`, the last event,
+ * is returned. Throws Problem, and AbortError when `signal` aborts.
  */
 export async function stream(path, body, on, signal) {
   const headers = { Accept: "text/event-stream" };

@@ -1,4 +1,4 @@
-// Small charts, drawn as SVG: they take the colours of where they stand.
+// Small SVG charts; CSS sets their colours.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -22,7 +22,7 @@ const figure = (width, height, label, ...children) =>
     ...children,
   );
 
-/** A bar for each of `values` from 0 up, none for null; `mark(index)` marks the one that is looked at. */
+/** A bar for each of `values` (from 0; none for null). `mark(index)` highlights one. */
 export function bars(values, label, { width = 600, height = 40 } = {}) {
   const top = Math.max(...values, 1e-9);
   const slot = width / values.length;

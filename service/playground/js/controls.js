@@ -1,17 +1,17 @@
-// The settings beside the pictures: a label, a control, and its value in figures that do not jump.
+// Form controls of the settings column: a label, a control and its value.
 
 import { fieldsOf, sampling, stepChoices } from "./card.js";
 import { h, uniqueId } from "./dom.js";
 import { anySeed, change, note, number } from "./state.js";
 
-/** A group of settings under a name. */
+/** A named group of settings. */
 export const group = (title, ...children) => h("fieldset", { class: "group" }, h("legend", {}, title), ...children);
 
-/** The button that sends a view's settings, always in sight. */
+/** The button that submits a view's settings; it is always visible. */
 export const sendButton = (text) =>
   h("div", { class: "submit" }, h("button", { class: "primary wide", type: "submit" }, text));
 
-/** A slider that tells its value; over `choices` where given, which need not be evenly spaced. */
+/** A slider that shows its value. `choices`, if given, are its values; they need not be evenly spaced. */
 export function slider({ label, min, max, step = 1, value, choices, show = String, hint, on }) {
   const id = uniqueId("slider");
   const at = choices ? Math.max(0, choices.indexOf(value)) : value;
@@ -25,15 +25,15 @@ export function slider({ label, min, max, step = 1, value, choices, show = Strin
   });
   input.value = at;
   const valueOf = () => (choices ? choices[input.valueAsNumber] : input.valueAsNumber);
-  const tell = () => {
+  const update = () => {
     output.textContent = show(valueOf());
     input.setAttribute("aria-valuetext", show(valueOf()));
   };
   input.addEventListener("input", () => {
-    tell();
+    update();
     on(valueOf());
   });
-  tell();
+  update();
   return h(
     "div",
     { class: "field" },
@@ -44,7 +44,7 @@ export function slider({ label, min, max, step = 1, value, choices, show = Strin
   );
 }
 
-/** One of a few choices: up to three as buttons in a row, more as a list. */
+/** One of several choices: up to three as buttons in a row, more as a list. */
 export function choice(options) {
   return options.choices.length > 3 ? list(options) : segmented(options);
 }
@@ -68,7 +68,10 @@ function list({ label, choices, value, on }) {
   return h("div", { class: "field" }, h("label", { for: id }, label), select);
 }
 
-/** Classes to choose: one, or several; none is all in turn. `on` gets their indices. */
+const SEVERAL_HINT = "One row per class. None selected: all in turn.";
+const ONE_HINT = "None selected: the seed decides.";
+
+/** Class selection: one or several; without a selection all in turn. `on` receives the indices. */
 export function classChips({ names, selected, several, hint, on }) {
   if (!names.length) return null;
   let chosen = new Set(selected);
@@ -86,11 +89,11 @@ export function classChips({ names, selected, several, hint, on }) {
   return group(
     several ? "Classes" : "Class",
     h("div", { class: "chips" }, chips),
-    h("p", { class: "hint" }, hint ?? (several ? "A row each. None: all in turn." : "None: the seed chooses.")),
+    h("p", { class: "hint" }, hint ?? (several ? SEVERAL_HINT : ONE_HINT)),
   );
 }
 
-/** The seed: typed, or drawn anew by `draw()`, a step in the history, unless it is locked. */
+/** The seed: typed, or a new random one by `draw()` (with a history entry) unless it is locked. */
 export function seedField({ seed, locked, on }) {
   const id = uniqueId("seed");
   const input = h("input", {
@@ -108,14 +111,14 @@ export function seedField({ seed, locked, on }) {
     lock.textContent = locked ? "Locked" : "Lock";
     lock.setAttribute("aria-pressed", locked);
   };
-  const tell = () => on({ seed: number(input.value, seed), lock: locked ? 1 : null });
+  const report = () => on({ seed: number(input.value, seed), lock: locked ? 1 : null });
   lock.addEventListener("click", () => {
     set(!locked);
-    tell();
+    report();
   });
   input.addEventListener("input", () => {
-    set(true); // whoever types a seed wants its picture
-    tell();
+    set(true); // a typed seed must survive the next submit
+    report();
   });
   set(locked);
   const element = h(
@@ -132,7 +135,7 @@ export function seedField({ seed, locked, on }) {
   return element;
 }
 
-/** The form of `controls` around a seed: sending it draws the next seed, unless it is locked, and calls `make`. */
+/** A form with `controls`. Submitting it draws a new seed, unless it is locked, and calls `make`. */
 export function seedForm(seed, make, ...controls) {
   const onsubmit = (event) => {
     event.preventDefault();
@@ -142,7 +145,7 @@ export function seedForm(seed, make, ...controls) {
   return h("form", { onsubmit }, ...controls);
 }
 
-/** Steps, solver and guidance of a model that denoises, kept in the state. `task` decides which solvers there are. */
+/** Steps, solver and guidance of a diffusion model, kept in the state. `task` decides which solvers are offered. */
 export function samplingControls(card, state, { task = "generate", guided = true } = {}) {
   const { steps, solver, guidance } = sampling(card, task);
   const chosen = state.solver && solver.choices.includes(state.solver) ? state.solver : solver.value;
@@ -170,7 +173,7 @@ export function samplingControls(card, state, { task = "generate", guided = true
   );
 }
 
-/** How far the pictures of a model that takes no steps vary, kept in the state. */
+/** Truncation of a model without steps, kept in the state. */
 export function truncationControl(card, state) {
   const { truncation } = fieldsOf(card, "generate");
   if (!truncation) return null;
@@ -183,13 +186,13 @@ export function truncationControl(card, state) {
       step: 0.05,
       value: number(state.truncation, 1),
       show: (value) => value.toFixed(2),
-      hint: "Below 1 the pictures are more alike.",
+      hint: "Below 1 pictures vary less.",
       on: (value) => note({ truncation: value }),
     }),
   );
 }
 
-/** The fields of a request that `samplingControls` has settled. */
+/** The request fields of `samplingControls`. */
 export function samplingFields(card, state, task = "generate") {
   const { solver } = sampling(card, task);
   return {
@@ -207,10 +210,10 @@ export const classesOf = (state, card) =>
     .map(Number)
     .filter((index) => index < card.class_names.length);
 
-/** The names of those classes: in a request a number means an index or, where names are numbers, a name. */
+/** The names of those classes; a number in a request could mean an index or a name. */
 export const classNamesOf = (state, card) => classesOf(state, card).map((index) => card.class_names[index]);
 
-/** The seed in the state, or else one that is drawn and put there. */
+/** The seed in the state; if there is none, a random one is stored there. */
 export function seedOf(state) {
   if (state.seed !== undefined) return number(state.seed, 0);
   const seed = anySeed();

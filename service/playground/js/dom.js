@@ -1,4 +1,4 @@
-// Elements without markup in strings: nothing that the service sends is ever parsed as HTML.
+// Elements are built without HTML strings, so that no data of the service is parsed as HTML.
 
 /**
  * An element. `on*` properties are listeners, `aria`, `role`, `for` and data-* are attributes, the rest are properties.
@@ -19,12 +19,12 @@ export function h(tag, properties = {}, ...children) {
 
 let count = 0;
 
-/** An id that no other element has. */
+/** A unique element id. */
 export const uniqueId = (name) => `${name}-${++count}`;
 
 export const reducedMotion = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
 
-/** Milliseconds for people: "84 ms", "1.2 s". */
+/** Milliseconds as text: "84 ms", "1.2 s". */
 export function duration(ms) {
   if (ms === null || ms === undefined) return "–";
   if (ms < 10) return `${ms.toFixed(1)} ms`;
@@ -40,16 +40,16 @@ export function download(blob, name) {
 
 const fromBase64 = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
 
-/** The file of a picture that the service sent. */
+/** The PNG file of a picture in an answer. */
 export const pngBlob = (picture) => new Blob([fromBase64(picture.b64_json)], { type: "image/png" });
 
-/** A picture that the service sent as an address that <img> takes. */
+/** A picture in an answer as a data URL. */
 export const dataUrl = (picture) => `data:${picture.mime};base64,${picture.b64_json}`;
 
-/** The pixels of a picture, ready to be drawn. */
+/** The pixels of a picture, ready to draw. */
 export const bitmap = (picture) => createImageBitmap(pngBlob(picture));
 
-/** A file as an address that holds all of it. */
+/** A file as a data URL. */
 function asDataUrl(blob) {
   return new Promise((resolve, reject) => {
     const reader = new FileReader();
@@ -59,10 +59,10 @@ function asDataUrl(blob) {
   });
 }
 
-/** The longest side of a picture that is sent, in pixels: models are far smaller, and the service rejects large files. */
+/** Longest side of an upload in pixels: models are far smaller, and the service rejects large files. */
 const LONGEST_UPLOAD = 512;
 
-/** A picture's file as an address, made smaller where it is larger than a model can use: a photo has 12 megapixels. */
+/** A picture file as a data URL, downscaled to LONGEST_UPLOAD: a photo has 12 megapixels. */
 export async function asUpload(file) {
   const picture = await createImageBitmap(file);
   const scale = LONGEST_UPLOAD / Math.max(picture.width, picture.height);

@@ -1,4 +1,4 @@
-// The draw pad: a sketch or a picture that the model makes its own, or parts of it that it paints anew.
+// The draw view: image to image, variations and inpainting from a drawing or a file.
 
 import { can, denoises, fieldsOf, isGrey, shownWidth } from "./card.js";
 import {
@@ -25,7 +25,7 @@ import { note, number, read } from "./state.js";
 const VARIANTS = 4;
 const STRENGTH = 0.6;
 
-export const lede = "Sketch something, or bring a picture, and let the model make it its own.";
+export const lede = "Draw or open a picture; the model generates new ones from it.";
 
 /** The view for `card`'s model in `stage`, its settings in `aside`, until `signal`. */
 export function mount({ card, stage, aside, signal }) {
@@ -34,7 +34,7 @@ export function mount({ card, stage, aside, signal }) {
   const progress = new Progress();
   const run = runner(progress, signal);
   const sheet = new Sheet(card);
-  const nothing = h("p", { class: "hint empty-note" }, "Nothing drawn yet. A coat is a box with two arms.");
+  const nothing = h("p", { class: "hint empty-note" }, "Nothing drawn yet. Draw on the pad, then generate.");
   const make = () => {
     if (!pad.image) return pad.element.focus();
     nothing.hidden = true;
@@ -84,18 +84,18 @@ function settings(card, aside, make) {
         names: card.class_names,
         selected: classesOf(state, card).slice(0, 1),
         several: false,
-        hint: "None: whatever it looks like.",
+        hint: "None selected: no class.",
         on: ([found]) => note({ classes: found }),
       }),
       changeControl(card, state),
       group("Pictures", seed),
       denoises(card) && samplingControls(card, state),
-      sendButton("Make it"),
+      sendButton("Generate"),
     ),
   );
 }
 
-/** How far the pictures may go from the drawing. */
+/** How much the pictures may differ from the drawing. */
 function changeControl(card, state) {
   const { spread, strength } = fieldsOf(card, "generate");
   const [name, { maximum }, value] = strength ? ["strength", strength, STRENGTH] : ["spread", spread, 1];
@@ -108,7 +108,7 @@ function changeControl(card, state) {
       step: 0.05,
       value: number(state[name], value),
       show: (chosen) => chosen.toFixed(2),
-      hint: name === "strength" ? "Low keeps the drawing, 1 forgets it." : "0 is the drawing as the model sees it.",
+      hint: name === "strength" ? "Low keeps the drawing, 1 ignores it." : "0 is the model's reconstruction.",
       on: (chosen) => note({ [name]: chosen }),
     }),
   );
@@ -152,8 +152,8 @@ function tools(card, pad) {
       h(
         "div",
         { class: "polarity" },
-        h("span", {}, h("i", { class: "painted" }), "Under the mask: made anew. White in a mask file."),
-        h("span", {}, h("i", { class: "kept" }), "The rest: kept as it is. Black in a mask file."),
+        h("span", {}, h("i", { class: "painted" }), "Masked: regenerated. White in a mask file."),
+        h("span", {}, h("i", { class: "kept" }), "Not masked: kept. Black in a mask file."),
       ),
   ];
 }
@@ -162,7 +162,7 @@ async function place(blob, pad) {
   pad.put(await createImageBitmap(blob));
 }
 
-/** A picture dropped while this view is open goes onto the pad. */
+/** Put a dropped picture onto the pad. */
 function takeFiles(pad, signal) {
   const onto = pad.element;
   onto.addEventListener(

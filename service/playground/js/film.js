@@ -1,4 +1,4 @@
-// The denoising film: every step of a picture, live, and the same seed under several guidance scales.
+// The film view: the denoising steps of one picture, live, and the same seed at several guidance scales.
 
 import { stream } from "./api.js";
 import { isGrey, sampling, shownWidth } from "./card.js";
@@ -24,7 +24,7 @@ const MOST_FRAMES = 50;
 
 export const lede = "From noise to a picture, step by step.";
 
-/** The frames of one picture at one guidance scale, and the screens that show them by kind. */
+/** The frames of one picture at one guidance scale, and the canvases that show them, by kind. */
 class Film {
   frames = [];
   #screens;
@@ -34,7 +34,7 @@ class Film {
     this.#screens = screens;
   }
 
-  /** Show frame `index`, or the latest where it is not there yet. */
+  /** Show frame `index`, or the latest if it has not arrived. */
   show(index) {
     const frame = this.frames[Math.min(index, this.frames.length - 1)];
     for (const [kind, canvas] of Object.entries(this.#screens)) paint(canvas, frame?.[kind]);
@@ -59,15 +59,15 @@ export function mount({ card, stage, aside, signal }) {
       [...strip.children].forEach((each, at) => each.setAttribute("aria-current", at === index));
     },
   });
-  const roll = () =>
+  const generate = () =>
     run(async (stop) => {
-      films = arrange(card, { noisy, clean, compared });
+      films = prepareFilms(card, { noisy, clean, compared });
       strip.replaceChildren();
-      await shoot(card, films, player, progress, stop);
-      strip.replaceChildren(...films[0].frames.map((frame, at) => still(card, frame, () => player.seek(at))));
+      await generateFilms(card, films, player, progress, stop);
+      strip.replaceChildren(...films[0].frames.map((frame, at) => stripFrame(card, frame, () => player.seek(at))));
       player.seek(films[0].frames.length - 1);
     });
-  settings(card, aside, roll);
+  settings(card, aside, generate);
   stage.append(
     progress.element,
     progress.failure,
@@ -78,47 +78,47 @@ export function mount({ card, stage, aside, signal }) {
         "figure",
         {},
         h("div", { class: "mat" }, noisy),
-        h("figcaption", {}, h("i", {}, "x"), h("sub", {}, "t"), " what the solver holds"),
+        h("figcaption", {}, h("i", {}, "x"), h("sub", {}, "t"), " noisy state"),
       ),
       h(
         "figure",
         {},
         h("div", { class: "mat" }, clean),
-        h("figcaption", {}, h("i", {}, "x̂"), h("sub", {}, "0"), " the picture it predicts"),
+        h("figcaption", {}, h("i", {}, "x̂"), h("sub", {}, "0"), " predicted picture"),
       ),
       compared,
     ),
     player.element,
     strip,
   );
-  roll();
+  generate();
 }
 
-function settings(card, aside, roll) {
+function settings(card, aside, generate) {
   const state = read();
   const seed = seedField({ seed: seedOf(state), locked: Boolean(state.lock), on: note });
   aside.append(
     seedForm(
       seed,
-      roll,
+      generate,
       classChips({
         names: card.class_names,
         selected: classesOf(state, card).slice(0, 1),
         several: false,
         on: ([found]) => {
           note({ classes: found });
-          roll();
+          generate();
         },
       }),
       group("Picture", seed),
       samplingControls(card, state),
-      card.class_names.length > 0 && compareBox(state, roll),
-      sendButton("Roll the film"),
+      card.class_names.length > 0 && compareBox(state, generate),
+      sendButton("Generate"),
     ),
   );
 }
 
-function compareBox(state, roll) {
+function compareBox(state, generate) {
   const id = uniqueId("compare");
   const box = h("input", {
     id,
@@ -126,14 +126,14 @@ function compareBox(state, roll) {
     checked: state.compare !== "0",
     onchange: () => {
       note({ compare: box.checked ? null : 0 });
-      roll();
+      generate();
     },
   });
   return h("div", { class: "check" }, box, h("label", { for: id }, `Compare guidance ${COMPARED.join(" · ")}`));
 }
 
-/** A frame of the strip: what the solver held there, and what was predicted. */
-function still(card, frame, onclick) {
+/** A frame of the strip: the noisy state and the predicted picture. */
+function stripFrame(card, frame, onclick) {
   const canvases = ["xt", "x0"].map((kind) => {
     const [, height, width] = card.image_shape;
     const canvas = h("canvas", { width, height, class: isGrey(card) ? "grey" : "" });
@@ -148,8 +148,8 @@ function captionOf(frame) {
   return frame.t === null ? "the picture" : `step ${frame.step} of ${frame.steps} · t ${frame.t.toFixed(2)}`;
 }
 
-/** A film for the projection, and those for the guidance scales to compare. */
-function arrange(card, { noisy, clean, compared }) {
+/** The main film, and one for each guidance scale to compare. */
+function prepareFilms(card, { noisy, clean, compared }) {
   const state = read();
   const { guidance } = sampling(card);
   const compares = card.class_names.length && state.compare !== "0";
@@ -167,17 +167,19 @@ function arrange(card, { noisy, clean, compared }) {
   ];
 }
 
-async function shoot(card, films, player, progress, stop) {
+async function generateFilms(card, films, player, progress, stop) {
   player.pause();
   player.count(0);
   films.forEach((film) => film.show(0));
-  const answers = await Promise.all(films.map((film, at) => expose(card, film, at ? {} : { player, progress }, stop)));
+  const answers = await Promise.all(
+    films.map((film, at) => generateFilm(card, film, at ? {} : { player, progress }, stop)),
+  );
   player.count(films[0].frames.length, { follow: true });
   progress.done(films.length > 1 ? `${films.length} films` : "1 film", answers[0].timings);
 }
 
-/** Fill one film, live; the first one tells how it stands. */
-async function expose(card, film, { player, progress }, stop) {
+/** Generate one film, live; only the first one reports progress. */
+async function generateFilm(card, film, { player, progress }, stop) {
   const state = read();
   const fields = samplingFields(card, state);
   const steps = fields.steps ?? sampling(card).steps.value;
@@ -190,7 +192,7 @@ async function expose(card, film, { player, progress }, stop) {
     preview_every: Math.max(1, Math.ceil(steps / MOST_FRAMES)),
     preview_kind: "both",
   };
-  // Decoding takes its time, and frames keep their order.
+  // Decoding is asynchronous; the chain keeps frames in order.
   let last = Promise.resolve();
   const add = (event) => {
     last = last.then(async () => {
@@ -204,7 +206,7 @@ async function expose(card, film, { player, progress }, stop) {
   };
   const on = {
     queued: (event) => progress?.queued(event),
-    started: () => progress?.running(0, "The first step"),
+    started: () => progress?.running(0, "First step"),
     preview: (event) => {
       add(event);
       progress?.running(event.step / event.steps, `Step ${event.step} of ${event.steps}`);

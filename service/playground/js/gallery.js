@@ -1,4 +1,4 @@
-// The gallery: seeds across, classes down.
+// The gallery view: seeds as columns, classes as rows.
 
 import { getFile } from "./api.js";
 import { denoises, fieldsOf } from "./card.js";
@@ -21,11 +21,11 @@ import { Progress, runner } from "./progress.js";
 import { Sheet } from "./sheet.js";
 import { note, number, read } from "./state.js";
 
-/** Pictures to begin with: of all classes in turn, and of each class that is chosen. */
+/** Default number of pictures: in all, and for each selected class. */
 const PICTURES = 24;
 const OF_EACH = 8;
 
-export const lede = "Every picture is a seed, and the same seed makes the same picture.";
+export const lede = "Each picture has a seed; the same seed gives the same picture.";
 
 /** The view for `card`'s model in `stage`, its settings in `aside`, until `signal`. */
 export function mount({ card, stage, aside, signal }) {
@@ -79,13 +79,13 @@ function settings(card, aside, generate) {
 const truncationField = (card, state) =>
   state.truncation && "truncation" in fieldsOf(card, "generate") ? { truncation: number(state.truncation) } : {};
 
-/** Pictures in all, or where classes are chosen of each. */
+/** Number of pictures: of each selected class, or in all. */
 function countOf(state, card) {
   const classes = classesOf(state, card).length;
   return Math.min(number(state.n, classes ? OF_EACH : PICTURES), Math.floor(card.limits.n / Math.max(1, classes)));
 }
 
-/** The request that `state` describes: a row for each class, and the same seeds in every row. */
+/** The request for `state`: one row for each class, the same seeds in every row. */
 function requestOf(state, card) {
   const classes = classNamesOf(state, card);
   const n = countOf(state, card);
@@ -109,7 +109,7 @@ function offerFiles(files, save) {
     button("PNG", "image/png"),
     button("npy", "application/x-npy"),
     button("zip", "application/zip"),
-    h("span", { class: "hint" }, "A picture of this service, dropped on the page, brings its settings back."),
+    h("span", { class: "hint" }, "Drop a PNG of this service on the page to restore its settings."),
   );
   files.hidden = false;
 }

@@ -1,13 +1,13 @@
-// The picture that one view hands to another; it is in no address, being too long for one.
+// The picture that one view passes to another. It is too long for the address.
 
 let image = null;
 
-/** Keep `blob`, a picture's file, for the view that takes it. */
+/** Store `blob`, a picture file, for the next view. */
 export function keepImage(blob) {
   image = blob;
 }
 
-/** The picture that was kept, once. */
+/** Return the stored picture and forget it. */
 export function takeImage() {
   const kept = image;
   image = null;

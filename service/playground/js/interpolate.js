@@ -1,4 +1,4 @@
-// The walk between two pictures, all frames fetched by one request.
+// The interpolate view: a path between two pictures; one request returns all frames.
 
 import { getFile, stream } from "./api.js";
 import { bars } from "./chart.js";
@@ -22,10 +22,10 @@ import { anySeed, change, note, number, read } from "./state.js";
 const FRAMES = 24;
 const METHODS = ["auto", "linear", "slerp"];
 const WAYS = ["there and back", "once"];
-/** Pictures that were put at the ends in place of seeds, as data URLs: they are in no address, being too long. */
+/** Uploaded pictures that replace the seeds of end points, as data URLs: too long for the address. */
 const uploads = { from: null, to: null };
 
-export const lede = "Two pictures, and everything in between. Drag the slider, or let it run.";
+export const lede = "A path between two pictures. Move the slider or press Play.";
 
 /** The view for `card`'s model in `stage`, its settings in `aside`, until `signal`. */
 export function mount({ card, stage, aside, signal }) {
@@ -33,7 +33,7 @@ export function mount({ card, stage, aside, signal }) {
   if (!state.from || !state.to) note({ from: state.from ?? state.seed ?? anySeed(), to: state.to ?? anySeed() });
   const progress = new Progress();
   const run = runner(progress, signal);
-  const canvas = screen(card, shownWidth(card, 336), "The frame that the slider is at");
+  const canvas = screen(card, shownWidth(card, 336), "The current frame");
   const strip = h("div", { class: "strip", role: "group", "aria-label": "Frames" });
   const curve = h("div", { class: "curve" });
   const frames = [];
@@ -75,7 +75,7 @@ function settings(card, aside, ends, walk) {
     h(
       "form",
       { onsubmit: submit },
-      group("Ends", ends.from.field, ends.to.field, swap()),
+      group("End points", ends.from.field, ends.to.field, swap()),
       classChips({
         names: card.class_names,
         selected: classesOf(state, card).slice(0, 1),
@@ -105,7 +105,7 @@ function settings(card, aside, ends, walk) {
         }),
       ),
       denoises(card) && samplingControls(card, state, { task: "interpolate" }),
-      sendButton("Walk"),
+      sendButton("Generate"),
     ),
   );
 }
@@ -116,10 +116,10 @@ const swap = () => {
     const { from, to } = read();
     change({ from: to, to: from });
   };
-  return h("button", { type: "button", class: "quiet", onclick }, "Swap the ends");
+  return h("button", { type: "button", class: "quiet", onclick }, "Swap");
 };
 
-/** One end of the walk: a seed, or where the model can take one a picture. */
+/** One end point: a seed, or an uploaded picture if the model supports it. */
 class End {
   #image;
   #input;
@@ -140,7 +140,7 @@ class End {
       oninput: () => this.#take(),
     });
     this.field = h("div", { class: "field" }, h("label", { for: id }, `${title} seed`), this.#input);
-    const another = h("button", { type: "button", class: "quiet", onclick: () => this.#another() }, "Another");
+    const another = h("button", { type: "button", class: "quiet", onclick: () => this.#another() }, "New seed");
     const takesPictures = can(card, "variations") || can(card, "invert");
     this.figure = h(
       "figure",
@@ -153,10 +153,10 @@ class End {
     if (takesPictures) this.figure.addEventListener("drop", (event) => this.#dropped(event));
   }
 
-  /** Show `picture` as this end. */
+  /** Show `picture` as this end point. */
   show(picture) {
     this.#image.src = dataUrl(picture);
-    this.#image.alt = `The picture at this end: ${picture.class_label ?? "no class"}`;
+    this.#image.alt = `End point: ${picture.class_label ?? "no class"}`;
     this.#image.hidden = false;
   }
 
@@ -176,10 +176,10 @@ class End {
       type: "file",
       accept: "image/png,image/jpeg,image/webp",
       class: "unseen",
-      "aria-label": `${title}: a picture`,
+      "aria-label": `${title}: upload a picture`,
     });
     file.addEventListener("change", () => file.files[0] && this.#upload(file.files[0]));
-    return h("label", { class: "quiet button" }, file, "A picture");
+    return h("label", { class: "quiet button" }, file, "Upload");
   }
 
   #dropped(event) {
@@ -194,7 +194,7 @@ class End {
   }
 }
 
-/** The request that the state describes. */
+/** The request for `state`. */
 export function requestOf(state, card) {
   const [label] = classNamesOf(state, card);
   const end = (name) => (uploads[name] ? { image: uploads[name] } : { seed: number(state[name], 0) });
@@ -246,12 +246,12 @@ async function fill({ card, frames, strip, curve, ends, player, progress }, stop
 function drawCurve(curve, path) {
   curve.replaceChildren();
   if (!path) return;
-  const chart = bars(path.step_distance, "How far each frame is from the one before");
+  const chart = bars(path.step_distance, "Difference of each frame from the one before");
   const psnr = (path.endpoint_psnr ?? []).filter((value) => value !== null);
   const note = psnr.length
-    ? ` The ends are given back with ${psnr.map((value) => `${value.toFixed(1)} dB`).join(" and ")}.`
+    ? ` Reconstruction of the end points: ${psnr.map((value) => `${value.toFixed(1)} dB`).join(" and ")}.`
     : "";
-  curve.append(chart, h("p", { class: "hint" }, `How far each frame is from the one before it.${note}`));
+  curve.append(chart, h("p", { class: "hint" }, `Difference of each frame from the one before.${note}`));
 }
 
 async function saveGif(card, progress) {

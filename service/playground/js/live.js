@@ -1,4 +1,4 @@
-// The service at this moment: latency and queue of each model, from /stats.
+// Live status: latency and queue of each model, from /stats.
 
 import { getJson } from "./api.js";
 import { bars } from "./chart.js";
@@ -6,15 +6,15 @@ import { duration, h } from "./dom.js";
 
 const EVERY_MS = 5000;
 
-/** Keep `element` up to date while the page is seen; `told(model, p50_ms)` hears the medians. */
-export async function followStats(element, cards, told) {
+/** Update `element` while the page is visible; `onMedian(model, p50_ms)` receives the median latencies. */
+export async function followStats(element, cards, onMedian) {
   for (;;) {
-    if (!document.hidden) await look(element, cards, told);
+    if (!document.hidden) await update(element, cards, onMedian);
     await new Promise((resolve) => setTimeout(resolve, EVERY_MS));
   }
 }
 
-async function look(element, cards, told) {
+async function update(element, cards, onMedian) {
   let stats;
   try {
     stats = await getJson("stats?window=60");
@@ -23,20 +23,21 @@ async function look(element, cards, told) {
     return;
   }
   const rows = cards.filter(({ name }) => name in stats.models).map(({ name }) => row(name, stats));
-  element.replaceChildren(h("h2", {}, "At this moment"), h("div", { class: "meters" }, rows));
-  for (const [name, { latency }] of Object.entries(stats.models)) told(name, latency.request.p50_ms);
+  element.replaceChildren(h("h2", {}, "Last minute"), h("div", { class: "meters" }, rows));
+  for (const [name, { latency }] of Object.entries(stats.models)) onMedian(name, latency.request.p50_ms);
 }
 
 function row(name, { models, window_s: window, step_s: step }) {
   const { requests, pictures, errors, queued_rows: queued, live_rows: live, latency, history } = models[name];
-  // A service that has just begun has a short history; the chart is of the whole window all the same.
+  // After a start the history is short; the chart still covers the whole window.
   const chart = (values, label) =>
     bars([...Array(Math.max(0, window / step - values.length)).fill(null), ...values], label);
   const { p50_ms: p50, p95_ms: p95 } = latency.request;
   const parts = [
-    `${plural(requests, "request")} and ${plural(pictures, "picture")} in a minute`,
+    plural(requests, "request"),
+    plural(pictures, "picture"),
     `p95 ${duration(p95)}`,
-    live && `${live} under way`,
+    live && `${live} in progress`,
     ...Object.entries(errors).map(([code, count]) => `${count} ${code}`),
   ].filter(Boolean);
   return h(

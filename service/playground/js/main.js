@@ -1,4 +1,4 @@
-// The frame of the page: which model, which view, light or dark; everything else is the views' own.
+// The frame of the page: model, view, theme. Everything else belongs to the views.
 
 import { getJson, inspect } from "./api.js";
 import { can, denoises, describe, p50 } from "./card.js";
@@ -50,12 +50,12 @@ const empty = () =>
     h(
       "p",
       {},
-      "Export one into the weights folder, and restart: ",
+      "Export one into the weights folder and restart the service: ",
       h("code", {}, "python -m trainer export runs/vae weights/vae"),
     ),
   );
 
-/** Build what the state says, from nothing. */
+/** Build the page for the state. */
 function show() {
   const state = read();
   const card = cards.find(({ name }) => name === state.model) ?? cards.find(denoises) ?? cards[0];
@@ -77,7 +77,7 @@ function show() {
   chosen.view.mount({ card, stage, aside, signal: mounted.signal });
 }
 
-/** A row of links that are tabs to the eye; the one that is open says so. */
+/** A row of links that look like tabs; the current one has aria-current. */
 function links(element, items) {
   const focused = element.contains(document.activeElement);
   element.replaceChildren(
@@ -104,7 +104,7 @@ function showModels(card) {
     document.getElementById("models"),
     cards.map((each) => ({
       here: each === card,
-      // Settings of sampling belong to the model that they were made for.
+      // Sampling settings are not valid for another model.
       patch: {
         model: each.name,
         steps: null,
@@ -136,7 +136,7 @@ function showLatency(model, ms) {
   document.querySelector(`[data-model="${model}"]`)?.replaceChildren(`p50 ${duration(ms)}`);
 }
 
-/** A picture of this service that is dropped anywhere brings its settings back. */
+/** A dropped PNG of this service restores its settings. */
 function takeDrops() {
   addEventListener("dragover", (event) => event.preventDefault());
   addEventListener("drop", async (event) => {

@@ -1,4 +1,4 @@
-// The latent map: where the training pictures lie, and what lies between them.
+// The map view: training pictures in the latent plane, and the decoded picture of any point.
 
 import { getFile, getJson } from "./api.js";
 import { isGrey, shownWidth } from "./card.js";
@@ -8,7 +8,7 @@ import { paint, screen } from "./player.js";
 import { Progress, runner } from "./progress.js";
 import { note, number, read } from "./state.js";
 
-/** Ten colours that people with any colour vision tell apart: M. A. Petroff, arXiv:2107.02270. */
+/** Ten colours for all types of colour vision: M. A. Petroff, arXiv:2107.02270. */
 const COLOURS = [
   "#3f90da",
   "#ffa90e",
@@ -23,11 +23,11 @@ const COLOURS = [
 ];
 const colourOf = (label) => COLOURS[label % COLOURS.length];
 
-/** Places across the map that are asked for: nearby ones share an answer, which the browser keeps. */
+/** Points per axis: nearby positions snap to one point, whose answer the browser caches. */
 const PLACES = 200;
 const RESOLUTION = 1120;
 
-export const lede = "Where training pictures lie, and what lies between them. Drag.";
+export const lede = "Training pictures in the latent plane. Drag to decode any point.";
 
 /** The view for `card`'s model in `stage`, its settings in `aside`, until `signal`. */
 export function mount({ card, stage, aside, signal }) {
@@ -41,12 +41,12 @@ export function mount({ card, stage, aside, signal }) {
       class: "sky",
       tabIndex: 0,
       role: "application",
-      "aria-label": "The map. Arrow keys move the place that is decoded.",
+      "aria-label": "Latent map. Arrow keys move the decoded point.",
     },
     sprite,
     canvas,
   );
-  const picture = screen(card, shownWidth(card, 252), "The picture at this place");
+  const picture = screen(card, shownWidth(card, 252), "The picture at this point");
   const caption = h("figcaption");
   const view = { card, sky, sprite, canvas, picture, caption, progress, signal };
   let explorer = null;
@@ -70,7 +70,7 @@ export function mount({ card, stage, aside, signal }) {
         names: card.class_names,
         selected: classesOf(read(), card).slice(0, 1),
         several: false,
-        hint: "What the backdrop and the picture are told to be.",
+        hint: "Class of the background and of the picture.",
         on: ([found]) => {
           note({ classes: found });
           load();
@@ -98,10 +98,10 @@ const legend = (names) =>
     }),
   );
 
-/** The place that is looked at: drawn on the map, and decoded one request at a time. */
+/** The current point: marked on the map, and decoded by one request at a time. */
 class Explorer {
   #at = { x: 0, y: 0 };
-  #asked = null;
+  #wanted = null;
   #busy = false;
   #view;
   #points;
@@ -116,7 +116,7 @@ class Explorer {
     this.#listen(view.sky);
   }
 
-  /** Let mouse, finger and keys on `sky` move the place. */
+  /** Move the point by mouse, touch and keys on `sky`. */
   #listen(sky) {
     const follow = (event) => {
       const box = sky.getBoundingClientRect();
@@ -141,7 +141,7 @@ class Explorer {
     });
   }
 
-  /** Look at a place. */
+  /** Move to a point. */
   go(x, y) {
     this.#at = { x: snap(x, this.#x), y: snap(y, this.#y) };
     note(this.#at);
@@ -149,19 +149,19 @@ class Explorer {
     this.decode();
   }
 
-  /** Decode the place; while one is being decoded, only the latest of the others waits. */
+  /** Decode the point. While a request runs, only the latest point waits. */
   async decode() {
-    this.#asked = this.#at;
+    this.#wanted = this.#at;
     if (this.#busy) return;
     this.#busy = true;
     const { card, picture, caption, progress, signal } = this.#view;
     try {
-      while (this.#asked) {
-        const { x, y } = this.#asked;
-        this.#asked = null;
+      while (this.#wanted) {
+        const { x, y } = this.#wanted;
+        this.#wanted = null;
         const [label] = classNamesOf(read(), card);
-        const told = label === undefined ? [] : [["class_label", label]];
-        const query = new URLSearchParams([["point", x], ["point", y], ["version", card.version], ...told]);
+        const labels = label === undefined ? [] : [["class_label", label]];
+        const query = new URLSearchParams([["point", x], ["point", y], ["version", card.version], ...labels]);
         paint(picture, await createImageBitmap(await getFile(`generate/${card.name}?${query}`, { signal })));
         caption.textContent = `x ${x.toFixed(2)}, y ${y.toFixed(2)}`;
         progress.idle();
@@ -191,7 +191,7 @@ class Explorer {
       context.fill();
     }
     context.globalAlpha = 1;
-    // Dark within light, so that it is seen on any ground.
+    // Black inside white is visible on any background.
     for (const [style, width] of [
       ["white", 9],
       ["black", 4],
@@ -204,7 +204,7 @@ class Explorer {
   }
 }
 
-/** What a grid of pictures whose centres are at `lines` takes up, half a picture more at both ends. */
+/** Extent of a grid of pictures with centres at `lines`: half a picture more at both ends. */
 function extent(lines) {
   const half = (lines[1] - lines[0]) / 2;
   return [lines[0] - half, lines.at(-1) + half];
@@ -213,7 +213,7 @@ function extent(lines) {
 const part = (value, [low, high]) => (value - low) / (high - low);
 const between = ([low, high], share) => low + share * (high - low);
 
-/** The nearest of the places that are asked for, inside `range`. */
+/** The nearest of the PLACES points in `range`. */
 function snap(value, range) {
   const place = Math.round(part(value, range) * PLACES);
   return Number(between(range, Math.min(PLACES, Math.max(0, place)) / PLACES).toFixed(4));

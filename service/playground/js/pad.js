@@ -1,4 +1,4 @@
-// A pad of a model's own pixels: a picture, a mask over it, a brush for both, and undo.
+// A draw pad with a model's resolution: a picture, a mask on top, a brush for both, and undo.
 
 import { h } from "./dom.js";
 
@@ -39,7 +39,7 @@ export class Pad {
     this.#listen();
   }
 
-  /** Put a picture there, its middle fitted. */
+  /** Load a picture, cropped to its centre. */
   put(pixels) {
     this.#remember();
     const { width, height } = this.#picture;
@@ -50,13 +50,13 @@ export class Pad {
     context.drawImage(pixels, (width - across) / 2, (height - down) / 2, across, down);
   }
 
-  /** Nothing on the pad. */
+  /** Clear picture and mask. */
   clear() {
     this.#remember();
     this.#wipe();
   }
 
-  /** As before the last stroke. */
+  /** Undo the last change. */
   undo() {
     const before = this.#past.pop();
     if (!before) return;
@@ -64,14 +64,14 @@ export class Pad {
     this.#mask.getContext("2d").putImageData(before.mask, 0, 0);
   }
 
-  /** The picture as a data URI; null where nothing is drawn. */
+  /** The picture as a data URI; null if nothing is drawn. */
   get image() {
     return this.#pixels(this.#picture).some((value, at) => at % 4 !== 3 && value > 0)
       ? this.#picture.toDataURL()
       : null;
   }
 
-  /** The mask as a data URI, white where to repaint; null where there is none. */
+  /** The mask as a data URI, white = regenerate; null if empty. */
   get mask() {
     const alpha = this.#pixels(this.#mask).filter((_, at) => at % 4 === 3);
     if (!alpha.some(Boolean)) return null;
@@ -133,7 +133,7 @@ export class Pad {
     event.preventDefault();
   }
 
-  /** Paint from where the brush was to `to`. */
+  /** Paint a line from the last position to `to`. */
   #stroke(to) {
     const canvas = this.mode === "mask" ? this.#mask : this.#picture;
     const context = canvas.getContext("2d");

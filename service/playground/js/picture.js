@@ -1,4 +1,4 @@
-// One picture, large: what made it, and what can be done with it.
+// The dialog of one picture: its parameters and actions.
 
 import { can, denoises, isGrey } from "./card.js";
 import { getFile, inspect } from "./api.js";
@@ -13,7 +13,7 @@ export function tile(picture, open, grey) {
   return h("button", { type: "button", class: `tile ${grey ? "grey" : ""}`, title: name, onclick: open }, image);
 }
 
-/** Open `pictures[index]` of `card`'s model in a dialog; the arrow keys go to its neighbours. */
+/** Open `pictures[index]` of `card`'s model in a dialog; the arrow keys show its neighbours. */
 export function openPicture(pictures, index, card) {
   const dialog = h("dialog", {
     class: "picture",
@@ -119,7 +119,7 @@ async function describe(picture, dialog) {
   commands.hidden = false;
 }
 
-/** Say in the dialog what went wrong. */
+/** Show an error in the dialog. */
 function fail(dialog, problem) {
   dialog
     .querySelector(".about")
@@ -136,7 +136,7 @@ function copyButton(text, command, code) {
   return button;
 }
 
-// Only pages of this machine or with TLS have a clipboard; elsewhere the text is selected.
+// The clipboard needs localhost or TLS; otherwise the text is selected.
 async function copy(text, code) {
   try {
     await navigator.clipboard.writeText(text);

@@ -1,12 +1,12 @@
-// Frames under a slider: scrubbed by hand, or played.
+// Frames with a slider and a play button.
 
 import { h, reducedMotion, uniqueId } from "./dom.js";
 
 const FRAMES_PER_SECOND = 12;
 
 /**
- * A slider over frames with a play button. `show(index)` draws one; `caption(index)` names it. Playing goes there and
- * back again for ever where `bounce()`, else once; people who want no motion start it themselves.
+ * A slider over frames with a play button. `show(index)` draws a frame; `caption(index)` names it. With `bounce()` it
+ * plays back and forth without end, otherwise once.
  */
 export class Player {
   #show;
@@ -43,7 +43,7 @@ export class Player {
     return this.#slider.valueAsNumber;
   }
 
-  /** So many frames are there; the last of them is shown where `follow`. */
+  /** Set the number of frames; with `follow` show the last one. */
   count(frames, { follow = false } = {}) {
     this.element.hidden = frames < 2;
     this.#slider.max = Math.max(0, frames - 1);
@@ -57,7 +57,7 @@ export class Player {
     this.#draw();
   }
 
-  /** Play, unless this person wants nothing to move by itself. */
+  /** Play, unless the user prefers reduced motion. */
   autoplay() {
     if (!reducedMotion()) this.play();
   }
@@ -92,7 +92,7 @@ export class Player {
   }
 }
 
-/** A canvas that shows pictures of `card`'s model, about `wanted` pixels wide on the page. */
+/** A canvas for pictures of `card`'s model, `width` CSS pixels wide. */
 export function screen(card, width, label) {
   const [channels, height, columns] = card.image_shape;
   const canvas = h("canvas", {
@@ -106,7 +106,7 @@ export function screen(card, width, label) {
   return canvas;
 }
 
-/** Draw `pixels` on `canvas`, or nothing where there are none. */
+/** Draw `pixels` on `canvas`; clear it if there are none. */
 export function paint(canvas, pixels) {
   const context = canvas.getContext("2d");
   if (pixels) context.drawImage(pixels, 0, 0);

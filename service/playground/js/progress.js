@@ -1,4 +1,4 @@
-// How a request stands, in one line under its pictures' title: waiting with its place, computing, done, or failed.
+// Progress of a request in one line: queued with its position, running, done, or failed.
 
 import { duration, h } from "./dom.js";
 
@@ -13,40 +13,40 @@ export class Progress {
     this.failure = this.#failure;
   }
 
-  /** Nothing under way. */
+  /** No request is running. */
   idle(text = "") {
     this.#set("idle", text, 0);
   }
 
-  /** Sent, and not heard of. */
+  /** The request was sent; no event has arrived. */
   sent() {
     this.#set("queued", "Sent", 0);
   }
 
-  /** In the queue, as the event says. */
+  /** The request is queued. */
   queued({ queue_position: position, eta_ms: eta }) {
-    const place = position ? `${position} ${position === 1 ? "picture" : "pictures"} ahead` : "Next in line";
+    const place = position ? `${position} ${position === 1 ? "picture" : "pictures"} ahead` : "Next in the queue";
     this.#set("queued", eta ? `${place} · about ${duration(eta)}` : place, 0);
   }
 
-  /** Being computed: `done` of 1, and what of. */
+  /** The request is being computed: `done` from 0 to 1. */
   running(done, text) {
     this.#set("running", text, done);
   }
 
-  /** Done, with the answer's timings. */
+  /** Done; shows the answer's timings. */
   done(what, timings) {
-    const steps = timings.ms_per_step ? [`${duration(timings.ms_per_step)} a step`] : [];
+    const steps = timings.ms_per_step ? [`${duration(timings.ms_per_step)} per step`] : [];
     const parts = [`${what} in ${duration(timings.total_ms)}`, `queue ${duration(timings.queue_ms)}`, ...steps];
     this.#set("done", parts.join(" · "), 1);
   }
 
-  /** Failed: what the service says, the field at fault, and a way to try again. */
+  /** Failed: shows the error, the fields at fault and a retry button. */
   failed(problem, retry) {
     this.#set("failed", "", 0);
-    const wait = problem.retryAfter ? ` The service asks to wait ${problem.retryAfter} s.` : "";
+    const wait = problem.retryAfter ? ` Try again in ${problem.retryAfter} s.` : "";
     this.#failure.replaceChildren(
-      h("h3", {}, problem.title || "That did not work"),
+      h("h3", {}, problem.title || "The request failed"),
       h("p", {}, `${problem.message}${wait}`),
       ...(problem.errors ?? []).map(({ field, message, allowed }) =>
         h(
@@ -71,8 +71,8 @@ export class Progress {
 }
 
 /**
- * Run `work(signal)` as the only one of its kind: a newer one stops it, `signal` of the view does too, and what goes
- * wrong is shown by `progress`, with a button that runs it again.
+ * Run `work(signal)`, one at a time: a newer call and the view's signal abort it. `progress` shows its error with a
+ * button that runs it again.
  */
 export function runner(progress, viewSignal) {
   let current = null;

@@ -1,4 +1,4 @@
-// A sheet of pictures that fill in while they are made.
+// A grid of pictures that fills while they are generated.
 
 import { stream } from "./api.js";
 import { denoises, isGrey, sampling, shownWidth } from "./card.js";
@@ -6,7 +6,7 @@ import { bitmap, h } from "./dom.js";
 import { openPicture, tile } from "./picture.js";
 
 const WANTED_TILE = matchMedia("(width < 900px)").matches ? 84 : 112;
-/** Looks at each picture while it is made. */
+/** Previews of each picture. */
 const PREVIEWS = 6;
 
 export class Sheet {
@@ -20,7 +20,7 @@ export class Sheet {
     this.element.style.setProperty("--tile", `${shownWidth(card, WANTED_TILE)}px`);
   }
 
-  /** Make `body`'s pictures in rows with the names `rows`, or one without. Returns the answer; throws as `stream`. */
+  /** Generate the pictures of `body` in rows named `rows` (or one row without a name). Throws as `stream`. */
   async fill(body, rows, progress, stop) {
     const total = body.seeds?.length ?? body.n;
     this.#layOut(total, rows);
@@ -28,7 +28,7 @@ export class Sheet {
     const on = {
       queued: (event) => progress.queued(event),
       started: () => progress.running(0, "Computing"),
-      preview: async (event) => this.#glimpse(event.index, await bitmap(event)),
+      preview: async (event) => this.#preview(event.index, await bitmap(event)),
       image: (picture) => {
         this.#put({ ...picture, alone: !body.image });
         progress.running(this.#pictures.length / total, `${this.#pictures.length} of ${total}`);
@@ -65,8 +65,8 @@ export class Sheet {
     this.element.replaceChildren(...sections);
   }
 
-  /** A picture on its way, in the slot that waits for it. */
-  #glimpse(index, pixels) {
+  /** Show a preview in the slot of its picture. */
+  #preview(index, pixels) {
     const slot = this.#slots[index];
     if (!slot.classList.contains("slot")) return;
     let canvas = slot.querySelector("canvas");

@@ -1,6 +1,6 @@
-// Server-sent events from the body of any answer: EventSource can only GET.
+// Server-sent events from a fetch body, because EventSource supports only GET.
 
-/** The events of a stream of bytes: `{name, data}`, data parsed from JSON. */
+/** The events of a byte stream: `{name, data}`, data parsed from JSON. */
 export async function* readEvents(body) {
   let text = "";
   for await (const chunk of chunks(body.pipeThrough(new TextDecoderStream()))) {
@@ -14,7 +14,7 @@ export async function* readEvents(body) {
   }
 }
 
-// Not `for await` over the stream itself, which Safari has not.
+// Safari does not support `for await` over a stream.
 async function* chunks(stream) {
   const reader = stream.getReader();
   try {

@@ -1,16 +1,16 @@
-// What the page shows is its address behind '#': `#film?model=ddpm&seed=7`. So it can be shared, and "back" works.
+// The state is the fragment of the address, `#film?model=ddpm&seed=7`: it can be shared, and "back" works.
 
 let listener = () => {};
 
-/** The state: `view`, and strings by name. */
+/** The state: `view`, and other values as strings. */
 export function read() {
   const [view, query = ""] = location.hash.slice(1).split("?");
   return { ...Object.fromEntries(new URLSearchParams(query)), view };
 }
 
 /**
- * Change some of the state; null removes. A step in the history, unless `replace`. Who listens hears of it, unless
- * `quiet`: for a control that shows its own change already.
+ * Change part of the state; null removes a value. Adds a history entry unless `replace`. Calls the listener unless
+ * `quiet`, which is for controls that already show the change.
  */
 export function change(patch, { replace = false, quiet = false } = {}) {
   const { view, ...values } = { ...read(), ...patch };
@@ -21,20 +21,20 @@ export function change(patch, { replace = false, quiet = false } = {}) {
   if (!quiet) listener();
 }
 
-/** A note of a control's value: not a step in the history. */
+/** Store a control's value without a history entry. */
 export const note = (patch) => change(patch, { replace: true, quiet: true });
 
-/** Call `call` when the state has changed, by the page, a link or the browser's buttons. */
+/** Call `call` when the page or the browser's buttons change the state. */
 export function listen(call) {
   listener = call;
   addEventListener("popstate", () => listener());
 }
 
-/** A number of the state, or else `fallback`. */
+/** A value of the state as a number, or `fallback`. */
 export function number(value, fallback) {
   const found = Number.parseFloat(value);
   return Number.isFinite(found) ? found : fallback;
 }
 
-/** Any seed. */
+/** A random seed. */
 export const anySeed = () => crypto.getRandomValues(new Uint32Array(1))[0];

@@ -1,14 +1,14 @@
-// Light or dark, and whether grey pictures are shown as they are made or as photographs.
+// The theme, and whether grey pictures are shown inverted.
 //
-// Fashion-MNIST is photographs on white, negated. On a dark page the pictures are shown as they are made; on a light
-// one, where they would be black holes, as the photographs were. What is saved is always as it is made.
+// Fashion-MNIST is negated photographs: light on black. A dark page shows pictures unchanged, a light page inverts
+// them. Saved files are never inverted.
 
 const THEMES = ["auto", "light", "dark"];
-const TONES = ["auto", "as made", "inverted"];
+const TONES = ["auto", "original", "inverted"];
 const root = document.documentElement;
 const dark = matchMedia("(prefers-color-scheme: dark)");
 
-/** Let the two buttons go through the choices; they are kept in this browser. */
+/** The two buttons cycle through the choices, which are kept in localStorage. */
 export function installTheme(theme, tone) {
   cycle(theme, "theme", THEMES, "Theme", apply);
   cycle(tone, "tone", TONES, "Pictures", apply);

@@ -73,8 +73,8 @@ def test_the_health_of_a_model(service: Service) -> None:
     [
         ("nothing", "", {}, 404, "There is no model 'nothing'"),
         ("vae", "a bag, please", {}, 400, "0 t-shirt, 1 trouser, 2 bag"),
-        ("vae", "", {"num_inference_steps": 4}, 422, "means nothing to vae"),
-        ("vae", "", {"width": 9}, 400, "8x8 times a whole number"),
+        ("vae", "", {"num_inference_steps": 4}, 422, "is not supported by vae"),
+        ("vae", "", {"width": 9}, 400, "8x8 times an integer"),
     ],
 )
 def test_an_error_says_what_is_wrong(

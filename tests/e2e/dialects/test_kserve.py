@@ -59,10 +59,10 @@ def test_without_any_tensor(service: Service) -> None:
 @pytest.mark.parametrize(
     ("data", "shape", "says"),
     [
-        ([[0.5] * 4, [0.5] * 3], [2, 4], "parts differ in length"),
-        ([[0.5] * 4, 1.0], [2, 4], "parts differ in length"),
+        ([[0.5] * 4, [0.5] * 3], [2, 4], "unequal lengths"),
+        ([[0.5] * 4, 1.0], [2, 4], "unequal lengths"),
         ([0.5, [1.0]], [2, 1], "valid"),
-        ([[0.5] * 4] * 2, [4, 4], "is not that of 8 numbers"),
+        ([[0.5] * 4] * 2, [4, 4], "does not fit 8 numbers"),
         ([[[[[[[[[0.5] * 4]]]]]]]], [1, 4], "valid"),
     ],
 )

@@ -201,7 +201,7 @@ def test_a_wrong_field_is_told_with_code_and_param(client: openai.OpenAI) -> Non
         client.images.generate(model="vae", prompt="bag", extra_body={"steps": 5})
     error = caught.value
     assert (error.code, error.param, error.type) == ("invalid-field", "steps", "invalid_request_error")
-    assert "steps: means nothing to vae" in error.message
+    assert "steps: is not supported by vae" in error.message
     assert error.request_id == error.response.headers["x-request-id"]
 
 
@@ -209,8 +209,8 @@ def test_a_wrong_field_is_told_with_code_and_param(client: openai.OpenAI) -> Non
     ("field", "value", "says"),
     [
         ("prompt", "a photograph of a bag", "0 t-shirt, 1 trouser, 2 bag"),
-        ("size", "1024x1024", "8x8 times a whole number up to 32"),
-        ("response_format", "url", "no address to give"),
+        ("size", "1024x1024", "8x8 times an integer up to 32"),
+        ("response_format", "url", "no URL"),
     ],
 )
 def test_what_cannot_be_had_is_a_bad_request(client: openai.OpenAI, field: str, value: str, says: str) -> None:

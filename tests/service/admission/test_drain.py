@@ -16,18 +16,18 @@ def work(rate: DrainRate, ms_per_s: float, busy_s: float, every_s: float = 0.1) 
 
 
 @pytest.mark.parametrize(("expected", "work_ms", "seconds"), [(1000.0, 3000.0, 3.0), (2000.0, 3000.0, 1.5)])
-def test_before_anything_has_finished_it_is_what_is_expected(expected: float, work_ms: float, seconds: float) -> None:
+def test_before_any_measurement_it_is_the_initial_estimate(expected: float, work_ms: float, seconds: float) -> None:
     assert DrainRate(expected).seconds_for(work_ms) == pytest.approx(seconds)
 
 
 @given(expected=RATES, factor=st.floats(0.1, 10), every_s=st.floats(0.01, 3))
-def test_it_comes_to_the_real_rate(expected: float, factor: float, every_s: float) -> None:
+def test_it_converges_to_the_real_rate(expected: float, factor: float, every_s: float) -> None:
     rate = DrainRate(expected)
     work(rate, factor * expected, busy_s=60, every_s=every_s)
     assert rate.seconds_for(1000) == pytest.approx(1000 / (factor * expected), rel=0.01)
 
 
-def test_a_second_of_work_tells_more_than_what_was_expected() -> None:
+def test_a_second_of_work_outweighs_the_initial_estimate() -> None:
     rate = DrainRate(1000.0)
     work(rate, 100.0, busy_s=1)
     assert rate.seconds_for(1000) > 2.0  # half-way between the two would be 550 ms a second
@@ -49,7 +49,7 @@ def test_it_does_not_forget_at_once() -> None:
 
 
 @given(expected=RATES, pieces=st.lists(st.floats(0.001, 1000), max_size=20))
-def test_however_little_was_finished_it_is_no_slower_than_a_twentieth(expected: float, pieces: list[float]) -> None:
+def test_it_is_never_below_a_twentieth_of_the_initial_estimate(expected: float, pieces: list[float]) -> None:
     rate = DrainRate(expected)
     for busy_s in pieces:
         rate.note(0.0, busy_s)
@@ -59,8 +59,8 @@ def test_however_little_was_finished_it_is_no_slower_than_a_twentieth(expected: 
 
 
 @given(before=RATES, idle_s=st.floats(60, 1e5))
-def test_when_nothing_waits_what_is_expected_comes_back(before: float, idle_s: float) -> None:
-    """Else a model that once shared its device would go on refusing what it could do, and never learn better."""
+def test_without_waiting_work_it_decays_to_the_initial_estimate(before: float, idle_s: float) -> None:
+    """Else a model that once shared its device would reject work that it can do, and never measure again."""
     rate = DrainRate(1000.0)
     work(rate, before, busy_s=60)
     rate.rest(idle_s)

@@ -1,4 +1,4 @@
-"""The bounds of one model's door: on all accepted work, on one client's part of it."""
+"""The bounds of admission control: on all admitted work of a model, and on one client's share of it."""
 
 import math
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.admission.drain import DrainRate
-from service.admission.gate import Ask, Gate
+from service.admission.gate import Gate, WorkRequest
 from service.errors import Overloaded, ServiceError, ShareExceeded
 
 PRICES = st.floats(0.001, 5000, allow_nan=False)
@@ -19,28 +19,28 @@ def gate_of(limit_ms: float, client_share: float = 1.0) -> Gate:
     return Gate(limit_ms, client_share, DrainRate(1000.0), table_rows=1_000)
 
 
-def priced(price_ms: float, client: str = "") -> Ask:
+def priced(price_ms: float, client: str = "") -> WorkRequest:
     """A request of one row that is called once."""
-    return Ask(1, 1, price_ms, client)
+    return WorkRequest(1, 1, price_ms, client)
 
 
-def admitted(gate: Gate, asks: list[Ask]) -> list[Ask]:
-    """Those of ``asks`` that were let in."""
+def admitted(gate: Gate, requests: list[WorkRequest]) -> list[WorkRequest]:
+    """Those of ``requests`` that were admitted."""
     inside = []
-    for ask in asks:
+    for request in requests:
         try:
-            gate.admit(ask)
+            gate.admit(request)
         except (Overloaded, ShareExceeded):
             continue
-        inside.append(ask)
+        inside.append(request)
     return inside
 
 
 def test_a_price_is_all_rows_of_all_calls() -> None:
-    assert Ask(rows=3, calls=20, call_ms=0.5).price_ms == 30.0
+    assert WorkRequest(rows=3, calls=20, call_ms=0.5).price_ms == 30.0
 
 
-def test_work_is_let_in_up_to_the_bound() -> None:
+def test_work_is_admitted_up_to_the_bound() -> None:
     gate = gate_of(100.0)
     gate.admit(priced(60.0))
     gate.admit(priced(40.0))
@@ -50,9 +50,9 @@ def test_work_is_let_in_up_to_the_bound() -> None:
 
 
 @given(limit=st.floats(1, 1000), prices=st.lists(PRICES, max_size=30))
-def test_no_more_than_the_bound_unless_it_is_one_alone(limit: float, prices: list[float]) -> None:
+def test_no_more_than_the_bound_unless_it_is_one_request_alone(limit: float, prices: list[float]) -> None:
     gate = gate_of(limit)
-    inside = [ask.price_ms for ask in admitted(gate, [priced(price) for price in prices])]
+    inside = [request.price_ms for request in admitted(gate, [priced(price) for price in prices])]
     assert gate.accepted_ms == pytest.approx(sum(inside))
     assert len(inside) == 1 or sum(inside) <= limit * (1 + 1e-9)
 
@@ -63,14 +63,14 @@ def test_no_more_than_the_bound_unless_it_is_one_alone(limit: float, prices: lis
     prices=st.lists(st.tuples(PRICES, st.sampled_from("abc")), min_size=1, max_size=30),
     order=st.randoms(use_true_random=False),
 )
-def test_an_idle_model_takes_any_one_whatever_came_before(
+def test_an_idle_model_admits_any_request(
     limit: float, share: float, prices: list[tuple[float, str]], order: Random
 ) -> None:
     gate = gate_of(limit, share)
     inside = admitted(gate, [priced(price, client) for price, client in prices])
     order.shuffle(inside)
-    for ask in inside:
-        gate.release(ask)
+    for request in inside:
+        gate.release(request)
     assert gate.accepted_ms == 0
     gate.admit(priced(1e9, "a"))
     with pytest.raises(Overloaded):
@@ -78,14 +78,14 @@ def test_an_idle_model_takes_any_one_whatever_came_before(
 
 
 @given(prices=st.lists(PRICES, min_size=1, max_size=20), order=st.randoms(use_true_random=False))
-def test_a_client_whose_work_is_done_owes_nothing(prices: list[float], order: Random) -> None:
-    """What rounding leaves of a client's sum must not count as work of it: it may again have any one that fits."""
+def test_a_client_whose_work_is_done_has_an_empty_account(prices: list[float], order: Random) -> None:
+    """Rounding must not leave work on a client's account: it may again send any request that fits the queue."""
     gate = gate_of(1e6, client_share=0.5)
     gate.admit(priced(0.001, "other"))
     inside = admitted(gate, [priced(price, "this") for price in prices])
     order.shuffle(inside)
-    for ask in inside:
-        gate.release(ask)
+    for request in inside:
+        gate.release(request)
     gate.admit(priced(9e5, "this"))
 
 
@@ -100,7 +100,7 @@ def test_what_is_released_can_be_admitted_again() -> None:
         gate.admit(priced(1.0))
 
 
-def test_a_refusal_takes_nothing() -> None:
+def test_a_rejection_reserves_nothing() -> None:
     gate = gate_of(100.0, client_share=0.9)
     gate.admit(priced(85.0, "this"))
     for _ in range(5):
@@ -122,7 +122,7 @@ def test_a_client_has_its_share_and_leaves_the_rest_to_others() -> None:
     gate.admit(priced(50.0, "other"))
 
 
-def test_a_client_with_nothing_may_have_more_than_its_share_once() -> None:
+def test_a_client_without_work_may_exceed_its_share_once() -> None:
     gate = gate_of(100.0, client_share=0.25)
     gate.admit(priced(10.0, "this"))
     dear = priced(60.0, "other")
@@ -135,73 +135,73 @@ def test_a_client_with_nothing_may_have_more_than_its_share_once() -> None:
 
 @dataclass(frozen=True)
 class Inside:
-    """What a gate should hold, by its own rules; whole milliseconds, so that sums are exact."""
+    """A model of the gate; whole milliseconds, so that sums are exact."""
 
     limit: int
     share: int
-    asks: list[Ask]
+    requests: list[WorkRequest]
 
-    def takes(self, ask: Ask) -> type[ServiceError] | None:
-        """None when it should be let in, else how it should be refused."""
-        own = [each.price_ms for each in self.asks if each.client == ask.client]
-        if self.asks and sum(each.price_ms for each in self.asks) + ask.price_ms > self.limit:
+    def error_of(self, request: WorkRequest) -> type[ServiceError] | None:
+        """None if it should be admitted, else the error."""
+        own = [each.price_ms for each in self.requests if each.client == request.client]
+        if self.requests and sum(each.price_ms for each in self.requests) + request.price_ms > self.limit:
             return Overloaded
-        return ShareExceeded if own and sum(own) + ask.price_ms > self.share else None
+        return ShareExceeded if own and sum(own) + request.price_ms > self.share else None
 
 
 @given(data=st.data(), limit=st.sampled_from([16, 64]), divisor=st.sampled_from([1, 2, 4]))
-def test_any_order_of_coming_and_going_is_let_in_and_refused_by_the_rules(
+def test_any_order_of_requests_is_admitted_and_rejected_by_the_rules(
     data: st.DataObject, limit: int, divisor: int
 ) -> None:
     gate, inside = gate_of(limit, 1 / divisor), Inside(limit, limit // divisor, [])
     for _ in range(data.draw(st.integers(1, 40))):
         leaves = data.draw(st.booleans())
-        if inside.asks and leaves:
-            ask = inside.asks.pop(data.draw(st.integers(0, len(inside.asks) - 1)))
-            gate.release(ask)
+        if inside.requests and leaves:
+            request = inside.requests.pop(data.draw(st.integers(0, len(inside.requests) - 1)))
+            gate.release(request)
         else:
-            ask = Ask(data.draw(st.integers(1, 3)), data.draw(st.integers(1, 8)), 1.0, data.draw(st.sampled_from("ab")))
-            if (refusal := inside.takes(ask)) is None:
-                gate.admit(ask)
-                inside.asks.append(ask)
+            request = WorkRequest(
+                data.draw(st.integers(1, 3)), data.draw(st.integers(1, 8)), 1.0, data.draw(st.sampled_from("ab"))
+            )
+            if (rejection := inside.error_of(request)) is None:
+                gate.admit(request)
+                inside.requests.append(request)
             else:
-                with pytest.raises(refusal):
-                    gate.admit(ask)
-        assert gate.accepted_ms == sum(each.price_ms for each in inside.asks)
+                with pytest.raises(rejection):
+                    gate.admit(request)
+        assert gate.accepted_ms == sum(each.price_ms for each in inside.requests)
 
 
 @pytest.mark.parametrize(
     ("accepted_ms", "price_ms", "seconds"),
     [
-        (30_000, 1, 1),  # a thousandth of a second is told as one: the header counts in seconds
+        (30_000, 1, 1),  # rounded up: the header counts in seconds
         (30_000, 1000, 1),
         (30_000, 1001, 2),
         (25_000, 10_000, 5),
-        (28_000, 40_000, 28),  # dearer than the bound: it is let in when nothing else is inside
+        (28_000, 40_000, 28),  # above the bound: admitted when nothing else is
         (45_000, 10, 16),
     ],
 )
-def test_a_refusal_says_when_to_come_back(accepted_ms: float, price_ms: float, seconds: int) -> None:
+def test_a_rejection_has_a_retry_time(accepted_ms: float, price_ms: float, seconds: int) -> None:
     gate = gate_of(30_000.0)
     gate.admit(priced(accepted_ms))
-    with pytest.raises(Overloaded) as refusal:
+    with pytest.raises(Overloaded) as rejection:
         gate.admit(priced(price_ms))
-    assert refusal.value.retry_after_s == seconds
-    assert f"{accepted_ms / 1000:.1f} s of work" in str(refusal.value)
-    assert "30.0 s" in str(refusal.value)
+    assert rejection.value.retry_after_s == seconds
+    assert f"{accepted_ms / 1000:g} s of work" in str(rejection.value)
+    assert "limit is 30 s" in str(rejection.value)
 
 
 @pytest.mark.parametrize(("accepted_ms", "price_ms", "seconds"), [(8000, 1, 1), (7000, 4500, 4), (9000, 20_000, 9)])
-def test_a_refusal_for_a_clients_share_says_when_to_come_back(
-    accepted_ms: float, price_ms: float, seconds: int
-) -> None:
+def test_a_rejection_for_a_clients_share_has_a_retry_time(accepted_ms: float, price_ms: float, seconds: int) -> None:
     gate = gate_of(32_000.0, client_share=0.25)
     gate.admit(priced(accepted_ms, "this"))
-    with pytest.raises(ShareExceeded) as refusal:
+    with pytest.raises(ShareExceeded) as rejection:
         gate.admit(priced(price_ms, "this"))
-    assert refusal.value.retry_after_s == seconds
-    assert f"{accepted_ms / 1000:.1f} s of your work" in str(refusal.value)
-    assert "8.0 s" in str(refusal.value)
+    assert rejection.value.retry_after_s == seconds
+    assert f"{accepted_ms / 1000:g} s of your work" in str(rejection.value)
+    assert "one client is 8 s" in str(rejection.value)
 
 
 @given(
@@ -210,10 +210,9 @@ def test_a_refusal_for_a_clients_share_says_when_to_come_back(
     accepted_ms=PRICES,
     price_ms=PRICES,
 )
-def test_a_refusal_always_names_a_whole_number_of_seconds(
+def test_a_rejection_always_names_a_whole_number_of_seconds(
     expected: float, works: list[tuple[bool, float, float]], accepted_ms: float, price_ms: float
 ) -> None:
-    """Whatever was done before, and however long it took."""
     gate = Gate(accepted_ms, 0.5, DrainRate(expected), table_rows=1_000)
     for waited, work_ms, took_s in works:
         gate.drain.note(work_ms, took_s) if waited else gate.drain.rest(took_s)

@@ -12,7 +12,7 @@ MOST_S = 0.05
 
 
 class Loop:
-    """An event loop whose turns take as long as a test says; requests come in all of them."""
+    """An event loop whose iterations take as long as a test says, with requests in each."""
 
     def __init__(self) -> None:
         self.clock = Clock()
@@ -20,7 +20,7 @@ class Loop:
         self.lag = LoopLag(MOST_S, self._soon.append, self.clock)
 
     def turn(self, seconds: float, requests: int = 3) -> list[bool]:
-        """What its requests are told."""
+        """What ``behind`` answers to its requests."""
         told = [self.lag.behind() for _ in range(requests)]
         self.clock.now += seconds
         soon, self._soon[:] = self._soon[:], []
@@ -49,8 +49,8 @@ def test_long_turns_are_behind_after_half_a_second_of_them(long_s: float) -> Non
 
 
 @given(stalls=st.lists(st.floats(0.051, 100), max_size=3))
-def test_some_stalls_are_forgiven(stalls: list[float]) -> None:
-    """A machine that slept, and then answers all who waited."""
+def test_a_few_stalls_do_not_count(stalls: list[float]) -> None:
+    """A machine that was suspended, and then answers all that waited."""
     loop = Loop()
     for seconds in stalls:
         assert not any(loop.turn(seconds))
@@ -58,7 +58,7 @@ def test_some_stalls_are_forgiven(stalls: list[float]) -> None:
 
 
 @pytest.mark.parametrize("turns", [4, 100])
-def test_it_keeps_up_again_soon_after_the_turns_are_short(turns: int) -> None:
+def test_it_recovers_soon_once_the_turns_are_short(turns: int) -> None:
     loop = Loop()
     for _ in range(turns):
         loop.turn(1.0)

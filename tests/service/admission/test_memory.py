@@ -8,16 +8,16 @@ from service.errors import MemoryFull
 
 def test_no_more_is_held_than_the_bound() -> None:
     memory = Memory(100)
-    first = memory.hold(60)
-    with pytest.raises(MemoryFull) as refusal:
-        memory.hold(41)
-    assert (refusal.value.status, refusal.value.retry_after_s) == (503, 1)
-    second = memory.hold(40)
+    first = memory.reserve(60)
+    with pytest.raises(MemoryFull) as rejection:
+        memory.reserve(41)
+    assert (rejection.value.status, rejection.value.retry_after_s) == (503, 1)
+    second = memory.reserve(40)
     first.resize(10)
-    memory.hold(50)
+    memory.reserve(50)
     second.release()
     second.release()
-    assert memory.held == 60
+    assert memory.reserved == 60
 
 
 @given(sizes=st.lists(st.tuples(st.integers(0, 50), st.integers(0, 80)), max_size=20))
@@ -25,10 +25,10 @@ def test_what_is_released_is_held_no_more(sizes: list[tuple[int, int]]) -> None:
     memory, held = Memory(300), []
     for size, later in sizes:
         try:
-            held.append(memory.hold(size))
+            held.append(memory.reserve(size))
         except MemoryFull:
             continue
         held[-1].resize(later)
     for each in held:
         each.release()
-    assert memory.held == 0
+    assert memory.reserved == 0

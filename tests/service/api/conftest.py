@@ -5,7 +5,7 @@ import base64
 import io
 import json
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,9 +22,10 @@ from starlette.types import Message, Receive
 
 from service.app import create_app
 from service.contract.manifest import read_manifest, write_manifest
-from service.extensions import disconnect_of
 from service.images import Pixels, encode_png
+from service.request_info import info_of
 from service.settings import Settings
+from tests.service.api.documented import checker
 from tests.service.artefacts import write_autoencoder, write_diffusion, write_latent_diffusion, write_one_shot
 
 PROBLEM_JSON = "application/problem+json"
@@ -44,7 +45,13 @@ LONG = {"n": 64, "steps": 1000}
 def settings_of(weights: Path) -> Settings:
     """Of a service that takes any one request, however slow the machine."""
     return Settings(
-        weights_dir=weights, device="cpu", engine_threads=1, max_bucket=8, access_log=False, max_request_ms=1e9
+        weights_dir=weights,
+        device="cpu",
+        engine_threads=1,
+        max_bucket=8,
+        access_log=False,
+        max_request_ms=1e9,
+        max_lag_ms=1e9,
     )
 
 
@@ -56,6 +63,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     write_diffusion(weights)
     settings = settings_of(weights)
     with TestClient(create_app(settings)) as running:
+        running.event_hooks = {"response": [checker(running.get("/openapi.json").json())]}
         yield running
 
 
@@ -70,6 +78,7 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     write_latent_diffusion(weights)
     settings = settings_of(weights)
     with TestClient(create_app(settings)) as running:
+        running.event_hooks = {"response": [checker(running.get("/openapi.json").json())]}
         yield running
 
 
@@ -243,12 +252,8 @@ async def ask(
     client: str | None = "127.0.0.1",
     leaves: asyncio.Event | None = None,
     receive: Receive | None = None,
-    extensions: Sequence[str] = (),
 ) -> Answer:
-    """One request of ``client``, straight to the application; it leaves when ``leaves`` is set, or says ``receive``.
-
-    ``extensions`` are the server's.
-    """
+    """One request of ``client``, straight to the application; it leaves when ``leaves`` is set, or says ``receive``."""
     scope: dict[str, object] = {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -263,7 +268,6 @@ async def ask(
         "client": client and (client, 1),
         "server": ("127.0.0.1", 80),
         "state": {},
-        "extensions": {extension: {} for extension in extensions},
     }
     messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
     answer = Answer()
@@ -273,7 +277,7 @@ async def ask(
 
     async def leave(leaves: asyncio.Event) -> None:
         await leaves.wait()
-        disconnect_of(scope).happen()
+        info_of(scope).disconnect.notify()
 
     async def send(message: Message) -> None:
         answer.messages.append(message["type"])

@@ -1,4 +1,4 @@
-"""What tests of runs share: requests with uploads, an engine that is blocked, decoding that waits."""
+"""Shared by tests of executions: requests with uploads, a blocked engine, decoding that waits."""
 
 import asyncio
 import json
@@ -35,10 +35,10 @@ def state_of(app: FastAPI) -> State:
 
 
 def nothing_is_held(app: FastAPI) -> bool:
-    """Whether no bytes and no device time are taken."""
+    """Whether no bytes and no device time are reserved."""
     state, served = state_of(app), [*state_of(app).engine.deployments.values()]
     gates = [each.gate for each in (*served, *(each.encoder for each in served)) if each is not None]
-    return state.memory.held == 0 and not any(gate.accepted_ms for gate in gates)
+    return state.memory.reserved == 0 and not any(gate.accepted_ms for gate in gates)
 
 
 def rows_wait(app: FastAPI) -> bool:
@@ -49,7 +49,7 @@ def rows_wait(app: FastAPI) -> bool:
 
 
 async def until(condition: Any) -> None:
-    """Wait for what comes true soon."""
+    """Wait until ``condition`` is true."""
     async with asyncio.timeout(20):
         while not condition():
             await asyncio.sleep(0.001)
@@ -57,7 +57,7 @@ async def until(condition: Any) -> None:
 
 @contextmanager
 def blocked(app: FastAPI) -> Iterator[None]:
-    """The one thread of the engine does something else for a while."""
+    """The engine's one thread is blocked."""
     go_on, began = threading.Event(), threading.Event()
 
     def wait() -> None:
@@ -73,11 +73,11 @@ def blocked(app: FastAPI) -> Iterator[None]:
 
 
 class Decoding:
-    """Decoding of uploads, which begins only when a test says so."""
+    """Decoding of uploads that waits until a test sets ``goes_on``."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.begun, self.goes_on = 0, asyncio.Event()
-        for module in ("tasks.starts", "tasks.encode", "tasks.path_points", "dialects.edits"):
+        for module in ("tasks.starts", "dialects.edits"):
             monkeypatch.setattr(f"service.api.{module}.read_picture", self._read)
 
     async def _read(self, field: str, data: bytes, *others: Any) -> Fitted:
@@ -101,7 +101,7 @@ async def ended(app: FastAPI, id: str) -> dict[str, Any]:
 
 @asynccontextmanager
 async def computed_rows(app: FastAPI, rows: list[float]) -> AsyncIterator[None]:
-    """Append how many rows of network calls were computed."""
+    """Append the number of rows of forward passes."""
 
     async def count() -> float:
         samples = read_series((await ask(app, "/metrics", method="GET")).body.decode())

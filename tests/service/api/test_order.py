@@ -27,7 +27,7 @@ def test_an_upload_that_is_taken_is_held_no_more() -> None:
     assert uploads.size == 0
 
 
-def test_a_digest_tells_files_and_their_fields_apart() -> None:
+def test_different_files_or_fields_have_different_digests() -> None:
     files = [{"image": b"a"}, {"image": b"b"}, {"mask": b"a"}, {"image": b"a", "mask": b"a"}, {"image": b"ab"}, {}]
     assert len({Uploads(each).digest() for each in files}) == len(files)
     assert Uploads(files[3]).digest() == Uploads(files[3]).digest()

@@ -46,7 +46,7 @@ def test_what_is_served(fake: FakeService, capsys: pytest.CaptureFixture[str]) -
     [
         ("0123abcd", "ddpm 0123abcd, served here"),
         (None, "ddpm 0123abcd, not served here"),
-        ("ffffffff", "ddpm 0123abcd, here it is ffffffff, which makes other pictures"),
+        ("ffffffff", "ddpm 0123abcd, ffffffff is served here, which generates other pictures"),
     ],
 )
 def test_what_made_a_picture(

@@ -134,7 +134,7 @@ def test_somebody_else_there_is_told(answers: Answers, capsys: pytest.CaptureFix
     for answer in (b"<html>", [{"name": "vae"}]):  # the second as the public port does
         answers["GET /models"] = 200, answer
         assert main(["versions"]) == 1
-        assert "no admin port of genserve" in capsys.readouterr().err
+        assert "not an admin port of genserve" in capsys.readouterr().err
 
 
 def test_serving_is_what_the_module_does(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

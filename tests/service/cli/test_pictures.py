@@ -118,7 +118,7 @@ def test_a_file_that_cannot_be_written_is_one_line(
     ("command", "told"),
     [
         ("generate", "required: model"),
-        ("generate ddpm -o grid.tiff", "'grid.tiff' ends with none of .png"),
+        ("generate ddpm -o grid.tiff", "'grid.tiff' does not end with one of .png"),
         ("generate ddpm --image nowhere.png", "argument --image: nowhere.png: No such file or directory"),
         ("generate ddpm --set n", "'n' is not FIELD=VALUE"),
         ("generate ddpm -n many", "invalid int value"),

@@ -7,7 +7,7 @@ from typing import cast
 
 import pytest
 
-from service.cli.progress import follow, standing
+from service.cli.progress import follow, queue_text
 from service.client import File, Job, JobStatus
 from service.client.results import read_json
 from tests.service.client.answers import status
@@ -62,4 +62,4 @@ def test_an_interrupted_job_is_given_up() -> None:
     ],
 )
 def test_who_goes_first_and_how_long_it_takes(found: JobStatus, told: str) -> None:
-    assert standing(found) == told
+    assert queue_text(found) == told

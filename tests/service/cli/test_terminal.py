@@ -159,8 +159,8 @@ def test_variables_that_are_of_no_concern_here(everything: FakeService, variable
         ({"SSL_CERT_FILE": "/nowhere"}, "TLS"),
         ({"SSLKEYLOGFILE": "/nowhere/keys"}, "TLS"),
         ({"TQDM_MININTERVAL": "often"}, "TQDM_"),
-        ({"GENSERVE_URL": "\udcff"}, "no address"),
-        ({"GENSERVE_URL": "http://[::1"}, "no address"),
+        ({"GENSERVE_URL": "\udcff"}, "not the address"),
+        ({"GENSERVE_URL": "http://[::1"}, "not the address"),
     ],
 )
 def test_variables_that_cannot_be_used(everything: FakeService, variables: Mapping[str, str], says: str) -> None:

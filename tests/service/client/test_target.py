@@ -27,7 +27,7 @@ def test_the_address_is_given_or_the_environments_or_the_local_one(monkeypatch: 
     ],
 )
 def test_what_is_no_address_is_said_to_be_none(text: str) -> None:
-    with pytest.raises(ValueError, match="is no address of a service"):
+    with pytest.raises(ValueError, match="is not the address of a service"):
         base_url(text)
 
 

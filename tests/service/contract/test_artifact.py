@@ -55,9 +55,9 @@ def test_earlier_artifact_stays(file: Path, payload: bytes) -> None:
 @pytest.mark.parametrize(
     ("tamper", "reason"),
     [
-        (lambda path: path.write_bytes(b""), "0 bytes where its manifest says 29"),
-        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "28 bytes where its manifest says 29"),
-        (lambda path: path.write_bytes(path.read_bytes() + b"\0"), "30 bytes where its manifest says 29"),
+        (lambda path: path.write_bytes(b""), "0 bytes, but its manifest says 29"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "28 bytes, but its manifest says 29"),
+        (lambda path: path.write_bytes(path.read_bytes() + b"\0"), "30 bytes, but its manifest says 29"),
         (lambda path: path.unlink(), "No such file or directory"),
         (replace_by_link, "a symbolic link"),
         (replace_by_pipe, "not a regular file"),
@@ -93,10 +93,10 @@ def test_artifact_is_read_once(file: Path, payload: bytes, manifest: Manifest, m
     assert read_artifact(file.parent, manifest.artifact) == payload
 
 
-def test_disk_that_gives_back_other_bytes_is_noticed(
+def test_a_disk_that_returns_other_bytes_is_detected(
     tmp_path: Path, payload: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Path, "read_bytes", lambda path: b"other")
-    with pytest.raises(ArtifactError, match="read back"):
+    with pytest.raises(ArtifactError, match="reads back"):
         write_artifact(tmp_path, payload)
     assert list(tmp_path.iterdir()) == []

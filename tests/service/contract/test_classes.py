@@ -55,7 +55,7 @@ def test_a_class_is_found(asked: int | str, names: tuple[str, ...], label: int) 
         ("9" * 5000, ("bag",)),
     ],
 )
-def test_no_class_is_meant(asked: int | str, names: tuple[str, ...]) -> None:
+def test_an_unknown_class(asked: int | str, names: tuple[str, ...]) -> None:
     with pytest.raises(ClassNotFound) as caught:
         label_of(asked, names)
     assert not caught.value.candidates
@@ -71,7 +71,7 @@ def test_no_class_is_meant(asked: int | str, names: tuple[str, ...]) -> None:
         (7, ("07", "007"), [0, 1]),
     ],
 )
-def test_more_than_one_class_is_meant(asked: int | str, names: tuple[str, ...], candidates: list[int]) -> None:
+def test_an_ambiguous_class(asked: int | str, names: tuple[str, ...], candidates: list[int]) -> None:
     with pytest.raises(ClassNotFound) as caught:
         label_of(asked, names)
     assert caught.value.candidates == candidates

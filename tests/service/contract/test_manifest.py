@@ -128,8 +128,8 @@ def test_manifest_is_immutable(manifest: Manifest) -> None:
         ("image_shape", [1, 0, 28], "image_shape.1:"),
         ("image_shape", [1, 28.0, 28], "image_shape.1:"),
         ("latent_shape", [], "latent_shape:"),
-        ("x0_range", [1.0, -1.0], "x0_range: the lower bound comes first"),
-        ("class_names", ["bag", "bag"], "class_names: every entry may occur once"),
+        ("x0_range", [1.0, -1.0], "x0_range: the lower bound must come first"),
+        ("class_names", ["bag", "bag"], "class_names: entries must be distinct"),
         ("class_names", [""], "class_names.0:"),
         ("noise_schedule", None, "noise_schedule is required in family ddpm"),
         ("noise_schedule.kind", "sigmoid", "noise_schedule.kind:"),
@@ -140,7 +140,7 @@ def test_manifest_is_immutable(manifest: Manifest) -> None:
         ("t_max", 1.5, "t_max:"),
         ("capabilities", [], "capabilities:"),
         ("capabilities", ["inpaint"], "capabilities.0:"),
-        ("capabilities", ["generate", "generate"], "capabilities: every entry may occur once"),
+        ("capabilities", ["generate", "generate"], "capabilities: entries must be distinct"),
         ("defaults", None, "defaults is required in family ddpm"),
         ("defaults.steps", "20", "defaults.steps:"),
         ("defaults.steps", 901, "defaults.steps 901 is more than the 900 up to t_max"),
@@ -159,7 +159,7 @@ def test_manifest_is_immutable(manifest: Manifest) -> None:
         ("training.seconds", float("inf"), "training.seconds:"),
         ("quality", None, "quality:"),
         ("created", "22 November 2026", "created:"),
-        ("created", "20261122", "created: a date is written YYYY-MM-DD"),
+        ("created", "20261122", "created: must be a date YYYY-MM-DD"),
     ],
 )
 def test_wrong_field_is_refused_by_name(
@@ -183,7 +183,7 @@ def test_every_required_field_is_required(tmp_path: Path, fields: dict[str, Any]
         assert refusal(tmp_path).reason == f"{field}: Field required"
 
 
-def test_newer_schema_is_told_before_its_new_fields(tmp_path: Path, fields: dict[str, Any]) -> None:
+def test_a_newer_schema_is_reported_before_its_fields(tmp_path: Path, fields: dict[str, Any]) -> None:
     write_json(tmp_path, {"a_new_field": 1} | fields | {"schema_version": 2, "name": "?"})
     assert refusal(tmp_path).reason.startswith("schema_version:")
 
@@ -203,7 +203,7 @@ def test_missing_manifest_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"null", b"\xff\xfe", b"\x80\x04pickle", b"{} {}", b"[" * 500_000])
-def test_what_is_no_manifest_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_an_invalid_manifest_is_rejected(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "manifest.json").write_bytes(content)
     refusal(tmp_path)
 
@@ -293,7 +293,7 @@ def test_another_manifest_of_the_same_weights_replaces_it(tmp_path: Path, manife
     assert read_history(tmp_path) == []
 
 
-def test_what_is_damaged_is_no_history(tmp_path: Path, manifest: Manifest) -> None:
+def test_a_damaged_manifest_is_not_in_the_history(tmp_path: Path, manifest: Manifest) -> None:
     write_manifest(tmp_path, manifest)
     (tmp_path / "manifest-00000000.json").write_bytes((tmp_path / "manifest.json").read_bytes())  # of other weights
     (tmp_path / "manifest-11111111.json").write_text("{}")
@@ -303,7 +303,7 @@ def test_what_is_damaged_is_no_history(tmp_path: Path, manifest: Manifest) -> No
     assert read_manifest(tmp_path) == manifest
 
 
-def test_what_cannot_be_read_is_no_history_and_blocks_nothing(tmp_path: Path, manifest: Manifest) -> None:
+def test_an_unreadable_manifest_is_not_in_the_history(tmp_path: Path, manifest: Manifest) -> None:
     write_manifest(tmp_path, manifest)
     os.mkfifo(tmp_path / "manifest-22222222.json")
     (tmp_path / "manifest-33333333.json").symlink_to("nowhere")

@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import pytest
 import torch
@@ -14,7 +13,8 @@ from torch import Tensor, nn
 from service.admission.drain import DrainRate
 from service.contract.manifest import Golden, read_manifest, write_manifest
 from service.engine.cost import CostModel
-from service.engine.engine import Engine, deliver
+from service.engine.delivery import deliver
+from service.engine.engine import Engine
 from service.engine.lane import Lane
 from service.engine.model import Model
 from service.engine.results import Picture
@@ -45,7 +45,7 @@ def registry(settings: Settings) -> Registry:
 def running(registry: Registry, settings: Settings) -> Callable[..., object]:
     @asynccontextmanager
     async def run(*, start: bool = True, **changes: object) -> AsyncIterator[tuple[Engine, Metrics]]:
-        """An engine, drained at the end; ``start`` it at once, or only then."""
+        """An engine, drained at the end and started at once, or with ``start=False`` only then."""
         metrics = Metrics()
         engine = Engine(registry.served, CPU, settings.model_copy(update=changes), metrics)
         if start:
@@ -62,7 +62,7 @@ def running(registry: Registry, settings: Settings) -> Callable[..., object]:
 
 @pytest.fixture
 def one_shot(tmp_path: Path) -> Model:
-    """Decodes at once; a latent beyond +-100 is poison."""
+    """A one-shot model; a latent beyond +-100 is poison."""
     write_one_shot(tmp_path, "vae", PoisonDecode())
     return load_model(tmp_path / "vae", CPU)
 
@@ -75,7 +75,7 @@ def diffusion(tmp_path: Path) -> Model:
 
 @pytest.fixture
 def diffusion_with(tmp_path: Path) -> Callable[[nn.Module], Model]:
-    """A diffusion with a network of the test's own."""
+    """A diffusion with the test's own network."""
 
     def make(denoise: nn.Module) -> Model:
         write_diffusion(tmp_path, "own", denoise)
@@ -86,7 +86,7 @@ def diffusion_with(tmp_path: Path) -> Callable[[nn.Module], Model]:
 
 @pytest.fixture
 def lane_of() -> LaneOf:
-    """A lane of a model with calls that cost one millisecond whatever their size, so that the bucket is ``bucket``."""
+    """A lane whose forward passes cost one millisecond at any size, so that the best bucket is ``bucket``."""
     return new_lane
 
 
@@ -94,14 +94,14 @@ def new_lane(
     model: Model,
     rows: int = 8,
     bucket: int = 4,
-    batching: Literal["step", "request"] = "step",
     cost: CostModel | None = None,
     drain: DrainRate | None = None,
+    lane: type[Lane] = Lane,
 ) -> Lane:
-    """See ``lane_of``; ``cost`` instead of calls that all cost the same, ``drain`` to see what it is told."""
+    """See ``lane_of``; ``cost`` replaces the constant cost, ``drain`` exposes the drain rate, ``lane`` is the class."""
     cost = cost or CostModel(dict.fromkeys(range(1, bucket + 1), 1.0))
-    settings = Settings(weights_dir=Path(__file__).parent, table_rows=rows, batching=batching)
-    return Lane(model, cost, drain or DrainRate(1000.0), settings, Metrics().for_model(model.name, ["internal"]))
+    settings = Settings(weights_dir=Path(__file__).parent, table_rows=rows)
+    return lane(model, cost, drain or DrainRate(1000.0), settings, Metrics().for_model(model.name, ["internal"]))
 
 
 def request_rows(n: int, seed: int, label: int, guidance_scale: float, plan: Plan) -> list[RowSpec]:
@@ -123,34 +123,34 @@ def put(lane: Lane, rows: list[RowSpec], expires_at: float = math.inf) -> Submis
 
 
 def tick(lane: Lane, threads: int = 1, spent_ms: float = 1.0) -> int:
-    """One claim, compute, settle and delivery; the number of rows served."""
+    """Claim, compute, complete and deliver one tick; returns the number of rows served."""
     slots = lane.claim(None, threads)
     if len(slots) == 0:
         return 0
-    ticked = lane.compute(slots)
-    lane.settle(ticked, spent_ms)
-    deliver(ticked.ended, ticked.filmed, now=1.0)
+    result = lane.compute(slots)
+    lane.complete_tick(result, spent_ms)
+    deliver(result.finished, result.previews, now=1.0)
     return len(slots)
 
 
 def drain(lane: Lane) -> None:
-    """Tick until nothing is left."""
+    """Tick until the lane is empty."""
     for _ in range(10_000):
         if lane.is_empty:
             return
         tick(lane)
-    raise AssertionError("the lane does not come to an end")
+    raise AssertionError("the lane does not become empty")
 
 
 async def pictures_of(lane: Lane, rows: list[RowSpec]) -> list[Picture]:
-    """The pictures of a request that is put and served."""
+    """The pictures of a request that is queued and served."""
     job = put(lane, rows)
     drain(lane)
     return list(await job.future)
 
 
 def sample(metric: Counter | Gauge) -> float:
-    """What a series without labels of its own, or one that was bound to them, stands at."""
+    """The value of a series without labels, or bound to its labels."""
     (family,) = metric.collect()
     return next(each.value for each in family.samples if not each.name.endswith("_created"))
 
@@ -158,7 +158,7 @@ def sample(metric: Counter | Gauge) -> float:
 def submit(
     engine: Engine, model: str, rows: list[RowSpec], client: str = "", within_s: float = math.inf
 ) -> Submission[Picture]:
-    """What a request that comes in now does."""
+    """Submit a request now."""
     name, _, part = model.partition("/")
     deployment = engine.deployments[name]
     if part:  # "coder/encode" is its encoder
@@ -168,7 +168,7 @@ def submit(
 
 
 def set_golden(folder: Path, change: int = 0) -> None:
-    """Put the picture that the model makes, ``change`` in every level's bits, into its manifest."""
+    """Write the model's picture, with ``change`` xored into every level, to its manifest as the golden one."""
     golden = Golden(seed=3, class_label=1, steps=None, solver=None, picture="")
     levels = draw(load_model(folder, CPU), golden) ^ change
     golden = golden.model_copy(update={"picture": base64.b64encode(levels.tobytes()).decode()})
@@ -176,11 +176,11 @@ def set_golden(folder: Path, change: int = 0) -> None:
 
 
 class Watched:
-    """``model`` with its network calls noted; a call of more than ``room`` rows runs out of memory."""
+    """``model`` with its forward passes recorded; one of more than ``room`` rows runs out of memory."""
 
     def __init__(self, model: Model, room: float = math.inf) -> None:
         self.room = room
-        #: Rows of each call of the network: of the denoiser, or of the decoder where there is none.
+        #: Rows of each forward pass: of the denoiser, or of the decoder if there is none.
         self.calls: list[int] = []
         part = model.denoise or model.decode
 
@@ -194,5 +194,5 @@ class Watched:
 
     @property
     def refused(self) -> int:
-        """How many of the calls had no room."""
+        """How many forward passes ran out of memory."""
         return sum(rows > self.room for rows in self.calls)

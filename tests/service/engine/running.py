@@ -20,7 +20,7 @@ from tests.service.engine.conftest import CPU, request_rows
 
 
 class Shifted(Decode):
-    """As Decode, with weights of its own."""
+    """As Decode, with shifted weights."""
 
     def __init__(self, shift: float) -> None:
         super().__init__()
@@ -34,12 +34,12 @@ class Nan(Decode):
 
 
 def export(weights: Path, name: str = "vae", shift: float = 0.5, decode: nn.Module | None = None) -> str:
-    """Another version of a model, as an export leaves it; its version."""
+    """Export another version of a model; returns its version."""
     return write_one_shot(weights, name, decode or Shifted(shift)).version
 
 
 class Running:
-    """An engine and its manager, and what tests ask of them."""
+    """An engine and its manager, with shortcuts for tests."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings, self.metrics = settings, Metrics()
@@ -54,7 +54,7 @@ class Running:
         return self.metrics.registry.get_sample_value(f"genserve_{name}", labels)
 
     def running_version(self, model: str) -> str:
-        """The one that the metrics tell."""
+        """The version in the metrics."""
         (family,) = self.metrics.model_info.collect()
         version: str
         (version,) = (each.labels["version"] for each in family.samples if each.labels["model"] == model)
@@ -67,7 +67,7 @@ class Running:
 
 
 async def vanished(*gone: "weakref.ref[Model]") -> None:
-    """Wait until they are; a thread that has told of the last row may still hold it for a moment."""
+    """Wait until they are collected; an engine thread may hold the last row for a moment."""
     async with asyncio.timeout(10):
         while any(each() is not None for each in gone):
             await asyncio.sleep(0.001)

@@ -5,7 +5,9 @@ from collections.abc import Callable
 
 import pytest
 
-from service.engine.engine import Accepted, Engine, Part
+from service.engine.accepted import Accepted
+from service.engine.engine import Engine
+from service.engine.pricing import Part
 from service.engine.results import Picture
 from service.engine.rows import RowSpec
 from service.engine.submission import Submission
@@ -21,10 +23,10 @@ def admitted(engine: Engine, rows: list[RowSpec]) -> tuple[Accepted, Submission[
     return accepted, accepted.submit(rows)
 
 
-async def test_a_job_is_told_how_far_it_is(
+async def test_a_request_reports_its_progress(
     running: Callable[..., object], registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.engine.progress.LOOK_S", 0.0)
+    monkeypatch.setattr("service.engine.progress.REFRESH_S", 0.0)
 
     async with running(start=False, client_share=1.0, max_queue_ms=1e9) as (engine, _):  # type: ignore[attr-defined]
         plan = registry.served["ddpm"].model.plan
@@ -35,11 +37,11 @@ async def test_a_job_is_told_how_far_it_is(
         assert (before.rows_ahead, before.calls_left, first.calls) == (0, 40, 40)
         assert (after.rows_ahead, after.calls_left, second.calls) == (1, 15, 15)
         # Two threads: of the first two rows 20 calls each, of the others 5; neither sooner than it would be alone.
-        assert before.eta_ms == pytest.approx(max((2 * 20 + 3 * 5) * cost.row_ms() / 2, 20 * cost.call_ms(1)))
-        assert after.eta_ms == pytest.approx(max(5 * 5 * cost.row_ms() / 2, 5 * cost.call_ms(2)))
+        assert before.eta_ms == pytest.approx(max((2 * 20 + 3 * 5) * cost.row_ms() / 2, 20 * cost.forward_ms(1)))
+        assert after.eta_ms == pytest.approx(max(5 * 5 * cost.row_ms() / 2, 5 * cost.forward_ms(2)))
         lane = engine.deployments["ddpm"].lane
         slots = lane.claim(None, 1)
-        lane.settle(lane.compute(slots), spent_ms=1.0)
+        lane.complete_tick(lane.compute(slots), spent_ms=1.0)
         assert first.progress().calls_left + second.progress().calls_left < 55
         assert second.progress().rows_ahead == 0
     await asyncio.gather(job.future, other.future)
@@ -87,7 +89,7 @@ async def test_one_request_cannot_take_an_idle_model_from_everybody(
     """Priced as at warm-up: what was accepted once is not refused for what other work costs just now."""
 
     cost = registry.served["ddpm"].cost
-    limit = 100 * cost.list_row_ms()
+    limit = 100 * cost.warmup_row_ms()
     async with running(start=False, max_request_ms=limit) as (engine, _):  # type: ignore[attr-defined]
         ddpm = engine.deployments["ddpm"]
         for ratio in (0.5, 1.0, 3.0):

@@ -59,7 +59,7 @@ def test_a_price_is_what_a_call_takes_and_not_what_asking_for_it_does(
 ) -> None:
     """Neither less, nor with what was asked before."""
     cost = warm_up(gpu.model(request.getfixturevalue(kind)), Settings(max_bucket=4))
-    assert [cost.call_ms(rows) for rows in (1, 2, 4)] == pytest.approx([row_ms, 2 * row_ms, 4 * row_ms])
+    assert [cost.forward_ms(rows) for rows in (1, 2, 4)] == pytest.approx([row_ms, 2 * row_ms, 4 * row_ms])
 
 
 async def test_a_tick_ends_when_its_work_is_done(gpu: Asynchronous, diffusion: Model, lane_of: LaneOf) -> None:
@@ -68,9 +68,9 @@ async def test_a_tick_ends_when_its_work_is_done(gpu: Asynchronous, diffusion: M
     lane = lane_of(gpu.model(diffusion))
     put(lane, request_rows(2, 0, 1, 1.0, diffusion.plan("ddim", 3)))
     for waits in range(1, 4):
-        ticked = lane.compute(lane.claim(None, 1))
+        result = lane.compute(lane.claim(None, 1))
         assert (gpu.waits, gpu.asked_s) == (waits, 0.0)
-        lane.settle(ticked, spent_ms=1.0)
+        lane.complete_tick(result, spent_ms=1.0)
     assert lane.is_empty
 
 

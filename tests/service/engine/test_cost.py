@@ -18,7 +18,7 @@ def cost() -> CostModel:
 def test_call_ms_is_measured_linear_between_and_in_proportion_beyond(
     cost: CostModel, rows: int, expected: float
 ) -> None:
-    assert cost.call_ms(rows) == pytest.approx(expected)
+    assert cost.forward_ms(rows) == pytest.approx(expected)
 
 
 def test_best_bucket_has_the_least_time_a_row(cost: CostModel) -> None:
@@ -32,7 +32,7 @@ def test_the_largest_of_nearly_the_best_is_taken(largest_ms: float, bucket: int)
 
 
 @pytest.mark.parametrize(("tick_ms", "bucket"), [(8.0, 8), (7.9, 4), (4.0, 4), (3.9, 4), (0.1, 4)])
-def test_a_call_that_takes_long_is_not_worth_the_little_it_saves(tick_ms: float, bucket: int) -> None:
+def test_a_bucket_slower_than_the_tick_budget_is_not_used(tick_ms: float, bucket: int) -> None:
     """4 and 8 rows cost the same a row; fewer cost more, however short their calls are."""
     assert CostModel({1: 2.0, 2: 3.0, 4: 4.0, 8: 8.0}, tick_ms).best_bucket == bucket
 
@@ -53,8 +53,8 @@ def test_a_budget_for_less_than_any_size_leaves_the_smallest() -> None:
 
 
 @given(st.dictionaries(st.integers(1, 64), st.floats(0.01, 1000), min_size=1), st.integers(1, 200))
-def test_call_ms_is_positive_everywhere(call_ms: dict[int, float], rows: int) -> None:
-    assert CostModel(call_ms).call_ms(rows) > 0
+def test_forward_ms_is_positive_everywhere(forward_ms: dict[int, float], rows: int) -> None:
+    assert CostModel(forward_ms).forward_ms(rows) > 0
 
 
 MEASURED = st.dictionaries(st.integers(1, 64), st.floats(0.01, 1000), min_size=1)
@@ -64,7 +64,7 @@ CALLS = st.lists(st.tuples(st.integers(1, 100), st.floats(0, 100)), max_size=30)
 
 def learn(cost: CostModel, rows: int, factor: float) -> None:
     """A call costs ``factor`` times what warm-up would have predicted."""
-    cost.learn(rows, factor * cost.call_ms(rows) / cost.ratio)
+    cost.learn(rows, factor * cost.forward_ms(rows) / cost.ratio)
 
 
 @given(measured=MEASURED, factor=st.floats(0.05, 20), rows=st.integers(1, 100))
@@ -75,7 +75,7 @@ def test_it_learns_what_calls_really_cost(measured: dict[int, float], factor: fl
     assert cost.ratio == pytest.approx(factor, rel=0.01)
     assert cost.row_ms() == pytest.approx(factor * warm.row_ms(), rel=0.01)
     for size in (1, 3, 64, 200):
-        assert cost.call_ms(size) == pytest.approx(factor * warm.call_ms(size), rel=0.01)
+        assert cost.forward_ms(size) == pytest.approx(factor * warm.forward_ms(size), rel=0.01)
     assert cost.best_bucket == warm.best_bucket
 
 
@@ -89,16 +89,16 @@ def test_one_outlier_moves_it_only_a_little(cost: CostModel, factor: float, low:
 
 
 @given(measured=MEASURED, before=CALLS, rows=st.integers(1, 100), factor=st.floats(0, 100))
-def test_a_dear_call_makes_calls_dearer_and_a_cheap_one_cheaper(
+def test_a_slow_pass_raises_the_prices_and_a_fast_one_lowers_them(
     measured: dict[int, float], before: list[tuple[int, float]], rows: int, factor: float
 ) -> None:
     cost = CostModel(measured)
     for call in before:
         learn(cost, *call)
-    ratio, expected = cost.ratio, cost.call_ms(rows)
+    ratio, expected = cost.ratio, cost.forward_ms(rows)
     spent_ms = factor * expected
     cost.learn(rows, spent_ms)
-    found = cost.call_ms(rows)
+    found = cost.forward_ms(rows)
     assert found > 0
     assert min(expected, spent_ms) * (1 - 1e-9) <= found <= max(expected, spent_ms) * (1 + 1e-9)
     assert found > expected or factor < 1.001
@@ -118,14 +118,14 @@ def test_more_rows_cost_no_less_whatever_was_learned(
     cost = CostModel({size: sum(steps[: place + 1]) for place, size in enumerate((1, 2, 4, 8))})
     for call in calls:
         learn(cost, *call)
-    prices = [cost.call_ms(rows) for rows in range(1, 20)]
+    prices = [cost.forward_ms(rows) for rows in range(1, 20)]
     assert all(more >= less * (1 - 1e-9) for less, more in pairwise(prices))
     low, high = sorted(budgets)
     assert 1 <= cost.bucket_within(low) <= cost.bucket_within(high) <= cost.best_bucket
-    assert cost.call_ms(cost.bucket_within(high)) <= high or cost.bucket_within(high) == 1
+    assert cost.forward_ms(cost.bucket_within(high)) <= high or cost.bucket_within(high) == 1
 
 
-def test_a_budget_is_of_what_calls_cost_of_late(cost: CostModel) -> None:
+def test_a_budget_is_compared_with_recent_costs(cost: CostModel) -> None:
     assert cost.bucket_within(4.0) == 4
     for _ in range(100):
         learn(cost, 4, 2.0)
@@ -141,7 +141,7 @@ def test_a_size_that_does_not_fit_is_halved() -> None:
         buckets.append(cost.best_bucket)
     assert buckets == [16, 8, 4, 2, 1, 1, 1]
     assert cost.row_ms() == 2.0
-    assert cost.call_ms(16) == 32.0  # as sixteen calls of one row
+    assert cost.forward_ms(16) == 32.0  # as sixteen calls of one row
 
 
 @given(measured=MEASURED, refused=st.lists(st.integers(1, 200), min_size=1, max_size=6))
@@ -155,7 +155,7 @@ def test_whatever_does_not_fit_there_is_a_bucket_and_it_never_grows(
         assert 1 <= cost.best_bucket <= max(1, rows // 2)
         assert cost.best_bucket <= before
         assert cost.bucket_within(1e9) == cost.best_bucket
-        assert cost.row_ms() == pytest.approx(cost.call_ms(cost.best_bucket) / cost.best_bucket)
+        assert cost.row_ms() == pytest.approx(cost.forward_ms(cost.best_bucket) / cost.best_bucket)
 
 
 def test_what_was_learned_stays_when_a_size_does_not_fit(cost: CostModel) -> None:

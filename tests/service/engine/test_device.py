@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from service.engine.cost import CostModel
+from service.engine.delivery import deliver
 from service.engine.device import SHARED_S, Device
-from service.engine.engine import deliver
-from service.engine.lane import Lane, Ticked
+from service.engine.lane import Lane, TickResult
 from service.engine.model import Model
 from service.engine.results import Picture
 from service.engine.rows import Film
@@ -48,7 +48,7 @@ def was_busy_for(device: Device, lane: Lane, served_ms: float, model: Model) -> 
     """Have ``lane`` served one row, which took that long, before the device's threads start."""
     submit(device, lane, 1, model)
     _, slots = next_tick(device)
-    device._settle(lane, Ticked(slots[:0], slots, []), spent_ms=served_ms)
+    device._finish_tick(lane, TickResult(slots[:0], slots, []), spent_ms=served_ms)
     assert device.is_idle()
 
 
@@ -140,7 +140,7 @@ async def test_one_row_on_one_of_four_threads_earns_no_credit(one_shot: Model) -
             ticks = [next_tick(device) for _ in range(4)]
             for lane, slots in ticks:
                 served[id(lane)] += 1
-                device._settle(lane, Ticked(slots, slots[:0], []), spent_ms=1.0)
+                device._finish_tick(lane, TickResult(slots, slots[:0], []), spent_ms=1.0)
         return served
 
     alone = serve(50)
@@ -217,12 +217,12 @@ async def test_a_waiting_lane_caps_the_bucket_of_the_other(one_shot: Model) -> N
     submit(device, lanes[0], 8, one_shot)
     _, slots = next_tick(device)
     assert len(slots) == 4  # alone: its best bucket
-    device._settle(lanes[0], Ticked(slots, slots[:0], []), spent_ms=1.0)
+    device._finish_tick(lanes[0], TickResult(slots, slots[:0], []), spent_ms=1.0)
     submit(device, lanes[1], 8, one_shot)
     assert len(next_tick(device)[1]) == 2  # 16 ms would be beyond the budget of 12
 
 
-def test_another_model_that_was_served_of_late_caps_the_bucket_too(
+def test_another_model_served_recently_caps_the_bucket_too(
     one_shot: Model, diffusion: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [1000.0]
@@ -238,7 +238,7 @@ def test_another_model_that_was_served_of_late_caps_the_bucket_too(
             clock[0] = 1000.0 + part * SHARED_S
             lane, slots = next_tick(device)
             sizes.append(len(slots))
-            device._settle(lane, Ticked(slots, slots[:0], []), spent_ms=1.0)
+            device._finish_tick(lane, TickResult(slots, slots[:0], []), spent_ms=1.0)
         return sizes
 
     assert asyncio.run(scenario()) == [2, 2, 4]

@@ -6,8 +6,8 @@ import threading
 import pytest
 import torch
 
+from service.engine.delivery import deliver
 from service.engine.device import Device
-from service.engine.engine import deliver
 from service.engine.lane import Lane
 from service.engine.model import Model
 from service.errors import ComputeFailed

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from service.engine.engine import Part, deliver
+from service.engine.delivery import deliver
+from service.engine.pricing import Part
 from service.engine.results import Preview
 from service.engine.rows import Film, RowSpec, encode_row, inversion_row
 from service.engine.submission import Submission
@@ -46,10 +47,10 @@ async def test_same_seed_same_picture_alone_or_among_others(registry: Registry, 
 
 
 @pytest.mark.parametrize(("asked", "threads"), [(1, 1), (2, 2), (0, 3)])
-async def test_as_many_threads_as_asked_for_or_as_the_cores_are_worth(
+async def test_threads_are_those_of_the_setting_or_the_usable_cores(
     asked: int, threads: int, running: Callable[..., object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.engine.engine.cores_worth", lambda: 3)
+    monkeypatch.setattr("service.engine.device.usable_cores", lambda: 3)
 
     async with running(engine_threads=asked) as (_, metrics):  # type: ignore[attr-defined]
         assert metrics.registry.get_sample_value("genserve_engine_threads") == threads
@@ -192,7 +193,7 @@ async def test_draining_finishes_what_was_accepted_and_takes_nothing_new(
 
 
 async def test_a_price_counts_steps_and_guidance(running: Callable[..., object], registry: Registry) -> None:
-    """Room for 100 rows of network calls: two guided pictures of 20 steps are 80 of them, one plain one of 10 is 10."""
+    """The queue takes 100 forward-pass rows: two guided pictures of 20 steps need 80, a plain one of 10 steps 10."""
 
     room = 100 * registry.served["ddpm"].cost.row_ms()
     # Not started: what it computes corrects the price of a row.

@@ -93,7 +93,7 @@ async def test_rows_cancelled_while_they_run_leave_after_their_tick(diffusion: M
     lane.sweep()
     assert len(lane.claim(None, threads=1)) == 0
     assert sample(lane.metrics.dropped_running) == 0
-    lane.settle(lane.compute(running), spent_ms=1.0)
+    lane.complete_tick(lane.compute(running), spent_ms=1.0)
     assert tick(lane) == 0
     assert lane.is_empty
     assert (sample(lane.metrics.dropped_queued), sample(lane.metrics.dropped_running)) == (0, 2)
@@ -107,7 +107,7 @@ async def test_rows_that_end_while_their_job_is_cancelled_are_not_counted_as_dro
     running = lane.claim(None, threads=1)
     job.cancel()
     lane.sweep()
-    lane.settle(lane.compute(running), spent_ms=1.0)
+    lane.complete_tick(lane.compute(running), spent_ms=1.0)
     assert tick(lane) == 0
     assert lane.is_empty
     assert (sample(lane.metrics.dropped_queued), sample(lane.metrics.dropped_running)) == (0, 0)
@@ -155,55 +155,14 @@ async def test_what_ticks_cost_corrects_the_price(one_shot: Model, lane_of: Lane
     assert lane.served_ms == pytest.approx(600.0)
 
 
-async def test_batching_by_step_lets_a_later_request_join(diffusion: Model, lane_of: LaneOf) -> None:
-    lane = lane_of(diffusion, rows=8, bucket=4, batching="step")
+async def test_a_later_request_joins_at_any_step(diffusion: Model, lane_of: LaneOf) -> None:
+    lane = lane_of(diffusion, rows=8, bucket=4)
     first = put(lane, request_rows(2, 0, NO_CLASS, 1.0, diffusion.plan("ddim", 6)))
     tick(lane)
     later = put(lane, request_rows(1, 9, NO_CLASS, 1.0, diffusion.plan("ddim", 1)))
     assert tick(lane) == 3
     assert later.done
     assert not first.done
-
-
-async def test_batching_by_request_makes_a_later_one_wait_for_the_whole_batch(
-    diffusion: Model, lane_of: LaneOf
-) -> None:
-    lane = lane_of(diffusion, rows=8, bucket=4, batching="request")
-    first = put(lane, request_rows(2, 0, NO_CLASS, 1.0, diffusion.plan("ddim", 6)))
-    short = put(lane, request_rows(1, 5, NO_CLASS, 1.0, diffusion.plan("ddim", 2)))
-    assert tick(lane) == 3
-    later = put(lane, request_rows(1, 9, NO_CLASS, 1.0, diffusion.plan("ddim", 1)))
-    assert [tick(lane) for _ in range(5)] == [3, 2, 2, 2, 2]  # the short one's place stays empty
-    assert (first.done, short.done, later.done) == (True, True, False)
-    assert later.started_at is None
-    assert lane.has_work
-    assert tick(lane) == 1
-    assert later.done
-    assert lane.is_empty
-
-
-async def test_a_batch_by_request_holds_a_bucket_for_each_free_thread(one_shot: Model, lane_of: LaneOf) -> None:
-    lane = lane_of(one_shot, rows=64, bucket=4, batching="request")
-    put(lane, request_rows(12, 0, NO_CLASS, 1.0, one_shot.plan()))
-    first, second = lane.claim(None, threads=2), lane.claim(None, threads=1)
-    assert (len(first), len(second)) == (4, 4)
-    assert not lane.has_work  # four rows wait until all eight have ended
-    lane.settle(lane.compute(first), spent_ms=1.0)
-    assert not lane.has_work
-    lane.settle(lane.compute(second), spent_ms=1.0)
-    assert [tick(lane), tick(lane)] == [4, 0]
-    assert lane.is_empty
-
-
-async def test_a_batch_by_request_whose_sender_left_makes_room(diffusion: Model, lane_of: LaneOf) -> None:
-    lane = lane_of(diffusion, rows=8, bucket=4, batching="request")
-    gone = put(lane, request_rows(4, 0, NO_CLASS, 1.0, diffusion.plan("ddim", 1000)))
-    tick(lane)
-    waiting = put(lane, request_rows(2, 9, NO_CLASS, 1.0, diffusion.plan("ddim", 1)))
-    gone.cancel()
-    lane.sweep()
-    assert tick(lane) == 2
-    assert waiting.done
 
 
 @pytest.mark.parametrize(("rows", "believed"), [(1, 1000.0), (4, 1000.0), (200, 500.0)])

@@ -115,7 +115,7 @@ async def test_what_a_mask_keeps_comes_out_exact(diffusion: Model, lane_of: Lane
     assert (painted[:, :4] != whole[:, :4]).any()  # what is known is told to what is not
 
 
-async def test_a_place_keeps_nothing_of_what_its_last_row_asked_for(diffusion: Model, lane_of: LaneOf) -> None:
+async def test_a_slot_keeps_nothing_of_its_last_row(diffusion: Model, lane_of: LaneOf) -> None:
     lane = lane_of(diffusion, rows=2, bucket=2)
     plain = rows_of(2, diffusion, scale=2.0)
     expected, _ = await results_of(lane_of(diffusion, rows=2, bucket=2), plain)

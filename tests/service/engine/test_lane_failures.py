@@ -52,9 +52,9 @@ async def test_prices_change_when_a_tick_is_settled_and_not_while_it_computes(on
 
     lane = lane_of(Watched(one_shot, room=2).model, rows=8, bucket=8)
     put(lane, request_rows(8, 0, NO_CLASS, 1.0, one_shot.plan()))
-    ticked = lane.compute(lane.claim(None, 1))
-    assert (lane.cost.best_bucket, ticked.no_room_for) == (8, 4)
-    lane.settle(ticked, spent_ms=1.0)
+    result = lane.compute(lane.claim(None, 1))
+    assert (lane.cost.best_bucket, result.out_of_memory_rows) == (8, 4)
+    lane.complete_tick(result, spent_ms=1.0)
     assert lane.cost.best_bucket == 2
 
 
@@ -117,7 +117,7 @@ async def test_a_poisoned_row_fails_alone(one_shot: Model, lane_of: LaneOf, numb
 async def test_rows_that_the_engine_gives_up_are_counted(one_shot: Model, lane_of: LaneOf) -> None:
     lane = lane_of(one_shot, rows=8, bucket=8)
     put(lane, request_rows(3, 0, NO_CLASS, 1.0, one_shot.plan()))
-    lane.settle(lane.abandon(lane.claim(None, 1)), spent_ms=250)
+    lane.complete_tick(lane.fail_tick(lane.claim(None, 1)), spent_ms=250)
     failed = {reason: sample(counter) for reason, counter in lane.metrics.failed_rows.items()}
     assert failed == {"raised": 0, "not-finite": 0, "engine": 3}
     assert sample(lane.metrics.device_seconds) == 0.25

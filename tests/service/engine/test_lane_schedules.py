@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import ClassVar, Literal
 from unittest import mock
 
 import numpy as np
@@ -16,9 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from service.contract.manifest import SolverName
-from service.engine.engine import deliver
+from service.engine.delivery import FinishedRow, PreviewedRow, deliver
 from service.engine.initial_latents import started_from
-from service.engine.lane import Ended, Filmed, Lane
+from service.engine.lane import Lane
 from service.engine.model import encoder_of
 from service.engine.results import Preview, Result
 from service.engine.rows import Film, RowSpec, encode_row
@@ -66,8 +65,6 @@ class Sent:
 class Schedules(RuleBasedStateMachine):
     """Three lanes with fewer places than there is work, and everything that happens around them in any order."""
 
-    batching: ClassVar[Literal["step", "request"]] = "step"
-
     def __init__(self) -> None:
         super().__init__()
         self.folder = TemporaryDirectory()
@@ -82,11 +79,11 @@ class Schedules(RuleBasedStateMachine):
         self.clock = Clock()
         self.patch = mock.patch("service.engine.lane.time", self.clock)
         self.patch.start()
-        self.lanes = {name: new_lane(each.model, PLACES, 3, self.batching) for name, each in self.watched.items()}
+        self.lanes = {name: new_lane(each.model, PLACES, 3) for name, each in self.watched.items()}
         self.jobs: dict[Submission[Result], Sent] = {}
         self.running: list[tuple[str, Slots]] = []
-        self.mail: list[Ended] = []
-        self.films: list[Filmed] = []
+        self.mail: list[FinishedRow] = []
+        self.films: list[PreviewedRow] = []
         self.sent_rows = dict.fromkeys(self.lanes, 0)
         self.ended_rows = dict.fromkeys(self.lanes, 0)
         self.loop = asyncio.new_event_loop()
@@ -269,14 +266,14 @@ class Schedules(RuleBasedStateMachine):
 
     def settle(self, name: str, slots: Slots, *, fails: bool) -> None:
         lane = self.lanes[name]
-        ticked = lane.abandon(slots) if fails else lane.compute(slots)
-        lane.settle(ticked, spent_ms=1.0)
-        for row, _ in ticked.ended if fails else []:
+        result = lane.fail_tick(slots) if fails else lane.compute(slots)
+        lane.complete_tick(result, spent_ms=1.0)
+        for row, _ in result.finished if fails else []:
             if row.job in self.jobs:
                 self.jobs[row.job].abandoned = True
-        self.ended_rows[name] += len(ticked.ended)
-        self.mail += ticked.ended
-        self.films += ticked.filmed
+        self.ended_rows[name] += len(result.finished)
+        self.mail += result.finished
+        self.films += result.previews
 
     def check(self, job: Submission[Result], sent: Sent) -> None:
         assert sent.ends == [job]
@@ -319,14 +316,5 @@ class Schedules(RuleBasedStateMachine):
         assert lane.live == PLACES
 
 
-class SchedulesByRequest(Schedules):
-    """The same when a batch runs to its end before the next begins."""
-
-    batching = "request"
-
-
 TestSchedules = Schedules.TestCase
-TestSchedulesByRequest = SchedulesByRequest.TestCase
-TestSchedules.settings = TestSchedulesByRequest.settings = settings(
-    max_examples=25, stateful_step_count=30, deadline=None
-)
+TestSchedules.settings = settings(max_examples=25, stateful_step_count=30, deadline=None)

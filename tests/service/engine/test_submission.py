@@ -114,9 +114,7 @@ async def test_a_sender_that_stops_waiting_ends_the_job() -> None:
     ],
     ids=["deliver", "fail", "cancel", "future.cancel and cancel", "future.cancel and fail"],
 )
-def test_whoever_listens_for_the_end_hears_of_it_once(
-    end: Callable[[Submission[str]], object], cancelled: bool
-) -> None:
+def test_on_end_is_called_once(end: Callable[[Submission[str]], object], cancelled: bool) -> None:
     heard: list[asyncio.Future[Sequence[str]]] = []
     ended: list[tuple[Submission[str], bool]] = []
 
@@ -172,7 +170,7 @@ async def test_rows_that_nobody_waits_for_are_dropped_before_they_expire(
 
 
 @on_a_loop
-async def test_whoever_asks_sees_previews_and_results_as_they_come() -> None:
+async def test_previews_and_results_are_passed_on_as_they_come() -> None:
     job: Submission[str] = Submission(2, 0.0)
     job.preview("nobody asked")
     seen: list[object] = []

@@ -38,7 +38,7 @@ def step_of(batch: Batch) -> Step:
 
 def next_tick(table: RowTable, slots: Slots, places: Tensor, batch: Batch) -> tuple[Slots, Tensor, Batch]:
     """Keep the rows as they are, and gather them for their next step."""
-    table.keep(places, batch.x, batch.x)
+    table.store(places, batch.x, batch.x)
     table.release(slots)
     return gather(table)
 
@@ -86,7 +86,7 @@ async def test_a_reused_place_holds_nothing_of_the_row_before(diffusion: Model) 
     table = RowTable(diffusion, 2)
     old = RowSpec(1, 1, 2.0, diffusion.plan("ddpm", 9), torch.full((1, 8, 8), float("nan")))
     slots, places, batch = await seat(table, [old, old])
-    table.keep(places, batch.x, batch.x)
+    table.store(places, batch.x, batch.x)
     table.drop(slots)
     slots, _, batch = await seat(table, request_rows(2, 3, NO_CLASS, 1.0, diffusion.plan("ddim", 2)))
     step = step_of(batch)
@@ -117,10 +117,10 @@ async def test_a_latent_that_is_given_replaces_the_noise_and_not_what_comes_afte
 async def test_rows_that_begin_and_rows_that_go_on_share_a_tick(diffusion: Model) -> None:
     table = RowTable(diffusion, 4)
     spoiled, places, _ = await seat(table, request_rows(4, 0, NO_CLASS, 1.0, diffusion.plan("ddim", 3)))
-    table.keep(places, *[torch.full((4, 1, 8, 8), float("nan"))] * 2)
+    table.store(places, *[torch.full((4, 1, 8, 8), float("nan"))] * 2)
     table.drop(spoiled)
     begun, places, first = await seat(table, request_rows(2, 7, NO_CLASS, 1.0, diffusion.plan("ddim", 3)))
-    table.keep(places, first.x + 1, first.x + 2)
+    table.store(places, first.x + 1, first.x + 2)
     table.release(begun)
     slots, _, both = await seat(table, request_rows(1, 50, NO_CLASS, 1.0, diffusion.plan("ddim", 3)))
     begins = table.first_step(slots)
@@ -153,7 +153,7 @@ async def test_a_tick_brings_all_that_its_rows_need_by_one_copy(
     assert len(copies) == 2
     table.drop(slots)
     slots, places, batch = await seat(table, rows)
-    table.keep(places, batch.x, batch.x)
+    table.store(places, batch.x, batch.x)
     table.release(slots)
     copies.clear()
     slots, places, batch = await seat(table, rows)
@@ -173,10 +173,10 @@ async def test_rows_of_a_call_are_counted_with_their_guidance(diffusion: Model) 
     _, plain = new_job(request_rows(3, 0, 1, 1.0, diffusion.plan()))
     _, guided = new_job(request_rows(2, 0, 1, 2.0, diffusion.plan()))
     table.admit(plain + guided)
-    assert (table.ready, table.ready_call_rows, table.live, table.free) == (5, 7, 5, 3)
+    assert (table.ready, table.ready_forward_rows, table.live, table.free) == (5, 7, 5, 3)
     slots = table.claim(4)
-    assert (table.ready, table.ready_call_rows) == (2, 4)
+    assert (table.ready, table.ready_forward_rows) == (2, 4)
     assert len(table.claim(4)) == 2
-    assert (table.ready, table.ready_call_rows, table.live) == (0, 0, 5)
+    assert (table.ready, table.ready_forward_rows, table.live) == (0, 0, 5)
     table.drop(slots)
     assert (table.live, table.free) == (2, 6)

@@ -5,14 +5,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.engine.model import Model
-from service.engine.tick import Batch, Step, Stepped, run, run_isolating
+from service.engine.tick import Batch, Step, StepResult, run, run_isolating
 from tests.service.engine.conftest import Watched
 
 RAISES, NOT_FINITE = 101.0, -101.0
 NO_CLASS = 3
 
 
-def told_of_nothing(batch: Batch, failure: Exception) -> None:
+def ignore_failure(batch: Batch, failure: Exception) -> None:
     pass
 
 
@@ -27,18 +27,18 @@ def decode_batch(first_numbers: list[float]) -> Batch:
 
 
 def test_a_picture_is_uint8_height_width_channel(one_shot: Model) -> None:
-    stepped = run(one_shot, decode_batch([0.0, 1.0]))
-    assert np.shape(stepped.results) == (2, 8, 8, 1)
-    assert stepped.results[0].dtype == np.uint8
-    assert stepped.usable.all()
+    result = run(one_shot, decode_batch([0.0, 1.0]))
+    assert np.shape(result.results) == (2, 8, 8, 1)
+    assert result.results[0].dtype == np.uint8
+    assert result.usable.all()
 
 
 def test_only_ending_rows_are_decoded(one_shot: Model) -> None:
     batch = decode_batch([0.0, 1.0, 2.0])
     batch.ending[:] = [False, True, False]
-    stepped = run(one_shot, batch)
+    result = run(one_shot, batch)
     expected = run(one_shot, decode_batch([0.0, 1.0, 2.0])).results[1:2]
-    np.testing.assert_array_equal(stepped.results, expected)
+    np.testing.assert_array_equal(result.results, expected)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -48,9 +48,9 @@ def test_bad_rows_fail_alone_wherever_they_are(one_shot: Model, kinds: list[str]
     batch = decode_batch([number[kind] for kind in kinds])
     outcomes: list[str] = []
     pictures: dict[int, np.ndarray] = {}
-    for rows, result in run_isolating(one_shot, batch, told_of_nothing):
-        assert rows.start == len(outcomes)  # consecutive: no row is lost or told twice
-        if isinstance(result, Stepped):
+    for rows, result in run_isolating(one_shot, batch, ignore_failure):
+        assert rows.start == len(outcomes)  # consecutive: no row is lost or reported twice
+        if isinstance(result, StepResult):
             outcomes += ["good" if usable else "not finite" for usable in result.usable]
             pictures |= {rows.start + index: picture for index, picture in enumerate(result.results)}
         else:
@@ -74,40 +74,40 @@ def test_finding_one_culprit_costs_logarithmically_many_calls(one_shot: Model, p
 
     numbers = [0.0] * 8
     numbers[place] = RAISES
-    told: list[tuple[int, str]] = []
+    failures: list[tuple[int, str]] = []
     run_isolating(
         Model(one_shot.manifest, one_shot.device, counting, None),
         decode_batch(numbers),
-        lambda batch, failure: told.append((batch.call_rows, type(failure).__name__)),
+        lambda batch, failure: failures.append((batch.forward_rows, type(failure).__name__)),
     )
     assert calls <= 1 + 2 * 3
-    assert told == [(rows, "Error") for rows in (8, 4, 2, 1)]  # every call that raised
+    assert failures == [(rows, "Error") for rows in (8, 4, 2, 1)]  # every call that raised
 
 
-def test_nobody_is_told_of_calls_that_do_not_raise(one_shot: Model) -> None:
-    told: list[Batch] = []
-    results = run_isolating(one_shot, decode_batch([NOT_FINITE, 0.0, 1.0]), lambda batch, _: told.append(batch))
+def test_passes_that_do_not_raise_are_not_reported(one_shot: Model) -> None:
+    failures: list[Batch] = []
+    results = run_isolating(one_shot, decode_batch([NOT_FINITE, 0.0, 1.0]), lambda batch, _: failures.append(batch))
     assert [rows for rows, _ in results] == [slice(0, 3)]
-    assert told == []
+    assert failures == []
 
 
 @pytest.mark.parametrize("room", [1, 2, 3, 5, 9])
 def test_a_batch_that_does_not_fit_is_run_in_parts_that_do(one_shot: Model, room: int) -> None:
     watched, batch = Watched(one_shot, room), decode_batch([0.1 * row for row in range(9)])
-    told: list[tuple[int, Exception]] = []
-    results = run_isolating(watched.model, batch, lambda batch, failure: told.append((len(batch), failure)))
-    stepped = [result for _, result in results if isinstance(result, Stepped)]
-    assert len(stepped) == len(results)
-    pictures = np.concatenate([np.asarray(result.results) for result in stepped])
+    failures: list[tuple[int, Exception]] = []
+    results = run_isolating(watched.model, batch, lambda batch, failure: failures.append((len(batch), failure)))
+    done = [result for _, result in results if isinstance(result, StepResult)]
+    assert len(done) == len(results)
+    pictures = np.concatenate([np.asarray(result.results) for result in done])
     np.testing.assert_allclose(pictures.astype(int), np.asarray(run(one_shot, batch).results).astype(int), atol=1)
-    assert len(told) == watched.refused
-    assert all(rows > room and isinstance(failure, torch.OutOfMemoryError) for rows, failure in told)
-    # A traceback would keep the tensors of the call that failed while its halves want their memory.
-    assert all(failure.__traceback__ is None for _, failure in told)
+    assert len(failures) == watched.refused
+    assert all(rows > room and isinstance(failure, torch.OutOfMemoryError) for rows, failure in failures)
+    # A traceback would keep the tensors of the failed pass while its halves want their memory.
+    assert all(failure.__traceback__ is None for _, failure in failures)
 
 
-def test_whoever_is_told_of_a_failure_is_told_of_its_rows(diffusion: Model) -> None:
-    """A guided row is two of the call's."""
+def test_a_failure_is_reported_with_its_forward_pass_rows(diffusion: Model) -> None:
+    """A guided row counts twice."""
     rows = 4
     guided = np.array([True, False, True, True])
     coefficients = diffusion.plan("ddim", 5).table[1].float().expand(rows, 5)
@@ -115,13 +115,13 @@ def test_whoever_is_told_of_a_failure_is_told_of_its_rows(diffusion: Model) -> N
         torch.zeros(rows, 1, 8, 8), coefficients, guided, np.full(rows, 2.0, np.float32), np.full(rows, NO_CLASS)
     )
     batch = Batch(torch.ones(rows, 1, 8, 8), torch.zeros(rows, dtype=torch.int64), np.zeros(rows, np.bool_), step)
-    told: list[tuple[int, int]] = []
+    failures: list[tuple[int, int]] = []
     results = run_isolating(
-        Watched(diffusion, room=3).model, batch, lambda batch, _: told.append((len(batch), batch.call_rows))
+        Watched(diffusion, room=3).model, batch, lambda batch, _: failures.append((len(batch), batch.forward_rows))
     )
-    assert told == [(4, 7), (2, 4)]
+    assert failures == [(4, 7), (2, 4)]
     assert [rows for rows, _ in results] == [slice(0, 2), slice(2, 3), slice(3, 4)]
-    assert all(isinstance(result, Stepped) for _, result in results)
+    assert all(isinstance(result, StepResult) for _, result in results)
 
 
 def test_rows_of_different_plans_step_as_they_would_alone(diffusion: Model) -> None:

@@ -22,8 +22,8 @@ from service.errors import (
     NotServed,
     UnknownFolder,
 )
-from service.models import manager as motion_module
-from service.models.manager import Changed
+from service.models import manager as manager_module
+from service.models.manager import ChangeResult
 from service.models.registry import load_registry
 from service.settings import Settings
 from tests.service.artefacts import Encode, write_autoencoder, write_one_shot
@@ -44,7 +44,7 @@ async def test_a_new_version_serves_and_the_one_before_goes(weights: Path, setti
         first, before = service.version(), await service.picture()
         gone = weakref.ref(service.engine.deployments["vae"].model)
         second = export(weights)
-        assert await service.manager.reload("vae") == Changed("vae", "swapped", second, first)
+        assert await service.manager.reload("vae") == ChangeResult("vae", "swapped", second, first)
         assert service.version() == second != first
         assert await service.picture() != before
         await vanished(gone)
@@ -129,7 +129,7 @@ async def test_a_roll_back_goes_to_the_version_that_was_replaced_last(weights: P
         assert (await service.manager.roll_back("vae")).version == second
         assert read_manifest(weights / "vae").version == service.version() == second
         assert (await service.manager.roll_back("vae", first)).version == first
-        (standing,) = (each for each in await service.manager.standings() if each.model == "vae")
+        (standing,) = (each for each in await service.manager.statuses() if each.model == "vae")
         assert (standing.manifest_version, standing.earlier_versions) == (first, [second, third])
         with pytest.raises(NoSuchVersion, match=f"{second}, {third}"):
             await service.manager.roll_back("vae", "00000000")
@@ -142,15 +142,15 @@ async def test_models_are_unloaded_and_loaded(weights: Path, settings: Settings)
         version, gone = service.version(), weakref.ref(service.engine.deployments["vae"].model)
         with pytest.raises(AlreadyServed):
             await service.manager.load("vae")
-        assert await service.manager.unload("vae") == Changed("vae", "unloaded", None, version)
+        assert await service.manager.unload("vae") == ChangeResult("vae", "unloaded", None, version)
         await vanished(gone)
         assert sorted(service.engine.deployments) == ["ddpm"]
         assert service.sample("model_ready", model="vae") is None
         with pytest.raises(NotServed):
             await service.manager.unload("vae")
         # Only who unloaded it loads it again.
-        assert [each.model for each in await service.manager.reload_all() if isinstance(each, Changed)] == ["ddpm"]
-        states = {each.model: each.state for each in await service.manager.standings()}
+        assert [each.model for each in await service.manager.reload_all() if isinstance(each, ChangeResult)] == ["ddpm"]
+        states = {each.model: each.state for each in await service.manager.statuses()}
         assert states == {"ddpm": "serving", "vae": "unloaded"}
         assert (await service.manager.load("vae")).version == version
         assert await service.picture()
@@ -162,7 +162,7 @@ async def test_all_is_brought_in_line_with_the_folder(weights: Path, settings: S
         export(weights, "broken", decode=Nan())
         shutil.rmtree(weights / "ddpm")
         outcomes = {
-            each.model: each.outcome for each in await service.manager.reload_all() if isinstance(each, Changed)
+            each.model: each.outcome for each in await service.manager.reload_all() if isinstance(each, ChangeResult)
         }
         assert outcomes == {"ddpm": "unloaded", "new": "swapped", "vae": "unchanged"}
         assert sorted(service.engine.deployments) == ["new", "vae"]
@@ -188,7 +188,7 @@ async def test_changes_of_one_model_exclude_each_other_and_those_of_others_wait(
             return_exceptions=True,
         )
         assert isinstance(results[1], ChangeUnderWay)
-        assert [each.outcome for each in results if isinstance(each, Changed)] == ["swapped", "unchanged"]
+        assert [each.outcome for each in results if isinstance(each, ChangeResult)] == ["swapped", "unchanged"]
 
 
 async def test_a_watched_folder_is_followed(weights: Path, settings: Settings) -> None:
@@ -200,7 +200,7 @@ async def test_a_watched_folder_is_followed(weights: Path, settings: Settings) -
         while (service.version(), sorted(service.engine.deployments)) != (version, ["ddpm", "new", "vae"]):
             await asyncio.sleep(0.01)
         bad = export(weights, decode=Nan())
-        while "vae" not in {each.model for each in await service.manager.standings() if each.problem}:
+        while "vae" not in {each.model for each in await service.manager.statuses() if each.problem}:
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.1)
         assert read_manifest(weights / "vae").version == bad != service.version() == version
@@ -231,7 +231,7 @@ async def test_memory_is_given_back_when_the_last_request_has_its_answer(
     weights: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given_back = threading.Event()
-    monkeypatch.setattr(motion_module, "give_memory_back", given_back.set)
+    monkeypatch.setattr(manager_module, "trim_memory", given_back.set)
     async with running(settings) as service:
         held = service.engine.deployments["vae"]
         export(weights)

@@ -11,7 +11,7 @@ from torch import nn
 from service.background import Background
 from service.contract.manifest import MANIFEST_FILE, read_manifest
 from service.errors import ChangeError, FolderNotWritable, ModelUnusable, WeightsUnreadable
-from service.models import manager as motion_module
+from service.models import manager as manager_module
 from service.settings import Settings
 from tests.service.artefacts import write_autoencoder
 from tests.service.engine.conftest import set_golden
@@ -54,14 +54,14 @@ async def test_a_version_that_fails_a_check_leaves_the_old_one_serving(
         assert (service.version(), await service.picture()) == (first, before)
         assert service.manager.ready
         assert service.sample("model_changes_total", model="vae", outcome="failed") == 1
-        standing = next(each for each in await service.manager.standings() if each.model == "vae")
+        standing = next(each for each in await service.manager.statuses() if each.model == "vae")
         assert (standing.state, standing.version) == ("serving", first)
         assert standing.problem
         assert reason in standing.problem
         # The next good version clears it.
         good = export(weights, shift=-0.5)
         assert (await service.manager.reload("vae")).version == good
-        assert [each.problem for each in await service.manager.standings()] == [None, None]
+        assert [each.problem for each in await service.manager.statuses()] == [None, None]
 
 
 def empty(path: Path) -> None:
@@ -91,11 +91,11 @@ async def test_a_reload_sees_files_that_were_damaged_behind_an_unchanged_manifes
         with pytest.raises(ModelUnusable, match=path.name):
             await service.manager.reload("coder")
         assert await service.picture("coder")
-        (standing,) = (each for each in await service.manager.standings() if each.model == "coder")
+        (standing,) = (each for each in await service.manager.statuses() if each.model == "coder")
         assert (standing.state, path.name in str(standing.problem)) == ("serving", True)
         path.write_bytes(good)
         assert (await service.manager.reload("coder")).outcome == "unchanged"
-        assert [each.problem for each in await service.manager.standings()] == [None, None, None]
+        assert [each.problem for each in await service.manager.statuses()] == [None, None, None]
 
 
 async def test_a_version_whose_table_finds_no_memory_leaves_the_old_one_serving(
@@ -109,7 +109,7 @@ async def test_a_version_whose_table_finds_no_memory_leaves_the_old_one_serving(
         export(weights)
         second = (await service.manager.reload("vae")).version
         with monkeypatch.context() as patch:
-            patch.setattr("service.engine.engine.Lane", no_memory)
+            patch.setattr("service.engine.deployment.Lane", no_memory)
             with pytest.raises(ModelUnusable, match="no room for its table"):
                 await service.manager.roll_back("vae")
         assert service.version() == read_manifest(weights / "vae").version == second
@@ -126,7 +126,7 @@ async def test_a_fault_of_a_change_is_its_answer_and_the_next_change_is_made(
     async with running(settings) as service:
         version = export(weights)
         with monkeypatch.context() as patch:
-            patch.setattr(motion_module, "read_manifest", fault)
+            patch.setattr(manager_module, "read_manifest", fault)
             with pytest.raises(ChangeError, match="its log says why"):
                 await service.manager.reload("vae")
         assert (await service.manager.reload("vae")).version == version
@@ -135,7 +135,7 @@ async def test_a_fault_of_a_change_is_its_answer_and_the_next_change_is_made(
 async def test_a_weights_folder_that_cannot_be_listed_is_an_answer(weights: Path, settings: Settings) -> None:
     async with running(settings) as service:
         weights.rename(weights.with_name("away"))
-        for change in (service.manager.reload("vae"), service.manager.reload_all(), service.manager.standings()):
+        for change in (service.manager.reload("vae"), service.manager.reload_all(), service.manager.statuses()):
             with pytest.raises(WeightsUnreadable, match="No such file"):
                 await change
         assert await service.picture()  # nothing was unloaded
@@ -150,7 +150,7 @@ async def test_a_folder_that_cannot_be_written_is_not_rolled_back(
     async with running(settings) as service:
         second = export(weights)
         await service.manager.reload("vae")
-        monkeypatch.setattr(motion_module, "write_manifest", read_only)
+        monkeypatch.setattr(manager_module, "write_manifest", read_only)
         with pytest.raises(FolderNotWritable, match="Read-only"):
             await service.manager.roll_back("vae")
         assert service.version() == read_manifest(weights / "vae").version == second

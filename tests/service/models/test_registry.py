@@ -13,7 +13,7 @@ from service.engine.cost import CostModel
 from service.engine.model import Model
 from service.models.registry import Registry, load_registry, pick_device
 from service.models.torchscript import load_model
-from service.models.warmup import Turn, warm_up
+from service.models.warmup import RunExclusive, warm_up
 from service.settings import Settings
 from tests.service.artefacts import write_autoencoder, write_diffusion, write_one_shot
 from tests.service.engine.conftest import CPU
@@ -23,7 +23,7 @@ def test_every_model_is_loaded_and_priced(settings: Settings) -> None:
     registry = load_registry(settings, CPU)
     assert sorted(registry.served) == ["ddpm", "vae"]
     assert registry.refused == {}
-    assert all(served.cost.call_ms(4) > 0 for served in registry.served.values())
+    assert all(served.cost.forward_ms(4) > 0 for served in registry.served.values())
 
 
 def test_a_damaged_model_is_refused_alone(weights: Path, settings: Settings) -> None:
@@ -38,9 +38,9 @@ def test_models_are_prepared_side_by_side(settings: Settings, monkeypatch: pytes
     """Two threads, two models: each waits in its warm-up until the other is there too."""
     both = threading.Barrier(2, timeout=30)
 
-    def meet(model: Model, settings: Settings, turn: Turn) -> CostModel:
+    def meet(model: Model, settings: Settings, run_exclusive: RunExclusive) -> CostModel:
         both.wait()
-        return warm_up(model, settings, turn)
+        return warm_up(model, settings, run_exclusive)
 
     monkeypatch.setattr("service.models.registry.warm_up", meet)
     registry = load_registry(settings.model_copy(update={"engine_threads": 2}), CPU)
@@ -240,7 +240,7 @@ def test_an_encoder_is_warmed_and_priced_for_itself(weights: Path, settings: Set
     encoder = registry.served["coder"].encoder
     assert encoder is not None
     assert encoder.model.name == "coder/encode"
-    assert encoder.cost.call_ms(4) > 0
+    assert encoder.cost.forward_ms(4) > 0
     assert sorted(registry.served) == ["coder", "ddpm", "vae"]
     assert registry.served["vae"].encoder is None
 

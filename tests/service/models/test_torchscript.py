@@ -37,7 +37,7 @@ def test_plans_start_in_the_middle_and_go_back_up(diffusion: Model, one_shot: Mo
     assert diffusion.plan("ddim", 30, eta=0.5, strength=0.5).adds_noise
     assert len(diffusion.inversion_plan(30)) == 30
     assert diffusion.inversion_plan(30) is diffusion.inversion_plan(30)
-    with pytest.raises(ValueError, match="vae makes its pictures without steps"):
+    with pytest.raises(ValueError, match="vae generates its pictures without steps"):
         one_shot.inversion_plan(30)
 
 

@@ -141,7 +141,7 @@ def test_a_path_needs_two_points_and_frames(points: int, frames: int) -> None:
 
 
 def test_what_is_unknown_is_refused() -> None:
-    with pytest.raises(ValueError, match="'cubic' is unknown; there are linear, slerp"):
+    with pytest.raises(ValueError, match="'cubic' is unknown; allowed: linear, slerp"):
         walk(torch.zeros(2, 2), torch.zeros(3), "cubic")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="'cubic' is unknown; there are linear, cosine"):
+    with pytest.raises(ValueError, match="'cubic' is unknown; allowed: linear, cosine"):
         positions(2, 3, "cubic")  # type: ignore[arg-type]

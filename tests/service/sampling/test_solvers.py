@@ -268,14 +268,14 @@ def test_empty_plan_has_no_steps() -> None:
 @pytest.mark.parametrize(
     ("solver", "steps", "eta", "message"),
     [
-        ("euler", 10, 0.0, "solver 'euler' is unknown; there are ddpm, ddim, dpmpp_2m, consistency"),
-        ("ddim", 0, 0.0, "steps 0 is out of range; this model takes 1 to 900"),
-        ("ddim", 901, 0.0, "steps 901 is out of range; this model takes 1 to 900"),
+        ("euler", 10, 0.0, "solver 'euler' is unknown; allowed: ddpm, ddim, dpmpp_2m, consistency"),
+        ("ddim", 0, 0.0, "steps 0 is out of range; this model allows 1 to 900"),
+        ("ddim", 901, 0.0, "steps 901 is out of range; this model allows 1 to 900"),
         ("ddim", 10, -0.1, "eta -0.1 is out of range"),
         ("ddim", 10, 1.1, "eta 1.1 is out of range"),
         ("ddim", 10, float("nan"), "eta nan is out of range"),
-        ("ddpm", 10, 0.5, "eta 0.5 is out of range; ddim takes 0 to 1, the other solvers only 0"),
-        ("consistency", 2, 0.5, "eta 0.5 is out of range; ddim takes 0 to 1, the other solvers only 0"),
+        ("ddpm", 10, 0.5, "eta 0.5 is out of range; ddim allows 0 to 1, the other solvers only 0"),
+        ("consistency", 2, 0.5, "eta 0.5 is out of range; ddim allows 0 to 1, the other solvers only 0"),
     ],
 )
 def test_what_no_plan_can_have_is_refused(solver: SolverName, steps: int, eta: float, message: str) -> None:
@@ -322,7 +322,7 @@ def test_a_plan_starts_at_its_strength_and_has_its_share_of_steps(
 
 @pytest.mark.parametrize("strength", [0.0, -0.1, 1.01, float("nan")])
 def test_strength_out_of_range_is_refused(strength: float) -> None:
-    with pytest.raises(ValueError, match="is out of range; it is above 0 and at most 1"):
+    with pytest.raises(ValueError, match="is out of range; it must be above 0 and at most 1"):
         make_plan(LINEAR, 0.9, "ddim", 10, strength=strength)
 
 
@@ -344,5 +344,5 @@ def test_an_inversion_goes_up_the_timesteps_of_its_plan(schedule: NoiseSchedule,
 
 @pytest.mark.parametrize("steps", [0, 901])
 def test_an_inversion_has_no_more_steps_than_timesteps(steps: int) -> None:
-    with pytest.raises(ValueError, match=f"steps {steps} is out of range; this model takes 1 to 900"):
+    with pytest.raises(ValueError, match=f"steps {steps} is out of range; this model allows 1 to 900"):
         make_inversion_plan(LINEAR, 0.9, steps)

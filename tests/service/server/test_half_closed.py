@@ -9,8 +9,8 @@ import pytest
 import uvloop
 from starlette.types import Receive, Scope, Send
 
-from service.extensions import disconnect_of
-from service.server.half_closed import PROBE_DELAYS_S, STATUS_START, Begun
+from service.request_info import info_of
+from service.server.half_closed import PROBE_DELAYS_S, STATUS_START, ProbedTransport
 from tests.service.server.test_protocol import Transport
 from tests.service.server.test_serve import listening
 
@@ -27,7 +27,7 @@ class Work:
         self.began = asyncio.Event()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        disconnect_of(scope).then(self.left.set)
+        info_of(scope).disconnect.on_disconnect(self.left.set)
         self.began.set()
         length = [] if self.streams else [(b"content-length", b"6")]
         start = {"type": "http.response.start", "status": 200, "headers": length}
@@ -120,7 +120,7 @@ def test_who_ends_before_a_request_is_complete_is_not_waited_for(loop: Loop, sen
 @pytest.mark.parametrize("probes", range(len(STATUS_START) + 3))
 def test_what_probes_have_sent_is_left_out_of_the_answer_once(probes: int) -> None:
     transport = Transport()
-    begun = Begun(transport)
+    begun = ProbedTransport(transport)
     for _ in range(probes):
         begun.probe()
     begun.write(b"HTTP/1.1 200 OK\r\n\r\n")

@@ -9,7 +9,7 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from service.extensions import WHOLE, disconnect_of
+from service.request_info import info_of
 from service.server import protocol
 from service.server.protocol import MAX_HEAD_BYTES, MOST_PIPELINED, SLICE_BYTES, Protocol
 
@@ -72,7 +72,7 @@ def test_a_body_that_came_with_its_head_is_at_hand() -> None:
     seen: list[object] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        seen.append(scope["state"].get("body"))
+        seen.append(info_of(scope).body)
         await answer(send)
 
     asyncio.run(speak(app, REQUEST + b"body", REQUEST, b"body"))
@@ -100,43 +100,11 @@ async def test_a_request_leaves_nothing_for_the_garbage_collector() -> None:
         gc.enable()
 
 
-WHOLE_ANSWER = {"type": WHOLE, "status": 200, "headers": [(b"x-seed", b"1"), (b"content-length", b"2")], "body": b"ok"}
-
-
-async def whole(scope: Scope, receive: Receive, send: Send) -> None:
-    assert WHOLE in scope["extensions"]
-    await send(WHOLE_ANSWER)
-
-
-async def in_parts(scope: Scope, receive: Receive, send: Send) -> None:
-    await send({"type": "http.response.start", "status": 200, "headers": WHOLE_ANSWER["headers"]})
-    await send({"type": "http.response.body", "body": WHOLE_ANSWER["body"]})
-
-
-@pytest.mark.parametrize(
-    "packets",
-    [
-        [REQUEST + b"body"],
-        [REQUEST + b"body", REQUEST + b"body"],
-        [2 * (REQUEST + b"body")],
-        [b"HEAD / HTTP/1.1\r\nHost: test\r\n\r\n"],
-        [b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"],
-        [b"GET / HTTP/1.0\r\nHost: test\r\n\r\n"],
-    ],
-    ids=["one", "kept alive", "pipelined", "head", "close", "1.0"],
-)
-def test_a_whole_answer_is_written_as_one_in_parts_is(packets: list[bytes]) -> None:
-    at_once, by_parts = asyncio.run(speak(whole, *packets)), asyncio.run(speak(in_parts, *packets))
-    assert at_once.sent == by_parts.sent
-    assert at_once.sent.count(b"x-seed: 1") == sum(packet.count(b"Host") for packet in packets)
-    assert at_once.closed == by_parts.closed
-
-
 def test_a_running_request_learns_at_once_that_its_client_has_gone() -> None:
     told: list[str] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        disconnect_of(scope).then(lambda: told.append(scope["path"]))
+        info_of(scope).disconnect.on_disconnect(lambda: told.append(scope["path"]))
         await asyncio.sleep(10)
 
     async def scenario() -> None:
@@ -218,7 +186,7 @@ def test_a_silent_connection_is_kept_for_the_time_between_requests(
 
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
-    body = scope["path"].encode() + b" " + bytes(scope["state"].get("body", b"?"))
+    body = scope["path"].encode() + b" " + bytes(info_of(scope).body or b"?")
     headers = [(b"content-length", b"%d" % len(body)), *scope["headers"]]
     await asyncio.sleep(0.01)
     await send({"type": "http.response.start", "status": 200, "headers": headers})

@@ -33,22 +33,22 @@ def test_the_latest_passing_events_are_kept_and_all_others(
     added: list[tuple[bool, int]], most: int, most_bytes: int, seen: int
 ) -> None:
     log = EventLog(most, most_bytes)
-    for number, (passing, size) in enumerate(added, start=1):
-        log.add("preview" if passing else "image", number, size, passing=passing)
+    for number, (transient, size) in enumerate(added, start=1):
+        log.add("preview" if transient else "image", number, size, transient=transient)
     events = everything(log, seen)
     ids = [event.id for event in events]
     assert ids == sorted(set(ids))
     assert all(event.payload == event.id > seen for event in events)
-    lasting = [number for number, (passing, _) in enumerate(added, 1) if not passing and number > seen]
+    lasting = [number for number, (transient, _) in enumerate(added, 1) if not transient and number > seen]
     assert [event.id for event in events if event.name == "image"] == lasting
-    # Of the passing ones, as many of the latest as there is room for.
+    # Of the transient ones, as many of the latest as there is room for.
     kept = [event.id for event in everything(log) if event.name == "preview"]
-    passing_ids = [number for number, (passing, _) in enumerate(added, 1) if passing]
-    assert kept == passing_ids[len(passing_ids) - len(kept) :]
+    transient_ids = [number for number, (transient, _) in enumerate(added, 1) if transient]
+    assert kept == transient_ids[len(transient_ids) - len(kept) :]
     assert len(kept) <= most
     assert sum(added[id - 1][1] for id in kept) <= most_bytes
-    if len(kept) < min(most, len(passing_ids)):
-        assert sum(added[id - 1][1] for id in [passing_ids[-len(kept) - 1], *kept]) > most_bytes
+    if len(kept) < min(most, len(transient_ids)):
+        assert sum(added[id - 1][1] for id in [transient_ids[-len(kept) - 1], *kept]) > most_bytes
     assert log.size == sum(added[event.id - 1][1] for event in everything(log))
 
 
@@ -76,7 +76,7 @@ def test_what_is_missed_is_not_waited_for() -> None:
         log = EventLog(2, 1000)
         with log.listen() as slow:
             for number in range(1, 100):
-                log.add("preview", number, passing=True)
+                log.add("preview", number, transient=True)
             log.add("image", 100)
             log.end()
             assert not slow.over

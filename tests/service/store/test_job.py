@@ -6,16 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.errors import ComputeFailed, JobCanceled
-from service.store.job import PASSING_BYTES, PASSING_EVENTS, Job, Standing
+from service.store.job import TRANSIENT_BYTES, TRANSIENT_EVENTS, Job, JobProgress
 from tests.service.store.test_events import everything
 
 Record = Job[str, str]
 
 CALLS: dict[str, Callable[[Record], None]] = {
-    "stand": lambda record: record.stand(Standing(0.5, record.log.last_id % 3, 1.0)),
-    "start": lambda record: record.start(),
-    "preview": lambda record: record.preview("preview", 10),
-    "image": lambda record: record.image("image", 20),
+    "update_progress": lambda record: record.update_progress(JobProgress(0.5, record.log.last_id % 3, 1.0)),
+    "mark_running": lambda record: record.mark_running(),
+    "preview": lambda record: record.add_preview("preview", 10),
+    "image": lambda record: record.add_image("image", 20),
     "succeed": lambda record: record.succeed("result", b"{}", 30),
     "fail": lambda record: record.fail(ComputeFailed("No.")),
     "cancel": lambda record: record.cancel(),
@@ -60,7 +60,7 @@ def test_it_goes_one_way_and_ends_once(calls: list[str]) -> None:
 def test_a_place_in_the_queue_is_told_when_it_changes() -> None:
     record = make()
     for position in (3, 3, 1, 0):
-        record.stand(Standing(0.0, position, 100.0))
+        record.update_progress(JobProgress(0.0, position, 100.0))
     places = [event.payload for event in everything(record.log)]
     assert places == [{"id": "id", "queue_position": place, "eta_ms": 100.0} for place in (3, 1, 0)]
 
@@ -68,11 +68,11 @@ def test_a_place_in_the_queue_is_told_when_it_changes() -> None:
 def test_how_it_ended() -> None:
     good, bad, gone = make(), make(), make()
     good.succeed("result", b"{}", 2)
-    assert (good.result, good.standing) == ("result", Standing(1.0, 0, 0.0))
-    bad.stand(Standing(0.25, 0, 50.0))
+    assert (good.result, good.progress) == ("result", JobProgress(1.0, 0, 0.0))
+    bad.update_progress(JobProgress(0.25, 0, 50.0))
     failure = ComputeFailed("No.")
     bad.fail(failure)
-    assert (bad.error, bad.standing) == (failure, Standing(0.25, 0, 0.0))
+    assert (bad.error, bad.progress) == (failure, JobProgress(0.25, 0, 0.0))
     gone.cancel()
     assert isinstance(gone.error, JobCanceled)
     for record in (good, bad, gone):
@@ -85,11 +85,11 @@ def test_how_it_ended() -> None:
 def test_its_size_is_that_of_what_it_keeps() -> None:
     empty, record = make().size, make(1000)
     assert record.size == empty + 1000
-    record.image("image", 5000)
+    record.add_image("image", 5000)
     assert record.size == empty + 6000
-    for _ in range(3 * PASSING_EVENTS):
-        record.preview("preview", PASSING_BYTES // 10)
-    assert empty + 6000 < record.size <= empty + 6000 + PASSING_BYTES
+    for _ in range(3 * TRANSIENT_EVENTS):
+        record.add_preview("preview", TRANSIENT_BYTES // 10)
+    assert empty + 6000 < record.size <= empty + 6000 + TRANSIENT_BYTES
     assert names(record).count("image") == 1
 
 
@@ -105,6 +105,6 @@ async def test_what_ends_it_may_be_waited_for() -> None:
 
 def test_nobody_looks_at_one_that_has_ended() -> None:
     record = make()
-    record.look = lambda: pytest.fail("looked")
+    record.refresh = lambda: pytest.fail("looked")
     record.cancel()
-    record.look()
+    record.refresh()

@@ -61,7 +61,7 @@ class Jobs(RuleBasedStateMachine):
     @rule(data=st.data(), size=st.integers(0, RECORD_BYTES))
     def grow(self, data: st.DataObject, size: int) -> None:
         if self.open:
-            self.open[data.draw(st.integers(0, len(self.open) - 1))].image(None, size)
+            self.open[data.draw(st.integers(0, len(self.open) - 1))].add_image(None, size)
 
     @rule(seconds=st.floats(0.0, 6.0))
     def wait(self, seconds: float) -> None:

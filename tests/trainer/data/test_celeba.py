@@ -57,7 +57,7 @@ def test_a_broken_photo_is_left_out_or_refused(root: Path) -> None:
     (root / "celeba" / "img_align_celeba" / NAMES[1]).write_bytes(b"nothing")
     data = load_celeba(root)
     assert len(data.images) == data.facts.images == 2
-    assert list(map(str, data.remarks)) == [f"files left out as unreadable (1): {NAMES[1]} (not a picture)"]
+    assert list(map(str, data.remarks)) == [f"unreadable files, left out (1): {NAMES[1]} (not an image)"]
     with pytest.raises(DataError, match=f"--strict.*{NAMES[1]}"):
         load_celeba(root, strict=True)
 
@@ -75,6 +75,6 @@ def test_an_altered_list_is_refused(root: Path) -> None:
         load_celeba(root)
 
 
-def test_what_is_missing_is_told(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"list_eval_partition.txt, img_align_celeba missing.*by hand"):
+def test_what_is_missing_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"list_eval_partition.txt, img_align_celeba missing.*manual download"):
         load_celeba(tmp_path)

@@ -73,7 +73,7 @@ def test_a_file_that_is_not_the_published_one_is_not_unpickled(root: Path, name:
     assert trace.exists()
 
 
-def test_a_missing_file_is_told(root: Path) -> None:
+def test_a_missing_file_is_reported(root: Path) -> None:
     (root / "cifar-10-batches-py" / "data_batch_2").unlink()
     with pytest.raises(DataError, match="data_batch_2 is missing"):
         load_cifar10(root)

@@ -42,7 +42,7 @@ def test_sub_folders_are_classes(photos: Path) -> None:
     assert (data.images[3:, 0] == 255).all()
     assert (data.images[3:, 1:] == 0).all()
     assert data.provenance == f"6 training images of 2 classes from {photos}"
-    assert remarks(data)[0].startswith("pictures smaller than 32 pixels, enlarged (6): blue/0.jpg, ")
+    assert remarks(data)[0].startswith("images smaller than 32 pixels, enlarged (6): blue/0.jpg, ")
 
 
 def test_one_channel_is_grey(photos: Path) -> None:
@@ -59,7 +59,7 @@ def test_a_flat_folder_has_no_classes(tmp_path: Path) -> None:
     assert data.facts.class_names == ()
     assert data.labels.tolist() == [0, 0]
     assert data.provenance == f"2 training images of no classes from {tmp_path}"
-    assert remarks(data) == ["files left out for their endings (1): notes.txt"]
+    assert remarks(data) == ["files with other extensions, left out (1): notes.txt"]
 
 
 def test_pictures_below_a_class_belong_to_it_and_hidden_ones_to_none(photos: Path) -> None:
@@ -80,7 +80,7 @@ def test_links_to_pictures_and_to_classes_are_followed_and_circles_are_not(photo
     assert data.labels.tolist() == [0, 0, 0, 1, 2, 2, 2, 2]
     assert remarks(data) == [
         "links to folders, not followed (1): red/circle",
-        "files left out for their endings (1): self",
+        "files with other extensions, left out (1): self",
     ]
     with pytest.raises(DataError, match=r"--strict: links to folders, not followed \(1\): red/circle"):
         load(photos, strict=True)
@@ -101,7 +101,7 @@ def test_a_tenth_of_each_class_is_held_out_the_same_in_every_run(tmp_path: Path)
 
 
 def test_too_few_pictures_leave_no_test_split(photos: Path) -> None:
-    with pytest.raises(DataError, match="no picture is held out"):
+    with pytest.raises(DataError, match="the test split is empty"):
         load(photos, train=False)
 
 
@@ -112,15 +112,15 @@ def test_broken_files_are_left_out_and_named_or_refused(photos: Path) -> None:
     (photos / "red" / "broken.png").write_bytes(b"\x89PNG\r\n")
     data = load(photos)
     assert data.labels.tolist() == [0, 0, 0, 1, 1, 1]
-    assert remarks(data) == ["files left out as unreadable (1): red/broken.png (not a picture)"]
-    with pytest.raises(DataError, match=r"--strict: files left out as unreadable \(1\): red/broken\.png"):
+    assert remarks(data) == ["unreadable files, left out (1): red/broken.png (not an image)"]
+    with pytest.raises(DataError, match=r"--strict: unreadable files, left out \(1\): red/broken\.png"):
         load(photos, strict=True)
 
 
 def test_smaller_pictures_are_enlarged_or_refused(photos: Path) -> None:
     write(photos / "red" / "tiny.png", (255, 0, 0), (40, 8))
-    assert "pictures smaller than 28 pixels, enlarged (1): red/tiny.png" in remarks(load(photos))
-    with pytest.raises(DataError, match=r"--strict: pictures smaller than 28 pixels, enlarged \(1\): red/tiny\.png"):
+    assert "images smaller than 28 pixels, enlarged (1): red/tiny.png" in remarks(load(photos))
+    with pytest.raises(DataError, match=r"--strict: images smaller than 28 pixels, enlarged \(1\): red/tiny\.png"):
         load(photos, strict=True)
 
 
@@ -128,8 +128,8 @@ def test_pictures_beside_the_classes_are_left_out_or_refused(photos: Path) -> No
     write(photos / "stray.png", (0, 255, 0))
     data = load(photos)
     assert len(data.images) == 6
-    assert remarks(data) == ["pictures left out, beside the sub-folders, of no class (1): stray.png"]
-    with pytest.raises(DataError, match=r"of no class \(1\): stray\.png"):
+    assert remarks(data) == ["images beside the sub-folders, without a class, left out (1): stray.png"]
+    with pytest.raises(DataError, match=r"without a class, left out \(1\): stray\.png"):
         load(photos, strict=True)
 
 
@@ -140,17 +140,19 @@ def test_a_good_folder_is_also_read_strictly(photos: Path) -> None:
 def test_a_class_of_broken_files_is_refused_by_name(photos: Path) -> None:
     (photos / "green").mkdir()
     (photos / "green" / "0.png").write_bytes(b"nothing")
-    with pytest.raises(DataError, match=r"no picture of green can be read; .*green/0\.png \(not a picture\)"):
+    with pytest.raises(DataError, match=r"no image of green can be read; .*green/0\.png \(not an image\)"):
         load(photos)
 
 
 def test_an_empty_class_is_refused(photos: Path) -> None:
     (photos / "green").mkdir()
-    with pytest.raises(DataError, match="no picture is in the class green"):
+    with pytest.raises(DataError, match="the class green contains no image"):
         load(photos)
 
 
-@pytest.mark.parametrize(("folder", "complaint"), [("missing", "is not a folder"), (".", "no picture is in it")])
+@pytest.mark.parametrize(
+    ("folder", "complaint"), [("missing", "is not a readable folder"), (".", "the folder contains no image")]
+)
 def test_nothing_to_read_is_refused(tmp_path: Path, folder: str, complaint: str) -> None:
     with pytest.raises(DataError, match=complaint):
         load(tmp_path / folder)
@@ -159,14 +161,14 @@ def test_nothing_to_read_is_refused(tmp_path: Path, folder: str, complaint: str)
 def test_a_folder_that_may_not_be_read_is_named_or_refused(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(photos / "red" / "private" / "0.png", (255, 0, 0))
     _lock(monkeypatch, photos / "red" / "private")
-    assert "folders left out as unreadable (1): red/private (Permission denied)" in remarks(load(photos))
-    with pytest.raises(DataError, match=r"--strict: folders left out as unreadable \(1\): red/private"):
+    assert "unreadable folders, left out (1): red/private (Permission denied)" in remarks(load(photos))
+    with pytest.raises(DataError, match=r"--strict: unreadable folders, left out \(1\): red/private"):
         load(photos, strict=True)
     _lock(monkeypatch, photos / "red")
-    with pytest.raises(DataError, match=r"no picture is in the class red; .*red \(Permission denied\)"):
+    with pytest.raises(DataError, match=r"the class red contains no image; .*red \(Permission denied\)"):
         load(photos)
     _lock(monkeypatch, photos)
-    with pytest.raises(DataError, match=r"is not a folder to read \(Permission denied\)"):
+    with pytest.raises(DataError, match=r"is not a readable folder \(Permission denied\)"):
         load(photos)
 
 
@@ -184,14 +186,14 @@ def _lock(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
 
 def test_a_pipe_is_not_waited_for(photos: Path) -> None:
     os.mkfifo(photos / "red" / "pipe.png")
-    assert remarks(load(photos)) == ["files left out as unreadable (1): red/pipe.png (not a regular file)"]
+    assert remarks(load(photos)) == ["unreadable files, left out (1): red/pipe.png (not a regular file)"]
 
 
-def test_files_with_other_endings_are_counted(photos: Path) -> None:
+def test_files_with_other_extensions_are_counted(photos: Path) -> None:
     for name in ("red/a.heic", "red/b.heic", "labels.csv"):
         (photos / name).write_bytes(b"something")
     assert remarks(load(photos, strict=True)) == [
-        "files left out for their endings (3): labels.csv, red/a.heic, red/b.heic"
+        "files with other extensions, left out (3): labels.csv, red/a.heic, red/b.heic"
     ]
 
 
@@ -231,15 +233,15 @@ def test_names_alike_but_for_stored_accents_and_outer_spaces_are_one_class(tmp_p
     assert data.facts.class_names == ("caf\N{LATIN SMALL LETTER E WITH ACUTE}", "tea")
     assert data.labels.tolist() == [0, 0, 1]
     assert remarks(data) == [
-        "sub-folders that are the one class caf\N{LATIN SMALL LETTER E WITH ACUTE} (2): 'cafe\\u0301', 'caf\\xe9'"
+        "sub-folders combined to the class caf\N{LATIN SMALL LETTER E WITH ACUTE} (2): 'cafe\\u0301', 'caf\\xe9'"
     ]
 
 
 @pytest.mark.parametrize(
     ("name", "complaint"),
     [
-        (" ", "has a name of spaces"),
-        ("None", "stands for no class in requests"),
+        (" ", "has a name that consists of spaces"),
+        ("None", "requests use for no class"),
         ("two\nlines", "control characters"),
         (os.fsdecode(b"caf\xe9"), "bytes that are not UTF-8"),
     ],
@@ -279,12 +281,12 @@ def test_a_folder_that_was_renamed_is_the_same_and_other_classes_are_not(
     assert main(["export", run, str(tmp_path / "pets"), "--data-dir", str(moved)]) == 0
     (moved / "red").rename(moved / "rouge")
     assert main(["export", run, str(tmp_path / "others"), "--data-dir", str(moved)]) == 1
-    assert "class names ('blue', 'red') then, ('blue', 'rouge') now" in capsys.readouterr().err
+    assert "class names: ('blue', 'red') then, ('blue', 'rouge') now" in capsys.readouterr().err
 
 
 def test_two_folders_for_one_data_set_are_refused(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "vae", "--dataset", f"folder:{photos}", "--data-dir", "other"]) == 1
-    assert f"--data-dir other: --dataset says folder:{photos}" in capsys.readouterr().err
+    assert f"--data-dir other conflicts with --dataset folder:{photos}" in capsys.readouterr().err
 
 
 def test_any_file_name_will_do(photos: Path) -> None:
@@ -301,13 +303,13 @@ def test_strict_reaches_the_folder(photos: Path, tmp_path: Path, capsys: pytest.
 
 
 @pytest.mark.parametrize("dataset", ["folder", "folder:", "imagenet", "mnist:here"])
-def test_an_unknown_data_set_is_told_with_those_there_are(capsys: pytest.CaptureFixture[str], dataset: str) -> None:
+def test_an_unknown_data_set_is_reported_with_the_known_ones(capsys: pytest.CaptureFixture[str], dataset: str) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["train", "vae", "--dataset", dataset])
-    assert "none of fashion-mnist, mnist, cifar10, celeba, emoji, folder:PATH" in capsys.readouterr().err
+    assert "not one of fashion-mnist, mnist, cifar10, celeba, emoji, folder:PATH" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("dataset", ["fashion-mnist", "cifar10"])
 def test_a_published_set_has_its_own_shape(capsys: pytest.CaptureFixture[str], tmp_path: Path, dataset: str) -> None:
     assert main(["train", "vae", "--dataset", dataset, "--image-size", "64", "--out", str(tmp_path / "run")]) == 1
-    assert "leave --image-size and --channels out" in capsys.readouterr().err
+    assert "omit --image-size and --channels" in capsys.readouterr().err

@@ -14,7 +14,8 @@ def test_a_data_set_is_found_by_its_name(sample_folder: Path, name: DatasetName)
 
 
 @pytest.mark.parametrize(
-    ("name", "complaint"), [("cifar10", "no CIFAR-10"), ("celeba", "no CelebA"), ("folder", "no picture is in it")]
+    ("name", "complaint"),
+    [("cifar10", "no CIFAR-10"), ("celeba", "no CelebA"), ("folder", "the folder contains no image")],
 )
 def test_every_data_set_has_its_reader(tmp_path: Path, name: DatasetName, complaint: str) -> None:
     with pytest.raises(DataError, match=complaint):

@@ -30,7 +30,7 @@ def test_the_committed_sample_is_read(sample_folder: Path, load: Load, name: str
     assert set(train.labels.tolist()) == set(range(10))
     assert (train.facts.name, train.facts.class_names) == (name, tuple(names))
     assert train.facts.image_shape == (1, 28, 28) == train.images.shape[1:]
-    kind = "not the published files: a subset or another edition"
+    kind = "not the published files, but a subset or another edition"
     assert train.provenance == f"2,000 training images from {sample_folder} ({kind})"
     assert test.provenance == f"500 test images from {sample_folder} ({kind})"
 
@@ -62,14 +62,14 @@ def test_one_data_set_is_not_taken_for_the_published_other() -> None:
 @pytest.mark.parametrize(
     ("file", "damage", "complaint"),
     [
-        (IMAGES, lambda content: content[: len(content) // 2], "cannot be unpacked"),
-        (IMAGES, lambda content: content[:1000] + bytes(200) + content[1200:], "cannot be unpacked"),
-        (IMAGES, lambda _: b"<html>not found</html>", "cannot be unpacked"),
+        (IMAGES, lambda content: content[: len(content) // 2], "cannot be decompressed"),
+        (IMAGES, lambda content: content[:1000] + bytes(200) + content[1200:], "cannot be decompressed"),
+        (IMAGES, lambda _: b"<html>not found</html>", "cannot be decompressed"),
         (IMAGES, lambda _: b"", "readable idx files"),
         (IMAGES, lambda content: gzip.compress(gzip.decompress(content)[:-1]), "readable idx files"),
         (IMAGES, lambda content: gzip.compress(bytes(4) + gzip.decompress(content)[4:]), "readable idx files"),
         (IMAGES, lambda _: gzip.compress(b"\0\0\x0d\x03" + bytes([0, 0, 0, 1] * 3) + bytes(4)), "readable idx files"),
-        (LABELS, lambda content: gzip.compress(gzip.decompress(content)[:-1] + b"\x0a"), "run from 0 to 10"),
+        (LABELS, lambda content: gzip.compress(gzip.decompress(content)[:-1] + b"\x0a"), "labels are 0 to 10"),
         (LABELS, lambda _: gzip.compress(b"\0\0\x08\x01\0\0\0\x01\x09"), "2000 images and 1 labels"),
     ],
     ids=["cut", "flipped", "html", "empty", "short", "header", "float", "label", "count"],
@@ -82,21 +82,23 @@ def test_damaged_files_are_refused(folder: Path, file: str, damage: Callable[[by
     assert str(folder) in str(refusal.value)
 
 
-def test_a_packed_file_of_too_many_bytes_is_not_unpacked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compressed_file_of_too_many_bytes_is_not_decompressed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mnist, "MOST_BYTES", 1 << 20)  # the sample's training images are 1.5 MB
-    with pytest.raises(DataError, match=r"train-images-idx3-ubyte\.gz holds more than 1,048,576 bytes"):
+    with pytest.raises(DataError, match=r"train-images-idx3-ubyte\.gz contains more than 1,048,576 bytes"):
         load_fashion_mnist(folder)
 
 
-def test_a_folder_without_the_files_is_refused_by_what_is_wanted(folder: Path) -> None:
+def test_a_folder_without_the_files_is_rejected_with_the_needed_names(folder: Path) -> None:
     (folder / LABELS).unlink()
     with pytest.raises(DataError, match=r"no MNIST in .*train-labels-idx1-ubyte, .* each plain or .gz"):
         load_mnist(folder)
 
 
-@pytest.mark.parametrize(("load", "advice"), [(load_fashion_mnist, "Install Debian's dataset-f"), (load_mnist, "Give")])
+@pytest.mark.parametrize(
+    ("load", "suggestion"), [(load_fashion_mnist, "Install Debian's dataset-f"), (load_mnist, "Name")]
+)
 def test_without_any_source_the_error_says_what_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, load: Load, advice: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, load: Load, suggestion: str
 ) -> None:
     def offline(root: str, download: bool) -> None:
         raise OSError("no network")
@@ -105,7 +107,7 @@ def test_without_any_source_the_error_says_what_to_do(
     monkeypatch.setattr(mnist, "FASHION", replace(FASHION, package=("dataset-fashion-mnist", tmp_path / "absent")))
     monkeypatch.setattr(vision.datasets, "FashionMNIST", offline)
     monkeypatch.setattr(vision.datasets, "MNIST", offline)
-    with pytest.raises(DataError, match=rf"no network.*{advice}.*--data-dir"):
+    with pytest.raises(DataError, match=rf"no network.*{suggestion}.*--data-dir"):
         load()
 
 

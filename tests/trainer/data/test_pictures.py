@@ -20,7 +20,7 @@ def noise(*shape: int) -> NDArray[np.uint8]:
     return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
 
-def test_files_that_are_no_pictures_are_told_and_the_others_keep_their_places(tmp_path: Path) -> None:
+def test_files_that_are_not_images_are_reported_and_the_others_keep_their_order(tmp_path: Path) -> None:
     good = noise(40, 40, 3)
     Image.fromarray(good).save(tmp_path / "good.png")
     whole = (tmp_path / "good.png").read_bytes()
@@ -40,10 +40,10 @@ def test_files_that_are_no_pictures_are_told_and_the_others_keep_their_places(tm
     assert torch.equal(found.images[0], found.images[1])
     assert torch.equal(found.images[0], read_picture(tmp_path / "good.png", 28, 3).pixels)
     (remark,) = found.remarks
-    assert (remark.what, remark.refused) == ("files left out as unreadable", True)
-    told_names, reasons = zip(*(each.removesuffix(")").split(" (", 1) for each in remark.names), strict=True)
-    assert list(told_names) == [name for name in names if name != "good.png"]
-    assert reasons[:2] == ("not a picture", "not a picture")
+    assert (remark.what, remark.refused) == ("unreadable files, left out", True)
+    reported_names, reasons = zip(*(each.removesuffix(")").split(" (", 1) for each in remark.names), strict=True)
+    assert list(reported_names) == [name for name in names if name != "good.png"]
+    assert reasons[:2] == ("not an image", "not an image")
     assert reasons[-2:] == ("No such file or directory", "pixels of mode F have no known range")
 
 
@@ -51,14 +51,14 @@ def test_files_that_are_no_pictures_are_told_and_the_others_keep_their_places(tm
 def test_a_decompression_bomb_is_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
     Image.new("L", (20, 20)).save(tmp_path / "bomb.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
-    assert remarks(tmp_path, "bomb.png", 8) == ["files left out as unreadable (1): bomb.png (too many pixels)"]
+    assert remarks(tmp_path, "bomb.png", 8) == ["unreadable files, left out (1): bomb.png (too many pixels)"]
 
 
 def test_smaller_and_long_pictures_are_named(tmp_path: Path) -> None:
     for name, size in (("small.png", (40, 30)), ("long.png", (61, 40)), ("photo.png", (60, 40))):
         Image.new("L", size).save(tmp_path / name)
-    assert remarks(tmp_path, "small.png", 32) == ["pictures smaller than 32 pixels, enlarged (1): small.png"]
-    lost = "pictures that lose more than a third to the centred square, one side above 1.5 times the other"
+    assert remarks(tmp_path, "small.png", 32) == ["images smaller than 32 pixels, enlarged (1): small.png"]
+    lost = "images that lose more than a third to the centred square: one side is above 1.5 times the other"
     assert remarks(tmp_path, "long.png", 32) == [f"{lost} (1): long.png"]
     assert remarks(tmp_path, "photo.png", 32) == []
 

@@ -3,10 +3,10 @@ import torch
 from torch import Tensor
 
 from tests.trainer.conftest import EMOJI
+from trainer.compute.draws import Draws
 from trainer.data import to_unit_range
 from trainer.data.emoji import load_emoji
 from trainer.data.strokes import edges, on_strokes, strokes
-from trainer.compute.draws import Draws
 
 
 def draws(seed: int = 0) -> Draws:

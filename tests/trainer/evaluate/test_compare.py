@@ -51,8 +51,8 @@ def test_the_evaluator_is_not_taken_for_a_model() -> None:
     assert "evaluator" not in names
 
 
-def test_a_folder_without_models_is_told(tmp_path: Path) -> None:
-    with pytest.raises(EvaluationError, match="holds no model"):
+def test_a_folder_without_models_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(EvaluationError, match="contains no model"):
         read_manifests(tmp_path)
 
 
@@ -64,8 +64,8 @@ def test_a_row_holds_scores_with_floors_size_and_time(vae: Manifest) -> None:
     assert row["coverage"] == "0.9 (0.97)"
     assert row["parameters"] == f"{vae.training.parameters:,}"
     assert row["bytes"] == f"{vae.artifact.size:,}"
-    assert row["ms a picture"] == "0.125"
-    assert "10,000 pictures against 10,000 test images, evaluator 0a1b2c3d" in text
+    assert row["ms per image"] == "0.125"
+    assert "10,000 images against 10,000 test images, evaluator 0a1b2c3d" in text
 
 
 def test_the_time_of_other_weights_is_not_told(vae: Manifest) -> None:
@@ -93,11 +93,13 @@ def test_only_what_was_measured_alike_is_relative_to_the_baseline(vae: Manifest,
     text = table([vae, own], None, measured(model="dcgan-20"))
     assert [cells(text, row)[1] for row in (2, 3)] == ["1.00", "-"]
     notes = text.split("\n\n")[1].splitlines()
-    assert notes[0].startswith("vae: 10,000 pictures against 10,000 test images, evaluator 0a1b2c3d")
+    assert notes[0].startswith("vae: 10,000 images against 10,000 test images, evaluator 0a1b2c3d")
     assert notes[1].startswith("own: ")
-    assert notes[2] == "Scores against different pictures, or of different numbers of them, cannot be compared."
-    assert notes[3].startswith("Not relative to dcgan-20: own. dcgan-20 was measured on 10,000 pictures against 10,000")
-    assert "Not relative" not in table([vae], None, measured(model="dcgan-20"))
+    assert notes[2] == "Scores against different images or with different numbers of images are not comparable."
+    assert notes[3].startswith(
+        "Not comparable with dcgan-20: own. dcgan-20 was evaluated on 10,000 images against 10,000"
+    )
+    assert "Not comparable" not in table([vae], None, measured(model="dcgan-20"))
 
 
 def test_a_model_that_cannot_be_read_is_left_out_and_named(tmp_path: Path) -> None:
@@ -107,10 +109,10 @@ def test_a_model_that_cannot_be_read_is_left_out_and_named(tmp_path: Path) -> No
     (tmp_path / "damaged" / "manifest.json").write_text("{}")
     manifests, skipped = read_manifests(tmp_path)
     assert [manifest.name for manifest in manifests] == ["vae"]
-    assert skipped["copy"] == "its manifest is that of vae"
+    assert skipped["copy"] == "its manifest belongs to vae"
     assert "damaged" in skipped["damaged"]
     shutil.rmtree(tmp_path / "vae")
-    with pytest.raises(EvaluationError, match=r"holds no model.*; copy: its manifest is that of vae"):
+    with pytest.raises(EvaluationError, match=r"contains no model.*; copy: its manifest belongs to vae"):
         read_manifests(tmp_path)
 
 

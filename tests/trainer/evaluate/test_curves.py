@@ -115,11 +115,11 @@ def test_a_model_that_cannot_be_measured_is_left_out_and_named(subjects: list[Su
     found = last(curves.measure([grey, vae], few, "CPU, 1 thread", skipped.__setitem__))
     assert [point.model for point in found.points] == ["vae"]
     assert list(skipped) == ["huge"]
-    assert "the model's pictures are 1 x 32 x 32" in skipped["huge"]
+    assert "the model's images are 1 x 32 x 32" in skipped["huge"]
 
 
-def test_a_damaged_file_is_told(tmp_path: Path) -> None:
+def test_a_damaged_file_is_reported(tmp_path: Path) -> None:
     path = tmp_path / curves.FILE_NAME
     path.write_text("{}")
-    with pytest.raises(EvaluationError, match=r"quality\.json cannot be read: .*; --measure makes it anew"):
+    with pytest.raises(EvaluationError, match=r"quality\.json cannot be read: .*; --measure writes it again"):
         curves.read_json(path)

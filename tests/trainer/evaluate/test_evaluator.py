@@ -59,12 +59,12 @@ def test_an_altered_file_is_refused_by_name(folder: Path, evaluator: Evaluator) 
         load_evaluator(folder, CPU)
 
 
-def test_a_missing_file_is_told(folder: Path, evaluator: Evaluator) -> None:
+def test_a_missing_file_is_reported(folder: Path, evaluator: Evaluator) -> None:
     (folder / evaluator.facts.file).unlink()
     with pytest.raises(EvaluationError, match=evaluator.facts.file):
         load_evaluator(folder, CPU)
     (folder / FACTS_FILE).unlink()
-    with pytest.raises(EvaluationError, match="python -m trainer evaluator makes one"):
+    with pytest.raises(EvaluationError, match="python -m trainer evaluator trains one"):
         load_evaluator(folder, CPU)
 
 
@@ -78,5 +78,5 @@ def test_wrong_facts_are_refused_by_field(folder: Path, change: dict[str, object
 
 def test_pictures_of_another_shape_are_refused_by_name(evaluator: Evaluator, train: ImageData) -> None:
     colour = dataclasses.replace(train, images=torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
-    with pytest.raises(EvaluationError, match=r"the pictures are 3 x 32 x 32, .* of fashion-mnist sees 1 x 28 x 28"):
+    with pytest.raises(EvaluationError, match=r"the images are 3 x 32 x 32, .* of fashion-mnist takes 1 x 28 x 28"):
         evaluator.predict(colour.images)

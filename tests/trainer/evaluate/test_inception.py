@@ -38,16 +38,16 @@ def test_it_is_torchmetrics_figure_and_so_is_our_distance(inception: Path) -> No
     assert fid(real, generated, inception) == pytest.approx(metrics.frechet_distance(first, second), rel=1e-6)
 
 
-def test_another_file_is_told(tmp_path: Path) -> None:
+def test_another_file_is_reported(tmp_path: Path) -> None:
     pytest.importorskip("torchmetrics")
     (tmp_path / "other.pt").write_bytes(b"no network")
-    with pytest.raises(EvaluationError, match=r"--inception .*other\.pt is no TorchScript file"):
+    with pytest.raises(EvaluationError, match=r"--inception .*other\.pt is not a TorchScript file"):
         fid(pictures(0), pictures(1), tmp_path / "other.pt")
-    with pytest.raises(EvaluationError, match=r"--inception .*none\.pt is no TorchScript file"):
+    with pytest.raises(EvaluationError, match=r"--inception .*none\.pt is not a TorchScript file"):
         fid(pictures(0), pictures(1), tmp_path / "none.pt")
 
 
-def test_what_to_install_is_told(inception: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_to_install_is_reported(inception: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchmetrics.image.fid", None)
     with pytest.raises(EvaluationError, match=r"pip install 'genserve\[fid\]'"):
         fid(pictures(0), pictures(1), inception)

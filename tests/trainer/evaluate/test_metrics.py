@@ -122,7 +122,7 @@ def test_support_is_what_its_definition_says(monkeypatch: pytest.MonkeyPatch, ch
 
 def test_a_manifold_needs_a_fifth_neighbour() -> None:
     assert len(metrics.manifold(normal(6, 2, seed=13)).fifth) == 6
-    with pytest.raises(ValueError, match="5 pictures: at least 6"):
+    with pytest.raises(ValueError, match="5 images are too few: at least 6"):
         metrics.manifold(normal(5, 2, seed=13))
 
 
@@ -155,11 +155,11 @@ def test_a_missing_class_has_the_divergence_of_the_others_surplus() -> None:
 
 def test_copies_of_training_pictures_are_seen() -> None:
     train, held_out, fresh = normal(400, 8, seed=16), normal(300, 8, seed=17), normal(300, 8, seed=18)
-    yardstick = metrics.nearest_distances(held_out, train)
-    honest = metrics.memorisation(metrics.nearest_distances(fresh, train), yardstick)
+    held_out_distances = metrics.nearest_distances(held_out, train)
+    honest = metrics.memorisation(metrics.nearest_distances(fresh, train), held_out_distances)
     assert honest.ratio == pytest.approx(1, abs=0.1)
     assert honest.copies < 0.04
-    copied = metrics.memorisation(metrics.nearest_distances(train[:300] + 1e-3, train), yardstick)
+    copied = metrics.memorisation(metrics.nearest_distances(train[:300] + 1e-3, train), held_out_distances)
     assert copied.ratio < 0.01
     assert copied.copies == 1
 

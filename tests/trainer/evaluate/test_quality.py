@@ -124,7 +124,7 @@ def test_the_floor_of_few_test_pictures_is_of_as_many_pictures_as_are_drawn(
     assert perfect.frechet_distance == pytest.approx(reference.floor.frechet_distance, rel=0.25)
     fewer = evaluate_pictures(train.images[:30], reference)
     assert fewer.frechet_distance > 1.25 * perfect.frechet_distance
-    assert "270 pictures against 30 test images of fashion-mnist: below 1,000" in reference.warning
+    assert "270 images against 30 test images of fashion-mnist: below 1,000" in reference.warning
 
 
 def test_halves_of_few_training_pictures_are_disjoint_and_alike(evaluator: Evaluator, train: ImageData) -> None:
@@ -143,9 +143,9 @@ def test_enough_pictures_need_no_warning(reference: Reference) -> None:
 def test_too_few_real_pictures_are_refused_with_what_would_do(
     evaluator: Evaluator, train: ImageData, test_split: ImageData
 ) -> None:
-    with pytest.raises(EvaluationError, match=r"19 test images, and 100 others.*20 of each.*; --against train"):
+    with pytest.raises(EvaluationError, match=r"19 test images and 100 others.*20 of each.*; --against train"):
         against_test(evaluator, first(19, test_split), train, 100)
-    with pytest.raises(EvaluationError, match=r"19 training images, and 19 others, are too few"):
+    with pytest.raises(EvaluationError, match=r"19 training images and 19 others are too few"):
         against_training(evaluator, first(38, train), 100)
 
 
@@ -155,7 +155,7 @@ def test_without_classes_there_is_everything_but_the_histogram(evaluator: Evalua
     scores = evaluate_pictures(train.images[:50], reference).scores()
     assert "class_kl" not in scores
     assert {"frechet_distance", "kernel_distance", "coverage"} <= set(scores)
-    with pytest.raises(EvaluationError, match="was trained on pictures without classes"):
+    with pytest.raises(EvaluationError, match="was trained on images without classes"):
         against_training(reference.evaluator, train, 100)
 
 
@@ -172,11 +172,11 @@ def test_a_model_is_scored_on_its_pictures(make_run: MakeRun, reference: Referen
 
 
 def test_too_few_pictures_are_refused(reference: Reference) -> None:
-    with pytest.raises(EvaluationError, match="19 pictures are too few: at least 20"):
+    with pytest.raises(EvaluationError, match="19 images are too few: at least 20"):
         evaluate_pictures(reference.pictures[:19], reference)
 
 
 def test_other_data_than_the_evaluator_s_are_refused(evaluator: Evaluator, train: ImageData) -> None:
     other = dataclasses.replace(train, facts=dataclasses.replace(train.facts, name="mnist"))
-    with pytest.raises(EvaluationError, match="was trained on fashion-mnist, the reference pictures are of mnist"):
+    with pytest.raises(EvaluationError, match="was trained on fashion-mnist, the reference images are of mnist"):
         against_training(evaluator, other, 100)

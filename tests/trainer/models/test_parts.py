@@ -32,10 +32,10 @@ def test_parameterisations_are_mutual_inverses(alpha: float, sigma: float, seed:
     outputs = {name: (target_weights(*scales, name), name) for name in PREDICTIONS}
     for (p, q), name in outputs.values():
         of_x, of_output = x_start_weights(*scales, name)
-        told = of_x * x + of_output * (p * x_start + q * noise)
-        torch.testing.assert_close(told, x_start, rtol=0, atol=1e-9)
+        predicted = of_x * x + of_output * (p * x_start + q * noise)
+        torch.testing.assert_close(predicted, x_start, rtol=0, atol=1e-9)
         for (other_p, other_q), _ in outputs.values():
-            converted = other_p * told + other_q * (x - alpha * told) / sigma
+            converted = other_p * predicted + other_q * (x - alpha * predicted) / sigma
             torch.testing.assert_close(converted, other_p * x_start + other_q * noise, rtol=0, atol=1e-6)
 
 
@@ -57,8 +57,8 @@ def test_the_velocity_is_the_derivative_of_the_path() -> None:
         torch.testing.assert_close((of_x_start, of_noise), wanted)
 
 
-class Told(nn.Module):
-    """The perfect network: it answers what it was told."""
+class FixedOutput(nn.Module):
+    """A perfect network: it returns the given target."""
 
     def __init__(self, output: Tensor) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ def test_the_true_prediction_gives_the_clean_picture_back_at_every_step(kind: st
     def mixed(of_x_start: Tensor, of_noise: Tensor) -> Tensor:
         return of_x_start[step].view(-1, 1, 1, 1) * x_start + of_noise[step].view(-1, 1, 1, 1) * noise
 
-    network = Told(mixed(*target_weights(alpha, sigma, prediction)))
+    network = FixedOutput(mixed(*target_weights(alpha, sigma, prediction)))
     denoise = XStart(network, alpha, sigma, prediction)
     predicted = denoise(mixed(alpha, sigma), (step + 1) / 1000, torch.zeros_like(step))
     # float32 holds x to 1e-7, and dividing by alpha, as epsilon does, makes up to 200 times that of it.

@@ -21,7 +21,7 @@ def batch_of(count: int) -> tuple[Tensor, Tensor]:
 
 
 def seeded(seed: int = 0) -> Draws:
-    """A whole batch's draws, as after ``Objective.begin(seed)``."""
+    """A whole batch's draws, as after ``Objective.begin_micro_batch(seed)``."""
     draws = Draws(torch.device("cpu"))
     draws.restart(seed)
     return draws

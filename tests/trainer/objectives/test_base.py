@@ -59,4 +59,4 @@ def test_steps_are_clipped(make_objective: MakeObjective) -> None:
 
 
 def test_a_position_is_a_share_of_the_run() -> None:
-    assert [Position(step, 4).share for step in (0, 1, 3)] == [0.0, 0.25, 0.75]
+    assert [Position(step, 4).progress for step in (0, 1, 3)] == [0.0, 0.25, 0.75]

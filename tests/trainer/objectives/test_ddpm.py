@@ -72,7 +72,7 @@ def test_steps_are_drawn_as_their_density_says(normal: tuple[float, float] | Non
 
 
 class Told(nn.Module):
-    """A network that answers with its one tensor, whatever it is asked; it keeps what it was asked."""
+    """A network that always returns its one tensor and records its inputs."""
 
     def __init__(self, answer: Tensor) -> None:
         super().__init__()
@@ -169,12 +169,12 @@ def test_the_reported_loss_is_the_mean_squared_error(make_objective: MakeObjecti
     torch.testing.assert_close(loss, F.mse_loss(torch.zeros_like(images), target))
 
 
-# What the sampler is told
+# The schedule for the sampler
 
 
 @pytest.mark.parametrize(("kind", "prediction"), EVERY)
 def test_plans_start_where_the_prediction_still_tells_the_picture(kind: str, prediction: Prediction) -> None:
-    """Only of pure noise nothing can be told from its noise; v and velocity tell the picture even there."""
+    """At pure noise epsilon does not determine x_start; v and velocity do."""
     t_max = denoising(kind, prediction).diffusion.t_max
     if prediction != "epsilon" or kind == "linear":
         assert t_max == 1.0

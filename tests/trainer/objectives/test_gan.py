@@ -190,8 +190,8 @@ def test_lazy_penalties_keep_the_expected_gradient(make_objective: MakeObjective
 
 def test_the_generator_moves_once_in_so_many_critic_steps(make_objective: MakeObjective) -> None:
     objective = make_objective("wgan-gp")
-    told = [objective.train_step(*batch_of(4), Position(step, 6)).keys() for step in range(6)]
-    assert told == [{"discriminator"}, {"discriminator"}, {"discriminator", "generator"}] * 2
+    reported = [objective.train_step(*batch_of(4), Position(step, 6)).keys() for step in range(6)]
+    assert reported == [{"discriminator"}, {"discriminator"}, {"discriminator", "generator"}] * 2
 
 
 def test_a_generator_step_leaves_the_discriminator_trainable_and_untouched(make_objective: MakeObjective) -> None:
@@ -247,7 +247,7 @@ def test_the_discriminator_learns_what_belongs_to_which_class(network: str) -> N
 
 
 class Point(nn.Module):
-    """A perceptron on points of the plane, told no class."""
+    """A perceptron on points of the plane, without a class."""
 
     def __init__(self, outputs: int) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 import pytest
 
-from trainer.run.loop import TrainingRun
 from trainer.objectives.text import TextObjective
+from trainer.run.loop import TrainingRun
 
 
 @pytest.fixture(scope="session")

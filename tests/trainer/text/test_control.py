@@ -5,15 +5,15 @@ import pytest
 import torch
 
 from tests.trainer.conftest import TEXT, MakeTextConfig
-from trainer.run import checkpoint
 from trainer.data import ImageData, to_unit_range
 from trainer.data.strokes import edges
 from trainer.export import averaged_parts, compare, load, script
 from trainer.generate import pictures_of
-from trainer.run.loop import TrainingRun
 from trainer.models.text_parts import TextParts, random_text_inputs
 from trainer.objectives.base import Position
 from trainer.objectives.control import ControlObjective
+from trainer.run import checkpoint
+from trainer.run.loop import TrainingRun
 
 CPU = torch.device("cpu")
 

@@ -3,14 +3,14 @@ import torch
 from torch import Tensor
 
 from tests.trainer.conftest import TEXT, MakeTextConfig
-from trainer.run import checkpoint
 from trainer.data import ImageData, to_unit_range
 from trainer.export import averaged_parts, compare, load, script
 from trainer.generate import default_plan, pictures_of
-from trainer.run.loop import TrainingRun
 from trainer.models.text_parts import TextParts
 from trainer.objectives.base import Position
 from trainer.objectives.few_step_text import FewStepTextObjective
+from trainer.run import checkpoint
+from trainer.run.loop import TrainingRun
 
 CPU = torch.device("cpu")
 FEW = {

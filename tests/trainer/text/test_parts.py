@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from tests.trainer.conftest import MakeTextConfig
-from trainer.run import checkpoint
 from trainer.config import RunConfig
 from trainer.export import ExportError, averaged_parts, compare, load, script
 from trainer.generate import pictures_of
-from trainer.run.loop import TrainingRun
 from trainer.models.text_parts import TextParts, prompted, random_text_inputs
+from trainer.run import checkpoint
+from trainer.run.loop import TrainingRun
 from trainer.text.tokenizer import tokenize
 
 CPU = torch.device("cpu")

@@ -4,14 +4,14 @@ import pytest
 import torch
 
 from tests.trainer.conftest import MakeTextConfig
-from trainer.run import checkpoint
 from trainer.data import ImageData
 from trainer.data.captions import VARIANTS
 from trainer.generate import NotFinite, pictures_of, text_cells
-from trainer.run.loop import TrainingRun
 from trainer.models.text_parts import TextParts
 from trainer.objectives.base import Position
 from trainer.objectives.text import TextObjective
+from trainer.run import checkpoint
+from trainer.run.loop import TrainingRun
 from trainer.run.schedule import epoch_order
 
 CPU = torch.device("cpu")

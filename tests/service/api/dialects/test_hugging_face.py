@@ -78,7 +78,7 @@ def test_inputs_that_are_a_picture_are_one(client: TestClient) -> None:
         assert (params["class_label"], params["strength"]) == ("bag", 0.5)
 
 
-def test_nothing_beside_inputs_is_passed_over(client: TestClient) -> None:
+def test_unknown_fields_beside_inputs_are_rejected(client: TestClient) -> None:
     picture = base64.b64encode(client.post("/generate/vae").content).decode()
     refused(ask(client, picture, prompt="bag", image=picture), "#/parameters/image")
     body = {"inputs": "bag", "parameters": {}}

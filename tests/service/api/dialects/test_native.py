@@ -40,7 +40,7 @@ def test_a_size_is_a_whole_number_of_times_the_models(manifest: Manifest, size: 
 def test_another_size_is_refused(manifest: Manifest, size: tuple[int, int]) -> None:
     with pytest.raises(BadRequest) as caught:
         scale_of("size", *size, manifest)
-    assert caught.value.problems[0].allowed == "8x4 times a whole number up to 32"
+    assert caught.value.problems[0].allowed == "8x4 times an integer up to 32"
 
 
 class _Asked(DialectRequest):

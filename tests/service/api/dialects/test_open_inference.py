@@ -50,16 +50,16 @@ def test_the_seeds_are_in_the_header_too(client: TestClient) -> None:
     [
         (seeds(1, name="noise"), "input should be 'seed', 'class_label' or 'latents'"),
         (seeds(1, datatype="FP32"), "Allowed: INT64"),
-        (seeds(1, 2, shape=[3]), "is not that of 2 numbers"),
+        (seeds(1, 2, shape=[3]), "does not fit 2 numbers"),
         (seeds(1, shape=[]), "shape"),
-        (seeds(1, 2, shape=[2, 1]), "is not that of 2 numbers"),
-        (seeds(1.5), "not whole"),  # type: ignore[arg-type]
+        (seeds(1, 2, shape=[2, 1]), "does not fit 2 numbers"),
+        (seeds(1.5), "not an integer"),  # type: ignore[arg-type]
         (seeds(-1), "greater than or equal to 0"),
         (seeds(2**32), "less than 4294967296"),
         (seeds(2**63), "too large"),
         (seeds(1, data=None), "one of the two"),
         (seeds(1, parameters={"binary_data_size": 8}), "one of the two"),
-        (seeds(1, data=None, parameters={"binary_data_size": 8}), "has no 8 bytes of INT64"),
+        (seeds(1, data=None, parameters={"binary_data_size": 8}), "has fewer than 8 bytes of whole INT64 numbers"),
         ({"inputs": seeds(1)["inputs"] * 2}, "more than once"),
         (seeds(1) | {"outputs": [{"name": "picture"}]}, "'images'"),
         (seeds(1) | {"parameters": {"seed": 1}}, "there is no such field"),
@@ -68,22 +68,22 @@ def test_the_seeds_are_in_the_header_too(client: TestClient) -> None:
         ({"inputs": [{"name": "class_label", "shape": [1], "datatype": "INT64", "data": [3]}]}, "no such class"),
     ],
 )
-def test_what_is_wrong_with_a_tensor_is_said(client: TestClient, body: dict[str, Any], says: str) -> None:
+def test_an_invalid_tensor_is_rejected_with_its_reason(client: TestClient, body: dict[str, Any], says: str) -> None:
     assert says in error(client.post(INFER, json=body), 422)
 
 
-def test_a_query_is_not_passed_over(client: TestClient) -> None:
+def test_a_query_is_rejected(client: TestClient) -> None:
     answer = client.post("/v2/models/vae/infer", params={"seed": 7}, json={})
     assert answer.status_code == 422
     assert "seed" in answer.json()["error"]
 
 
-def test_a_body_that_is_no_json(client: TestClient) -> None:
+def test_a_body_that_is_not_json(client: TestClient) -> None:
     assert "not JSON" in error(client.post(INFER, content=b"{"), 400)
 
 
 @pytest.mark.parametrize("length", ["-1", "1000", "x", "", "99999999999", "\N{SUPERSCRIPT TWO}"])
-def test_a_length_that_is_none(client: TestClient, length: str) -> None:
+def test_an_invalid_length_is_rejected(client: TestClient, length: str) -> None:
     response = client.post(INFER, content=b"{}", headers={HEAD_LENGTH.encode(): length.encode("latin-1")})
     assert HEAD_LENGTH in error(response, 400)
 
@@ -105,10 +105,10 @@ def test_binary_numbers_are_little_endian(client: TestClient) -> None:
     ("encoding", "body", "status", "says"),
     [
         ("br", b"{}", 400, "gzip or deflate"),
-        ("gzip", b"{}", 400, "not compressed by gzip"),
+        ("gzip", b"{}", 400, "not valid gzip data"),
         ("gzip", gzip.compress(b"{}")[:-1], 400, "does not end"),
         ("deflate", zlib.compress(b"{}") + b"{}", 400, "does not end"),
-        ("gzip", gzip.compress(bytes(10_000_000)), 413, "larger than 65536 bytes"),
+        ("gzip", gzip.compress(bytes(10_000_000)), 413, "larger than the limit of 65536 bytes"),
     ],
 )
 def test_a_compressed_body_is_checked_and_bounded(
@@ -147,7 +147,7 @@ def test_a_refused_model_is_unavailable(tmp_path: Path) -> None:
         assert client.get("/v2/health/ready").status_code == 503
         assert client.get("/v2/health/live").status_code == 200
         assert client.get("/v2/models/vae/ready").status_code == 200
-        assert "broken was refused: " in error(client.get("/v2/models/broken/ready"), 503)
+        assert "broken could not be loaded: " in error(client.get("/v2/models/broken/ready"), 503)
         (refused,) = client.post("/v2/repository/index").json()[1:]
         assert (refused["name"], refused["state"]) == ("broken", "UNAVAILABLE")
         assert refused["reason"]

@@ -36,7 +36,7 @@ def test_the_smallest_request(client: TestClient) -> None:
         ({"model": "vae", "prompt": "bag", "output_format": "gif"}, "#/output_format"),
     ],
 )
-def test_nothing_is_dropped_silently(client: TestClient, fields: dict[str, object], pointer: str) -> None:
+def test_fields_without_effect_are_rejected(client: TestClient, fields: dict[str, object], pointer: str) -> None:
     refused(client.post(GENERATIONS, json=fields), pointer)
 
 
@@ -47,7 +47,7 @@ def test_a_class_label_stands_for_an_empty_prompt(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize("size", ["8", "8x", "0x0", "08x08", "8x8x8", "autos", "8x16"])
-def test_a_size_that_is_none(client: TestClient, size: str) -> None:
+def test_an_invalid_size_is_rejected(client: TestClient, size: str) -> None:
     response = client.post(GENERATIONS, json={"model": "vae", "prompt": "", "size": size})
     assert problem(response, 400, "bad-request")["error"]["param"] == "size"
 
@@ -68,7 +68,7 @@ def test_an_edit_as_json_is_that_of_the_form(client: TestClient) -> None:
     form = client.post(EDITS, data=fields, files={"image[]": base64.b64decode(made)}).json()
     shown = [decode(base64.b64decode(each["data"][0]["b64_json"])) for each in (answer, form)]
     assert_same(*shown)
-    assert answer["warnings"] == ["image: re-sampled from 16 x 16 to 8 x 8 pixels"]
+    assert answer["warnings"] == ["image: resized from 16 x 16 to 8 x 8 pixels"]
 
 
 def test_an_empty_field_of_a_form_is_as_left_out(client: TestClient) -> None:
@@ -83,7 +83,7 @@ def test_an_empty_field_of_a_form_is_as_left_out(client: TestClient) -> None:
 @pytest.mark.parametrize(
     ("files", "param"), [({"image": b"GIF89a"}, "image"), ({"image": b"GIF89a", "mask": b"?"}, "mask")]
 )
-def test_a_picture_that_is_none(client: TestClient, files: dict[str, bytes], param: str) -> None:
+def test_an_invalid_picture_is_rejected(client: TestClient, files: dict[str, bytes], param: str) -> None:
     response = client.post(EDITS, data={"model": "ddpm", "prompt": ""}, files=files)
     assert problem(response, 415, "unsupported-image")["error"]["param"] == param
 

@@ -8,6 +8,7 @@ from starlette.testclient import TestClient
 from torch import Tensor
 
 from service.api.http.endpoint import App, route
+from service.api.http.openapi import Operation
 from service.api.state import deployment_of, state_of
 from service.app import create_app
 from service.sampling.noise import RowNoise
@@ -40,8 +41,12 @@ def test_what_nobody_expected_is_a_plain_500_and_a_logged_traceback(
     async def fails(request: Request) -> Response:
         raise RuntimeError("the secret")
 
-    app.add_endpoint(route("/fails-as-endpoint/{model}", {"GET": fails_for_a_model}))
-    app.add_endpoint(route("/fails-as-endpoint", {"GET": fails}))
+    app.add_routes(
+        [
+            route("/fails-as-endpoint/{model}", {"GET": Operation(fails_for_a_model)}),
+            route("/fails-as-endpoint", {"GET": Operation(fails)}),
+        ]
+    )
 
     with TestClient(app, raise_server_exceptions=False) as client:
         response = client.get(path)

@@ -1,3 +1,4 @@
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ from service.api.request.negotiation import EVENT_STREAM, PICTURES
 from service.api.request.schemas import GenerateRequest, InterpolateRequest
 from service.errors import ServiceError
 from tests.service.api.conftest import PROBLEM
+from tests.service.api.documented import resolved, undocumented
 
 Document = dict[str, Any]
 
@@ -31,16 +33,10 @@ def nodes(node: object) -> Iterator[Document]:
         yield from nodes(child)
 
 
-def test_the_page_is_there(client: TestClient) -> None:
-    response = client.get("/docs")
-    assert response.status_code == 200
-    assert "openapi.json" in response.text
-    assert "default-src 'none'" in response.headers["content-security-policy"]
-    assert "://" not in response.text
-    assert "<script" not in response.text
-    paths = client.get("/openapi.json").json()["paths"]
-    assert all(f"{method.upper()} {path}" in response.text for path, item in paths.items() for method in item)
-    assert all(f"<code>{name}</code>" in response.text for name in GenerateRequest.model_fields)
+def body_schema(document: Document, path: str) -> Document:
+    """The schema of a body of JSON; of several, the first."""
+    schema = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    return resolved(document, schema.get("anyOf", [schema])[0])
 
 
 def test_every_route_is_described(document: Document) -> None:
@@ -88,15 +84,17 @@ def test_every_operation_has_a_name_of_its_own(document: Document) -> None:
 
 def test_a_form_has_no_null_and_no_objects(document: Document) -> None:
     content = document["paths"]["/v1/images/edits"]["post"]["requestBody"]["content"]
-    assert content["application/json"]["schema"]["properties"]["seed"]["anyOf"][-1] == {"type": "null"}
-    form = content["multipart/form-data"]["schema"]
+    body = resolved(document, content["application/json"]["schema"])
+    assert body["properties"]["seed"]["anyOf"][-1] == {"type": "null"}
+    form = resolved(document, content["multipart/form-data"]["schema"])
     assert {"image", "mask", "seed"} <= form["properties"].keys()
     assert [node for node in nodes(form) if node.get("type") in ("null", "object")] == [form]
 
 
 def test_the_document_tells_which_fields_may_be_empty(document: Document) -> None:
     """Those of every query, and the optional ones of a form."""
-    form = document["paths"]["/v1/images/edits"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
+    content = document["paths"]["/v1/images/edits"]["post"]["requestBody"]["content"]
+    form = resolved(document, content["multipart/form-data"]["schema"])
     empty = {name for name, field in form["properties"].items() if {"const": ""} in field.get("anyOf", [])}
     assert empty == form["properties"].keys() - form["required"]
     queries = [node for node in nodes(document) if node.get("in") == "query" and not node.get("required")]
@@ -122,7 +120,7 @@ def test_the_body_is_json_with_every_field(
 ) -> None:
     body = document["paths"][path]["post"]["requestBody"]
     assert body["required"] is required
-    schema = body["content"]["application/json"]["schema"]
+    schema = body_schema(document, path)
     assert schema["properties"].keys() == {field.alias or name for name, field in form.model_fields.items()}
     for field in schema["properties"].values():
         assert [node for node in nodes(field) if "description" in node]
@@ -130,9 +128,10 @@ def test_the_body_is_json_with_every_field(
 
 def test_the_query_has_the_fields_of_the_body(document: Document) -> None:
     operation = document["paths"]["/generate/{model}"]["get"]
-    query = {parameter["name"] for parameter in operation["parameters"] if parameter["in"] == "query"}
+    parameters = [resolved(document, parameter) for parameter in operation["parameters"]]
+    query = {parameter["name"] for parameter in parameters if parameter["in"] == "query"}
     assert query == GenerateRequest.model_fields.keys() - {"metadata"}  # an object, which a query cannot hold
-    (path,) = (parameter for parameter in operation["parameters"] if parameter["in"] == "path")
+    (path,) = (parameter for parameter in parameters if parameter["in"] == "path")
     assert (path["name"], path["required"]) == ("model", True)
 
 
@@ -143,16 +142,79 @@ def test_every_form_and_every_refusal_is_described(document: Document, path: str
     responses = document["paths"][path][method]["responses"]
     assert responses["200"]["content"].keys() == {*PICTURES, EVENT_STREAM}
     kinds: list[type[ServiceError]] = [ServiceError, *ServiceError.__subclasses__()]
-    refusals = {str(kind.status) for kind in kinds} - {"410"}  # what only a job is answered with
-    assert responses.keys() == {"200", "202"} | refusals | ({"304"} if method == "get" else set())
-    for status in refusals:
-        schema = responses[status]["content"]["application/problem+json"]["schema"]
+    failed = {str(kind.status) for kind in kinds} - {"410"}  # only a job is answered with that
+    assert responses.keys() == {"200", "202", "204"} | failed | ({"304"} if method == "get" else set())
+    for status in failed:
+        response = resolved(document, responses[status])
+        schema = resolved(document, response["content"]["application/problem+json"]["schema"])
         assert schema["properties"].keys() == PROBLEM
+        assert ("Retry-After" in response["headers"]) == (status in ("409", "429", "503"))
 
 
 def test_an_example_in_the_document_is_answered(client: TestClient, document: Document) -> None:
-    schema = document["paths"]["/generate/{model}"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    schema = body_schema(document, "/generate/{model}")
     examples = {name: field["examples"][0] for name, field in schema["properties"].items() if "examples" in field}
     assert examples
     examples["class_label"] %= 3
     assert client.post("/generate/ddpm", json=examples).status_code == 200
+
+
+def test_the_example_of_a_body_is_answered(client: TestClient, document: Document) -> None:
+    for path, url in (("/generate/{model}", "/generate/ddpm"), ("/interpolate", "/interpolate")):
+        body = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["example"]
+        assert client.post(url, json=body).status_code == 200
+
+
+def test_a_body_of_hugging_face_is_described(document: Document) -> None:
+    body = document["paths"]["/generate/{model}"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    names = [set(resolved(document, form)["properties"]) for form in body["anyOf"]]
+    assert names[0] == GenerateRequest.model_fields.keys()
+    assert names[1] == {"inputs", "parameters", "options"}
+
+
+def test_every_operation_may_fail_and_be_refused(document: Document) -> None:
+    polled = {"/models", "/health", "/health/live", "/health/ready", "/metrics"}  # answered by an overloaded loop too
+    for path, item in document["paths"].items():
+        for operation in item.values():
+            assert {"500", "503"} - ({"503"} if path in polled else set()) <= operation["responses"].keys(), path
+
+
+def test_operations_are_in_the_order_of_their_tags(document: Document) -> None:
+    tags = [tag["name"] for tag in document["tags"]]
+    used = [tags.index(operation["tags"][0]) for item in document["paths"].values() for operation in item.values()]
+    assert used == sorted(used)
+    assert tags[:3] == ["images", "models", "jobs"]
+
+
+def test_schemas_are_shared(document: Document) -> None:
+    assert len(json.dumps(document)) < 200_000
+    models = {"GenerateRequest", "PicturesAnswer", "Problem", "JobStatus", "Stats", "ModelCard"}
+    assert models <= document["components"]["schemas"].keys()
+
+
+@pytest.mark.parametrize(
+    ("remove", "complaint"),
+    [
+        (("responses", "200"), "status 200"),
+        (("responses", "200", "headers", "X-Seed"), "200: header x-seed"),
+        (("responses", "200", "content", "application/json"), "200: media type application/json"),
+    ],
+)
+def test_what_is_not_documented_would_be_found(
+    client: TestClient, document: Document, remove: tuple[str, ...], complaint: str
+) -> None:
+    """The clients of all tests of the API check every response in this way."""
+    response = client.post("/generate/vae", headers={"Accept": "application/json"})
+    assert undocumented(document, response) == []
+    *path, last = remove
+    node = document["paths"]["/generate/{model}"]["post"]
+    for part in path:
+        node = node[part]
+    del node[last]
+    assert undocumented(document, response) == [complaint]
+
+
+def test_a_field_that_is_not_documented_would_be_found(client: TestClient, document: Document) -> None:
+    response = client.post("/generate/vae", headers={"Accept": "application/json"})
+    del document["components"]["schemas"]["Timings"]["properties"]["queue_ms"]
+    assert undocumented(document, response) == ["200: field /timings/queue_ms"]

@@ -259,7 +259,9 @@ def test_a_job_fails_as_a_request_does(tmp_path: Path) -> None:
 
 
 async def test_jobs_that_ended_are_kept_within_bytes(weights: Path) -> None:
-    settings = Settings(weights_dir=weights, device="cpu", engine_threads=1, max_bucket=8, job_bytes=20_000)
+    settings = Settings(
+        weights_dir=weights, device="cpu", engine_threads=1, max_bucket=8, max_lag_ms=1e9, job_bytes=20_000
+    )
 
     async with running(settings) as app:
         jobs = []

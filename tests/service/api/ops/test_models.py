@@ -50,6 +50,7 @@ def test_a_card_has_the_fields_that_mean_something(tasks: TestClient) -> None:
     assert {name for name, card in cards.items() if "steps" in card["tasks"].get("encode", {})} == {"ddpm"}
     assert "generate" not in cards["ae"]["does"]
     assert "film" not in cards["vae"]["tasks"]["generate"]["layout"]["enum"]
+    assert "film" not in cards["ldm"]["tasks"]["encode"]["layout"]["enum"]
 
 
 def test_a_field_has_the_models_own_bounds_and_default(tasks: TestClient) -> None:

@@ -25,7 +25,7 @@ def test_a_browser_gets_the_page(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize("accept", ["*/*", "application/json", "application/json, text/html;q=0.5"])
-def test_a_program_gets_links_that_lead_somewhere(client: TestClient, accept: str) -> None:
+def test_a_program_gets_valid_links(client: TestClient, accept: str) -> None:
     document = client.get("/", headers={"Accept": accept}).json()
     assert document["name"] == "genserve"
     assert document["links"].keys() >= {"models", "openapi", "health", "metrics", "docs"}
@@ -33,11 +33,11 @@ def test_a_program_gets_links_that_lead_somewhere(client: TestClient, accept: st
         assert client.get(path).status_code == 200
 
 
-def test_what_is_neither_is_not_acceptable(client: TestClient) -> None:
+def test_other_types_are_not_acceptable(client: TestClient) -> None:
     problem(client.get("/", headers={"Accept": "image/png"}), 406, "not-acceptable")
 
 
-def test_the_policy_lets_nothing_in_from_outside(client: TestClient) -> None:
+def test_the_content_security_policy_allows_no_other_host(client: TestClient) -> None:
     for path in ("/", "/ui/style.css", "/ui/nothing.js"):
         headers = client.get(path, headers=BROWSER).headers
         policy = dict(part.split(" ", 1) for part in headers["content-security-policy"].split("; "))
@@ -49,7 +49,7 @@ def test_the_policy_lets_nothing_in_from_outside(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_file_is_served_with_its_type_and_kept_until_it_changes(client: TestClient, name: str) -> None:
+def test_a_file_has_its_type_and_is_revalidated(client: TestClient, name: str) -> None:
     types = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".html": "text/html"}
     response = client.get(f"/ui/{name}")
     assert response.status_code == 200
@@ -76,7 +76,7 @@ def test_every_file_of_the_page_is_in_the_table() -> None:
     assert files == set(NAMES)
 
 
-def test_the_head_is_as_the_page(client: TestClient) -> None:
+def test_head_has_the_headers_of_the_page(client: TestClient) -> None:
     response = client.head("/", headers=BROWSER)
     assert {name: response.headers[name] for name in HEADERS} == HEADERS
     assert response.content == b""
@@ -85,19 +85,19 @@ def test_the_head_is_as_the_page(client: TestClient) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_no_file_names_another_host(name: str) -> None:
     hosts = set(re.findall(r"\w+://[^\s\"'`)]+", text(name)))
-    # A namespace is a name, which nothing is fetched from.
+    # A namespace is a name; nothing is fetched from it.
     assert hosts <= {"http://www.w3.org/2000/svg"}
     assert not re.search(r"""(?:src|href|url)[=(]["']?//""", text(name))
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_modules_import_modules_that_are_there(name: str) -> None:
+def test_modules_import_existing_modules(name: str) -> None:
     for target in re.findall(r"""from\s+["']([^"']+)["']""", text(name)):
         assert target.startswith("./")
         assert (PurePosixPath(name).parent / target).as_posix() in ASSETS
 
 
-def test_modules_import_names_that_are_exported() -> None:
+def test_modules_import_exported_names() -> None:
     for name in MODULES:
         for names, target in re.findall(r"""import \{([^}]*)\} from "\./([^"]+)";""", text(name)):
             exported = set(re.findall(r"export (?:async )?(?:function\*?|const|class|let) (\w+)", text(f"js/{target}")))
@@ -118,19 +118,19 @@ def test_every_module_is_used() -> None:
     assert set(MODULES) == used | {"js/main.js"}
 
 
-def test_the_page_refers_to_files_that_are_there() -> None:
+def test_the_page_refers_to_existing_files() -> None:
     references = re.findall(r"""(?:src|href)="ui/([^"]+)\"""", text("index.html"))
     assert {"style.css", "js/main.js", "icon.svg"} <= set(references)
     assert set(references) <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_url_is_relative_so_that_a_proxy_may_serve_the_page_below_a_path(name: str) -> None:
+def test_every_url_is_relative_for_proxies_that_serve_below_a_path(name: str) -> None:
     assert re.findall(r"""(?:src|href)=["']?/""", text(name)) == []
     assert re.findall(r"""\b(?:fetch|request|getJson|getFile|stream)\(["'`]/""", text(name)) == []
 
 
-def test_nothing_is_inline_that_the_policy_forbids() -> None:
+def test_nothing_forbidden_by_the_policy_is_inline() -> None:
     page = text("index.html")
     assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?![^>]*src=)", page)
     forbidden = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function"
@@ -141,7 +141,7 @@ def test_modules_are_short() -> None:
     assert {name: lines for name in MODULES if (lines := len(text(name).splitlines())) >= 300} == {}
 
 
-def test_no_model_is_known_by_name(client: TestClient) -> None:
-    """The forms are built from the cards, so that a model of another name and family is served as well."""
+def test_no_module_names_a_model(client: TestClient) -> None:
+    """Forms are built from the cards, so that any model works."""
     for name in MODULES:
         assert not re.search(r"""["'`](ddpm|gan|vae|ldm|fashion-mnist)["'`]""", text(name)), name

@@ -19,6 +19,7 @@ from service.api.request.schemas import GenerateRequest
 from service.decoding.pool import readers_of
 from service.errors import BodyTooLarge, BodyTooSlow
 from service.images import encode_png
+from service.request_info import KEY, RequestInfo
 from service.settings import Settings
 from tests.service.api.conftest import ask, problem, refused, running, some_picture
 
@@ -171,7 +172,7 @@ def test_a_body_without_a_length_is_bounded_too(client: TestClient, path: str) -
     problem(client.post(path, content=chunks()), 413, "body-too-large")
 
 
-def test_a_body_without_an_end_is_not_read_on(settings: Settings) -> None:
+def test_an_endless_body_is_not_read_beyond_the_limit(settings: Settings) -> None:
     read = 0
 
     async def endless() -> Message:
@@ -188,7 +189,7 @@ def test_a_body_without_an_end_is_not_read_on(settings: Settings) -> None:
     assert read <= settings.max_body_bytes + 2 * 4004 + 1000
 
 
-def test_a_refusal_is_small_however_much_it_refuses(client: TestClient) -> None:
+def test_an_error_is_small_for_a_large_request(client: TestClient) -> None:
     many = {f"field-{number}": 1 for number in range(3000)}
     response = client.post("/generate/vae", json=many)
     assert len(problem(response, 422, "invalid-field")["errors"]) == 10
@@ -222,8 +223,8 @@ async def test_the_bound_is_the_settings(weights: Path, limit: int) -> None:
         assert (await ask(app, "/generate/vae", b" " * (limit + 1))).status == 413
 
 
-def test_a_body_that_has_come_whole_is_not_waited_for(settings: Settings) -> None:
-    """What the server has received is at ``state``; a body that is still coming is asked for as ever."""
+def test_a_complete_body_is_read_without_waiting(settings: Settings) -> None:
+    """What the server has received is in ``RequestInfo``; a body that is still coming is awaited as before."""
     bound = settings.model_copy(update={"max_body_bytes": 4})
 
     def read(received: bytes | None) -> bytes:
@@ -234,7 +235,7 @@ def test_a_body_that_has_come_whole_is_not_waited_for(settings: Settings) -> Non
             "type": "http",
             "method": "POST",
             "headers": [],
-            "state": {} if received is None else {"body": bytearray(received)},
+            "state": {KEY: RequestInfo(body=None if received is None else bytearray(received))},
         }
         return asyncio.run(read_body(Request(scope, receive), bound))
 
@@ -245,7 +246,7 @@ def test_a_body_that_has_come_whole_is_not_waited_for(settings: Settings) -> Non
         read(b"there")
 
 
-def test_a_body_that_does_not_come_is_not_waited_for(settings: Settings) -> None:
+def test_a_body_that_never_arrives_times_out(settings: Settings) -> None:
     async def receive() -> Message:
         await asyncio.Event().wait()
         raise AssertionError("never sent")
@@ -287,14 +288,14 @@ async def test_beyond_the_readers_queue_uploads_are_refused_and_nothing_else(set
 
 
 @pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF", "AVIF"])
-def test_a_picture_that_is_not_read_is_called_so(client: TestClient, kind: str) -> None:
+def test_an_unsupported_picture_format_is_named(client: TestClient, kind: str) -> None:
     file = io.BytesIO()
     Image.new("L", (8, 8), 200).convert("RGB").save(file, kind)
     document = problem(client.post("/generate/ddpm", content=file.getvalue()), 415, "unsupported-image")
     assert document["errors"][0]["pointer"] == "#/image"
 
 
-def test_a_picture_where_none_is_taken_is_refused(client: TestClient) -> None:
+def test_a_picture_in_a_request_without_uploads_is_rejected(client: TestClient) -> None:
     png = client.post("/generate/vae").content
     for response in (
         client.post("/interpolate", params={"model": "vae"}, content=png),
@@ -331,7 +332,7 @@ def test_any_bytes_get_an_answer_and_never_a_fault(client: TestClient, head: byt
 @pytest.mark.parametrize(
     "body", [b'{"seed": 1}', b" {}", b'--x\r\nContent-Disposition: form-data; name="seed"\r\n\r\n1\r\n--x--']
 )
-def test_a_query_beside_a_body_is_refused_and_not_dropped(client: TestClient, body: bytes) -> None:
+def test_a_query_beside_a_body_is_rejected(client: TestClient, body: bytes) -> None:
     told = problem(client.post("/generate/vae?n=4&seed=7", content=body), 422, "invalid-field")
     assert told["errors"][0]["pointer"] == "#/n"
     assert "in the query" in told["detail"]
@@ -346,13 +347,11 @@ def test_without_a_body_the_query_is_the_request(client: TestClient) -> None:
 @pytest.mark.parametrize(
     ("path", "body", "said"),
     [
-        ("/generate/vae", {"image": 5}, "image: is a picture: base64, or a file of a form."),
-        ("/generate/vae", {"image": "http://here/a.png"}, "image: an address is never fetched"),
-        ("/interpolate", {"model": "vae", "from": 5}, "from: is an object."),
-        ("/generate/vae", {"latents": [[1e300] * 4]}, "latents: has numbers beyond 100."),
+        ("/generate/vae", {"image": 5}, "image: must be a picture: base64, or a file of a form."),
+        ("/generate/vae", {"image": "http://here/a.png"}, "image: is a URL, and URLs are not fetched"),
+        ("/interpolate", {"model": "vae", "from": 5}, "from: must be an object."),
+        ("/generate/vae", {"latents": [[1e300] * 4]}, "latents: has numbers outside -100 to 100."),
     ],
 )
-def test_a_complaint_is_in_the_words_of_requests(
-    client: TestClient, path: str, body: dict[str, object], said: str
-) -> None:
+def test_messages_do_not_use_pythons_terms(client: TestClient, path: str, body: dict[str, object], said: str) -> None:
     assert said in problem(client.post(path, json=body), 422, "invalid-field")["detail"]

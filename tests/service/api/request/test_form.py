@@ -88,18 +88,18 @@ def test_files_are_bytes_and_other_fields_are_text() -> None:
         (b"--b\r\n\r\n1\r\n--b--", "name"),
         (b"--b\r\nno header\r\n\r\n1\r\n--b--", "colon"),
         (b"--b\r\nContent-Disposition: attachment; name=n\r\n\r\n1\r\n--b--", "name"),
-        (part("n", b"1\r\n--bc") + b"--b--", "spaces"),
+        (part("n", b"1\r\n--bc") + b"--b--", "other text"),
         (part("n", b"MQ==", "\r\nContent-Transfer-Encoding: base64") + b"--b--", "Transfer"),
         (part("n", more="\r\nX: " + "x" * 9000) + b"--b--", "name"),
     ],
 )
-def test_what_is_no_form_is_told(body: bytes, said: str) -> None:
+def test_an_invalid_form_is_rejected_with_its_reason(body: bytes, said: str) -> None:
     with pytest.raises(BadRequest, match=said):
         read(body)
 
 
-def test_text_that_is_not_utf_8_is_told() -> None:
-    with pytest.raises(InvalidField, match="class_label: is no text in UTF-8"):
+def test_text_that_is_not_utf_8_is_rejected() -> None:
+    with pytest.raises(InvalidField, match="class_label: is not valid UTF-8"):
         read(part("class_label", b"\xe4") + b"--b--")
     with pytest.raises(InvalidField, match="utf-8"):
         read(part("_charset_", b"latin-1") + b"--b--")
@@ -115,7 +115,7 @@ def test_what_is_no_form() -> None:
 
 def test_parts_and_text_are_bounded() -> None:
     assert len(read(part("n") * MAX_PARTS + b"--b--")) == MAX_PARTS
-    with pytest.raises(BadRequest, match=f"more than {MAX_PARTS} parts"):
+    with pytest.raises(BadRequest, match="too many parts"):
         read(part("n") * (MAX_PARTS + 1) + b"--b--")
     with pytest.raises(BodyTooLarge):
         read(part("n", b"1" * 6000) * 2 + b"--b--")
@@ -201,7 +201,7 @@ def test_a_form_is_read_whatever_its_content_type_says(client: TestClient) -> No
         assert response.content == expected.content
 
 
-def test_a_field_of_a_form_that_comes_several_times_is_a_list(client: TestClient) -> None:
+def test_a_repeated_field_of_a_form_is_a_list(client: TestClient) -> None:
     response = client.post("/generate/vae", content=form(("seeds", "5"), ("seeds", "1")))
     assert response.headers["x-seed"] == "5, 1"
     assert client.post("/generate/vae", content=form(("seeds", "5"))).headers["x-seed"] == "5"
@@ -267,5 +267,5 @@ def test_a_form_without_fields_is_all_defaults(client: TestClient) -> None:
         form(("n", "1"), boundary="ä"),
     ],
 )
-def test_a_form_that_is_none_is_refused(client: TestClient, body: bytes) -> None:
+def test_an_invalid_form_is_a_bad_request(client: TestClient, body: bytes) -> None:
     problem(client.post("/generate/vae", content=body), 400, "bad-request")

@@ -5,9 +5,9 @@ from weakref import ref
 import pytest
 import torch
 
-from service.api.request.meanings import MOST_KEPT, Meanings
 from service.api.request.negotiation import GIF, PNG
 from service.api.request.resolve import resolve
+from service.api.request.resolve_cache import MOST_KEPT, ResolvedCache
 from service.api.request.schemas import GenerateRequest
 from service.engine.model import Model
 from service.errors import InvalidField, UnknownVersion
@@ -21,8 +21,8 @@ def model(settings: Settings) -> Model:
 
 
 @pytest.fixture
-def meanings(settings: Settings) -> Meanings:
-    return Meanings(settings)
+def cache(settings: Settings) -> ResolvedCache:
+    return ResolvedCache(settings)
 
 
 @pytest.mark.parametrize(
@@ -38,53 +38,53 @@ def meanings(settings: Settings) -> Meanings:
         {"seeds": [1, 2]},
     ],
 )
-def test_a_kept_meaning_is_the_one_that_is_worked_out(
-    meanings: Meanings, model: Model, settings: Settings, fields: Mapping[str, Any]
+def test_a_cached_request_equals_a_resolved_one(
+    cache: ResolvedCache, model: Model, settings: Settings, fields: Mapping[str, Any]
 ) -> None:
     own: dict[str, Any] = {} if "seeds" in fields else {"seed": 5}
     for request in (GenerateRequest(**fields), GenerateRequest(**fields, **own), GenerateRequest(**fields)):
-        assert meanings.of(request, model, PNG) == resolve(request, model, settings)
+        assert cache.of(request, model, PNG) == resolve(request, model, PNG, settings)
 
 
-def test_requests_that_differ_in_their_seed_alone_share_one(meanings: Meanings, model: Model) -> None:
-    first = meanings.of(GenerateRequest(seed=1, n=2), model, PNG)
-    assert meanings.of(GenerateRequest(seed=2, n=2, timeout_ms=5000), model, PNG) is first
-    assert meanings.of(GenerateRequest(n=2), model, PNG) is first
-    assert meanings.of(GenerateRequest(n=3), model, PNG) is not first
+def test_requests_that_differ_only_in_seed_and_timeout_share_an_entry(cache: ResolvedCache, model: Model) -> None:
+    first = cache.of(GenerateRequest(seed=1, n=2), model, PNG)
+    assert cache.of(GenerateRequest(seed=2, n=2, timeout_ms=5000), model, PNG) is first
+    assert cache.of(GenerateRequest(n=2), model, PNG) is first
+    assert cache.of(GenerateRequest(n=3), model, PNG) is not first
 
 
 @pytest.mark.parametrize("fields", [{"class_label": 9}, {"steps": 5000}, {"fps": 10}, {"version": "00000000"}])
-def test_what_is_wrong_is_wrong_every_time(meanings: Meanings, model: Model, fields: Mapping[str, Any]) -> None:
-    meanings.of(GenerateRequest(seed=1), model, PNG)
+def test_an_invalid_request_is_never_cached(cache: ResolvedCache, model: Model, fields: Mapping[str, Any]) -> None:
+    cache.of(GenerateRequest(seed=1), model, PNG)
     for seed in (1, 2):
         with pytest.raises((InvalidField, UnknownVersion)):
-            meanings.of(GenerateRequest(seed=seed, **fields), model, PNG)
+            cache.of(GenerateRequest(seed=seed, **fields), model, PNG)
 
 
-def test_the_form_of_the_answer_belongs_to_it(meanings: Meanings, model: Model) -> None:
-    meanings.of(GenerateRequest(fps=10), model, GIF)
+def test_entries_differ_by_media_type(cache: ResolvedCache, model: Model) -> None:
+    cache.of(GenerateRequest(fps=10), model, GIF)
     with pytest.raises(InvalidField, match="fps"):
-        meanings.of(GenerateRequest(fps=10), model, PNG)
+        cache.of(GenerateRequest(fps=10), model, PNG)
 
 
-def test_it_is_of_one_model(meanings: Meanings, model: Model, settings: Settings) -> None:
+def test_entries_differ_by_model(cache: ResolvedCache, model: Model, settings: Settings) -> None:
     other = load_model(settings.weights_dir / "vae", torch.device("cpu"))
-    assert meanings.of(GenerateRequest(), model, PNG).plan.steps > 0
-    assert meanings.of(GenerateRequest(), other, PNG).plan.steps == 0
+    assert cache.of(GenerateRequest(), model, PNG).plan.steps > 0
+    assert cache.of(GenerateRequest(), other, PNG).plan.steps == 0
 
 
-def test_no_model_is_kept(meanings: Meanings, settings: Settings) -> None:
+def test_the_cache_does_not_keep_a_model_alive(cache: ResolvedCache, settings: Settings) -> None:
     model = load_model(settings.weights_dir / "vae", torch.device("cpu"))
-    meanings.of(GenerateRequest(), model, PNG)
+    cache.of(GenerateRequest(), model, PNG)
     gone = ref(model)
     del model
     assert gone() is None
 
 
-def test_so_many_are_kept(meanings: Meanings, model: Model) -> None:
-    first = meanings.of(GenerateRequest(steps=1), model, PNG)
+def test_the_cache_is_emptied_when_full(cache: ResolvedCache, model: Model) -> None:
+    first = cache.of(GenerateRequest(steps=1), model, PNG)
     for steps in range(2, MOST_KEPT + 1):
-        meanings.of(GenerateRequest(steps=steps), model, PNG)
-    assert meanings.of(GenerateRequest(steps=1), model, PNG) is first
-    meanings.of(GenerateRequest(steps=MOST_KEPT + 1), model, PNG)
-    assert meanings.of(GenerateRequest(steps=1), model, PNG) is not first
+        cache.of(GenerateRequest(steps=steps), model, PNG)
+    assert cache.of(GenerateRequest(steps=1), model, PNG) is first
+    cache.of(GenerateRequest(steps=MOST_KEPT + 1), model, PNG)
+    assert cache.of(GenerateRequest(steps=1), model, PNG) is not first

@@ -63,7 +63,7 @@ def test_accept_chooses_the_form(client: TestClient, accept: str | None, media: 
         assert response.headers["content-type"] == media
 
 
-def test_what_was_chosen_once_is_no_answer_where_something_else_is_offered() -> None:
+def test_a_cached_choice_does_not_apply_to_another_offer() -> None:
     assert choose(["image/*"], PICTURES) == PNG
     assert choose(["image/*"], [JSON, GIF]) == GIF
     for _ in range(2):
@@ -72,7 +72,7 @@ def test_what_was_chosen_once_is_no_answer_where_something_else_is_offered() -> 
 
 
 @pytest.mark.parametrize("accept", REFUSED)
-def test_no_form_that_is_offered(client: TestClient, accept: str) -> None:
+def test_an_accept_without_an_offered_format_is_rejected(client: TestClient, accept: str) -> None:
     response = client.post("/generate/vae", headers={"Accept": accept})
     detail = problem(response, 406, "not-acceptable")["detail"]
     assert all(media in detail for media in PICTURES)
@@ -80,7 +80,7 @@ def test_no_form_that_is_offered(client: TestClient, accept: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "media"), MEDIA.items())
-def test_the_field_is_stronger_than_accept(client: TestClient, name: str, media: str) -> None:
+def test_the_field_overrides_accept(client: TestClient, name: str, media: str) -> None:
     for accept in ("text/html", "application/json", "image/gif;q=0"):
         headers = {"Accept": accept}
         for response in (
@@ -99,7 +99,7 @@ def test_lines_of_accept_are_one_list(client: TestClient) -> None:
 
 
 @given(accept=st.lists(st.text(max_size=40), max_size=3))
-def test_any_text_is_answered_or_refused(accept: list[str]) -> None:
+def test_any_accept_is_answered_or_rejected(accept: list[str]) -> None:
     with suppress(NotAcceptable):
         assert choose(accept, [PNG, JSON]) in (PNG, JSON)
 

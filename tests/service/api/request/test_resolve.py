@@ -72,14 +72,14 @@ def test_an_error_does_not_list_thousands_of_classes(settings: Settings) -> None
     change_manifest(settings.weights_dir / "vae", class_names=tuple(f"class {index}" for index in range(3000)))
     with TestClient(create_app(settings)) as client:
         said = refused(client.post("/generate/vae", json={"class_label": "shoe"}), "#/class_label")
-        assert said.endswith("49 class 49, and 2950 more that GET /models/vae lists, none")
+        assert said.endswith("49 class 49, and 2950 more listed by GET /models/vae, none")
 
 
 @pytest.mark.parametrize("fields", [{"steps": 20}, {"solver": "ddim"}, {"guidance_scale": 1.0}])
 def test_a_model_that_decodes_at_once_has_no_sampler(client: TestClient, fields: Mapping[str, Any]) -> None:
     field = next(iter(fields))
     said = refused(client.post("/generate/vae", json=fields), f"#/{field}")
-    assert "means nothing to vae" in said
+    assert "is not supported by vae" in said
     assert "leave it out" in said
     assert refused(client.post("/interpolate", json={"model": "vae", **fields}), f"#/{field}") == said
 
@@ -88,7 +88,7 @@ def test_a_model_that_decodes_at_once_has_no_sampler(client: TestClient, fields:
 def test_guidance_needs_a_class(client: TestClient, scale: float) -> None:
     for label in ("none", "NONE"):
         body = {"class_label": label, "guidance_scale": scale}
-        assert "ask for a class" in refused(client.post("/generate/ddpm", json=body), "#/guidance_scale")
+        assert "set a class" in refused(client.post("/generate/ddpm", json=body), "#/guidance_scale")
 
 
 def test_a_model_without_classes_has_none(settings: Settings) -> None:
@@ -112,14 +112,14 @@ def test_more_steps_than_the_model_has(client: TestClient, path: str) -> None:
 
 
 @pytest.mark.parametrize(("path", "field"), [("/generate/vae", "n"), ("/interpolate", "frames")])
-def test_more_pictures_than_the_service_makes_at_once(client: TestClient, path: str, field: str) -> None:
+def test_the_number_of_pictures_is_bounded(client: TestClient, path: str, field: str) -> None:
     fields = {"model": "vae"} if path == "/interpolate" else {}
     assert client.post(path, json={**fields, field: 64}).status_code == 200
     for count in (65, 10**6, 2**63, 10**30):
         assert "up to 64" in refused(client.post(path, json={**fields, field: count}), f"#/{field}")
 
 
-def test_everything_that_is_wrong_is_told(client: TestClient) -> None:
+def test_all_problems_are_reported(client: TestClient) -> None:
     body = {"n": 65, "steps": 1001, "class_label": "shoe", "guidance_scale": 2}
     document = problem(client.post("/generate/ddpm", json=body), 422, "invalid-field")
     assert {error["pointer"] for error in document["errors"]} == {"#/n", "#/steps", "#/class_label"}
@@ -162,7 +162,7 @@ def test_the_bound_on_steps_holds_for_the_default_too(settings: Settings) -> Non
         assert client.post("/generate/ddpm", headers=JSON).json()["params"]["steps"] == 3
 
 
-def test_a_model_makes_only_what_its_manifest_says(settings: Settings) -> None:
+def test_a_model_does_only_what_its_manifest_lists(settings: Settings) -> None:
     change_manifest(settings.weights_dir / "vae", capabilities=("generate",))
     with TestClient(create_app(settings)) as client:
         assert client.post("/generate/vae").status_code == 200
@@ -181,7 +181,7 @@ def test_a_model_makes_only_what_its_manifest_says(settings: Settings) -> None:
         ({"class_label": []}, "#/class_label", "a list of 1"),
         ({"class_label": ["bag", "shoe"], "n": 2}, "#/class_label", CLASSES),
         ({"class_label": ["bag", "bag"], "seeds": [1]}, "#/class_label", "a list of 1"),
-        ({"class_label": ["bag", "none"], "n": 2, "guidance_scale": 2}, "#/guidance_scale", "ask for a class"),
+        ({"class_label": ["bag", "none"], "n": 2, "guidance_scale": 2}, "#/guidance_scale", "set a class"),
     ],
 )
 def test_lists_with_a_value_for_each_picture(
@@ -190,5 +190,5 @@ def test_lists_with_a_value_for_each_picture(
     assert said in refused(client.post("/generate/ddpm", json=fields), pointer)
 
 
-def test_the_number_of_seeds_may_be_told(client: TestClient) -> None:
+def test_n_may_repeat_the_number_of_seeds(client: TestClient) -> None:
     assert client.post("/generate/vae", json={"seeds": [1, 2], "n": 2, "seed": None}).status_code == 200

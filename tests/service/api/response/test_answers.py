@@ -48,7 +48,7 @@ def test_a_large_answer_is_the_same_picture(client: TestClient) -> None:
     assert_same(shown, pictures(client, "vae", seed=2, n=2).repeat(32, axis=1).repeat(32, axis=2))
 
 
-async def test_a_client_that_leaves_takes_its_work_along(weights: Path) -> None:
+async def test_a_disconnect_drops_the_work(weights: Path) -> None:
     async with running(settings_with(weights)) as app:
         leaves = asyncio.Event()
         request = asyncio.create_task(ask(app, "/generate/ddpm", to_body(LONG), leaves=leaves))
@@ -64,7 +64,7 @@ async def test_a_client_that_leaves_takes_its_work_along(weights: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["/generate/vae", "/interpolate"])
-def test_a_client_that_leaves_while_it_sends_is_no_error(
+def test_a_disconnect_while_sending_is_no_error(
     settings: Settings, caplog: pytest.LogCaptureFixture, path: str
 ) -> None:
     sent: Iterator[Message] = iter(
@@ -139,7 +139,7 @@ def test_a_request_that_is_done_in_time_is_answered(client: TestClient) -> None:
     assert client.get("/generate/vae", params={"timeout_ms": 60_000}).status_code == 200
 
 
-async def test_a_request_that_would_come_too_late_is_refused_at_once(weights: Path) -> None:
+async def test_a_request_that_cannot_meet_its_deadline_is_rejected_at_once(weights: Path) -> None:
     async with running(settings_with(weights, max_queue_ms=1e9)) as app:
         leaves = asyncio.Event()
         long = asyncio.create_task(ask(app, "/generate/ddpm", to_body(LONG), leaves=leaves))
@@ -161,7 +161,7 @@ async def test_a_request_that_would_come_too_late_is_refused_at_once(weights: Pa
         assert value(samples, "images_total", model="ddpm") == 1
 
 
-async def test_a_client_beyond_its_share_is_refused_and_hinders_nobody(weights: Path) -> None:
+async def test_a_client_beyond_its_share_is_rejected_and_others_are_served(weights: Path) -> None:
     async with running(settings_with(weights, max_queue_ms=1e9, client_share=1e-12)) as app:
         leaves = asyncio.Event()
         first = asyncio.create_task(ask(app, "/generate/ddpm", to_body(LONG), leaves=leaves, client="10.0.0.1"))
@@ -182,7 +182,7 @@ async def test_a_client_beyond_its_share_is_refused_and_hinders_nobody(weights: 
         assert value(samples, "errors_total", model="ddpm", reason="share-exceeded") == 1
 
 
-async def test_a_full_queue_refuses_until_it_is_worked_off(weights: Path) -> None:
+async def test_a_full_queue_rejects_until_it_is_drained(weights: Path) -> None:
     async with running(settings_with(weights, max_queue_ms=1e-6)) as app:
         leaves = asyncio.Event()
         first = asyncio.create_task(ask(app, "/generate/ddpm", to_body(LONG), leaves=leaves))
@@ -191,7 +191,7 @@ async def test_a_full_queue_refuses_until_it_is_worked_off(weights: Path) -> Non
         assert second.status == 503
         assert b'"code":"overloaded"' in second.body
         assert int(second.headers["retry-after"]) >= 1
-        # The other model has a door of its own.
+        # The other model has a queue of its own.
         assert (await ask(app, "/generate/vae")).status == 200
         leaves.set()
         await first

@@ -20,7 +20,7 @@ def made(client: TestClient) -> float:
 
 
 @pytest.mark.parametrize("query", [{"seed": 7}, {"seeds": [7, 9]}, {"seed": 7, "n": 3, "class_label": "bag"}])
-def test_a_get_with_seeds_is_asked_for_again_by_its_name_alone(client: TestClient, query: Query) -> None:
+def test_a_get_with_seeds_is_revalidated_by_its_etag(client: TestClient, query: Query) -> None:
     response = client.get("/generate/vae", params=query)
     assert response.headers["cache-control"] == "no-cache"
     etag = response.headers["etag"]

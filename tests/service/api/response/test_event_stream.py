@@ -76,7 +76,7 @@ def test_no_preview_where_none_is_wanted_or_possible(client: TestClient) -> None
         assert {event.name for event in told} <= {"queued", "started", "image", "completed"}
 
 
-def test_a_job_is_heard_again_from_any_place_by_anybody(client: TestClient) -> None:
+def test_the_events_of_a_job_are_replayed_from_any_id(client: TestClient) -> None:
     job = client.post("/generate/ddpm", json={**FIELDS, "preview_every": 8}, headers=ASYNC).json()
     told = read_events(client.get(job["urls"]["events"]).content)
     assert read_events(client.get(job["urls"]["events"]).content) == told
@@ -92,7 +92,7 @@ def test_a_job_is_heard_again_from_any_place_by_anybody(client: TestClient) -> N
         problem(client.get(job["urls"]["events"], headers={"Last-Event-ID": bad}), 400, "bad-request")
 
 
-def test_a_stream_that_is_asked_for_again_is_not_computed_again(client: TestClient) -> None:
+def test_a_stream_is_not_computed_again_on_reconnect(client: TestClient) -> None:
     again = client.get("/generate/ddpm", params={"stream": "true"}, headers={"Last-Event-ID": "9"})
     assert (again.status_code, again.content) == (204, b"")
 
@@ -110,7 +110,7 @@ def test_head_computes_nothing(client: TestClient) -> None:
 
 
 async def test_silence_is_broken_by_comments(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(event_stream, "LOOK_S", 0.01)
+    monkeypatch.setattr(event_stream, "PROGRESS_S", 0.01)
     monkeypatch.setattr(event_stream, "COMMENT_S", 0.05)
 
     async with running(settings) as app:
@@ -125,7 +125,7 @@ async def test_silence_is_broken_by_comments(settings: Settings, monkeypatch: py
         assert [event.name for event in told][-1] == "started"
 
 
-async def test_a_reader_that_does_not_read_holds_up_nobody(settings: Settings) -> None:
+async def test_a_slow_reader_delays_no_other(settings: Settings) -> None:
     async with running(settings) as app:
         body = to_body({"n": 4, "steps": 200, "preview_every": 1})
         job: dict[str, Any] = json.loads((await ask(app, "/generate/ddpm", body, headers=ASYNC)).body)
@@ -166,9 +166,9 @@ async def test_a_reader_that_does_not_read_holds_up_nobody(settings: Settings) -
         assert [event for event in told if event.name not in ("preview", "queued")] == lasting
 
 
-async def test_the_place_in_the_queue_is_told_as_it_moves(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(event_stream, "LOOK_S", 0.005)
-    monkeypatch.setattr("service.engine.progress.LOOK_S", 0.0)
+async def test_changes_of_the_queue_position_are_events(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_stream, "PROGRESS_S", 0.005)
+    monkeypatch.setattr("service.engine.progress.REFRESH_S", 0.0)
     few = settings.model_copy(update={"table_rows": 8, "engine_threads": 1})
 
     async with running(few) as app:

@@ -6,13 +6,14 @@ import pytest
 import torch
 
 from service.api.order import Order
-from service.api.request.meanings import Meanings
+from service.api.request.resolve_cache import ResolvedCache
 from service.api.request.schemas import GenerateRequest, InterpolateRequest
-from service.api.response.job_runner import filmed
+from service.api.response.job_runner import with_previews
 from service.api.state import State
 from service.api.tasks.generate import generate_order
 from service.api.tasks.interpolate import interpolate_order
-from service.engine.engine import Deployment, Engine
+from service.engine.deployment import Deployment
+from service.engine.engine import Engine
 from service.engine.rows import Film
 from service.metrics import Metrics
 from service.models.registry import load_registry
@@ -36,7 +37,7 @@ def deployment_of(settings: Settings, model: str) -> Deployment:
 
 def state_with(settings: Settings) -> State:
     """As much of a state as an order takes that uploads nothing."""
-    return cast(State, SimpleNamespace(settings=settings, meanings=Meanings(settings)))
+    return cast(State, SimpleNamespace(settings=settings, resolved=ResolvedCache(settings)))
 
 
 @pytest.mark.parametrize(
@@ -50,21 +51,21 @@ def state_with(settings: Settings) -> State:
         ({"steps": 40, "preview_kind": "both"}, True, Film(4, "both")),
     ],
 )
-def test_every_picture_is_filmed_as_asked(
+def test_every_picture_has_the_requested_previews(
     settings: Settings, fields: dict[str, Any], live: bool, film: Film | None
 ) -> None:
     order = order_of(settings, "ddpm", n=3, **fields)
-    assert [row.film for row in filmed(order, live=live).rows] == [film] * 3
-    assert filmed(order, live=live).seeds == order.seeds
+    assert [row.film for row in with_previews(order, live=live).rows] == [film] * 3
+    assert with_previews(order, live=live).seeds == order.seeds
 
 
 def test_frames_of_a_path_are_filmed_too(settings: Settings) -> None:
     deployment = deployment_of(settings, "ddpm")
     asked = InterpolateRequest.model_validate({"model": "ddpm", "frames": 4, "steps": 20})
     order = interpolate_order(state_with(settings), asked, deployment, "image/png")
-    assert {row.film for row in filmed(order, live=True).rows} == {Film(2, "x0")}
+    assert {row.film for row in with_previews(order, live=True).rows} == {Film(2, "x0")}
 
 
 def test_what_takes_no_steps_has_no_film(settings: Settings) -> None:
     order = order_of(settings, "vae")
-    assert filmed(order, live=True) is order
+    assert with_previews(order, live=True) is order

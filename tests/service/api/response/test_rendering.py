@@ -128,7 +128,7 @@ def test_pictures_in_json_say_what_makes_them_alone(client: TestClient) -> None:
     assert path["object"] == "interpolation"
 
 
-def test_json_tells_the_time_of_a_step(client: TestClient) -> None:
+def test_json_has_the_time_of_a_step(client: TestClient) -> None:
     timings = client.post("/generate/ddpm", json={"steps": 5}, headers=JSON).json()["timings"]
     assert timings["ms_per_step"] == pytest.approx(timings["compute_ms"] / 5)
     assert timings["total_ms"] >= timings["queue_ms"] + timings["compute_ms"]
@@ -152,7 +152,7 @@ def test_a_path_may_be_a_grid(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize("format_", ["png", "webp", "jpeg", "gif", "json", "npy", "zip"])
-def test_a_layout_that_a_format_does_not_have_is_refused(client: TestClient, format_: str) -> None:
+def test_a_layout_that_a_format_does_not_have_is_rejected(client: TestClient, format_: str) -> None:
     together = format_ in ("png", "webp", "jpeg")
     for layout in ("grid", "strip", "list"):
         body = {"n": 2, "format": format_, "layout": layout}
@@ -165,7 +165,7 @@ def test_a_layout_that_a_format_does_not_have_is_refused(client: TestClient, for
 
 
 @pytest.mark.parametrize("format_", ["png", "gif", "json", "npy", "zip"])
-def test_quality_without_a_meaning_is_refused(client: TestClient, format_: str) -> None:
+def test_quality_without_a_meaning_is_rejected(client: TestClient, format_: str) -> None:
     body = {"format": format_, "quality": 90}
     assert "webp, jpeg" in refused(client.post("/generate/vae", json=body), "#/quality")
 

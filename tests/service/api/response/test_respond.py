@@ -61,7 +61,7 @@ def test_three_ways_to_the_same_pictures(client: TestClient, path: str, fields: 
     assert without_times(in_time.json()) == without_times(plain)
 
 
-async def test_a_job_is_told_with_its_address_at_once(settings: Settings) -> None:
+async def test_a_job_is_answered_at_once_with_its_url(settings: Settings) -> None:
     async with running(settings) as app:
         answer = await ask(app, "/generate/ddpm", to_body(LONG), headers=ASYNC)
         assert answer.status == 202
@@ -96,7 +96,7 @@ async def test_what_is_not_done_in_time_is_a_job_and_not_an_empty_answer(setting
 @pytest.mark.parametrize(
     "headers", [{}, {"Prefer": "wait=600"}, {"Accept": "text/event-stream"}, {"Idempotency-Key": "a"}]
 )
-async def test_leaving_stops_the_work(settings: Settings, headers: dict[str, str]) -> None:
+async def test_a_disconnect_stops_the_work(settings: Settings, headers: dict[str, str]) -> None:
     async with running(settings) as app:
         leaves = asyncio.Event()
         request = asyncio.create_task(ask(app, "/generate/ddpm", to_body(LONG), headers=headers, leaves=leaves))
@@ -143,7 +143,7 @@ async def test_there_are_only_so_many_jobs(weights: Any) -> None:
         await ask(app, json.loads(jobs[1].body)["urls"]["cancel"])
 
 
-async def test_a_refused_job_leaves_nothing_behind(weights: Any) -> None:
+async def test_a_rejected_job_is_not_recorded(weights: Any) -> None:
     # However slow the machine, and so however dear a request: room for many, and one is more than a client's share.
     settings = Settings(
         weights_dir=weights, device="cpu", engine_threads=1, max_bucket=1, max_queue_ms=1e9, client_share=1e-6
@@ -198,7 +198,7 @@ class TestKeys:
         response = client.post(path, json=fields, headers={"Idempotency-Key": "other", **headers})
         problem(response, 422, "idempotency-key-reused")
 
-    def test_pictures_are_told_apart_by_every_byte_however_they_are_sent(self, client: TestClient) -> None:
+    def test_uploads_are_compared_by_every_byte_however_they_are_sent(self, client: TestClient) -> None:
         picture, other = some_picture(), some_picture()
         other[-1, -1] ^= 1
         fields = {"seed": 1, "steps": 2, "image": base64_png(picture)}
@@ -212,7 +212,7 @@ class TestKeys:
         changed = self.send(client, "picture", {**fields, "image": base64_png(other)})
         problem(changed, 422, "idempotency-key-reused")
 
-    def test_what_was_refused_may_be_sent_again(self, client: TestClient) -> None:
+    def test_a_rejected_request_may_be_sent_again(self, client: TestClient) -> None:
         problem(self.send(client, "refused", {"steps": 1000, "n": 64, "timeout_ms": 1}), 504, "deadline-exceeded")
         assert self.send(client, "refused", {"steps": 2}).status_code == 200
 

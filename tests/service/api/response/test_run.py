@@ -1,4 +1,4 @@
-"""The road from a checked request to its answer: what is done in which order, once, and within one time."""
+"""From an order to its answer: the order of the steps, idempotency, and one deadline for all of them."""
 
 import asyncio
 import base64
@@ -6,8 +6,7 @@ import json
 
 import pytest
 
-from service.api.request.schemas import GenerateRequest
-from service.api.response.run import Deadline, deadline_of
+from service.api.response.execution import Deadline, deadline_of
 from service.errors import DeadlineExceeded
 from service.settings import Settings
 from tests.service.api.conftest import JSON, ask, base64_png, read_series, running, some_picture, to_body, value
@@ -35,7 +34,7 @@ def settings(all_tasks: Settings) -> Settings:
 
 
 @each_kind
-async def test_a_job_is_told_before_anything_is_decoded_or_computed(
+async def test_a_job_is_answered_before_anything_is_decoded_or_computed(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     path, fields = UPLOADS[kind]
@@ -116,25 +115,24 @@ async def test_one_time_is_for_all_of_the_work(
         assert nothing_is_held(app)
 
 
-def test_the_time_counts_from_when_the_request_came(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_deadline_counts_from_the_arrival_of_the_request(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
-    monkeypatch.setattr("service.api.response.run.time", clock)
-    told = {"arrived_at": 5.0}
-    assert deadline_of(told, GenerateRequest(), 60.0) == Deadline(60.0, 65.0)
-    deadline = deadline_of(told, GenerateRequest(timeout_ms=1000), 60.0)
+    monkeypatch.setattr("service.api.response.execution.time", clock)
+    assert deadline_of(5.0, None, 60.0) == Deadline(60.0, 65.0)
+    deadline = deadline_of(5.0, 1000, 60.0)
     clock.now = 5.75
     assert deadline.left_s() == 0.25
-    assert deadline_of(told, GenerateRequest(timeout_ms=1000), 600.0) == deadline
+    assert deadline_of(5.0, 1000, 600.0) == deadline
     clock.now = 6.0
     with pytest.raises(DeadlineExceeded, match=r"within 1 s"):
         deadline.left_s()
-    assert deadline_of(told, GenerateRequest(timeout_ms=90_000), 60.0) == Deadline(60.0, 65.0)
+    assert deadline_of(5.0, 90_000, 60.0) == Deadline(60.0, 65.0)
 
 
 @each_kind
 @pytest.mark.parametrize("where", ["decoding", "computing"])
 @pytest.mark.parametrize("headers", [{"Idempotency-Key": "a"}, STREAM])
-async def test_leaving_gives_back_all_that_was_taken(
+async def test_a_disconnect_gives_back_all_that_was_reserved(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, kind: str, where: str, headers: dict[str, str]
 ) -> None:
     path, fields = UPLOADS[kind]
@@ -160,7 +158,7 @@ async def test_leaving_gives_back_all_that_was_taken(
 
 
 @each_kind
-async def test_a_canceled_job_gives_back_all_that_was_taken(
+async def test_a_canceled_job_gives_back_all_that_was_reserved(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     path, fields = UPLOADS[kind]
@@ -175,7 +173,7 @@ async def test_a_canceled_job_gives_back_all_that_was_taken(
 
 
 @each_kind
-async def test_an_upload_that_is_no_picture_is_refused_or_fails_its_job(settings: Settings, kind: str) -> None:
+async def test_an_upload_that_is_no_picture_is_rejected_or_fails_its_job(settings: Settings, kind: str) -> None:
     path, fields = UPLOADS[kind]
     bad = json.loads(json.dumps(fields).replace(IMAGE, base64.b64encode(b"GIF89a, or so").decode()))
 
@@ -187,7 +185,7 @@ async def test_an_upload_that_is_no_picture_is_refused_or_fails_its_job(settings
         job = await ended(app, json.loads(answer.body)["id"])
         assert (job["status"], job["error"]["code"]) == ("failed", "unsupported-image")
         assert job["error"]["errors"][0]["pointer"].startswith("#/")
-        # What the fields alone tell is told before the 202.
+        # Errors of the fields are reported before the 202.
         wrong = await ask(app, path, to_body({**fields, "scale": 0}), headers=ASYNC)
         assert wrong.status == 422
         assert nothing_is_held(app)

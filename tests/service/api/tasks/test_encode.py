@@ -123,9 +123,9 @@ def test_a_job_encodes_too(tasks: TestClient) -> None:
     ("model", "fields", "pointer", "said"),
     [
         ("gan", {}, "#/model", "gan cannot encode"),
-        ("vae", {"steps": 5}, "#/steps", "means nothing to vae"),
-        ("ldm", {"steps": 5}, "#/steps", "encodes at once"),
-        ("ldm", {"layout": "film"}, "#/layout", "no film"),
+        ("vae", {"steps": 5}, "#/steps", "is not supported by vae"),
+        ("ldm", {"steps": 5}, "#/steps", "takes no solver steps"),
+        ("ldm", {"layout": "film"}, "#/layout", "film is not supported by ldm"),
         ("ddpm", {"steps": 1001}, "#/steps", "1 to 1000"),
         ("ddpm", {"class_label": "shoe"}, "#/class_label", "0 t-shirt"),
         ("ddpm", {"class_label": [1, 2]}, "#/class_label", "a list of 1"),

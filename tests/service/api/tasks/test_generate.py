@@ -101,7 +101,7 @@ def test_json_holds_the_same_pictures_with_their_seeds(client: TestClient, model
         ("ddpm", {"steps": 4, "solver": "dpmpp_2m", "guidance_scale": 1.0}),
     ],
 )
-def test_json_tells_every_value_that_decided_the_pictures(
+def test_json_has_every_value_that_determines_the_pictures(
     client: TestClient, model: str, params: Mapping[str, Any]
 ) -> None:
     told = client.post(f"/generate/{model}", headers=JSON).json()["params"]
@@ -157,7 +157,7 @@ def test_without_a_class_every_seed_has_its_own(client: TestClient, model: str) 
 
 
 @each_model
-def test_no_class_is_asked_for_by_name(client: TestClient, model: str) -> None:
+def test_no_class_is_selected_by_name(client: TestClient, model: str) -> None:
     response = client.post(f"/generate/{model}", json={"seed": 7, "class_label": "None"}, headers=JSON)
     answer = PicturesAnswer.model_validate_json(response.content)
     assert answer.params["class_label"] == "none"

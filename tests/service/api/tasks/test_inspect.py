@@ -37,7 +37,7 @@ def asked(client: TestClient, png: bytes) -> list[httpx2.Response]:
     ]
 
 
-def test_a_picture_tells_what_made_it_however_it_is_sent(client: TestClient, png: bytes) -> None:
+def test_a_picture_has_its_parameters_however_it_is_sent(client: TestClient, png: bytes) -> None:
     answers = [response.json() for response in asked(client, png)]
     assert all(answer == answers[0] for answer in answers)
     version = client.get("/models/ddpm").json()["version"]
@@ -84,7 +84,7 @@ def test_of_a_model_that_is_not_served_nothing_is_promised(client: TestClient) -
         b"",
     ],
 )
-def test_a_picture_with_other_text_or_none_is_refused(client: TestClient, text: bytes) -> None:
+def test_a_picture_with_other_text_or_none_is_rejected(client: TestClient, text: bytes) -> None:
     for response in asked(client, encode_png(decode(PLAIN), text))[:3]:
         assert "carries no parameters" in refused(response, "#/image")
 
@@ -124,10 +124,12 @@ def test_other_formats_carry_nothing(client: TestClient) -> None:
     assert document["errors"][0]["allowed"] == "PNG, JPEG, WebP"
 
 
-def test_without_a_picture_it_is_asked_for(client: TestClient) -> None:
+def test_the_picture_is_required(client: TestClient) -> None:
     for body in (b"", b"{}"):
         assert "required" in refused(client.post("/inspect", content=body), "#/image")
-    assert "never fetched" in refused(client.post("/inspect", json={"image": "http://localhost/a.png"}), "#/image")
+    assert "URLs are not fetched" in refused(
+        client.post("/inspect", json={"image": "http://localhost/a.png"}), "#/image"
+    )
     assert "base64" in refused(client.post("/inspect", json={"image": "@@@"}), "#/image")
 
 

@@ -191,5 +191,5 @@ def test_the_model_must_be_named(client: TestClient) -> None:
     assert "Did you mean ddpm?" in document["detail"]
 
 
-def test_broken_json_is_told(client: TestClient) -> None:
+def test_broken_json_is_rejected(client: TestClient) -> None:
     problem(client.post("/interpolate", content=b'{"model": "vae"'), 400, "bad-request")

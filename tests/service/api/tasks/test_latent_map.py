@@ -65,11 +65,11 @@ def test_accept_chooses_between_numbers_and_pictures(tasks: TestClient) -> None:
         ("vae", {"across": 33, "down": 2}, "#/across", "up to 64"),
         ("vae", {"across": 1}, "#/across", "greater than or equal to 2"),
         ("vae", {"class_label": "shoe"}, "#/class_label", "0 t-shirt"),
-        ("vae", {"steps": 3}, "#/steps", "no steps"),
-        ("vae", {"layout": "film"}, "#/layout", "no steps"),
+        ("vae", {"steps": 3}, "#/steps", "takes no solver steps"),
+        ("vae", {"layout": "film"}, "#/layout", "takes no solver steps"),
         ("vae", {"seed": 3}, "#/seed", "no such field"),
-        ("vae", {"fps": 5}, "#/fps", "means nothing to json"),
-        ("vae", {"quality": 80, "format": "json"}, "#/quality", "means nothing to json"),
+        ("vae", {"fps": 5}, "#/fps", "has no effect in json"),
+        ("vae", {"quality": 80, "format": "json"}, "#/quality", "has no effect in json"),
         ("vae", {"layout": "strip"}, "#/layout", "png"),
     ],
 )
@@ -77,7 +77,7 @@ def test_what_is_no_map(tasks: TestClient, model: str, query: Mapping[str, str],
     assert said in refused(tasks.get(f"/latent-map/{model}", params=dict(query)), pointer)
 
 
-def test_a_model_whose_codes_are_damaged_is_refused(settings: Settings) -> None:
+def test_a_model_whose_codes_are_damaged_is_rejected(settings: Settings) -> None:
     manifest = write_autoencoder(settings.weights_dir, "coder")
     assert manifest.latents is not None
     file = settings.weights_dir / "coder" / manifest.latents.file
@@ -87,4 +87,4 @@ def test_a_model_whose_codes_are_damaged_is_refused(settings: Settings) -> None:
     manifest = write_autoencoder(settings.weights_dir, "other")
     change_manifest(settings.weights_dir / "other", class_names=("one",))
     with TestClient(create_app(settings)) as client:
-        assert "a label is beyond 1" in json.dumps(client.get("/health/ready").json()["refused"])
+        assert "a label is above 1" in json.dumps(client.get("/health/ready").json()["refused"])

@@ -114,7 +114,7 @@ def test_easing_is_slow_at_the_points(tasks: TestClient) -> None:
     assert answers[1]["params"]["easing"] == "cosine"
 
 
-def test_the_path_is_told(tasks: TestClient) -> None:
+def test_the_answer_has_the_path(tasks: TestClient) -> None:
     body = {"model": "gan", "points": [{"seed": 1}, {"seed": 2}], "frames": 4, "method": "linear"}
     answer = tasks.post("/interpolate", json=body, headers=JSON).json()
     ends = [RowNoise(seed).draw((4,)).numpy() for seed in (1, 2)]
@@ -144,7 +144,7 @@ def test_a_sprite_has_no_gaps_and_a_gif_its_speed(tasks: TestClient) -> None:
         ({"model": "gan", "from": {"image": base64_png(IMAGE)}}, "#/from/image", "cannot encode"),
         ({"points": [{"seed": 1, "image": base64_png(IMAGE)}, {}]}, "#/points/0/image", "one of the two"),
         ({"points": [{}, {"latents": [1, 2]}]}, "#/points/1/latents", "has shape (2) (4)"),
-        ({"points": [{}, {"latents": "a"}]}, "#/points/1/latents", "no .npy file"),
+        ({"points": [{}, {"latents": "a"}]}, "#/points/1/latents", "not a .npy file"),
         ({"points": [{}, {}], "to": {"seed": 1}}, "#/points", "one of the two"),
         ({"points": [{}]}, "#/points", "at least 2 items"),
         ({"points": [{}] * 9}, "#/points", "at most 8 items"),
@@ -157,7 +157,7 @@ def test_a_sprite_has_no_gaps_and_a_gif_its_speed(tasks: TestClient) -> None:
         (
             {"model": "ddpm", "points": [{"class_label": 0}, {"class_label": 1}], "guidance_scale": 2},
             "#/guidance_scale",
-            "there are several",
+            "points have several",
         ),
         (
             {"model": "ddpm", "from": {"image": base64_png(IMAGE)}, "guidance_scale": 2},

@@ -167,7 +167,7 @@ def test_an_image_may_be_the_body_or_a_file_of_a_form(tasks: TestClient) -> None
         assert_same(np.load(io.BytesIO(response.content)), expected)
 
 
-def test_what_was_done_to_an_upload_is_told(tasks: TestClient) -> None:
+def test_changes_to_an_upload_are_warnings(tasks: TestClient) -> None:
     large = base64_png(np.full((16, 32, 3), (255, 0, 0), np.uint8))
     fields = {"image": large, "mask": large}
     warnings = tasks.post("/generate/ddpm", json=fields, headers=JSON).json()["warnings"]
@@ -195,16 +195,16 @@ def test_eta_is_between_ddim_and_ddpm(tasks: TestClient) -> None:
 @pytest.mark.parametrize(
     ("model", "fields", "pointer", "said"),
     [
-        ("gan", {"image": "aGVsbG8="}, "#/image", "gan, a gan, cannot encode a picture leave it out"),
-        ("gan", {"eta": 0.0}, "#/eta", "means nothing to gan"),
-        ("gan", {"negative_class": 1}, "#/negative_class", "means nothing to gan"),
-        ("gan", {"point": [0, 0]}, "#/point", "gan, a gan, has no latent map"),
-        ("vae", {"image": base64_png(IMAGE), "strength": 0.5}, "#/strength", "means nothing to vae"),
-        ("vae", {"image": base64_png(IMAGE), "mask": base64_png(IMAGE)}, "#/mask", "means nothing to vae"),
-        ("vae", {"layout": "film"}, "#/layout", "vae takes no steps"),
-        ("ddpm", {"image": base64_png(IMAGE), "spread": 1}, "#/spread", "means nothing to ddpm"),
-        ("ddpm", {"truncation": 1}, "#/truncation", "means nothing to ddpm"),
-        ("ae", {"latents": [[0, 0, 0, 0]], "truncation": 1}, "#/truncation", "means nothing to ae"),
+        ("gan", {"image": "aGVsbG8="}, "#/image", "is not supported by gan: it cannot encode pictures leave it out"),
+        ("gan", {"eta": 0.0}, "#/eta", "is not supported by gan"),
+        ("gan", {"negative_class": 1}, "#/negative_class", "is not supported by gan"),
+        ("gan", {"point": [0, 0]}, "#/point", "is not supported by gan: it has no latent map"),
+        ("vae", {"image": base64_png(IMAGE), "strength": 0.5}, "#/strength", "is not supported by vae"),
+        ("vae", {"image": base64_png(IMAGE), "mask": base64_png(IMAGE)}, "#/mask", "is not supported by vae"),
+        ("vae", {"layout": "film"}, "#/layout", "film is not supported by vae"),
+        ("ddpm", {"image": base64_png(IMAGE), "spread": 1}, "#/spread", "is not supported by ddpm"),
+        ("ddpm", {"truncation": 1}, "#/truncation", "is not supported by ddpm"),
+        ("ae", {"latents": [[0, 0, 0, 0]], "truncation": 1}, "#/truncation", "is not supported by ae"),
         ("ddpm", {"strength": 0.5}, "#/strength", "without image"),
         ("ddpm", {"mask": base64_png(IMAGE)}, "#/mask", "without image"),
         ("ddpm", {"mask_invert": True}, "#/mask_invert", "without mask"),
@@ -215,26 +215,26 @@ def test_eta_is_between_ddim_and_ddpm(tasks: TestClient) -> None:
         ("ddpm", {"eta": 0.5}, "#/eta", "solver ddim"),
         ("ddpm", {"negative_class": "shoe"}, "#/negative_class", "0 t-shirt, 1 trouser, 2 bag"),
         ("ddpm", {"negative_class": "bag", "class_label": 1}, "#/negative_class", "guidance_scale"),
-        ("ddpm", {"image": base64_png(IMAGE), "guidance_scale": 2}, "#/guidance_scale", "ask for a class"),
+        ("ddpm", {"image": base64_png(IMAGE), "guidance_scale": 2}, "#/guidance_scale", "set a class"),
         ("vae", {"point": [0]}, "#/point", "at least 2 items"),
         ("vae", {"point": [0, 1001]}, "#/point", "less than or equal to 1000"),
         ("vae", {"point": [0, 0], "truncation": 1}, "#/truncation", "one of the two"),
         ("gan", {"latents": [[1, 2, 3]]}, "#/latents", "has shape (1, 3) (1, 4)"),
         ("gan", {"latents": [1, 2, 3, 4]}, "#/latents", "(4, 4)"),
         ("gan", {"latents": [[1, 2, 3, 4]], "n": 2}, "#/latents", "(2, 4)"),
-        ("gan", {"latents": [[1, 2, 3, 101]]}, "#/latents", "beyond 100"),
+        ("gan", {"latents": [[1, 2, 3, 101]]}, "#/latents", "outside -100 to 100"),
         ("gan", {"latents": [[0.0] * 4] * 65}, "#/latents", "up to 64"),
         ("gan", {"latents": to_base64(np.zeros((), np.float32))}, "#/latents", "has shape () (1, 4)"),
         ("ddpm", {"layout": "film", "preview_every": 1 << 63}, "#/preview_every", "less than or equal to 1000000"),
     ],
 )
-def test_a_field_without_a_meaning_is_refused(
+def test_a_field_without_a_meaning_is_rejected(
     tasks: TestClient, model: str, fields: Mapping[str, Any], pointer: str, said: str
 ) -> None:
     assert said in refused(tasks.post(f"/generate/{model}", json=fields), pointer)
 
 
-def test_a_picture_that_is_none_is_refused_as_anywhere(tasks: TestClient) -> None:
+def test_an_invalid_picture_is_rejected_as_anywhere(tasks: TestClient) -> None:
     for field in ("image", "mask"):
         fields = {"image": base64_png(IMAGE), field: base64.b64encode(b"GIF89a, or so").decode()}
         response = tasks.post("/generate/ddpm", json=fields)

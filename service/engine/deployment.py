@@ -1,0 +1,85 @@
+"""Deployments: one version of a model while it serves, with its lane, gate and metrics."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from service.admission.drain import DrainRate
+from service.admission.gate import Gate
+from service.engine.lane import Lane
+from service.engine.model import Model, Served
+from service.errors import ServiceError
+from service.metrics import Metrics, ModelMetrics
+from service.settings import Settings
+
+
+class Deployment(NamedTuple):
+    """One version of a model, and of its encoder, which has a queue of its own; None without one.
+
+    Versions of a model share its gate and its metrics. ``threads`` is how many threads serve it.
+    """
+
+    lane: Lane
+    gate: Gate
+    metrics: ModelMetrics
+    encoder: "Deployment | None" = None
+    threads: int = 1
+
+    @property
+    def model(self) -> Model:
+        """The model that computes its rows."""
+        return self.lane.model
+
+    def eta_ms(self, calls: Sequence[int]) -> float:
+        """Milliseconds until rows in the table are done; ``calls`` are the forward passes left for each of them."""
+        most = max(calls, default=0)
+        if not most:
+            return 0.0
+        shared_ms = 1000 * self.gate.seconds_until_done(most, self.lane.cost.row_ms())
+        # At least the time that they take alone: small forward passes cost more per row.
+        alone_rows = math.ceil(sum(calls) / most / self.threads)
+        return max(shared_ms, most * self.lane.cost.forward_ms(alone_rows))
+
+
+class DeploymentBuilder:
+    """Builds deployments. ``busy_lanes`` returns the lanes that have rows."""
+
+    def __init__(
+        self, settings: Settings, metrics: Metrics, threads: int, busy_lanes: Callable[[], Iterable[Lane]]
+    ) -> None:
+        self._settings, self._metrics, self._threads, self._busy_lanes = settings, metrics, threads, busy_lanes
+
+    def build(self, served: Served, replaced: Deployment | None) -> Deployment:
+        """A deployment of ``served`` that takes over gate and metrics of ``replaced``.
+
+        Raises whatever the table raises when there is no memory for it.
+        """
+        name = served.model.name
+        gate = replaced.gate if replaced else self._new_gate()
+        metrics = replaced.metrics if replaced else self._bind_metrics(name, gate)
+        lane = Lane(served.model, served.cost, gate.drain, self._settings, metrics)
+        encoder = None
+        if served.encoder is not None:
+            encoder = self.build(served.encoder, replaced.encoder if replaced else None)
+        return Deployment(lane, gate, metrics, encoder, self._threads)
+
+    def _new_gate(self) -> Gate:
+        settings, drain = self._settings, DrainRate(1000.0 * self._threads)
+        return Gate(settings.max_queue_ms, settings.client_share, drain, settings.table_rows)
+
+    def _bind_metrics(self, name: str, gate: Gate) -> ModelMetrics:
+        """The model's series. Gauges are computed when they are read: updating them would cost every request.
+
+        They look up the lanes by name, because a reference would keep a replaced lane in memory.
+        """
+        metrics = self._metrics.for_model(name, ServiceError.codes())
+        metrics.queued_rows.set_function(lambda: sum(lane.queued for lane in self._lanes(name)))
+        metrics.live_rows.set_function(lambda: sum(lane.live for lane in self._lanes(name)))
+        metrics.table_rows.set(self._settings.table_rows)
+        metrics.accepted_work.set_function(lambda: gate.accepted_ms / 1000)
+        metrics.accepted_work_limit.set(self._settings.max_queue_ms / 1000)
+        return metrics
+
+    def _lanes(self, name: str) -> list[Lane]:
+        """The busy lanes of all versions of a model."""
+        return [lane for lane in self._busy_lanes() if lane.model.name == name]

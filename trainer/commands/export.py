@@ -1,0 +1,51 @@
+"""The command `export`: from a run to a model of the service."""
+
+import argparse
+from pathlib import Path
+
+from service.contract.manifest import MANIFEST_FILE
+from trainer import export
+from trainer.commands.options import UsageError, add_overwrite
+from trainer.commands.train import load_images
+from trainer.run import checkpoint
+
+
+def add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", examples: str) -> None:
+    """Add export to the trainer's command line."""
+    command = commands.add_parser("export", help="export a run as a model for the service", epilog=examples)
+    command.formatter_class = argparse.RawDescriptionHelpFormatter
+    command.set_defaults(command=run_export)
+    command.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
+    command.add_argument("target", type=Path, metavar="weights/NAME", help="folder of the model, NAME is its name")
+    command.add_argument("--data-dir", type=Path, help="folder of the training images, if they were moved")
+    command.add_argument("--unfinished", action="store_true", help="export a run before its last step")
+    command.add_argument(
+        "--changed-data",
+        action="store_true",
+        help="accept images that differ from the training images; the latent map shows them",
+    )
+    add_overwrite(command, "replace the model in the folder by a new version; the previous one is kept for a rollback")
+
+
+def run_export(options: argparse.Namespace) -> None:
+    """Export as the options say."""
+    if (options.target / MANIFEST_FILE).exists() and not options.overwrite:
+        raise UsageError(
+            f"{options.target} already contains a model: choose another name, or replace it with --overwrite"
+        )
+    config, state = checkpoint.load(options.run)
+    export.require_finished(options.run, config, state, unfinished=options.unfinished)
+    images = None
+    if export.needs_pictures(config):
+        kept = state.get("data_dir")
+        images = load_images(config, options.data_dir or (Path(kept) if kept else None))
+        print(f"data: {images.provenance}", flush=True)
+    manifest = export.export(
+        options.run,
+        options.target,
+        images,
+        unfinished=options.unfinished,
+        changed_data=options.changed_data,
+        report=lambda line: print(line, flush=True),
+    )
+    print(f"{options.target}/{manifest.artifact.file}: {manifest.artifact.size:,} bytes")
