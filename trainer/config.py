@@ -42,7 +42,7 @@ SHAPES: dict[str, tuple[int, int]] = {
     "folder": (1, 28),
 }
 
-#: The data sets whose pictures have captions; those of a folder may.
+#: Data sets with captions; a folder may have them.
 CAPTIONED: tuple[DatasetName, ...] = ("emoji", "folder")
 
 Positive = Annotated[int, Field(gt=0)]
@@ -130,23 +130,23 @@ class LdmConfig(DiffusionConfig):
 
 
 class TextConfig(DiffusionConfig):
-    """Diffusion of pictures for captions: a U-Net on patches, and a transformer on words."""
+    """Text to image: a U-Net on patches, conditioned by a transformer on words."""
 
     family: Literal["text"]
-    patch: Positive = Field(description="pixels of a patch's side: the U-Net's maps are that much smaller")
+    patch: Positive = Field(description="side of a patch in pixels; the U-Net's maps are smaller by it")
     width: Positive = Field(description="channels at the resolution of patches")
-    wide: Positive = Field(description="channels at half of it, where attention is; a multiple of 32")
+    wide: Positive = Field(description="channels at half of that resolution, with attention; a multiple of 32")
     blocks: Positive = Field(description="residual blocks at each resolution")
-    vocabulary: Positive = Field(description="words at most, the commonest of the captions")
-    tokens: Positive = Field(description="tokens of a caption at most, the rest is cut off")
+    vocabulary: Positive = Field(description="number of words, the most frequent of the captions")
+    tokens: Positive = Field(description="largest number of tokens of a caption, the rest is cut off")
     context: Positive = Field(description="width of the text encoder; a multiple of 32")
     text_layers: Positive = Field(description="layers of the text encoder")
     dropout: Fraction = Field(description="in the text encoder")
-    guidance_scale: float = Field(default=3.0, ge=0.0, description="the artefact's default")
+    guidance_scale: float = Field(default=3.0, ge=0.0, description="default of the artefact")
 
 
 class ControlConfig(Strict):
-    """Steering the ``base`` that it starts from by drawings."""
+    """Control of the ``base`` by drawings."""
 
     family: Literal["control"]
     base: TextConfig = Field(description="that of the run it starts from")
@@ -251,7 +251,7 @@ class RunConfig(Strict):
         if not isinstance(self.model, TextConfig | ControlConfig | FewStepTextConfig):
             return self
         if self.dataset not in CAPTIONED:
-            raise ValueError(f"{self.preset} needs captioned pictures: --dataset {', '.join(CAPTIONED)}:PATH")
+            raise ValueError(f"{self.preset} needs captioned images: --dataset {', '.join(CAPTIONED)}:PATH")
         model = self.model if isinstance(self.model, TextConfig) else self.model.base
         if self.image_size % (2 * model.patch):
             raise ValueError(f"--image-size {self.image_size}: {self.preset} takes a multiple of {2 * model.patch}")

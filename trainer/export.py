@@ -95,14 +95,12 @@ def export(
     replaced the previous one stays valid; its weights are kept for a rollback. The run is checked completely before the
     first file is written.
 
-    Raises CheckpointError when the run cannot be read; ExportError when it is not finished, when its images differ,
-    when the scripted network does not agree with the eager one, or when ``target`` cannot be written.
+    Raises CheckpointError when the run cannot be read; ExportError when it is not finished or a text-to-image run, when
+    its images differ, when the scripted network differs from the eager one, or when ``target`` cannot be written.
     """
     config, state = checkpoint.load(run)
-    require_finished(run, config, state, unfinished=unfinished)
+    require_exportable(run, config, state, unfinished=unfinished)
     parts = averaged_parts(config, state)
-    if isinstance(parts, TextParts):
-        raise ExportError("the manifest cannot describe captions yet, so a text-to-image run cannot be exported")
     report("scripting the networks")
     payload = script(parts)
     loaded = load(payload, parts)
@@ -222,6 +220,16 @@ def _random_inputs(parts: Parts, batch: int) -> dict[str, tuple[Tensor, ...]]:
     return inputs
 
 
+def require_exportable(run: Path, config: RunConfig, state: dict[str, Any], *, unfinished: bool = False) -> None:
+    """Raise ExportError for a text-to-image run, and for one that is not finished, see `require_finished`."""
+    if config.captioned:
+        raise ExportError(
+            f"{run} is a text-to-image run, which cannot be exported yet: the service does not take captions. "
+            f"To measure it: {suggestions.use(config, run)}"
+        )
+    require_finished(run, config, state, unfinished=unfinished)
+
+
 def require_finished(run: Path, config: RunConfig, state: dict[str, Any], *, unfinished: bool = False) -> None:
     """Raise ExportError before the last step of the run; with ``unfinished`` only before its first step."""
     step, total = state["step"], config.total_steps(state["data"]["images"])
@@ -229,7 +237,7 @@ def require_finished(run: Path, config: RunConfig, state: dict[str, Any], *, unf
         return
     done = f"{step:,} of {total:,} steps are done"
     commands = f"Resume it with: {suggestions.resume(config, run)}"
-    if step:
+    if step and not config.captioned:
         commands += f" Or export it now with: {suggestions.export(run, '--unfinished')}"
     raise ExportError(f"{run} is not finished: {done}. {commands}")
 

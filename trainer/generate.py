@@ -63,9 +63,9 @@ def default_plan(parts: Parts) -> Plan:
 
 
 def text_cells(parts: TextParts, device: torch.device, data: ImageData | None) -> tuple[Tensor, int]:
-    """Pictures of ``PROMPTS`` by the default sampler, uint8 (count, channel, height, width), and how many in a row.
+    """Images of ``PROMPTS`` by the default sampler, uint8 (count, channel, height, width), and the number per row.
 
-    Of a model that takes drawings, drawings after pictures of ``data`` with what it makes of them below.
+    For a model that takes drawings: drawings of images of ``data`` with the images generated from them below.
     """
     if parts.hint_shape is None or data is None:
         return pictures_of(parts, PROMPTS, range(len(PROMPTS)), device).permute(0, 3, 1, 2), GRID_COLUMNS
@@ -88,9 +88,9 @@ def pictures_of(
     guidance_scale: float | None = None,
     hints: Tensor | None = None,
 ) -> Tensor:
-    """uint8 (batch, height, width, channel) on the CPU: a picture for each prompt and seed.
+    """uint8 (batch, height, width, channel) on the CPU: an image for each prompt and seed.
 
-    Without ``plan`` and ``guidance_scale`` the artefact's defaults hold; ``hints`` are drawings, see ``prompted``.
+    ``plan`` and ``guidance_scale`` default to the artefact's; ``hints`` are drawings, see ``prompted``.
     Raises NotFinite.
     """
     assert parts.diffusion is not None

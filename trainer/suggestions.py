@@ -26,6 +26,11 @@ def export(run: Path, *options: str) -> str:
     return command("export", run, _unused(run), *options)
 
 
+def use(config: RunConfig, run: Path, *options: str) -> str:
+    """The command that exports ``run``, or evaluates it if it is a text-to-image run, which has no export."""
+    return command("evaluate", run) if config.captioned else export(run, *options)
+
+
 def resume(config: RunConfig, run: Path, options: argparse.Namespace | None = None, **changed: object) -> str:
     """The command that resumes ``run`` with the evaluator, device and micro-batches of ``options``."""
     return command("train", config.preset, "--out", run, "--resume", *_machine_options(options, changed))

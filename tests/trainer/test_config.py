@@ -130,7 +130,7 @@ def test_only_these_families_begin_with_another() -> None:
 
 
 def test_text_needs_captions_and_whole_patches() -> None:
-    with pytest.raises(ValidationError, match="emoji needs captioned pictures"):
+    with pytest.raises(ValidationError, match="emoji needs captioned images"):
         load("emoji", dataset="fashion-mnist")
     with pytest.raises(ValidationError, match="multiple of 8"):
         load("emoji", dataset="folder", image_size=28, channels=3)

@@ -14,7 +14,7 @@ from service.contract.files import ContractError
 from service.contract.manifest import SolverName
 from trainer import data
 from trainer.commands.data_report import describe
-from trainer.commands.evaluate_text import add_judge, evaluate_text
+from trainer.commands.evaluate_text import add_text_evaluator, evaluate_text
 from trainer.commands.options import (
     UsageError,
     add_dataset,
@@ -66,9 +66,9 @@ examples:
 
 
 def add_evaluation(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add evaluator, judge, evaluate and compare to the trainer's command line."""
+    """Add evaluator, text-evaluator, evaluate and compare to the trainer's command line."""
     _add_evaluator(commands)
-    add_judge(commands)
+    add_text_evaluator(commands)
     _add_evaluate(commands)
     _add_compare(commands)
 

@@ -34,7 +34,7 @@ def run_export(options: argparse.Namespace) -> None:
             f"{options.target} already contains a model: choose another name, or replace it with --overwrite"
         )
     config, state = checkpoint.load(options.run)
-    export.require_finished(options.run, config, state, unfinished=options.unfinished)
+    export.require_exportable(options.run, config, state, unfinished=options.unfinished)
     images = None
     if export.needs_pictures(config):
         kept = state.get("data_dir")

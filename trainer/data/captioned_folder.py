@@ -1,7 +1,7 @@
-"""A folder of one's own pictures with captions: Hugging Face's imagefolder convention, or a text file beside each.
+"""The user's own images with captions: Hugging Face's imagefolder convention, or a text file beside each image.
 
-``metadata.jsonl`` or ``metadata.csv`` in the folder has a row for each picture: ``file_name``, relative to the folder,
-and ``text``, its caption. Without either, the caption of ``dog.png`` is what ``dog.txt`` beside it says.
+``metadata.jsonl`` or ``metadata.csv`` in the folder has a row for each image: ``file_name``, relative to the folder,
+and ``text``, its caption. Without either file, the caption of ``dog.png`` is the content of ``dog.txt`` beside it.
 """
 
 import csv
@@ -19,14 +19,14 @@ from trainer.data.images import DataError, DataFacts, ImageData, Remark, printab
 from trainer.data.pictures import read_pictures
 
 JSON_FILE, CSV_FILE = "metadata.jsonl", "metadata.csv"
-#: Characters of a caption at most: what is longer is no caption, and a model reads its first words only.
+#: Largest number of characters of a caption; a model uses only the first words.
 LONGEST = 1000
 HELD_OUT_GROUP = "held-out"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row of the metadata: its place there, and what it says; None, what it lacks."""
+    """One row of the metadata and its position in the file; missing fields are None."""
 
     place: str
     file_name: str | None
@@ -36,14 +36,14 @@ class Row:
 def load_captioned_folder(
     folder: Path, *, size: int, channels: int, train: bool = True, strict: bool = False
 ) -> ImageData:
-    """Every readable picture under ``folder`` that has a caption, cut to a centred square of ``size`` pixels.
+    """Every readable image under ``folder`` with a caption, cropped to a centred square of ``size`` pixels.
 
-    The remarks count and name the pictures without a caption and the captions that are empty, longer than ``LONGEST``
-    characters, not UTF-8, or of no picture; ``strict`` refuses them. A tenth of the pictures is held out. Raises
-    DataError for that, and when no captioned picture is left.
+    The remarks count and name images without a caption, and captions that are empty, longer than ``LONGEST``
+    characters, not UTF-8, or without an image; ``strict`` rejects them. A tenth of the images is held out. Raises
+    DataError for a rejected folder and for one without captioned images.
     """
     if not folder.is_dir():
-        raise DataError(f"{printable(str(folder))} is not a folder: --dataset folder:PATH wants that of your pictures")
+        raise DataError(f"{printable(str(folder))} is not a folder: --dataset folder:PATH takes that of your images")
     survey = Survey()
     found = walk(folder, folder, survey)
     captions, remarks = read_captions(folder, found)
@@ -55,7 +55,7 @@ def load_captioned_folder(
     kept = [chosen[index] for index in pictures.kept]
     if not kept:
         told = "".join(f"; {remark}" for remark in remarks)
-        raise DataError(f"{printable(str(folder))}: no {split_name(train)} picture with a caption is there{told}")
+        raise DataError(f"{printable(str(folder))}: no {split_name(train)} image with a caption found{told}")
     count, group = len(kept), "training" if train else HELD_OUT_GROUP
     facts = DataFacts("folder", (channels, size, size), (), "the owner's", folder.resolve().name, count)
     provenance = f"{count:,} captioned {split_name(train)} images from {printable(str(folder))}"
@@ -64,9 +64,9 @@ def load_captioned_folder(
 
 
 def read_captions(folder: Path, pictures: list[Path]) -> tuple[dict[Path, str], tuple[Remark, ...]]:
-    """The captions of ``pictures`` under ``folder``, in one line each, and what is wrong with the others.
+    """The captions of ``pictures`` under ``folder``, one line each, and remarks about invalid ones.
 
-    Raises DataError for metadata that cannot be read, or has no column ``file_name`` or ``text``.
+    Raises DataError for metadata that cannot be read or has no column ``file_name`` or ``text``.
     """
     for name, rows_of in ((JSON_FILE, _json_rows), (CSV_FILE, _csv_rows)):
         if (folder / name).is_file():
@@ -91,8 +91,8 @@ def _of_rows(folder: Path, pictures: list[Path], rows: list[Row]) -> tuple[dict[
             texts[path] = row.text
     remarks = (
         Remark("rows without file_name or text, left out", tuple(broken)),
-        Remark("captions of files that are no picture of the folder", tuple(absent)),
-        Remark("second captions of a picture, left out", tuple(again)),
+        Remark("captions of files that are not images of the folder", tuple(absent)),
+        Remark("second captions of an image, left out", tuple(again)),
     )
     return _checked(folder, pictures, texts, remarks)
 
@@ -100,14 +100,14 @@ def _of_rows(folder: Path, pictures: list[Path], rows: list[Row]) -> tuple[dict[
 def _checked(
     folder: Path, pictures: list[Path], texts: dict[Path, str], remarks: tuple[Remark, ...]
 ) -> tuple[dict[Path, str], tuple[Remark, ...]]:
-    """The captions that can be learned, each in one line, and the remarks with those of the others."""
+    """The valid captions, one line each, and the remarks with those about invalid ones."""
     in_line = {path: " ".join(text.split()) for path, text in texts.items()}
     problems = {path: _problem(text) for path, text in in_line.items()}
     without = [path for path in pictures if path not in texts]
-    named = [Remark("pictures left out, without a caption", _names(folder, without))]
+    named = [Remark("images left out, without a caption", _names(folder, without))]
     for problem in ("empty", "not UTF-8", f"longer than {LONGEST:,} characters"):
         paths = [path for path, found in problems.items() if found == problem]
-        named.append(Remark(f"pictures left out, their captions {problem}", _names(folder, paths)))
+        named.append(Remark(f"images left out, their captions {problem}", _names(folder, paths)))
     good = {path: text for path, text in in_line.items() if problems[path] is None}
     return good, tuple(remark for remark in (*remarks, *named) if remark.names)
 
@@ -125,11 +125,11 @@ def _names(folder: Path, paths: list[Path]) -> tuple[str, ...]:
 
 
 def _json_rows(path: Path) -> Iterator[Row]:
-    for number, line in enumerate(_read(path).split("\n"), 1):  # a string may hold other ends of lines
+    for number, line in enumerate(_read(path).split("\n"), 1):  # strings may contain other line separators
         place = f"{path.name}, line {number}"
         try:
             fields = json.loads(line) if line.strip() else {}
-        except ValueError:  # also of a number with thousands of digits
+        except ValueError:  # also for a number with thousands of digits
             fields = {}
         if line.strip():
             yield _row(place, fields if isinstance(fields, dict) else {})
@@ -153,7 +153,7 @@ def _row(place: str, fields: "dict[str, object]") -> Row:
 
 
 def _read(path: Path) -> str:
-    """A text file; bytes that are not UTF-8 become surrogates, which no UTF-8 text has."""
+    """A text file; bytes that are not UTF-8 become surrogates, which valid UTF-8 never contains."""
     try:
         return path.read_text("utf-8-sig", errors="surrogateescape")
     except OSError as failure:
@@ -161,6 +161,6 @@ def _read(path: Path) -> str:
 
 
 def _but_captions(survey: Survey) -> tuple[Remark, ...]:
-    """What else is under the folder and was left out."""
+    """Remarks about other files that were left out."""
     survey.others = [name for name in survey.others if not name.endswith(".txt") and name not in (JSON_FILE, CSV_FILE)]
     return tuple(remark for remark in survey.remarks() if remark.names)

@@ -1,4 +1,4 @@
-"""What captioned pictures are described by: names, keywords, the concept and the split group of each."""
+"""Descriptions of captioned images: name, keywords, concept and split group of each."""
 
 import random
 from dataclasses import dataclass
@@ -6,19 +6,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-#: Captions that are prepared for each picture; training draws one of them each time it meets the picture.
+#: Number of captions prepared for each image; training draws one of them each time it uses the image.
 VARIANTS = 10
-#: Of these, the first so many are the name alone, so that what evaluation asks for is what was seen most.
+#: So many of them, the first ones, are the name alone: evaluation uses the names, so training sees them most.
 PLAIN = 5
 
 
 @dataclass(frozen=True)
 class Captions:
-    """Descriptions of ``count`` pictures.
+    """Descriptions of ``count`` images.
 
-    ``names`` is the description of each, ``keywords`` what else it may be called. Pictures with the same number in
-    ``concepts``, (count,) int64, are variants of one thing. ``groups`` says of each picture what it is for: "training",
-    or the name of a held-out group.
+    ``names`` are their descriptions, ``keywords`` alternative ones. Images with the same number in ``concepts``,
+    (count,) int64, are variants of one concept. ``groups`` are "training" or the name of a held-out group.
     """
 
     names: tuple[str, ...]
@@ -30,7 +29,7 @@ class Captions:
         return len(self.names)
 
     def select(self, rows: list[int]) -> "Captions":
-        """The captions of these pictures, in this order."""
+        """The captions of the images ``rows``, in that order."""
         return Captions(
             tuple(self.names[row] for row in rows),
             tuple(self.keywords[row] for row in rows),
@@ -39,20 +38,21 @@ class Captions:
         )
 
     def join(self, other: "Captions") -> "Captions":
-        """These and then ``other``'s, whose concepts have numbers of their own."""
+        """These captions followed by ``other``'s, whose concepts get new numbers."""
         concepts = torch.cat([self.concepts, other.concepts + int(self.concepts.max()) + 1])
         return Captions(self.names + other.names, self.keywords + other.keywords, concepts, self.groups + other.groups)
 
     def variants(self) -> list[list[str]]:
-        """``VARIANTS`` captions for each picture, the same in every run: the name, and mixtures with its keywords."""
+        """``VARIANTS`` captions for each image, the same in every run: the name, and mixtures with its keywords."""
         return [_variants(name, keywords) for name, keywords in zip(self.names, self.keywords, strict=True)]
 
 
 def concept_order(concepts: Tensor, generator: torch.Generator) -> Tensor:
-    """An epoch's order of pictures, (count,) int64: each draw is of a concept, then of one of its pictures.
+    """The order of the images in an epoch, (count,) int64, drawn with replacement: a concept, then one of its images.
 
-    A concept is drawn in proportion to the square root of its size. Drawn by picture, people in six skin tones are more
-    than half of all; drawn evenly, each of their pictures is seen eighteen times less often than a pizza.
+    The probability of a concept is proportional to the square root of its size. With equal probabilities of images,
+    people in six skin tones are more than half of all; with equal probabilities of concepts, each of their images is
+    seen eighteen times less often than a pizza.
     """
     sizes = torch.bincount(concepts)
     weights = sizes[concepts].double().rsqrt()

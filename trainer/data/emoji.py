@@ -1,8 +1,8 @@
-"""Noto's emoji, drawn from the font's own bitmaps, with the names and keywords of Unicode's CLDR.
+"""Noto's emoji, rendered from the font's bitmaps, with the names and keywords of Unicode's CLDR.
 
-Debian has both: fonts-noto-color-emoji and unicode-cldr-core. Two groups are held out, the same in every run:
-"combination", whose words and whose concept all occur in training but never together, and "unseen", whose names have a
-word that no training caption has.
+Debian packages: fonts-noto-color-emoji and unicode-cldr-core. Two groups are held out, the same in every run:
+"combination", whose words and concept all occur in training but never together, and "unseen", whose names have a word
+that no training caption has.
 """
 
 import hashlib
@@ -29,15 +29,15 @@ DEBIAN_CLDR = Path("/usr/share/unicode/cldr/common")
 LICENCE = "SIL-1.1 (the font), Unicode-DFS-2016 (names and keywords)"
 SOURCE = f"Debian's {PACKAGES}"
 
-#: The one size that the font has bitmaps of, and the square that holds one.
+#: The size of the font's bitmaps, and the square that contains one.
 FONT_SIZE, CANVAS = 109, 136
 
 HELD_OUT_COMBINATIONS, HELD_OUT_NAMES = 200, 50
-#: A combination is held out only when so many training pictures are left of its concept, and of each of its words.
+#: A combination is held out only if so many training images of its concept and of each of its words remain.
 LEFT_IN_TRAINING = 4
 
 SKIN_TONES = re.compile("[\U0001f3fb-\U0001f3ff]")
-#: The signs of gender behind a joiner, and people and children of a gender, as the one without.
+#: Gender signs after a joiner, and the gender-neutral forms of people and children.
 GENDERS = re.compile("\u200d[\u2640\u2642]")
 NEUTRAL = str.maketrans(
     {"\U0001f468": "\U0001f9d1", "\U0001f469": "\U0001f9d1", "\U0001f466": "\U0001f9d2", "\U0001f467": "\U0001f9d2"}
@@ -55,7 +55,7 @@ class Emoji:
 
     @property
     def concept(self) -> str:
-        """What all its variants of skin and gender have in common."""
+        """The characters without skin tone and gender, equal for all variants."""
         return GENDERS.sub("", SKIN_TONES.sub("", self.characters)).translate(NEUTRAL)
 
     @property
@@ -70,22 +70,22 @@ class Emoji:
 
 
 def words_of(text: str) -> set[str]:
-    """The words of a caption, in small letters."""
+    """The words of a caption, in lower case."""
     return set(re.findall(r"\w+", text.lower()))
 
 
 def load_emoji(data_dir: Path | None = None, *, train: bool = True) -> ImageData:
-    """Draw the emoji on white, ``SIZE`` pixels high and wide.
+    """Render the emoji on white, ``SIZE`` pixels high and wide.
 
-    ``data_dir`` holds NotoColorEmoji.ttf and CLDR's annotations/en.xml and annotationsDerived/en.xml; without it they
-    are where Debian installs them. The test split is the two held-out groups. Raises DataError.
+    ``data_dir`` contains NotoColorEmoji.ttf and CLDR's annotations/en.xml and annotationsDerived/en.xml; the default is
+    where Debian installs them. The test split is the two held-out groups. Raises DataError.
     """
     font, cldr = (DEBIAN_FONT, DEBIAN_CLDR) if data_dir is None else (data_dir / FONT, data_dir)
     emoji = read_emoji(font, cldr)
     groups = split(emoji)
     rows = [row for row, group in enumerate(groups) if (group == "training") == train]
     if not rows:
-        raise DataError(f"{cldr}: of {len(emoji)} emoji none is a {split_name(train)} picture")
+        raise DataError(f"{cldr}: none of {len(emoji)} emoji is a {split_name(train)} image")
     images = torch.stack([emoji[row].picture for row in rows])
     facts = DataFacts("emoji", (3, SIZE, SIZE), (), LICENCE, SOURCE, len(rows))
     provenance = f"{len(rows):,} captioned {split_name(train)} images drawn from {font}, names from {cldr}"
@@ -94,7 +94,7 @@ def load_emoji(data_dir: Path | None = None, *, train: bool = True) -> ImageData
 
 
 def read_emoji(font: Path, cldr: Path, language: str = "en") -> list[Emoji]:
-    """All emoji that have a picture in ``font`` and a name under ``cldr``, in CLDR's order. Raises DataError."""
+    """All emoji with a bitmap in ``font`` and a name under ``cldr``, in CLDR's order. Raises DataError."""
     names, keywords = _annotations(cldr, language)
     glyphs = _open_font(font)
     drawn = [(characters, _draw(characters, glyphs)) for characters in names]
@@ -104,12 +104,12 @@ def read_emoji(font: Path, cldr: Path, language: str = "en") -> list[Emoji]:
         if picture is not None
     ]
     if not found:
-        raise DataError(f"{font} has a picture for none of the {len(names)} names under {cldr}")
+        raise DataError(f"{font} has no bitmap for any of the {len(names)} names under {cldr}")
     return found
 
 
 def split(emoji: list[Emoji]) -> tuple[str, ...]:
-    """The group of each: "training", "combination" or "unseen". It depends on their characters and names alone."""
+    """The group of each: "training", "combination" or "unseen". It depends only on their characters and names."""
     by_hash = sorted(range(len(emoji)), key=lambda row: hashlib.sha256(emoji[row].characters.encode()).digest())
     groups = ["training"] * len(emoji)
     _hold_out_names(emoji, by_hash, groups)
@@ -118,7 +118,7 @@ def split(emoji: list[Emoji]) -> tuple[str, ...]:
 
 
 def _hold_out_names(emoji: list[Emoji], order: list[int], groups: list[str]) -> None:
-    """Hold out emoji without variants whose name has a word of its own; a tenth at most, flags never."""
+    """Hold out emoji without variants whose name has a unique word; at most a twentieth, and no flags."""
     uses = Counter(word for each in emoji for word in each.all_words)
     sizes = Counter(each.concept for each in emoji)
     most = min(HELD_OUT_NAMES, len(emoji) // 20)
@@ -134,11 +134,11 @@ def _hold_out_names(emoji: list[Emoji], order: list[int], groups: list[str]) -> 
 
 
 def _hold_out_combinations(emoji: list[Emoji], order: list[int], groups: list[str]) -> None:
-    """Hold out variants, as long as enough is left in training of their concept and of each of their words."""
+    """Hold out variants while enough training images of their concept and of each of their words remain."""
     training = [each for each, group in zip(emoji, groups, strict=True) if group == "training"]
     uses = Counter(word for each in training for word in each.words)
     sizes = Counter(each.concept for each in training)
-    # A picture that exists twice is no combination that was never seen.
+    # The copy of a training image would not be unseen.
     copies = Counter(each.picture.numpy().tobytes() for each in emoji)
     left = min(HELD_OUT_COMBINATIONS, len(emoji) // 10)
     for row in order:
@@ -185,9 +185,9 @@ def _annotations(cldr: Path, language: str) -> tuple[dict[str, str], dict[str, t
 
 def _open_font(path: Path) -> ImageFont.FreeTypeFont:
     if not features.check("raqm"):
-        raise DataError("Pillow was built without Raqm, which joins the characters of an emoji: install its wheel")
+        raise DataError("Pillow was built without Raqm, which combines the characters of an emoji: install its wheel")
     try:
-        # Read here: given a path that does not exist, Pillow looks for a font of that name elsewhere.
+        # Read here, because Pillow searches other folders for the font if the path does not exist.
         return ImageFont.truetype(io.BytesIO(path.read_bytes()), FONT_SIZE, layout_engine=ImageFont.Layout.RAQM)
     except OSError as failure:
         raise DataError(
@@ -196,7 +196,7 @@ def _open_font(path: Path) -> ImageFont.FreeTypeFont:
 
 
 def _draw(characters: str, font: ImageFont.FreeTypeFont) -> Tensor | None:
-    """uint8 (3, SIZE, SIZE) on white; None for what the font has no picture of, or none that is one picture."""
+    """uint8 (3, SIZE, SIZE) on white; None if the font has no single bitmap for the characters."""
     _, top, right, bottom = font.getbbox(characters)
     if bottom <= top or right > CANVAS:
         return None

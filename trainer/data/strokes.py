@@ -1,4 +1,4 @@
-"""Line drawings of pictures, made to look like what somebody draws with a mouse: thick, thin, broken, a little off."""
+"""Line drawings of images that resemble drawing with a mouse: thick or thin, with gaps, slightly displaced."""
 
 import torch
 import torch.nn.functional as F
@@ -6,21 +6,21 @@ from torch import Tensor
 
 from trainer.compute.draws import Draws
 
-#: Of the gradient of a picture in [-1, 1], where a line is drawn; training draws its own around it.
+#: Gradient of an image in [-1, 1] above which a line is drawn; training varies it.
 THRESHOLD = 0.6
-#: Pixels by which a stroke may be off.
+#: Largest displacement of a stroke in pixels.
 WANDER = 1.0
-#: Pixels within which an edge of the result counts as on the stroke.
+#: Largest distance in pixels of an edge that counts as on the stroke.
 NEAR = 2
 
 SOBEL = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]) / 4
 
 
 def edges(images: Tensor, threshold: Tensor | float = THRESHOLD) -> Tensor:
-    """Where pictures (batch, channel, height, width) in [-1, 1] have edges: (batch, 1, height, width), 0 or 1.
+    """The edges of images (batch, channel, height, width) in [-1, 1]: (batch, 1, height, width), 0 or 1.
 
-    An edge is a gradient above ``threshold``, a number or (batch,), that no neighbour across it exceeds. The channel
-    that changes most counts: two colours of the same brightness have an edge between them.
+    An edge is a gradient above ``threshold``, a number or (batch,), that no neighbour across it exceeds. It is that of
+    the channel that changes most, so that two colours of the same brightness have an edge between them.
     """
     gradient = _gradient(images)  # (B, 2, H, W)
     strength = gradient.square().sum(dim=1, keepdim=True).sqrt()
@@ -29,9 +29,9 @@ def edges(images: Tensor, threshold: Tensor | float = THRESHOLD) -> Tensor:
 
 
 def strokes(images: Tensor, draws: Draws) -> Tensor:
-    """Edges of pictures (batch, channel, height, width) in [-1, 1] as strokes (batch, 1, height, width), 0 or 1.
+    """Edges of images (batch, channel, height, width) in [-1, 1] as strokes (batch, 1, height, width), 0 or 1.
 
-    More or fewer of them, moved by up to a pixel, half of them thickened, a third with gaps.
+    The threshold varies; strokes are displaced by up to a pixel; half of the drawings are thick, a third have gaps.
     """
     batch, _, height, width = images.shape
     found = edges(images, THRESHOLD * (0.5 + draws.rand(batch)))
@@ -43,10 +43,10 @@ def strokes(images: Tensor, draws: Draws) -> Tensor:
 
 
 def on_strokes(pictures: Tensor, drawn: Tensor) -> Tensor:
-    """The share of each drawing's stroke pixels with an edge of the picture within 2 pixels, (batch,).
+    """The fraction of each drawing's stroke pixels with an edge of the image within 2 pixels, (batch,).
 
     ``pictures`` is (batch, channel, height, width) in [-1, 1], ``drawn`` (batch, 1, height, width), 0 or 1; a drawing
-    without a stroke has a share of 1.
+    without strokes has the fraction 1.
     """
     near = F.max_pool2d(edges(pictures, THRESHOLD / 2), 2 * NEAR + 1, 1, NEAR)
     total = drawn.sum(dim=(1, 2, 3))

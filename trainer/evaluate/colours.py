@@ -1,4 +1,4 @@
-"""Whether pictures have the colours that their captions ask for: rules that need no network to be checked."""
+"""Colour rules of captions, which are checked without a network."""
 
 import re
 
@@ -14,20 +14,20 @@ SKIN = {
     "medium-dark": (164, 108, 68),
     "dark": (116, 84, 76),
 }
-#: Levels, in a straight line, within which a pixel counts as skin.
+#: Largest Euclidean distance in levels of a pixel that counts as skin.
 NEAR_SKIN = 40.0
-#: Pixels of skin below which a picture shows none.
+#: Smallest number of skin pixels of an image with skin.
 LEAST_SKIN = 20
-#: Cells of a flag on each side, and by how many levels a cell's colour is off on average in one that is recognised.
+#: Cells per side of a flag, and the largest mean error of their colours in levels for a match.
 CELLS, CELL_ERROR = 8, 24.0
-#: Levels by which the main colour of a heart, circle or square may be off in any channel.
+#: Largest error in levels of the main colour of a heart, circle or square, in any channel.
 COLOUR_ERROR = 48.0
 
 COLOURED = re.compile(r"(red|orange|yellow|green|blue|purple|brown|black) (heart|circle|square)")
 
 
 def rule_of(name: str) -> str | None:
-    """Which rule a caption falls under: "skin tone", "flag", "colour", or none."""
+    """The rule for a caption: "skin tone", "flag", "colour", or None."""
     if name.count("skin tone") == 1 and ":" in name:
         return "skin tone"
     if name.startswith("flag: "):
@@ -36,7 +36,7 @@ def rule_of(name: str) -> str | None:
 
 
 def holds(name: str, picture: Tensor, real: Tensor) -> bool:
-    """Whether ``picture`` keeps the rule of ``name``; both pictures are uint8 (3, height, width)."""
+    """Whether ``picture`` satisfies the rule of ``name``; both images are uint8 (3, height, width)."""
     rule = rule_of(name)
     if rule == "skin tone":
         return main_skin(picture) == _tone(name)
@@ -47,7 +47,7 @@ def holds(name: str, picture: Tensor, real: Tensor) -> bool:
 
 
 def main_skin(picture: Tensor) -> str | None:
-    """The skin tone of most of a picture's skin; None when it shows none."""
+    """The most frequent skin tone of an image; None if it has no skin."""
     tones = torch.tensor(list(SKIN.values()), dtype=torch.float32)
     distance, nearest = torch.cdist(picture.flatten(1).T.float(), tones).min(dim=1)  # (H W,)
     counts = torch.bincount(nearest[distance <= NEAR_SKIN], minlength=len(SKIN))
@@ -65,7 +65,7 @@ def _cells(picture: Tensor) -> Tensor:
 
 
 def _main_colour(picture: Tensor) -> Tensor:
-    """The median colour (3,) of what is not white."""
+    """The median colour (3,) of the pixels that are not white."""
     pixels = picture.flatten(1).float()
     painted = pixels[:, pixels.amin(dim=0) < 230]
     return painted.median(dim=1).values if painted.shape[1] else pixels.mean(dim=1)

@@ -1,11 +1,11 @@
-"""Whether pictures show what their captions say: how often the judge finds a picture's own caption among others."""
+"""Whether images match their captions: how often the evaluator ranks an image's own caption first."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-#: Captions among which a picture's own one must be found.
+#: Number of captions that are ranked for an image, its own included.
 CHOICES = 100
 
 

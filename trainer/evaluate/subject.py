@@ -13,6 +13,7 @@ from trainer.data import DataFacts
 from trainer.evaluate.errors import EvaluationError
 from trainer.export import averaged_parts
 from trainer.models.parts import Diffusion, Parts
+from trainer.models.text_parts import TextParts
 from trainer.run import checkpoint
 
 
@@ -78,5 +79,7 @@ def _placed(parts: Parts, device: torch.device, *, freeze: bool = False) -> Part
         placed: nn.Module = module.eval().to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return torch.jit.freeze(placed) if freeze else placed
 
+    if isinstance(parts, TextParts):
+        parts = replace(parts, encode_text=place(parts.encode_text))
     denoise = None if parts.denoise is None else place(parts.denoise)
     return replace(parts, decode=place(parts.decode), denoise=denoise)

@@ -1,7 +1,7 @@
-"""A judge of text-to-image models: one network for pictures and one for captions, which agree on what belongs together.
+"""The networks of the text evaluator, one for images and one for captions: a pair has similar embeddings.
 
 Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision" (CLIP), at the size of an
-emoji. It is trained on the training split alone, so what it says of held-out captions it has not learned by heart.
+emoji. They are trained on the training split alone, so that they have not memorised the held-out captions.
 """
 
 import math
@@ -27,7 +27,7 @@ VOCABULARY, TOKENS = 4096, 24
 BATCH_SIZE = 256
 LEARNING_RATE = 2e-3
 EPOCHS = 40
-#: Of the noise that pictures get in training, at most, so that a drawn picture's grain is no sign of anything.
+#: Largest standard deviation of the noise added in training, so that the grain of generated images has no effect.
 NOISE = 0.15
 SHIFT = 3
 LARGEST_SCALE = 100.0
@@ -73,7 +73,7 @@ class CaptionTower(nn.Module):
 
 
 class Towers(nn.Module):
-    """Both, and by how much their products are scaled to be logits."""
+    """Both networks, and the scale of their products in the logits."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class Towers(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
     def loss(self, pictures: Tensor, captions: Tensor) -> Tensor:
-        """Cross-entropy of finding each picture's caption in the batch, and each caption's picture."""
+        """Cross-entropy of selecting each image's caption in the batch, and each caption's image."""
         logits = self.log_scale.exp().clamp(max=LARGEST_SCALE) * pictures @ captions.T
         own = torch.arange(len(logits), device=logits.device)
         return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
@@ -130,7 +130,7 @@ def augment(images: Tensor) -> Tensor:
     theta = torch.zeros(batch, 2, 3, device=images.device)
     theta[:, 0, 0] = theta[:, 1, 1] = scale
     theta[:, :, 2] = shift
-    # Against zero, which is what lies outside of the picture, white is 0.
+    # grid_sample pads with zero, so white must be 0.
     from_white = to_unit_range(images) - 1.0
     moved = F.grid_sample(
         from_white, F.affine_grid(theta, list(images.shape), align_corners=False), align_corners=False

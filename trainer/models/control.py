@@ -1,4 +1,4 @@
-"""A control network: a copy of a text-to-image U-Net's first half that also sees a drawing, and steers the second half.
+"""A control network: a copy of a text-to-image U-Net's encoder that takes a drawing and adds to the decoder's maps.
 
 Zhang et al. 2023, "Adding Conditional Control to Text-to-Image Diffusion Models" (ControlNet, arXiv 2302.05543).
 """
@@ -13,12 +13,12 @@ from trainer.models.text_encoder import attention_bias
 from trainer.models.text_unet import TextUNet, mean_of_tokens
 from trainer.models.unet import zeroed
 
-#: The parts of a U-Net that the control network has copies of.
+#: The modules of a U-Net that the control network copies.
 COPIED = ("time", "caption", "stem", "down_fine", "downsample", "coarse")
 
 
 class DrawnHalf(nn.Module):
-    """Copies of a U-Net's first blocks and its coarse ones, and what brings a drawing into them."""
+    """Copies of a U-Net's first blocks and of its coarse ones, with the layers of the drawing."""
 
     def __init__(self, unet: TextUNet) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class DrawnHalf(nn.Module):
     def forward(
         self, x: Tensor, t: Tensor, context: Tensor, context_mask: Tensor, hint: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """What is added to the U-Net's fine and coarse maps."""
+        """The maps to add to the U-Net's fine and coarse maps."""
         embedding = F.silu(self.time(t) + self.caption(mean_of_tokens(context, context_mask)))
         fine = self.stem(F.pixel_unshuffle(x, self.patch)) + self.hint(F.pixel_unshuffle(hint, self.patch))
         fine = self.down_fine(fine, embedding)
@@ -44,10 +44,10 @@ class DrawnHalf(nn.Module):
 
 
 class ControlledUNet(nn.Module):
-    """``forward(x, t, context, context_mask, hint, hint_scale)``: as the U-Net, with a drawing beside it.
+    """``forward(x, t, context, context_mask, hint, hint_scale)``: the U-Net with a drawing as additional input.
 
-    ``hint`` (batch, 1, height, width) is 1 on a stroke, 0 elsewhere; ``hint_scale`` (batch,) is how much it counts. A
-    row with scale 0 is what the U-Net alone computes. The U-Net itself is not trained.
+    ``hint`` (batch, 1, height, width) is 1 on a stroke, 0 elsewhere; ``hint_scale`` (batch,) scales its effect. A row
+    with scale 0 equals the output of the U-Net alone. The U-Net itself is not trained.
     """
 
     def __init__(self, unet: TextUNet) -> None:
@@ -55,7 +55,7 @@ class ControlledUNet(nn.Module):
         self.unet, self.drawn = unet, DrawnHalf(unet)
 
     def begin_with(self, unet: dict[str, Tensor]) -> None:
-        """Take the weights of a trained U-Net, its ``state_dict``, for both."""
+        """Load the ``state_dict`` of a trained U-Net into the U-Net and its copies."""
         self.unet.load_state_dict(unet)
         for name in COPIED:
             getattr(self.drawn, name).load_state_dict(getattr(self.unet, name).state_dict())
@@ -70,7 +70,7 @@ class ControlledUNet(nn.Module):
 
 
 class ControlXStart(OutputToXStart):
-    """A controlled network as a predictor of x_start."""
+    """The prediction of a controlled network, converted to x_start."""
 
     def forward(
         self, x: Tensor, t: Tensor, context: Tensor, context_mask: Tensor, hint: Tensor, hint_scale: Tensor

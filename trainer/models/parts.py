@@ -50,7 +50,7 @@ class Parts:
 
 
 def random_times(diffusion: Diffusion, batch: int, generator: torch.Generator) -> Tensor:
-    """Times (batch,) at which plans may ask the network, t = (i + 1) / T."""
+    """Random times (batch,) that a plan can contain, t = (i + 1) / T."""
     schedule = diffusion.noise_schedule
     step = torch.randint(max_steps(schedule, diffusion.t_max), (batch,), generator=generator)
     return (step + 1) / schedule.timesteps
@@ -83,7 +83,7 @@ def target_weights(alpha: Tensor, sigma: Tensor, prediction: Prediction) -> tupl
     """The weights p and q of the training target p x_start + q noise, (timesteps,) each.
 
     epsilon: the noise (Ho et al. 2020). v: alpha noise - sigma x_start (Salimans & Ho 2022). velocity: noise - x_start
-    (Lipman et al. 2023). x_start: the picture itself (Li & He 2025, arXiv 2511.13720).
+    (Lipman et al. 2023). x_start: the image itself (Li & He 2025, arXiv 2511.13720).
     """
     if prediction == "x_start":
         return torch.ones_like(sigma), torch.zeros_like(sigma)
@@ -93,7 +93,7 @@ def target_weights(alpha: Tensor, sigma: Tensor, prediction: Prediction) -> tupl
 
 
 class OutputToXStart(nn.Module):
-    """The output of a network converted to x_start.
+    """A network's prediction converted to x_start, whatever its inputs are.
 
     ``alpha`` and ``sigma`` are (timesteps,); step i of T is at t = (i + 1) / T.
     """
@@ -109,13 +109,13 @@ class OutputToXStart(nn.Module):
         self.register_buffer("of_output", of_output.float())
 
     def combine(self, x: Tensor, t: Tensor, output: Tensor) -> Tensor:
-        """x_start (batch, *latent) of noisy ``x`` at times ``t`` (batch,), for which the network gave ``output``."""
+        """x_start (batch, *latent) of noisy ``x`` at times ``t`` (batch,), given the network's ``output``."""
         step = (t * self.of_x.shape[0]).round().to(torch.int64) - 1  # (B,)
         return self.of_x[step][:, None, None, None] * x + self.of_output[step][:, None, None, None] * output
 
 
 class XStart(OutputToXStart):
-    """A network that is given a class, as a predictor of x_start."""
+    """A class-conditional network's prediction converted to x_start."""
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
         return self.combine(x, t, self.network(x, t, label))

@@ -1,4 +1,4 @@
-"""A caption's tokens to the vectors that the U-Net attends to: a small transformer, trained with it."""
+"""The text encoder, a small transformer that is trained together with the U-Net."""
 
 import math
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class TextLayer(nn.Module):
-    """Self-attention among the tokens, then a perceptron on each; both on normalised input."""
+    """Pre-norm self-attention and a perceptron."""
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class TextLayer(nn.Module):
 class TextEncoder(nn.Module):
     """``forward(tokens, mask)``: (batch, length) int64, (batch, length) bool -> (batch, length, width).
 
-    ``mask`` is true where a token is; the first one always is, the start of the caption.
+    ``mask`` is true for tokens and false for padding; the first token is always present.
     """
 
     def __init__(self, vocabulary: int, length: int, width: int, layers: int, dropout: float) -> None:
@@ -43,7 +43,7 @@ class TextEncoder(nn.Module):
         self.place = nn.Parameter(0.005 * torch.randn(length, width))
         self.layers = nn.ModuleList(TextLayer(width, max(1, width // 32), dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
-        # Small, so that a word seen in few captions moves far in few steps.
+        # Small, so that the vectors of rare words change much in few steps.
         nn.init.normal_(self.word.weight, std=0.02)
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
@@ -56,5 +56,5 @@ class TextEncoder(nn.Module):
 
 
 def attention_bias(mask: Tensor) -> Tensor:
-    """What is added to attention's logits so that nothing looks at padding: (batch, 1, 1, length) float32."""
+    """The bias of attention logits that masks padding: (batch, 1, 1, length) float32."""
     return torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, -1e9)[:, None, None, :]

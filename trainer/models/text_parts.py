@@ -1,4 +1,4 @@
-"""The functions of a text-to-image artefact, and how functions of captions become functions of labels."""
+"""The functions of a text-to-image artefact, and their conversion to functions of labels for given prompts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from trainer.text.tokenizer import tokenize
 
 @dataclass(frozen=True, kw_only=True)
 class TextParts(Parts):
-    """What a trained text-to-image model can do.
+    """The functions of a trained text-to-image model.
 
     encode_text: tokens (batch, ``tokens``) int64, mask, bool -> (batch, ``tokens``, ``context``) float.
     denoise: x (batch, *latent), t (batch,) float in (0, 1], context, its mask -> predicted clean x_start. With a
-        ``hint_shape`` (channel, height, width) there are two more arguments, a drawing (batch, *hint) in [0, 1] and how
-        much it counts, (batch,).
+        ``hint_shape`` (channel, height, width) there are two more arguments, a drawing (batch, *hint) in [0, 1] and its
+        scale (batch,).
     decode: z (batch, *latent) -> image (batch, channel, height, width) in [-1, 1].
     """
 
@@ -38,19 +38,19 @@ def random_text_inputs(parts: TextParts, batch: int, generator: torch.Generator)
     mask = torch.arange(parts.tokens).expand(shape) < length
     latent = torch.randn(batch, *parts.latent_shape, generator=generator)
     context = torch.randn(batch, parts.tokens, parts.context, generator=generator)
-    asked = [context, mask]
+    conditions = [context, mask]
     if parts.hint_shape is not None:
         drawn = torch.rand(batch, *parts.hint_shape, generator=generator)
-        asked += [drawn.round(), torch.rand(batch, generator=generator)]
+        conditions += [drawn.round(), torch.rand(batch, generator=generator)]
     return {
         "encode_text": (tokens, mask),
-        "denoise": (latent, random_times(parts.diffusion, batch, generator), *asked),
+        "denoise": (latent, random_times(parts.diffusion, batch, generator), *conditions),
         "decode": (latent,),
     }
 
 
 class TextXStart(OutputToXStart):
-    """A network that is given a caption, as a predictor of x_start."""
+    """The prediction of a network with a caption, converted to x_start."""
 
     def forward(self, x: Tensor, t: Tensor, context: Tensor, context_mask: Tensor) -> Tensor:
         return self.combine(x, t, self.network(x, t, context, context_mask))
@@ -64,7 +64,7 @@ class TextDecode(nn.Module):
 
 
 class OfPrompts(nn.Module):
-    """A predictor of x_start that is given a label: the row, of each of ``inputs``, of what a caption asks for."""
+    """A predictor of x_start for a label: the row of a prompt in each of ``inputs``."""
 
     def __init__(self, denoise: nn.Module, *inputs: Tensor) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class OfPrompts(nn.Module):
 
 
 class WithoutLabel(nn.Module):
-    """A decoder that is given a label, which it does not need."""
+    """A decoder that ignores its label."""
 
     def __init__(self, decode: nn.Module) -> None:
         super().__init__()
@@ -89,10 +89,10 @@ class WithoutLabel(nn.Module):
 
 @torch.inference_mode()
 def prompted(parts: TextParts, prompts: Sequence[str], device: torch.device, hints: Tensor | None = None) -> Parts:
-    """``parts`` as a model with a class for each of ``prompts``; the label behind them all is the empty caption.
+    """``parts`` as a model with a class for each of ``prompts``; the label after the last is the empty caption.
 
-    ``hints`` (prompts, *hint) are drawings for a model that takes them; without them it draws by the prompts alone.
-    Guidance leads away from the empty caption without a drawing.
+    ``hints`` (prompts, *hint) are drawings for a model that takes them; without them their scale is 0. The empty
+    caption has no drawing.
     """
     assert parts.denoise is not None
     tokens, mask = (each.to(device) for each in tokenize(parts.tokenizer, [*prompts, ""], parts.tokens))

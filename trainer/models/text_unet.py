@@ -1,6 +1,6 @@
-"""The network of the text-to-image models: a U-Net whose attention sees a caption's tokens beside its own positions.
+"""The network of the text-to-image models: a U-Net that attends to a caption's tokens and to its own positions.
 
-Sized for a CPU like `unet`: the pixel unshuffle at the entry leaves no map larger than a quarter of the picture.
+Sized for a CPU like `unet`: after the pixel unshuffle no map is larger than a quarter of the image in height and width.
 """
 
 import math
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from trainer.models.text_encoder import attention_bias
 from trainer.models.unet import ChannelNorm, ResidualBlock, TimeEmbedding, zeroed
 
-#: Of one attention head, in channels.
+#: Channels of an attention head.
 HEAD = 32
 
 
@@ -36,7 +36,7 @@ class JointAttention(nn.Module):
         query = self._by_head(query)
         key = self._by_head(torch.cat([key, context_key], dim=1))  # (B, heads, N + T, HEAD)
         value = self._by_head(torch.cat([value, context_value], dim=1))
-        bias = F.pad(bias, (height * width, 0))  # every position may look at every other
+        bias = F.pad(bias, (height * width, 0))  # positions are not masked
         # Written out: see docs/decisions/0003.
         weight = (query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1]) + bias).softmax(dim=-1)
         mixed = (weight.to(value.dtype) @ value).transpose(1, 2).reshape(batch, height * width, channels)
@@ -75,15 +75,15 @@ class Blocks(nn.Module):
 
 
 def mean_of_tokens(context: Tensor, mask: Tensor) -> Tensor:
-    """The mean (batch, width) of a caption's tokens: from the first step on it tells one caption from another."""
+    """The mean (batch, width) of a caption's tokens, which distinguishes captions from the first training step on."""
     present = mask.to(context.dtype)[:, :, None]  # (B, T, 1)
     return (context * present).sum(dim=1) / present.sum(dim=1)
 
 
 class Placed(nn.Module):
-    """A convolution, and a learned vector for each position of the map that it gives, (channels, height, width).
+    """A convolution plus a learned vector for each position of its output, (channels, height, width).
 
-    A caption alone must tell what is where in a picture of pure noise, and convolutions know no places but the border.
+    In pure noise only the caption determines the layout, and convolutions distinguish positions only at the border.
     """
 
     def __init__(self, convolution: nn.Conv2d, height: int, width: int) -> None:
@@ -97,7 +97,7 @@ class Placed(nn.Module):
 
 
 class TextUNet(nn.Module):
-    """Predicts what its objective asks of it (noise, v, velocity, x_start) in ``x`` at time ``t`` for a caption.
+    """Predicts the target of its objective (noise, v, velocity or x_start) from ``x`` at time ``t`` and a caption.
 
     ``forward(x, t, context, context_mask)``: (batch, channel, height, width), (batch,) float in (0, 1],
     (batch, tokens, context) float, (batch, tokens) bool -> the shape of ``x``. A caption has at least one token. Height
@@ -131,7 +131,7 @@ class TextUNet(nn.Module):
         to_fine: Tensor | None = None,
         to_coarse: Tensor | None = None,
     ) -> Tensor:
-        """``to_fine`` and ``to_coarse`` are added to the maps at either resolution: a control network's."""
+        """``to_fine`` and ``to_coarse``, of a control network, are added to the maps of the two resolutions."""
         embedding = F.silu(self.time(t) + self.caption(mean_of_tokens(context, context_mask)))  # (B, E)
         fine = self.stem(F.pixel_unshuffle(x, self.patch))  # (B, W, H/p, W/p)
         fine = self.down_fine(fine, embedding)

@@ -70,15 +70,15 @@ class Objective(ABC):
         seed_dropout(seed, part)
         self._micro_batch, self._micro_batches = micro_batch, of
 
-    def bind(self, data: ImageData) -> None:  # noqa: B027  (most families need nothing of it)
-        """Take from ``data`` what batches do not bring: captions, read as ``recall`` says where it was called."""
+    def bind(self, data: ImageData) -> None:  # noqa: B027  (optional)
+        """Prepare the captions of ``data``, which batches do not contain. Called after ``recall``."""
 
     def notes(self) -> dict[str, str]:
-        """What the parts need beside weights, and no config tells: kept in the checkpoint, read by ``recall``."""
+        """State that the parts need besides weights and config: stored in the checkpoint, restored by ``recall``."""
         return {}
 
-    def recall(self, notes: dict[str, str]) -> None:  # noqa: B027  (most families have none)
-        """Take back the ``notes`` of a run that this one goes on from, or whose parts are wanted."""
+    def recall(self, notes: dict[str, str]) -> None:  # noqa: B027  (optional)
+        """Restore the ``notes`` of the run that this one resumes or starts from."""
 
     @abstractmethod
     def train_step(self, images: Tensor, label: Tensor, at: Position) -> dict[str, Tensor]:

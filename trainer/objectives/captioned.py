@@ -1,4 +1,4 @@
-"""What the objectives of text-to-image models share: captions as tokens, and the parts that read them."""
+"""The common base of text-to-image objectives: tokens of captions, and the exported parts."""
 
 from tokenizers import Tokenizer
 from torch import Tensor, nn
@@ -15,10 +15,10 @@ from trainer.text.tokenizer import tokenize, train_tokenizer, words_of_captions
 
 
 class CaptionedObjective(Objective):
-    """Denoising of captioned pictures. A label is the picture's place among the captions, or the one behind them."""
+    """Denoising of captioned images. A label is the row of the image among the captions, or the row after the last."""
 
     accumulates = True
-    #: Made by ``bind`` of the captions, unless ``recall`` brought that of an earlier run: its words have numbers.
+    #: Trained by ``bind`` on the captions, unless ``recall`` restored that of an earlier run.
     tokenizer: Tokenizer | None = None
 
     def __init__(self, task: Task, model: TextConfig) -> None:
@@ -28,12 +28,12 @@ class CaptionedObjective(Objective):
         self.denoising = Denoising(model, (-1.0, 1.0), task.device)
 
     def bind(self, data: ImageData) -> None:
-        assert data.captions is not None, "a text-to-image model is trained on captioned pictures"
+        assert data.captions is not None, "a text-to-image model is trained on captioned images"
         model, count = self.model, len(data.captions)
         if self.tokenizer is None:
             self.tokenizer = train_tokenizer(words_of_captions(data.captions), model.vocabulary, model.tokens)
         captions = [caption for variants in data.captions.variants() for caption in variants]
-        # The row behind all pictures is the empty caption, which is what a dropped label points at.
+        # The row after the last image is the empty caption, the label of dropped captions.
         table = tokenize(self.tokenizer, [*captions, *[""] * VARIANTS], model.tokens)
         self._tokens, self._mask = (each.view(count + 1, VARIANTS, -1).to(self.task.device) for each in table)
 
@@ -44,15 +44,15 @@ class CaptionedObjective(Objective):
         self.tokenizer = Tokenizer.from_str(notes["tokenizer"])
 
     def captions_of(self, label: Tensor, variant: Tensor) -> tuple[Tensor, Tensor]:
-        """Of each ``label`` the caption ``variant``, (batch,) int64: tokens (batch, tokens) int64, their mask, bool."""
+        """The caption ``variant`` (batch,) of each ``label``: tokens (batch, tokens) int64 and their mask, bool."""
         return self._tokens[label, variant], self._mask[label, variant]
 
     def draw_captions(self, label: Tensor) -> tuple[Tensor, Tensor]:
-        """Of each ``label`` one caption by chance, as ``captions_of`` gives them."""
+        """A random caption of each ``label``, as ``captions_of`` returns it."""
         return self.captions_of(label, self.draws.randint(VARIANTS, len(label)))
 
     def new_networks(self) -> tuple[TextEncoder, TextUNet]:
-        """Both networks at random."""
+        """Both networks with random weights."""
         model = self.model
         return (
             TextEncoder(model.vocabulary, model.tokens, model.context, model.text_layers, model.dropout),
@@ -62,8 +62,8 @@ class CaptionedObjective(Objective):
     def text_parts(
         self, encoder: nn.Module, denoise: nn.Module, hint_shape: tuple[int, int, int] | None = None
     ) -> TextParts:
-        """The artefact's functions over these networks."""
-        assert self.tokenizer is not None, "parts are made after bind or recall"
+        """The artefact's functions with these networks."""
+        assert self.tokenizer is not None, "bind or recall comes before parts"
         return TextParts(
             self.task.image_shape,
             0,

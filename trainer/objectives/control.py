@@ -1,4 +1,4 @@
-"""Control of a finished text-to-image model by drawings: only what sees the drawing is trained."""
+"""Control of a finished text-to-image model by drawings: only the control network is trained."""
 
 from torch import Tensor, nn
 
@@ -13,7 +13,7 @@ from trainer.objectives.captioned import CaptionedObjective
 
 
 class Controlled(nn.Module):
-    """``encoder`` of captions, as it was; ``unet`` with its control network."""
+    """The frozen ``encoder`` of captions, and ``unet`` with its control network."""
 
     def __init__(self, encoder: TextEncoder, unet: TextUNet) -> None:
         super().__init__()
@@ -23,7 +23,7 @@ class Controlled(nn.Module):
 
 
 class ControlObjective(CaptionedObjective):
-    """Denoising of pictures for their captions and for strokes drawn after their edges."""
+    """Denoising of images, given their captions and strokes along their edges."""
 
     def __init__(self, task: Task, model: ControlConfig) -> None:
         super().__init__(task, model.base)
@@ -41,7 +41,7 @@ class ControlObjective(CaptionedObjective):
         tokens, mask = self.draw_captions(label)
         hint, scale = strokes(images, self.draws), images.new_ones(len(images))
         network = self.network
-        network.encoder.eval()  # it is not trained: its dropout would only be noise
+        network.encoder.eval()  # not trained, so its dropout would only add noise
         with self.autocast():
             context = network.encoder(tokens, mask)
             loss = self.denoising.loss(

@@ -46,10 +46,10 @@ def min_snr_weight(alpha: Tensor, sigma: Tensor, prediction: Prediction, gamma: 
 
 
 def velocity_weight(sigma: Tensor) -> Tensor:
-    """Loss weights (timesteps,) under which a flow's error of x_start counts as the velocity's would.
+    """Loss weights (timesteps,) that turn a flow's squared error of x_start into that of the velocity.
 
     Li & He 2025, "Back to Basics: Let Denoising Generative Models Denoise" (arXiv 2511.13720), section 4.2, with their
-    bound of the noise that is divided by.
+    lower bound of the divisor.
     """
     return sigma.clamp(min=0.05).pow(-2)
 

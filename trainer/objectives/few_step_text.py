@@ -1,8 +1,8 @@
-"""Tuning a text-to-image model to a few steps, with its guidance inside: latent consistency models in pixel space.
+"""Tuning a text-to-image model to few steps, with its guidance included: latent consistency models in pixel space.
 
-Luo et al. 2023, "Latent Consistency Models" (arXiv 2310.04378): the student's prediction of x_start at a time agrees
-with its own one step of the guided teacher further down. What the student learns so is where the guided path ends, and
-it needs no second row for guidance.
+Luo et al. 2023, "Latent Consistency Models" (arXiv 2310.04378): the student's prediction of x_start at a time matches
+its prediction one step of the guided teacher later. The student thereby learns the end of the guided path, and needs no
+second row for guidance.
 """
 
 import torch
@@ -18,7 +18,7 @@ from trainer.objectives.text import TextToImage
 
 
 class FewStepTextObjective(CaptionedObjective):
-    """Consistency of a U-Net with the guided steps of the one it began as."""
+    """Consistency of a U-Net with the guided steps of the U-Net that it starts from."""
 
     def __init__(self, task: Task, model: FewStepTextConfig) -> None:
         super().__init__(task, model.base)
@@ -43,14 +43,14 @@ class FewStepTextObjective(CaptionedObjective):
         network, alpha, sigma = self.network.eval(), self.denoising.alpha, self.denoising.sigma
         x = q_sample(images, noise, alpha[step], sigma[step])
         with torch.no_grad(), self.autocast():
-            asked = self._contexts(network, *self.draw_captions(label))
-            no_caption = self.captions_of(torch.full_like(label, -1), torch.zeros_like(label))  # the last row's
+            context = self._contexts(network, *self.draw_captions(label))
+            no_caption = self.captions_of(torch.full_like(label, -1), torch.zeros_like(label))  # of the last row
             empty = self._contexts(network, *no_caption)
-            target = self._target(x, step, asked, empty)
+            target = self._target(x, step, context, empty)
         with self.autocast():
-            predicted = self.student(x, self._times(step), *asked).float()
+            predicted = self.student(x, self._times(step), *context).float()
         squared = (predicted - target).square().flatten(1).mean(dim=1)
-        # Pseudo-Huber, so that no single picture decides the gradient (Song & Dhariwal 2024, arXiv 2310.14189).
+        # Pseudo-Huber, so that no single image dominates the gradient (Song & Dhariwal 2024, arXiv 2310.14189).
         loss = ((squared + self.few.huber**2).sqrt() - self.few.huber).mean()
         self.descend(self.optimizers["unet"], loss)
         return {"consistency": loss.detach()}
@@ -59,18 +59,18 @@ class FewStepTextObjective(CaptionedObjective):
         assert isinstance(generator, TextToImage)
         return self.text_parts(generator.encoder, self._x_start(generator.unet))
 
-    def _target(self, x: Tensor, step: Tensor, asked: tuple[Tensor, Tensor], empty: tuple[Tensor, Tensor]) -> Tensor:
-        """The student's prediction one guided DDIM step down; where that step ends at the picture, the teacher's."""
+    def _target(self, x: Tensor, step: Tensor, context: tuple[Tensor, Tensor], empty: tuple[Tensor, Tensor]) -> Tensor:
+        """The student's prediction after one guided DDIM step; if that step ends at t = 0, the teacher's."""
         t = self._times(step)
-        conditional, plain = self.teacher(x, t, *asked).float(), self.teacher(x, t, *empty).float()
+        conditional, plain = self.teacher(x, t, *context).float(), self.teacher(x, t, *empty).float()
         guided = (plain + self.few.guidance * (conditional - plain)).clamp(-1.0, 1.0)
         alpha, sigma = self.denoising.alpha, self.denoising.sigma
         stride = len(alpha) // self.few.teacher_steps
         lower = step - stride
         below = lower.clamp(min=0)
         noise = (x - alpha[step][:, None, None, None] * guided) / sigma[step][:, None, None, None]
-        further = q_sample(guided, noise, alpha[below], sigma[below])
-        predicted = self.student(further, self._times(below), *asked).float().clamp(-1.0, 1.0)
+        noised = q_sample(guided, noise, alpha[below], sigma[below])
+        predicted = self.student(noised, self._times(below), *context).float().clamp(-1.0, 1.0)
         return torch.where((lower >= 0)[:, None, None, None], predicted, guided)
 
     def _times(self, step: Tensor) -> Tensor:

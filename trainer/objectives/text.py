@@ -1,4 +1,4 @@
-"""Text to image: a U-Net that denoises pictures, beside the encoder of their captions, trained together."""
+"""Text to image: a U-Net that denoises images, trained together with the encoder of their captions."""
 
 from torch import Tensor, nn
 
@@ -11,7 +11,7 @@ from trainer.objectives.captioned import CaptionedObjective
 
 
 class TextToImage(nn.Module):
-    """The two networks: ``encoder`` of captions, ``unet`` of pictures."""
+    """The two networks: ``encoder`` of captions, ``unet`` of images."""
 
     def __init__(self, encoder: TextEncoder, unet: TextUNet) -> None:
         super().__init__()
@@ -19,7 +19,7 @@ class TextToImage(nn.Module):
 
 
 class TextObjective(CaptionedObjective):
-    """Denoising of pictures for their captions."""
+    """Denoising of images, given their captions."""
 
     def __init__(self, task: Task, model: TextConfig) -> None:
         super().__init__(task, model)

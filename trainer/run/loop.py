@@ -217,7 +217,7 @@ class TrainingRun:
             ) from failure
 
     def _bind(self, notes: dict[str, str]) -> None:
-        """Have the objective read the data as the networks' words have it."""
+        """Restore the ``notes`` of an earlier run, then prepare the captions of the data."""
         if notes:
             self.objective.recall(notes)
         self.objective.bind(self.data)

@@ -1,8 +1,8 @@
-"""The prompts of a text-to-image model's sample grids: fixed, so that grids of two runs can be compared."""
+"""The fixed prompts of a text-to-image model's sample grids: grids of two runs can be compared."""
 
 GRID_COLUMNS = 8
 
-#: Things of all kinds that training has seen, then held-out combinations, then words in new company.
+#: Training captions, then held-out combinations, then new combinations of known words.
 PROMPTS = (
     *("grinning face", "red heart", "pizza", "rocket", "dog face", "rose", "soccer ball", "house"),
     *("green apple", "sunflower", "cat with tears of joy", "snowman", "umbrella", "automobile", "guitar", "crown"),

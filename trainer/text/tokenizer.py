@@ -1,7 +1,7 @@
-"""Captions to token numbers: words, by the `tokenizers` library, whose JSON goes with the weights.
+"""Captions to word numbers with the `tokenizers` library, whose JSON is stored with the weights.
 
-Whole words, because the captions are few: pieces of words would be learned no better, and a word that the model has
-never seen could not be named to the person who typed it.
+Whole words, because the captions are few: subwords would not be learned better, and unknown words could not be reported
+to the user.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,12 +12,12 @@ from torch import Tensor
 
 from trainer.data.captions import Captions
 
-#: Padding, a word that the vocabulary lacks, and the token that begins every caption.
+#: Padding, an unknown word, and the first token of every caption.
 PAD, UNKNOWN, START = "[PAD]", "[UNK]", "[START]"
 
 
 def train_tokenizer(captions: Iterable[str], vocabulary: int, length: int) -> Tokenizer:
-    """A tokenizer with the commonest ``vocabulary`` words of ``captions`` that gives at most ``length`` tokens."""
+    """A tokenizer with the ``vocabulary`` most frequent words of ``captions``, truncated to ``length`` tokens."""
     tokenizer = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.NFKD(), normalizers.StripAccents(), normalizers.Lowercase()]
@@ -34,15 +34,15 @@ def train_tokenizer(captions: Iterable[str], vocabulary: int, length: int) -> To
 
 
 def words_of_captions(captions: Captions) -> list[str]:
-    """What a tokenizer of these captions is trained on: names, keywords, and the articles of their mixtures."""
+    """The texts to train a tokenizer on: names, keywords, and the articles of their mixtures."""
     named = zip(captions.names, captions.keywords, strict=True)
     return [text for name, keywords in named for text in (name, *keywords)] + ["a", "an", "the"]
 
 
 def tokenize(tokenizer: Tokenizer, captions: Sequence[str], length: int) -> tuple[Tensor, Tensor]:
-    """``captions`` as tokens, (captions, length) int64, and where a token is, (captions, length) bool.
+    """``captions`` as tokens, (captions, length) int64, and their mask, (captions, length) bool.
 
-    Words that the vocabulary lacks are left out. An empty caption is the start token alone: it means "no caption".
+    Unknown words are left out. An empty caption is the start token alone: it means "no caption".
     """
     tokens = torch.full((len(captions), length), _number(tokenizer, PAD), dtype=torch.int64)
     mask = torch.zeros(len(captions), length, dtype=torch.bool)

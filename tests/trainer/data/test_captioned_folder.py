@@ -119,8 +119,8 @@ def test_a_picture_without_a_caption_and_a_caption_without_a_picture_are_named(p
     train, _ = both(photos)
     told = remarks(train)
     assert "without a caption (1): 00.png" in told
-    assert "captions of files that are no picture of the folder (2): 99.png, ../00.png" in told
-    assert "second captions of a picture, left out (1): 01.png" in told
+    assert "captions of files that are not images of the folder (2): 99.png, ../00.png" in told
+    assert "second captions of an image, left out (1): 01.png" in told
     assert "again" not in captions(train).values()
 
 
@@ -140,7 +140,7 @@ def test_a_table_without_the_columns_is_refused(photos: Path) -> None:
 
 
 def test_a_folder_without_captions_is_refused_and_says_how_many_pictures_it_has(photos: Path) -> None:
-    with pytest.raises(DataError, match=r"no training picture with a caption.*without a caption \(12\)"):
+    with pytest.raises(DataError, match=r"no training image with a caption found.*without a caption \(12\)"):
         both(photos)
 
 

@@ -112,7 +112,7 @@ def test_a_font_without_their_pictures_is_refused(tmp_path: Path) -> None:
         (tmp_path / "emoji" / folder / "en.xml").write_text(
             '<ldml><annotation cp="{" type="tts">curly bracket</annotation></ldml>'
         )
-    with pytest.raises(DataError, match="has a picture for none of the 1 names"):
+    with pytest.raises(DataError, match="has no bitmap for any of the 1 names"):
         load_emoji(tmp_path / "emoji")
 
 

@@ -41,6 +41,6 @@ def test_recall_counts_pictures_nearest_to_their_own_caption() -> None:
     assert recall_at_1(pictures, captions, choices(NAMES, group)) == 0.75
 
 
-def test_a_judge_that_cannot_tell_has_no_recall() -> None:
+def test_an_evaluator_that_cannot_tell_has_no_recall() -> None:
     same = torch.ones(150, 4)
     assert recall_at_1(same[:100], same, choices(NAMES, torch.arange(100))) == 0.0

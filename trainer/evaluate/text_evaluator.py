@@ -1,4 +1,4 @@
-"""The towers on disk, beside their tokenizer and the facts of their training."""
+"""The text evaluator on disk: its networks, tokenizer and the facts of its training."""
 
 import hashlib
 import io
@@ -19,16 +19,16 @@ from trainer.export import archive
 from trainer.files import write
 from trainer.text.tokenizer import tokenize
 
-FACTS_FILE = "judge.json"
+FACTS_FILE = "text-evaluator.json"
 BATCH_SIZE = 250
 
 
-class JudgeFacts(BaseModel):
-    """What judge.json says: ``recall`` is R@1 among 100 captions on real pictures, by group: nobody's can be higher."""
+class TextEvaluatorFacts(BaseModel):
+    """The content of text-evaluator.json: ``recall`` is R@1 among 100 captions on real images, by group."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    file: Annotated[str, StringConstraints(pattern=r"^judge-[0-9a-f]{8}\.pt$")]
+    file: Annotated[str, StringConstraints(pattern=r"^text-evaluator-[0-9a-f]{8}\.pt$")]
     sha256: str
     tokenizer: Annotated[str, StringConstraints(pattern=r"^tokenizer-[0-9a-f]{8}\.json$")]
     tokenizer_sha256: str
@@ -43,15 +43,15 @@ class JudgeFacts(BaseModel):
     torch_version: str
 
 
-class Seen(NamedTuple):
-    """What the judge makes of pictures: features (count, dimension) float64, embeddings (count, dimension)."""
+class ImageEmbeddings(NamedTuple):
+    """Of images: features (count, dimension) float64, embeddings (count, dimension)."""
 
     features: Tensor
     embeddings: Tensor
 
 
-class Judge:
-    """Trained towers: what they see in pictures, and how they read captions."""
+class TextEvaluator:
+    """Trained networks that return features and embeddings of images, and embeddings of captions."""
 
     def __init__(self, towers: nn.Module, tokenizer: Tokenizer, device: torch.device) -> None:
         towers.eval().to(device)
@@ -59,28 +59,30 @@ class Judge:
         self.tokenizer, self.device = tokenizer, device
 
     @torch.inference_mode()
-    def see(self, pictures: Tensor) -> Seen:
-        """Of uint8 pictures (count, channel, height, width)."""
+    def embed_images(self, pictures: Tensor) -> ImageEmbeddings:
+        """Features and embeddings of uint8 images (count, channel, height, width)."""
         batches = torch.split(pictures, BATCH_SIZE)
         seen = [self.picture(to_unit_range(batch.to(self.device))) for batch in batches]
-        return Seen(torch.cat([features for features, _ in seen]).double(), torch.cat([each for _, each in seen]))
+        return ImageEmbeddings(
+            torch.cat([features for features, _ in seen]).double(), torch.cat([each for _, each in seen])
+        )
 
     @torch.inference_mode()
-    def read(self, captions: Sequence[str]) -> Tensor:
+    def embed_captions(self, captions: Sequence[str]) -> Tensor:
         """Embeddings (count, dimension) of captions."""
         tokens, mask = tokenize(self.tokenizer, captions, TOKENS)
         embeddings: Tensor = self.caption(tokens.to(self.device), mask.to(self.device))
         return embeddings
 
 
-def write_judge(folder: Path, towers: Towers, tokenizer: Tokenizer, **facts: object) -> JudgeFacts:
-    """Write judge-<sha8>.pt, tokenizer-<sha8>.json and then judge.json; ``facts`` has the other fields."""
+def write_text_evaluator(folder: Path, towers: Towers, tokenizer: Tokenizer, **facts: object) -> TextEvaluatorFacts:
+    """Write text-evaluator-<sha8>.pt, tokenizer-<sha8>.json, then text-evaluator.json with the other ``facts``."""
     payload = archive(towers.cpu().to(memory_format=torch.contiguous_format))  # type: ignore[call-overload]
     words = tokenizer.to_str().encode()
     sha256, words_sha256 = hashlib.sha256(payload).hexdigest(), hashlib.sha256(words).hexdigest()
-    whole = JudgeFacts.model_validate(
+    whole = TextEvaluatorFacts.model_validate(
         {
-            "file": f"judge-{sha256[:8]}.pt",
+            "file": f"text-evaluator-{sha256[:8]}.pt",
             "sha256": sha256,
             "tokenizer": f"tokenizer-{words_sha256[:8]}.json",
             "tokenizer_sha256": words_sha256,
@@ -95,10 +97,10 @@ def write_judge(folder: Path, towers: Towers, tokenizer: Tokenizer, **facts: obj
     return whole
 
 
-def load_judge(folder: Path, device: torch.device) -> tuple[JudgeFacts, Judge]:
-    """The judge in ``folder``. Raises EvaluationError when it is missing, damaged or altered."""
+def load_text_evaluator(folder: Path, device: torch.device) -> tuple[TextEvaluatorFacts, TextEvaluator]:
+    """The evaluator in ``folder``. Raises EvaluationError when it is missing, damaged or altered."""
     try:
-        facts = JudgeFacts.model_validate_json((folder / FACTS_FILE).read_text())
+        facts = TextEvaluatorFacts.model_validate_json((folder / FACTS_FILE).read_text())
     except OSError as failure:
         raise EvaluationError(f"{folder / FACTS_FILE}: {failure.strerror}") from failure
     except ValidationError as failure:
@@ -110,7 +112,7 @@ def load_judge(folder: Path, device: torch.device) -> tuple[JudgeFacts, Judge]:
         towers = torch.jit.load(io.BytesIO(payload), map_location="cpu")  # type: ignore[no-untyped-call]
     except RuntimeError as failure:
         raise EvaluationError(f"{folder / facts.file} is not TorchScript") from failure
-    return facts, Judge(towers, Tokenizer.from_str(words.decode()), device)
+    return facts, TextEvaluator(towers, Tokenizer.from_str(words.decode()), device)
 
 
 def _verified(path: Path, sha256: str) -> bytes:
@@ -119,5 +121,5 @@ def _verified(path: Path, sha256: str) -> bytes:
     except OSError as failure:
         raise EvaluationError(f"{path}: {failure.strerror}") from failure
     if hashlib.sha256(content).hexdigest() != sha256:
-        raise EvaluationError(f"{path}: its SHA-256 is not {sha256}, so its scores would not be comparable")
+        raise EvaluationError(f"{path}: its SHA-256 is not {sha256}, so its scores are not comparable")
     return content

@@ -9,7 +9,13 @@ from tests.trainer.conftest import EMOJI
 from trainer.data import ImageData, to_unit_range
 from trainer.data.emoji import load_emoji
 from trainer.evaluate.errors import EvaluationError
-from trainer.evaluate.judge import FACTS_FILE, Judge, JudgeFacts, load_judge, write_judge
+from trainer.evaluate.text_evaluator import (
+    FACTS_FILE,
+    TextEvaluator,
+    TextEvaluatorFacts,
+    load_text_evaluator,
+    write_text_evaluator,
+)
 from trainer.evaluate.text_quality import Pool, pool, real_recall, score_group
 from trainer.evaluate.towers import BATCH_SIZE, Towers, augment, train_towers
 
@@ -27,12 +33,12 @@ def everything(splits: tuple[ImageData, ImageData]) -> Pool:
 
 
 @pytest.fixture(scope="module")
-def judge_folder(splits: tuple[ImageData, ImageData], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A judge that knows the committed emoji well: chance would name 1 of 58."""
-    folder: Path = tmp_path_factory.mktemp("judge")
+def evaluator_folder(splits: tuple[ImageData, ImageData], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An evaluator that knows the committed emoji well: chance would name 1 of 58."""
+    folder: Path = tmp_path_factory.mktemp("text-evaluator")
     train = splits[0]
     towers, tokenizer = train_towers(train, 45, 0, CPU)
-    write_judge(
+    write_text_evaluator(
         folder,
         towers,
         tokenizer,
@@ -48,44 +54,44 @@ def judge_folder(splits: tuple[ImageData, ImageData], tmp_path_factory: pytest.T
 
 
 @pytest.fixture(scope="module")
-def judge(judge_folder: Path) -> Judge:
-    return load_judge(judge_folder, CPU)[1]
+def evaluator(evaluator_folder: Path) -> TextEvaluator:
+    return load_text_evaluator(evaluator_folder, CPU)[1]
 
 
-def test_it_tells_most_training_pictures_apart(judge: Judge, everything: Pool) -> None:
-    assert real_recall(judge, everything, "training", 58) > 0.3
+def test_it_tells_most_training_pictures_apart(evaluator: TextEvaluator, everything: Pool) -> None:
+    assert real_recall(evaluator, everything, "training", 58) > 0.3
 
 
-def test_what_is_loaded_is_what_was_written(judge_folder: Path) -> None:
-    facts, judge = load_judge(judge_folder, CPU)
-    assert isinstance(facts, JudgeFacts)
-    assert judge.read(["red heart"]).shape == (1, 128)
-    assert (judge_folder / facts.tokenizer).is_file()
+def test_what_is_loaded_is_what_was_written(evaluator_folder: Path) -> None:
+    facts, evaluator = load_text_evaluator(evaluator_folder, CPU)
+    assert isinstance(facts, TextEvaluatorFacts)
+    assert evaluator.embed_captions(["red heart"]).shape == (1, 128)
+    assert (evaluator_folder / facts.tokenizer).is_file()
 
 
 @pytest.mark.parametrize("which", ["file", "tokenizer"])
-def test_an_altered_file_is_refused(judge_folder: Path, tmp_path: Path, which: str) -> None:
-    facts, _ = load_judge(judge_folder, CPU)
+def test_an_altered_file_is_refused(evaluator_folder: Path, tmp_path: Path, which: str) -> None:
+    facts, _ = load_text_evaluator(evaluator_folder, CPU)
     for name in (facts.file, facts.tokenizer, FACTS_FILE):
-        (tmp_path / name).write_bytes((judge_folder / name).read_bytes())
+        (tmp_path / name).write_bytes((evaluator_folder / name).read_bytes())
     altered = tmp_path / getattr(facts, which)
     altered.write_bytes(altered.read_bytes() + b" ")
     with pytest.raises(EvaluationError, match="SHA-256"):
-        load_judge(tmp_path, CPU)
+        load_text_evaluator(tmp_path, CPU)
 
 
-def test_a_missing_judge_is_named(tmp_path: Path) -> None:
+def test_a_missing_evaluator_is_named(tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match=FACTS_FILE):
-        load_judge(tmp_path, CPU)
+        load_text_evaluator(tmp_path, CPU)
 
 
-def test_real_pictures_have_the_ceilings_scores(judge: Judge, everything: Pool) -> None:
+def test_real_pictures_have_the_ceilings_scores(evaluator: TextEvaluator, everything: Pool) -> None:
     images = dict(zip(everything.captions.names, everything.images, strict=True))
 
     def perfect(names: Sequence[str], seed: int, hints: Tensor | None) -> Tensor:
         return torch.stack([images[name] for name in names])
 
-    scores = score_group(judge, everything, "training", perfect, most=30)
+    scores = score_group(evaluator, everything, "training", perfect, most=30)
     assert scores.pictures == 30
     assert scores.recall == scores.ceiling
     assert scores.distance == pytest.approx(0.0, abs=1e-3)
@@ -94,18 +100,18 @@ def test_real_pictures_have_the_ceilings_scores(judge: Judge, everything: Pool) 
     assert set(scores.rules.values()) == {1.0}
 
 
-def test_pictures_of_something_else_score_worse(judge: Judge, everything: Pool) -> None:
+def test_pictures_of_something_else_score_worse(evaluator: TextEvaluator, everything: Pool) -> None:
     def one_for_all(names: Sequence[str], seed: int, hints: Tensor | None) -> Tensor:
         return everything.images[:1].expand(len(names), -1, -1, -1)
 
-    scores = score_group(judge, everything, "training", one_for_all, most=30)
+    scores = score_group(evaluator, everything, "training", one_for_all, most=30)
     assert scores.recall <= 1 / 15
     assert scores.distance > scores.floor
     assert scores.coverage < 0.5
     assert max(scores.rules.values()) < 1.0
 
 
-def test_pictures_that_keep_to_their_drawings_are_told_from_others(judge: Judge, everything: Pool) -> None:
+def test_pictures_that_keep_to_their_drawings_are_told_from_others(evaluator: TextEvaluator, everything: Pool) -> None:
     images = dict(zip(everything.captions.names, everything.images, strict=True))
 
     def perfect(names: Sequence[str], seed: int, hints: Tensor | None) -> Tensor:
@@ -117,20 +123,21 @@ def test_pictures_that_keep_to_their_drawings_are_told_from_others(judge: Judge,
         return perfect(names, seed, hints).flip(3)
 
     good, bad = (
-        score_group(judge, everything, "training", draw, most=30, drawings=True).followed for draw in (perfect, another)
+        score_group(evaluator, everything, "training", draw, most=30, drawings=True).followed
+        for draw in (perfect, another)
     )
     assert good is not None
     assert bad is not None
     assert good > 0.95 > bad
 
 
-def test_each_held_out_group_is_scored_by_itself(judge: Judge, everything: Pool) -> None:
+def test_each_held_out_group_is_scored_by_itself(evaluator: TextEvaluator, everything: Pool) -> None:
     def grey(names: Sequence[str], seed: int, hints: Tensor | None) -> Tensor:
         return torch.full((len(names), 3, 64, 64), 128, dtype=torch.uint8)
 
-    assert score_group(judge, everything, "combination", grey, most=100).pictures == 6
+    assert score_group(evaluator, everything, "combination", grey, most=100).pictures == 6
     with pytest.raises(ValueError, match="at least 6"):
-        score_group(judge, everything, "unseen", grey, most=100)
+        score_group(evaluator, everything, "unseen", grey, most=100)
 
 
 def test_augmented_pictures_stay_white_around_and_in_place() -> None:
