@@ -195,7 +195,9 @@ def _distance(
     options: argparse.Namespace, config: RunConfig, images: ImageData, device: torch.device
 ) -> TrainingDistance | None:
     """The distance that selects the best EMA weights, in the main process only."""
-    if config.family == "autoencoder" or processes.rank() > 0:
+    if config.captioned and options.evaluator != EVALUATOR_FOLDER:
+        raise UsageError("--evaluator: the weights of a text-to-image run are not selected by scores")
+    if config.family == "autoencoder" or config.captioned or processes.rank() > 0:
         return None
     distance, explanation = training_distance(options.evaluator, images, device)
     if distance is None and options.evaluator != EVALUATOR_FOLDER:

@@ -88,3 +88,10 @@ def test_a_text_run_is_evaluated_and_not_exported(
     assert f"python -m trainer evaluate {text_run.folder}" in message
     assert not target.exists()
     assert suggestions.use(text_run.config, text_run.folder) == f"python -m trainer evaluate {text_run.folder}"
+
+
+def test_scores_do_not_select_the_weights_of_a_text_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--data-dir", str(EMOJI), "--steps", "1", "--batch-size", "2", "--precision", "fp32", "--device", "cpu"]
+    options += ["--out", str(tmp_path / "run")]
+    assert main(["train", "emoji", *options, "--evaluator", str(tmp_path)]) == 1
+    assert "--evaluator: the weights of a text-to-image run are not selected" in capsys.readouterr().err
