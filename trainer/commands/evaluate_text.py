@@ -13,7 +13,6 @@ from torch import Tensor
 from trainer import data
 from trainer.commands.data_report import describe
 from trainer.commands.options import (
-    EVALUATOR_FOLDER,
     UsageError,
     add_dataset,
     add_device,
@@ -25,7 +24,7 @@ from trainer.commands.options import (
     seed,
 )
 from trainer.compute import precision
-from trainer.config import CAPTIONED, SHAPES, DatasetName, dataset_option
+from trainer.config import CAPTIONED, EVALUATOR_FOLDER, SHAPES, DatasetName, dataset_option
 from trainer.data import ImageData
 from trainer.evaluate.errors import EvaluationError
 from trainer.evaluate.pictures import Sampler, make_sampler

@@ -54,8 +54,8 @@ def load_captioned_folder(
         require_none(remarks, folder)
     kept = [chosen[index] for index in pictures.kept]
     if not kept:
-        told = "".join(f"; {remark}" for remark in remarks)
-        raise DataError(f"{printable(str(folder))}: no {split_name(train)} image with a caption found{told}")
+        problems = "".join(f"; {remark}" for remark in remarks)
+        raise DataError(f"{printable(str(folder))}: no {split_name(train)} image with a caption found{problems}")
     count, group = len(kept), "training" if train else HELD_OUT_GROUP
     facts = DataFacts("folder", (channels, size, size), (), "the owner's", folder.resolve().name, count)
     provenance = f"{count:,} captioned {split_name(train)} images from {printable(str(folder))}"
