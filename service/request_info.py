@@ -12,6 +12,10 @@ from typing import Any
 #: Where a scope's state holds its ``RequestInfo``.
 KEY = "info"
 
+#: An ASGI extension of the service's protocol, and the type of its message: status, headers and body of a complete
+#: response at once. Sent as two messages, with every header checked, a response costs several percent of a request.
+WHOLE = "genserve.response.whole"
+
 
 class Disconnect:
     """Whether the client closed the connection, and the callback for when it does.

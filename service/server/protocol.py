@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from service.request_info import Disconnect, RequestInfo, info_of
+from service.request_info import WHOLE, Disconnect, RequestInfo, info_of
 from service.server.half_closed import PROBE_DELAYS_S, probe
 
 #: Limits of a request's head (first line and headers): bytes, and seconds from its first byte. The limit in bytes also
@@ -27,6 +27,8 @@ MAX_HEAD_S = 10.0
 #: input, because one read of a socket returns up to 256,000 bytes, which can hold 14,000 requests.
 MOST_PIPELINED = 16
 SLICE_BYTES = 4096
+
+EXTENSIONS: dict[str, dict[object, object]] = {WHOLE: {}}
 
 
 class Rejection(NamedTuple):
@@ -45,16 +47,35 @@ TOO_LONG = Rejection(431, b"The head of the request is too long.")
 
 
 class Cycle(RequestResponseCycle):
-    """A request and its response, which HTTP/1.0 gets without chunks."""
+    """A request and its response: HTTP/1.0 gets it without chunks, and a complete one may be one message, ``WHOLE``."""
 
     #: Whether the body ends where the connection does.
     _ends_by_closing = False
 
-    async def send(self, message: Any) -> None:  # noqa: ANN401  (uvicorn's union of messages)
-        """Send a message of ASGI."""
-        if self.scope["http_version"] != "1.1":
-            self._avoid_chunks(message)
-        await super().send(message)
+    async def send(self, message: Any) -> None:  # noqa: ANN401  (uvicorn's union of messages, and one more)
+        """Send a message of ASGI, or status, headers and body at once.
+
+        The headers of a complete response are written unchecked: the service made them itself.
+        """
+        if message["type"] != WHOLE:
+            if self.scope["http_version"] != "1.1":
+                self._avoid_chunks(message)
+            await super().send(message)
+            return
+        if self.flow.write_paused and not self.disconnected:
+            await self.flow.drain()
+        if self.disconnected:
+            return
+        headers = [*self.default_headers, *message["headers"]]
+        if not self.keep_alive:
+            headers.append((b"connection", b"close"))
+        body = b"" if self.scope["method"] == "HEAD" else message["body"]
+        self.transport.write(_answer(message["status"], headers, body))
+        self.response_started = self.response_complete = True
+        self.message_event.set()
+        if not self.keep_alive:
+            self.transport.close()
+        self.on_response()
 
     def _avoid_chunks(self, message: Any) -> None:  # noqa: ANN401
         """Prepare sending ``message`` to HTTP/1.0: uvicorn would send a body of unknown length in chunks."""
@@ -209,6 +230,7 @@ class Protocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:  # noqa: ANN401  (uvicorn's private type)
         self._running = cycle
         cycle.__class__ = Cycle  # uvicorn has no setting for it
+        cycle.scope["extensions"] = EXTENSIONS
         _info(cycle).disconnect = self._disconnect
         super()._start_asgi_task(cycle, app)
 

@@ -213,7 +213,7 @@ async def test_a_client_sees_its_own_jobs(settings: Settings) -> None:
         theirs = json.loads((await ask(app, "/generate/vae", headers=ASYNC, client="127.0.0.2")).body)
         await idle(app)
         assert {job["id"] for job in (await get(app, "/jobs"))["jobs"]} == {*mine}
-        # Who was told the id may ask.
+        # Knowing the id is enough to read the job.
         assert (await get(app, theirs["urls"]["self"]))["id"] == theirs["id"]
 
 
