@@ -223,9 +223,10 @@ def _random_inputs(parts: Parts, batch: int) -> dict[str, tuple[Tensor, ...]]:
 def require_exportable(run: Path, config: RunConfig, state: dict[str, Any], *, unfinished: bool = False) -> None:
     """Raise ExportError for a text-to-image run, and for one that is not finished, see `require_finished`."""
     if config.captioned:
+        data_dir = state.get("data_dir")
         raise ExportError(
             f"{run} is a text-to-image run, which cannot be exported yet: the service does not take captions. "
-            f"To measure it: {suggestions.use(config, run)}"
+            f"To measure it: {suggestions.use(config, run, Path(data_dir) if data_dir else None)}"
         )
     require_finished(run, config, state, unfinished=unfinished)
 

@@ -26,9 +26,11 @@ def export(run: Path, *options: str) -> str:
     return command("export", run, _unused(run), *options)
 
 
-def use(config: RunConfig, run: Path, *options: str) -> str:
+def use(config: RunConfig, run: Path, data_dir: Path | None, *options: str) -> str:
     """The command that exports ``run``, or evaluates it if it is a text-to-image run, which has no export."""
-    return command("evaluate", run) if config.captioned else export(run, *options)
+    if config.captioned:
+        return command("evaluate", run, *(["--data-dir", data_dir] if data_dir else []))
+    return export(run, *options)
 
 
 def resume(config: RunConfig, run: Path, options: argparse.Namespace | None = None, **changed: object) -> str:

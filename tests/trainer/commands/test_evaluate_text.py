@@ -87,7 +87,8 @@ def test_a_text_run_is_evaluated_and_not_exported(
     assert "cannot be exported yet: the service does not take captions" in message
     assert f"python -m trainer evaluate {text_run.folder}" in message
     assert not target.exists()
-    assert suggestions.use(text_run.config, text_run.folder) == f"python -m trainer evaluate {text_run.folder}"
+    moved = suggestions.use(text_run.config, text_run.folder, EMOJI)
+    assert moved == f"python -m trainer evaluate {text_run.folder} --data-dir {EMOJI}"
 
 
 def test_scores_do_not_select_the_weights_of_a_text_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
