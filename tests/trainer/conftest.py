@@ -78,6 +78,17 @@ OPTIMIZER: dict[str, Any] = {
     "decay": True,
     "clip": 1.0,
 }
+#: The settings that all tiny runs share.
+RUN: dict[str, Any] = {
+    "epochs": 2,
+    "batch_size": 16,
+    "seed": 3,
+    "precision": "fp32",
+    "label_dropout": 0.2,
+    "ema_decay": 0.9,
+    "grid_every": 2,
+    "optimizer": OPTIMIZER,
+}
 
 VARIANTS = tuple(MODELS)
 FAMILIES = ("autoencoder", "vae", "gan", "ddpm", "ldm", "few-step")
@@ -139,14 +150,7 @@ def make_config() -> MakeConfig:
             "preset": name if name in presets() else MODELS[name]["family"],
             "start": f"runs/{STARTS[name]}" if name in STARTS else None,
             "dataset": "fashion-mnist",
-            "epochs": 2,
-            "batch_size": 16,
-            "seed": 3,
-            "precision": "fp32",
-            "label_dropout": 0.2,
-            "ema_decay": 0.9,
-            "grid_every": 2,
-            "optimizer": OPTIMIZER,
+            **RUN,
             "model": MODELS[name],
         }
         return RunConfig.model_validate(fields | replaced)
@@ -251,14 +255,7 @@ def make_text_config() -> MakeTextConfig:
         fields = {
             "preset": "emoji",
             "dataset": "emoji",
-            "epochs": 2,
-            "batch_size": 16,
-            "seed": 3,
-            "precision": "fp32",
-            "label_dropout": 0.2,
-            "ema_decay": 0.9,
-            "grid_every": 2,
-            "optimizer": OPTIMIZER,
+            **RUN,
             "model": TEXT,
         }
         return RunConfig.model_validate(fields | replaced)

@@ -38,7 +38,7 @@ def test_work_that_is_lent_is_not_done_once_the_device_stops() -> None:
 
 
 def test_a_stop_leaves_a_thread_behind_that_does_not_end(caplog: pytest.LogCaptureFixture) -> None:
-    """Whoever waits for the work that holds it hears of that too."""
+    """The caller of the work that blocks the device is notified, too."""
     may_go_on = threading.Event()
 
     async def scenario() -> None:

@@ -131,7 +131,7 @@ async def test_late_rows_never_reach_the_network(diffusion: Model, lane_of: Lane
 
 
 async def test_late_rows_take_no_place_from_others(one_shot: Model, lane_of: LaneOf) -> None:
-    """A queue of late rows alone is no work, and many of them do not fill the table."""
+    """A lane whose queue has only late rows has no work, and late rows never fill the table."""
 
     lane = lane_of(one_shot, rows=2, bucket=2)
     put(lane, request_rows(5, 0, NO_CLASS, 1.0, one_shot.plan()), expires_at=0.0)

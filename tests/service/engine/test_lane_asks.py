@@ -112,7 +112,7 @@ async def test_what_a_mask_keeps_comes_out_exact(diffusion: Model, lane_of: Lane
     results, _ = await results_of(lane_of(diffusion), [kept._replace(inpaint=Inpaint(LEFT, PICTURE)), free])
     painted, whole = results
     np.testing.assert_array_equal(painted[:, 4:], as_picture(PICTURE)[:, 4:])
-    assert (painted[:, :4] != whole[:, :4]).any()  # what is known is told to what is not
+    assert (painted[:, :4] != whole[:, :4]).any()  # the known part influences the repainted one
 
 
 async def test_a_slot_keeps_nothing_of_its_last_row(diffusion: Model, lane_of: LaneOf) -> None:

@@ -1,4 +1,4 @@
-"""What a run tells of its progress where there is no terminal."""
+"""Progress lines of a run without a terminal."""
 
 import re
 from pathlib import Path
