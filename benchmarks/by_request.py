@@ -8,7 +8,7 @@
 import sys
 
 from service import __main__ as service
-from service.engine import deployment
+from service.engine import host
 from service.engine.lane import Lane
 
 
@@ -23,7 +23,7 @@ class LaneByRequest(Lane):
 
 def main() -> int:
     """Serve until stopped; returns the exit code."""
-    deployment.Lane = LaneByRequest  # type: ignore[attr-defined]
+    host.Lane = LaneByRequest  # type: ignore[attr-defined]
     return service.main()
 
 

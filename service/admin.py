@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from http import HTTPStatus
 
-from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -26,8 +25,8 @@ LOOPBACK = ["127.0.0.1", "localhost"]
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-def create_admin(public: FastAPI) -> Starlette:
-    """The ASGI application that changes the models of ``public``, once that has started."""
+def create_admin(manager: Callable[[], ModelManager | None]) -> Starlette:
+    """The ASGI application that changes the models of ``manager()``, which is None while the service starts."""
     routes = [
         Route("/models", _list),
         Route("/reload", _guarded(_reload_all), methods=["POST"]),
@@ -41,7 +40,7 @@ def create_admin(public: FastAPI) -> Starlette:
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=LOOPBACK, www_redirect=False)],
         exception_handlers={ChangeError: _refuse, HTTPException: _no_such_command},
     )
-    admin.state.public = public
+    admin.state.manager = manager
     return admin
 
 
@@ -86,10 +85,9 @@ def _guarded(handler: Handler) -> Handler:
 
 
 def _manager(request: Request) -> ModelManager:
-    state = getattr(request.app.state.public.state, "service", None)
-    if state is None:
+    manager: ModelManager | None = request.app.state.manager()
+    if manager is None:
         raise Starting("The service is starting.")
-    manager: ModelManager = state.manager
     return manager
 
 

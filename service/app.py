@@ -3,8 +3,9 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 
 import torch
@@ -20,15 +21,17 @@ from service.api.http.endpoint import App
 from service.api.ops import docs, health, jobs, models, playground, stats
 from service.api.order import Order
 from service.api.request.resolve_cache import ResolvedCache
-from service.api.state import JobResult, KeptAnswer, State
+from service.api.state import JobResult, KeptAnswer, ModelStates, State
 from service.api.tasks import encode, generate, inspect, interpolate, latent_map
-from service.background import Background
+from service.background import Background, call_soon
 from service.engine.engine import Engine
+from service.engine.host import Host
 from service.engine.model import Served
 from service.errors import ServiceError
 from service.history import STEP_S, History
 from service.logs import AccessLog
 from service.metrics import Metrics
+from service.models.fleet import LocalFleet
 from service.models.manager import ModelManager
 from service.models.registry import Registry, Unusable, load_registry, pick_device, unusable
 from service.process import freeze_objects
@@ -44,6 +47,9 @@ NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": Fal
 
 VERSION = version("genserve")
 
+#: Makes the parts of a service with these settings, on its event loop.
+Start = Callable[[Settings], Awaitable[State]]
+
 DESCRIPTION = "Images from small generative models, batched across requests. The same seed gives the same image."
 
 #: The tags of operations, in the order of the document.
@@ -58,20 +64,23 @@ TAGS = [
 ]
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """The ASGI application. Models are loaded and warmed while it starts, before the first request is taken."""
+def create_app(settings: Settings, start: Start | None = None) -> FastAPI:
+    """The ASGI application. While it starts, before the first request is taken, ``start`` makes its parts.
+
+    By default they are those of ``start_inline``.
+    """
 
     @asynccontextmanager
     async def lifespan(app: App) -> AsyncIterator[None]:
-        state = await _start(settings)
+        state = await (start or start_inline)(settings)
         app.state.service = state
         app.access_log = access_log = _access_log(settings, state.metrics)
         app.lag = LoopLag(settings.max_lag_ms / 1000, asyncio.get_running_loop().call_soon)
         background = state.background
         background.repeat("history", state.history.take, STEP_S)
         freeze_objects()
-        if settings.watch_s:
-            background.repeat("watch", state.manager.follow, settings.watch_s)
+        if settings.watch_s and isinstance(state.models, ModelManager):
+            background.repeat("watch", state.models.follow, settings.watch_s)
         try:
             yield
         finally:
@@ -110,31 +119,39 @@ def _access_log(settings: Settings, metrics: Metrics) -> AccessLog | None:
     return AccessLog(metrics.lost_log_lines.inc, everything=settings.log_level == "debug", format=settings.log_format)
 
 
-async def _start(settings: Settings) -> State:
+async def start_inline(settings: Settings) -> State:
+    """The parts of a service whose engine runs in this process: its models are loaded and warmed now."""
     device = pick_device(settings.device)
     registry = await asyncio.to_thread(load_registry, settings, device)
     metrics = Metrics()
-    metrics.show_build(VERSION, torch.__version__, settings.commit)
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         nvml.watch(f"GPU-{properties.uuid}", str(torch.cuda.current_device()), metrics)
-    metrics.for_unknown_models(ServiceError.codes())
-    engine = Engine({}, device, settings, metrics)
+    host = Host(device, settings, metrics)
+    engine = Engine(host, settings, metrics)
     for served in list(registry.served.values()):
         _deploy(engine, served, registry, settings)
     for name in registry.refused:
         metrics.model_ready.labels(name).set(0)
-    manager = ModelManager(engine, device, settings, metrics, registry.refused)
+    fleet = LocalFleet(engine, host, device, settings)
+    manager = ModelManager(fleet, settings, metrics, registry.refused)
+    host.start(partial(call_soon, asyncio.get_running_loop()))
+    return state_with(engine, manager, settings, metrics)
+
+
+def state_with(engine: Engine, models: ModelStates, settings: Settings, metrics: Metrics) -> State:
+    """The parts of a service that answers with ``engine``."""
+    metrics.show_build(VERSION, torch.__version__, settings.commit)
+    metrics.for_unknown_models(ServiceError.codes())
     bounds = Bounds(settings.max_jobs, settings.job_bytes, settings.job_keep_s)
     store: JobStore[Order, JobResult] = JobStore(bounds, time.monotonic)
     metrics.count_jobs(lambda: store.open, lambda: store.ended)
     history = History(lambda: [(name, each.metrics) for name, each in engine.deployments.items()], time.monotonic)
     keyed: KeyedAnswers[KeptAnswer] = KeyedAnswers(bounds, time.monotonic)
     background = Background(lambda step: metrics.background_failures.labels(step).inc())
-    engine.start()
     resolved, memory = ResolvedCache(settings), Memory(settings.max_waiting_bytes)
     translators = (hugging_face.translate,)
-    return State(settings, engine, manager, metrics, store, keyed, history, resolved, memory, background, translators)
+    return State(settings, engine, models, metrics, store, keyed, history, resolved, memory, background, translators)
 
 
 def _deploy(engine: Engine, served: Served, registry: Registry, settings: Settings) -> None:

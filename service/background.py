@@ -57,3 +57,9 @@ def log_failure(done: "asyncio.Future[Any] | Future[Any]") -> None:
     """Log the exception of a task that nobody awaits; pass it to ``add_done_callback``."""
     if not done.cancelled() and (failure := done.exception()) is not None:
         log.error("background task failed", extra={"reason": str(failure)}, exc_info=failure)
+
+
+def call_soon(loop: asyncio.AbstractEventLoop, call: Callable[..., object], *arguments: object) -> None:
+    """Call on ``loop`` from any thread, unless it is closed because the service has stopped."""
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(call, *arguments)

@@ -1,8 +1,8 @@
 """The parts of the running service that handlers share; ``service.app`` builds it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from starlette.requests import Request
 
@@ -16,7 +16,6 @@ from service.engine.engine import Engine
 from service.errors import ModelUnavailable, UnknownModel
 from service.history import History
 from service.metrics import UNKNOWN_MODEL, Metrics
-from service.models.manager import ModelManager
 from service.request_info import info_of
 from service.settings import Settings
 from service.store.job import Job
@@ -46,13 +45,23 @@ class KeptAnswer(NamedTuple):
     body: bytes
 
 
+class ModelStates(Protocol):
+    """Which models cannot be served. ``refused``: by model, the reason. ``ready``: one is served and none refused."""
+
+    @property
+    def refused(self) -> Mapping[str, str]: ...  # noqa: D102
+
+    @property
+    def ready(self) -> bool: ...  # noqa: D102
+
+
 @dataclass(frozen=True)
 class State:
     """The parts of a running service."""
 
     settings: Settings
     engine: Engine
-    manager: ModelManager
+    models: ModelStates
     metrics: Metrics
     jobs: JobStore[Order, JobResult]
     keyed: KeyedAnswers[KeptAnswer]
@@ -75,14 +84,14 @@ class State:
         A failing background step is reported in ``faults`` only: requests are served without it, and a failure of a
         disk that all instances share would otherwise make all of them unready.
         """
-        return self.manager.ready and self.engine.is_alive()
+        return self.models.ready and self.engine.is_alive()
 
     def deployment(self, name: str) -> Deployment:
         """The deployment for new requests to that model. Raises UnknownModel; ModelUnavailable if it failed to load."""
         if name in self.engine.deployments:
             return self.engine.deployments[name]
-        if name in self.manager.refused:
-            raise ModelUnavailable(f"{name} could not be loaded: {self.manager.refused[name]}")
+        if name in self.models.refused:
+            raise ModelUnavailable(f"{name} could not be loaded: {self.models.refused[name]}")
         raise UnknownModel(name, self.engine.deployments)
 
     def count_error(self, name: str | None, code: str) -> None:

@@ -5,8 +5,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from service.engine.backend import Backend
 from service.engine.deployment import Deployment
-from service.engine.device import Device
 from service.engine.pricing import PricedPart
 from service.engine.progress import ProgressCache
 from service.engine.results import Progress
@@ -18,10 +18,10 @@ from service.engine.table import LiveRow
 class Accepted:
     """An accepted request. Close it in any case; use it on the event loop only."""
 
-    def __init__(self, device: Device, progress: ProgressCache, parts: Sequence[PricedPart], within_s: float) -> None:
+    def __init__(self, backend: Backend, progress: ProgressCache, parts: Sequence[PricedPart], within_s: float) -> None:
         #: Forward-pass rows of the whole request.
         self.calls = sum(part.calls for part in parts)
-        self._device, self._progress = device, progress
+        self._backend, self._progress = backend, progress
         self._expires_at = time.monotonic() + within_s
         self._pending = deque(parts)
         self._submitted: list[_Submitted] = []
@@ -42,11 +42,11 @@ class Accepted:
         def end(job: Submission[Any]) -> None:
             deployment.gate.release(ask)
             if job.cancelled:
-                self._device.sweep(deployment.lane)
+                self._backend.sweep(deployment.lane)
 
         job: Submission[Any] = Submission(len(rows), self._expires_at, end)
         self._submitted.append(_Submitted(deployment, job, [row.calls for row in rows]))
-        self._device.put(deployment.lane, [LiveRow(job, index, row) for index, row in enumerate(rows)])
+        self._backend.put(deployment.lane, [LiveRow(job, index, row) for index, row in enumerate(rows)])
         return job
 
     def close(self) -> None:

@@ -2,10 +2,9 @@
 
 import logging
 from collections.abc import Sequence
-from typing import Any
 
 from service.engine.results import Preview, Result
-from service.engine.submission import Submission
+from service.engine.submission import Job
 from service.engine.table import LiveRow
 from service.errors import ComputeFailed
 
@@ -42,6 +41,6 @@ def engine_fault() -> ComputeFailed:
     return ComputeFailed("The service failed to compute this picture; its log says why.")
 
 
-def _fail(job: Submission[Any]) -> None:
+def _fail(job: Job) -> None:
     log.exception("a job rejected its result")
     job.fail(engine_fault())

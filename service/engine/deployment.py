@@ -1,12 +1,12 @@
 """Deployments: one version of a model while it serves, with its lane, gate and metrics."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from service.admission.drain import DrainRate
 from service.admission.gate import Gate
-from service.engine.lane import Lane
+from service.engine.backend import Backend, LaneHandle
 from service.engine.model import Model, Served
 from service.errors import ServiceError
 from service.metrics import Metrics, ModelMetrics
@@ -19,7 +19,7 @@ class Deployment(NamedTuple):
     Versions of a model share its gate and its metrics. ``threads`` is how many threads serve it.
     """
 
-    lane: Lane
+    lane: LaneHandle
     gate: Gate
     metrics: ModelMetrics
     encoder: "Deployment | None" = None
@@ -42,44 +42,30 @@ class Deployment(NamedTuple):
 
 
 class DeploymentBuilder:
-    """Builds deployments. ``busy_lanes`` returns the lanes that have rows."""
+    """Builds deployments, whose lanes are those of ``backend``."""
 
-    def __init__(
-        self, settings: Settings, metrics: Metrics, threads: int, busy_lanes: Callable[[], Iterable[Lane]]
-    ) -> None:
-        self._settings, self._metrics, self._threads, self._busy_lanes = settings, metrics, threads, busy_lanes
+    def __init__(self, settings: Settings, metrics: Metrics, backend: Backend) -> None:
+        self._settings, self._metrics, self._backend = settings, metrics, backend
 
     def build(self, served: Served, replaced: Deployment | None) -> Deployment:
         """A deployment of ``served`` that takes over gate and metrics of ``replaced``.
 
         Raises whatever the table raises when there is no memory for it.
         """
-        name = served.model.name
         gate = replaced.gate if replaced else self._new_gate()
-        metrics = replaced.metrics if replaced else self._bind_metrics(name, gate)
-        lane = Lane(served.model, served.cost, gate.drain, self._settings, metrics)
+        metrics = replaced.metrics if replaced else self._bind_metrics(served.model.name, gate)
+        lane = self._backend.new_lane(served, gate.drain, metrics)
         encoder = None
         if served.encoder is not None:
             encoder = self.build(served.encoder, replaced.encoder if replaced else None)
-        return Deployment(lane, gate, metrics, encoder, self._threads)
+        return Deployment(lane, gate, metrics, encoder, self._backend.threads)
 
     def _new_gate(self) -> Gate:
-        settings, drain = self._settings, DrainRate(1000.0 * self._threads)
+        settings, drain = self._settings, DrainRate(1000.0 * self._backend.threads)
         return Gate(settings.max_queue_ms, settings.client_share, drain, settings.table_rows)
 
     def _bind_metrics(self, name: str, gate: Gate) -> ModelMetrics:
-        """The model's series. Gauges are computed when they are read: updating them would cost every request.
-
-        They look up the lanes by name, because a reference would keep a replaced lane in memory.
-        """
         metrics = self._metrics.for_model(name, ServiceError.codes())
-        metrics.queued_rows.set_function(lambda: sum(lane.queued for lane in self._lanes(name)))
-        metrics.live_rows.set_function(lambda: sum(lane.live for lane in self._lanes(name)))
-        metrics.table_rows.set(self._settings.table_rows)
         metrics.accepted_work.set_function(lambda: gate.accepted_ms / 1000)
         metrics.accepted_work_limit.set(self._settings.max_queue_ms / 1000)
         return metrics
-
-    def _lanes(self, name: str) -> list[Lane]:
-        """The busy lanes of all versions of a model."""
-        return [lane for lane in self._busy_lanes() if lane.model.name == name]

@@ -1,4 +1,4 @@
-"""The threads of a device. They serve lanes in turn by device time, and wake the event loop once per tick.
+"""The threads of a device. They serve lanes in turn by device time, and report once per tick.
 
 Fairness is start-time fair queueing (Goyal et al. 1996) over measured milliseconds: the lane with the least service
 goes next. A lane that becomes busy starts at the current virtual time: idleness earns no credit.
@@ -6,7 +6,6 @@ goes next. A lane that becomes busy starts at the current virtual time: idleness
 A device refers to a lane only while it has rows, so the memory of a replaced model is freed with its last row.
 """
 
-import asyncio
 import logging
 import threading
 import time
@@ -14,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 
@@ -31,16 +30,34 @@ log = logging.getLogger(__name__)
 SHARED_S = 0.5
 #: Seconds that ``stop`` waits for running ticks.
 STOP_S = 10.0
+#: Longest time that a waiting thread gives no sign of life, in seconds.
+IDLE_S = 1.0
 
 Result = TypeVar("Result")
 Deliver = Callable[[Sequence[FinishedRow], Sequence[PreviewedRow], float], None]
+#: Calls ``deliver``, the first argument, with the others: on an event loop, or at once on the engine thread.
+Schedule = Callable[..., object]
 Turn = Callable[[], None]
 
 
-class Device:
-    """``threads`` threads that serve the device's lanes; ``deliver`` gets a tick's results on the event loop."""
+class Pulse(Protocol):
+    """Is told what each thread does, so that a supervisor can see a thread that hangs."""
 
-    def __init__(self, threads: int, tick_budget_ms: float, deliver: Deliver) -> None:
+    def begin(self, thread: int, rows: Sequence[int]) -> None:
+        """Thread ``thread`` begins a piece of work that holds these rows; [] for exclusive work."""
+
+    def end(self, thread: int) -> None:
+        """The thread has ended its work."""
+
+    def idle(self, thread: int) -> None:
+        """The thread waits for work; called at least every ``IDLE_S`` seconds."""
+
+
+class Device:
+    """``threads`` threads that serve the device's lanes; ``deliver`` gets a tick's results as ``start`` says."""
+
+    def __init__(self, threads: int, tick_budget_ms: float, deliver: Deliver, pulse: Pulse | None = None) -> None:
+        self._pulse = pulse
         self._tick_budget_ms = tick_budget_ms
         self._deliver = deliver
         self._lock = threading.Condition()
@@ -59,14 +76,14 @@ class Device:
         # where threads and cores differ in number.
         own = cores() if 1 < threads == len(cores()) else [None] * threads
         self._threads = [
-            threading.Thread(target=self._serve, args=(core,), name=f"engine-{number}", daemon=True)
+            threading.Thread(target=self._serve, args=(number, core), name=f"engine-{number}", daemon=True)
             for number, core in enumerate(own)
         ]
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._schedule: Schedule | None = None
 
-    def start(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Start the threads; results go to ``loop``."""
-        self._loop = loop
+    def start(self, schedule: Schedule) -> None:
+        """Start the threads; they call ``schedule(deliver, ...)`` with the results of a tick."""
+        self._schedule = schedule
         for thread in self._threads:
             thread.start()
 
@@ -152,14 +169,14 @@ class Device:
         if not had_work:
             lane.served_ms = max(lane.served_ms, self._virtual_ms)
 
-    def _serve(self, core: int | None) -> None:
+    def _serve(self, thread: int, core: int | None) -> None:
         try:
             # Two torch threads on one core collapse as soon as something else wants that core: one thread each.
             torch.set_num_threads(1)
             use_batch_scheduling()
             if core is not None:
                 pin_to_core(core)
-            while self._serve_turn():
+            while self._serve_turn(thread):
                 pass
         except BaseException:
             # The state of its lane is unknown now: liveness and readiness fail until a restart.
@@ -180,35 +197,46 @@ class Device:
             self._exclusive.popleft()[1].cancel()
         self._lock.notify_all()
 
-    def _serve_turn(self) -> bool:
+    def _serve_turn(self, thread: int) -> bool:
         """Wait for one piece of work and do it; False when the device stops.
 
         A separate function, so that a waiting thread keeps no reference to a lane.
         """
-        turn = self._next_turn()
+        turn = self._next_turn(thread)
         if turn is not None:
             turn()
+            if self._pulse is not None:
+                self._pulse.end(thread)
         return turn is not None
 
-    def _next_turn(self) -> Turn | None:
+    def _next_turn(self, thread: int) -> Turn | None:
         with self._lock:
             while not self._stopping:
-                turn = self._exclusive_turn() or self._tick_turn()
+                turn = self._exclusive_turn(thread) or self._tick_turn(thread)
                 if turn is not None:
                     self._free_threads -= 1
                     return turn
                 if not any(lane.has_work for lane in self._busy):
-                    self._lock.wait()
+                    self._wait(thread)
             return None
 
-    def _exclusive_turn(self) -> Turn | None:
+    def _wait(self, thread: int) -> None:
+        if self._pulse is None:
+            self._lock.wait()
+            return
+        self._pulse.idle(thread)
+        self._lock.wait(IDLE_S)
+
+    def _exclusive_turn(self, thread: int) -> Turn | None:
         if not self._exclusive:
             return None
+        if self._pulse is not None:
+            self._pulse.begin(thread, [])
         work, future = self._exclusive.popleft()
         self._working.add(future)
         return partial(self._work, work, future)
 
-    def _tick_turn(self) -> Turn | None:
+    def _tick_turn(self, thread: int) -> Turn | None:
         """The next tick; None when no lane has work, or the claimed rows had all been cancelled."""
         waiting = [lane for lane in self._busy if lane.has_work]
         if not waiting:
@@ -222,7 +250,11 @@ class Device:
         if rejected:
             self._report(TickResult(slots[:0], slots[:0], rejected))
         self._forget_if_empty(lane)
-        return partial(self._tick, lane, slots) if len(slots) else None
+        if len(slots) == 0:
+            return None
+        if self._pulse is not None:
+            self._pulse.begin(thread, [row.key for row in lane.rows(slots)])
+        return partial(self._tick, lane, slots)
 
     def _note_model(self, model: str) -> None:
         """Treat the device as shared for ``SHARED_S`` after a change of models."""
@@ -272,10 +304,8 @@ class Device:
             self._report(result)
 
     def _report(self, result: TickResult) -> None:
-        assert self._loop is not None
-        if self._loop.is_closed():  # the service stopped during the tick
-            return
-        self._loop.call_soon_threadsafe(self._deliver, result.finished, result.previews, time.monotonic())
+        assert self._schedule is not None
+        self._schedule(self._deliver, result.finished, result.previews, time.monotonic())
 
     def _forget_if_empty(self, lane: Lane) -> None:
         if lane.is_empty:

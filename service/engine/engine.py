@@ -8,17 +8,11 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
-from functools import partial
-from typing import TypeVar
-
-import torch
+from collections.abc import Sequence
 
 from service.engine.accepted import Accepted
-from service.engine.delivery import deliver
+from service.engine.backend import Backend
 from service.engine.deployment import Deployment, DeploymentBuilder
-from service.engine.device import Device, thread_count
 from service.engine.model import Served
 from service.engine.pricing import Part, admit_all, check_price, default_picture_ms, price
 from service.engine.progress import ProgressCache
@@ -33,46 +27,29 @@ log = logging.getLogger(__name__)
 
 DRAIN_POLL_S = 0.01
 
-Result = TypeVar("Result")
-
 
 class Engine:
-    """The deployed models and the device that they share. Use it on one event loop."""
+    """The deployed models, whose rows ``backend`` computes. Use it on one event loop."""
 
-    def __init__(
-        self, served: Mapping[str, Served], device: torch.device, settings: Settings, metrics: Metrics
-    ) -> None:
+    def __init__(self, backend: Backend, settings: Settings, metrics: Metrics) -> None:
         #: The version of each model that new requests get.
         self.deployments: dict[str, Deployment] = {}
-        self._settings, self._metrics = settings, metrics
-        self._threads = thread_count(device, settings)
-        self._device = Device(self._threads, settings.tick_budget_ms, deliver)
-        self._builder = DeploymentBuilder(settings, metrics, self._threads, self._device.busy_lanes)
-        self._progress = ProgressCache(self._device.snapshot)
+        self._backend, self._settings, self._metrics = backend, settings, metrics
+        self._builder = DeploymentBuilder(settings, metrics, backend)
+        self._progress = ProgressCache(backend.ask_progress)
         self._draining = False
-        metrics.engine_threads.set_function(lambda: self._device.threads_left)
-        for each in served.values():
-            self.deploy(self.build(each))
-
-    def start(self) -> None:
-        """Start the engine threads; results go to the running event loop."""
-        self._device.start(asyncio.get_running_loop())
 
     def is_alive(self) -> bool:
-        """Whether all threads run, or the engine is draining."""
-        return self._draining or self._device.is_alive()
+        """Whether everything that computes runs, or the engine is draining."""
+        return self._draining or self._backend.is_alive()
 
     async def drain(self, within_s: float) -> None:
         """Accept nothing more, let accepted rows finish for at most ``within_s`` seconds, and stop."""
         self._draining = True
         give_up = time.monotonic() + within_s
-        while not self._device.is_idle() and self._device.threads_left and time.monotonic() < give_up:
+        while self._backend.working and time.monotonic() < give_up:
             await asyncio.sleep(DRAIN_POLL_S)
-        self._device.stop()
-
-    def run_exclusive(self, work: Callable[[], Result]) -> Future[Result]:
-        """Run ``work`` on an engine thread between two ticks; see ``Device.run_exclusive``."""
-        return self._device.run_exclusive(work)
+        self._backend.stop()
 
     def build(self, served: Served) -> Deployment:
         """A deployment of ``served``, not yet serving. Raises whatever its table raises when there is no memory."""
@@ -83,8 +60,6 @@ class Engine:
         manifest = deployment.model.manifest
         replaced = self.deployments.get(manifest.name)
         self.deployments[manifest.name] = deployment
-        for each in filter(None, (deployment, deployment.encoder)):
-            each.metrics.cost_ratio.set_function(partial(getattr, each.lane.cost, "ratio"))
         if replaced and replaced.encoder and not deployment.encoder:
             self._metrics.forget(replaced.encoder.model.name)
         self._warn_if_expensive(deployment)
@@ -126,12 +101,12 @@ class Engine:
         """
         if self._draining:
             raise ModelUnavailable("The service is stopping.")
-        if self._device.threads_left < self._threads:  # rows accepted now might never be served
+        if not self._backend.accepts:  # rows accepted now might never be served
             raise ModelUnavailable("The engine has stopped after a fault: the service must be restarted.")
         priced = [price(deployment, part, client, within_s) for part in parts]
         check_price(deployment, priced, self._settings.request_limit_ms)
         admit_all(priced)
-        return Accepted(self._device, self._progress, priced, within_s)
+        return Accepted(self._backend, self._progress, priced, within_s)
 
     def _warn_if_expensive(self, deployment: Deployment) -> None:
         """Log a model whose default picture exceeds the limit of a request: it accepts nothing above that picture."""

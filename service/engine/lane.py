@@ -66,6 +66,8 @@ class Lane:
         self._sweep_due = False
         self._rejected: list[FinishedRow] = []
         self._table = RowTable(model, settings.table_rows)
+        metrics.table_rows.set(settings.table_rows)
+        metrics.cost_ratio.set(cost.ratio)
 
     @property
     def has_work(self) -> bool:
@@ -96,6 +98,10 @@ class Lane:
     def free_slots(self) -> int:
         """How many queued rows may join the table now."""
         return self._table.free
+
+    def rows(self, slots: Slots) -> list[LiveRow]:
+        """The rows in these slots of the table."""
+        return self._table.rows(slots)
 
     def put(self, rows: Iterable[LiveRow]) -> None:
         """Queue the rows of one job."""
@@ -180,6 +186,7 @@ class Lane:
             self.cost.shrink(result.out_of_memory_rows)
         if result.forward_rows:
             self.cost.learn(result.forward_rows, spent_ms)
+            self.metrics.cost_ratio.set(self.cost.ratio)
         self._update_drain(result.forward_rows * self.cost.row_ms())
         self._table.release(result.continuing)
         self._table.drop(result.leaving)

@@ -1,14 +1,17 @@
-"""How far the jobs of a lane are. One snapshot per lane and second serves all requests for progress."""
+"""How far the jobs of a lane are. One answer per lane and second serves all requests for progress."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
-from service.engine.lane import Lane, LaneSnapshot
-from service.engine.submission import Submission
+from service.engine.backend import LaneHandle
+from service.engine.lane import LaneSnapshot
+from service.engine.submission import Job, Submission
 
-#: Seconds that a lane's snapshot is used: taking one visits every row under the lock of the engine threads.
+#: Seconds that an answer is used: a snapshot visits every row under the lock of the engine threads.
 REFRESH_S = 1.0
 
 
@@ -23,37 +26,38 @@ class Remaining(NamedTuple):
     calls: Sequence[int]
 
 
-class LaneProgress(NamedTuple):
-    """The remaining work of a lane's jobs at ``taken_at`` seconds; it keeps no job in memory."""
-
-    taken_at: float
-    remaining: WeakKeyDictionary[Submission[Any], Remaining]
+#: The remaining work of a lane's jobs; it keeps no job in memory.
+LaneProgress = WeakKeyDictionary[Job, Remaining]
+#: Calls its second argument, now or later, with the progress of a lane.
+AskProgress = Callable[[LaneHandle, Callable[[LaneProgress], None]], None]
 
 
 class ProgressCache:
-    """Each lane's latest progress, from ``snapshot`` and at most ``REFRESH_S`` old. Use it on the event loop only."""
+    """Each lane's latest progress, asked for at most every ``REFRESH_S`` seconds. Use it on the event loop only."""
 
-    def __init__(self, snapshot: Callable[[Lane], LaneSnapshot], clock: Callable[[], float] = time.monotonic) -> None:
-        self._snapshot, self._clock = snapshot, clock
-        self._lanes: WeakKeyDictionary[Lane, LaneProgress] = WeakKeyDictionary()
+    def __init__(self, ask: AskProgress, clock: Callable[[], float] = time.monotonic) -> None:
+        self._ask, self._clock = ask, clock
+        self._asked_at: WeakKeyDictionary[LaneHandle, float] = WeakKeyDictionary()
+        self._lanes: WeakKeyDictionary[LaneHandle, LaneProgress] = WeakKeyDictionary()
 
-    def remaining(self, lane: Lane, job: Submission[Any], calls: Sequence[int]) -> Remaining:
+    def remaining(self, lane: LaneHandle, job: Submission[Any], calls: Sequence[int]) -> Remaining:
         """The remaining work of ``job`` in ``lane``; ``calls`` are its rows' forward-pass rows in total.
 
-        A job newer than the snapshot counts as last in the queue.
+        A job newer than the latest progress counts as last in the queue.
         """
         if job.done:
             return Remaining(0, ())
-        progress = self._lanes.get(lane)
-        if progress is None or self._clock() - progress.taken_at >= REFRESH_S:
-            progress = self._lanes[lane] = LaneProgress(self._clock(), remaining_by_job(self._snapshot(lane)))
-        return progress.remaining.get(job) or Remaining(max(0, lane.waiting - 1), calls)
+        if self._clock() - self._asked_at.get(lane, -math.inf) >= REFRESH_S:
+            self._asked_at[lane] = self._clock()
+            self._ask(lane, partial(self._lanes.__setitem__, lane))
+        known = self._lanes.get(lane)
+        return (known and known.get(job)) or Remaining(max(0, lane.waiting - 1), calls)
 
 
-def remaining_by_job(snapshot: LaneSnapshot) -> WeakKeyDictionary[Submission[Any], Remaining]:
+def remaining_by_job(snapshot: LaneSnapshot) -> LaneProgress:
     """The remaining work of every job in a snapshot, in time proportional to its rows."""
-    found: WeakKeyDictionary[Submission[Any], Remaining] = WeakKeyDictionary()
-    calls: dict[Submission[Any], list[int]] = {}
+    found = LaneProgress()
+    calls: dict[Job, list[int]] = {}
     for row, left in snapshot.running:
         calls.setdefault(row.job, []).append(left)
     for place, request in enumerate(snapshot.queued):

@@ -3,9 +3,33 @@
 import asyncio
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 Result = TypeVar("Result")
+
+
+class Job(Protocol):
+    """What an engine knows of the job of its rows: a ``Submission`` of this process, or of another one.
+
+    Engine threads call ``start`` and ``dropped``; the others are called where results are delivered. ``key`` is unique
+    among the jobs of an engine process, with 16 zero bits for the number of a row.
+    """
+
+    @property
+    def key(self) -> int: ...  # noqa: D102
+
+    @property
+    def cancelled(self) -> bool: ...  # noqa: D102
+
+    def dropped(self, now: float) -> bool: ...  # noqa: D102
+
+    def start(self, now: float) -> None: ...  # noqa: D102
+
+    def deliver(self, row: int, result: Any, now: float) -> None: ...  # noqa: ANN401, D102
+
+    def preview(self, preview: Any) -> None: ...  # noqa: ANN401, D102
+
+    def fail(self, failure: Exception) -> None: ...  # noqa: D102
 
 
 class Submission(Generic[Result]):
@@ -17,6 +41,8 @@ class Submission(Generic[Result]):
     Engine threads call only ``start`` and ``dropped``; everything else runs on the event loop.
     """
 
+    #: Not needed in the engine of the same process: nobody must find its rows after that has died.
+    key = 0
     on_preview: Callable[[Any], None] | None = None
     on_result: Callable[[int, Result], None] | None = None
 

@@ -6,7 +6,6 @@ the host, so that choosing is array arithmetic without a loop over rows.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from service.engine.model import Model
 from service.engine.rows import RowSpec
-from service.engine.submission import Submission
+from service.engine.submission import Job
 from service.engine.tick import PREVIEW_BITS, Batch, Extras, Step
 from service.engine.transfer import to_device_together
 from service.sampling.noise import RowNoise, draw_each
@@ -26,11 +25,20 @@ Slots = npt.NDArray[np.int64]
 
 @dataclass(slots=True)
 class LiveRow:
-    """One row of a job; ``index`` is its position in the job's results."""
+    """One row of a job; ``index`` is its position in the job's results.
 
-    job: "Submission[Any]"
+    ``deaths`` counts the engine processes that died while they computed it.
+    """
+
+    job: Job
     index: int
     spec: RowSpec
+    deaths: int = 0
+
+    @property
+    def key(self) -> int:
+        """Identifies the row among all rows of an engine."""
+        return self.job.key | self.index
 
 
 class RowTable:

@@ -1,26 +1,18 @@
 """Changing models while requests are served.
 
-A version is read, hashed and loaded off the event loop; its warm-up and checks run between other models' ticks, one
-forward pass at a time. Then it is deployed atomically: docs/decisions/0009.
+A version is loaded, warmed and checked beside the others, and then deployed atomically: docs/decisions/0009.
 """
 
 import asyncio
 import logging
-import weakref
 from collections.abc import Awaitable, Callable, Mapping
-from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
-import torch
-
-from service.background import log_failure
 from service.contract.artifact import check_files
 from service.contract.files import ContractError
 from service.contract.manifest import MANIFEST_FILE, Manifest, read_history, read_manifest, write_manifest
-from service.engine.deployment import Deployment
-from service.engine.engine import Engine
 from service.errors import (
     AlreadyServed,
     ChangeError,
@@ -33,13 +25,12 @@ from service.errors import (
     WeightsUnreadable,
 )
 from service.metrics import Change, Metrics
-from service.models.registry import Unusable, model_directories, prepare, unusable
-from service.process import trim_memory
+from service.models.fleet import Fleet
+from service.models.registry import Unusable, model_directories
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
 
-Result = TypeVar("Result")
 State = Literal["serving", "refused", "unloaded", "not loaded"]
 
 
@@ -70,20 +61,13 @@ class ModelStatus:
 
 
 class ModelManager:
-    """Changes the models of ``engine``, one at a time. Use it on the engine's event loop.
+    """Changes the models of ``fleet``, one at a time. Use it on one event loop.
 
     ``problems``: by model, why the version of its manifest is not served.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        device: torch.device,
-        settings: Settings,
-        metrics: Metrics,
-        problems: Mapping[str, str],
-    ) -> None:
-        self._engine, self._device, self._settings, self._metrics = engine, device, settings, metrics
+    def __init__(self, fleet: Fleet, settings: Settings, metrics: Metrics, problems: Mapping[str, str]) -> None:
+        self._fleet, self._settings, self._metrics = fleet, settings, metrics
         self._problems = dict(problems)
         #: Unloaded by an operator, and reloaded only by an operator.
         self._unloaded: set[str] = set()
@@ -97,12 +81,12 @@ class ModelManager:
     @property
     def refused(self) -> dict[str, str]:
         """The models that should be served and are not, with the reasons."""
-        return {name: why for name, why in self._problems.items() if name not in self._engine.deployments}
+        return {name: why for name, why in self._problems.items() if name not in self._fleet.served}
 
     @property
     def ready(self) -> bool:
         """Whether at least one model is served and none is refused."""
-        return bool(self._engine.deployments) and not self.refused
+        return bool(self._fleet.served) and not self.refused
 
     async def reload(self, name: str) -> ChangeResult:
         """Serve the version in the model's folder. Raises ChangeError; then the previous version keeps serving."""
@@ -110,7 +94,7 @@ class ModelManager:
 
     async def load(self, name: str) -> ChangeResult:
         """As ``reload``, for a model that is not served."""
-        if name in self._engine.deployments:
+        if name in self._fleet.served:
             raise AlreadyServed(f"{name} is already served; reload it to serve another version.")
         return await self.reload(name)
 
@@ -130,7 +114,7 @@ class ModelManager:
     async def reload_all(self) -> list[ChangeResult | ChangeError]:
         """Match the weights folder: reload every model, load new ones, unload those whose folder is gone."""
         directories = await self._directories()
-        names = {*directories, *self._engine.deployments, *self._problems} - self._unloaded
+        names = {*directories, *self._fleet.served, *self._problems} - self._unloaded
         return [await self._sync(name, name in directories) for name in sorted(names)]
 
     async def follow(self) -> None:
@@ -147,7 +131,7 @@ class ModelManager:
     async def statuses(self) -> list[ModelStatus]:
         """Every model that is served or has a folder."""
         directories = await self._directories()
-        names = sorted({*directories, *self._engine.deployments, *self._problems})
+        names = sorted({*directories, *self._fleet.served, *self._problems})
         return [await self._status(name, directories.get(name)) for name in names]
 
     async def _change(self, name: str, change: Callable[[], Awaitable[ChangeResult]]) -> ChangeResult:
@@ -201,66 +185,40 @@ class ModelManager:
         """Deploy the version of ``manifest``; ``rename`` also makes it the folder's manifest."""
         name = directory.name
         try:
-            served = await asyncio.to_thread(
-                prepare, directory, self._device, self._settings, manifest, self._run_exclusive
-            )
-            with unusable(directory):
-                deployment = self._engine.build(served)
-            if rename:
-                await asyncio.to_thread(write_manifest, directory, manifest)
+            candidate = await self._fleet.load(directory, manifest)
         except Unusable as failure:
             raise self._failed(name, ModelUnusable(str(failure)), failure.__cause__) from None
-        except OSError as failure:
-            reason = f"{directory / MANIFEST_FILE} cannot be replaced: {failure.strerror}"
-            raise self._failed(name, FolderNotWritable(reason)) from None
-        replaced = self._engine.deploy(deployment)
+        if rename:
+            try:
+                await asyncio.to_thread(write_manifest, directory, manifest)
+            except OSError as failure:
+                self._fleet.discard(candidate)
+                reason = f"{directory / MANIFEST_FILE} cannot be replaced: {failure.strerror}"
+                raise self._failed(name, FolderNotWritable(reason)) from None
+        replaced = self._fleet.deploy(candidate)
         self._problems.pop(name, None)
-        if replaced is None:
-            return ChangeResult(name, "swapped", manifest.version, None)
-        self._trim_memory_after(replaced)
-        return ChangeResult(name, "swapped", manifest.version, replaced.model.manifest.version)
+        return ChangeResult(name, "swapped", manifest.version, replaced.version if replaced else None)
 
     async def _withdraw(self, name: str) -> ChangeResult:
         refused = self._problems.pop(name, None)
-        if name not in self._engine.deployments:
+        if name not in self._fleet.served:
             if refused is None:
                 raise NotServed(f"{name[:64]!r} is not served.")
             self._metrics.forget(name)
             return ChangeResult(name, "unloaded", None, None)
-        withdrawn = self._engine.withdraw(name)
-        self._trim_memory_after(withdrawn)
-        return ChangeResult(name, "unloaded", None, withdrawn.model.manifest.version)
+        return ChangeResult(name, "unloaded", None, self._fleet.withdraw(name).version)
 
     def _failed(self, name: str, failure: ChangeError, unexpected: BaseException | None = None) -> ChangeError:
         """Record a failed change; the log gets the traceback of ``unexpected``."""
         self._problems[name] = str(failure)
         self._metrics.model_changes.labels(name, "failed").inc()
-        if name not in self._engine.deployments:
+        if name not in self._fleet.served:
             self._metrics.model_ready.labels(name).set(0)
         log.error("model not changed", extra={"model": name, "reason": str(failure)}, exc_info=unexpected)
         return failure
 
-    def _run_exclusive(self, work: Callable[[], Result], /) -> Result:
-        """Run ``work`` between two ticks and wait for it. Called off the event loop."""
-        try:
-            return self._engine.run_exclusive(work).result()
-        except CancelledError:
-            raise Unusable("the service is stopping") from None
-
     def _serves(self, manifest: Manifest) -> bool:
-        deployment = self._engine.deployments.get(manifest.name)
-        return deployment is not None and deployment.model.manifest == manifest
-
-    def _trim_memory_after(self, deployment: Deployment) -> None:
-        """Return memory to the system once the last request of ``deployment`` is answered."""
-        for each in filter(None, (deployment, deployment.encoder)):
-            finalizer = weakref.finalize(each.model, _call_soon, asyncio.get_running_loop(), self._trim_memory)
-            finalizer.atexit = False
-
-    def _trim_memory(self) -> None:
-        asyncio.get_running_loop().run_in_executor(None, trim_memory).add_done_callback(log_failure)
-        if self._device.type == "cuda":
-            self._engine.run_exclusive(torch.cuda.empty_cache).add_done_callback(log_failure)
+        return self._fleet.served.get(manifest.name) == manifest
 
     async def _directories(self) -> dict[str, Path]:
         """Raises WeightsUnreadable."""
@@ -278,11 +236,11 @@ class ModelManager:
 
     async def _status(self, name: str, directory: Path | None) -> ModelStatus:
         current, earlier = await asyncio.to_thread(_versions, directory) if directory else (None, [])
-        deployment = self._engine.deployments.get(name)
+        served = self._fleet.served.get(name)
         return ModelStatus(
             model=name,
             state=self._state(name),
-            version=deployment.model.manifest.version if deployment else None,
+            version=served.version if served else None,
             manifest_version=current,
             earlier_versions=earlier,
             problem=self._problems.get(name),
@@ -290,17 +248,11 @@ class ModelManager:
         )
 
     def _state(self, name: str) -> State:
-        if name in self._engine.deployments:
+        if name in self._fleet.served:
             return "serving"
         if name in self._problems:
             return "refused"
         return "unloaded" if name in self._unloaded else "not loaded"
-
-
-def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
-    """Call back on ``loop``, unless it is closed because the service has stopped."""
-    if not loop.is_closed():
-        loop.call_soon_threadsafe(callback)
 
 
 def _earlier(directory: Path) -> list[Manifest]:

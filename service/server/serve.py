@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import uvicorn
@@ -15,6 +16,7 @@ from fastapi import FastAPI
 from service.admin import create_admin
 from service.app import create_app
 from service.background import log_failure
+from service.models.manager import ModelManager
 from service.server.protocol import Protocol
 from service.server.proxy import behind_proxy
 from service.settings import Settings
@@ -94,7 +96,7 @@ def run(settings: Settings, admin: socket.socket | None) -> None:
 
 
 async def _serve(app: FastAPI, public: Server, admin_socket: socket.socket | None, settings: Settings) -> None:
-    admin = Server(uvicorn.Config(create_admin(app), lifespan="off", **_options(settings)))
+    admin = Server(uvicorn.Config(create_admin(partial(_manager_of, app)), lifespan="off", **_options(settings)))
     _handle_signals(app, (public, admin))
     if admin_socket is None:
         await public.serve()
@@ -119,9 +121,9 @@ def _handle_signals(app: FastAPI, servers: Sequence[Server]) -> None:
             server.handle_exit(number, None)
 
     def reload() -> None:
-        state = getattr(app.state, "service", None)
-        if state is not None:
-            task = loop.create_task(state.manager.reload_all())
+        manager = _manager_of(app)
+        if manager is not None:
+            task = loop.create_task(manager.reload_all())
             reloads.add(task)
             task.add_done_callback(reloads.discard)
             task.add_done_callback(log_failure)
@@ -129,6 +131,12 @@ def _handle_signals(app: FastAPI, servers: Sequence[Server]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop, number)
     loop.add_signal_handler(signal.SIGHUP, reload)
+
+
+def _manager_of(app: FastAPI) -> ModelManager | None:
+    """The manager of a service whose engine runs in this process; None while it starts."""
+    state = getattr(app.state, "service", None)
+    return None if state is None else state.models
 
 
 def _options(settings: Settings) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import torch
 from benchmarks import by_request
 from benchmarks.by_request import LaneByRequest
 from service.contract.manifest import Manifest
-from service.engine import deployment
+from service.engine import host
 from service.engine.engine import Engine
 from service.engine.lane import Lane
 from service.engine.model import Model
@@ -17,7 +17,7 @@ from service.models.registry import load_registry
 from service.models.torchscript import load_model
 from service.settings import Settings
 from tests.service.artefacts import write_diffusion, write_one_shot
-from tests.service.engine.conftest import new_lane, put, request_rows, tick
+from tests.service.engine.conftest import local_engine, new_lane, put, request_rows, tick
 
 CPU = torch.device("cpu")
 NO_CLASS = 3
@@ -76,10 +76,10 @@ def test_the_program_serves_with_such_lanes(tmp_path: Path, monkeypatch: pytest.
 
     def serve() -> int:
         settings = Settings(weights_dir=tmp_path)
-        engines.append(Engine(load_registry(settings, CPU).served, CPU, settings, Metrics()))
+        engines.append(local_engine(load_registry(settings, CPU), settings, Metrics())[0])
         return 0
 
-    monkeypatch.setattr(deployment, "Lane", Lane)  # restored after the test
+    monkeypatch.setattr(host, "Lane", Lane)  # restored after the test
     monkeypatch.setattr("service.__main__.main", serve)
     assert by_request.main() == 0
     assert isinstance(engines[0].deployments[manifest.name].lane, LaneByRequest)

@@ -147,7 +147,7 @@ async def post_repository_index(request: Request) -> Response:
     ]
     refused = [
         {"name": name, "version": "", "state": "UNAVAILABLE", "reason": reason}
-        for name, reason in state.manager.refused.items()
+        for name, reason in state.models.refused.items()
     ]
     return _json(ready if body.ready else ready + refused)
 

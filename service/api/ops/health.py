@@ -65,6 +65,6 @@ def _readiness(state: State) -> dict[str, object]:
     return {
         "status": "ready" if state.ready else "not ready",
         "models": {name: each.model.manifest.version for name, each in state.engine.deployments.items()},
-        "refused": state.manager.refused,
+        "refused": state.models.refused,
         "faults": state.faults,
     }

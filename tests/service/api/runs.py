@@ -12,6 +12,7 @@ from fastapi import FastAPI
 
 from service.api.request.uploads import Fitted, read_picture
 from service.api.state import State
+from service.engine.host import Host
 from tests.service.api.conftest import ask, base64_png, read_series, some_picture
 
 IMAGE = base64_png(some_picture())
@@ -64,7 +65,9 @@ def blocked(app: FastAPI) -> Iterator[None]:
         began.set()
         go_on.wait(60)
 
-    state_of(app).engine.run_exclusive(wait)
+    host = state_of(app).engine._backend
+    assert isinstance(host, Host)
+    host.run_exclusive(wait)
     began.wait(60)
     try:
         yield

@@ -1,8 +1,10 @@
+import asyncio
 import base64
 import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,10 +13,12 @@ from prometheus_client import Counter, Gauge
 from torch import Tensor, nn
 
 from service.admission.drain import DrainRate
+from service.background import call_soon
 from service.contract.manifest import Golden, read_manifest, write_manifest
 from service.engine.cost import CostModel
 from service.engine.delivery import deliver
 from service.engine.engine import Engine
+from service.engine.host import Host
 from service.engine.lane import Lane
 from service.engine.model import Model
 from service.engine.results import Picture
@@ -47,17 +51,27 @@ def running(registry: Registry, settings: Settings) -> Callable[..., object]:
     async def run(*, start: bool = True, **changes: object) -> AsyncIterator[tuple[Engine, Metrics]]:
         """An engine, drained at the end and started at once, or with ``start=False`` only then."""
         metrics = Metrics()
-        engine = Engine(registry.served, CPU, settings.model_copy(update=changes), metrics)
+        engine, host = local_engine(registry, settings.model_copy(update=changes), metrics)
+        begin = partial(host.start, partial(call_soon, asyncio.get_running_loop()))
         if start:
-            engine.start()
+            begin()
         try:
             yield engine, metrics
         finally:
             if not start:
-                engine.start()
+                begin()
             await engine.drain(within_s=10.0)
 
     return run
+
+
+def local_engine(registry: Registry, settings: Settings, metrics: Metrics) -> tuple[Engine, Host]:
+    """An engine that serves the models of ``registry`` in this process, and its host, which is not started."""
+    host = Host(CPU, settings, metrics)
+    engine = Engine(host, settings, metrics)
+    for served in registry.served.values():
+        engine.deploy(engine.build(served))
+    return engine, host
 
 
 @pytest.fixture

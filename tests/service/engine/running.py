@@ -4,19 +4,21 @@ import asyncio
 import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from service.engine.engine import Engine
+from service.background import call_soon
 from service.engine.model import Model
 from service.metrics import Metrics
+from service.models.fleet import LocalFleet
 from service.models.manager import ModelManager
 from service.models.registry import load_registry
 from service.settings import Settings
 from tests.service.artefacts import Decode, write_one_shot
-from tests.service.engine.conftest import CPU, request_rows
+from tests.service.engine.conftest import CPU, local_engine, request_rows
 
 
 class Shifted(Decode):
@@ -44,8 +46,9 @@ class Running:
     def __init__(self, settings: Settings) -> None:
         self.settings, self.metrics = settings, Metrics()
         registry = load_registry(settings, CPU)
-        self.engine = Engine(registry.served, CPU, settings, self.metrics)
-        self.manager = ModelManager(self.engine, CPU, settings, self.metrics, registry.refused)
+        self.engine, self.host = local_engine(registry, settings, self.metrics)
+        fleet = LocalFleet(self.engine, self.host, CPU, settings)
+        self.manager = ModelManager(fleet, settings, self.metrics, registry.refused)
 
     def version(self, model: str = "vae") -> str:
         return self.engine.deployments[model].model.manifest.version
@@ -76,7 +79,7 @@ async def vanished(*gone: "weakref.ref[Model]") -> None:
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[Running]:
     started = Running(settings)
-    started.engine.start()
+    started.host.start(partial(call_soon, asyncio.get_running_loop()))
     try:
         yield started
     finally:

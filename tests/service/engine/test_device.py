@@ -38,7 +38,7 @@ def submit(device: Device, lane: Lane, n: int, model: Model) -> Submission[Pictu
 
 def next_tick(device: Device) -> tuple[Lane, Slots]:
     """The lane and the rows that a thread would serve next, claimed."""
-    turn = device._next_turn()
+    turn = device._next_turn(0)
     assert isinstance(turn, partial)
     lane, slots = turn.args
     return lane, slots
@@ -62,7 +62,7 @@ def test_threads_that_are_as_many_as_the_cores_have_one_each(
 
     async def scenario() -> None:
         device = Device(threads, tick_budget_ms=100.0, deliver=deliver)
-        device.start(asyncio.get_running_loop())
+        device.start(asyncio.get_running_loop().call_soon_threadsafe)
         device.stop()
 
     asyncio.run(scenario())
@@ -73,7 +73,7 @@ def test_threads_that_are_as_many_as_the_cores_have_one_each(
 async def test_every_row_of_every_lane_is_served_once(one_shot: Model, diffusion: Model, threads: int) -> None:
     lanes = [lane_for(one_shot), lane_for(diffusion)]
     device = Device(threads, tick_budget_ms=100.0, deliver=deliver)
-    device.start(asyncio.get_running_loop())
+    device.start(asyncio.get_running_loop().call_soon_threadsafe)
     pairs = list(zip(lanes, (one_shot, diffusion), strict=True))
     jobs = [submit(device, lane, n, model) for n in (1, 5, 9) for lane, model in pairs]
     results = await asyncio.wait_for(asyncio.gather(*(job.future for job in jobs)), 60)
@@ -103,7 +103,7 @@ def test_lanes_are_served_level_by_time_and_a_late_one_starts_level(one_shot: Mo
         first = submit(device, lanes[0], 6, early)
         second = submit(device, lanes[1], 6, late)
         assert lanes[1].served_ms == 1e6
-        device.start(asyncio.get_running_loop())
+        device.start(asyncio.get_running_loop().call_soon_threadsafe)
         may_go_on.release(12)
         await asyncio.wait_for(asyncio.gather(first.future, second.future), 60)
         device.stop()
@@ -155,7 +155,7 @@ async def test_one_row_on_one_of_four_threads_earns_no_credit(one_shot: Model) -
 async def test_a_row_that_cannot_begin_fails_and_leaves_its_place(one_shot: Model) -> None:
     lane = new_lane(one_shot, rows=2, bucket=2)
     device = Device(1, tick_budget_ms=100.0, deliver=deliver)
-    device.start(asyncio.get_running_loop())
+    device.start(asyncio.get_running_loop().call_soon_threadsafe)
     for _ in range(3):
         job, rows = new_job([request_rows(1, 0, NO_CLASS, 1.0, one_shot.plan())[0]._replace(latent=torch.zeros(7))])
         device.put(lane, rows)
@@ -176,7 +176,7 @@ async def test_a_row_that_no_place_takes_fails_alone(diffusion: Model) -> None:
     job, rows = new_job([unfit])
     device.put(lane, rows)
     good.append(submit(device, lane, 3, diffusion))
-    device.start(asyncio.get_running_loop())
+    device.start(asyncio.get_running_loop().call_soon_threadsafe)
     with pytest.raises(ComputeFailed):
         await asyncio.wait_for(job.future, 60)
     assert [len(await asyncio.wait_for(each.future, 60)) for each in good] == [2, 3]
@@ -191,7 +191,7 @@ async def test_a_fault_of_the_engine_fails_its_rows_and_not_the_thread(
 ) -> None:
     lane = lane_for(one_shot)
     device = Device(1, tick_budget_ms=100.0, deliver=deliver)
-    device.start(asyncio.get_running_loop())
+    device.start(asyncio.get_running_loop().call_soon_threadsafe)
     with monkeypatch.context() as patch:
         patch.setattr(RowTable, "gather", lambda self, slots: 1 / 0)
         with pytest.raises(ComputeFailed):
@@ -253,7 +253,7 @@ async def test_the_rows_of_one_request_wake_a_thread_each(one_shot: Model) -> No
 
     model = Model(one_shot.manifest, one_shot.device, decode, None)
     device = Device(2, tick_budget_ms=100.0, deliver=deliver)
-    device.start(asyncio.get_running_loop())
+    device.start(asyncio.get_running_loop().call_soon_threadsafe)
     await asyncio.sleep(0.1)  # until both wait: one that comes later would find its row without being woken
     assert len(await asyncio.wait_for(submit(device, lane_for(model), 2, model).future, 60)) == 2
     device.stop()
@@ -270,7 +270,7 @@ async def test_a_model_that_raises_does_not_stop_the_thread(one_shot: Model) -> 
     model = Model(one_shot.manifest, one_shot.device, decode, None)
     lane = lane_for(model)
     device = Device(1, tick_budget_ms=100.0, deliver=deliver)
-    device.start(asyncio.get_running_loop())
+    device.start(asyncio.get_running_loop().call_soon_threadsafe)
     with pytest.raises(ComputeFailed):
         await asyncio.wait_for(submit(device, lane, 3, model).future, 60)
     failing = False
@@ -281,7 +281,7 @@ async def test_a_model_that_raises_does_not_stop_the_thread(one_shot: Model) -> 
 @pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="another system")
 async def test_the_threads_do_not_interrupt_who_wakes_them() -> None:
     device = Device(1, tick_budget_ms=100.0, deliver=deliver)
-    device.start(asyncio.get_running_loop())
+    device.start(asyncio.get_running_loop().call_soon_threadsafe)
     assert device.run_exclusive(lambda: os.sched_getscheduler(0)).result(60) == os.SCHED_BATCH
     assert os.sched_getscheduler(0) == os.SCHED_OTHER
     device.stop()
@@ -291,7 +291,7 @@ async def test_a_lane_is_forgotten_with_its_last_row(one_shot: Model) -> None:
     device, lane = Device(1, tick_budget_ms=100.0, deliver=deliver), lane_for(one_shot)
     job = submit(device, lane, 3, one_shot)
     assert device.busy_lanes() == [lane]
-    device.start(asyncio.get_running_loop())
+    device.start(asyncio.get_running_loop().call_soon_threadsafe)
     await asyncio.wait_for(job.future, 60)
     assert device.busy_lanes() == []
     gone = weakref.ref(lane)
@@ -304,7 +304,7 @@ async def test_a_lane_whose_rows_were_all_given_up_is_forgotten_too(one_shot: Mo
     device, lane = Device(1, tick_budget_ms=100.0, deliver=deliver), lane_for(one_shot)
     submit(device, lane, 3, one_shot).cancel()
     device.sweep(lane)
-    device.start(asyncio.get_running_loop())
+    device.start(asyncio.get_running_loop().call_soon_threadsafe)
     while not device.is_idle():
         await asyncio.sleep(0)
     device.stop()

@@ -2,10 +2,12 @@
 
 import asyncio
 import threading
+from functools import partial
 
 import pytest
 import torch
 
+from service.background import call_soon
 from service.engine.delivery import deliver
 from service.engine.device import Device
 from service.engine.lane import Lane
@@ -20,7 +22,7 @@ async def test_work_that_is_lent_is_done_by_the_threads_between_ticks(one_shot: 
     before = submit(device, lane, 3, one_shot)
     names = [device.run_exclusive(lambda: threading.current_thread().name) for _ in range(3)]
     fails = device.run_exclusive(lambda: 1 / 0)
-    device.start(asyncio.get_running_loop())
+    device.start(asyncio.get_running_loop().call_soon_threadsafe)
     assert {name.result(60) for name in names} == {"engine-0"}
     assert isinstance(fails.exception(60), ZeroDivisionError)
     after = submit(device, lane, 3, one_shot)
@@ -43,7 +45,7 @@ def test_a_stop_leaves_a_thread_behind_that_does_not_end(caplog: pytest.LogCaptu
 
     async def scenario() -> None:
         device = Device(2, tick_budget_ms=100.0, deliver=deliver)
-        device.start(asyncio.get_running_loop())
+        device.start(asyncio.get_running_loop().call_soon_threadsafe)
         stuck, free = device.run_exclusive(may_go_on.wait), device.run_exclusive(lambda: "done")
         assert free.result(60) == "done"
         assert not device.stop(within_s=0.1)
@@ -68,7 +70,7 @@ def test_a_tick_that_outlasts_the_event_loop_ends_in_silence(one_shot: Model, ca
     device = Device(1, tick_budget_ms=100.0, deliver=deliver)
 
     async def scenario() -> None:
-        device.start(asyncio.get_running_loop())
+        device.start(partial(call_soon, asyncio.get_running_loop()))
         submit(device, lane_for(model), 1, model)
         assert await asyncio.to_thread(computing.wait, 60)
         assert not device.stop(within_s=0.0)
@@ -86,7 +88,7 @@ def test_a_thread_that_a_fault_ends_leaves_nobody_waiting(
     async def scenario() -> None:
         device = Device(threads, tick_budget_ms=100.0, deliver=deliver)
         monkeypatch.setattr(Lane, "claim", lambda *_: 1 / 0)
-        device.start(asyncio.get_running_loop())
+        device.start(asyncio.get_running_loop().call_soon_threadsafe)
         submit(device, lane_for(one_shot), 1, one_shot)
         async with asyncio.timeout(60):
             while device.threads_left:
@@ -115,7 +117,7 @@ async def test_a_gpu_that_computes_nothing_any_more_ends_its_thread(
     device = Device(1, tick_budget_ms=100.0, deliver=deliver)
     monkeypatch.setattr("service.engine.device.wait_for", wait_for)
     monkeypatch.setattr(Lane, "compute", lambda *_: 1 / 0)
-    device.start(asyncio.get_running_loop())
+    device.start(asyncio.get_running_loop().call_soon_threadsafe)
     with pytest.raises(ComputeFailed):
         await asyncio.wait_for(submit(device, lane_for(one_shot), 1, one_shot).future, 60)
     if lost:

@@ -10,7 +10,7 @@ import torch
 
 from service.engine.delivery import deliver
 from service.engine.pricing import Part
-from service.engine.results import Preview
+from service.engine.results import Picture, Preview
 from service.engine.rows import Film, RowSpec, encode_row, inversion_row
 from service.engine.submission import Submission
 from service.engine.table import LiveRow
@@ -295,10 +295,11 @@ async def test_a_job_that_cannot_take_its_result_leaves_the_others_theirs() -> N
     def fault(*_: object) -> None:
         raise ZeroDivisionError
 
-    rows = [LiveRow(Submission(1), 0, RowSpec(0, 0, 1.0, EMPTY_PLAN)) for _ in range(4)]
-    rows[0].job.on_result = rows[1].job.on_preview = fault
+    jobs: list[Submission[Picture]] = [Submission(1) for _ in range(4)]
+    rows = [LiveRow(job, 0, RowSpec(0, 0, 1.0, EMPTY_PLAN)) for job in jobs]
+    jobs[0].on_result = jobs[1].on_preview = fault
     picture = np.zeros((8, 8, 1), np.uint8)
     preview = Preview(0, 0, 1, 1.0, picture, None)
     deliver([(row, picture) for row in rows[:1] + rows[2:]], [(row, preview) for row in rows[1:3]], now=1.0)
-    assert [type(row.job.future.exception()) for row in rows[:2]] == [ComputeFailed, ComputeFailed]
-    assert [len(await row.job.future) for row in rows[2:]] == [1, 1]
+    assert [type(job.future.exception()) for job in jobs[:2]] == [ComputeFailed, ComputeFailed]
+    assert [len(await job.future) for job in jobs[2:]] == [1, 1]

@@ -2,12 +2,14 @@
 
 import gc
 import weakref
+from collections.abc import Callable
 
 import pytest
 
-from service.engine.lane import LaneSnapshot
+from service.engine.backend import LaneHandle
+from service.engine.lane import Lane
 from service.engine.model import Model
-from service.engine.progress import REFRESH_S, ProgressCache, Remaining, remaining_by_job
+from service.engine.progress import REFRESH_S, LaneProgress, ProgressCache, Remaining, remaining_by_job
 from service.engine.results import Picture
 from service.engine.submission import Submission
 from tests.service.clock import Clock
@@ -32,15 +34,21 @@ async def test_a_look_finds_what_is_left_of_every_job(diffusion: Model, lane_of:
     assert len(remaining_by_job(lane.snapshot())) == 0
 
 
+def ask(lane: LaneHandle, answer: Callable[[LaneProgress], None]) -> None:
+    """Answer at once, as the engine of the same process does."""
+    assert isinstance(lane, Lane)
+    answer(remaining_by_job(lane.snapshot()))
+
+
 @pytest.mark.parametrize("jobs", [1, 100])
 async def test_a_lane_is_read_once_a_second_however_many_requests_there_are(
     diffusion: Model, lane_of: LaneOf, jobs: int
 ) -> None:
     lane, clock, looks = lane_of(diffusion, rows=4, bucket=4), Clock(), []
 
-    def look(looked_at: object) -> LaneSnapshot:
+    def look(looked_at: LaneHandle, answer: Callable[[LaneProgress], None]) -> None:
         looks.append(looked_at)
-        return lane.snapshot()
+        ask(looked_at, answer)
 
     snapshots = ProgressCache(look, clock.monotonic)
     plan = diffusion.plan("ddim", 5)
@@ -55,7 +63,7 @@ async def test_a_lane_is_read_once_a_second_however_many_requests_there_are(
 
 async def test_a_job_newer_than_the_snapshot_is_last_in_the_queue(diffusion: Model, lane_of: LaneOf) -> None:
     lane, clock = lane_of(diffusion, rows=4, bucket=4), Clock()
-    snapshots = ProgressCache(lambda lane: lane.snapshot(), clock.monotonic)
+    snapshots = ProgressCache(ask, clock.monotonic)
     rows = request_rows(2, 0, 0, 1.0, diffusion.plan("ddim", 5))
     first = put(lane, rows)
     assert snapshots.remaining(lane, first, [5, 5]) == Remaining(0, [5, 5])
@@ -67,7 +75,7 @@ async def test_a_job_newer_than_the_snapshot_is_last_in_the_queue(diffusion: Mod
 
 async def test_a_snapshot_keeps_no_job_in_memory(diffusion: Model, lane_of: LaneOf) -> None:
     lane = lane_of(diffusion, rows=4, bucket=4)
-    snapshots = ProgressCache(lambda lane: lane.snapshot())
+    snapshots = ProgressCache(ask)
     job = put(lane, request_rows(2, 0, 0, 1.0, diffusion.plan("ddim", 5)))
     snapshots.remaining(lane, job, [5, 5])
     drain(lane)

@@ -20,7 +20,7 @@ from service.models.registry import load_registry, model_directories
 from service.models.torchscript import load_model
 from service.sampling.step import Inpaint
 from service.settings import Settings
-from tests.service.engine.conftest import CPU, request_rows
+from tests.service.engine.conftest import CPU, local_engine, request_rows
 
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 SHIPPED = Path(__file__).parents[3] / "weights"
@@ -97,8 +97,8 @@ async def test_deterministic_pictures_are_the_same_to_the_bit(weights: Path, thr
     settings = Settings(weights_dir=weights, device="cpu", deterministic=True, max_bucket=8, engine_threads=threads)
 
     device = torch.device("cpu")
-    engine = Engine(load_registry(settings, device).served, device, settings, Metrics())
-    engine.start()
+    engine, host = local_engine(load_registry(settings, device), settings, Metrics())
+    host.start(asyncio.get_running_loop().call_soon_threadsafe)
     generator = torch.Generator().manual_seed(0)
     for name in ("ddpm", "vae"):
         for _ in range(5):
@@ -157,8 +157,8 @@ def test_a_replay_leaves_what_an_earlier_one_gave() -> None:
 def test_a_gpu_serves_the_pictures_that_a_cpu_serves(name: str) -> None:
     async def pictures(device: str) -> list[np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]:
         settings = Settings(weights_dir=SHIPPED, device=device, max_bucket=8)
-        engine = Engine(load_registry(settings, torch.device(device)).served, torch.device(device), settings, Metrics())
-        engine.start()
+        engine, host = local_engine(load_registry(settings, torch.device(device)), settings, Metrics())
+        host.start(asyncio.get_running_loop().call_soon_threadsafe)
         rows = request_rows(5, 3, 1, 1.0, engine.deployments[name].model.plan())
         made = await engine.submit(engine.deployments[name], rows).future
         await engine.drain(within_s=10.0)

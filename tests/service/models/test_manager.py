@@ -92,7 +92,7 @@ async def test_rows_in_flight_finish_on_the_version_that_began_them(weights: Pat
 async def test_rows_of_a_replaced_version_are_counted_until_they_end(weights: Path, settings: Settings) -> None:
     async with running(settings.model_copy(update={"engine_threads": 1})) as service:
         may_go_on = threading.Event()
-        waiting = service.engine.run_exclusive(may_go_on.wait)
+        waiting = service.host.run_exclusive(may_go_on.wait)
         deployment = service.engine.deployments["vae"]
         job = service.engine.submit(deployment, request_rows(3, 0, 0, 1.0, deployment.model.plan()))
         gone = weakref.ref(deployment.model)
@@ -215,10 +215,10 @@ async def test_a_watched_folder_is_followed(weights: Path, settings: Settings) -
 async def test_a_change_under_way_when_the_service_stops_is_not_made(weights: Path, settings: Settings) -> None:
     async with running(settings.model_copy(update={"engine_threads": 1})) as service:
         first, may_go_on = service.version(), threading.Event()
-        service.engine.run_exclusive(may_go_on.wait)
+        service.host.run_exclusive(may_go_on.wait)
         export(weights)
         changing = asyncio.create_task(service.manager.reload("vae"))
-        while not service.engine._device._exclusive:
+        while not service.host._device._exclusive:
             await asyncio.sleep(0.01)
         threading.Timer(0.1, may_go_on.set).start()
         await service.engine.drain(within_s=0.0)

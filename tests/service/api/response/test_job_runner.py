@@ -3,7 +3,6 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-import torch
 
 from service.api.order import Order
 from service.api.request.resolve_cache import ResolvedCache
@@ -13,11 +12,11 @@ from service.api.state import State
 from service.api.tasks.generate import generate_order
 from service.api.tasks.interpolate import interpolate_order
 from service.engine.deployment import Deployment
-from service.engine.engine import Engine
 from service.engine.rows import Film
 from service.metrics import Metrics
 from service.models.registry import load_registry
 from service.settings import Settings
+from tests.service.engine.conftest import CPU, local_engine
 
 
 @pytest.fixture
@@ -31,8 +30,8 @@ def order_of(settings: Settings, model: str, **fields: Any) -> Order:
 
 
 def deployment_of(settings: Settings, model: str) -> Deployment:
-    cpu = torch.device("cpu")
-    return Engine(load_registry(settings, cpu).served, cpu, settings, Metrics()).deployments[model]
+    engine, _ = local_engine(load_registry(settings, CPU), settings, Metrics())
+    return engine.deployments[model]
 
 
 def state_with(settings: Settings) -> State:

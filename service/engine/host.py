@@ -1,0 +1,93 @@
+"""The engine of this process: its threads, the lanes that they serve, and the metrics of these."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import TypeVar
+
+import torch
+
+from service.admission.drain import DrainRate
+from service.engine.delivery import deliver
+from service.engine.device import Deliver, Device, Pulse, Schedule, thread_count
+from service.engine.lane import Lane
+from service.engine.model import Served
+from service.engine.progress import LaneProgress, remaining_by_job
+from service.engine.table import LiveRow
+from service.metrics import Metrics, ModelMetrics
+from service.settings import Settings
+
+Result = TypeVar("Result")
+
+
+class Host:
+    """Computes rows on ``device``: the backend of an ``Engine`` in the same process, or behind a socket.
+
+    ``deliver`` gets the results of every tick; ``pulse`` is told what the threads do.
+    """
+
+    def __init__(
+        self,
+        device: torch.device,
+        settings: Settings,
+        metrics: Metrics,
+        deliver: Deliver = deliver,
+        pulse: Pulse | None = None,
+    ) -> None:
+        self.threads = thread_count(device, settings)
+        self._settings = settings
+        self._device = Device(self.threads, settings.tick_budget_ms, deliver, pulse)
+        metrics.engine_threads.set_function(lambda: self._device.threads_left)
+
+    def start(self, schedule: Schedule) -> None:
+        """Start the engine threads; they call ``schedule(deliver, ...)`` with the results of a tick."""
+        self._device.start(schedule)
+
+    def stop(self) -> None:
+        """End the threads after their running ticks."""
+        self._device.stop()
+
+    def is_alive(self) -> bool:
+        """Whether all threads run."""
+        return self._device.is_alive()
+
+    @property
+    def accepts(self) -> bool:
+        """Whether rows put now would be served: no thread has failed."""
+        return self._device.threads_left == self.threads
+
+    @property
+    def working(self) -> bool:
+        """Whether a lane has rows and a thread is left to serve them."""
+        return self._device.threads_left > 0 and not self._device.is_idle()
+
+    def new_lane(self, served: Served, drain: DrainRate, metrics: ModelMetrics) -> Lane:
+        """A lane for one version of a model. Raises whatever its table raises when there is no memory for it.
+
+        Gauges are computed when they are read: updating them would cost every tick. They look up the lanes by name,
+        because a reference would keep a replaced lane in memory.
+        """
+        name = served.model.name
+        lane = Lane(served.model, served.cost, drain, self._settings, metrics)
+        metrics.queued_rows.set_function(lambda: sum(lane.queued for lane in self._busy_lanes(name)))
+        metrics.live_rows.set_function(lambda: sum(lane.live for lane in self._busy_lanes(name)))
+        return lane
+
+    def put(self, lane: Lane, rows: Sequence[LiveRow]) -> None:
+        """Queue the rows of one job."""
+        self._device.put(lane, rows)
+
+    def sweep(self, lane: Lane) -> None:
+        """Drop the rows of cancelled jobs of ``lane`` before their next step."""
+        self._device.sweep(lane)
+
+    def ask_progress(self, lane: Lane, answer: Callable[[LaneProgress], None]) -> None:
+        """Call ``answer`` with the remaining work of the lane's jobs."""
+        answer(remaining_by_job(self._device.snapshot(lane)))
+
+    def run_exclusive(self, work: Callable[[], Result]) -> Future[Result]:
+        """Run ``work`` on an engine thread between two ticks; see ``Device.run_exclusive``."""
+        return self._device.run_exclusive(work)
+
+    def _busy_lanes(self, name: str) -> list[Lane]:
+        """The busy lanes of all versions of a model."""
+        return [lane for lane in self._device.busy_lanes() if lane.model.name == name]
