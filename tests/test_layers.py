@@ -19,6 +19,7 @@ LAYERS = {
         {"admin", "app"},
         {"api"},
         {"models"},
+        {"link"},
         {"engine"},
         {"admission", "store"},
         {"sampling", "images", "history"},

@@ -42,7 +42,7 @@ class Accepted:
         def end(job: Submission[Any]) -> None:
             deployment.gate.release(ask)
             if job.cancelled:
-                self._backend.sweep(deployment.lane)
+                self._backend.drop(deployment.lane, job)
 
         job: Submission[Any] = Submission(len(rows), self._expires_at, end)
         self._submitted.append(_Submitted(deployment, job, [row.calls for row in rows]))

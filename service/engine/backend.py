@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from service.admission.drain import DrainRate
 from service.engine.cost import CostModel
 from service.engine.model import Model, Served
+from service.engine.submission import Job
 from service.engine.table import LiveRow
 from service.metrics import ModelMetrics
 
@@ -50,8 +51,8 @@ class Backend(Protocol):
     def put(self, lane: Any, rows: Sequence[LiveRow]) -> None:  # noqa: ANN401
         """Queue the rows of one job in ``lane``, made by ``new_lane``."""
 
-    def sweep(self, lane: Any) -> None:  # noqa: ANN401
-        """Drop the rows of cancelled jobs of ``lane``."""
+    def drop(self, lane: Any, job: Job) -> None:  # noqa: ANN401
+        """Compute no more rows of ``job``, which is cancelled."""
 
     def ask_progress(self, lane: Any, answer: Callable[[Any], None]) -> None:  # noqa: ANN401
         """Call ``answer``, now or later, with the remaining work of the lane's jobs (``progress.LaneProgress``)."""

@@ -32,6 +32,11 @@ class CostModel:
         """The batch size that serves most rows per second, or nearly so."""
         return self._prices.best_bucket
 
+    @property
+    def largest(self) -> int:
+        """The largest usable batch size."""
+        return self._prices.sizes[-1]
+
     def forward_ms(self, rows: int) -> float:
         """Predicted milliseconds of a forward pass with ``rows`` rows; proportional beyond the largest size."""
         return self.ratio * self._prices.measured_ms(rows)
@@ -59,7 +64,13 @@ class CostModel:
 
     def shrink(self, rows: int) -> None:
         """Limit buckets to half of ``rows``: a forward pass of that size does not fit into memory."""
-        most, prices = max(1, rows // 2), self._prices
+        self.limit(max(1, rows // 2))
+
+    def limit(self, most: int) -> None:
+        """Use no batch size above ``most``; the smallest one stays."""
+        prices = self._prices
+        if prices.sizes[-1] <= most:
+            return
         kept = {size: ms for size, ms in zip(prices.sizes, prices.forward_ms, strict=True) if size <= most}
         self._prices = _prices(kept or {prices.sizes[0]: prices.forward_ms[0]}, self._tick_ms)
 

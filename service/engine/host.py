@@ -12,6 +12,7 @@ from service.engine.device import Deliver, Device, Pulse, Schedule, thread_count
 from service.engine.lane import Lane
 from service.engine.model import Served
 from service.engine.progress import LaneProgress, remaining_by_job
+from service.engine.submission import Job
 from service.engine.table import LiveRow
 from service.metrics import Metrics, ModelMetrics
 from service.settings import Settings
@@ -76,8 +77,8 @@ class Host:
         """Queue the rows of one job."""
         self._device.put(lane, rows)
 
-    def sweep(self, lane: Lane) -> None:
-        """Drop the rows of cancelled jobs of ``lane`` before their next step."""
+    def drop(self, lane: Lane, job: Job) -> None:  # noqa: ARG002
+        """Drop the rows of ``job``, which is cancelled, before their next step."""
         self._device.sweep(lane)
 
     def ask_progress(self, lane: Lane, answer: Callable[[LaneProgress], None]) -> None:

@@ -57,7 +57,7 @@ class Lane:
         self, model: Model, cost: CostModel, drain: DrainRate, settings: Settings, metrics: ModelMetrics
     ) -> None:
         self.model, self.cost, self.metrics = model, cost, metrics
-        self._drain = drain
+        self.drain = drain
         # When the drain rate was last updated, and whether the last claim left rows waiting.
         self._drain_updated_at, self._rows_wait = time.monotonic(), False
         #: Device milliseconds of service, by which the device chooses the next lane.
@@ -106,7 +106,7 @@ class Lane:
     def put(self, rows: Iterable[LiveRow]) -> None:
         """Queue the rows of one job."""
         if self.is_empty:
-            self._drain.rest(self._since_drain_update())
+            self.drain.rest(self._since_drain_update())
         self._queue.put(rows)
 
     def snapshot(self) -> LaneSnapshot:
@@ -193,9 +193,9 @@ class Lane:
 
     def _update_drain(self, worked_ms: float) -> None:
         if self._rows_wait:
-            self._drain.note(worked_ms, self._since_drain_update())
+            self.drain.note(worked_ms, self._since_drain_update())
         else:
-            self._drain.rest(self._since_drain_update())
+            self.drain.rest(self._since_drain_update())
 
     def _since_drain_update(self) -> float:
         updated_at, self._drain_updated_at = self._drain_updated_at, time.monotonic()

@@ -177,8 +177,12 @@ def _moments(encode: Encode, image: Tensor, label: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Served:
-    """A verified and warmed model with its measured cost, and the same of its encoder."""
+    """A verified and warmed model with its measured cost, and the same of its encoder.
+
+    ``lane`` is the number of its lane in engine processes; None where this process computes it.
+    """
 
     model: Model
     cost: CostModel
     encoder: "Served | None" = None
+    lane: int | None = None

@@ -54,7 +54,7 @@ class Submission(Generic[Result]):
     ) -> None:
         self.started_at: float | None = None
         self.finished_at: float | None = None
-        self._expires_at = expires_at
+        self.expires_at = expires_at
         self._on_end = on_end
         self._results: list[Result | None] = [None] * rows
         self._missing = rows
@@ -77,7 +77,7 @@ class Submission(Generic[Result]):
 
     def dropped(self, now: float) -> bool:
         """Whether missing rows need not be computed: the job is cancelled or its deadline has passed."""
-        return self.cancelled or now >= self._expires_at
+        return self.cancelled or now >= self.expires_at
 
     def start(self, now: float) -> None:
         """Record the time of the first tick that computes a row."""

@@ -68,6 +68,7 @@ class RowTable:
         self._weight = np.ones(rows, dtype=np.int64)
         self._last_served = np.zeros(rows, dtype=np.int64)
         self._ready = np.zeros(rows, dtype=np.bool_)
+        self._alone = np.zeros(rows, dtype=np.bool_)
         #: Number of ready rows.
         self.ready = 0
         self._live: list[LiveRow | None] = [None] * rows
@@ -111,6 +112,7 @@ class RowTable:
         # Queue behind waiting rows; the slot's old timestamp belongs to another row.
         self._last_served[slots] = self._claims
         self._label[slots] = [row.spec.label for row in rows]
+        self._alone[slots] = [row.deaths > 0 for row in rows]
         for slot, row in zip(slots.tolist(), rows, strict=True):
             self._live[slot] = row
         if self._denoises:
@@ -119,6 +121,8 @@ class RowTable:
     def claim(self, most: int) -> Slots:
         """Ready slots of up to ``most`` forward-pass rows, the least recently served first; at least one if any."""
         chosen = np.flatnonzero(self._ready)
+        if self._alone.any():
+            chosen = self._without_company(chosen)
         if self.ready_forward_rows > most:
             turn = chosen[np.argsort(self._last_served[chosen], kind="stable")[:most]]
             fitting = np.cumsum(self._weight[turn]) <= most
@@ -128,6 +132,15 @@ class RowTable:
         self._claims += 1
         self._last_served[chosen] = self._claims
         return chosen
+
+    def _without_company(self, ready: Slots) -> Slots:
+        """The rows of ``ready`` for one tick: the least recently served alone if it must be, else all that need not.
+
+        A row that was in a forward pass when an engine died may be what killed it. Another death then takes nobody else
+        along, and tells which row it was.
+        """
+        first = ready[np.argmin(self._last_served[ready])] if len(ready) else None
+        return ready[ready == first] if first is not None and self._alone[first] else ready[~self._alone[ready]]
 
     def gather(self, slots: Slots) -> tuple[Tensor, Batch]:
         """The slots as an index on the device, for ``store``, and the batch of these rows, sent in one copy.
@@ -197,6 +210,7 @@ class RowTable:
 
     def drop(self, slots: Slots) -> None:
         """Free slots that are not ready."""
+        self._alone[slots] = False
         for slot in slots.tolist():
             self._live[slot] = None
             self._free.append(slot)

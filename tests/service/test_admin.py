@@ -21,7 +21,7 @@ def public(settings: Settings) -> Iterator[TestClient]:
 @pytest.fixture
 def admin(public: TestClient) -> TestClient:
     """The operator's client of the same service, on the same event loop."""
-    client = TestClient(create_admin(public.app), base_url="http://127.0.0.1")  # type: ignore[arg-type]
+    client = TestClient(create_admin(lambda: public.app.state.service.models), base_url="http://127.0.0.1")  # type: ignore[attr-defined]
     client.portal = public.portal
     return client
 

@@ -109,7 +109,7 @@ async def test_a_version_whose_table_finds_no_memory_leaves_the_old_one_serving(
         export(weights)
         second = (await service.manager.reload("vae")).version
         with monkeypatch.context() as patch:
-            patch.setattr("service.engine.deployment.Lane", no_memory)
+            patch.setattr("service.engine.host.Lane", no_memory)
             with pytest.raises(ModelUnusable, match="no room for its table"):
                 await service.manager.roll_back("vae")
         assert service.version() == read_manifest(weights / "vae").version == second
