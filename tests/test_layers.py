@@ -24,7 +24,7 @@ LAYERS = {
         {"admission", "store"},
         {"sampling", "images", "history"},
         {"contract", "decoding", "nvml"},
-        {"logs"},
+        {"logs", "supervision"},
         {"client", "errors", "request_info", "settings", "metrics", "process", "background"},
     ),
     "trainer": (

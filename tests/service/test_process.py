@@ -189,3 +189,29 @@ trim_memory()
 print(1)
 """
     ) == [1]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs prctl")
+def test_a_process_has_the_first_bytes_of_its_name() -> None:
+    script = "from service.process import name_process; name_process('genserve-engine-0')"
+    script += "; print(*open('/proc/self/comm', 'rb').read().strip())"
+    assert bytes(run(script)) == b"genserve-engine"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs prctl")
+def test_a_process_ends_with_its_parent_although_it_ignores_signals() -> None:
+    script = """
+import os, signal, time
+from service.process import end_with_parent
+ready, tell = os.pipe()
+if os.fork() == 0:
+    end_with_parent()
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(number, signal.SIG_IGN)
+    os.write(tell, b"1")
+    time.sleep(60)
+os.read(ready, 1)
+"""
+    # Standard output ends only when the last process that holds it has ended.
+    process = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, timeout=30, check=False)
+    assert (process.returncode, process.stderr) == (0, b"")
