@@ -14,12 +14,10 @@ from service.link.frames import (
     FrameReader,
     FrameTooLarge,
     PeerNotReading,
-    frame,
+    head_of,
     socket_path,
 )
 
-#: How much one system call reads. Linux keeps about as much for one socket.
-READ_BYTES = 256 * 2**10
 #: The buffer that is asked of the kernel for each direction: the pixels of a large picture leave in one system call.
 #: The kernel gives at most net.core.wmem_max.
 SEND_BUFFER_BYTES = 2 * 2**20
@@ -82,7 +80,6 @@ class Channel:
         self._most_frame = most_frame
         self._most_buffered = most_buffered
         self._reader = FrameReader(most_frame)
-        self._space = memoryview(bytearray(READ_BYTES))
         self._received: deque[bytes] = deque()
         self._changed = threading.Condition()  # guards what follows and the order of writes
         self._waiting: deque[memoryview] = deque()
@@ -103,7 +100,7 @@ class Channel:
         """Wait for the next payload. None: the peer or this side closed, and there is no whole payload left."""
         try:
             while not self._received and (size := self._read()):
-                self._received.extend(self._reader.feed(self._space[:size]))
+                self._received.extend(self._reader.filled(size))
         except FrameTooLarge as error:
             self._fail(error)
         if self._received:
@@ -116,14 +113,14 @@ class Channel:
 
         Raises FrameTooLarge. If then more than ``most_buffered`` bytes wait, it closes with PeerNotReading.
         """
-        data = memoryview(frame(payload, self._most_frame))
+        head = head_of(payload, self._most_frame)
         with self._changed:
-            if not self._waiting:
-                data = data[self._send_now(data) :]
-            if not len(data) or self.closed:
+            sent = 0 if self._waiting else self._send_now(head, payload)
+            if self.closed or sent == len(head) + len(payload):
                 return
-            self._waiting.append(data)
-            self._buffered += len(data)
+            rest = memoryview(payload)[sent - len(head) :] if sent >= len(head) else memoryview(head + payload)[sent:]
+            self._waiting.append(rest)
+            self._buffered += len(rest)
             self._changed.notify()
             waiting = self._buffered
         if waiting > self._most_buffered:
@@ -144,15 +141,15 @@ class Channel:
     def _read(self) -> int:
         try:
             with self._socket as connected:
-                return connected.recv_into(self._space)
+                return connected.recv_into(self._reader.space())
         except OSError:  # closed here, or the peer ended without reading everything
             return 0
 
-    def _send_now(self, data: memoryview) -> int:
-        """How many bytes of ``data`` the kernel took; 0 also if the connection ended, which closes the channel."""
+    def _send_now(self, *pieces: bytes | memoryview) -> int:
+        """How many bytes of ``pieces`` the kernel took; 0 also if the connection ended, which closes the channel."""
         try:
             with self._socket as connected:
-                return connected.send(data, socket.MSG_DONTWAIT)
+                return connected.sendmsg(pieces, (), socket.MSG_DONTWAIT)
         except BlockingIOError:
             return 0
         except OSError:

@@ -19,7 +19,7 @@ OnFrame = Callable[[bytes], object]
 OnLost = Callable[[Exception | None], object]
 
 
-class FrameStream(asyncio.Protocol):
+class FrameStream(asyncio.BufferedProtocol):
     """One connection; use it on its event loop only.
 
     ``on_frame`` gets each payload. ``on_lost`` is called once, at the end: with None after ``close`` or when the peer
@@ -70,10 +70,14 @@ class FrameStream(asyncio.Protocol):
         """The connection is open."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are not derived from asyncio's
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  (the event loop has no better guess)
+        """Where to put what arrives."""
+        return self._reader.space()
+
+    def buffer_updated(self, nbytes: int) -> None:
         """A piece of the stream has arrived."""
         try:
-            for payload in self._reader.feed(data):
+            for payload in self._reader.filled(nbytes):
                 if self.closed:
                     return
                 self._on_frame(payload)
