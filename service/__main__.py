@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from service import logs
 from service.process import keep_memory
+from service.processes import supervisor
 from service.server import serve
 from service.settings import Settings, variable
 
@@ -39,8 +40,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as failure:
         print(f"error: GENSERVE_ADMIN_PORT: {failure.strerror}", file=sys.stderr)
         return 2
-    serve.run(settings, admin)
-    return 0
+    if settings.engine == "inline":
+        serve.run(settings, admin)
+        return 0
+    try:
+        return supervisor.run(settings, admin)
+    except OSError as failure:
+        print(f"error: {failure.strerror}", file=sys.stderr)
+        return 2
 
 
 def _warn_of_unknown_settings() -> None:

@@ -31,6 +31,9 @@ _PUBLIC_URL = re.compile(r"https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5}
 #: Groups of settings, in the order of `Settings`.
 GROUPS = ("serving", "models", "engine", "limits", "jobs", "uploads", "proxies", "logs")
 
+#: A row's key in messages has seven bits for its API process; more than 64 processes are of no use.
+MOST_API_SERVERS = 64
+
 
 class SettingText(NamedTuple):
     """What people read about one setting. ``unit`` may be empty; ``change`` says when to change the default."""
@@ -73,6 +76,12 @@ class Settings(BaseSettings):
         ge=0,
         le=65535,
     )
+    api_servers: int | Literal["auto"] = _serving(
+        1,
+        "Processes that answer requests; they share the port. auto: one for every four cores.",
+        "If small pictures keep one process busy and cores are idle.",
+        "processes",
+    )
     request_timeout_s: PositiveFloat = _serving(
         60.0,
         "Longest time to answer a request. Then the answer is 504, and the request's work is dropped.",
@@ -111,6 +120,39 @@ class Settings(BaseSettings):
 
     device: Literal["auto", "cpu", "cuda"] = _engine(
         "auto", "Where models run; auto takes the GPU if torch finds one.", "To keep the service off the GPU: cpu."
+    )
+    engine: Literal["processes", "inline"] = _engine(
+        "processes",
+        "processes: engines run in processes of their own, beside those that answer requests, and are replaced when "
+        "they die or hang. inline: one process does everything.",
+        "To serve from a notebook or on a single small core: inline.",
+    )
+    engines: int = _engine(
+        0,
+        "Engine processes that share the work. 0: one for each GPU, or one for the CPU.",
+        "To test with several engines on a CPU: 2, with GENSERVE_ENGINE_THREADS=1.",
+        "processes",
+        ge=0,
+        le=16,
+    )
+    spare_engine: bool = _engine(
+        True,
+        "Keep one more engine process that has loaded all models and takes over at once when an engine dies. Without "
+        "it the next one loads them first. On a GPU the spare loads them when it takes over.",
+        "If memory is scarce: false.",
+    )
+    engine_timeout_s: PositiveFloat | None = _engine(
+        None,
+        "Longest time that an engine may give no sign of life; then it is killed and replaced. Unset: ten times its "
+        "longest forward pass so far, at least 5 s.",
+        "If single forward passes take longer.",
+        "s",
+    )
+    load_timeout_s: PositiveFloat = _engine(
+        120.0,
+        "Longest time to load, warm and check one version of a model. A version that takes longer is refused.",
+        "If large models load from a slow disk.",
+        "s",
     )
     engine_threads: int = _engine(
         0,
@@ -332,6 +374,13 @@ class Settings(BaseSettings):
             for proxy in proxies.split(","):
                 ip_network(proxy.strip())  # raises ValueError with a clear message
         return proxies
+
+    @field_validator("api_servers")
+    @classmethod
+    def _check_api_servers(cls, servers: int | str) -> int | str:
+        if servers != "auto" and not 1 <= int(servers) <= MOST_API_SERVERS:
+            raise ValueError(f"expected auto or a number from 1 to {MOST_API_SERVERS}, not {servers}")
+        return servers
 
     @property
     def request_limit_ms(self) -> float:

@@ -15,6 +15,7 @@ LAYERS = {
     "service": (
         {"cli"},
         {"__main__"},
+        {"processes"},
         {"server"},
         {"admin", "app"},
         {"api"},

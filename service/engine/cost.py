@@ -33,6 +33,11 @@ class CostModel:
         return self._prices.best_bucket
 
     @property
+    def measured(self) -> dict[int, float]:
+        """Milliseconds of a forward pass as measured at warm-up, by the usable batch sizes."""
+        return dict(zip(self._prices.sizes, self._prices.forward_ms, strict=True))
+
+    @property
     def largest(self) -> int:
         """The largest usable batch size."""
         return self._prices.sizes[-1]

@@ -63,11 +63,19 @@ class ModelStatus:
 class ModelManager:
     """Changes the models of ``fleet``, one at a time. Use it on one event loop.
 
-    ``problems``: by model, why the version of its manifest is not served.
+    ``problems``: by model, why the version of its manifest is not served. ``changed`` is called after every change,
+    also after one that failed.
     """
 
-    def __init__(self, fleet: Fleet, settings: Settings, metrics: Metrics, problems: Mapping[str, str]) -> None:
-        self._fleet, self._settings, self._metrics = fleet, settings, metrics
+    def __init__(
+        self,
+        fleet: Fleet,
+        settings: Settings,
+        metrics: Metrics,
+        problems: Mapping[str, str],
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._fleet, self._settings, self._metrics, self._changed = fleet, settings, metrics, changed
         self._problems = dict(problems)
         #: Unloaded by an operator, and reloaded only by an operator.
         self._unloaded: set[str] = set()
@@ -147,6 +155,7 @@ class ModelManager:
             raise self._failed(name, ChangeError("The service failed; its log says why."), failure) from None
         finally:
             self._changing.remove(name)
+            self._changed()
         self._unloaded.discard(name)
         self._metrics.model_changes.labels(name, changed.outcome).inc()
         log.info("model changed", extra=vars(changed))

@@ -2,11 +2,12 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -65,23 +66,37 @@ def load_registry(settings: Settings, device: torch.device) -> Registry:
     return registry
 
 
+class KnownCosts(NamedTuple):
+    """Milliseconds of forward passes by number of rows, of a model and of its encoder; None: not known."""
+
+    model: Mapping[int, float] | None = None
+    encoder: Mapping[int, float] | None = None
+
+
+NOT_MEASURED = KnownCosts()
+
+
 def prepare(
     directory: Path,
     device: torch.device,
     settings: Settings,
     manifest: Manifest | None = None,
     run_exclusive: RunExclusive = run_directly,
+    costs: KnownCosts = NOT_MEASURED,
 ) -> Served:
     """Verify, load and warm the model in ``directory``, and check its golden picture. Raises Unusable.
 
-    ``manifest`` replaces the folder's; ``run_exclusive`` runs everything that uses the device, from warm-up on.
+    ``manifest`` replaces the folder's; ``run_exclusive`` runs everything that uses the device, from warm-up on. What
+    ``costs`` knows is not measured.
     """
     with unusable(directory):
         model = load_model(directory, device, manifest)
         encoder = encoder_of(model)
-        served = _warmed(model, settings, run_exclusive)
+        served = _warmed(model, settings, run_exclusive, costs.model)
         run_exclusive(lambda: check_golden(served.model))
-        return served if encoder is None else replace(served, encoder=_warmed(encoder, settings, run_exclusive))
+        if encoder is None:
+            return served
+        return replace(served, encoder=_warmed(encoder, settings, run_exclusive, costs.encoder))
 
 
 @contextmanager
@@ -102,10 +117,12 @@ def unusable(directory: Path) -> Iterator[None]:
         raise Unusable(f"{directory}: {last_line(failure)}") from failure
 
 
-def _warmed(model: Model, settings: Settings, run_exclusive: RunExclusive) -> Served:
+def _warmed(
+    model: Model, settings: Settings, run_exclusive: RunExclusive, forward_ms: Mapping[int, float] | None
+) -> Served:
     if model.device.type == "cuda" or settings.deterministic:
         model = at_fixed_sizes(model, settings.buckets())
-    return Served(model, warm_up(model, settings, run_exclusive))
+    return Served(model, warm_up(model, settings, run_exclusive, forward_ms))
 
 
 def model_directories(weights: Path) -> dict[str, Path]:

@@ -36,10 +36,10 @@ def load_model(directory: Path, device: torch.device, manifest: Manifest | None 
             encode = prepared(module.encode, device) if "encode" in manifest.capabilities else None
     except Exception as failure:  # torch.jit raises many kinds of errors for an invalid file
         raise ContractError(path, f"not a TorchScript artefact of family {manifest.family}") from failure
-    return Model(manifest, device, decode, denoise, encode=encode, latent_map=_load_map(directory, manifest))
+    return Model(manifest, device, decode, denoise, encode=encode, latent_map=load_map(directory, manifest))
 
 
-def _load_map(directory: Path, manifest: Manifest) -> LatentMap | None:
+def load_map(directory: Path, manifest: Manifest) -> LatentMap | None:
     """The map of the manifest's codes, None if it has none. Raises ContractError."""
     if manifest.latents is None:
         return None

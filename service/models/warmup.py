@@ -1,7 +1,7 @@
 """Warm-up times each bucket (for diffusion, one step without decoding); later ticks refine the estimate."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Protocol, TypeVar
@@ -34,15 +34,23 @@ def run_directly(work: Callable[[], Result], /) -> Result:
     return work()
 
 
-def warm_up(model: Model, settings: Settings, run_exclusive: RunExclusive = run_directly) -> CostModel:
+def warm_up(
+    model: Model,
+    settings: Settings,
+    run_exclusive: RunExclusive = run_directly,
+    forward_ms: Mapping[int, float] | None = None,
+) -> CostModel:
     """Check and time ``model`` at every bucket; each forward pass goes through ``run_exclusive`` separately.
 
-    Raises ValueError when a result is not finite or has the wrong shape or type, and whatever the model raises.
+    With known ``forward_ms`` it is not timed. Raises ValueError when a result is not finite or has the wrong shape or
+    type, and whatever the model raises.
     """
     torch.set_num_threads(1)
     batches = {size: _batch(model, size) for size in settings.buckets()}
     for batch in batches.values():
         run_exclusive(partial(_check, model, batch))
+    if forward_ms is not None:
+        return CostModel(forward_ms, settings.tick_budget_ms)
     if model.denoise is not None:  # time a step: of a row's many steps only the last decodes
         batches = {size: replace(batch, ending=~batch.ending) for size, batch in batches.items()}
     # Sizes alternate, so that a slow moment of the machine affects all of them; the minimum, because noise only adds.

@@ -6,7 +6,8 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -25,6 +26,12 @@ log = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
 
+#: Returns the manager of the models, None while the service starts.
+FindManager = Callable[[], ModelManager | None]
+
+#: Reloads under way: the event loop keeps no reference to tasks.
+_reloads: set[asyncio.Task[Any]] = set()
+
 #: Maximum number of new connections accepted in one iteration of the event loop.
 MAX_ACCEPTED = 256
 
@@ -36,6 +43,14 @@ class Server(uvicorn.Server):
     seconds.
     """
 
+    def __init__(self, config: uvicorn.Config, on_listening: Callable[[], None] = lambda: None) -> None:
+        super().__init__(config)
+        self._on_listening = on_listening
+
+    def stop(self, number: int) -> None:
+        """Finish running requests and stop; a second SIGINT stops without waiting."""
+        self.handle_exit(number, None)
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen; connections that libuv has not accepted yet are accepted through copies of its sockets."""
         await super().startup(sockets)
@@ -46,6 +61,7 @@ class Server(uvicorn.Server):
         for each in self._copies:
             # After libuv accepted its one: that is cheaper, and usually there is no other.
             self._loop.add_reader(each, self._loop.call_soon, self._accept, each)
+        self._on_listening()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop listening, and wait for running requests."""
@@ -81,8 +97,22 @@ def bind_admin(settings: Settings) -> socket.socket | None:
 
 
 def run(settings: Settings, admin: socket.socket | None) -> None:
-    """Serve until SIGTERM or SIGINT. Raises SystemExit when the start fails."""
+    """Serve from this process alone until SIGTERM or SIGINT. Raises SystemExit when the start fails."""
     app = create_app(settings)
+    public = public_server(app, settings)
+    with asyncio.Runner(loop_factory=public.config.get_loop_factory()) as runner:
+        runner.run(_serve(public, admin, settings, partial(_manager_of, app)))
+
+
+def run_with(app: FastAPI, sockets: list[socket.socket], settings: Settings, on_listening: Callable[[], None]) -> None:
+    """Serve ``app`` at ``sockets`` until SIGTERM; ``on_listening`` is called once requests are taken."""
+    public = public_server(app, settings, on_listening)
+    with asyncio.Runner(loop_factory=public.config.get_loop_factory()) as runner:
+        runner.run(_serve_at(public, sockets))
+
+
+def public_server(app: FastAPI, settings: Settings, on_listening: Callable[[], None] = lambda: None) -> Server:
+    """The server of the public application."""
     options = _options(settings) | {
         "host": settings.host,
         "port": settings.port,
@@ -90,47 +120,63 @@ def run(settings: Settings, admin: socket.socket | None) -> None:
         "proxy_headers": bool(settings.forwarded_allow_ips),
         "forwarded_allow_ips": settings.forwarded_allow_ips,
     }
-    public = Server(uvicorn.Config(behind_proxy(app, settings), **options))
-    with asyncio.Runner(loop_factory=public.config.get_loop_factory()) as runner:
-        runner.run(_serve(app, public, admin, settings))
+    return Server(uvicorn.Config(behind_proxy(app, settings), **options), on_listening)
 
 
-async def _serve(app: FastAPI, public: Server, admin_socket: socket.socket | None, settings: Settings) -> None:
-    admin = Server(uvicorn.Config(create_admin(partial(_manager_of, app)), lifespan="off", **_options(settings)))
-    _handle_signals(app, (public, admin))
+async def _serve_at(public: Server, sockets: list[socket.socket]) -> None:
+    handle_signals(public.stop, lambda: None)
+    await public.serve(sockets)
+
+
+async def _serve(public: Server, admin_socket: socket.socket | None, settings: Settings, manager: FindManager) -> None:
+    admin = admin_server(manager, settings)
+
+    def stop(number: int) -> None:
+        public.stop(number)
+        admin.stop(number)
+
+    handle_signals(stop, partial(reload_all, manager))
     if admin_socket is None:
         await public.serve()
         return
-    log.info("admin port", extra={"port": admin_socket.getsockname()[1]})
-    beside = asyncio.create_task(admin.serve([admin_socket]))
+    async with serving_admin(admin, admin_socket):
+        await public.serve()
+
+
+def admin_server(manager: FindManager, settings: Settings) -> Server:
+    """The server of the operator's application."""
+    return Server(uvicorn.Config(create_admin(manager), lifespan="off", **_options(settings)))
+
+
+@asynccontextmanager
+async def serving_admin(admin: Server, listener: socket.socket) -> AsyncIterator[None]:
+    """``admin`` answers at ``listener``."""
+    log.info("admin port", extra={"port": listener.getsockname()[1]})
+    beside = asyncio.create_task(admin.serve([listener]))
     beside.add_done_callback(log_failure)
     try:
-        await public.serve()
+        yield
     finally:
         admin.should_exit = True
         await beside
 
 
-def _handle_signals(app: FastAPI, servers: Sequence[Server]) -> None:
-    """SIGTERM and SIGINT stop the servers, a second SIGINT without waiting; SIGHUP reloads what changed."""
+def handle_signals(stop: Callable[[int], None], reload: Callable[[], None]) -> None:
+    """SIGTERM and SIGINT call ``stop`` with their number, SIGHUP calls ``reload``."""
     loop = asyncio.get_running_loop()
-    reloads: set[asyncio.Task[Any]] = set()
-
-    def stop(number: int) -> None:
-        for server in servers:
-            server.handle_exit(number, None)
-
-    def reload() -> None:
-        manager = _manager_of(app)
-        if manager is not None:
-            task = loop.create_task(manager.reload_all())
-            reloads.add(task)
-            task.add_done_callback(reloads.discard)
-            task.add_done_callback(log_failure)
-
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop, number)
     loop.add_signal_handler(signal.SIGHUP, reload)
+
+
+def reload_all(manager: FindManager) -> None:
+    """Have the manager reload what changed, unless the service is starting."""
+    found = manager()
+    if found is not None:
+        task = asyncio.create_task(found.reload_all())
+        _reloads.add(task)
+        task.add_done_callback(_reloads.discard)
+        task.add_done_callback(log_failure)
 
 
 def _manager_of(app: FastAPI) -> ModelManager | None:

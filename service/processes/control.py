@@ -1,0 +1,156 @@
+"""The messages between the supervisor and its processes, in MessagePack over their control channels."""
+
+from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from service.contract.manifest import Manifest
+from service.engine.cost import CostModel
+from service.settings import Settings
+
+#: By number of rows, the milliseconds of a forward pass at warm-up.
+Prices = dict[int, float]
+
+
+class Message(msgspec.Struct, array_like=True):
+    """A message or a part of one."""
+
+
+class Version(Message):
+    """One version of a model. ``number`` is unique in a run of the service; ``manifest`` is its JSON."""
+
+    number: int
+    directory: str
+    manifest: str
+    prices: Prices = {}
+    encoder_prices: Prices | None = None
+
+    @property
+    def lane(self) -> int:
+        """The number of the lane of the model in messages of the link; that of its encoder is the next."""
+        return 2 * self.number
+
+    def parsed(self) -> Manifest:
+        """The manifest."""
+        return Manifest.model_validate_json(self.manifest)
+
+
+class EngineAddress(Message):
+    """Where an engine listens. ``generation`` counts the processes that have been this engine.
+
+    ``inside``: the keys of the rows that its predecessor computed when it died.
+    """
+
+    number: int
+    generation: int
+    path: str
+    inside: list[int] = []
+
+
+class Load(Message, tag=0):
+    """Load a version. With known prices, it is checked and not timed: other processes may be computing."""
+
+    version: Version
+
+
+class Unload(Message, tag=1):
+    """Forget a version."""
+
+    number: int
+
+
+class Serve(Message, tag=2):
+    """Take rows at this path."""
+
+    path: str
+
+
+class Stop(Message, tag=3):
+    """End after the running ticks."""
+
+
+ToEngine = Load | Unload | Serve | Stop
+
+
+class Ready(Message, tag=0):
+    """The engine process can load models, and computes with so many threads."""
+
+    threads: int
+
+
+class Loaded(Message, tag=1):
+    """A version has been loaded, warmed and checked."""
+
+    number: int
+    prices: Prices
+    encoder_prices: Prices | None
+
+
+class Refused(Message, tag=2):
+    """A version cannot be served."""
+
+    number: int
+    reason: str
+
+
+class Serving(Message, tag=3):
+    """The engine takes rows at the path that it was given."""
+
+
+FromEngine = Ready | Loaded | Refused | Serving
+
+
+class Catalog(Message, tag=0):
+    """All that an API process needs to know; each one replaces the one before.
+
+    ``threads`` are those of all engines. ``refused``: by model, why it is not served.
+    """
+
+    versions: list[Version]
+    refused: dict[str, str]
+    engines: list[EngineAddress]
+    threads: int
+
+
+ToApi = Catalog
+
+
+class Listening(Message, tag=0):
+    """The API process takes requests."""
+
+
+class Released(Message, tag=1):
+    """No request of the API process uses a version any more."""
+
+    number: int
+
+
+FromApi = Listening | Released
+
+encode = msgspec.msgpack.Encoder().encode
+decode_for_engine: Callable[[bytes], ToEngine] = msgspec.msgpack.Decoder(ToEngine).decode
+decode_from_engine: Callable[[bytes], FromEngine] = msgspec.msgpack.Decoder(FromEngine).decode
+decode_for_api: Callable[[bytes], Catalog] = msgspec.msgpack.Decoder(Catalog).decode
+decode_from_api: Callable[[bytes], FromApi] = msgspec.msgpack.Decoder(FromApi).decode
+
+
+class Seat(msgspec.Struct, frozen=True):
+    """What a process takes over from its predecessor: its name, and the files of its metrics and its heartbeat."""
+
+    name: str
+    metrics: Path
+    heartbeat: Path | None = None
+    device: int = 0
+
+
+def cost_of(prices: Mapping[int, float], settings: Settings) -> CostModel:
+    """The cost model of a lane with these prices."""
+    return CostModel(prices, settings.tick_budget_ms)
+
+
+def send(connection: Connection, message: Any) -> None:  # noqa: ANN401
+    """Send a message to the supervisor."""
+    connection.send_bytes(encode(message))

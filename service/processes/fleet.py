@@ -1,0 +1,311 @@
+"""The engine processes: their models, and their replacement when they die or hang."""
+
+import asyncio
+import itertools
+import logging
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from service.background import log_failure
+from service.contract.manifest import Manifest
+from service.models.registry import Unusable
+from service.processes.control import EngineAddress, Loaded, Seat, Version
+from service.processes.members import EngineDied, EngineMember
+from service.settings import Settings
+from service.supervision.restarts import RestartBudget
+from service.supervision.run_folder import RunFolder
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two looks at the heartbeats.
+WATCH_S = 0.1
+#: A longer pause between two looks means that this process was paused, and perhaps the engines with it.
+PAUSED_S = 1.0
+#: Seconds for which engines may finish their ticks at the end.
+STOP_S = 10.0
+
+
+class TooManyDeaths(Exception):
+    """So many processes died within a minute that the service must end."""
+
+
+class ProcessFleet:
+    """The engines of the service; ``seats`` has one more than ``engines`` if there is to be a spare.
+
+    ``changed`` is called when the API processes must hear of a change; ``failed`` when the service must end.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        seats: Sequence[Seat],
+        engines: int,
+        settings: Settings,
+        budget: RestartBudget,
+        changed: Callable[[], None],
+        failed: Callable[[str], None],
+    ) -> None:
+        self._folder, self._settings, self._budget = folder, settings, budget
+        self._changed, self._failed = changed, failed
+        self._numbers = itertools.count(1)
+        self._free_seats = list(seats)
+        self._engines: dict[int, EngineMember] = {}
+        #: The process that takes over next, or the task that starts it.
+        self._spare: asyncio.Task[EngineMember] | None = None
+        self._members: set[EngineMember] = set()
+        self.addresses = [EngineAddress(number, 0, "") for number in range(engines)]
+        #: The versions that new requests get, by model.
+        self.current: dict[str, Version] = {}
+        #: All that requests still use, by number.
+        self._versions: dict[int, Version] = {}
+        self._manifests: dict[str, Manifest] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._stopping = False
+
+    @property
+    def served(self) -> Mapping[str, Manifest]:
+        """By model, the manifest of the version that new requests get."""
+        return self._manifests
+
+    @property
+    def threads(self) -> int:
+        """The threads of all engines together."""
+        return sum(each.threads for each in self._engines.values())
+
+    async def start(self, manifests: Mapping[Path, Manifest]) -> dict[str, str]:
+        """Start the engines with the models in these folders; returns those that cannot be served, with the reasons.
+
+        Raises TooManyDeaths.
+        """
+        refused: dict[str, str] = {}
+        versions = [self._new_version(directory, manifest) for directory, manifest in manifests.items()]
+        self._start(self._watch())
+        for address in self.addresses:
+            member = await self._begin(versions, lambda version, reason: refused.update({_name(version): reason}))
+            await self._serve(address.number, member, [])
+        for version in versions:
+            self._versions[version.number] = self.current[_name(version)] = version
+            self._manifests[_name(version)] = version.parsed()
+        return refused
+
+    def start_spare(self) -> None:
+        """Start the process that takes over when an engine dies, if there is to be one."""
+        if self._free_seats and self._settings.spare_engine and not self._stopping:
+            self._spare = self._start(self._begin([*self._versions.values()], self._missing_in_spare))
+
+    async def stop(self) -> None:
+        """End all engine processes."""
+        self._stopping = True
+        for task in self._tasks:
+            task.cancel()
+        for member in self._members:
+            member.stop()
+        ended = [asyncio.create_task(member.child.wait()) for member in self._members]
+        if ended:
+            await asyncio.wait(ended, timeout=STOP_S)
+        for member in self._members:
+            member.child.kill()
+
+    async def load(self, directory: Path, manifest: Manifest) -> Version:
+        """A version that all engines have loaded. Raises Unusable.
+
+        The spare tries it first: what hangs or crashes there disturbs nobody.
+        """
+        version = self._new_version(directory, manifest)
+        tried = [self._spare.result()] if self._spare is not None and _succeeded(self._spare) else []
+        try:
+            for member in (*tried, *self._engines.values()):
+                _set_prices(version, await member.load(version))
+        except EngineDied:
+            self.discard(version)
+            raise Unusable(f"{directory}: an engine process died while it loaded this version") from None
+        except Unusable:
+            self.discard(version)
+            raise
+        self._versions[version.number] = version
+        return version
+
+    def deploy(self, candidate: Version) -> Manifest | None:
+        """Give new requests the version of ``load``; returns the manifest of the one that it replaces."""
+        name = _name(candidate)
+        replaced = self._manifests.get(name)
+        self.current[name], self._manifests[name] = candidate, candidate.parsed()
+        self._changed()
+        return replaced
+
+    def discard(self, candidate: Version) -> None:
+        """Unload a version that is not deployed, or that no request uses any more."""
+        self._versions.pop(candidate.number, None)
+        for member in self._members:
+            member.unload(candidate.number)
+
+    def withdraw(self, name: str) -> Manifest:
+        """Stop serving a model to new requests; accepted ones are answered."""
+        del self.current[name]
+        manifest = self._manifests.pop(name)
+        self._changed()
+        return manifest
+
+    def unload_unused(self, used: set[int]) -> None:
+        """Unload the versions that neither new requests get nor running ones use."""
+        current = {version.number for version in self.current.values()}
+        for version in list(self._versions.values()):
+            if version.number not in current | used:
+                self.discard(version)
+
+    def _new_version(self, directory: Path, manifest: Manifest) -> Version:
+        return Version(next(self._numbers), str(directory), manifest.model_dump_json())
+
+    async def _begin(self, versions: list[Version], refuse: Callable[[Version, str], None]) -> EngineMember:
+        """A process that has loaded ``versions``. Those that cannot be are refused, and removed from the list.
+
+        If the process dies while it loads several at a time, the next one loads them one by one, to find the culprit.
+        Raises TooManyDeaths.
+        """
+        at_a_time = max(1, len(versions))
+        while True:
+            try:
+                member = await self._new_member()
+                if await _load_all(member, versions, at_a_time, refuse):
+                    return member
+            except EngineDied as failure:
+                log.warning("engine process ended while it started", extra={"engine_process": str(failure)})
+                self._note_death()
+            at_a_time = 1
+
+    async def _new_member(self) -> EngineMember:
+        """A new process in a free seat. Raises EngineDied."""
+        seat = self._free_seats.pop(0)
+        try:
+            member = await EngineMember.start(seat, self._settings)
+        except EngineDied:
+            self._free_seats.append(seat)
+            raise
+        self._members.add(member)
+        self._start(self._mourn(member))
+        return member
+
+    async def _serve(self, number: int, member: EngineMember, inside: list[int]) -> None:
+        """Have ``member`` be engine ``number``. Raises EngineDied."""
+        generation = self.addresses[number].generation + 1
+        path = self._folder.file(f"engine-{number}-{generation}")
+        await member.serve(path)
+        self._engines[number] = member
+        self.addresses[number] = EngineAddress(number, generation, str(path), inside)
+
+    async def _mourn(self, member: EngineMember) -> None:
+        """Replace ``member`` when it has ended."""
+        await member.child.wait()
+        self._members.discard(member)
+        inside = member.heartbeat.rows_inside()
+        self._free_seats.append(member.seat)
+        if self._stopping:
+            return
+        numbers = [number for number, each in self._engines.items() if each is member]
+        told = {"engine_process": member.seat.name, "reason": member.child.exit_reason(), "rows": len(inside)}
+        log.error("engine process ended", extra=told)
+        if numbers:
+            del self._engines[numbers[0]]
+            await self._replace(numbers[0], inside)
+        elif self._spare is not None and _succeeded(self._spare) and self._spare.result() is member:
+            self._note_death()
+            self.start_spare()
+
+    async def _replace(self, number: int, inside: list[int]) -> None:
+        began = time.monotonic()
+        while number not in self._engines:
+            self._note_death()
+            member = await self._successor()
+            try:
+                for version in self._versions.values():
+                    if version.number not in member.loaded:
+                        await member.load(version)
+                await self._serve(number, member, inside)
+            except (EngineDied, Unusable) as failure:
+                log.warning("engine not replaced yet", extra={"engine": number, "reason": str(failure)})
+        self._changed()
+        log.info("engine replaced", extra={"engine": number, "seconds": round(time.monotonic() - began, 3)})
+        self.start_spare()
+
+    async def _successor(self) -> EngineMember:
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            member = await spare
+            if member.child.running:
+                return member
+        return await self._begin([*self._versions.values()], self._missing_in_spare)
+
+    def _missing_in_spare(self, version: Version, reason: str) -> None:
+        """The engines serve it: it is tried again when the spare takes over."""
+        log.error("spare engine without a model", extra={"model": _name(version), "reason": reason})
+
+    def _note_death(self) -> None:
+        if not self._budget.note():
+            self._failed(f"{self._budget.most} processes died within {self._budget.within_s:g} s")
+            raise TooManyDeaths
+
+    async def _watch(self) -> None:
+        """Kill the processes that hang."""
+        looked_at = time.monotonic()
+        while True:
+            await asyncio.sleep(WATCH_S)
+            paused = time.monotonic() - looked_at > PAUSED_S
+            if paused:  # let the engines give a sign of life first
+                await asyncio.sleep(PAUSED_S)
+            looked_at = time.monotonic()
+            for member in self._members:
+                if member.kill_if_hanging():
+                    told = {"engine_process": member.seat.name, "timeout_s": round(member.timeout_s(), 3)}
+                    log.error("engine process gives no sign of life; it is killed", extra=told)
+
+    def _start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        """A fault in supervision ends the service: whoever supervises it starts it again."""
+        self._tasks.discard(task)
+        if not task.cancelled() and (failure := task.exception()) is not None and not self._stopping:
+            log_failure(task)
+            self._failed(f"the supervision of the engines failed: {type(failure).__name__}")
+
+
+async def _load_all(
+    member: EngineMember, versions: list[Version], at_a_time: int, refuse: Callable[[Version, str], None]
+) -> bool:
+    """Load ``versions``, so many at a time; whether the process is still alive then."""
+    for group in [versions[start : start + at_a_time] for start in range(0, len(versions), at_a_time)]:
+        results = await asyncio.gather(*(member.load(version) for version in group), return_exceptions=True)
+        for version, result in zip(group, results, strict=True):
+            if isinstance(result, Loaded):
+                _set_prices(version, result)
+            elif isinstance(result, Unusable):
+                refuse(version, str(result))
+                versions.remove(version)
+            elif not isinstance(result, EngineDied):
+                assert isinstance(result, BaseException)
+                raise result
+            elif len(group) == 1:
+                refuse(version, f"{version.directory}: the engine process died while it loaded this version")
+                versions.remove(version)
+        if any(isinstance(each, EngineDied) for each in results) or not member.child.running:
+            return False
+    return True
+
+
+def _set_prices(version: Version, loaded: Loaded) -> None:
+    """Keep the first prices: all engines and all API processes must reckon from the same ones."""
+    if not version.prices:
+        version.prices, version.encoder_prices = loaded.prices, loaded.encoder_prices
+
+
+def _succeeded(task: "asyncio.Task[Any]") -> bool:
+    return task.done() and not task.cancelled() and task.exception() is None
+
+
+def _name(version: Version) -> str:
+    return version.parsed().name

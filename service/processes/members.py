@@ -1,0 +1,188 @@
+"""The processes of the service as the supervisor sees them: what each is asked, and what it answers."""
+
+import asyncio
+import logging
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+from service.models.registry import Unusable
+from service.processes.api import run_api
+from service.processes.control import (
+    Catalog,
+    Listening,
+    Load,
+    Loaded,
+    Ready,
+    Refused,
+    Released,
+    Seat,
+    Serve,
+    Serving,
+    Stop,
+    ToEngine,
+    Unload,
+    Version,
+    decode_from_api,
+    decode_from_engine,
+    encode,
+)
+from service.processes.engine import run_engine
+from service.settings import Settings
+from service.supervision.child import Child
+from service.supervision.heartbeat import Heartbeat
+
+log = logging.getLogger(__name__)
+
+#: Silence after which an engine is replaced, whatever its forward passes take: a busy machine may pause a process.
+LEAST_TIMEOUT_S = 5.0
+#: And as a multiple of its longest forward pass so far.
+LONGEST_PASSES = 10.0
+
+
+class EngineDied(Exception):
+    """The engine process ended while something was asked of it."""
+
+
+class EngineMember:
+    """A running engine process."""
+
+    def __init__(self, child: Child, seat: Seat, heartbeat: Heartbeat, settings: Settings) -> None:
+        """Use ``start``."""
+        self.child, self.seat, self.heartbeat = child, seat, heartbeat
+        self.threads = 0
+        #: The numbers of the versions that it has loaded.
+        self.loaded: set[int] = set()
+        self._settings = settings
+        loop = asyncio.get_running_loop()
+        self._ready: asyncio.Future[int] = loop.create_future()
+        self._serving: asyncio.Future[None] = loop.create_future()
+        self._loading: dict[int, asyncio.Future[Loaded]] = {}
+        self._killed = False
+        self._listening = asyncio.create_task(self._listen())
+
+    @classmethod
+    async def start(cls, seat: Seat, settings: Settings) -> Self:
+        """A process that can load models. Raises EngineDied."""
+        assert seat.heartbeat is not None
+        heartbeat = Heartbeat.open(seat.heartbeat)
+        heartbeat.reset()
+        child = await Child.start(seat.name, run_engine, seat, settings)
+        member = cls(child, seat, heartbeat, settings)
+        member.threads = await member._ready
+        return member
+
+    async def load(self, version: Version) -> Loaded:
+        """Have it load a version. Raises Unusable when it cannot be served, EngineDied when the process ended.
+
+        A version that takes too long cannot be stopped: the process is killed.
+        """
+        answer = self._loading[version.number] = asyncio.get_running_loop().create_future()
+        self._tell(Load(version))
+        try:
+            async with asyncio.timeout(self._settings.load_timeout_s):
+                loaded: Loaded = await answer
+        except TimeoutError:
+            self.child.kill()
+            limit_s = self._settings.load_timeout_s
+            raise Unusable(f"{version.directory}: it was not loaded, warmed and checked within {limit_s:g} s") from None
+        finally:
+            self._loading.pop(version.number, None)
+        self.loaded.add(version.number)
+        return loaded
+
+    def unload(self, number: int) -> None:
+        """Have it forget a version."""
+        if number in self.loaded:
+            self.loaded.discard(number)
+            self._tell(Unload(number))
+
+    async def serve(self, path: Path) -> None:
+        """Have it take rows at ``path``. Raises EngineDied."""
+        self._tell(Serve(str(path)))
+        await self._serving
+
+    def stop(self) -> None:
+        """Ask it to end."""
+        self._tell(Stop())
+
+    def timeout_s(self) -> float:
+        """The silence after which it counts as hanging."""
+        if self._settings.engine_timeout_s is not None:
+            return self._settings.engine_timeout_s
+        return max(LEAST_TIMEOUT_S, LONGEST_PASSES * self.heartbeat.longest_s)
+
+    def kill_if_hanging(self) -> bool:
+        """Kill it if it has given no sign of life for too long; whether it did so now."""
+        if self._killed or self.heartbeat.silent_s(time.monotonic()) <= self.timeout_s():
+            return False
+        self._killed = True
+        self.child.kill()
+        return True
+
+    def _tell(self, message: ToEngine) -> None:
+        self.child.send(encode(message))
+
+    async def _listen(self) -> None:
+        try:
+            while True:
+                match decode_from_engine(await self.child.receive()):
+                    case Ready(threads=threads):
+                        self._ready.set_result(threads)
+                    case Serving():
+                        self._serving.set_result(None)
+                    case Loaded() as loaded if loaded.number in self._loading:
+                        self._loading[loaded.number].set_result(loaded)
+                    case Refused(number=number, reason=reason) if number in self._loading:
+                        self._loading[number].set_exception(Unusable(reason))
+        except (EOFError, OSError):
+            pass
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        pending: list[asyncio.Future[Any]] = [self._ready, self._serving, *self._loading.values()]
+        for future in pending:
+            if not future.done():
+                future.set_exception(EngineDied(self.seat.name))
+                future.exception()  # it is no error that nobody waits for it
+
+
+class ApiMember:
+    """A running API process; ``released`` is called with the number of each version that it no longer uses."""
+
+    def __init__(self, child: Child, slot: int, released: Callable[["ApiMember", int], None]) -> None:
+        """Use ``start``."""
+        self.child, self.slot = child, slot
+        self.listening = asyncio.Event()
+        self._released = released
+        self._reading = asyncio.create_task(self._read())
+
+    @classmethod
+    async def start(
+        cls,
+        slot: int,
+        seat: Seat,
+        sockets: list[socket.socket],
+        settings: Settings,
+        released: Callable[["ApiMember", int], None],
+    ) -> Self:
+        """A process that answers at ``sockets`` once it has had a catalog."""
+        return cls(await Child.start(seat.name, run_api, slot, seat, sockets, settings), slot, released)
+
+    def tell(self, catalog: Catalog) -> None:
+        """Send the catalog."""
+        self.child.send(encode(catalog))
+
+    async def _read(self) -> None:
+        try:
+            while True:
+                match decode_from_api(await self.child.receive()):
+                    case Listening():
+                        self.listening.set()
+                    case Released(number=number):
+                        self._released(self, number)
+        except (EOFError, OSError):
+            return

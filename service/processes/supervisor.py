@@ -1,0 +1,251 @@
+"""The first process of the service: it starts the others, replaces those that end, and changes the models.
+
+It computes nothing and answers no requests, so that nothing that a model or a client does can end it.
+"""
+
+import asyncio
+import errno
+import logging
+import signal
+import socket
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from service.background import Background, log_failure
+from service.contract.files import ContractError
+from service.contract.manifest import Manifest, read_manifest
+from service.metrics import Metrics
+from service.models.manager import ModelManager
+from service.models.registry import model_directories, pick_device
+from service.process import usable_cores
+from service.processes.control import Catalog, Seat
+from service.processes.fleet import ProcessFleet
+from service.processes.members import ApiMember
+from service.server.serve import admin_server, handle_signals, reload_all, serving_admin
+from service.settings import Settings
+from service.supervision.child import prepare
+from service.supervision.heartbeat import Heartbeat
+from service.supervision.restarts import RestartBudget
+from service.supervision.run_folder import RunFolder
+
+log = logging.getLogger(__name__)
+
+#: Imported once, by the process from which all others are forked.
+PRELOAD = ["torch", "service.app", "service.processes.engine", "service.processes.api", "uvloop", "httptools"]
+#: Cores for each API process, where their number is "auto".
+CORES_PER_API_SERVER = 4
+#: Seconds more than the drain that an API process may take to end.
+END_S = 5.0
+
+
+def run(settings: Settings, admin: socket.socket | None) -> int:
+    """Serve until SIGTERM or SIGINT; returns the exit code. Raises OSError when the port cannot be used."""
+    listeners = bind_public(settings, api_servers(settings))
+    folder = RunFolder.create()
+    try:
+        prepare(PRELOAD)
+        return asyncio.run(Supervisor(folder, listeners, settings).run(admin))
+    finally:
+        folder.remove()
+
+
+def api_servers(settings: Settings) -> int:
+    """How many API processes there are."""
+    if settings.api_servers == "auto":
+        return max(1, usable_cores() // CORES_PER_API_SERVER)
+    return settings.api_servers
+
+
+def engine_count(settings: Settings) -> int:
+    """How many engines there are: one for each GPU, or one for the CPU, unless the setting says otherwise."""
+    if settings.engines:
+        return settings.engines
+    return torch.cuda.device_count() if pick_device(settings.device).type == "cuda" else 1
+
+
+def bind_public(settings: Settings, processes: int) -> list[list[socket.socket]]:
+    """The sockets of each API process, which share the port. They do not listen yet. Raises OSError.
+
+    This process keeps them open: connections that wait at the socket of a process that dies are answered by the next.
+    """
+    found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    addresses = list(dict.fromkeys((family, address) for family, _, _, _, address in found))
+    port = settings.port
+    listeners: list[list[socket.socket]] = []
+    for _ in range(processes):
+        own = []
+        for family, address in addresses:
+            own.append(_bound(family, (address[0], port, *address[2:]), shared=processes > 1))
+            port = own[-1].getsockname()[1]
+        listeners.append(own)
+    return listeners
+
+
+def _bound(family: int, address: tuple[object, ...], *, shared: bool) -> socket.socket:
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shared:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    if family == socket.AF_INET6:
+        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    try:
+        listener.bind(address)
+    except OSError as failure:
+        listener.close()
+        if failure.errno == errno.EADDRINUSE:
+            raise OSError(failure.errno, f"port {address[1]} of {address[0]} is in use") from None
+        raise
+    return listener
+
+
+class Supervisor:
+    """Keeps the processes of one service running."""
+
+    def __init__(self, folder: RunFolder, listeners: list[list[socket.socket]], settings: Settings) -> None:
+        self._folder, self._listeners, self._settings = folder, listeners, settings
+        self._apis: dict[int, ApiMember] = {}
+        #: By API process, the versions that its requests may use.
+        self._used: dict[ApiMember, set[int]] = {}
+        self._budget = RestartBudget()
+        self._stopping = asyncio.Event()
+        self._reason: str | None = None
+        self._metrics = Metrics()
+        self._manager: ModelManager | None = None
+        self._background = Background(lambda step: self._metrics.background_failures.labels(step).inc())
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self, admin: socket.socket | None) -> int:
+        """Serve until a signal, or until too many processes have died; returns the exit code."""
+        self._forced = False
+        handle_signals(self._stop, partial(reload_all, self._find_manager))
+        engines = engine_count(self._settings)
+        self._fleet = ProcessFleet(
+            self._folder, self._engine_seats(engines), engines, self._settings, self._budget, self._tell_all, self._fail
+        )
+        for slot in range(len(self._listeners)):
+            await self._start_api(slot)
+        starting = asyncio.create_task(self._start_engines())
+        starting.add_done_callback(self._started)
+        if admin is None:
+            await self._stopping.wait()
+        else:
+            async with serving_admin(admin_server(self._find_manager, self._settings), admin):
+                await self._stopping.wait()
+        starting.cancel()
+        self._background.stop()
+        await self._end()
+        if self._reason is not None:
+            log.critical("the service ends", extra={"reason": self._reason})
+        return 0 if self._reason is None else 1
+
+    def _engine_seats(self, engines: int) -> list[Seat]:
+        seats = []
+        threads = self._settings.engine_threads or usable_cores()
+        for number in range(engines + 1):
+            path = self._folder.file(f"heartbeat-{number}")
+            Heartbeat.create(path, threads, self._settings.table_rows).close()
+            seats.append(Seat(f"engine-{number}", self._folder.path, path))
+        return seats
+
+    async def _start_engines(self) -> None:
+        manifests, refused = await asyncio.to_thread(_manifests, self._settings.weights_dir)
+        refused |= await self._fleet.start(manifests)
+        for name, reason in refused.items():
+            log.error("model refused", extra={"model": name, "reason": reason})
+            self._metrics.model_ready.labels(name).set(0)
+        self._manager = ModelManager(self._fleet, self._settings, self._metrics, refused, self._tell_all)
+        self._tell_all()
+        for api in list(self._apis.values()):
+            await api.listening.wait()
+        family, (host, port, *_) = self._listeners[0][0].family, self._listeners[0][0].getsockname()
+        shown = f"[{host}]" if family == socket.AF_INET6 else host
+        log.info(f"genserve running on http://{shown}:{port} (Press CTRL+C to quit)")
+        self._fleet.start_spare()
+        if self._settings.watch_s:
+            self._background.repeat("watch", self._manager.follow, self._settings.watch_s)
+
+    def _started(self, task: "asyncio.Task[None]") -> None:
+        if task.cancelled() or task.exception() is None:
+            return
+        log_failure(task)
+        self._fail(f"the engines do not start: {task.exception()}")
+
+    async def _start_api(self, slot: int) -> None:
+        seat = Seat(f"api-{slot}", self._folder.path)
+        api = await ApiMember.start(slot, seat, self._listeners[slot], self._settings, self._released)
+        self._apis[slot], self._used[api] = api, set()
+        if self._manager is not None:
+            self._tell(api)
+        task = asyncio.create_task(self._replace_api(api))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(log_failure)
+
+    async def _replace_api(self, api: ApiMember) -> None:
+        await api.child.wait()
+        del self._used[api]
+        if self._stopping.is_set():
+            return
+        log.error("API process ended", extra={"api_process": api.child.name, "reason": api.child.exit_reason()})
+        self._unload_unused()
+        if not self._budget.note():
+            self._fail(f"{self._budget.most} processes died within {self._budget.within_s:g} s")
+            return
+        await self._start_api(api.slot)
+
+    def _tell_all(self) -> None:
+        for api in self._used:
+            self._tell(api)
+
+    def _tell(self, api: ApiMember) -> None:
+        if self._manager is None:
+            return
+        versions = [*self._fleet.current.values()]
+        self._used[api] |= {version.number for version in versions}
+        refused = {**self._manager.refused}
+        api.tell(Catalog(versions, refused, self._fleet.addresses, self._fleet.threads))
+
+    def _released(self, api: ApiMember, number: int) -> None:
+        self._used[api].discard(number)
+        self._unload_unused()
+
+    def _unload_unused(self) -> None:
+        self._fleet.unload_unused(set().union(*self._used.values()))
+
+    def _find_manager(self) -> ModelManager | None:
+        return self._manager
+
+    def _fail(self, reason: str) -> None:
+        self._reason = reason
+        self._stopping.set()
+
+    def _stop(self, number: int) -> None:
+        if self._stopping.is_set() and number == signal.SIGINT:
+            for api in self._used:
+                api.child.kill()
+        self._stopping.set()
+
+    async def _end(self) -> None:
+        """End the API processes, which finish their requests, and then the engines."""
+        for api in self._used:
+            api.child.terminate()
+        ended = [asyncio.create_task(api.child.wait()) for api in self._used]
+        if ended:
+            await asyncio.wait(ended, timeout=self._settings.drain_s + END_S)
+        for api in list(self._used):
+            api.child.kill()
+        await self._fleet.stop()
+
+
+def _manifests(weights: Path) -> tuple[dict[Path, Manifest], dict[str, str]]:
+    """The manifests of the models in ``weights`` by folder, and by name the reasons why others are not valid."""
+    manifests: dict[Path, Manifest] = {}
+    refused: dict[str, str] = {}
+    for name, directory in model_directories(weights).items():
+        try:
+            manifests[directory] = read_manifest(directory)
+        except ContractError as failure:
+            refused[name] = str(failure)
+    return manifests, refused
