@@ -31,13 +31,13 @@ class Fleet(Protocol):
     async def load(self, directory: Path, manifest: Manifest) -> Any:  # noqa: ANN401
         """A version that all engines loaded, warmed and checked, for ``deploy`` or ``discard``. Raises Unusable."""
 
-    def deploy(self, candidate: Any) -> Manifest | None:  # noqa: ANN401
+    async def deploy(self, candidate: Any) -> Manifest | None:  # noqa: ANN401
         """Give new requests the version of ``load``; returns the manifest of the one that it replaces."""
 
     def discard(self, candidate: Any) -> None:  # noqa: ANN401
         """Unload a version that is not deployed."""
 
-    def withdraw(self, name: str) -> Manifest:
+    async def withdraw(self, name: str) -> Manifest:
         """Stop serving a model to new requests; accepted ones are answered."""
 
 
@@ -64,14 +64,14 @@ class LocalFleet:
         with unusable(directory):
             return self._engine.build(served)
 
-    def deploy(self, candidate: Deployment) -> Manifest | None:
+    async def deploy(self, candidate: Deployment) -> Manifest | None:
         """Give new requests the version of ``load``; returns the manifest of the one that it replaces."""
         return self._retired(self._engine.deploy(candidate))
 
     def discard(self, candidate: Deployment) -> None:
         """Its memory is freed with the last reference."""
 
-    def withdraw(self, name: str) -> Manifest:
+    async def withdraw(self, name: str) -> Manifest:
         """Stop serving a model to new requests; accepted ones are answered."""
         manifest = self._retired(self._engine.withdraw(name))
         assert manifest is not None

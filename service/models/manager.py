@@ -204,7 +204,7 @@ class ModelManager:
                 self._fleet.discard(candidate)
                 reason = f"{directory / MANIFEST_FILE} cannot be replaced: {failure.strerror}"
                 raise self._failed(name, FolderNotWritable(reason)) from None
-        replaced = self._fleet.deploy(candidate)
+        replaced = await self._fleet.deploy(candidate)
         self._problems.pop(name, None)
         return ChangeResult(name, "swapped", manifest.version, replaced.version if replaced else None)
 
@@ -215,7 +215,7 @@ class ModelManager:
                 raise NotServed(f"{name[:64]!r} is not served.")
             self._metrics.forget(name)
             return ChangeResult(name, "unloaded", None, None)
-        return ChangeResult(name, "unloaded", None, self._fleet.withdraw(name).version)
+        return ChangeResult(name, "unloaded", None, (await self._fleet.withdraw(name)).version)
 
     def _failed(self, name: str, failure: ChangeError, unexpected: BaseException | None = None) -> ChangeError:
         """Record a failed change; the log gets the traceback of ``unexpected``."""

@@ -24,6 +24,7 @@ from service.metrics import Metrics
 from service.models.torchscript import load_map
 from service.process import keep_memory
 from service.processes.control import (
+    Applied,
     Catalog,
     EngineAddress,
     FromApi,
@@ -85,7 +86,9 @@ class ApiProcess:
 
     async def _follow(self) -> None:
         while True:
-            await self._apply(await self._catalogs.get())
+            catalog = await self._catalogs.get()
+            await self._apply(catalog)
+            self._send(Applied(catalog.number))
 
     def _read(self, loop: asyncio.AbstractEventLoop) -> None:
         while True:

@@ -106,9 +106,10 @@ FromEngine = Ready | Loaded | Refused | Serving
 class Catalog(Message, tag=0):
     """All that an API process needs to know; each one replaces the one before.
 
-    ``threads`` are those of all engines. ``refused``: by model, why it is not served.
+    ``number`` counts the catalogs. ``threads`` are those of all engines. ``refused``: by model, why it is not served.
     """
 
+    number: int
     versions: list[Version]
     refused: dict[str, str]
     engines: list[EngineAddress]
@@ -122,13 +123,19 @@ class Listening(Message, tag=0):
     """The API process takes requests."""
 
 
+class Applied(Message, tag=2):
+    """The API process serves what the catalog of that number says."""
+
+    number: int
+
+
 class Released(Message, tag=1):
     """No request of the API process uses a version any more."""
 
     number: int
 
 
-FromApi = Listening | Released
+FromApi = Listening | Released | Applied
 
 encode = msgspec.msgpack.Encoder().encode
 decode_for_engine: Callable[[bytes], ToEngine] = msgspec.msgpack.Decoder(ToEngine).decode

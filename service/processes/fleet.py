@@ -34,7 +34,7 @@ class TooManyDeaths(Exception):
 class ProcessFleet:
     """The engines of the service; ``seats`` has one more than ``engines`` if there is to be a spare.
 
-    ``changed`` is called when the API processes must hear of a change; ``failed`` when the service must end.
+    ``changed`` has the API processes apply a change; ``failed`` is called when the service must end.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class ProcessFleet:
         engines: int,
         settings: Settings,
         budget: RestartBudget,
-        changed: Callable[[], None],
+        changed: Callable[[], Coroutine[Any, Any, None]],
         failed: Callable[[str], None],
     ) -> None:
         self._folder, self._settings, self._budget = folder, settings, budget
@@ -127,12 +127,12 @@ class ProcessFleet:
         self._versions[version.number] = version
         return version
 
-    def deploy(self, candidate: Version) -> Manifest | None:
+    async def deploy(self, candidate: Version) -> Manifest | None:
         """Give new requests the version of ``load``; returns the manifest of the one that it replaces."""
         name = _name(candidate)
         replaced = self._manifests.get(name)
         self.current[name], self._manifests[name] = candidate, candidate.parsed()
-        self._changed()
+        await self._changed()
         return replaced
 
     def discard(self, candidate: Version) -> None:
@@ -141,11 +141,11 @@ class ProcessFleet:
         for member in self._members:
             member.unload(candidate.number)
 
-    def withdraw(self, name: str) -> Manifest:
+    async def withdraw(self, name: str) -> Manifest:
         """Stop serving a model to new requests; accepted ones are answered."""
         del self.current[name]
         manifest = self._manifests.pop(name)
-        self._changed()
+        await self._changed()
         return manifest
 
     def unload_unused(self, used: set[int]) -> None:
@@ -194,6 +194,7 @@ class ProcessFleet:
         await member.serve(path)
         self._engines[number] = member
         self.addresses[number] = EngineAddress(number, generation, str(path), inside)
+        log.info("engine ready", extra={"engine": number, "pid": member.child.pid})
 
     async def _mourn(self, member: EngineMember) -> None:
         """Replace ``member`` when it has ended."""
@@ -225,7 +226,7 @@ class ProcessFleet:
                 await self._serve(number, member, inside)
             except (EngineDied, Unusable) as failure:
                 log.warning("engine not replaced yet", extra={"engine": number, "reason": str(failure)})
-        self._changed()
+        self._start(self._changed())
         log.info("engine replaced", extra={"engine": number, "seconds": round(time.monotonic() - began, 3)})
         self.start_spare()
 
@@ -233,7 +234,7 @@ class ProcessFleet:
         spare, self._spare = self._spare, None
         if spare is not None:
             member = await spare
-            if member.child.running:
+            if member.usable:
                 return member
         return await self._begin([*self._versions.values()], self._missing_in_spare)
 
@@ -270,7 +271,8 @@ class ProcessFleet:
         """A fault in supervision ends the service: whoever supervises it starts it again."""
         self._tasks.discard(task)
         if not task.cancelled() and (failure := task.exception()) is not None and not self._stopping:
-            log_failure(task)
+            if not isinstance(failure, TooManyDeaths):
+                log_failure(task)
             self._failed(f"the supervision of the engines failed: {type(failure).__name__}")
 
 
@@ -292,7 +294,7 @@ async def _load_all(
             elif len(group) == 1:
                 refuse(version, f"{version.directory}: the engine process died while it loaded this version")
                 versions.remove(version)
-        if any(isinstance(each, EngineDied) for each in results) or not member.child.running:
+        if any(isinstance(each, EngineDied) for each in results) or not member.usable:
             return False
     return True
 

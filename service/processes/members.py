@@ -5,12 +5,14 @@ import logging
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
 from service.models.registry import Unusable
 from service.processes.api import run_api
 from service.processes.control import (
+    Applied,
     Catalog,
     Listening,
     Load,
@@ -38,6 +40,8 @@ log = logging.getLogger(__name__)
 
 #: Silence after which an engine is replaced, whatever its forward passes take: a busy machine may pause a process.
 LEAST_TIMEOUT_S = 5.0
+#: Seconds that a change of models waits for an API process that does not answer.
+APPLY_S = 5.0
 #: And as a multiple of its longest forward pass so far.
 LONGEST_PASSES = 10.0
 
@@ -85,7 +89,7 @@ class EngineMember:
             async with asyncio.timeout(self._settings.load_timeout_s):
                 loaded: Loaded = await answer
         except TimeoutError:
-            self.child.kill()
+            self.kill()
             limit_s = self._settings.load_timeout_s
             raise Unusable(f"{version.directory}: it was not loaded, warmed and checked within {limit_s:g} s") from None
         finally:
@@ -118,9 +122,18 @@ class EngineMember:
         """Kill it if it has given no sign of life for too long; whether it did so now."""
         if self._killed or self.heartbeat.silent_s(time.monotonic()) <= self.timeout_s():
             return False
+        self.kill()
+        return True
+
+    def kill(self) -> None:
+        """End it at once."""
         self._killed = True
         self.child.kill()
-        return True
+
+    @property
+    def usable(self) -> bool:
+        """Whether it has neither ended nor been killed."""
+        return self.child.running and not self._killed
 
     def _tell(self, message: ToEngine) -> None:
         self.child.send(encode(message))
@@ -157,6 +170,7 @@ class ApiMember:
         """Use ``start``."""
         self.child, self.slot = child, slot
         self.listening = asyncio.Event()
+        self._applied: dict[int, asyncio.Event] = {}
         self._released = released
         self._reading = asyncio.create_task(self._read())
 
@@ -172,9 +186,14 @@ class ApiMember:
         """A process that answers at ``sockets`` once it has had a catalog."""
         return cls(await Child.start(seat.name, run_api, slot, seat, sockets, settings), slot, released)
 
-    def tell(self, catalog: Catalog) -> None:
-        """Send the catalog."""
+    async def tell(self, catalog: Catalog) -> None:
+        """Send the catalog; returns once it is applied, or the process has ended or is too busy to do so soon."""
+        applied = self._applied[catalog.number] = asyncio.Event()
         self.child.send(encode(catalog))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(APPLY_S):
+                await applied.wait()
+        self._applied.pop(catalog.number, None)
 
     async def _read(self) -> None:
         try:
@@ -182,7 +201,10 @@ class ApiMember:
                 match decode_from_api(await self.child.receive()):
                     case Listening():
                         self.listening.set()
+                    case Applied(number=number) if number in self._applied:
+                        self._applied[number].set()
                     case Released(number=number):
                         self._released(self, number)
         except (EOFError, OSError):
-            return
+            for applied in self._applied.values():
+                applied.set()

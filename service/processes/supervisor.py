@@ -5,11 +5,14 @@ It computes nothing and answers no requests, so that nothing that a model or a c
 
 import asyncio
 import errno
+import itertools
 import logging
 import signal
 import socket
+from collections.abc import Coroutine
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -109,6 +112,7 @@ class Supervisor:
         #: By API process, the versions that its requests may use.
         self._used: dict[ApiMember, set[int]] = {}
         self._budget = RestartBudget()
+        self._catalogs = itertools.count(1)
         self._stopping = asyncio.Event()
         self._reason: str | None = None
         self._metrics = Metrics()
@@ -155,8 +159,8 @@ class Supervisor:
         for name, reason in refused.items():
             log.error("model refused", extra={"model": name, "reason": reason})
             self._metrics.model_ready.labels(name).set(0)
-        self._manager = ModelManager(self._fleet, self._settings, self._metrics, refused, self._tell_all)
-        self._tell_all()
+        self._manager = ModelManager(self._fleet, self._settings, self._metrics, refused, self._tell_later)
+        self._tell_later()
         for api in list(self._apis.values()):
             await api.listening.wait()
         family, (host, port, *_) = self._listeners[0][0].family, self._listeners[0][0].getsockname()
@@ -176,9 +180,11 @@ class Supervisor:
         seat = Seat(f"api-{slot}", self._folder.path)
         api = await ApiMember.start(slot, seat, self._listeners[slot], self._settings, self._released)
         self._apis[slot], self._used[api] = api, set()
-        if self._manager is not None:
-            self._tell(api)
-        task = asyncio.create_task(self._replace_api(api))
+        self._start(self._tell(api))
+        self._start(self._replace_api(api))
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         task.add_done_callback(log_failure)
@@ -195,17 +201,21 @@ class Supervisor:
             return
         await self._start_api(api.slot)
 
-    def _tell_all(self) -> None:
-        for api in self._used:
-            self._tell(api)
+    def _tell_later(self) -> None:
+        self._start(self._tell_all())
 
-    def _tell(self, api: ApiMember) -> None:
+    async def _tell_all(self) -> None:
+        """Have all API processes apply the present state."""
+        await asyncio.gather(*(self._tell(api) for api in self._used))
+
+    async def _tell(self, api: ApiMember) -> None:
         if self._manager is None:
             return
         versions = [*self._fleet.current.values()]
         self._used[api] |= {version.number for version in versions}
         refused = {**self._manager.refused}
-        api.tell(Catalog(versions, refused, self._fleet.addresses, self._fleet.threads))
+        addresses, threads = self._fleet.addresses, self._fleet.threads
+        await api.tell(Catalog(next(self._catalogs), versions, refused, addresses, threads))
 
     def _released(self, api: ApiMember, number: int) -> None:
         self._used[api].discard(number)
@@ -218,7 +228,7 @@ class Supervisor:
         return self._manager
 
     def _fail(self, reason: str) -> None:
-        self._reason = reason
+        self._reason = self._reason or reason
         self._stopping.set()
 
     def _stop(self, number: int) -> None:
