@@ -19,6 +19,7 @@ LAYERS = {
         {"admin", "app"},
         {"api"},
         {"models"},
+        {"link"},
         {"engine"},
         {"admission", "store"},
         {"sampling", "images", "history"},
@@ -124,6 +125,7 @@ def loaded_by(package: str) -> set[str]:
     [
         ("service/contract", {"torch", "numpy", "fastapi", "starlette", "trainer"}),
         ("service/decoding", {"torch", "numpy", "fastapi", "starlette", "trainer"}),
+        ("service/link", {"torch", "numpy", "fastapi", "starlette", "trainer", "zmq"}),
         ("service/store", {"torch", "numpy", "fastapi", "starlette", "trainer"}),
         ("service/client", {"torch", "numpy", "fastapi", "starlette", "trainer", "PIL"}),
         ("service/cli", {"torch", "numpy", "fastapi", "starlette", "trainer", "httpx", "tqdm"}),
