@@ -24,9 +24,9 @@ class Pair:
         self.peer.settimeout(END_S)
         self.channel = Channel(self.ours, **bounds)
 
-    def read(self, count: int) -> list[bytes]:
+    def read(self, count: int, reader: FrameReader | None = None) -> list[bytes]:
         """The next ``count`` payloads that the peer reads."""
-        reader, found = FrameReader(), list[bytes]()
+        reader, found = reader or FrameReader(), list[bytes]()
         while len(found) < count:
             data = self.peer.recv(100_000)
             assert data
@@ -74,7 +74,7 @@ def test_both_directions_pass_payloads_whole_and_in_order(payloads: list[bytes])
 
 
 def test_senders_in_many_threads_never_interleave(pair: Pair) -> None:
-    sizes, senders, each = (1, 50, 70_000), 6, 30
+    sizes, senders, each = (1, 50, 700_000), 6, 30  # more than the kernel takes
 
     def send(sender: int) -> None:
         for turn in range(each):
@@ -112,6 +112,20 @@ def test_a_peer_that_reads_again_gets_everything(pair: Pair) -> None:
     pair.channel.send(b"directly again")
     assert pair.read(1) == [b"directly again"]
     assert pair.channel.buffered == 0
+
+
+def test_a_frame_does_not_pass_those_that_wait(monkeypatch: pytest.MonkeyPatch, pair: Pair) -> None:
+    writer_may_go = threading.Event()
+    monkeypatch.setattr(pair.channel, "_wait_for_room", writer_may_go.wait)
+    pair.channel.send(b"1" * 20_000_000)
+    taken = 20_000_004 - pair.channel.buffered
+    start = pair.peer.recv(taken, socket.MSG_WAITALL)
+    assert len(start) == taken
+    pair.channel.send(b"2")  # the kernel has room, but the first frame is not complete
+    writer_may_go.set()
+    reader = FrameReader()
+    assert list(reader.feed(start)) == []
+    assert pair.read(2, reader) == [b"1" * 20_000_000, b"2"]
 
 
 def test_the_end_of_the_peer_ends_receive_after_its_last_payload(pair: Pair) -> None:
