@@ -34,10 +34,10 @@ train_peers := diffusers lucidrains
 
 rest := slow or browser or containers or prometheus or gpu
 
-.PHONY: help install page-pictures bench-fair bench-gpu bench-latency bench-limit bench-mixed bench-overload bench-peers bench-png bench-prepare bench-quality bench-rest bench-revisions bench-train serve test test-all test-containers lint train which-model clean
+.PHONY: help install page-pictures bench-fair bench-gpu bench-latency bench-limit bench-mixed bench-overload bench-peers bench-png bench-prepare bench-quality bench-rest bench-revisions bench-train bench-transport serve test test-all test-containers lint train which-model clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
 
 install: $(VENV)/.dev  ## install everything that the other targets need
 
@@ -115,6 +115,10 @@ bench-revisions: $(VENV)/.serve  ## this tree's service against REVISION=..., in
 
 bench-train: $(VENV)/.train $(train_peers:%=$(VENV)/peers/%/.ready)  ## the training loop against a bare one, lucidrains' and diffusers'
 	$(python) -m benchmarks.train $(ARGS)
+
+bench-transport: $(VENV)/.serve  ## Unix sockets, ZeroMQ and shared memory between an API and an engine process; 3 minutes
+	@$(pip) pyzmq==27.3.0 || echo "==> pyzmq is not available here: it is left out"
+	$(python) -m benchmarks.transport $(ARGS)
 
 clean:  ## remove the environment and the caches; runs, data and weights stay
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
