@@ -1,4 +1,4 @@
-"""The folders of a diffusers folder's components: configurations, weights and tokenizers, checked and not yet loaded."""
+"""The components of a diffusers folder: configurations, weights and tokenizers, checked and not yet loaded."""
 
 import re
 from dataclasses import dataclass
@@ -58,7 +58,9 @@ def read_component(source: Source, folder: str, class_name: str, library: str, k
     if f"{folder}/adapter_config.json" in source.files:
         raise FolderError(source.root / folder / "adapter_config.json", "adapters belong into loras/")
     file = read_json(source.root / folder / "config.json")
-    given = file.fields.get("_class_name") if library == "diffusers" else (file.fields.get("architectures") or [None])[0]
+    given = (
+        file.fields.get("_class_name") if library == "diffusers" else (file.fields.get("architectures") or [None])[0]
+    )
     if given not in (class_name, None) or (given is None and library == "diffusers"):
         raise FolderError(file.path, f"the class is {given}, but model_index.json says {class_name}")
     weights = tuple(read_weights(source.root / folder / name) for name in _weight_files(source, folder, STEMS[library]))
@@ -80,7 +82,9 @@ def _weight_files(source: Source, folder: str, stem: str) -> list[str]:
 
 
 def _variants(present: set[str], stem: str, kind: str = "") -> list[str]:
-    pattern = re.compile(re.escape(stem) + r"(\.[a-z0-9]{1,16}\.safetensors|\.safetensors\.index\.[a-z0-9]{1,16}\.json)")
+    pattern = re.compile(
+        re.escape(stem) + r"(\.[a-z0-9]{1,16}\.safetensors|\.safetensors\.index\.[a-z0-9]{1,16}\.json)"
+    )
     ending = ".json" if kind else ".safetensors"
     return sorted(name for name in present if pattern.fullmatch(name) and name.endswith(ending))
 
@@ -99,7 +103,7 @@ def _shards(index: Path, present: set[str]) -> list[str]:
 
 
 def check_tokenizer(source: Source, folder: str) -> Path:
-    """The path of the tokenizer in `folder`. Raises FolderError where its files are missing, too large or ask for code."""
+    """The path of the tokenizer in `folder`. Raises FolderError where a file is missing, too large or asks for code."""
     present, path = set(source.names_in(folder)), source.root / folder
     if "tokenizer.json" not in present and not {"vocab.json", "merges.txt"} <= present:
         raise FolderError(path, "neither tokenizer.json nor vocab.json with merges.txt")

@@ -45,7 +45,7 @@ class _Network(_Config):
     @property
     def factor(self) -> int:
         """How many times smaller each side is after the last block."""
-        return 2 ** (len(self.block_out_channels) - 1)
+        return 1 << (len(self.block_out_channels) - 1)
 
 
 class _UNet(_Network):

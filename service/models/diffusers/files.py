@@ -27,7 +27,7 @@ WIDTHS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2,
 
 
 class FolderError(ContractError):
-    """A diffusers folder cannot be served; `str()` is one line that names the file and, where there is one, the field."""
+    """A diffusers folder cannot be served; `str()` is one line that names the file and any field."""
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(path, " ".join(reason.split())[:MAX_REASON])

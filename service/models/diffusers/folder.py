@@ -214,7 +214,10 @@ def _misfits(folder: DiffusersFolder) -> Iterator[tuple[Path, str]]:
     for control in folder.controlnets.values():
         for field in ("cross_attention_dim", "block_out_channels", "addition_embed_type"):
             if getattr(control.config, field) != getattr(unet, field):
-                yield control.path, f"{field}: {getattr(control.config, field)}, but the UNet has {getattr(unet, field)}"
+                yield (
+                    control.path,
+                    f"{field}: {getattr(control.config, field)}, but the UNet has {getattr(unet, field)}",
+                )
         if control.config.in_channels != channels:
             yield control.path, f"in_channels: {control.config.in_channels}, but the latent has {channels}"
 

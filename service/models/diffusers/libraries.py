@@ -32,8 +32,8 @@ def class_of(library: str, name: str) -> Any:
 def _make_torchvision_importable() -> None:
     """transformers imports torchvision where it is installed, and fails if that import does.
 
-    The Linux wheel of torchvision on PyPI is a CUDA build: beside a CPU-only torch its operators do not load. No network
-    here uses them; declaring the two schemas that its Python side registers is enough.
+    The Linux wheel of torchvision on PyPI is a CUDA build: beside a CPU-only torch its operators do not load. No
+    network here uses them; declaring the two schemas that its Python side registers is enough.
     """
     if find_spec("torchvision") is None:
         return

@@ -1,10 +1,10 @@
 """Loading the networks of a checked folder: from its safetensors files alone, without a network connection."""
 
 import threading
+from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -29,7 +29,7 @@ class _Uninitialised(TorchFunctionMode):
         return args[0] if func in _INITIALISERS else func(*args, **(kwargs or {}))
 
 
-def load_networks(folder: DiffusersFolder, device: torch.device, dtype: torch.dtype) -> "Networks":
+def load_networks(folder: DiffusersFolder, device: torch.device, dtype: torch.dtype) -> Networks:
     """The networks of `folder` on `device`, computing in `dtype` (a VAE that overflows in float16 keeps float32).
 
     Raises:
@@ -41,9 +41,7 @@ def load_networks(folder: DiffusersFolder, device: torch.device, dtype: torch.dt
     unet = _load(folder.unet, "diffusers", device, dtype)
     encoders = [_load(text.encoder, "transformers", device, dtype) for text in folder.texts]
     tokenizers = [load_tokenizer(text) for text in folder.texts]
-    controls = {
-        name: _load(control, "diffusers", device, dtype) for name, control in folder.controlnets.items()
-    }
+    controls = {name: _load(control, "diffusers", device, dtype) for name, control in folder.controlnets.items()}
     adapters = load_loras(folder, unet, encoders, device, dtype)
     text = None
     if encoders:
@@ -108,9 +106,12 @@ def _fill(network: nn.Module, part: Component[Any], dtype: torch.dtype) -> None:
     network.load_state_dict(state, assign=True)
 
 
-def _tensors(path: Any) -> dict[str, Tensor]:
+def _tensors(path: Path) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
     try:
-        return load_file(path)
+        tensors: dict[str, Tensor] = load_file(path)
+        return tensors
     except Exception as failure:  # safetensors' errors share no public class
         raise FolderError(path, f"cannot be read: {failure}") from failure
 

@@ -1,11 +1,12 @@
 """LoRAs (Hu et al., arXiv:2106.09685): one per row, several in one forward pass.
 
-PEFT's layers take the name of an adapter per row. A forward pre-hook on each layer passes the names of the current call,
-and a hook on each adapter's last layer multiplies the rows by their scales.
+PEFT's layers take the name of an adapter per row. A forward pre-hook on each layer passes the names of the current
+call, and a hook on each adapter's last layer multiplies the rows by their scales.
 """
 
 import json
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -13,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from service.models.diffusers.files import FolderError, Weights
@@ -93,13 +93,13 @@ class Adapters:
         scaled = {name: values for name, values in scales.items() if any(value != 1.0 for value in values)}
         return _Rows(names, {name: torch.tensor(values, device=device) for name, values in scaled.items()})
 
-    def _pass_names(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    def _pass_names(self, _layer: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         rows = self._rows.get()
         names = [BASE] * len(args[0]) if rows is None else rows.names
         return args, {**kwargs, "adapter_names": names}
 
     def _scale(self, name: str) -> Any:
-        def scale(module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
+        def scale(_layer: nn.Module, _args: Any, output: Tensor) -> Tensor | None:
             rows = self._rows.get()
             scales = None if rows is None else rows.scales.get(name)
             if scales is None:
@@ -121,8 +121,10 @@ def load_loras(
     if not adapters.names:
         return adapters
     parts = {"unet": unet, **dict(zip(("text_encoder", "text_encoder_2"), encoders, strict=False))}
-    for name, weights in folder.loras.items():
-        _load(folder, parts, weights, adapters.inner(name))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Already found a `peft_config`", UserWarning)  # of the second LoRA
+        for name, weights in folder.loras.items():
+            _load(folder, parts, weights, adapters.inner(name))
     for network in parts.values():
         adapters.hook(network)
         network.requires_grad_(False)
@@ -156,6 +158,8 @@ def _read(weights: Weights) -> tuple[dict[str, Tensor], dict[str, Any]]:
     for name in weights.shapes:
         if any(method in name for method in _OTHER_METHODS):
             raise FolderError(weights.path, f"{name}: only plain LoRAs are supported")
+    from safetensors import safe_open
+
     with safe_open(weights.path, framework="pt") as file:
         text = (file.metadata() or {}).get("lora_adapter_metadata", "{}")
         state = {name: file.get_tensor(name).clone() for name in weights.shapes}
@@ -187,12 +191,14 @@ def _metadata_of(weights: Weights, metadata: Mapping[str, Any], prefix: str) -> 
     numbers = [known["r"], known["lora_alpha"] or 1, *patterns[0].values(), *patterns[1].values()]
     fits = all(isinstance(name, str) and _MODULE.fullmatch(name) for name in names)
     if not fits or not all(isinstance(number, int | float) and 0 < number <= 1e6 for number in numbers):
-        raise FolderError(weights.path, f"lora_adapter_metadata: {prefix} has other values than ranks, scales and names")
+        raise FolderError(
+            weights.path, f"lora_adapter_metadata: {prefix} has other values than ranks, scales and names"
+        )
     return {f"{prefix}.{name}": value for name, value in known.items() if value is not None}
 
 
 def _check_all_loaded(weights: Weights, state: Mapping[str, Tensor], prefix: str, network: Any, inner: str) -> None:
-    """Raise FolderError unless every pair of matrices in the file is in the network: diffusers only logs the others."""
+    """Raise FolderError unless the network has every pair of matrices of the file: diffusers only logs the others."""
     from peft.tuners.lora import LoraLayer
 
     loaded = sum(isinstance(module, LoraLayer) and inner in module.lora_A for module in network.modules())

@@ -34,7 +34,9 @@ class Denoiser:
         if "masked_latent" in inputs:
             x = torch.cat([x, inputs["mask"], inputs["masked_latent"]], dim=1)
         with self._adapters.rows(adapters, len(x), x.device):
-            prediction: Tensor = self._unet(x, t, **self._conditions(inputs), **named, **residuals, return_dict=False)[0]
+            prediction: Tensor = self._unet(x, t, **self._conditions(inputs), **named, **residuals, return_dict=False)[
+                0
+            ]
         return prediction.float()
 
     def _conditions(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -44,7 +46,7 @@ class Denoiser:
     def _residuals(
         self, x: Tensor, t: Tensor, inputs: Mapping[str, Tensor], named: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """What the ControlNets add to the UNet's skip connections; a row of scale 0 gets zeros, so it does not change."""
+        """What the ControlNets add to the UNet's skip connections: zeros in a row of scale 0."""
         total: list[Tensor] = []
         for name, control in self._controls.items():
             hint, scale = hint_names(name)
@@ -153,7 +155,7 @@ class Networks:
         return self.autoencoder.encode(image)
 
     def time_ids(self, height: int, width: int) -> Tensor:
-        """SDXL's six sizes of an uncropped picture: (6,), original height and width, offsets, target height and width."""
+        """SDXL's sizes of an uncropped picture, (6,): original height and width, offsets, target height and width."""
         return torch.tensor([height, width, 0, 0, height, width], dtype=torch.float32)
 
     def guidance_embedding(self, scale: float) -> Tensor:

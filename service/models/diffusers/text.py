@@ -31,7 +31,7 @@ class TextEncoder:
     """
 
     def __init__(
-        self, tokenizers: Sequence[Any], encoders: Sequence[Any], adapters: "Adapters", *, xl: bool, zero_negative: bool
+        self, tokenizers: Sequence[Any], encoders: Sequence[Any], adapters: Adapters, *, xl: bool, zero_negative: bool
     ) -> None:
         self.zero_negative = zero_negative
         self._tokenizers = tokenizers
@@ -66,7 +66,7 @@ class TextEncoder:
         return cut.input_ids[0], str(dropped)
 
     @torch.inference_mode()
-    def encode(self, ids: Tensor, adapters: Sequence["Adapter | None"] = ()) -> dict[str, Tensor]:
+    def encode(self, ids: Tensor, adapters: Sequence[Adapter | None] = ()) -> dict[str, Tensor]:
         """The inputs of `denoise` that prompts give: `context` (batch, tokens, width), and SDXL's `pooled`, float32.
 
         Args:

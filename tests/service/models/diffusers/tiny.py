@@ -1,7 +1,7 @@
 """Tiny diffusers folders with random weights, one builder per kind of pipeline; each takes a fraction of a second.
 
-The latents have 8 x 8 pixels and the pictures 16 x 16. The tokenizer knows the 256 bytes and no merges, so that any text
-is a prompt and one letter is one token; 16 tokens fit.
+The latents have 8 x 8 pixels and the pictures 16 x 16. The tokenizer knows the 256 bytes and no merges, so that any
+text is a prompt and one letter is one token; 16 tokens fit.
 """
 
 import json
