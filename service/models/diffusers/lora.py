@@ -128,7 +128,7 @@ def load_loras(
     for network in parts.values():
         adapters.hook(network)
         network.requires_grad_(False)
-        network.eval().to(device=device, dtype=dtype)
+        nn.Module.to(network.eval(), device=device, dtype=dtype)
     return adapters
 
 
