@@ -37,7 +37,8 @@ def load_networks(folder: DiffusersFolder, device: torch.device, dtype: torch.dt
     """
     require_libraries(folder.path)
     with _import_lock:  # two threads that import diffusers at once meet its half-imported modules
-        class_of("diffusers", "UNet2DModel"), class_of("transformers", "CLIPTextModel")
+        class_of("diffusers", "UNet2DModel")
+        class_of("transformers", "CLIPTextModel")
     unet = _load(folder.unet, "diffusers", device, dtype)
     encoders = [_load(text.encoder, "transformers", device, dtype) for text in folder.texts]
     tokenizers = [load_tokenizer(text) for text in folder.texts]

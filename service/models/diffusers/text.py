@@ -39,7 +39,8 @@ class TextEncoder:
         self._adapters = adapters
         self._xl = xl
         self._lock = threading.Lock()  # a call sets a tokenizer's padding and truncation, which the next call reads
-        self.tokens = int(encoders[0].config.max_position_embeddings)
+        # A tokenizer that says nothing has a maximum of 10^30.
+        self.tokens = min(encoders[0].config.max_position_embeddings, *(one.model_max_length for one in tokenizers))
         self.shapes: Mapping[str, tuple[int, ...]] = {
             "context": (self.tokens, sum(encoder.config.hidden_size for encoder in encoders))
         }
@@ -76,7 +77,7 @@ class TextEncoder:
         device = self._encoders[0].device
         with self._adapters.rows(adapters, len(ids), device):
             outputs = [
-                encoder(ids[:, index].to(device), output_hidden_states=self._xl)
+                encoder(ids[:, index].to(device), output_hidden_states=self._xl, return_dict=True)
                 for index, encoder in enumerate(self._encoders)
             ]
         if not self._xl:

@@ -44,7 +44,7 @@ def test_large_pictures_are_decoded_in_tiles(
     networks_of: NetworksOf, pipe_of: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(autoencoder, "WHOLE_PIXELS", 32 * 32)
-    decoder, vae = networks_of("sd").autoencoder, pipe_of("sd_v").vae
+    decoder = networks_of("sd").autoencoder
     assert decoder is not None
     latent = torch.randn(1, 4, 20, 24, generator=torch.Generator().manual_seed(1))
     assert decoder.is_tiled(latent)

@@ -1,4 +1,5 @@
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from shutil import copytree
 from typing import Any
@@ -12,7 +13,7 @@ from service.models.diffusers.files import FolderError
 from service.models.diffusers.lora import Adapter
 from service.models.diffusers.networks import Networks
 from tests.service.models.diffusers.conftest import load
-from tests.service.models.diffusers.tiny import diffusers_class, write_lora
+from tests.service.models.diffusers.tiny import diffusers_class, write_lora, write_xl_lora
 
 FolderOf = Callable[[str], Path]
 STYLES = ("ink", "my.style-v1")
@@ -196,3 +197,35 @@ def test_kohya_names(folder_of: FolderOf, tmp_path: Path) -> None:
     ours = networks.denoise(x, t, inputs, [Adapter("kohya")] * 2)
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
     assert not torch.allclose(ours, networks.denoise(x, t, inputs), atol=1e-3)
+
+
+def test_both_text_encoders_of_sdxl(folder_of: FolderOf, tmp_path: Path) -> None:
+    path = Path(copytree(folder_of("sdxl"), tmp_path / "sdxl"))
+    write_xl_lora(path, "ink", seed=1)
+    networks = load(path)
+    pipe = diffusers_class("StableDiffusionXLPipeline").from_pretrained(path, local_files_only=True)
+    pipe.load_lora_weights(path / "loras", weight_name="ink.safetensors", adapter_name="ink")
+    with torch.no_grad():
+        context, _, pooled, _ = pipe.encode_prompt("a cat", device="cpu", do_classifier_free_guidance=False)
+    ids = networks.tokenize("a cat").ids[None].repeat(2, 1, 1)
+    ours = networks.encode_text(ids, [None, Adapter("ink")])
+    torch.testing.assert_close(ours["context"][1], context[0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ours["pooled"][1], pooled[0], rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(ours["context"][0], context[0], atol=1e-3)
+    x = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    inputs = {**ours, "time_ids": networks.time_ids(16, 16).repeat(2, 1)}
+    t, added = torch.tensor([3, 3]), {"text_embeds": ours["pooled"], "time_ids": inputs["time_ids"]}
+    with torch.no_grad():
+        theirs = pipe.unet(x, t, encoder_hidden_states=ours["context"], added_cond_kwargs=added).sample
+    mixed = networks.denoise(x, t, inputs, [None, Adapter("ink")])
+    torch.testing.assert_close(mixed[1], theirs[1], rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(mixed[0], theirs[0], atol=1e-3)
+
+
+def test_threads_do_not_see_each_others_rows(networks: Networks) -> None:
+    x, t, inputs = rows_of(2)
+    choices: list[Sequence[Adapter | None]] = [(), [Adapter("ink")] * 2, [None, Adapter("my.style-v1", 2.0)]] * 4
+    expected = [networks.denoise(x, t, inputs, adapters) for adapters in choices]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda adapters: networks.denoise(x, t, inputs, adapters), choices))
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))

@@ -1,5 +1,7 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import pytest
@@ -8,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.models.diffusers.networks import Networks
-from tests.service.models.diffusers.tiny import TOKENS, vocabulary
+from tests.service.models.diffusers.conftest import load
+from tests.service.models.diffusers.tiny import TOKENS, edit_json, vocabulary
 
 NetworksOf = Callable[[str], Networks]
 PipeOf = Callable[[str], Any]
@@ -101,3 +104,12 @@ def test_threads_share_a_tokenizer(networks_of: NetworksOf) -> None:
     with ThreadPoolExecutor(4) as pool:
         found = [tokens.ids for tokens in pool.map(networks.tokenize, prompts)]
     assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
+def test_a_tokenizer_may_say_how_many_tokens_are_used(folder_of: Callable[[str], Path], tmp_path: Path) -> None:
+    path = Path(copytree(folder_of("sd"), tmp_path / "sd"))
+    edit_json(path / "tokenizer/tokenizer_config.json", model_max_length=10)
+    networks = load(path)
+    tokens = networks.tokenize("abcdefghij")
+    assert (tokens.ids.shape, tokens.dropped) == ((1, 10), "ij")
+    assert networks.input_shapes(16, 16)["context"] == networks.encode_text(tokens.ids[None])["context"][0].shape

@@ -237,9 +237,27 @@ def write_lora(folder: Path, name: str, seed: int, *, rank: int = 2, text: bool 
     for module, (inputs, outputs) in widths.items():
         state[f"{module}.lora_A.weight"] = torch.randn(rank, inputs, generator=generator)
         state[f"{module}.lora_B.weight"] = torch.randn(outputs, rank, generator=generator)
-    (folder / "loras").mkdir(exist_ok=True)
-    save_file(state, folder / "loras" / f"{name}.safetensors")
-    return folder / "loras" / f"{name}.safetensors"
+    return _save_lora(folder, name, state)
+
+
+def write_xl_lora(folder: Path, name: str, seed: int) -> Path:
+    """As `write_lora`, for the UNet and both text encoders of the folder sdxl."""
+    generator = torch.Generator().manual_seed(seed)
+    module = "layers.1.self_attn.q_proj"
+    widths = {f"text_encoder.text_model.encoder.{module}": 16, f"text_encoder_2.text_model.encoder.{module}": 24}
+    widths["unet.down_blocks.0.attentions.0.transformer_blocks.1.attn1.to_q"] = 16
+    state = {}
+    for key, width in widths.items():
+        state[f"{key}.lora_A.weight"] = torch.randn(2, width, generator=generator)
+        state[f"{key}.lora_B.weight"] = torch.randn(width, 2, generator=generator)
+    return _save_lora(folder, name, state)
+
+
+def _save_lora(folder: Path, name: str, state: dict[str, torch.Tensor]) -> Path:
+    path = folder / "loras" / f"{name}.safetensors"
+    path.parent.mkdir(exist_ok=True)
+    save_file(state, path)
+    return path
 
 
 def edit_json(path: Path, **fields: Any) -> None:
