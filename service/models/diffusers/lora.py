@@ -26,7 +26,7 @@ MAX_RANK = 1024
 #: What a file may say of itself; target modules are read from its tensors. Patterns are regular expressions to PEFT.
 _METADATA = ("r", "lora_alpha", "rank_pattern", "alpha_pattern")
 _MODULE = re.compile(r"[A-Za-z0-9_.]{1,200}")
-_OTHER_METHODS = ("dora_scale", "lora_magnitude", "hada_", "lokr_", "oft_", "lora_embedding", ".diff")
+_OTHER_METHODS = ("dora_scale", "lora_magnitude", "hada_", "lokr_", "oft_", "lora_embedding")
 
 
 class Adapter(NamedTuple):
@@ -156,7 +156,7 @@ def _load(folder: DiffusersFolder, parts: Mapping[str, Any], weights: Weights, i
 def _read(weights: Weights) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors of a LoRA's file, and what it says of its ranks and scales."""
     for name in weights.shapes:
-        if any(method in name for method in _OTHER_METHODS):
+        if any(method in name for method in _OTHER_METHODS) or name.endswith((".diff", ".diff_b")):
             raise FolderError(weights.path, f"{name}: only plain LoRAs are supported")
     from safetensors import safe_open
 
