@@ -12,7 +12,7 @@ __all__ = ["alpha_sigma", "alphas_cumprod", "max_steps", "trailing_timesteps"]
 
 def alphas_cumprod(schedule: NoiseSchedule) -> Tensor:
     """Alpha-bar of a variance-preserving schedule, (timesteps,) float64, falling from near 1 to 0."""
-    betas = _linear_betas(schedule) if schedule.kind == "linear" else _cosine_betas(schedule.timesteps)
+    betas = _linear_betas(schedule) if schedule.kind == "linear" else cosine_betas(schedule.timesteps)
     return torch.cumprod(1.0 - betas, dim=0)
 
 
@@ -43,7 +43,7 @@ def _linear_betas(schedule: NoiseSchedule) -> Tensor:
     return torch.linspace(schedule.beta_start, schedule.beta_end, schedule.timesteps, dtype=torch.float64)
 
 
-def _cosine_betas(timesteps: int) -> Tensor:
+def cosine_betas(timesteps: int) -> Tensor:
     """Nichol & Dhariwal 2021, "Improved Denoising Diffusion Probabilistic Models", equation 17."""
     t = torch.linspace(0, 1, timesteps + 1, dtype=torch.float64)
     cumulative = torch.cos((t + 0.008) / 1.008 * (math.pi / 2)) ** 2

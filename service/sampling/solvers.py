@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from service.contract.manifest import NoiseSchedule, SolverName
+from service.sampling.coefficients import Coefficients, Level, consistency, ddim, ddpm, dpmpp_2m
 from service.sampling.schedules import alpha_sigma, max_steps, trailing_timesteps
 
 __all__ = ["EMPTY_PLAN", "Plan", "SolverName", "make_inversion_plan", "make_plan"]
@@ -23,12 +24,23 @@ __all__ = ["EMPTY_PLAN", "Plan", "SolverName", "make_inversion_plan", "make_plan
 class Plan:
     """The steps of one picture: `table` is (steps, 5) float64, columns t, a, b, c, d.
 
-    `alpha` and `sigma` are the scales of the clean latent and of the noise at its start.
+    `alpha` and `sigma` are the scales of the clean latent and of the noise at its start. A start from pure noise is
+    `noise_scale` times that noise.
+
+    `levels` is None where the network predicts x_start itself. For the networks of diffusers it is (steps + 1, 4)
+    float64; its row i holds what belongs to the beginning of step i, and its last row the clean end:
+
+    - alpha and sigma, from which `service.sampling.step.x_start_from` takes x_start and by which
+      `service.sampling.step.keep_known` noises what is known of the picture;
+    - the bound of x_start, infinity for none, and how much of its clamp is added to x
+      (`service.sampling.step.clip_x_start`).
     """
 
     table: Tensor
     alpha: float = 0.0
     sigma: float = 1.0
+    noise_scale: float = 1.0
+    levels: Tensor | None = None
 
     @cached_property
     def steps(self) -> int:
@@ -39,6 +51,15 @@ class Plan:
     def adds_noise(self) -> bool:
         """Whether any step adds noise."""
         return bool((self.table[:, 4] != 0).any())
+
+    @cached_property
+    def clips(self) -> bool:
+        """Whether `levels` bound x_start."""
+        return self.levels is not None and bool(self.levels[:, 2].isfinite().any())
+
+    def start_from_noise(self, noise: Tensor) -> Tensor:
+        """The plan's start for a picture made from nothing, (*latent)."""
+        return self.noise_scale * noise
 
     def start(self, x_start: Tensor, noise: Tensor) -> Tensor:
         """The plan's start for a clean latent: alpha * x_start + sigma * noise, all (*latent)."""
@@ -84,7 +105,7 @@ def make_plan(
     alpha, sigma = alpha_sigma(schedule)
     alpha = torch.cat([alpha[timesteps], torch.ones(1, dtype=torch.float64)])
     sigma = torch.cat([sigma[timesteps], torch.zeros(1, dtype=torch.float64)])
-    coefficients = _SOLVERS[solver](alpha, sigma, eta)
+    coefficients = _SOLVERS[solver](Level(alpha[:-1], sigma[:-1]), Level(alpha[1:], sigma[1:]), eta)
     table = torch.stack([(timesteps.double() + 1) / schedule.timesteps, *coefficients], dim=1)
     return Plan(table, float(alpha[0]), float(sigma[0]))
 
@@ -110,58 +131,9 @@ def make_inversion_plan(schedule: NoiseSchedule, t_max: float, steps: int) -> Pl
     return Plan(torch.stack([t, a, b, torch.zeros_like(a), torch.zeros_like(a)], dim=1), float(alpha[0]), 0.0)
 
 
-# A solver maps alpha and sigma at the timesteps and at the clean end, (steps + 1,) float64, and eta to its four
-# columns, (steps,) each.
-_Coefficients = tuple[Tensor, Tensor, Tensor, Tensor]
-
-
-def _ddpm(alpha: Tensor, sigma: Tensor, _eta: float) -> _Coefficients:
-    """Ho et al. 2020, equation 7, with the betas of the respaced chain and the posterior's own variance."""
-    alpha_step, variance = alpha[:-1] / alpha[1:], sigma[:-1] ** 2
-    a = alpha_step * sigma[1:] ** 2 / variance
-    b = alpha[1:] * _added_variance(alpha, sigma) / variance
-    return a, b, torch.zeros_like(a), _posterior_deviation(alpha, sigma)
-
-
-def _ddim(alpha: Tensor, sigma: Tensor, eta: float) -> _Coefficients:
-    """Song et al. 2021, "Denoising Diffusion Implicit Models", equations 12 and 16."""
-    d = eta * _posterior_deviation(alpha, sigma)
-    a = (sigma[1:] ** 2 - d**2).sqrt() / sigma[:-1]
-    b = alpha[1:] - a * alpha[:-1]
-    return a, b, torch.zeros_like(a), d
-
-
-def _dpmpp_2m(alpha: Tensor, sigma: Tensor, _eta: float) -> _Coefficients:
-    """Lu et al. 2022, "DPM-Solver++", algorithm 2 (midpoint).
-
-    The first step has no history and the last has an infinite stride in lambda: both are first order.
-    """
-    h = (alpha / sigma).log().diff()
-    a = sigma[1:] / sigma[:-1]
-    first_order = -alpha[1:] * torch.expm1(-h)
-    extrapolation = torch.zeros_like(h)
-    extrapolation[1:-1] = h[1:-1] / (2 * h[:-2])  # 0 after a step from pure noise, whose stride is infinite
-    return a, first_order * (1 + extrapolation), -first_order * extrapolation, torch.zeros_like(a)
-
-
-def _consistency(alpha: Tensor, sigma: Tensor, _eta: float) -> _Coefficients:
-    """Song et al. 2023, "Consistency Models", algorithm 1: predict, then add fresh noise to the prediction."""
-    return torch.zeros_like(alpha[1:]), alpha[1:], torch.zeros_like(alpha[1:]), sigma[1:]
-
-
-def _added_variance(alpha: Tensor, sigma: Tensor) -> Tensor:
-    """The variance added between two steps of the plan: the betas of the respaced chain."""
-    return sigma[:-1] ** 2 - (alpha[:-1] / alpha[1:] * sigma[1:]) ** 2
-
-
-def _posterior_deviation(alpha: Tensor, sigma: Tensor) -> Tensor:
-    """The standard deviation of q(x_next | x, x_start)."""
-    return sigma[1:] / sigma[:-1] * _added_variance(alpha, sigma).sqrt()
-
-
-_SOLVERS: dict[str, Callable[[Tensor, Tensor, float], _Coefficients]] = {
-    "ddpm": _ddpm,
-    "ddim": _ddim,
-    "dpmpp_2m": _dpmpp_2m,
-    "consistency": _consistency,
+_SOLVERS: dict[str, Callable[[Level, Level, float], Coefficients]] = {
+    "ddpm": lambda now, after, _eta: ddpm(now, after),
+    "ddim": ddim,
+    "dpmpp_2m": lambda now, after, _eta: dpmpp_2m(now, after),
+    "consistency": lambda _now, after, _eta: consistency(after),
 }

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from service.sampling.diffusers_schedule import PredictionType
+
 Denoise = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(x (batch, *latent), t (batch,) in (0, 1], label (batch,) int64) -> the clean latent, shaped like x."""
 
@@ -84,6 +86,52 @@ def update(x: Tensor, x_start: Tensor, x_start_prev: Tensor, coefficients: Tenso
     a, b, c, d = (_per_row(column, x) for column in coefficients.to(x.dtype).unbind(1))
     x_next = a * x + b * x_start + c * x_start_prev
     return x_next if noise is None else x_next + d * noise
+
+
+def x_start_from(
+    prediction: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor, prediction_type: PredictionType
+) -> Tensor:
+    """The clean latent of a network that predicts the noise ("epsilon"), v or the clean latent ("sample").
+
+    v is alpha * noise - sigma * x_start (Salimans & Ho 2022, "Progressive Distillation for Fast Sampling of Diffusion
+    Models"). It is linear in the prediction, so a guided prediction gives the guided clean latent.
+
+    Args:
+        prediction: the network's output, (batch, *latent).
+        x: noisy latents, (batch, *latent); the result has their precision.
+        alpha: the scale of the clean latent at each row's step, (batch,); above 0 for "epsilon".
+        sigma: the scale of the noise, (batch,).
+        prediction_type: what the network predicts.
+    """
+    prediction = prediction.to(x.dtype)
+    if prediction_type == "sample":
+        return prediction
+    alpha, sigma = _per_row(alpha.to(x.dtype), x), _per_row(sigma.to(x.dtype), x)
+    if prediction_type == "epsilon":
+        return (x - sigma * prediction) / alpha
+    return alpha * x - sigma * prediction
+
+
+def clip_x_start(x: Tensor, x_start: Tensor, bound: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+    """x and x_start, (batch, *latent) each, for `update` after x_start is clamped to [-bound, bound].
+
+    `bound` and `shift`, (batch,) each, are columns of `Plan.levels`. A shift of alpha keeps the noise that was
+    predicted before the clamp; 0 keeps x. Infinity becomes NaN instead of a bound, as in `predict_x_start`.
+    """
+    limit = _per_row(bound.to(x.dtype), x)
+    clipped = torch.clamp(x_start, -limit, limit) + 0 * x_start
+    return x + _per_row(shift.to(x.dtype), x) * (clipped - x_start), clipped
+
+
+def keep_known(x: Tensor, inpaint: Inpaint, noise: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    """x after a step, with the known part replaced by the known latent at that level of noise, (batch, *latent).
+
+    So inpaint the pipelines of diffusers whose UNet is not given the mask. They use one noise in all steps, the one
+    that the row started with. `alpha` and `sigma`, (batch,) each, are of the level where the next step begins, and 1
+    and 0 after the last one: the next row of `Plan.levels`. Rows without a mask have a mask of 1.
+    """
+    known = _per_row(alpha.to(x.dtype), x) * inpaint.known + _per_row(sigma.to(x.dtype), x) * noise
+    return inpaint.mask * x + (1 - inpaint.mask) * known
 
 
 def _denoise_guided(denoise: Denoise, x: Tensor, t: Tensor, label: Tensor, guidance: Guidance) -> Tensor:
