@@ -1,8 +1,8 @@
 """Admission control of one model: bounds the predicted device time that is admitted and not finished."""
 
 import math
-from collections.abc import Hashable, Sequence
-from typing import NamedTuple, TypeVar
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from service.admission.drain import Rate
 from service.admission.shared import LaneLoad
@@ -14,8 +14,6 @@ HEADROOM = 0.7
 #: without requests look busy.
 NS_PER_MS = 1_000_000
 NS_PER_S = 1000 * NS_PER_MS
-
-Key = TypeVar("Key", bound=Hashable)
 
 
 class WorkRequest(NamedTuple):
@@ -34,11 +32,6 @@ class WorkRequest(NamedTuple):
     def price_ms(self) -> float:
         """Predicted device milliseconds."""
         return self.rows * self.calls * self.call_ms
-
-    @property
-    def price_ns(self) -> int:
-        """The same in whole nanoseconds, at least 1."""
-        return _ns(self.rows * self.calls * self.call_ms)
 
 
 class Gate:
@@ -114,7 +107,9 @@ class Gate:
 
     def _check(self, parts: Sequence[WorkRequest], admitted_ns: int, client_ns: int) -> None:
         """Raise as ``admit``, for a model with ``admitted_ns`` of work, ``client_ns`` of it for the client."""
-        price_ns = parts[0].price_ns if len(parts) == 1 else sum([part.price_ns for part in parts])
+        price_ns = 0
+        for rows, calls, call_ms, _, _ in parts:
+            price_ns += _ns(rows * calls * call_ms)
         after_ns = admitted_ns + price_ns
         if after_ns > self._limit_ns:
             wait_s = self._wait_s(after_ns - self._limit_ns, admitted_ns)
@@ -124,13 +119,13 @@ class Gate:
             raise ShareExceeded(client_ns / NS_PER_S, self._client_limit_ns / NS_PER_S, wait_s)
         within_s = HEADROOM * parts[0].within_s
         # An upper bound first: all admitted work. It is cheaper than the exact amount before this request.
-        if self._seconds_for(after_ns) > within_s:
+        if self.drain.seconds_for(after_ns / NS_PER_MS) > within_s:
             late_s = self._seconds_for(self._until_done_ns(parts, price_ns, after_ns)) - within_s
             if late_s > 0:
                 raise TooLate(admitted_ns / NS_PER_S, parts[0].within_s, math.ceil(late_s))
 
     def _until_done_ns(self, parts: Sequence[WorkRequest], price_ns: int, after_ns: int) -> float:
-        """Device time until ``parts``, of ``price_ns``, are done one after another; at most ``after_ns``, all work.
+        """Device time until ``parts``, of ``price_ns``, are done one after another, of ``after_ns`` in all.
 
         Rows in the table are served in turn, so until then no other row is served more often than those of ``parts``.
         A row that does not fit into the table may wait for all that are in it.
@@ -154,13 +149,5 @@ class Gate:
 
 
 def _ns(ms: float) -> int:
+    """Whole nanoseconds, at least 1: admitted work is never 0."""
     return int(ms * NS_PER_MS) or 1
-
-
-def _add(sums: dict[Key, int], key: Key, amount: int) -> None:
-    """Add to the sum of ``key``; a sum of 0 is forgotten."""
-    total = sums.get(key, 0) + amount
-    if total:
-        sums[key] = total
-    else:
-        del sums[key]
