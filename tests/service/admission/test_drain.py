@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.admission.drain import DrainRate
+from service.admission.drain import DrainRate, GivenRate, SumOfRates
 
 RATES = st.floats(50, 5000)
 
@@ -85,3 +85,27 @@ def test_any_wait_is_finite_and_more_work_takes_longer(notes: list[tuple[float, 
         rate.note(worked_ms, busy_s)
     assert 0 < rate.seconds_for(work_ms) < math.inf
     assert rate.seconds_for(2 * work_ms) == pytest.approx(2 * rate.seconds_for(work_ms))
+
+
+@given(first=RATES, later=RATES)
+def test_a_given_rate_is_the_last_one_assigned(first: float, later: float) -> None:
+    rate = GivenRate(first)
+    assert rate.seconds_for(first) == pytest.approx(1.0)
+    rate.ms_per_s = later
+    assert rate.seconds_for(first) == pytest.approx(first / later)
+
+
+@given(before=RATES, after=RATES, measured=RATES)
+def test_a_sum_follows_the_rates_of_its_engines(before: float, after: float, measured: float) -> None:
+    engines = GivenRate(before), DrainRate(measured)
+    rate = SumOfRates(engines)
+    assert rate.ms_per_s == pytest.approx(before + measured)
+    engines[0].ms_per_s = after
+    work(engines[1], 2 * measured, busy_s=60)
+    assert rate.ms_per_s == pytest.approx(after + 2 * measured, rel=0.01)
+    assert rate.seconds_for(1000) == pytest.approx(1000 / rate.ms_per_s)
+
+
+def test_a_sum_needs_an_engine() -> None:
+    with pytest.raises(ValueError, match="rates: at least one"):
+        SumOfRates([])

@@ -213,9 +213,9 @@ def test_a_rejection_for_a_clients_share_has_a_retry_time(accepted_ms: float, pr
 def test_a_rejection_always_names_a_whole_number_of_seconds(
     expected: float, works: list[tuple[bool, float, float]], accepted_ms: float, price_ms: float
 ) -> None:
-    gate = Gate(accepted_ms, 0.5, DrainRate(expected), table_rows=1_000)
+    gate = Gate(accepted_ms, 0.5, drain := DrainRate(expected), table_rows=1_000)
     for waited, work_ms, took_s in works:
-        gate.drain.note(work_ms, took_s) if waited else gate.drain.rest(took_s)
+        drain.note(work_ms, took_s) if waited else drain.rest(took_s)
     gate.admit(priced(accepted_ms, "this"))
     with pytest.raises(Overloaded) as full:
         gate.admit(priced(price_ms, "other"))
