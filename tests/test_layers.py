@@ -25,6 +25,7 @@ LAYERS = {
         {"contract", "decoding", "nvml"},
         {"logs"},
         {"client", "errors", "request_info", "settings", "metrics", "process", "background"},
+        {"series"},
     ),
     "trainer": (
         {"__main__"},

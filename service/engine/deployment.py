@@ -1,7 +1,7 @@
 """Deployments: one version of a model while it serves, with its lane, gate and metrics."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from service.admission.drain import DrainRate
@@ -42,12 +42,10 @@ class Deployment(NamedTuple):
 
 
 class DeploymentBuilder:
-    """Builds deployments. ``busy_lanes`` returns the lanes that have rows."""
+    """Builds deployments."""
 
-    def __init__(
-        self, settings: Settings, metrics: Metrics, threads: int, busy_lanes: Callable[[], Iterable[Lane]]
-    ) -> None:
-        self._settings, self._metrics, self._threads, self._busy_lanes = settings, metrics, threads, busy_lanes
+    def __init__(self, settings: Settings, metrics: Metrics, threads: int) -> None:
+        self._settings, self._metrics, self._threads = settings, metrics, threads
 
     def build(self, served: Served, replaced: Deployment | None) -> Deployment:
         """A deployment of ``served`` that takes over gate and metrics of ``replaced``.
@@ -56,7 +54,7 @@ class DeploymentBuilder:
         """
         name = served.model.name
         gate = replaced.gate if replaced else self._new_gate()
-        metrics = replaced.metrics if replaced else self._bind_metrics(name, gate)
+        metrics = replaced.metrics if replaced else self._bind_metrics(name)
         lane = Lane(served.model, served.cost, gate.drain, self._settings, metrics)
         encoder = None
         if served.encoder is not None:
@@ -67,19 +65,9 @@ class DeploymentBuilder:
         settings, drain = self._settings, DrainRate(1000.0 * self._threads)
         return Gate(settings.max_queue_ms, settings.client_share, drain, settings.table_rows)
 
-    def _bind_metrics(self, name: str, gate: Gate) -> ModelMetrics:
-        """The model's series. Gauges are computed when they are read: updating them would cost every request.
-
-        They look up the lanes by name, because a reference would keep a replaced lane in memory.
-        """
+    def _bind_metrics(self, name: str) -> ModelMetrics:
+        """The model's series; the engine sets the gauges that change."""
         metrics = self._metrics.for_model(name, ServiceError.codes())
-        metrics.queued_rows.set_function(lambda: sum(lane.queued for lane in self._lanes(name)))
-        metrics.live_rows.set_function(lambda: sum(lane.live for lane in self._lanes(name)))
         metrics.table_rows.set(self._settings.table_rows)
-        metrics.accepted_work.set_function(lambda: gate.accepted_ms / 1000)
         metrics.accepted_work_limit.set(self._settings.max_queue_ms / 1000)
         return metrics
-
-    def _lanes(self, name: str) -> list[Lane]:
-        """The busy lanes of all versions of a model."""
-        return [lane for lane in self._busy_lanes() if lane.model.name == name]

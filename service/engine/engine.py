@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from functools import partial
+from itertools import chain
 from typing import TypeVar
 
 import torch
@@ -47,10 +47,10 @@ class Engine:
         self._settings, self._metrics = settings, metrics
         self._threads = thread_count(device, settings)
         self._device = Device(self._threads, settings.tick_budget_ms, deliver)
-        self._builder = DeploymentBuilder(settings, metrics, self._threads, self._device.busy_lanes)
+        self._builder = DeploymentBuilder(settings, metrics, self._threads)
         self._progress = ProgressCache(self._device.snapshot)
         self._draining = False
-        metrics.engine_threads.set_function(lambda: self._device.threads_left)
+        metrics.on_refresh(self._set_gauges)
         for each in served.values():
             self.deploy(self.build(each))
 
@@ -83,8 +83,6 @@ class Engine:
         manifest = deployment.model.manifest
         replaced = self.deployments.get(manifest.name)
         self.deployments[manifest.name] = deployment
-        for each in filter(None, (deployment, deployment.encoder)):
-            each.metrics.cost_ratio.set_function(partial(getattr, each.lane.cost, "ratio"))
         if replaced and replaced.encoder and not deployment.encoder:
             self._metrics.forget(replaced.encoder.model.name)
         self._warn_if_expensive(deployment)
@@ -132,6 +130,18 @@ class Engine:
         check_price(deployment, priced, self._settings.request_limit_ms)
         admit_all(priced)
         return Accepted(self._device, self._progress, priced, within_s)
+
+    def _set_gauges(self) -> None:
+        """Called when metrics are read: keeping them up to date would cost every request."""
+        self._metrics.engine_threads.set(self._device.threads_left)
+        busy = self._device.busy_lanes()
+        models = chain.from_iterable((each, each.encoder) for each in self.deployments.values())
+        for each in filter(None, models):
+            lanes = [lane for lane in busy if lane.model.name == each.model.name]  # of replaced versions too
+            each.metrics.queued_rows.set(sum(lane.queued for lane in lanes))
+            each.metrics.live_rows.set(sum(lane.live for lane in lanes))
+            each.metrics.accepted_work.set(each.gate.accepted_ms / 1000)
+            each.metrics.cost_ratio.set(each.lane.cost.ratio)
 
     def _warn_if_expensive(self, deployment: Deployment) -> None:
         """Log a model whose default picture exceeds the limit of a request: it accepts nothing above that picture."""
