@@ -34,7 +34,7 @@ train_peers := diffusers lucidrains
 
 rest := slow or browser or containers or prometheus or gpu
 
-.PHONY: help install page-pictures bench-fair bench-gpu bench-latency bench-limit bench-mixed bench-overload bench-peers bench-png bench-prepare bench-quality bench-rest bench-revisions bench-train bench-transport serve test test-all test-containers lint train which-model clean
+.PHONY: help install page-pictures bench-fair bench-gpu bench-latency bench-limit bench-metrics bench-mixed bench-overload bench-peers bench-png bench-prepare bench-quality bench-rest bench-revisions bench-train bench-transport serve test test-all test-containers lint train which-model clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -87,6 +87,9 @@ bench-latency: $(VENV)/.serve  ## milliseconds per picture over HTTP, for each m
 
 bench-limit: $(VENV)/.serve  ## pictures per second over HTTP against the bare TorchScript loop
 	$(python) -m benchmarks.limit $(ARGS)
+
+bench-metrics: $(VENV)/.serve  ## counting and a scrape of several processes against prometheus_client's own
+	$(python) -m benchmarks.metrics $(ARGS)
 
 bench-mixed: $(VENV)/.serve $(VENV)/peers/litserve/.ready  ## short requests among long ones, with each kind of batching; 15 minutes
 	$(python) -m benchmarks.mixed $(ARGS)

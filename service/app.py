@@ -146,7 +146,9 @@ def state_with(engine: Engine, models: ModelStates, settings: Settings, metrics:
     bounds = Bounds(settings.max_jobs, settings.job_bytes, settings.job_keep_s)
     store: JobStore[Order, JobResult] = JobStore(bounds, time.monotonic)
     metrics.count_jobs(lambda: store.open, lambda: store.ended)
-    history = History(lambda: [(name, each.metrics) for name, each in engine.deployments.items()], time.monotonic)
+    history = History(
+        lambda: [(name, each.metrics) for name, each in engine.deployments.items()], metrics.refresh, time.monotonic
+    )
     keyed: KeyedAnswers[KeptAnswer] = KeyedAnswers(bounds, time.monotonic)
     background = Background(lambda step: metrics.background_failures.labels(step).inc())
     resolved, memory = ResolvedCache(settings), Memory(settings.max_waiting_bytes)

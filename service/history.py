@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from prometheus_client import Counter, Gauge, Histogram
 from pydantic import BaseModel, Field
 
 from service.metrics import SECONDS_BUCKETS, ModelMetrics
@@ -46,10 +45,19 @@ class Snapshot(NamedTuple):
 
 
 class History:
-    """Snapshots of ``models``: one for each call of ``take``, every ``STEP_S`` seconds. For the event loop only."""
+    """Snapshots of ``models``: one for each call of ``take``, every ``STEP_S`` seconds. For the event loop only.
 
-    def __init__(self, models: Callable[[], Iterable[tuple[str, ModelMetrics]]], clock: Callable[[], float]) -> None:
-        self._models, self._clock = models, clock
+    ``refresh`` brings their metrics up to date. A model whose metrics have been counted before, by this or another
+    process, must be among the models from the start: all that a later one has counts as new.
+    """
+
+    def __init__(
+        self,
+        models: Callable[[], Iterable[tuple[str, ModelMetrics]]],
+        refresh: Callable[[], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self._models, self._refresh, self._clock = models, refresh, clock
         self._snapshots: deque[Snapshot] = deque([self.snapshot()], maxlen=KEPT)
 
     def take(self) -> None:
@@ -58,6 +66,7 @@ class History:
 
     def snapshot(self) -> Snapshot:
         """The current values."""
+        self._refresh()
         return Snapshot(self._clock(), {name: counts_of(metrics) for name, metrics in self._models()})
 
     def since(self, window_s: float) -> list[Snapshot]:
@@ -69,22 +78,15 @@ class History:
 
 
 def counts_of(metrics: ModelMetrics) -> Counts:
-    """The current values of ``metrics``."""
+    """The current values of ``metrics``; gauges as of the last refresh."""
     stages = (metrics.queue_seconds, metrics.compute_seconds, metrics.encode_seconds, metrics.request_seconds)
     return Counts(
-        seconds={name: bucket_counts(stage) for name, stage in zip(STAGES, stages, strict=True)},
-        pictures=value_of(metrics.images),
-        errors={code: value_of(counter) for code, counter in metrics.errors.items()},
-        queued_rows=value_of(metrics.queued_rows),
-        live_rows=value_of(metrics.live_rows),
+        seconds={name: stage.counts for name, stage in zip(STAGES, stages, strict=True)},
+        pictures=metrics.images.value,
+        errors={code: counter.value for code, counter in metrics.errors.items()},
+        queued_rows=metrics.queued_rows.value,
+        live_rows=metrics.live_rows.value,
     )
-
-
-def bucket_counts(histogram: Histogram) -> list[int]:
-    """Observations in each bucket of ``histogram``, which has no unbound labels; the last bucket has no upper bound."""
-    samples = (sample for family in histogram.collect() for sample in family.samples)
-    totals = [int(sample.value) for sample in samples if sample.name.endswith("_bucket")]
-    return [total - below for below, total in pairwise((0, *totals))]
 
 
 def latency(counts: Sequence[int]) -> Latency:
@@ -114,12 +116,3 @@ def increase(later: Sequence[int], earlier: Sequence[int] | None) -> list[int]:
 def steps(snapshots: Sequence[Snapshot], name: str) -> list[tuple[Counts | None, Counts]]:
     """Counts of model ``name`` before (None if it did not exist yet) and after each interval at whose end it exists."""
     return [(one.models.get(name), other.models[name]) for one, other in pairwise(snapshots) if name in other.models]
-
-
-def value_of(metric: Counter | Gauge | Histogram, suffix: str = "") -> float:
-    """Value of a metric without unbound labels; ``suffix`` selects a histogram's ``_count`` or ``_sum``.
-
-    The registry's own look-up collects every series of every model to find one.
-    """
-    samples = (sample for family in metric.collect() for sample in family.samples)
-    return next(sample.value for sample in samples if sample.name.endswith(suffix))

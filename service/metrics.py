@@ -1,15 +1,24 @@
 """Every metric of the service: names, labels and buckets are defined here only.
 
 Label values come from closed sets (loaded models, the codes of the error tree), so that no request can add a series.
-All series of a model exist from the moment it is registered.
+All series of a model exist from the moment it is registered. Several processes can count together: what one of them
+exposes is then the sum.
 """
 
 import platform
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from typing import Literal, get_args
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal, TypeVar, get_args
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
+
+from service.series.families import Counters, Gauges, Histograms
+from service.series.kinds import Counter, Merge, largest, latest, total
+from service.series.process import ProcessUse
+from service.series.store import Store
 
 #: x1.6 from 100 microseconds to 30 seconds: small models answer in under a millisecond, 1,000-step jobs in seconds.
 #: Rounded to three digits because alerts and queries name them.
@@ -26,6 +35,8 @@ UNKNOWN_MODEL = "_unknown"
 FailedRow = Literal["raised", "not-finite", "engine"]
 #: Why accepted work is dropped: the client closed the connection, or the deadline passed.
 Cancelled = Literal["client-left", "too-late"]
+
+AnyFamily = TypeVar("AnyFamily", Counters, Gauges, Histograms)
 
 
 class ModelMetrics:
@@ -63,15 +74,50 @@ class ModelMetrics:
             metrics.model_changes.labels(model, outcome)
 
 
-class Metrics:
-    """The metrics of one service, in a registry of its own."""
+class Metrics(Collector):
+    """The metrics of one service: of this process alone, or with ``shared`` of several."""
 
-    def __init__(self) -> None:
+    def __init__(self, store: Store | None = None) -> None:
+        """``shared`` makes those of several processes; the default is in memory."""
+        self._store = store or Store()
+        self._families: list[Counters | Gauges | Histograms] = []
+        self._updates: tuple[Callable[[], None], ...] = ()
         self.registry = CollectorRegistry()
+        self.registry.register(self)
         self._define_times()
         self._define_work()
         self._define_failures()
         self._define_what_runs()
+        self._define_processes()
+
+    @classmethod
+    def shared(cls, folder: Path, slot: str) -> "Metrics":
+        """The metrics that all processes with this ``folder`` count in; at any time one process has a ``slot``.
+
+        The counters go on from those of the slot's previous process; its gauges are removed. Raises OSError when there
+        is no room, ValueError for a slot that is not of the form `api-0` and for a damaged folder.
+        """
+        return cls(Store(folder, slot))
+
+    def on_refresh(self, update: Callable[[], None]) -> None:
+        """Have every ``refresh`` call ``update``, which sets gauges that would cost too much to keep up to date."""
+        self._updates = (*self._updates, update)
+
+    def refresh(self) -> None:
+        """Set this process's gauges, and learn of the series that other processes have added.
+
+        Exposing does it first. With several processes each repeats it every second, since nobody asks most of them.
+        """
+        for update in self._updates:
+            update()
+        self._store.sync()
+
+    def ended(self, slot: str) -> None:
+        """Remove the gauges of a process that has ended; its counters stay. Call it before ``slot`` is used again."""
+        self._store.sync()
+        for family in self._families:
+            if isinstance(family, Gauges):
+                family.clear(slot)
 
     def _define_times(self) -> None:
         self.request_seconds = self._seconds(
@@ -90,18 +136,22 @@ class Metrics:
         )
         self.steps = self._counter("steps", "Solver steps computed, counted per picture", "model")
         self.images = self._counter("images", "Pictures generated", "model")
-        self.queued_rows = self._gauge("queued_rows", "Accepted rows that wait for a place in the table", "model")
-        self.live_rows = self._gauge("live_rows", "Rows in the table", "model")
-        self.table_rows = self._gauge("table_rows", "Places in the table", "model")
-        self.accepted_work = self._gauge(
-            "accepted_work_seconds", "Predicted device time of accepted, unfinished work", "model"
+        self.queued_rows = self._gauge(
+            total, "queued_rows", "Accepted rows that wait for a place in the table", "model"
         )
-        self.accepted_work_limit = self._gauge("accepted_work_limit_seconds", "Limit of the accepted work", "model")
+        self.live_rows = self._gauge(total, "live_rows", "Rows in the table", "model")
+        self.table_rows = self._gauge(total, "table_rows", "Places in the table", "model")
+        self.accepted_work = self._gauge(
+            total, "accepted_work_seconds", "Predicted device time of accepted, unfinished work", "model"
+        )
+        self.accepted_work_limit = self._gauge(
+            latest, "accepted_work_limit_seconds", "Limit of the accepted work", "model"
+        )
         self.device_seconds = self._counter("device_seconds", "Time that engine threads spent in ticks", "model")
         self.cost_ratio = self._gauge(
-            "cost_ratio", "Recent cost of a forward pass over the cost measured at warm-up", "model"
+            largest, "cost_ratio", "Recent cost of a forward pass over the cost measured at warm-up", "model"
         )
-        self.jobs = self._gauge("jobs", "Jobs in memory", "state")
+        self.jobs = self._gauge(latest, "jobs", "Jobs in memory", "state")
 
     def _define_failures(self) -> None:
         self.errors = self._counter("errors", "Requests that ended with an error", "model", "reason")
@@ -119,26 +169,30 @@ class Metrics:
         )
         self.lost_log_lines = self._counter(
             "lost_log_lines", "Access log lines lost because standard error was not read"
-        )
+        ).labels()
 
     def _define_what_runs(self) -> None:
-        self.model_ready = self._gauge("model_ready", "1 when the model is verified and warmed up", "model")
+        self.model_ready = self._gauge(latest, "model_ready", "1 when the model is verified and warmed up", "model")
         self.model_info = self._gauge(
-            "model_info", "The version of a model that new requests get", "model", "family", "version", "sha256"
+            latest, "model_info", "The version of a model that new requests get", "model", "family", "version", "sha256"
         )
         self.model_changes = self._counter("model_changes", "Loads, reloads, rollbacks, unloads", "model", "outcome")
         self.build_info = self._gauge(
-            "build_info", "Versions of the service, torch and Python", "version", "torch", "python", "commit"
+            latest, "build_info", "Versions of the service, torch and Python", "version", "torch", "python", "commit"
         )
-        self.engine_threads = self._gauge("engine_threads", "Engine threads")
-        self.threads = self._gauge("threads", "Python threads in this process")
-        self.threads.set_function(threading.active_count)
-        self.gpu_memory_used = self._gauge("gpu_memory_used_bytes", "GPU memory in use by all processes", "gpu")
-        self.gpu_memory = self._gauge("gpu_memory_bytes", "Total GPU memory", "gpu")
+        self.gpu_memory_used = self._gauge(latest, "gpu_memory_used_bytes", "GPU memory in use by all processes", "gpu")
+        self.gpu_memory = self._gauge(latest, "gpu_memory_bytes", "Total GPU memory", "gpu")
         self.gpu_utilization = self._gauge(
-            "gpu_utilization_ratio", "Recent fraction of the time with a kernel running", "gpu"
+            latest, "gpu_utilization_ratio", "Recent fraction of the time with a kernel running", "gpu"
         )
-        ProcessCollector(registry=self.registry)
+
+    def _define_processes(self) -> None:
+        self.engine_threads = self._gauge(total, "engine_threads", "Engine threads").labels()
+        self.threads = self._gauge(total, "threads", "Python threads, of all processes").labels()
+        use = ProcessUse(self._store)
+        self._families += use.families
+        self.on_refresh(lambda: self.threads.set(threading.active_count()))
+        self.on_refresh(use.refresh)
 
     def show_build(self, version: str, torch: str, commit: str) -> None:
         """Set the labels of the build."""
@@ -146,14 +200,18 @@ class Metrics:
 
     def show_version(self, model: str, family: str, version: str, sha256: str) -> None:
         """Set the version that new requests for ``model`` get, replacing the previous one."""
-        self.model_info.remove_by_labels({"model": model})
+        self.model_info.remove(model=model)
         self.model_info.labels(model, family, version, sha256).set(1)
         self.model_ready.labels(model).set(1)
 
     def count_jobs(self, open: Callable[[], float], ended: Callable[[], float]) -> None:
-        """Have each scrape call ``open`` (jobs that have not ended) and ``ended`` (ended jobs that are kept)."""
-        self.jobs.labels("open").set_function(open)
-        self.jobs.labels("ended").set_function(ended)
+        """Have each refresh call ``open`` (jobs that have not ended) and ``ended`` (ended jobs that are kept)."""
+
+        def update() -> None:
+            self.jobs.labels("open").set(open())
+            self.jobs.labels("ended").set(ended())
+
+        self.on_refresh(update)
 
     def for_unknown_models(self, reasons: Iterable[str]) -> None:
         """Create the error series of requests that name a model which is not served."""
@@ -165,23 +223,36 @@ class Metrics:
         return ModelMetrics(self, model, reasons)
 
     def forget(self, model: str) -> None:
-        """Remove the gauges of an unloaded model; its counters stay."""
+        """Remove the gauges of an unloaded model, in all processes; its counters stay."""
+        self._store.sync()
         work = (self.queued_rows, self.live_rows, self.table_rows, self.accepted_work, self.accepted_work_limit)
         for gauge in (*work, self.cost_ratio, self.model_ready, self.model_info):
-            gauge.remove_by_labels({"model": model})
+            gauge.remove(model=model)
+
+    def collect(self) -> Iterator[Metric]:
+        """All metrics, refreshed, of all processes."""
+        self.refresh()
+        for family in self._families:
+            yield from family.collect()
 
     def expose(self) -> bytes:
-        """The metrics in Prometheus' text format."""
-        return generate_latest(self.registry)
+        """All metrics, refreshed, of all processes, in Prometheus' text format."""
+        self.refresh()
+        return "".join(line for family in self._families for line in family.expose()).encode()
 
-    def _seconds(self, stage: str, text: str) -> Histogram:
+    def _seconds(self, stage: str, text: str) -> Histograms:
         return self._histogram(f"{stage}_seconds", text, SECONDS_BUCKETS)
 
-    def _histogram(self, name: str, text: str, buckets: Sequence[float]) -> Histogram:
-        return Histogram(f"genserve_{name}", text, ["model"], buckets=buckets, registry=self.registry)
+    def _histogram(self, name: str, text: str, buckets: Sequence[float]) -> Histograms:
+        return self._add(Histograms(self._store, f"genserve_{name}", text, ("model",), buckets))
 
-    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
-        return Gauge(f"genserve_{name}", text, labels, registry=self.registry)
+    def _gauge(self, merge: Merge, name: str, text: str, *labels: str) -> Gauges:
+        """``merge``: how the values of several processes become one."""
+        return self._add(Gauges(self._store, f"genserve_{name}", text, labels, merge))
 
-    def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(f"genserve_{name}_total", text, labels, registry=self.registry)
+    def _counter(self, name: str, text: str, *labels: str) -> Counters:
+        return self._add(Counters(self._store, f"genserve_{name}", text, labels))
+
+    def _add(self, family: AnyFamily) -> AnyFamily:
+        self._families.append(family)
+        return family

@@ -5,12 +5,13 @@ import math
 from collections.abc import Callable
 
 from service.metrics import Metrics
+from service.series.kinds import Gauge
 
 log = logging.getLogger(__name__)
 
 
 def watch(uuid: str, gpu: str, metrics: Metrics) -> bool:
-    """Have the GPU's gauges, labelled ``gpu``, query the driver about ``uuid`` whenever they are read.
+    """Have the GPU's gauges, labelled ``gpu``, query the driver about ``uuid`` at every refresh.
 
     Returns whether a driver is available. Never raises; a failed query gives NaN.
     """
@@ -35,10 +36,15 @@ def watch(uuid: str, gpu: str, metrics: Metrics) -> bool:
     except Exception as failure:
         log.warning("no metrics of the GPU", extra={"reason": str(failure)})
         return False
-    for metric, query in (
-        (metrics.gpu_memory, lambda: float(pynvml.nvmlDeviceGetMemoryInfo(handle).total)),
-        (metrics.gpu_memory_used, lambda: float(pynvml.nvmlDeviceGetMemoryInfo(handle).used)),
-        (metrics.gpu_utilization, lambda: pynvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100),
-    ):
-        metric.labels(gpu).set_function(or_nan(query))
+    queries: list[tuple[Gauge, Callable[[], float]]] = [
+        (metrics.gpu_memory.labels(gpu), or_nan(lambda: float(pynvml.nvmlDeviceGetMemoryInfo(handle).total))),
+        (metrics.gpu_memory_used.labels(gpu), or_nan(lambda: float(pynvml.nvmlDeviceGetMemoryInfo(handle).used))),
+        (metrics.gpu_utilization.labels(gpu), or_nan(lambda: pynvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100)),
+    ]
+
+    def update() -> None:
+        for gauge, query in queries:
+            gauge.set(query())
+
+    metrics.on_refresh(update)
     return True

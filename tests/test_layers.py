@@ -27,6 +27,7 @@ LAYERS = {
         {"contract", "decoding", "nvml"},
         {"logs", "supervision"},
         {"client", "errors", "request_info", "settings", "metrics", "process", "background"},
+        {"series"},
     ),
     "trainer": (
         {"__main__"},
@@ -128,6 +129,7 @@ def loaded_by(package: str) -> set[str]:
         ("service/decoding", {"torch", "numpy", "fastapi", "starlette", "trainer"}),
         ("service/link", {"torch", "numpy", "fastapi", "starlette", "trainer", "zmq"}),
         ("service/store", {"torch", "numpy", "fastapi", "starlette", "trainer"}),
+        ("service/series", {"torch", "numpy", "fastapi", "starlette", "pydantic", "trainer"}),
         ("service/client", {"torch", "numpy", "fastapi", "starlette", "trainer", "PIL"}),
         ("service/cli", {"torch", "numpy", "fastapi", "starlette", "trainer", "httpx", "tqdm"}),
         ("service/sampling", {"fastapi", "starlette", "trainer", "torchvision"}),

@@ -16,11 +16,12 @@ from service.settings import Settings
 class Deployment(NamedTuple):
     """One version of a model, and of its encoder, which has a queue of its own; None without one.
 
-    Versions of a model share its gate and its metrics. ``threads`` is how many threads serve it.
+    Versions of a model share its gate, its drain rate and its metrics. ``threads`` is how many threads serve it.
     """
 
     lane: LaneHandle
     gate: Gate
+    drain: DrainRate
     metrics: ModelMetrics
     encoder: "Deployment | None" = None
     threads: int = 1
@@ -52,20 +53,20 @@ class DeploymentBuilder:
 
         Raises whatever the table raises when there is no memory for it.
         """
-        gate = replaced.gate if replaced else self._new_gate()
-        metrics = replaced.metrics if replaced else self._bind_metrics(served.model.name, gate)
-        lane = self._backend.new_lane(served, gate.drain, metrics)
+        drain = replaced.drain if replaced else DrainRate(1000.0 * self._backend.threads)
+        gate = replaced.gate if replaced else self._new_gate(drain)
+        metrics = replaced.metrics if replaced else self._bind_metrics(served.model.name)
+        lane = self._backend.new_lane(served, drain, metrics)
         encoder = None
         if served.encoder is not None:
             encoder = self.build(served.encoder, replaced.encoder if replaced else None)
-        return Deployment(lane, gate, metrics, encoder, self._backend.threads)
+        return Deployment(lane, gate, drain, metrics, encoder, self._backend.threads)
 
-    def _new_gate(self) -> Gate:
-        settings, drain = self._settings, DrainRate(1000.0 * self._backend.threads)
+    def _new_gate(self, drain: DrainRate) -> Gate:
+        settings = self._settings
         return Gate(settings.max_queue_ms, settings.client_share, drain, settings.table_rows)
 
-    def _bind_metrics(self, name: str, gate: Gate) -> ModelMetrics:
+    def _bind_metrics(self, name: str) -> ModelMetrics:
         metrics = self._metrics.for_model(name, ServiceError.codes())
-        metrics.accepted_work.set_function(lambda: gate.accepted_ms / 1000)
         metrics.accepted_work_limit.set(self._settings.max_queue_ms / 1000)
         return metrics

@@ -38,6 +38,7 @@ class Engine:
         self._builder = DeploymentBuilder(settings, metrics, backend)
         self._progress = ProgressCache(backend.ask_progress)
         self._draining = False
+        metrics.on_refresh(self._set_gauges)
 
     def is_alive(self) -> bool:
         """Whether everything that computes runs, or the engine is draining."""
@@ -107,6 +108,12 @@ class Engine:
         check_price(deployment, priced, self._settings.request_limit_ms)
         admit_all(priced)
         return Accepted(self._backend, self._progress, priced, within_s)
+
+    def _set_gauges(self) -> None:
+        """Called when metrics are read: keeping them up to date would cost every request."""
+        for each in self.deployments.values():
+            for part in filter(None, (each, each.encoder)):
+                part.metrics.accepted_work.set(part.gate.accepted_ms / 1000)
 
     def _warn_if_expensive(self, deployment: Deployment) -> None:
         """Log a model whose default picture exceeds the limit of a request: it accepts nothing above that picture."""

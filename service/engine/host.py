@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import TypeVar
+from weakref import WeakValueDictionary
 
 import torch
 
@@ -37,7 +38,10 @@ class Host:
         self.threads = thread_count(device, settings)
         self._settings = settings
         self._device = Device(self.threads, settings.tick_budget_ms, deliver, pulse)
-        metrics.engine_threads.set_function(lambda: self._device.threads_left)
+        self._metrics = metrics
+        #: Of the models that have a lane, by name.
+        self._models: WeakValueDictionary[str, ModelMetrics] = WeakValueDictionary()
+        metrics.on_refresh(self._set_gauges)
 
     def start(self, schedule: Schedule) -> None:
         """Start the engine threads; they call ``schedule(deliver, ...)`` with the results of a tick."""
@@ -62,16 +66,9 @@ class Host:
         return self._device.threads_left > 0 and not self._device.is_idle()
 
     def new_lane(self, served: Served, drain: DrainRate, metrics: ModelMetrics) -> Lane:
-        """A lane for one version of a model. Raises whatever its table raises when there is no memory for it.
-
-        Gauges are computed when they are read: updating them would cost every tick. They look up the lanes by name,
-        because a reference would keep a replaced lane in memory.
-        """
-        name = served.model.name
-        lane = Lane(served.model, served.cost, drain, self._settings, metrics)
-        metrics.queued_rows.set_function(lambda: sum(lane.queued for lane in self._busy_lanes(name)))
-        metrics.live_rows.set_function(lambda: sum(lane.live for lane in self._busy_lanes(name)))
-        return lane
+        """A lane for one version of a model. Raises whatever its table raises when there is no memory for it."""
+        self._models[served.model.name] = metrics
+        return Lane(served.model, served.cost, drain, self._settings, metrics)
 
     def put(self, lane: Lane, rows: Sequence[LiveRow]) -> None:
         """Queue the rows of one job."""
@@ -89,6 +86,11 @@ class Host:
         """Run ``work`` on an engine thread between two ticks; see ``Device.run_exclusive``."""
         return self._device.run_exclusive(work)
 
-    def _busy_lanes(self, name: str) -> list[Lane]:
-        """The busy lanes of all versions of a model."""
-        return [lane for lane in self._device.busy_lanes() if lane.model.name == name]
+    def _set_gauges(self) -> None:
+        """Called when metrics are read: keeping them up to date would cost every tick."""
+        self._metrics.engine_threads.set(self._device.threads_left)
+        busy = self._device.busy_lanes()
+        for name, metrics in self._models.items():
+            lanes = [lane for lane in busy if lane.model.name == name]  # of replaced versions too
+            metrics.queued_rows.set(sum(lane.queued for lane in lanes))
+            metrics.live_rows.set(sum(lane.live for lane in lanes))

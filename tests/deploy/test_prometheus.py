@@ -16,6 +16,7 @@ import pytest
 import torch
 import yaml
 
+from service.metrics import Metrics
 from tests.deploy.shipped import ROOT, alerts, dashboard_queries, read_yaml, rules, selectors
 from tests.e2e.process import Service, post, serving
 
@@ -158,6 +159,14 @@ def prometheus(service: Service, tmp_path_factory: pytest.TempPathFactory) -> It
         running.wait_for('sum(increase(genserve_cancelled_total{reason="too-late"}[1m])) > 0')
         running.wait_for("genserve:slow_requests:ratio_rate6h")
         yield running
+
+
+def test_promtool_finds_no_fault_with_the_metrics_of_several_processes(tmp_path: Path) -> None:
+    several = [Metrics.shared(tmp_path, slot) for slot in ("api-0", "engine-0")]
+    for metrics in several:
+        metrics.for_model("vae", ["internal"]).request_seconds.observe(0.1)
+        metrics.refresh()
+    promtool("check", "metrics", given=several[0].expose())
 
 
 def test_promtool_finds_no_fault_with_the_metrics(service: Service) -> None:

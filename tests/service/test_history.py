@@ -2,8 +2,12 @@ import math
 
 import pytest
 
-from service.history import KEPT, STEP_S, History, bucket_counts, increase, latency, quantile_ms, steps
+from service.history import KEPT, STEP_S, History, increase, latency, quantile_ms, steps
 from service.metrics import SECONDS_BUCKETS, Metrics, ModelMetrics
+
+
+def unchanged() -> None:
+    """A refresh that finds nothing new."""
 
 
 def counts(**at: int) -> list[int]:
@@ -18,10 +22,10 @@ def test_counts_are_those_of_the_buckets() -> None:
     metrics = Metrics()
     queue, other = (metrics.for_model(name, []).queue_seconds for name in ("vae", "gan"))
     other.observe(1.0)
-    assert bucket_counts(queue) == counts()
+    assert queue.counts == counts()
     for seconds in (0.0, SECONDS_BUCKETS[5], math.nextafter(SECONDS_BUCKETS[5], 1.0), 31.0):
         queue.observe(seconds)
-    assert bucket_counts(queue) == counts(b0=1, b5=1, b6=1, **{f"b{len(SECONDS_BUCKETS)}": 1})
+    assert queue.counts == counts(b0=1, b5=1, b6=1, **{f"b{len(SECONDS_BUCKETS)}": 1})
 
 
 def test_a_quantile_is_within_its_bucket() -> None:
@@ -44,7 +48,7 @@ def test_what_is_beyond_all_bounds_is_at_the_last() -> None:
 def test_the_ring_does_not_grow() -> None:
     now = 0.0
     metrics = Metrics().for_model("vae", ["internal"])
-    history = History(lambda: [("vae", metrics)], lambda: now)
+    history = History(lambda: [("vae", metrics)], unchanged, lambda: now)
     for _ in range(2 * KEPT):
         now += STEP_S
         history.take()
@@ -55,7 +59,7 @@ def test_the_ring_does_not_grow() -> None:
 def test_a_window_sees_what_happened_in_it() -> None:
     now = 0.0
     metrics = Metrics().for_model("vae", ["internal"])
-    history = History(lambda: [("vae", metrics)], lambda: now)
+    history = History(lambda: [("vae", metrics)], unchanged, lambda: now)
     for place in range(5):
         metrics.images.inc(place)
         metrics.queue_seconds.observe(0.001)
@@ -72,7 +76,7 @@ def test_a_window_sees_what_happened_in_it() -> None:
 def test_a_model_that_came_later_has_all_it_has_in_the_window() -> None:
     registry = Metrics()
     models: list[tuple[str, ModelMetrics]] = []
-    history = History(lambda: models, lambda: 0.0)
+    history = History(lambda: models, registry.refresh, lambda: 0.0)
     metrics = registry.for_model("new", ["internal"])
     metrics.images.inc(3)
     models.append(("new", metrics))

@@ -12,12 +12,12 @@ def families(metrics: Metrics) -> list[Metric]:
 
 
 def samples(metrics: Metrics) -> dict[str, float]:
-    """Every sample of a model or of all of them, but the times at which series were made."""
+    """Every sample of a model, a GPU or a version."""
     return {
         f"{sample.name} {sorted(sample.labels.items())}": sample.value
         for family in families(metrics)
         for sample in family.samples
-        if not sample.name.endswith("_created") and {"model", "gpu", "version"} & sample.labels.keys()
+        if {"model", "gpu", "version"} & sample.labels.keys()
     }
 
 
@@ -88,7 +88,7 @@ def test_of_a_model_that_is_served_no_more_only_what_was_counted_is_left() -> No
     metrics = Metrics()
     bound = metrics.for_model("vae", [])
     bound.images.inc(3)
-    bound.accepted_work.set_function(lambda: 1.0)
+    bound.accepted_work.set(1.0)
     metrics.show_version("vae", "vae", "aaaaaaaa", "a" * 64)
     metrics.forget("vae")
     found = samples(metrics)
@@ -139,3 +139,21 @@ def test_the_build_and_the_process_are_told() -> None:
     assert flat["genserve_threads"] >= 1
     assert flat["process_resident_memory_bytes"] > 1e6
     assert flat["process_open_fds"] > 0
+
+
+def test_gauges_are_set_when_metrics_are_read() -> None:
+    metrics = Metrics()
+    vae = metrics.for_model("vae", [])
+    waiting = [3]
+    metrics.on_refresh(lambda: vae.queued_rows.set(len(waiting)))
+    assert samples(metrics)["genserve_queued_rows [('model', 'vae')]"] == 1
+    waiting.append(4)
+    metrics.refresh()
+    assert vae.queued_rows.value == 2
+
+
+def test_the_text_has_what_the_registry_collects() -> None:
+    metrics = Metrics()
+    metrics.for_model("vae", ["internal"]).images.inc()
+    collected = [(each.name, each.documentation, each.type, len(each.samples)) for each in metrics.registry.collect()]
+    assert collected == [(each.name, each.documentation, each.type, len(each.samples)) for each in families(metrics)]

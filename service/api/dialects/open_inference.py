@@ -37,7 +37,7 @@ from service.api.tasks.generate import generate_order
 from service.contract.manifest import Manifest
 from service.engine.deployment import Deployment
 from service.errors import UnknownVersion
-from service.history import counts_of, value_of
+from service.history import counts_of
 
 NAME = "genserve"
 BINARY = "application/octet-stream"
@@ -215,13 +215,10 @@ def _stats(deployment: Deployment) -> dict[str, object]:
         "name": deployment.model.name,
         "version": deployment.model.manifest.version,
         "inference_count": int(counts.pictures),
-        "execution_count": int(value_of(own.tick_rows, "_count")),
+        "execution_count": sum(own.tick_rows.counts),
         "inference_stats": {
             "fail": {"count": int(sum(counts.errors.values()))},
-            **{
-                stage: {"count": int(value_of(each, "_count")), "ns": int(1e9 * value_of(each, "_sum"))}
-                for stage, each in stages.items()
-            },
+            **{stage: {"count": sum(each.counts), "ns": int(1e9 * each.sum)} for stage, each in stages.items()},
         },
     }
 

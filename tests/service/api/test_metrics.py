@@ -47,9 +47,9 @@ def errors(samples: Series) -> dict[tuple[str, str], float]:
 
 
 def counts(samples: Series) -> Series:
-    """The series that only requests change: not gauges, and not the times at which they were made."""
-    ends = ("_total", "_count", "_bucket")
-    return {key: number for key, number in samples.items() if key[0].startswith("genserve_") and key[0].endswith(ends)}
+    """The series that only requests change: not gauges, and not the processor time."""
+    ends, process = ("_total", "_count", "_bucket"), ("process_", "genserve_process_")
+    return {key: number for key, number in samples.items() if key[0].endswith(ends) and not key[0].startswith(process)}
 
 
 def test_every_series_exists_at_zero_from_the_start(fresh: TestClient) -> None:
