@@ -127,7 +127,6 @@ def loaded_by(package: str) -> set[str]:
     [
         ("service/contract", {"torch", "numpy", "fastapi", "starlette", "trainer"}),
         ("service/decoding", {"torch", "numpy", "fastapi", "starlette", "trainer"}),
-        ("service/link", {"torch", "numpy", "fastapi", "starlette", "trainer", "zmq"}),
         ("service/store", {"torch", "numpy", "fastapi", "starlette", "trainer"}),
         ("service/series", {"torch", "numpy", "fastapi", "starlette", "pydantic", "trainer"}),
         ("service/client", {"torch", "numpy", "fastapi", "starlette", "trainer", "PIL"}),

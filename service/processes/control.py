@@ -7,8 +7,10 @@ from typing import Any
 
 import msgspec
 
+from service.admission.shared import SharedLoad
 from service.contract.manifest import Manifest
 from service.engine.cost import CostModel
+from service.metrics import Metrics
 from service.settings import Settings
 
 #: By number of rows, the milliseconds of a forward pass at warm-up.
@@ -20,9 +22,13 @@ class Message(msgspec.Struct, array_like=True):
 
 
 class Version(Message):
-    """One version of a model. ``number`` is unique in a run of the service; ``manifest`` is its JSON."""
+    """One version of a model. ``number`` is unique in a run of the service; ``manifest`` is its JSON.
+
+    ``gate`` is the number of the model's gate, which all its versions share; that of its encoder's is the next.
+    """
 
     number: int
+    gate: int
     directory: str
     manifest: str
     prices: Prices = {}
@@ -145,12 +151,38 @@ decode_from_api: Callable[[bytes], FromApi] = msgspec.msgpack.Decoder(FromApi).d
 
 
 class Seat(msgspec.Struct, frozen=True):
-    """What a process takes over from its predecessor: its name, and the files of its metrics and its heartbeat."""
+    """What a process takes over from its predecessor: its name, and its part of the files in the run folder.
+
+    ``slot`` counts the API processes, or the engine processes with the spare. ``device`` is an engine's GPU.
+    """
 
     name: str
-    metrics: Path
-    heartbeat: Path | None = None
+    slot: int
+    folder: Path
     device: int = 0
+
+    def metrics(self) -> Metrics:
+        """The process's metrics; it continues the counters of its predecessor."""
+        return Metrics.shared(metrics_folder(self.folder), self.name)
+
+    @property
+    def heartbeat(self) -> Path:
+        """The file of an engine's heartbeat."""
+        return self.folder / f"heartbeat-{self.slot}"
+
+    def load(self) -> SharedLoad:
+        """The work that all API processes have admitted, this one in its own slot."""
+        return SharedLoad.open(shared_load(self.folder), self.slot)
+
+
+def metrics_folder(folder: Path) -> Path:
+    """The folder of the metrics of all processes."""
+    return folder / "metrics"
+
+
+def shared_load(folder: Path) -> Path:
+    """The file of the work that API processes have admitted."""
+    return folder / "admitted"
 
 
 def cost_of(prices: Mapping[int, float], settings: Settings) -> CostModel:

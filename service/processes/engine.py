@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
@@ -18,7 +19,6 @@ from service.engine.model import Served
 from service.errors import ServiceError
 from service.link.channel import Listener
 from service.link.server import LinkServer
-from service.metrics import Metrics
 from service.models.registry import KnownCosts, Unusable, pick_device, prepare, unusable
 from service.process import freeze_objects, keep_memory, trim_memory
 from service.processes.control import (
@@ -41,6 +41,9 @@ from service.supervision.heartbeat import Heartbeat
 
 log = logging.getLogger(__name__)
 
+#: Seconds between two updates of the gauges.
+REFRESH_S = 1.0
+
 Result = TypeVar("Result")
 
 
@@ -56,10 +59,9 @@ class EngineProcess:
     """One engine process. ``seat`` says which files it writes its heartbeat and its metrics to."""
 
     def __init__(self, connection: Connection, seat: Seat, settings: Settings) -> None:
-        assert seat.heartbeat is not None
         self._connection, self._settings = connection, settings
         self._sending = threading.Lock()
-        self._metrics = Metrics()
+        self._metrics = seat.metrics()
         self._device = pick_device(settings.device)
         if self._device.type == "cuda":
             self._device = torch.device("cuda", seat.device)
@@ -71,6 +73,7 @@ class EngineProcess:
     def run(self) -> None:
         """Do what the supervisor says, until it says stop."""
         self._host.start(lambda deliver, *results: deliver(*results))
+        threading.Thread(target=self._refresh_metrics, name="metrics", daemon=True).start()
         self._send(Ready(self._host.threads))
         while True:
             match decode_for_engine(self._connection.recv_bytes()):
@@ -84,6 +87,15 @@ class EngineProcess:
                     break
         self._host.stop()
         logging.shutdown()
+
+    def _refresh_metrics(self) -> None:
+        """Keep the gauges current, which the API processes show."""
+        while True:
+            time.sleep(REFRESH_S)
+            try:
+                self._metrics.refresh()
+            except Exception:
+                log.exception("metrics not refreshed")
 
     def _load(self, version: Version) -> None:
         try:

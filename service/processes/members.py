@@ -70,7 +70,6 @@ class EngineMember:
     @classmethod
     async def start(cls, seat: Seat, settings: Settings) -> Self:
         """A process that can load models. Raises EngineDied."""
-        assert seat.heartbeat is not None
         heartbeat = Heartbeat.open(seat.heartbeat)
         heartbeat.reset()
         child = await Child.start(seat.name, run_engine, seat, settings)

@@ -38,7 +38,7 @@ def test_models_are_prepared_side_by_side(settings: Settings, monkeypatch: pytes
     """Two threads, two models: each waits in its warm-up until the other is there too."""
     both = threading.Barrier(2, timeout=30)
 
-    def meet(model: Model, settings: Settings, run_exclusive: RunExclusive) -> CostModel:
+    def meet(model: Model, settings: Settings, run_exclusive: RunExclusive, _: object) -> CostModel:
         both.wait()
         return warm_up(model, settings, run_exclusive)
 
