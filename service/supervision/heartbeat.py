@@ -10,7 +10,6 @@ import os
 import struct
 from array import array
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 from time import monotonic_ns
 from typing import Self
@@ -31,11 +30,6 @@ _WORDS_OF_A_CACHE_LINE = 8
 _write_state = struct.Struct("4q").pack_into
 #: Numbers above are damage: 2**62 ns are 146 years.
 _LATEST_NS = 1 << 62
-
-
-@lru_cache(maxsize=1024)
-def _rows_format(count: int) -> struct.Struct:
-    return struct.Struct(f"{count}q")
 
 
 def _slot_words(most_rows: int) -> int:
@@ -107,9 +101,12 @@ class Heartbeat:
         ``allowed_s`` is for work that may take long, such as loading a model: the thread counts as silent only from
         that many seconds on, and the work does not count for ``longest_s``. Raises ValueError for too many rows.
         """
-        slot, count = self._slots[thread], len(rows)
+        slot, count, words = self._slots[thread], len(rows), self._words
         if count:
-            self._write_rows(slot, rows, count)
+            if count > self.most_rows:
+                raise ValueError(f"a piece of work holds {count} rows, at most {self.most_rows} fit")
+            words[slot + _COUNT] = 0  # first: else a process killed here would leave a mixture of old and new rows
+            words[slot + _ROWS : slot + _ROWS + count] = rows if type(rows) is array else array("q", rows)
         now, allowed = monotonic_ns(), int(allowed_s * 1e9)
         _write_state(self._memory, 8 * slot, count, now, now + allowed, allowed)
 
@@ -132,16 +129,6 @@ class Heartbeat:
         start = 8 * (slot + _LABEL)
         self._memory[start : start + len(data)] = data
         self._words[slot + _LABEL_LENGTH] = len(data)
-
-    def _write_rows(self, slot: int, rows: Sequence[int], count: int) -> None:
-        if count > self.most_rows:
-            raise ValueError(f"a piece of work holds {count} rows, at most {self.most_rows} fit")
-        words = self._words
-        words[slot + _COUNT] = 0  # first: else a process killed here would leave a mixture of old and new rows
-        if isinstance(rows, array):
-            words[slot + _ROWS : slot + _ROWS + count] = rows
-        else:
-            _rows_format(count).pack_into(self._memory, 8 * (slot + _ROWS), *rows)
 
     # Read by the supervisor.
 

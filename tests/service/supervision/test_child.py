@@ -153,13 +153,38 @@ async def test_a_child_that_holds_the_interpreter_is_killed(start: Start) -> Non
     assert await child.wait() == -signal.SIGKILL
 
 
+async def test_a_busy_child_ends_when_its_channel_closes(start: Start) -> None:
+    child = await start(targets.never_read)
+    await child.receive()
+    child._transport.abort()  # as if the supervisor had ended
+    assert await child.wait() == 1
+
+
 # Set-up.
 
 
 @linux_only
 async def test_a_child_has_a_name_and_ignores_the_signals_of_a_terminal(start: Start) -> None:
     child = await start(targets.describe)
-    assert await child.receive() == b"genserve-test True 0"
+    assert await child.receive() == b"genserve-test True 0 True"
+
+
+def test_what_is_wrong_with_the_fork_server_is_said() -> None:
+    script = """
+import sys
+from service.supervision.child import prepare
+class Printed:
+    def warning(self, message, extra):
+        print(extra["reason"])
+import service.supervision.child as child
+child.log = Printed()
+prepare(["json", "tests.service.supervision.starts_a_thread", "no_such_module"])
+"""
+    command = [sys.executable, "-W", "error", "-c", script]
+    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert printed.stderr == ""
+    reasons = ["no_such_module could not be imported", "it has 2 threads"]
+    assert printed.stdout.splitlines() == (reasons if sys.platform == "linux" else reasons[:1])
 
 
 async def test_a_listening_socket_survives_the_child_that_accepts(start: Start) -> None:

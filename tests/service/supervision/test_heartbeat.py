@@ -115,7 +115,7 @@ def test_rows_are_inside_between_begin_and_end(beats: Heartbeat, calls: list[tup
 
 def test_rows_of_a_write_that_broke_off_are_not_inside(beats: Heartbeat) -> None:
     beats.begin(0, [1, 2])
-    with pytest.raises(Exception, match="argument"):
+    with pytest.raises(TypeError, match="integer"):
         beats.begin(0, [3, "x"])  # type: ignore[list-item]
     assert beats.rows_inside() == []
 
