@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 import pytest
+import uvloop
 
 from service.supervision.child import MESSAGE_BYTES, UNREAD_BYTES, Child, Method, reason_of
 from service.supervision.heartbeat import Heartbeat
@@ -62,7 +63,20 @@ async def test_messages_before_the_end_are_received_after_it(start: Start) -> No
     assert [await child.receive() for _ in range(20)] == [bytes([number]) * 1000 for number in range(20)]
     with pytest.raises(EOFError):
         await child.receive()
+    assert child._transport.is_closing()
     child.send(b"nobody reads this")
+
+
+def test_all_of_it_works_on_uvloop() -> None:
+    async def run() -> tuple[bytes, bytes, int]:
+        child = await Child.start("genserve-test", targets.echo)
+        child.send(b"x" * MESSAGE_BYTES)
+        first, second = await child.receive(), await child.receive()
+        child.terminate()
+        return first, second, await child.wait()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(run()) == (b"ready", b"x" * MESSAGE_BYTES, 0)
 
 
 async def test_a_cancelled_receive_loses_nothing(start: Start) -> None:
@@ -161,6 +175,12 @@ async def test_a_busy_child_ends_when_its_channel_closes(start: Start) -> None:
 
 
 # Set-up.
+
+
+async def test_the_supervisor_keeps_its_signals(start: Start) -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    await start(targets.echo)
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
 
 
 @linux_only
