@@ -167,6 +167,9 @@ class Metrics(Collector):
         self.background_failures = self._counter(
             "background_failures", "Background steps that raised; they are repeated", "step"
         )
+        self.process_deaths = self._counter(
+            "process_deaths", "Processes of the service that ended unasked and were replaced", "kind"
+        )
         self.lost_log_lines = self._counter(
             "lost_log_lines", "Access log lines lost because standard error was not read"
         ).labels()

@@ -129,6 +129,7 @@ def loaded_by(package: str) -> set[str]:
         ("service/decoding", {"torch", "numpy", "fastapi", "starlette", "trainer"}),
         ("service/store", {"torch", "numpy", "fastapi", "starlette", "trainer"}),
         ("service/series", {"torch", "numpy", "fastapi", "starlette", "pydantic", "trainer"}),
+        ("service/supervision", {"torch", "numpy", "fastapi", "starlette", "trainer"}),
         ("service/client", {"torch", "numpy", "fastapi", "starlette", "trainer", "PIL"}),
         ("service/cli", {"torch", "numpy", "fastapi", "starlette", "trainer", "httpx", "tqdm"}),
         ("service/sampling", {"fastapi", "starlette", "trainer", "torchvision"}),

@@ -25,10 +25,13 @@ class LaneHandle(Protocol):
 
 
 class Backend(Protocol):
-    """Computes rows. ``threads`` is how many threads do; ``accepts`` whether rows put now would be served.
+    """Computes rows. ``engines`` have ``threads`` threads together. ``accepts``: whether rows put now would be served.
 
     ``working``: whether rows are being computed, so that a drain must wait. Used on the event loop.
     """
+
+    @property
+    def engines(self) -> int: ...  # noqa: D102
 
     @property
     def threads(self) -> int: ...  # noqa: D102

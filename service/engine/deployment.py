@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from service.admission.drain import DrainRate
 from service.admission.gate import Gate
+from service.admission.shared import SharedLoad
 from service.engine.backend import Backend, LaneHandle
 from service.engine.model import Model, Served
 from service.errors import ServiceError
@@ -43,10 +44,10 @@ class Deployment(NamedTuple):
 
 
 class DeploymentBuilder:
-    """Builds deployments, whose lanes are those of ``backend``."""
+    """Builds deployments, whose lanes are those of ``backend``. ``shared`` has the work of other API processes."""
 
-    def __init__(self, settings: Settings, metrics: Metrics, backend: Backend) -> None:
-        self._settings, self._metrics, self._backend = settings, metrics, backend
+    def __init__(self, settings: Settings, metrics: Metrics, backend: Backend, shared: SharedLoad | None) -> None:
+        self._settings, self._metrics, self._backend, self._shared = settings, metrics, backend, shared
 
     def build(self, served: Served, replaced: Deployment | None) -> Deployment:
         """A deployment of ``served`` that takes over gate and metrics of ``replaced``.
@@ -54,7 +55,7 @@ class DeploymentBuilder:
         Raises whatever the table raises when there is no memory for it.
         """
         drain = replaced.drain if replaced else DrainRate(1000.0 * self._backend.threads)
-        gate = replaced.gate if replaced else self._new_gate(drain)
+        gate = replaced.gate if replaced else self._new_gate(served, drain)
         metrics = replaced.metrics if replaced else self._bind_metrics(served.model.name)
         lane = self._backend.new_lane(served, drain, metrics)
         encoder = None
@@ -62,9 +63,10 @@ class DeploymentBuilder:
             encoder = self.build(served.encoder, replaced.encoder if replaced else None)
         return Deployment(lane, gate, drain, metrics, encoder, self._backend.threads)
 
-    def _new_gate(self, drain: DrainRate) -> Gate:
-        settings = self._settings
-        return Gate(settings.max_queue_ms, settings.client_share, drain, settings.table_rows)
+    def _new_gate(self, served: Served, drain: DrainRate) -> Gate:
+        settings, table_rows = self._settings, self._settings.table_rows * self._backend.engines
+        others = None if self._shared is None or served.gate is None else self._shared.view(served.gate)
+        return Gate(settings.max_queue_ms, settings.client_share, drain, table_rows, others)
 
     def _bind_metrics(self, name: str) -> ModelMetrics:
         metrics = self._metrics.for_model(name, ServiceError.codes())

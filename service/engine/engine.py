@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Sequence
 
+from service.admission.shared import SharedLoad
 from service.engine.accepted import Accepted
 from service.engine.backend import Backend
 from service.engine.deployment import Deployment, DeploymentBuilder
@@ -29,13 +30,18 @@ DRAIN_POLL_S = 0.01
 
 
 class Engine:
-    """The deployed models, whose rows ``backend`` computes. Use it on one event loop."""
+    """The deployed models, whose rows ``backend`` computes. Use it on one event loop.
 
-    def __init__(self, backend: Backend, settings: Settings, metrics: Metrics) -> None:
+    ``shared`` has the work that other API processes have admitted, None if there are no others.
+    """
+
+    def __init__(
+        self, backend: Backend, settings: Settings, metrics: Metrics, shared: SharedLoad | None = None
+    ) -> None:
         #: The version of each model that new requests get.
         self.deployments: dict[str, Deployment] = {}
         self._backend, self._settings, self._metrics = backend, settings, metrics
-        self._builder = DeploymentBuilder(settings, metrics, backend)
+        self._builder = DeploymentBuilder(settings, metrics, backend, shared)
         self._progress = ProgressCache(backend.ask_progress)
         self._draining = False
         metrics.on_refresh(self._set_gauges)

@@ -27,6 +27,8 @@ class Host:
     ``deliver`` gets the results of every tick; ``pulse`` is told what the threads do.
     """
 
+    engines = 1
+
     def __init__(
         self,
         device: torch.device,

@@ -179,10 +179,12 @@ def _moments(encode: Encode, image: Tensor, label: Tensor) -> Tensor:
 class Served:
     """A verified and warmed model with its measured cost, and the same of its encoder.
 
-    ``lane`` is the number of its lane in engine processes; None where this process computes it.
+    ``lane`` is the number of its lane in engine processes, and ``gate`` that of its gate among API processes; None
+    where this process computes it, or admits alone.
     """
 
     model: Model
     cost: CostModel
     encoder: "Served | None" = None
     lane: int | None = None
+    gate: int | None = None

@@ -251,7 +251,7 @@ class EnginePool:
     accepts = True
 
     def __init__(self, engines: int, threads: int, slot: int) -> None:
-        self.threads = threads
+        self.engines, self.threads = engines, threads
         self.links = [EngineLink(number, self._lane) for number in range(engines)]
         #: A lane is kept by its deployment, and no longer than it.
         self._lanes: WeakValueDictionary[int, RemoteLane] = WeakValueDictionary()

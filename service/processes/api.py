@@ -14,13 +14,13 @@ from typing import Any
 import torch
 
 from service import logs
+from service.admission.shared import MOST_LANES
 from service.api.state import State
 from service.app import create_app, state_with
 from service.background import call_soon, log_failure
 from service.engine.engine import Engine
 from service.engine.model import Model, Served, encoder_of
 from service.link.pool import EnginePool
-from service.metrics import Metrics
 from service.models.torchscript import load_map
 from service.process import keep_memory
 from service.processes.control import (
@@ -42,27 +42,21 @@ from service.settings import Settings
 log = logging.getLogger(__name__)
 
 
-def run_api(
-    connection: Connection,
-    slot: int,
-    seat: Seat,
-    sockets: list[socket.socket],
-    settings: Settings,
-) -> None:
+def run_api(connection: Connection, seat: Seat, sockets: list[socket.socket], settings: Settings) -> None:
     """The target of an API process's ``Child``: answer what arrives at ``sockets``."""
     logs.configure(settings.log_level, settings.log_format)
     keep_memory()
-    process = ApiProcess(connection, slot, settings)
+    process = ApiProcess(connection, seat, settings)
     app = create_app(settings, process.start)
     run_with(app, sockets, settings, on_listening=process.listening)
 
 
 class ApiProcess:
-    """One API process; ``slot`` is its number."""
+    """One API process."""
 
-    def __init__(self, connection: Connection, slot: int, settings: Settings) -> None:
-        self._connection, self._slot, self._settings = connection, slot, settings
-        self._metrics = Metrics()
+    def __init__(self, connection: Connection, seat: Seat, settings: Settings) -> None:
+        self._connection, self._seat, self._settings = connection, seat, settings
+        self._metrics = seat.metrics()
         self._catalogs: asyncio.Queue[Catalog] = asyncio.Queue()
         self._versions: dict[str, int] = {}
         self._generations: dict[int, int] = {}
@@ -73,8 +67,9 @@ class ApiProcess:
         loop = asyncio.get_running_loop()
         threading.Thread(target=self._read, args=(loop,), name="control", daemon=True).start()
         catalog = await self._catalogs.get()
-        self._pool = EnginePool(len(catalog.engines), catalog.threads, self._slot)
-        self._engine = Engine(self._pool, settings, self._metrics)
+        self._pool = EnginePool(len(catalog.engines), catalog.threads, self._seat.slot)
+        shared = self._seat.load() if catalog.api_servers > 1 else None
+        self._engine = Engine(self._pool, settings, self._metrics, shared)
         await self._apply(catalog)
         self._following = asyncio.create_task(self._follow())
         self._following.add_done_callback(log_failure)
@@ -149,7 +144,7 @@ class CatalogStates:
 
 def described(version: Version, settings: Settings) -> Served:
     """A version as requests see it: the engines have its functions."""
-    manifest = version.parsed()
+    manifest, gate = version.parsed(), version.gate if version.gate < MOST_LANES else None
     latent_map = load_map(Path(version.directory), manifest)
     model = Model(
         manifest,
@@ -161,8 +156,9 @@ def described(version: Version, settings: Settings) -> Served:
     )
     encoder, encoder_cost = encoder_of(model), None
     if encoder is not None and version.encoder_prices is not None:
-        encoder_cost = Served(encoder, cost_of(version.encoder_prices, settings), lane=version.lane + 1)
-    return Served(model, cost_of(version.prices, settings), encoder_cost, lane=version.lane)
+        cost = cost_of(version.encoder_prices, settings)
+        encoder_cost = Served(encoder, cost, lane=version.lane + 1, gate=gate and gate + 1)
+    return Served(model, cost_of(version.prices, settings), encoder_cost, version.lane, gate)
 
 
 def elsewhere(*_: object) -> Any:  # noqa: ANN401

@@ -120,6 +120,7 @@ class Catalog(Message, tag=0):
     refused: dict[str, str]
     engines: list[EngineAddress]
     threads: int
+    api_servers: int
 
 
 ToApi = Catalog

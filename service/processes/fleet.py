@@ -10,6 +10,7 @@ from typing import Any
 
 from service.background import log_failure
 from service.contract.manifest import Manifest
+from service.metrics import Metrics
 from service.models.registry import Unusable
 from service.processes.control import EngineAddress, Loaded, Seat, Version
 from service.processes.members import EngineDied, EngineMember
@@ -43,11 +44,12 @@ class ProcessFleet:
         seats: Sequence[Seat],
         engines: int,
         settings: Settings,
+        metrics: Metrics,
         budget: RestartBudget,
         changed: Callable[[], Coroutine[Any, Any, None]],
         failed: Callable[[str], None],
     ) -> None:
-        self._folder, self._settings, self._budget = folder, settings, budget
+        self._folder, self._settings, self._metrics, self._budget = folder, settings, metrics, budget
         self._changed, self._failed = changed, failed
         self._numbers = itertools.count(1)
         self._free_seats = list(seats)
@@ -61,6 +63,7 @@ class ProcessFleet:
         #: All that requests still use, by number.
         self._versions: dict[int, Version] = {}
         self._manifests: dict[str, Manifest] = {}
+        self._gates: dict[str, int] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._stopping = False
 
@@ -156,7 +159,8 @@ class ProcessFleet:
                 self.discard(version)
 
     def _new_version(self, directory: Path, manifest: Manifest) -> Version:
-        return Version(next(self._numbers), str(directory), manifest.model_dump_json())
+        gate = self._gates.setdefault(manifest.name, 2 * len(self._gates))
+        return Version(next(self._numbers), gate, str(directory), manifest.model_dump_json())
 
     async def _begin(self, versions: list[Version], refuse: Callable[[Version, str], None]) -> EngineMember:
         """A process that has loaded ``versions``. Those that cannot be are refused, and removed from the list.
@@ -200,6 +204,7 @@ class ProcessFleet:
         """Replace ``member`` when it has ended."""
         await member.child.wait()
         self._members.discard(member)
+        self._metrics.ended(member.seat.name)
         inside = member.heartbeat.rows_inside()
         self._free_seats.append(member.seat)
         if self._stopping:
@@ -207,6 +212,7 @@ class ProcessFleet:
         numbers = [number for number, each in self._engines.items() if each is member]
         told = {"engine_process": member.seat.name, "reason": member.child.exit_reason(), "rows": len(inside)}
         log.error("engine process ended", extra=told)
+        self._metrics.process_deaths.labels("engine").inc()
         if numbers:
             del self._engines[numbers[0]]
             await self._replace(numbers[0], inside)

@@ -165,9 +165,9 @@ class EngineMember:
 class ApiMember:
     """A running API process; ``released`` is called with the number of each version that it no longer uses."""
 
-    def __init__(self, child: Child, slot: int, released: Callable[["ApiMember", int], None]) -> None:
+    def __init__(self, child: Child, seat: Seat, released: Callable[["ApiMember", int], None]) -> None:
         """Use ``start``."""
-        self.child, self.slot = child, slot
+        self.child, self.seat = child, seat
         self.listening = asyncio.Event()
         self._applied: dict[int, asyncio.Event] = {}
         self._released = released
@@ -176,14 +176,13 @@ class ApiMember:
     @classmethod
     async def start(
         cls,
-        slot: int,
         seat: Seat,
         sockets: list[socket.socket],
         settings: Settings,
         released: Callable[["ApiMember", int], None],
     ) -> Self:
         """A process that answers at ``sockets`` once it has had a catalog."""
-        return cls(await Child.start(seat.name, run_api, slot, seat, sockets, settings), slot, released)
+        return cls(await Child.start(seat.name, run_api, seat, sockets, settings), seat, released)
 
     async def tell(self, catalog: Catalog) -> None:
         """Send the catalog; returns once it is applied, or the process has ended or is too busy to do so soon."""

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from service.admission.shared import MOST_LANES, SharedLoad
 from service.background import Background, log_failure
 from service.contract.files import ContractError
 from service.contract.manifest import Manifest, read_manifest
@@ -23,7 +24,7 @@ from service.metrics import Metrics
 from service.models.manager import ModelManager
 from service.models.registry import model_directories, pick_device
 from service.process import usable_cores
-from service.processes.control import Catalog, Seat
+from service.processes.control import Catalog, Seat, metrics_folder, shared_load
 from service.processes.fleet import ProcessFleet
 from service.processes.members import ApiMember
 from service.server.serve import admin_server, handle_signals, reload_all, serving_admin
@@ -39,6 +40,8 @@ log = logging.getLogger(__name__)
 PRELOAD = ["torch", "service.app", "service.processes.engine", "service.processes.api", "uvloop", "httptools"]
 #: Cores for each API process, where their number is "auto".
 CORES_PER_API_SERVER = 4
+#: Seconds between two updates of this process's metrics.
+REFRESH_S = 1.0
 #: Seconds more than the drain that an API process may take to end.
 END_S = 5.0
 
@@ -115,7 +118,11 @@ class Supervisor:
         self._catalogs = itertools.count(1)
         self._stopping = asyncio.Event()
         self._reason: str | None = None
-        self._metrics = Metrics()
+        metrics_folder(folder.path).mkdir(mode=0o700)
+        self._metrics = Metrics.shared(metrics_folder(folder.path), "supervisor")
+        for kind in ("engine", "api"):
+            self._metrics.process_deaths.labels(kind)
+        self._admitted = SharedLoad.create(shared_load(folder.path), len(listeners), MOST_LANES)
         self._manager: ModelManager | None = None
         self._background = Background(lambda step: self._metrics.background_failures.labels(step).inc())
         self._tasks: set[asyncio.Task[None]] = set()
@@ -125,9 +132,11 @@ class Supervisor:
         self._forced = False
         handle_signals(self._stop, partial(reload_all, self._find_manager))
         engines = engine_count(self._settings)
+        seats = self._engine_seats(engines)
         self._fleet = ProcessFleet(
-            self._folder, self._engine_seats(engines), engines, self._settings, self._budget, self._tell_all, self._fail
+            self._folder, seats, engines, self._settings, self._metrics, self._budget, self._tell_all, self._fail
         )
+        self._background.repeat("metrics", self._metrics.refresh, REFRESH_S)
         for slot in range(len(self._listeners)):
             await self._start_api(slot)
         starting = asyncio.create_task(self._start_engines())
@@ -148,9 +157,9 @@ class Supervisor:
         seats = []
         threads = self._settings.engine_threads or usable_cores()
         for number in range(engines + 1):
-            path = self._folder.file(f"heartbeat-{number}")
-            Heartbeat.create(path, threads, self._settings.table_rows).close()
-            seats.append(Seat(f"engine-{number}", self._folder.path, path))
+            seat = Seat(f"engine-{number}", number, self._folder.path, number)
+            Heartbeat.create(seat.heartbeat, threads, self._settings.table_rows).close()
+            seats.append(seat)
         return seats
 
     async def _start_engines(self) -> None:
@@ -177,9 +186,10 @@ class Supervisor:
         self._fail(f"the engines do not start: {task.exception()}")
 
     async def _start_api(self, slot: int) -> None:
-        seat = Seat(f"api-{slot}", self._folder.path)
-        api = await ApiMember.start(slot, seat, self._listeners[slot], self._settings, self._released)
-        self._apis[slot], self._used[api] = api, set()
+        seat = Seat(f"api-{slot}", slot, self._folder.path)
+        api = await ApiMember.start(seat, self._listeners[slot], self._settings, self._released)
+        self._apis[slot] = api
+        self._used[api] = set()
         self._start(self._tell(api))
         self._start(self._replace_api(api))
 
@@ -192,14 +202,17 @@ class Supervisor:
     async def _replace_api(self, api: ApiMember) -> None:
         await api.child.wait()
         del self._used[api]
+        self._metrics.ended(api.seat.name)
+        self._admitted.clear(api.seat.slot)
         if self._stopping.is_set():
             return
+        self._metrics.process_deaths.labels("api").inc()
         log.error("API process ended", extra={"api_process": api.child.name, "reason": api.child.exit_reason()})
         self._unload_unused()
         if not self._budget.note():
             self._fail(f"{self._budget.most} processes died within {self._budget.within_s:g} s")
             return
-        await self._start_api(api.slot)
+        await self._start_api(api.seat.slot)
 
     def _tell_later(self) -> None:
         self._start(self._tell_all())
@@ -215,7 +228,7 @@ class Supervisor:
         self._used[api] |= {version.number for version in versions}
         refused = {**self._manager.refused}
         addresses, threads = self._fleet.addresses, self._fleet.threads
-        await api.tell(Catalog(next(self._catalogs), versions, refused, addresses, threads))
+        await api.tell(Catalog(next(self._catalogs), versions, refused, addresses, threads, len(self._listeners)))
 
     def _released(self, api: ApiMember, number: int) -> None:
         self._used[api].discard(number)

@@ -7,11 +7,14 @@ SIGKILL: the control channel closes, and the fork server ends, upon which the ke
 
 import asyncio
 import atexit
+import gc
+import logging
 import multiprocessing
 import os
 import select
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -19,6 +22,7 @@ from functools import partial
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any, Literal, Self
 
 from service.process import end_with_parent, name_process
@@ -38,19 +42,31 @@ _SHARED_SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
 _LENGTH_BYTES = 4
 #: What multiprocessing reports if the fork server, which knows the exit code, has ended.
 _UNKNOWN = 255
+#: numpy's BLAS starts a thread per core when it is imported, and the service has no use for them.
+_BLAS_THREADS = "OPENBLAS_NUM_THREADS"
+
+_LAST_MODULE = "service.supervision.fork_server"
+
+log = logging.getLogger(__name__)
 
 
 def prepare(preload: Sequence[str]) -> None:
     """Start the fork server and wait until it has imported the modules ``preload``; seconds if torch is among them.
 
-    Call it once, before the first child: later calls change nothing while the fork server lives. A module that cannot
-    be imported is left out, and children import it themselves. A module must start no threads when it is imported and
-    must not use CUDA: neither survives a fork.
+    Call it once, before the first child: later calls change nothing while the fork server lives. A module must start
+    no threads when it is imported and must not use CUDA: neither survives a fork. Logs a warning for a module that
+    cannot be imported (children will try themselves) and if there are threads.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(preload))
-    first = context.Process(target=_nothing)
-    _launch(first)
+    context.set_forkserver_preload([*preload, _LAST_MODULE])
+    ours, theirs = socket.socketpair()
+    with ours, Connection(theirs.detach()) as connection:
+        first = context.Process(target=_inspect, args=(connection, list(preload)))
+        with _environment(_BLAS_THREADS, "1"):
+            _launch(first)
+        connection.close()
+        for problem in ours.makefile(encoding="utf-8"):
+            log.warning("fork server is not as it should be", extra={"reason": problem.rstrip()})
     first.join()
     first.close()
 
@@ -182,8 +198,17 @@ def reason_of(code: int) -> str:
     return f"killed by signal {-code}"
 
 
-def _nothing() -> None:
-    pass
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    """An environment variable that processes started meanwhile inherit, unless it is set already."""
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        del os.environ[name]
 
 
 def _process_class(method: Method) -> type[BaseProcess]:
@@ -215,7 +240,17 @@ def _blocked_signals() -> Iterator[None]:
 # In the child.
 
 
+def _inspect(connection: Connection, preload: list[str]) -> None:
+    """Write a line for each thing that is wrong with the fork server of which this process is a copy."""
+    problems = [f"{name} could not be imported" for name in preload if name not in sys.modules]
+    with suppress(OSError):  # not on Linux
+        threads = len(list(Path(f"/proc/{os.getppid()}/task").iterdir()))
+        problems += [f"it has {threads} threads"] if threads > 1 else []
+    os.write(connection.fileno(), "".join(f"{problem}\n" for problem in problems).encode())
+
+
 def _run(name: str, method: Method, connection: Connection, target: Target, args: tuple[object, ...]) -> None:
+    gc.freeze()  # else the first collection writes to every object that the fork server shares, and copies it
     name_process(name)
     if method == "forkserver":
         _end_with_fork_server()
@@ -224,7 +259,11 @@ def _run(name: str, method: Method, connection: Connection, target: Target, args
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _stop)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SHARED_SIGNALS)
-    target(connection, *args)
+    try:
+        target(connection, *args)
+    except EOFError:
+        if not _hung_up(connection.fileno(), 0):
+            raise  # else the traceback would only say that the supervisor is gone
 
 
 def _stop(*_: object) -> None:
@@ -250,7 +289,11 @@ def exit_with_parent(connection: Connection) -> None:
 
 
 def _exit_at_hangup(descriptor: int) -> None:
+    _hung_up(descriptor, None)
+    os._exit(1)
+
+
+def _hung_up(descriptor: int, within_ms: int | None) -> bool:
     poll = select.poll()
     poll.register(descriptor, 0)  # a hang-up is reported always, messages are left to their reader
-    poll.poll()
-    os._exit(1)
+    return bool(poll.poll(within_ms))

@@ -9,8 +9,7 @@ import mmap
 import os
 import struct
 from array import array
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import monotonic_ns
 from typing import Self
@@ -33,11 +32,6 @@ _write_state = struct.Struct("4q").pack_into
 _LATEST_NS = 1 << 62
 
 
-@lru_cache(maxsize=1024)
-def _rows_format(count: int) -> struct.Struct:
-    return struct.Struct(f"{count}q")
-
-
 def _slot_words(most_rows: int) -> int:
     """Words of a slot: whole cache lines, so that threads on two cores do not write to one line."""
     return -(-(_ROWS + most_rows) // _WORDS_OF_A_CACHE_LINE) * _WORDS_OF_A_CACHE_LINE
@@ -58,6 +52,8 @@ class Heartbeat:
         self._words = memoryview(memory).cast("q")
         words = _slot_words(most_rows)
         self._slots = [_HEADER_WORDS + words * thread for thread in range(threads)]
+        self._rows = [self._words[slot + _ROWS : slot + _ROWS + most_rows] for slot in self._slots]
+        self._packers: dict[int, Callable[..., None]] = {}
 
     @classmethod
     def create(cls, path: Path, threads: int, most_rows: int) -> Self:
@@ -95,7 +91,8 @@ class Heartbeat:
 
     def close(self) -> None:
         """Unmap the file. It stays where it is."""
-        self._words.release()
+        for view in (*self._rows, self._words):
+            view.release()
         self._memory.close()
 
     # Written by the process's threads.
@@ -109,8 +106,14 @@ class Heartbeat:
         """
         slot, count = self._slots[thread], len(rows)
         if count:
-            self._write_rows(slot, rows, count)
-        now, allowed = monotonic_ns(), int(allowed_s * 1e9)
+            if count > self.most_rows:
+                raise ValueError(f"a piece of work holds {count} rows, at most {self.most_rows} fit")
+            self._words[slot + _COUNT] = 0  # first: else a process killed here leaves a mixture of old and new rows
+            if type(rows) is array:
+                self._rows[thread][:count] = rows
+            else:
+                (self._packers.get(count) or self._new_packer(count))(self._memory, 8 * (slot + _ROWS), *rows)
+        now, allowed = monotonic_ns(), int(allowed_s * 1e9) if allowed_s else 0
         _write_state(self._memory, 8 * slot, count, now, now + allowed, allowed)
 
     def end(self, thread: int) -> None:
@@ -133,15 +136,10 @@ class Heartbeat:
         self._memory[start : start + len(data)] = data
         self._words[slot + _LABEL_LENGTH] = len(data)
 
-    def _write_rows(self, slot: int, rows: Sequence[int], count: int) -> None:
-        if count > self.most_rows:
-            raise ValueError(f"a piece of work holds {count} rows, at most {self.most_rows} fit")
-        words = self._words
-        words[slot + _COUNT] = 0  # first: else a process killed here would leave a mixture of old and new rows
-        if isinstance(rows, array):
-            words[slot + _ROWS : slot + _ROWS + count] = rows
-        else:
-            _rows_format(count).pack_into(self._memory, 8 * (slot + _ROWS), *rows)
+    def _new_packer(self, count: int) -> Callable[..., None]:
+        # Half the time of array("q", rows), which is why there is one for each number of rows.
+        self._packers[count] = struct.Struct(f"{count}q").pack_into
+        return self._packers[count]
 
     # Read by the supervisor.
 
@@ -161,7 +159,7 @@ class Heartbeat:
 
     def rows_inside(self) -> list[int]:
         """The rows of all pieces of work that have begun and not ended."""
-        return [row for slot in self._slots for row in self._rows_of(slot)]
+        return [row for slot, rows in zip(self._slots, self._rows, strict=True) for row in self._rows_of(slot, rows)]
 
     def labels(self) -> list[str]:
         """Each thread's label; empty if it has given none."""
@@ -177,9 +175,9 @@ class Heartbeat:
             self._words[slot + _LABEL_LENGTH] = 0
             _write_state(self._memory, 8 * slot, 0, 0, 0, 0)
 
-    def _rows_of(self, slot: int) -> list[int]:
+    def _rows_of(self, slot: int, rows: memoryview) -> list[int]:
         count = min(max(self._words[slot + _COUNT], 0), self.most_rows)
-        return self._words[slot + _ROWS : slot + _ROWS + count].tolist()
+        return rows[:count].tolist()
 
     def _label_of(self, slot: int) -> str:
         length = min(max(self._words[slot + _LABEL_LENGTH], 0), LABEL_BYTES)

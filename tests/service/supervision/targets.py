@@ -1,6 +1,7 @@
 """What the children of these tests run: functions of a module, for a child imports them by name."""
 
 import ctypes
+import gc
 import os
 import signal
 import socket
@@ -59,11 +60,11 @@ def hold_interpreter(connection: Connection) -> None:
 
 
 def describe(connection: Connection) -> None:
-    """Send the process's name, and how it handles the signals that a terminal sends to all."""
+    """Send the process's name, how it handles the signals that a terminal sends to all, and what it shares."""
     handled = [signal.getsignal(number) == signal.SIG_IGN for number in (signal.SIGINT, signal.SIGHUP)]
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     name = Path("/proc/self/comm").read_text().strip() if sys.platform == "linux" else ""
-    connection.send_bytes(f"{name} {all(handled)} {len(blocked)}".encode())
+    connection.send_bytes(f"{name} {all(handled)} {len(blocked)} {gc.get_freeze_count() > 1000}".encode())
 
 
 def serve_one(connection: Connection, listener: socket.socket) -> None:

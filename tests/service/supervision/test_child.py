@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 import pytest
+import uvloop
 
 from service.supervision.child import MESSAGE_BYTES, UNREAD_BYTES, Child, Method, reason_of
 from service.supervision.heartbeat import Heartbeat
@@ -62,7 +63,20 @@ async def test_messages_before_the_end_are_received_after_it(start: Start) -> No
     assert [await child.receive() for _ in range(20)] == [bytes([number]) * 1000 for number in range(20)]
     with pytest.raises(EOFError):
         await child.receive()
+    assert child._transport.is_closing()
     child.send(b"nobody reads this")
+
+
+def test_all_of_it_works_on_uvloop() -> None:
+    async def run() -> tuple[bytes, bytes, int]:
+        child = await Child.start("genserve-test", targets.echo)
+        child.send(b"x" * MESSAGE_BYTES)
+        first, second = await child.receive(), await child.receive()
+        child.terminate()
+        return first, second, await child.wait()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(run()) == (b"ready", b"x" * MESSAGE_BYTES, 0)
 
 
 async def test_a_cancelled_receive_loses_nothing(start: Start) -> None:
@@ -153,13 +167,44 @@ async def test_a_child_that_holds_the_interpreter_is_killed(start: Start) -> Non
     assert await child.wait() == -signal.SIGKILL
 
 
+async def test_a_busy_child_ends_when_its_channel_closes(start: Start) -> None:
+    child = await start(targets.never_read)
+    await child.receive()
+    child._transport.abort()  # as if the supervisor had ended
+    assert await child.wait() == 1
+
+
 # Set-up.
+
+
+async def test_the_supervisor_keeps_its_signals(start: Start) -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    await start(targets.echo)
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
 
 
 @linux_only
 async def test_a_child_has_a_name_and_ignores_the_signals_of_a_terminal(start: Start) -> None:
     child = await start(targets.describe)
-    assert await child.receive() == b"genserve-test True 0"
+    assert await child.receive() == b"genserve-test True 0 True"
+
+
+def test_what_is_wrong_with_the_fork_server_is_said() -> None:
+    script = """
+import sys
+from service.supervision.child import prepare
+class Printed:
+    def warning(self, message, extra):
+        print(extra["reason"])
+import service.supervision.child as child
+child.log = Printed()
+prepare(["json", "tests.service.supervision.starts_a_thread", "no_such_module"])
+"""
+    command = [sys.executable, "-W", "error", "-c", script]
+    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert printed.stderr == ""
+    reasons = ["no_such_module could not be imported", "it has 2 threads"]
+    assert printed.stdout.splitlines() == (reasons if sys.platform == "linux" else reasons[:1])
 
 
 async def test_a_listening_socket_survives_the_child_that_accepts(start: Start) -> None:

@@ -1,4 +1,5 @@
 import stat
+import struct
 import time
 from array import array
 from collections.abc import Iterator
@@ -115,8 +116,14 @@ def test_rows_are_inside_between_begin_and_end(beats: Heartbeat, calls: list[tup
 
 def test_rows_of_a_write_that_broke_off_are_not_inside(beats: Heartbeat) -> None:
     beats.begin(0, [1, 2])
-    with pytest.raises(Exception, match="argument"):
+    with pytest.raises(struct.error, match="integer"):
         beats.begin(0, [3, "x"])  # type: ignore[list-item]
+    assert beats.rows_inside() == []
+
+
+def test_an_array_of_other_numbers_is_refused(beats: Heartbeat) -> None:
+    with pytest.raises(ValueError, match="different"):
+        beats.begin(0, array("d", [1.0]))  # type: ignore[arg-type]
     assert beats.rows_inside() == []
 
 
