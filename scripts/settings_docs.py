@@ -9,7 +9,8 @@ from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
 
-from service.settings import Settings, SettingText
+from service.setting_texts import SettingText
+from service.settings import Settings
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "OPERATIONS.md"
 _PART = re.compile(r"(<!-- settings -->\n).*?(<!-- end of settings -->)", flags=re.DOTALL)

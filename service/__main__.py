@@ -15,7 +15,8 @@ from service import logs
 from service.process import keep_memory
 from service.processes import supervisor
 from service.server import serve
-from service.settings import Settings, variable
+from service.setting_texts import variable
+from service.settings import Settings
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -8,12 +8,11 @@ from collections.abc import Iterator
 from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import (
     DirectoryPath,
-    Field,
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
@@ -23,35 +22,16 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from service.setting_texts import GROUPS, SettingText, setting, shown, variable
+
 #: A path without a trailing slash: empty, or segments of characters that need no escaping in a URL.
 _PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*")
 _PUBLIC_URL = re.compile(r"https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?" + _PATH.pattern)
 
-
-#: Groups of settings, in the order of `Settings`.
-GROUPS = ("serving", "models", "engine", "limits", "jobs", "uploads", "proxies", "logs")
-
-#: A row's key in messages has seven bits for its API process; more than 64 processes are of no use.
+#: Its work is shared with the others through a file of so many slots (service/admission/shared.py).
 MOST_API_SERVERS = 64
 
-
-class SettingText(NamedTuple):
-    """What people read about one setting. ``unit`` may be empty; ``change`` says when to change the default."""
-
-    group: str
-    variable: str
-    default: str
-    unit: str
-    meaning: str
-    change: str
-
-
-def _setting(group: str, default: object, meaning: str, change: str, unit: str = "", **constraints: Any) -> Any:  # noqa: ANN401
-    texts: dict[str, Any] = {"group": group, "unit": unit, "change": change}
-    return Field(default=default, description=meaning, json_schema_extra=texts, **constraints)
-
-
-_serving, _models, _engine, _limits, _jobs, _uploads, _proxies, _logs = (partial(_setting, group) for group in GROUPS)
+_serving, _models, _engine, _limits, _jobs, _uploads, _proxies, _logs = (partial(setting, group) for group in GROUPS)
 
 
 class Settings(BaseSettings):
@@ -400,18 +380,4 @@ class Settings(BaseSettings):
         for name, field in cls.model_fields.items():
             assert isinstance(field.json_schema_extra, dict)
             group, unit, change = (str(field.json_schema_extra[key]) for key in ("group", "unit", "change"))
-            yield SettingText(group, variable(name), _shown(field.default), unit, str(field.description), change)
-
-
-def variable(name: str) -> str:
-    """The environment variable of the setting ``name``."""
-    return f"GENSERVE_{name.upper()}"
-
-
-def _shown(default: object) -> str:
-    """A default as people write it into the environment."""
-    if isinstance(default, bool):
-        return str(default).lower()
-    if isinstance(default, float):
-        return f"{default:.10g}"
-    return "unset" if default is None else str(default) or "empty"
+            yield SettingText(group, variable(name), shown(field.default), unit, str(field.description), change)

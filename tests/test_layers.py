@@ -27,7 +27,7 @@ LAYERS = {
         {"contract", "decoding", "nvml"},
         {"logs", "supervision"},
         {"client", "errors", "request_info", "settings", "metrics", "process", "background"},
-        {"series"},
+        {"series", "setting_texts"},
     ),
     "trainer": (
         {"__main__"},

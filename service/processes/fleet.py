@@ -52,7 +52,9 @@ class ProcessFleet:
         self._folder, self._settings, self._metrics, self._budget = folder, settings, metrics, budget
         self._changed, self._failed = changed, failed
         self._numbers = itertools.count(1)
-        self._free_seats = list(seats)
+        self._free_seats: asyncio.Queue[Seat] = asyncio.Queue()
+        for seat in seats:
+            self._free_seats.put_nowait(seat)
         self._engines: dict[int, EngineMember] = {}
         #: The process that takes over next, or the task that starts it.
         self._spare: asyncio.Task[EngineMember] | None = None
@@ -95,7 +97,7 @@ class ProcessFleet:
 
     def start_spare(self) -> None:
         """Start the process that takes over when an engine dies, if there is to be one."""
-        if self._free_seats and self._settings.spare_engine and not self._stopping:
+        if self._settings.spare_engine and not self._stopping:
             self._spare = self._start(self._begin([*self._versions.values()], self._missing_in_spare))
 
     async def stop(self) -> None:
@@ -117,9 +119,11 @@ class ProcessFleet:
         The spare tries it first: what hangs or crashes there disturbs nobody.
         """
         version = self._new_version(directory, manifest)
-        tried = [self._spare.result()] if self._spare is not None and _succeeded(self._spare) else []
+        if self._spare is not None:
+            await asyncio.wait([self._spare], timeout=self._settings.load_timeout_s)
+        trial = [self._spare.result()] if self._spare is not None and _succeeded(self._spare) else []
         try:
-            for member in (*tried, *self._engines.values()):
+            for member in (*trial, *self._engines.values()):
                 _set_prices(version, await member.load(version))
         except EngineDied:
             self.discard(version)
@@ -180,12 +184,12 @@ class ProcessFleet:
             at_a_time = 1
 
     async def _new_member(self) -> EngineMember:
-        """A new process in a free seat. Raises EngineDied."""
-        seat = self._free_seats.pop(0)
+        """A new process, in a seat that is free or about to be: its last process is ending. Raises EngineDied."""
+        seat = await self._free_seats.get()
         try:
             member = await EngineMember.start(seat, self._settings)
         except EngineDied:
-            self._free_seats.append(seat)
+            self._free_seats.put_nowait(seat)
             raise
         self._members.add(member)
         self._start(self._mourn(member))
@@ -206,7 +210,7 @@ class ProcessFleet:
         self._members.discard(member)
         self._metrics.ended(member.seat.name)
         inside = member.heartbeat.rows_inside()
-        self._free_seats.append(member.seat)
+        self._free_seats.put_nowait(member.seat)
         if self._stopping:
             return
         numbers = [number for number, each in self._engines.items() if each is member]

@@ -74,7 +74,12 @@ class EngineMember:
         heartbeat.reset()
         child = await Child.start(seat.name, run_engine, seat, settings)
         member = cls(child, seat, heartbeat, settings)
-        member.threads = await member._ready
+        try:
+            member.threads = await member._ready
+        except EngineDied:
+            child.kill()  # it has closed its channel; the next process may write to its files once it has ended
+            await child.wait()
+            raise
         return member
 
     async def load(self, version: Version) -> Loaded:

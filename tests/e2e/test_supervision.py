@@ -135,7 +135,7 @@ def test_five_deaths_in_a_minute_end_the_service_with_the_reason(weights: Path) 
             time.sleep(0.05)
         assert service.process.wait(SECONDS) == 1
         service._reader.join(SECONDS)
-        assert any("5 processes died within 60 s" in line for line in service.log)
+        assert any("5 processes died within 60 s" in line for line in service.log), "".join(service.log)
 
 
 def test_a_model_that_hangs_is_refused_alone_at_start(weights: Path) -> None:

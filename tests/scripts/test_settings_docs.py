@@ -1,5 +1,6 @@
 from scripts.settings_docs import DOCUMENT, rewritten
-from service.settings import Settings, SettingText
+from service.setting_texts import SettingText
+from service.settings import Settings
 
 
 def test_the_tables_are_current() -> None:

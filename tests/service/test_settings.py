@@ -8,7 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from service.__main__ import main
-from service.settings import GROUPS, Settings, variable
+from service.setting_texts import GROUPS, variable
+from service.settings import Settings
 
 
 @pytest.fixture(autouse=True)
