@@ -147,6 +147,11 @@ def test_image_to_image_takes_the_last_part_of_the_plan(solver: DiffusionSolver,
         assert_same(solver, steps, {"timestep_spacing": spacing, "steps_offset": 1}, strength=strength)
 
 
+def test_the_order_of_the_last_step_depends_on_the_steps_of_the_full_plan() -> None:
+    for strength, steps in ((0.3, 20), (0.8, 18), (0.9, 14)):
+        assert_same("dpmpp_2m", steps, {"final_sigmas_type": "sigma_min"}, strength=strength)
+
+
 def test_a_strength_of_the_latent_consistency_pipeline_keeps_the_steps() -> None:
     scheduler = scheduler_of("lcm")
     plan = make_diffusers_plan(schedule_of(scheduler), 4, strength=0.5, keep_steps=True)
