@@ -176,7 +176,8 @@ class DiffusionSchedule(BaseModel):
 def stable_diffusion_config(config: Mapping[str, object]) -> dict[str, object]:
     """The scheduler's configuration as diffusers' Stable Diffusion 1.x and 2.x pipelines change it when they load it.
 
-    They read steps_offset as 1 and do not clip latents, whatever an old file says.
+    They read steps_offset as 1 and do not clip latents, whatever an old file says. Their inpainting pipeline does clip
+    if the file says so.
     """
     return {**config, "steps_offset": 1, "clip_sample": False}
 

@@ -87,8 +87,9 @@ def assert_same(
 @predictions
 def test_every_field_of_the_configuration(solver: DiffusionSolver, spacing: str, prediction: str) -> None:
     if (solver, prediction) == ("euler_ancestral", "sample"):
-        pytest.skip("diffusers does not implement it")
-    for options, offset, steps in product(OPTIONS[solver], (0, 1), (1, 2, 14, 15)):
+        prediction = "epsilon"  # diffusers does not implement the other
+    offsets = (0, 1) if spacing == "leading" else (1,)  # the others do not read it
+    for options, offset, steps in product(OPTIONS[solver], offsets, (1, 2, 14, 15)):
         config = options | {"timestep_spacing": spacing, "steps_offset": offset, "prediction_type": prediction}
         assert_same(solver, steps, config)
 
@@ -144,6 +145,11 @@ def test_a_bound_of_lambda_and_karras_sigmas_leave_out_timesteps() -> None:
 def test_image_to_image_takes_the_last_part_of_the_plan(solver: DiffusionSolver, spacing: str) -> None:
     for strength, steps in product((0.3, 0.58, 0.99, 1.0), (4, 20)):
         assert_same(solver, steps, {"timestep_spacing": spacing, "steps_offset": 1}, strength=strength)
+
+
+def test_the_order_of_the_last_step_depends_on_the_steps_of_the_full_plan() -> None:
+    for strength, steps in ((0.3, 20), (0.8, 18), (0.9, 14)):
+        assert_same("dpmpp_2m", steps, {"final_sigmas_type": "sigma_min"}, strength=strength)
 
 
 def test_a_strength_of_the_latent_consistency_pipeline_keeps_the_steps() -> None:

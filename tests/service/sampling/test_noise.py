@@ -2,6 +2,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from diffusers.utils.torch_utils import randn_tensor
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -112,3 +113,15 @@ def test_a_restart_forgets_what_a_draw_of_another_shape_left(shape: tuple[int, .
         noise.draw((size,))
     noise.restart(8)
     assert torch.equal(noise.draw(shape), torch.randn(shape, generator=torch.Generator().manual_seed(8)))
+
+
+@pytest.mark.parametrize("shape", [(4, 8, 8), (1, 3, 3), (4, 7, 5)])
+def test_the_draws_are_those_of_a_diffusers_pipeline(shape: tuple[int, ...]) -> None:
+    noise, generator = RowNoise(7), torch.Generator().manual_seed(7)
+    for _ in range(3):
+        expected = randn_tensor((1, *shape), generator=generator, device=torch.device("cpu"), dtype=torch.float32)
+        assert torch.equal(noise.draw(shape), expected[0])
+    starts = torch.empty(2, *shape)
+    draw_each([7, 8], starts)
+    generators = [torch.Generator().manual_seed(seed) for seed in (7, 8)]
+    assert torch.equal(starts, randn_tensor((2, *shape), generator=generators, dtype=torch.float32))

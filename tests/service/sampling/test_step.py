@@ -8,7 +8,16 @@ from service.contract.manifest import NoiseSchedule
 from service.sampling.loop import sample
 from service.sampling.noise import RowNoise
 from service.sampling.solvers import Plan, make_plan
-from service.sampling.step import Guidance, Inpaint, guide, predict_x_start, update
+from service.sampling.step import (
+    Guidance,
+    Inpaint,
+    clip_x_start,
+    guide,
+    keep_known,
+    predict_x_start,
+    update,
+    x_start_from,
+)
 
 SHAPE = (2, 3, 4)
 CLASSES = 3
@@ -200,3 +209,56 @@ def test_row_does_not_depend_on_its_neighbours(mixed: list[tuple[Plan, int, floa
     for seed, x in enumerate(together(plans, labels, scales, starts)):
         expected = alone(plans[seed], seed, labels[seed], scales[seed])
         torch.testing.assert_close(x, expected, rtol=0, atol=1e-5)
+
+
+ALPHA = torch.tensor([0.0, 0.6, 1.0], dtype=torch.float64)
+SIGMA = (1 - ALPHA**2).sqrt()
+
+
+def three_pairs() -> tuple[Tensor, Tensor, Tensor]:
+    """Clean latents, noise, and latents noised to the levels of ALPHA and SIGMA, (3, *SHAPE) float64."""
+    clean, noise = torch.randn(2, 3, *SHAPE, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    alpha, sigma = ALPHA.view(3, 1, 1, 1), SIGMA.view(3, 1, 1, 1)
+    return clean, noise, alpha * clean + sigma * noise
+
+
+def test_every_prediction_gives_the_clean_latent() -> None:
+    clean, noise, x = three_pairs()
+    velocity = ALPHA.view(3, 1, 1, 1) * noise - SIGMA.view(3, 1, 1, 1) * clean
+    signal = ALPHA > 0
+    torch.testing.assert_close(x_start_from(clean, x, ALPHA, SIGMA, "sample"), clean)
+    torch.testing.assert_close(x_start_from(velocity, x, ALPHA, SIGMA, "v_prediction"), clean)
+    from_noise = x_start_from(noise[signal], x[signal], ALPHA[signal], SIGMA[signal], "epsilon")
+    torch.testing.assert_close(from_noise, clean[signal])
+
+
+def test_predictions_in_half_precision_are_used_in_that_of_the_latent() -> None:
+    _clean, noise, x = three_pairs()
+    for prediction_type in ("epsilon", "v_prediction", "sample"):
+        assert x_start_from(noise.half(), x, ALPHA, SIGMA, prediction_type).dtype == torch.float64
+
+
+def test_a_clamp_keeps_the_predicted_noise_or_the_latent_of_each_row() -> None:
+    clean, noise, x = three_pairs()
+    bound, shift = torch.tensor([0.5, 0.5, float("inf")]), torch.stack([ALPHA[1] * 0, ALPHA[1], ALPHA[2]])
+    shifted, clipped = clip_x_start(x, clean, bound, shift)
+    torch.testing.assert_close(clipped[:2], clean[:2].clamp(-0.5, 0.5))
+    assert torch.equal(clipped[2], clean[2])
+    assert torch.equal(shifted[[0, 2]], x[[0, 2]])
+    torch.testing.assert_close(shifted[1] - ALPHA[1] * clipped[1], SIGMA[1] * noise[1])
+
+
+def test_a_clamp_does_not_hide_a_network_that_failed() -> None:
+    _clean, _noise, x = three_pairs()
+    failed = torch.full_like(x, float("inf"))
+    _x, clipped = clip_x_start(x, failed, torch.ones(3), torch.zeros(3))
+    assert clipped.isnan().all()
+
+
+def test_the_known_part_is_at_the_level_of_each_row() -> None:
+    clean, noise, x = three_pairs()
+    mask = torch.zeros_like(x)
+    mask[2] = 1.0  # a row without a mask
+    mask[:2, :, 0] = 1.0
+    kept = keep_known(torch.zeros_like(x), Inpaint(mask, clean), noise, ALPHA, SIGMA)
+    torch.testing.assert_close(kept, (1 - mask) * x)
