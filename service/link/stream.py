@@ -22,8 +22,9 @@ OnLost = Callable[[Exception | None], object]
 class FrameStream(asyncio.BufferedProtocol):
     """One connection; use it on its event loop only.
 
-    ``on_frame`` gets each payload. ``on_lost`` is called once, at the end: with None after ``close`` or when the peer
-    closed, else with the reason. ``most_frame`` and ``most_buffered`` are bounds in bytes.
+    ``on_frame`` gets each payload; if it raises, the stream closes with that. ``on_lost`` is called once, at the end:
+    with None after ``close`` or when the peer closed, else with the reason. ``most_frame`` and ``most_buffered`` are
+    bounds in bytes.
     """
 
     def __init__(

@@ -135,6 +135,25 @@ async def test_no_frame_comes_after_close() -> None:
         assert link.frames.empty()
 
 
+async def test_an_error_in_a_callback_closes_the_stream() -> None:
+    def fail() -> None:
+        raise LookupError("no such row")
+
+    loop, reported = asyncio.get_running_loop(), list[object]()
+    usual = loop.get_exception_handler()
+    loop.set_exception_handler(lambda _, context: reported.append(context["exception"]))
+    try:
+        async with linked() as link:
+            link.then = fail
+            link.peer.sendall(frame(b"first"))
+            await link.end()
+    finally:
+        loop.set_exception_handler(usual)
+    (reason,) = link.lost
+    assert reported == [reason]
+    assert isinstance(reason, LookupError)
+
+
 async def test_a_peer_that_does_not_read_closes_the_stream_at_the_bound() -> None:
     async with linked(most_buffered=3_000_000) as link:
         while not link.stream.closed:  # each send returns, without a turn of the loop or with one
