@@ -4,6 +4,7 @@ import asyncio
 import base64
 import io
 import json
+import os
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
@@ -26,6 +27,7 @@ from service.images import Pixels, encode_png
 from service.request_info import info_of
 from service.settings import Settings
 from tests.service.api.documented import checker
+from tests.service.api.linked_service import start_linked
 from tests.service.artefacts import write_autoencoder, write_diffusion, write_latent_diffusion, write_one_shot
 
 PROBLEM_JSON = "application/problem+json"
@@ -53,6 +55,15 @@ def settings_of(weights: Path) -> Settings:
         max_request_ms=1e9,
         max_lag_ms=1e9,
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _engine_of_the_service() -> Iterator[None]:
+    """The engine of services without one of their own: of the same process, or behind a socket."""
+    with pytest.MonkeyPatch.context() as patch:
+        if os.environ.get("GENSERVE_TEST_LINKED"):
+            patch.setattr("service.app.start_inline", start_linked)
+        yield
 
 
 @pytest.fixture(scope="package")

@@ -11,6 +11,7 @@ from service.admission.drain import DrainRate
 from service.engine.engine import Engine
 from service.engine.host import Host
 from service.engine.model import Served
+from service.errors import ServiceError
 from service.link.channel import Listener
 from service.link.pool import EnginePool
 from service.link.server import LinkServer
@@ -22,11 +23,13 @@ from tests.service.engine.conftest import CPU
 class EngineProcess:
     """What an engine process does, in threads: it computes ``served`` for those who connect to ``path``."""
 
-    def __init__(self, path: Path, served: Mapping[str, Served], settings: Settings) -> None:
-        self.path, self.metrics = path, Metrics()
+    def __init__(
+        self, path: Path, served: Mapping[str, Served], settings: Settings, metrics: Metrics | None = None
+    ) -> None:
+        self.path, self.metrics = path, metrics or Metrics()
         self.server = LinkServer(lambda server: Host(CPU, settings, self.metrics, server.deliver))
         for number, each in enumerate(numbered(served)):
-            lane_metrics = self.metrics.for_model(each.model.name, [])
+            lane_metrics = self.metrics.for_model(each.model.name, ServiceError.codes())
             drain = DrainRate(1000.0 * self.server.host.threads)
             self.server.add(number, self.server.host.new_lane(each, drain, lane_metrics))
         self.listener = Listener(path)
