@@ -14,14 +14,16 @@ from fastapi.telemetry import TelemetryConfig
 from service import nvml
 from service.admission.lag import LoopLag
 from service.admission.memory import Memory
-from service.api.dialects import hugging_face, open_inference, openai
+from service.api.dialects import edits, hugging_face, open_inference, openai
 from service.api.http import error_handlers
 from service.api.http.endpoint import App
 from service.api.ops import docs, health, jobs, models, playground, stats
-from service.api.order import Order
 from service.api.request.resolve_cache import ResolvedCache
-from service.api.state import JobResult, KeptAnswer, State
-from service.api.tasks import encode, generate, inspect, interpolate, latent_map
+from service.api.response.job_codec import JobCodec
+from service.api.response.job_runner import resume_jobs
+from service.api.response.recipe import EDIT
+from service.api.state import State
+from service.api.tasks import again, encode, generate, inspect, interpolate, latent_map
 from service.background import Background
 from service.engine.engine import Engine
 from service.engine.model import Served
@@ -33,14 +35,15 @@ from service.models.manager import ModelManager
 from service.models.registry import Registry, Unusable, load_registry, pick_device, unusable
 from service.process import freeze_objects
 from service.settings import Settings
-from service.store.bounded import Bounds
-from service.store.jobs import JobStore
-from service.store.keys import KeyedAnswers
+from service.store.opening import open_store
 
 log = logging.getLogger(__name__)
 
 #: Prometheus is told by the service itself; asking OpenTelemetry on every request whether it listens is not free.
 NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
+
+#: Seconds between two looks for jobs that another process left.
+RESUME_S = 1.0
 
 VERSION = version("genserve")
 
@@ -70,6 +73,9 @@ def create_app(settings: Settings) -> FastAPI:
         background = state.background
         background.repeat("history", state.history.take, STEP_S)
         freeze_objects()
+        if settings.store_path is not None:
+            builders = {**again.BUILDERS, EDIT: edits.edit_again}
+            background.repeat("jobs", lambda: resume_jobs(state, builders), RESUME_S)
         if settings.watch_s:
             background.repeat("watch", state.manager.follow, settings.watch_s)
         try:
@@ -77,7 +83,8 @@ def create_app(settings: Settings) -> FastAPI:
         finally:
             background.stop()
             # The sockets are closed: nobody can fetch what a job still makes. What answers waited for has had its time.
-            state.jobs.stop()
+            # A store in a file leaves open jobs to the next process.
+            await state.store.close()
             await state.engine.drain(settings.drain_s)
             if access_log is not None:
                 access_log.close()
@@ -125,16 +132,14 @@ async def _start(settings: Settings) -> State:
     for name in registry.refused:
         metrics.model_ready.labels(name).set(0)
     manager = ModelManager(engine, device, settings, metrics, registry.refused)
-    bounds = Bounds(settings.max_jobs, settings.job_bytes, settings.job_keep_s)
-    store: JobStore[Order, JobResult] = JobStore(bounds, time.monotonic)
-    metrics.count_jobs(lambda: store.open, lambda: store.ended)
+    store = await open_store(settings, JobCodec())
+    metrics.count_jobs(lambda: store.jobs.open, lambda: store.jobs.ended)
     history = History(lambda: [(name, each.metrics) for name, each in engine.deployments.items()], time.monotonic)
-    keyed: KeyedAnswers[KeptAnswer] = KeyedAnswers(bounds, time.monotonic)
     background = Background(lambda step: metrics.background_failures.labels(step).inc())
     engine.start()
     resolved, memory = ResolvedCache(settings), Memory(settings.max_waiting_bytes)
     translators = (hugging_face.translate,)
-    return State(settings, engine, manager, metrics, store, keyed, history, resolved, memory, background, translators)
+    return State(settings, engine, manager, metrics, store, history, resolved, memory, background, translators)
 
 
 def _deploy(engine: Engine, served: Served, registry: Registry, settings: Settings) -> None:
