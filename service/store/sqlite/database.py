@@ -34,7 +34,7 @@ class Database:
         self._connection = _open(path)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._waiting = 0
-        self._failing = False
+        self._failing = self._closed = False
 
     async def read(self, work: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """``work(connection, *args)`` in the thread. Raises StoreUnavailable."""
@@ -52,7 +52,10 @@ class Database:
         return await self._run(transaction)
 
     async def close(self) -> None:
-        """Close the file after the calls that wait."""
+        """Close the file after the calls that wait; may be repeated."""
+        if self._closed:
+            return
+        self._closed = True
         await asyncio.get_running_loop().run_in_executor(self._thread, self._connection.close)
         self._thread.shutdown()
 

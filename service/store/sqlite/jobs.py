@@ -83,8 +83,8 @@ class SqliteJobs(Generic[Work, Result]):
 
     @property
     def ended(self) -> int:
-        """Number of kept jobs that ended in this process, up to ``PROGRESS_S`` seconds ago."""
-        return self._ended
+        """Number of kept jobs that ended in this process; those removed since ``PROGRESS_S`` seconds may count."""
+        return self._ended + len(self._live) - self.open
 
     async def start(self) -> None:
         """Begin to write what happens. Raises StoreUnavailable."""
@@ -208,6 +208,7 @@ class SqliteJobs(Generic[Work, Result]):
         for each, news in zip(live, all_news, strict=True):
             each.written, each.progress = news.last_event, news.progress
             if news.ended or news.id in lost:
+                self._ended += news.id not in lost
                 self._drop(each)
                 each.job.cancel()  # no effect on one that has ended
         self._watch.changed()

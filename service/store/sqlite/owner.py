@@ -16,13 +16,13 @@ class Owner:
         self.id = os.urandom(8).hex()
         self._path = _file(path, self.id)
         # Close-on-exec: a child that outlives this process must not hold the lock.
-        self._lock = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._lock = os.fdopen(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "rb")
         fcntl.flock(self._lock, fcntl.LOCK_EX)
 
     def release(self) -> None:
-        """Be no owner any more."""
+        """Be no owner any more; may be repeated."""
         self._path.unlink(missing_ok=True)
-        os.close(self._lock)
+        self._lock.close()
 
 
 def is_alive(path: Path, id: str) -> bool:

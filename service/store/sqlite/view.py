@@ -73,17 +73,22 @@ class StoredListener(Generic[Work, Result]):
     def __init__(self, source: Source[Work, Result], id: str, after: int) -> None:
         self._source, self._id, self._last = source, id, after
         self._closing = asyncio.Event()
-        self.over = False
+        self._closed = self._ended = False
 
     def __enter__(self) -> EventListener:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.over = True
+        self._closed = True
+
+    @property
+    def over(self) -> bool:
+        """Whether no event follows."""
+        return self._closed or self._ended
 
     def close(self) -> None:
         """Return no more events."""
-        self.over = True
+        self._closed = True
         self._closing.set()
 
     async def next(self, within_s: float) -> Event | None:
@@ -92,6 +97,8 @@ class StoredListener(Generic[Work, Result]):
         give_up = clock() + within_s
         while not self.over:
             event = await self._read()
+            if self._closed:
+                return None
             if event is not None or self.over or clock() >= give_up:
                 return event
             await self._source.watch.wait(give_up - clock(), self._closing)
@@ -103,10 +110,10 @@ class StoredListener(Generic[Work, Result]):
         except StoreUnavailable:
             return None
         if found is None:  # deleted, and so cancelled
-            self.over = True
+            self._ended = True
             return Event(self._last + 1, "error", self._source.codec.error(self._id, JobCanceled(self._id)))
         ended, last, event = found
         if event is not None:
             self._last = event.id
-        self.over = ended and self._last >= last
+        self._ended = ended and self._last >= last
         return None if event is None else Event(event.id, event.name, event.data)
