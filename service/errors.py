@@ -302,9 +302,6 @@ class StoreUnavailable(ServiceError):
 
     status, code = 503, "store-unavailable"
 
-    def __init__(self) -> None:
-        super().__init__("The job store cannot be used at the moment.", retry_after_s=1)
-
 
 class ServiceStopping(ServiceError):
     """The service stopped before the job ended."""

@@ -126,6 +126,6 @@ def test_a_file_of_another_program_is_refused(tiny_weights: Path, tmp_path: Path
     with sqlite3.connect(tmp_path / "jobs.db") as connection:
         connection.execute("CREATE TABLE somebody_elses (id)")
     connection.close()
-    with pytest.raises(AssertionError, match="is a database of another program, not a job store"):
-        with serving(tiny_weights, **store(tmp_path)):
-            pass
+    refused = pytest.raises(AssertionError, match="is a database of another program, not a job store")
+    with refused, serving(tiny_weights, **store(tmp_path)):
+        pass

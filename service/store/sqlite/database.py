@@ -61,7 +61,7 @@ class Database:
 
     async def _run(self, work: Callable[[], T]) -> T:
         if self._waiting >= MOST_WAITING:
-            raise StoreUnavailable
+            raise _unavailable()
         self._waiting += 1
         try:
             done = await asyncio.get_running_loop().run_in_executor(self._thread, work)
@@ -69,11 +69,15 @@ class Database:
             if not self._failing:  # a repeated failure is logged once
                 log.error("the job store cannot be used", extra={"path": str(self.path), "reason": str(failure)})
             self._failing = True
-            raise StoreUnavailable from None
+            raise _unavailable() from None
         finally:
             self._waiting -= 1
         self._failing = False
         return done
+
+
+def _unavailable() -> StoreUnavailable:
+    return StoreUnavailable("The job store cannot be used at the moment.", retry_after_s=1)
 
 
 def _open(path: Path) -> sqlite3.Connection:

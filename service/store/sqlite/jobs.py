@@ -93,10 +93,11 @@ class SqliteJobs(Generic[Work, Result]):
 
     async def add(self, job: Job[Work, Result], recipe: Callable[[], bytes]) -> None:
         """As ``JobStore.add``. Raises MemoryFull too, where open jobs hold the maximum of uploads."""
-        news = News(job.id, job.state, job.progress, job.last_event, job.own_size, to_json(job.about))
+        news, now = News(job.id, job.state, job.progress, 0, job.own_size, to_json(job.about)), self._clock()
         try:
             await self._database.write(
-                records.add, self.owner, news, job.client, job.created, recipe(), self._clock(), self._limits
+                # Uploads are copied in the thread.
+                lambda db: records.add(db, self.owner, news, job.client, job.created, recipe(), now, self._limits)
             )
         except asyncio.CancelledError:
             self._unwanted.append(job.id)  # the thread may write it all the same
