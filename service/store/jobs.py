@@ -16,6 +16,7 @@ class Interrupted(NamedTuple):
 
     id: str
     client: str
+    model: str
     created: float
     recipe: bytes
     last_event: int
@@ -54,8 +55,11 @@ class JobStore(Protocol[Work, Result]):
     async def remove(self, id: str) -> None:
         """Cancel and remove a job; an expired one stays expired. Raises UnknownJob."""
 
-    async def claim(self) -> Interrupted | None:
-        """An interrupted job, which this process must now ``resume`` or ``unclaim``; None without one."""
+    async def claim(self, full: Sequence[str] = ()) -> Interrupted | None:
+        """An interrupted job, which this process must now ``resume``, ``unclaim`` or ``fail``; None without one.
+
+        Jobs of the models ``full`` are left out.
+        """
 
     async def resume(self, job: Job[Work, Result]) -> None:
         """Follow the log of a claimed job."""
@@ -128,7 +132,7 @@ class MemoryJobs(Generic[Work, Result]):
         if self._ended.get(id) is not None:  # a job too large for the bounds is gone already
             self._ended.remove(id)
 
-    async def claim(self) -> Interrupted | None:
+    async def claim(self, full: Sequence[str] = ()) -> Interrupted | None:  # noqa: ARG002
         """None: jobs in memory end with their process."""
         return None
 

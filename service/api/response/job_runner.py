@@ -25,6 +25,7 @@ from service.errors import (
     ComputeFailed,
     JobCanceled,
     MemoryFull,
+    ModelUnavailable,
     Overloaded,
     ServiceError,
     ShareExceeded,
@@ -40,8 +41,8 @@ log = logging.getLogger(__name__)
 #: A job that was open in so many processes that died is not computed again.
 MOST_CRASHES = 3
 
-#: Rejections that end once there is room: an interrupted job, which was accepted, waits for it.
-_NO_ROOM = (MemoryFull, Overloaded, ShareExceeded, TooLate)
+#: Rejections that end once there is room, or the model serves again: an interrupted job, which was accepted, waits.
+_NO_ROOM = (MemoryFull, ModelUnavailable, Overloaded, ShareExceeded, TooLate)
 
 #: Builds the order of a stored job for a deployment. Raises ServiceError.
 Rebuild = Callable[[State, Recipe, Deployment], Order]
@@ -68,12 +69,13 @@ async def start_job(request: Request, state: State, order: Order, *, live: bool)
 
 async def resume_jobs(state: State, builders: Mapping[str, Rebuild]) -> None:
     """Compute interrupted jobs again, as many as there is room for; ``builders`` by the task of their recipes."""
-    while (found := await state.jobs.claim()) is not None:
+    full: set[str] = set()
+    while (found := await state.jobs.claim([*full])) is not None:
         try:
             await _resume(state, found, builders)
         except _NO_ROOM:
             await state.jobs.unclaim(found.id)
-            return
+            full.add(found.model)
         except ServiceError as failure:
             await state.jobs.fail(found.id, failure)
         except Exception:

@@ -17,7 +17,7 @@ from service.store.jobs import Interrupted
 from service.store.sqlite import owner, records
 from service.store.sqlite.database import Database
 from service.store.sqlite.news import Snapshot
-from service.store.sqlite.records import Limits, News
+from service.store.sqlite.records import Limits, New, News
 from service.store.sqlite.schema import shrink
 from service.store.sqlite.view import Source, StoredJob
 from service.store.sqlite.watch import Watch
@@ -93,12 +93,10 @@ class SqliteJobs(Generic[Work, Result]):
 
     async def add(self, job: Job[Work, Result], recipe: Callable[[], bytes]) -> None:
         """As ``JobStore.add``. Raises MemoryFull too, where open jobs hold the maximum of uploads."""
-        news, now = News(job.id, job.state, job.progress, 0, job.own_size, to_json(job.about)), self._clock()
+        news = News(job.id, job.state, job.progress, 0, job.own_size, to_json(job.about))
+        new = New(job.client, job.about.model, job.created, recipe)
         try:
-            await self._database.write(
-                # Uploads are copied in the thread.
-                lambda db: records.add(db, self.owner, news, job.client, job.created, recipe(), now, self._limits)
-            )
+            await self._database.write(records.add, self.owner, news, new, self._clock(), self._limits)
         except asyncio.CancelledError:
             self._unwanted.append(job.id)  # the thread may write it all the same
             self._news.set()
@@ -135,7 +133,7 @@ class SqliteJobs(Generic[Work, Result]):
             live.job.cancel()
         self._watch.changed()
 
-    async def claim(self) -> Interrupted | None:
+    async def claim(self, full: Sequence[str] = ()) -> Interrupted | None:
         """As ``JobStore.claim``: a job of a process that has died, or of one that stopped."""
         for other in await self._database.read(records.others, self.owner):
             if not owner.is_alive(self._database.path, other):
@@ -144,7 +142,7 @@ class SqliteJobs(Generic[Work, Result]):
                 owner.forget(self._database.path, other)
         if not await self._database.read(records.any_unclaimed):
             return None
-        return await self._database.write(records.claim, self.owner)
+        return await self._database.write(records.claim, self.owner, full)
 
     async def resume(self, job: Job[Work, Result]) -> None:
         """As ``JobStore.resume``."""

@@ -1,7 +1,7 @@
 """Jobs as rows: what is written and read in one transaction each. Every function takes a connection first."""
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from service.errors import JobExpired, JobsFull, MemoryFull, UnknownJob
@@ -57,6 +57,15 @@ class News(NamedTuple):
     error: bytes | None = None
 
 
+class New(NamedTuple):
+    """What is fixed when a job is added; ``recipe`` is called in the store's thread, because it copies uploads."""
+
+    client: str
+    model: str
+    created: float
+    recipe: Callable[[], bytes]
+
+
 class Limits(NamedTuple):
     """What the store may hold: ``jobs``, and bytes of the recipes of open ones, most of which are uploads."""
 
@@ -68,26 +77,18 @@ _ROW = "id, client, created, state, fraction, queue_position, eta_ms, last_event
 _NOW = "UPDATE jobs SET state = ?, fraction = ?, queue_position = ?, eta_ms = ?, last_event = ?, about = ?, error = ?"
 
 
-def add(
-    db: sqlite3.Connection,
-    owner: str,
-    news: News,
-    client: str,
-    created: float,
-    recipe: bytes,
-    now: float,
-    limits: Limits,
-) -> None:
+def add(db: sqlite3.Connection, owner: str, news: News, new: New, now: float, limits: Limits) -> None:
     """Add an open job. Raises JobsFull, MemoryFull."""
+    recipe = new.recipe()
     count, held = db.execute("SELECT count(*), coalesce(sum(recipe_size), 0) FROM jobs WHERE ended IS NULL").fetchone()
     if count >= limits.jobs.most:
         raise JobsFull(limits.jobs.most)
     if held + len(recipe) > limits.recipe_bytes:
         raise MemoryFull(held, limits.recipe_bytes)
     db.execute(
-        "INSERT INTO jobs (id, client, created, owner, state, recipe_size, size, about) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        (news.id, client, created, owner, news.state, len(recipe), news.size, news.about),
+        "INSERT INTO jobs (id, client, model, created, owner, state, recipe_size, size, about) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (news.id, new.client, new.model, new.created, owner, news.state, len(recipe), news.size, news.about),
     )
     db.execute("INSERT INTO blobs (job, kind, data) VALUES (?, 'recipe', ?)", (news.id, recipe))
     trim(db, now, limits.jobs)
@@ -234,24 +235,29 @@ def any_unclaimed(db: sqlite3.Connection) -> bool:
     return db.execute("SELECT 1 FROM jobs WHERE ended IS NULL AND owner IS NULL LIMIT 1").fetchone() is not None
 
 
-def claim(db: sqlite3.Connection, owner: str) -> Interrupted | None:
-    """The oldest open job that nobody computes, now owned by ``owner``, its events removed; None without one."""
+def claim(db: sqlite3.Connection, owner: str, full: Sequence[str]) -> Interrupted | None:
+    """The oldest open job that nobody computes, now owned by ``owner``, its events removed; None without one.
+
+    Jobs of the models ``full`` are left out.
+    """
     found = db.execute(
-        "SELECT id, client, created, last_event, crashes, data FROM jobs JOIN blobs ON job = id AND kind = 'recipe' "
-        "WHERE ended IS NULL AND owner IS NULL AND (crashes < ? OR NOT EXISTS ("
+        "SELECT id, client, model, created, last_event, crashes, data "
+        "FROM jobs JOIN blobs ON job = id AND kind = 'recipe' "
+        f"WHERE ended IS NULL AND owner IS NULL AND model NOT IN ({', '.join('?' * len(full))}) "
+        "AND (crashes < ? OR NOT EXISTS ("
         "SELECT 1 FROM jobs WHERE ended IS NULL AND owner IS NOT NULL AND crashes >= ?)) "
         "ORDER BY crashes, created LIMIT 1",
-        (SUSPECT, SUSPECT),
+        (*full, SUSPECT, SUSPECT),
     ).fetchone()
     if found is None:
         return None
-    id, client, created, last_event, crashes, recipe = found
+    id, client, model, created, last_event, crashes, recipe = found
     db.execute(
         "UPDATE jobs SET owner = ?, state = 'queued', fraction = 0, queue_position = 0, eta_ms = NULL WHERE id = ?",
         (owner, id),
     )
     db.execute("DELETE FROM events WHERE job = ?", (id,))
-    return Interrupted(id, client, created, recipe, last_event, crashes)
+    return Interrupted(id, client, model, created, recipe, last_event, crashes)
 
 
 def unclaim(db: sqlite3.Connection, id: str, owner: str) -> None:

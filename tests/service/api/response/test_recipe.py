@@ -3,7 +3,7 @@
 import base64
 import io
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -150,7 +150,7 @@ async def test_a_recipe_gives_the_same_pictures(app: FastAPI, name: str, monkeyp
         order.layout,
     )
     assert (recipe.live, recipe.request("client").headers["host"]) == (live, "pictures.example")
-    job = await resumed(state, Interrupted("0" * 32, "client", 1.0, started.recipes[0], 10, 1), monkeypatch)
+    job = await resumed(state, Interrupted("0" * 32, "client", "ddpm", 1.0, started.recipes[0], 10, 1), monkeypatch)
     assert without_time(await body_of(app, job)) == without_time(first)
     told, events = started.jobs[0].log.all_after(0), job.log.all_after(0)
     assert [event.name for event in events] == [event.name for event in told]
@@ -162,7 +162,7 @@ async def resumed(state: State, left: Interrupted, monkeypatch: pytest.MonkeyPat
     jobs: list[PictureJob] = []
     waiting = [left]
 
-    async def claim(store: object) -> Interrupted | None:
+    async def claim(store: object, full: Sequence[str] = ()) -> Interrupted | None:
         return waiting.pop() if waiting else None
 
     async def resume(store: object, job: PictureJob) -> None:
@@ -192,7 +192,7 @@ async def test_what_cannot_be_computed_again_fails(app: FastAPI, monkeypatch: py
     started, state = Started(monkeypatch), app.state.service
     for fields in ({"steps": 2}, {"steps": 2, "version": state.deployment("ddpm").model.manifest.version}):
         await ask(app, "/generate/ddpm", to_body(fields), headers=ASYNC)
-    plain, versioned = (Interrupted("0" * 32, "client", 1.0, each, 0, 1) for each in started.recipes)
+    plain, versioned = (Interrupted("0" * 32, "client", "ddpm", 1.0, each, 0, 1) for each in started.recipes)
     crashed = await failure_of(state, plain._replace(crashes=3), monkeypatch)
     assert (crashed.code, crashed.detail) == ("compute-failed", "The service ended 3 times while it computed this job.")
     other = plain._replace(recipe=plain.recipe.replace(b'"ddpm"', b'"gone"'))
@@ -220,5 +220,5 @@ async def test_an_interrupted_job_waits_for_room(app: FastAPI, monkeypatch: pyte
     monkeypatch.setattr(MemoryJobs, "unclaim", unclaim)
     monkeypatch.setattr(state.memory, "reserve", full)
     with pytest.raises(IndexError):
-        await resumed(state, Interrupted("0" * 32, "client", 1.0, started.recipes[0], 0, 1), monkeypatch)
+        await resumed(state, Interrupted("0" * 32, "client", "ddpm", 1.0, started.recipes[0], 0, 1), monkeypatch)
     assert given_back == ["0" * 32]

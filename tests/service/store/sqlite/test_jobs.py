@@ -267,7 +267,8 @@ async def test_what_stops_leaves_its_jobs_to_the_next(tmp_path: Path) -> None:
         assert found is not None
         assert (found.id, found.crashes) == ("job", 0)
         await store.jobs.unclaim("job")
-        assert await store.jobs.claim() == found
+        assert await store.jobs.claim(["model", "other"]) is None
+        assert await store.jobs.claim(["other"]) == found
         await store.jobs.fail("job", ComputeFailed("No."))
         failed = await store.jobs.get("job")
         assert failed.error is not None
