@@ -2,13 +2,14 @@
 
 import signal
 import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 
-from tests.e2e.process import Service, serving
+from tests.e2e.process import SECONDS, Service, serving
 from tests.service.api.conftest import base64_png, some_picture
 
 pytestmark = pytest.mark.slow
@@ -50,6 +51,14 @@ def open_jobs(folder: Path) -> int:
     return count
 
 
+def wait_until_written(folder: Path) -> None:
+    """Return when the file has the end of every job: a process that dies before that computes them again."""
+    give_up = time.monotonic() + SECONDS
+    while open_jobs(folder):
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
+
+
 def result(service: Service, job: dict[str, Any]) -> dict[str, Any]:
     """The JSON of a job that succeeds."""
     headers = {"Prefer": "wait=60", "Accept": "application/json"}
@@ -74,6 +83,7 @@ def test_accepted_jobs_are_computed_after_a_restart(tiny_weights: Path, tmp_path
         kept = service.client.post("/generate/vae", headers=key)
         done = service.client.post("/generate/vae", headers=ASYNC).json()
         before = result(service, done)
+        wait_until_written(tmp_path)
         jobs = submitted(service)
         service.stop(number)
     assert open_jobs(tmp_path) > 0
