@@ -15,14 +15,16 @@ from fastapi.telemetry import TelemetryConfig
 from service import nvml
 from service.admission.lag import LoopLag
 from service.admission.memory import Memory
-from service.api.dialects import hugging_face, open_inference, openai
+from service.api.dialects import edits, hugging_face, open_inference, openai
 from service.api.http import error_handlers
 from service.api.http.endpoint import App
 from service.api.ops import docs, health, jobs, models, playground, stats
-from service.api.order import Order
 from service.api.request.resolve_cache import ResolvedCache
-from service.api.state import JobResult, KeptAnswer, ModelStates, State
-from service.api.tasks import encode, generate, inspect, interpolate, latent_map
+from service.api.response.job_codec import JobCodec
+from service.api.response.job_runner import resume_jobs
+from service.api.response.recipe import EDIT
+from service.api.state import ModelStates, State
+from service.api.tasks import again, encode, generate, inspect, interpolate, latent_map
 from service.background import Background, call_soon
 from service.engine.engine import Engine
 from service.engine.host import Host
@@ -36,14 +38,15 @@ from service.models.manager import ModelManager
 from service.models.registry import Registry, Unusable, load_registry, pick_device, unusable
 from service.process import freeze_objects
 from service.settings import Settings
-from service.store.bounded import Bounds
-from service.store.jobs import JobStore
-from service.store.keys import KeyedAnswers
+from service.store.opening import open_store
 
 log = logging.getLogger(__name__)
 
 #: Prometheus is told by the service itself; asking OpenTelemetry on every request whether it listens is not free.
 NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
+
+#: Seconds between two looks for jobs that another process left.
+RESUME_S = 1.0
 
 VERSION = version("genserve")
 
@@ -79,6 +82,9 @@ def create_app(settings: Settings, start: Start | None = None) -> FastAPI:
         background = state.background
         background.repeat("history", state.history.take, STEP_S)
         freeze_objects()
+        if settings.store_path is not None:
+            builders = {**again.BUILDERS, EDIT: edits.edit_again}
+            background.repeat("jobs", lambda: resume_jobs(state, builders), RESUME_S)
         if settings.watch_s and isinstance(state.models, ModelManager):
             background.repeat("watch", state.models.follow, settings.watch_s)
         try:
@@ -86,7 +92,8 @@ def create_app(settings: Settings, start: Start | None = None) -> FastAPI:
         finally:
             background.stop()
             # The sockets are closed: nobody can fetch what a job still makes. What answers waited for has had its time.
-            state.jobs.stop()
+            # A store in a file leaves open jobs to the next process.
+            await state.store.close()
             await state.engine.drain(settings.drain_s)
             if access_log is not None:
                 access_log.close()
@@ -136,24 +143,22 @@ async def start_inline(settings: Settings) -> State:
     fleet = LocalFleet(engine, host, device, settings)
     manager = ModelManager(fleet, settings, metrics, registry.refused)
     host.start(partial(call_soon, asyncio.get_running_loop()))
-    return state_with(engine, manager, settings, metrics)
+    return await state_with(engine, manager, settings, metrics)
 
 
-def state_with(engine: Engine, models: ModelStates, settings: Settings, metrics: Metrics) -> State:
+async def state_with(engine: Engine, models: ModelStates, settings: Settings, metrics: Metrics) -> State:
     """The parts of a service that answers with ``engine``."""
     metrics.show_build(VERSION, torch.__version__, settings.commit)
     metrics.for_unknown_models(ServiceError.codes())
-    bounds = Bounds(settings.max_jobs, settings.job_bytes, settings.job_keep_s)
-    store: JobStore[Order, JobResult] = JobStore(bounds, time.monotonic)
-    metrics.count_jobs(lambda: store.open, lambda: store.ended)
+    store = await open_store(settings, JobCodec())
+    metrics.count_jobs(lambda: store.jobs.open, lambda: store.jobs.ended)
     history = History(
         lambda: [(name, each.metrics) for name, each in engine.deployments.items()], metrics.refresh, time.monotonic
     )
-    keyed: KeyedAnswers[KeptAnswer] = KeyedAnswers(bounds, time.monotonic)
     background = Background(lambda step: metrics.background_failures.labels(step).inc())
     resolved, memory = ResolvedCache(settings), Memory(settings.max_waiting_bytes)
     translators = (hugging_face.translate,)
-    return State(settings, engine, models, metrics, store, keyed, history, resolved, memory, background, translators)
+    return State(settings, engine, models, metrics, store, history, resolved, memory, background, translators)
 
 
 def _deploy(engine: Engine, served: Served, registry: Registry, settings: Settings) -> None:

@@ -25,6 +25,7 @@
     |-- ModelUnavailable      503  the model failed to load, or the service is stopping
     |-- MemoryFull            503  waiting requests hold the maximum of upload memory
     |-- JobsFull              503  the maximum number of jobs is in progress
+    |-- StoreUnavailable      503  the job store cannot be read or written
     |-- ServiceStopping       503  the service stopped before the job ended
     `-- DeadlineExceeded      504  the pictures were not ready in time
 
@@ -294,6 +295,12 @@ class JobsFull(ServiceError):
 
     def __init__(self, most: int) -> None:
         super().__init__(f"{most} jobs are in progress, which is the limit.", retry_after_s=1)
+
+
+class StoreUnavailable(ServiceError):
+    """The job store cannot be read or written: its disk is full or its file is locked."""
+
+    status, code = 503, "store-unavailable"
 
 
 class ServiceStopping(ServiceError):

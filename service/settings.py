@@ -219,6 +219,13 @@ class Settings(BaseSettings):
         10.0, "Longest time for a request body to arrive. Then the answer is 408.", "If clients have slow links.", "s"
     )
 
+    store: Annotated[str, StringConstraints(pattern=r"^(memory|sqlite:///[^?#]+)$")] = _jobs(
+        "memory",
+        "Where jobs and the answers to Idempotency-Keys are kept: memory, or sqlite:///jobs.db, a file that several "
+        "processes of one machine share. A path from the root has four slashes: sqlite:////var/lib/genserve/jobs.db. "
+        "With a file, jobs that a stop or a crash interrupts are computed again.",
+        "If an accepted job must survive a restart. The file must be on a local disk.",
+    )
     job_timeout_s: PositiveFloat = _jobs(
         600.0,
         "Longest time for a job or a stream of events, in place of GENSERVE_REQUEST_TIMEOUT_S: no silent connection "
@@ -234,14 +241,13 @@ class Settings(BaseSettings):
     )
     max_jobs: PositiveInt = _jobs(
         1000,
-        "Maximum number of jobs in memory, and of answers to Idempotency-Keys. Those that ended first are dropped "
-        "first.",
+        "Maximum number of kept jobs, and of answers to Idempotency-Keys. Those that ended first are dropped first.",
         "If many clients use jobs.",
         "jobs",
     )
     job_bytes: PositiveInt = _jobs(
         67_108_864,
-        "Maximum memory for ended jobs, and as much again for answers to Idempotency-Keys.",
+        "Maximum space for ended jobs, and as much again for answers to Idempotency-Keys.",
         "If results are large.",
         "bytes",
     )
@@ -361,6 +367,11 @@ class Settings(BaseSettings):
         if servers != "auto" and not 1 <= int(servers) <= MOST_API_SERVERS:
             raise ValueError(f"expected auto or a number from 1 to {MOST_API_SERVERS}, not {servers}")
         return servers
+
+    @property
+    def store_path(self) -> Path | None:
+        """The file of the store; None for memory."""
+        return None if self.store == "memory" else Path(self.store.removeprefix("sqlite:///"))
 
     @property
     def request_limit_ms(self) -> float:

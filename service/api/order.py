@@ -34,6 +34,11 @@ class Uploads:
         self._files = {**files}
 
     @property
+    def files(self) -> Mapping[str, bytes]:
+        """The files that were not taken yet."""
+        return self._files
+
+    @property
     def size(self) -> int:
         """Bytes of the files that were not taken yet."""
         return sum(map(len, self._files.values()))
@@ -78,7 +83,7 @@ class Order(NamedTuple):
 
     Creating an order decodes and computes nothing. Where rows begin from something that takes work, ``begin`` does
     that work after admission: it decodes ``uploads``, and the engine computes the parts ``before`` the pictures.
-    ``asked`` is the request without its files.
+    ``asked`` is the request without its files; ``edited`` the one that an edit (``dialects.edits``) came from.
 
     ``path`` and ``params`` are a request that reproduces the pictures; ``begin`` adds what is unknown before.
     ``seeds`` has a seed per picture, None where no seed alone reproduces it. ``layout`` is how one image shows all
@@ -102,6 +107,7 @@ class Order(NamedTuple):
     uploads: Uploads | None = None
     before: Sequence[Part] = ()
     begin: Begin | None = None
+    edited: Task | None = None
 
     @property
     def model(self) -> Model:

@@ -18,31 +18,24 @@ from service.history import History
 from service.metrics import UNKNOWN_MODEL, Metrics
 from service.request_info import info_of
 from service.settings import Settings
-from service.store.job import Job
+from service.store.job import Job, JobView
 from service.store.jobs import JobStore
 from service.store.keys import KeyedAnswers
-
-#: Encoded response headers.
-Headers = Sequence[tuple[bytes, bytes]]
+from service.store.opening import Store
 
 
 class JobResult(NamedTuple):
-    """The output of a job, and its JSON answer."""
+    """The output of a job, the order that it answers, and its JSON answer with encoded headers."""
 
+    order: Order
     output: Output
     body: bytes
-    headers: Headers
+    headers: Sequence[tuple[bytes, bytes]]
 
 
+#: A job that this process computes, and a job whichever process computes it.
 PictureJob = Job[Order, JobResult]
-
-
-class KeptAnswer(NamedTuple):
-    """An answer that is sent again to requests with the same Idempotency-Key."""
-
-    status: int
-    headers: Headers
-    body: bytes
+AnyJob = JobView[JobResult]
 
 
 class ModelStates(Protocol):
@@ -63,13 +56,22 @@ class State:
     engine: Engine
     models: ModelStates
     metrics: Metrics
-    jobs: JobStore[Order, JobResult]
-    keyed: KeyedAnswers[KeptAnswer]
+    store: Store[Order, JobResult]
     history: History
     resolved: ResolvedCache
     memory: Memory
     background: Background
     translators: Sequence[BodyTranslator] = ()
+
+    @property
+    def jobs(self) -> JobStore[Order, JobResult]:
+        """The jobs of all processes that share the store."""
+        return self.store.jobs
+
+    @property
+    def keyed(self) -> KeyedAnswers:
+        """The answers that are kept for an Idempotency-Key."""
+        return self.store.keyed
 
     @property
     def faults(self) -> dict[str, str]:

@@ -73,7 +73,7 @@ class ApiProcess:
         await self._apply(catalog)
         self._following = asyncio.create_task(self._follow())
         self._following.add_done_callback(log_failure)
-        return state_with(self._engine, self.states, settings, self._metrics)
+        return await state_with(self._engine, self.states, settings, self._metrics)
 
     def listening(self) -> None:
         """Tell the supervisor that requests are taken."""

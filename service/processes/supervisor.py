@@ -110,6 +110,8 @@ class Supervisor:
     """Keeps the processes of one service running."""
 
     def __init__(self, folder: RunFolder, listeners: list[list[socket.socket]], settings: Settings) -> None:
+        if len(listeners) > 1 and settings.store == "memory":  # any of them must answer for a job of another
+            settings = settings.model_copy(update={"store": f"sqlite:///{folder.file('jobs.db')}"})
         self._folder, self._listeners, self._settings = folder, listeners, settings
         self._apis: dict[int, ApiMember] = {}
         #: By API process, the versions that its requests may use.

@@ -2,35 +2,69 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 
 class Event(NamedTuple):
-    """One event; ``id`` counts from 1."""
+    """One event; ``id`` counts from 1. ``payload`` is encoded (bytes) where it comes from another process."""
 
     id: int
     name: str
     payload: object
 
 
+class Woken(Protocol):
+    """What a log tells of changes."""
+
+    def wake(self) -> None:
+        """Have a look at the log again."""
+
+
+class EventListener(Protocol):
+    """A reader of events, in order and each once. Used as a context manager: it costs nothing before and after."""
+
+    def __enter__(self) -> "EventListener": ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    @property
+    def over(self) -> bool:
+        """Whether no event follows."""
+
+    def close(self) -> None:
+        """Return no more events."""
+
+    async def next(self, within_s: float) -> Event | None:
+        """The next event, or None if there is none within ``within_s`` seconds or none follows."""
+
+
 class EventLog:
-    """Events in order, for the event loop only.
+    """Events in order, for the event loop only. Ids continue after ``last_id``.
 
     Transient events are outdated by later ones: at most ``most`` of them and ``most_bytes`` are kept, the newest. All
     others are kept, and the writer bounds their number. A listener holds a position and no events, so a slow one costs
     no memory and misses transient events only.
     """
 
-    def __init__(self, most: int, most_bytes: int) -> None:
+    def __init__(self, most: int, most_bytes: int, last_id: int = 0) -> None:
         self.size = 0
         self.ended = False
-        self.last_id = 0
+        self.last_id = last_id
         self._most, self._most_bytes = most, most_bytes
         self._events: dict[int, Event] = {}
         self._transient: deque[tuple[int, int]] = deque()
         self._transient_bytes = 0
-        self.listeners: set[Listener] = set()
+        self.listeners: set[Woken] = set()
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    @property
+    def transient(self) -> Sequence[int]:
+        """Ids of the transient events that are kept."""
+        return [id for id, _ in self._transient]
 
     def add(self, name: str, payload: object, size: int = 0, *, transient: bool = False) -> None:
         """Append an event; ``size`` is the number of bytes that ``payload`` holds."""
@@ -51,12 +85,17 @@ class EventLog:
 
     def after(self, id: int) -> Event | None:
         """The first kept event after event ``id``, or None."""
-        found = None
+        later = self.all_after(id)
+        return later[0] if later else None
+
+    def all_after(self, id: int) -> Sequence[Event]:
+        """The kept events after event ``id``."""
+        found: list[Event] = []
         for event in reversed(self._events.values()):
             if event.id <= id:
                 break
-            found = event
-        return found
+            found.append(event)
+        return found[::-1]
 
     def listen(self, after: int = 0) -> "Listener":
         """A reader of the events after event ``after``, kept and future ones."""

@@ -10,6 +10,7 @@ from service.api.request.capabilities import denoises
 from service.api.request.negotiation import JSON
 from service.api.request.schemas import GenerateRequest
 from service.api.request.uploads import read_picture
+from service.api.response.recipe import Recipe
 from service.api.state import State
 from service.api.tasks.generate import generate_order
 from service.engine.deployment import Deployment
@@ -31,7 +32,13 @@ def edit_order(
     if native.strength is None and denoises(deployment.model):
         whole = whole.model_copy(update={"strength": 1.0})
     order = generate_order(state, whole, deployment, JSON)
-    return order._replace(begin=partial(_begin, state, native, mask is not None))
+    return order._replace(begin=partial(_begin, state, native, mask is not None), edited=native)
+
+
+def edit_again(state: State, recipe: Recipe, deployment: Deployment) -> Order:
+    """The order of a stored edit. Raises as ``edit_order``."""
+    files = recipe.files
+    return edit_order(state, recipe.read(GenerateRequest), files["image"], files.get("mask"), deployment)
 
 
 async def _begin(state: State, native: GenerateRequest, masked: bool, order: Order, compute: Compute) -> Order:

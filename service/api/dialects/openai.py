@@ -28,8 +28,9 @@ from service.api.request.schemas import GenerateRequest
 from service.api.request.uploads import Upload
 from service.api.response.answers import answer
 from service.api.response.documented import BODY_ERRORS, COMPUTE_ERRORS, EVENT, EVENT_HEADERS, IMAGE_HEADERS
-from service.api.response.event_stream import EventStream, event_json
-from service.api.response.job_runner import ImageEvent, PreviewEvent, start_job
+from service.api.response.event_stream import EventStream
+from service.api.response.job_events import ImageEvent, PreviewEvent, event_json
+from service.api.response.job_runner import start_job
 from service.api.response.rendering import class_name, picture_png
 from service.api.state import PictureJob, State, deployment_of, state_of
 from service.api.tasks.generate import generate_order
@@ -144,8 +145,8 @@ def _edit_ordered(http_request: Request, state: State, request: _EditRequest) ->
 async def _respond(http_request: Request, state: State, request: _ImagesRequest, order: Order) -> Response:
     if not request.stream:
         return await answer(http_request, state, order, partial(_body, request))
-    job = start_job(http_request, state, _filmed(request, order), live=True)
-    return EventStream(job, own=True, write=partial(_write_event, request), closing=b"data: [DONE]\n\n")
+    job = await start_job(http_request, state, _filmed(request, order), live=True)
+    return EventStream(job, own=job, write=partial(_write_event, request, job), closing=b"data: [DONE]\n\n")
 
 
 def _native(request: _ImagesRequest, manifest: Manifest) -> GenerateRequest:

@@ -17,7 +17,7 @@ from service.api.response.event_stream import EventStream
 from service.api.response.job_answers import result, status_of, wait_for
 from service.api.response.reproduce import root_of
 from service.api.response.schemas import JobList, JobStatus
-from service.api.state import PictureJob, client_of, state_of
+from service.api.state import AnyJob, client_of, state_of
 from service.errors import BadRequest
 
 #: Maximum number of jobs in a list.
@@ -32,8 +32,8 @@ async def list_jobs(request: Request) -> Response:
     A request with `Prefer: respond-async`, or answered with events, creates a job.
     """
     state = state_of(request)
-    own = state.jobs.of(client_of(request), LISTED)
-    return _json(JobList(jobs=[status_of(job, root_of(request)) for job in own]))
+    own = await state.jobs.of(client_of(request), LISTED)
+    return _json(JobList(jobs=[await status_of(job, root_of(request)) for job in own]))
 
 
 async def get_job(request: Request) -> Response:
@@ -41,7 +41,7 @@ async def get_job(request: Request) -> Response:
 
     An ended job is kept for ten minutes, or until newer ones need its space; then the answer is 404 `job-expired`.
     """
-    return _json(status_of(_job(request), root_of(request)))
+    return _json(await status_of(await _job(request), root_of(request)))
 
 
 async def get_job_result(request: Request) -> Response:
@@ -50,7 +50,7 @@ async def get_job_result(request: Request) -> Response:
     409 while there is no result, after the seconds of `Prefer: wait=10`; the error of a failed job; 410 if it was
     canceled.
     """
-    job = _job(request)
+    job = await _job(request)
     wait_s = wait_of(request)
     if wait_s and not job.done:
         await wait_for(request, job, wait_s)
@@ -63,23 +63,22 @@ async def get_job_events(request: Request) -> Response:
     `queued`, `started`, `preview`, `image`, then `completed` or `error`. With Last-Event-ID only later ones; old
     previews are not kept. 204 after the last event, so that EventSource stops reconnecting.
     """
-    job = _job(request)
+    job = await _job(request)
     after = _last_event(request)
-    if job.done and after >= job.log.last_id:
+    if job.done and after >= job.last_event:
         return Response(status_code=204)
-    return EventStream(job, own=False, after=after)
+    return EventStream(job, after=after)
 
 
 async def cancel_job(request: Request) -> Response:
     """Cancel a job: its work stops at the next step. An ended job stays as it is."""
-    job = _job(request)
-    job.cancel()
-    return _json(status_of(job, root_of(request)))
+    job = await state_of(request).jobs.cancel(request.path_params["id"])
+    return _json(await status_of(job, root_of(request)))
 
 
 async def delete_job(request: Request) -> Response:
     """Delete a job, and cancel it if it is running. Deleting it again has no effect."""
-    state_of(request).jobs.remove(request.path_params["id"])
+    await state_of(request).jobs.remove(request.path_params["id"])
     return Response(status_code=204)
 
 
@@ -89,28 +88,28 @@ _RESULT = {200: Answer("The images.", image_content(), IMAGE_HEADERS)}
 _EVENTS = {200: Answer("Events.", {EVENT_STREAM: EVENT}, EVENT_HEADERS), 204: NO_LATER_EVENTS}
 
 ROUTES = (
-    route("/jobs", {"GET": Operation(list_jobs, "jobs", _JOBS)}),
+    route("/jobs", {"GET": Operation(list_jobs, "jobs", _JOBS, [503])}),
     route(
         "/jobs/{id}",
         {
-            "GET": Operation(get_job, "jobs", _JOB, [404]),
-            "DELETE": Operation(delete_job, "jobs", {204: Answer("The job is deleted.")}, [404]),
+            "GET": Operation(get_job, "jobs", _JOB, [404, 503]),
+            "DELETE": Operation(delete_job, "jobs", {204: Answer("The job is deleted.")}, [404, 503]),
         },
     ),
     route(
         "/jobs/{id}/result",
-        {"GET": Operation(get_job_result, "jobs", _RESULT, [404, 406, 409, 410, 422, 504], headers=["Prefer"])},
+        {"GET": Operation(get_job_result, "jobs", _RESULT, [404, 406, 409, 410, 422, 503, 504], headers=["Prefer"])},
     ),
     route(
         "/jobs/{id}/events",
-        {"GET": Operation(get_job_events, "jobs", _EVENTS, [400, 404], headers=["Last-Event-ID"])},
+        {"GET": Operation(get_job_events, "jobs", _EVENTS, [400, 404, 503], headers=["Last-Event-ID"])},
     ),
-    route("/jobs/{id}/cancel", {"POST": Operation(cancel_job, "jobs", _JOB, [404])}),
+    route("/jobs/{id}/cancel", {"POST": Operation(cancel_job, "jobs", _JOB, [404, 503])}),
 )
 
 
-def _job(request: Request) -> PictureJob:
-    return state_of(request).jobs.get(request.path_params["id"])
+async def _job(request: Request) -> AnyJob:
+    return await state_of(request).jobs.get(request.path_params["id"])
 
 
 def _last_event(request: Request) -> int:

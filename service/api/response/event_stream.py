@@ -1,26 +1,22 @@
 """The answer as server-sent events of a job (HTML standard, section 9.2)."""
 
 import asyncio
-import base64
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from functools import partial
 
-from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from service import images
-from service.api.http.problem import problem_body
 from service.api.order import Order
 from service.api.request.negotiation import EVENT_STREAM
 from service.api.response.answers import INLINE_PIXELS
-from service.api.response.job_runner import ImageEvent, PreviewEvent, end_with_connection, start_job
-from service.api.response.rendering import show_picture
-from service.api.state import PictureJob, State
-from service.errors import ServiceError, ServiceStopping
+from service.api.response.job_events import ImageEvent, PreviewEvent, event_json
+from service.api.response.job_runner import end_with_connection, start_job
+from service.api.state import AnyJob, PictureJob, State
+from service.errors import ServiceStopping
 from service.request_info import Disconnect, info_of
-from service.store.events import Event, Listener
+from service.store.events import Event, EventListener
 
 #: Seconds without an event after which a job's progress is read: its place in the queue changes without an event.
 #: Progress is up to a second old, so reading it more often finds nothing new.
@@ -30,43 +26,12 @@ PROGRESS_S = 1.0
 COMMENT_S = 15.0
 
 #: Encodes an event; empty for one that is left out.
-Write = Callable[[PictureJob, Event], bytes]
+Write = Callable[[Event], bytes]
 
 
-def write_event(job: PictureJob, event: Event) -> bytes:
+def write_event(job: AnyJob, event: Event) -> bytes:
     """``event`` with its id, its name and its JSON."""
     return b"id: %d\nevent: %s\ndata: %s\n\n" % (event.id, event.name.encode(), event_json(job, event))
-
-
-def event_json(job: PictureJob, event: Event) -> bytes:
-    """The data of ``event``."""
-    payload = event.payload
-    if isinstance(payload, bytes):
-        return payload
-    return to_json(_object(job, payload))
-
-
-def _object(job: PictureJob, payload: object) -> Any:  # noqa: ANN401  (any JSON value)
-    if isinstance(payload, ServiceError):
-        return problem_body(job.id, payload)
-    if isinstance(payload, ImageEvent):
-        return show_picture(job.work, payload.row, payload.picture).model_dump()
-    if isinstance(payload, PreviewEvent):
-        return _preview_event(job.work, payload)
-    return payload
-
-
-def _preview_event(order: Order, event: PreviewEvent) -> dict[str, object]:
-    png = images.encode_png(images.enlarge(event.picture, order.asked.scale))
-    return {
-        "index": event.preview.row,
-        "step": event.preview.step,
-        "steps": event.preview.steps,
-        "t": event.preview.t,
-        "kind": event.kind,
-        "mime": "image/png",
-        "b64_json": base64.b64encode(png).decode(),
-    }
 
 
 async def answer_as_events(request: Request, state: State, order: Order) -> Response:
@@ -74,22 +39,23 @@ async def answer_as_events(request: Request, state: State, order: Order) -> Resp
     # EventSource reconnects after the end and stops only at 204; without it the work would be done again and again.
     if request.headers.get("last-event-id"):
         return Response(status_code=204)
-    return EventStream(start_job(request, state, order, live=True), own=True)
+    job = await start_job(request, state, order, live=True)
+    return EventStream(job, own=job)
 
 
 class EventStream(Response):
     """The events of ``job`` after the event with id ``after``, each encoded by ``write``, until the last one.
 
-    ``own``: the job belongs to this connection, and ends with it. ``closing`` is sent after the last event.
+    ``own``: the job, if it belongs to this connection and ends with it. ``closing`` is sent after the last event.
     """
 
     def __init__(
         self,
-        job: PictureJob,
+        job: AnyJob,
         *,
-        own: bool,
+        own: PictureJob | None = None,
         after: int = 0,
-        write: Write = write_event,
+        write: Write | None = None,
         closing: bytes = b"",
     ) -> None:
         super().__init__(
@@ -97,14 +63,15 @@ class EventStream(Response):
                 "Cache-Control": "no-store",
                 "Vary": "Accept",
                 "X-Accel-Buffering": "no",  # or nginx delays events
-                "X-Model": job.work.model.name,
-                "X-Model-Version": job.work.model.manifest.version,
-                "X-Seed": ", ".join(str(seed) for seed in job.work.seeds if seed is not None),
+                "X-Model": job.about.model,
+                "X-Model-Version": job.about.version,
+                "X-Seed": ", ".join(str(seed) for seed in job.about.seeds if seed is not None),
             },
             media_type=EVENT_STREAM,
         )
         del self.headers["content-length"]
-        self._job, self._own, self._after, self._write, self._closing = job, own, after, write, closing
+        self._job, self._own, self._after, self._closing = job, own, after, closing
+        self._write = write or partial(write_event, job)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  (ASGI's)
         """Send events as they happen, until the last one or until the client disconnects."""
@@ -114,23 +81,23 @@ class EventStream(Response):
                 await self._send_events(info_of(scope).disconnect, send)
             await send({"type": "http.response.body", "body": self._closing, "more_body": False})
         finally:
-            if self._own:
-                end_with_connection(self._job, info_of(scope).disconnect)
+            if self._own is not None:
+                end_with_connection(self._own, info_of(scope).disconnect)
 
     async def _send_events(self, disconnect: Disconnect, send: Send) -> None:
-        with self._job.log.listen(self._after) as listener:
+        with self._job.listen(self._after) as listener:
             disconnect.on_disconnect(listener.close)
             try:
                 async for chunk in self._chunks(listener):
                     await send({"type": "http.response.body", "body": chunk, "more_body": True})
             except asyncio.CancelledError:  # the server stops
-                stopping = Event(self._job.log.last_id + 1, "error", ServiceStopping())
-                await send({"type": "http.response.body", "body": self._write(self._job, stopping), "more_body": False})
+                stopping = Event(self._job.last_event + 1, "error", ServiceStopping())
+                await send({"type": "http.response.body", "body": self._write(stopping), "more_body": False})
                 raise
             finally:
                 disconnect.clear()
 
-    async def _chunks(self, listener: Listener) -> AsyncIterator[bytes]:
+    async def _chunks(self, listener: EventListener) -> AsyncIterator[bytes]:
         clock = asyncio.get_running_loop().time
         written_at = clock()
         while not listener.over:
@@ -139,13 +106,13 @@ class EventStream(Response):
                 yield await self._encode(event)
                 written_at = clock()
                 continue
-            self._job.refresh()
+            await self._job.refresh()
             if clock() - written_at >= COMMENT_S:
                 yield b":\n\n"
                 written_at = clock()
 
     async def _encode(self, event: Event) -> bytes:
-        pixels = event.payload.picture.size if isinstance(event.payload, PreviewEvent | ImageEvent) else 0
-        if pixels * self._job.work.asked.scale**2 <= INLINE_PIXELS:
-            return self._write(self._job, event)
-        return await asyncio.to_thread(self._write, self._job, event)
+        payload = event.payload
+        if isinstance(payload, PreviewEvent | ImageEvent) and payload.pixels > INLINE_PIXELS:
+            return await asyncio.to_thread(self._write, event)
+        return self._write(event)

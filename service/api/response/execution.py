@@ -81,7 +81,7 @@ def admit(request: Request, state: State, order: Order, limit_s: float) -> "Exec
 
 
 class Execution:
-    """An admitted order. ``run`` must be awaited: however it ends, it gives back the memory and the device time.
+    """An admitted order. ``run`` must be awaited, or ``discard`` called: both give back memory and device time.
 
     ``on_begin`` is called with the order as it is computed, before any preview or result; ``on_preview`` and
     ``on_result`` as those of ``Submission``. They are set before the rows are queued.
@@ -100,6 +100,11 @@ class Execution:
         self._stopped_by: tuple[Exception, Cancelled | None] | None = None
         self._timeout: asyncio.Timeout | None = None
         self._submission: Submission[images.Pixels] | None = None
+
+    def discard(self) -> None:
+        """Give back memory and device time of an order that is not run."""
+        self.accepted.close()
+        self._reservation.release()
 
     def enqueue(self) -> Submission[images.Pixels] | None:
         """Queue the rows, unless they are queued already; None where they must be prepared first."""
@@ -127,8 +132,7 @@ class Execution:
             self._raise_stopped()
         finally:
             self._timeout = None
-            self.accepted.close()
-            self._reservation.release()
+            self.discard()
 
     def stop(self, failure: Exception, counted: Cancelled | None = None) -> None:
         """Make ``run`` raise ``failure``, counted as ``counted``; no effect once it has ended.

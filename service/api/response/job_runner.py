@@ -4,59 +4,101 @@ import asyncio
 import logging
 import os
 import time
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from functools import partial
 
-from pydantic_core import to_json
 from starlette.requests import Request
 
-from service import images
 from service.api.order import Order, without
 from service.api.request.arrays import Array
 from service.api.request.layout import PREVIEWS
 from service.api.request.negotiation import JSON
 from service.api.response.answers import answer_with
 from service.api.response.execution import Execution, admit
+from service.api.response.job_events import ImageEvent, PreviewEvent
+from service.api.response.recipe import Recipe, recipe_of, unpack_recipe
 from service.api.state import JobResult, PictureJob, State, client_of
+from service.engine.deployment import Deployment
 from service.engine.results import Preview
 from service.engine.rows import Film
-from service.errors import JobCanceled, ServiceError
+from service.errors import (
+    ComputeFailed,
+    JobCanceled,
+    MemoryFull,
+    ModelUnavailable,
+    Overloaded,
+    ServiceError,
+    ShareExceeded,
+    TooLate,
+)
 from service.request_info import KEY, Disconnect, RequestInfo, info_of
-from service.store.job import Job, JobProgress
+from service.store.job import About, Job, JobProgress
+from service.store.jobs import Interrupted
 
 log = logging.getLogger(__name__)
 
 
-class PreviewEvent(NamedTuple):
-    """The payload of a preview event: ``picture``, of one ``kind``, of a row before its last step."""
+#: A job that was open in so many processes that died is not computed again.
+MOST_CRASHES = 3
 
-    preview: Preview
-    kind: str
-    picture: images.Pixels
+#: Rejections that end once there is room, or the model serves again: an interrupted job, which was accepted, waits.
+_NO_ROOM = (MemoryFull, ModelUnavailable, Overloaded, ShareExceeded, TooLate)
 
-
-class ImageEvent(NamedTuple):
-    """The payload of an image event: the picture of one row."""
-
-    row: int
-    picture: images.Pixels
+#: Builds the order of a stored job for a deployment. Raises ServiceError.
+Rebuild = Callable[[State, Recipe, Deployment], Order]
 
 
-def start_job(request: Request, state: State, order: Order, *, live: bool) -> PictureJob:
+async def start_job(request: Request, state: State, order: Order, *, live: bool) -> PictureJob:
     """Start ``order`` as a job of the client of ``request``; ``live`` if its events are the answer.
 
-    Nothing is computed or decoded when this returns. Raises JobsFull, and as ``admit``.
+    Nothing is computed or decoded when this returns, and the job is in the store. Raises JobsFull, StoreUnavailable,
+    and as ``admit``.
     """
+    recipe = partial(recipe_of, order, request, live=live)
     order = with_previews(order, live=live)
-    job: PictureJob = Job(os.urandom(16).hex(), client_of(request), order, time.time(), _size(order))
-    state.jobs.add(job)
+    execution = admit(request, state, order, state.settings.job_timeout_s)
     try:
-        execution = admit(request, state, order, state.settings.job_timeout_s)
+        job: PictureJob = Job(os.urandom(16).hex(), client_of(request), order, about_of(order), time.time())
+        await state.jobs.add(job, recipe)
     except BaseException:
-        state.jobs.withdraw(job)
+        execution.discard()
         raise
-    _connect(job, execution)
-    job.task = asyncio.create_task(_run(state, job, execution, _detached(request, job.id)))
+    _begin(state, job, execution, _detached(request, job.id))
     return job
+
+
+async def resume_jobs(state: State, builders: Mapping[str, Rebuild]) -> None:
+    """Compute interrupted jobs again, as many as there is room for; ``builders`` by the task of their recipes."""
+    full: set[str] = set()
+    while (found := await state.jobs.claim([*full])) is not None:
+        try:
+            await _resume(state, found, builders)
+        except _NO_ROOM:
+            await state.jobs.unclaim(found.id)
+            full.add(found.model)
+        except ServiceError as failure:
+            await state.jobs.fail(found.id, failure)
+        except Exception:
+            log.exception("unexpected error", extra={"job": found.id})
+            await state.jobs.fail(found.id, ServiceError("The service failed; its log says why."))
+
+
+async def _resume(state: State, found: Interrupted, builders: Mapping[str, Rebuild]) -> None:
+    """Compute a claimed job; its time limit begins anew. Raises as ``admit`` and its builder, UnknownModel."""
+    if found.crashes >= MOST_CRASHES:
+        raise ComputeFailed(f"The service ended {found.crashes} times while it computed this job.")
+    recipe = unpack_recipe(found.recipe)
+    deployment = state.deployment(recipe.model)
+    request = recipe.request(found.client)
+    order = with_previews(builders[recipe.task](state, recipe, deployment), live=recipe.live)
+    execution = admit(request, state, order, state.settings.job_timeout_s)
+    job: PictureJob = Job(found.id, found.client, order, about_of(order), found.created, found.last_event)
+    try:
+        await state.jobs.resume(job)
+    except BaseException:
+        execution.discard()
+        raise
+    _begin(state, job, execution, _detached(request, job.id))
 
 
 def end_with_connection(job: PictureJob, disconnect: Disconnect) -> None:
@@ -79,12 +121,23 @@ def with_previews(order: Order, *, live: bool) -> Order:
     return order._replace(rows=[row._replace(film=film) for row in order.rows])
 
 
+def about_of(order: Order) -> About:
+    """What is told of ``order`` before it is computed."""
+    version, steps = order.model.manifest.version, order.rows[0].plan.steps
+    return About(order.model.name, version, steps, order.seeds, order.params)
+
+
+def _begin(state: State, job: PictureJob, execution: Execution, request: Request) -> None:
+    _connect(job, execution)
+    job.task = asyncio.create_task(_run(state, job, execution, request))
+
+
 def _connect(job: PictureJob, execution: Execution) -> None:
     """Report ``execution`` to ``job`` from now on, and stop it when the job ends."""
-    accepted = execution.accepted
+    accepted, scale = execution.accepted, execution.order.asked.scale
 
     def refresh() -> None:
-        if accepted.started_at is not None and job.log.last_id:  # the first event is the place in the queue
+        if accepted.started_at is not None and len(job.log):  # the first event is the place in the queue
             job.mark_running()
         progress = accepted.progress()
         job.update_progress(JobProgress(1 - progress.calls_left / accepted.calls, progress.rows_ahead, progress.eta_ms))
@@ -92,14 +145,14 @@ def _connect(job: PictureJob, execution: Execution) -> None:
     def preview(preview: Preview) -> None:
         for kind, picture in (("x0", preview.x_start), ("xt", preview.x_t)):
             if picture is not None:
-                job.add_preview(PreviewEvent(preview, kind, picture), picture.nbytes)
+                job.add_preview(PreviewEvent(preview, kind, picture, scale), picture.nbytes)
 
-    execution.on_begin = lambda order: job.replace_work(order, _size(order))
+    execution.on_begin = lambda order: job.replace_work(order, about_of(order))
     execution.on_preview = preview
-    execution.on_result = lambda row, picture: job.add_image(ImageEvent(row, picture), picture.nbytes)
+    execution.on_result = lambda row, picture: job.add_image(ImageEvent(row, picture, scale), picture.nbytes)
     execution.enqueue()
     job.on_end(lambda: execution.stop(JobCanceled(job.id)))
-    job.refresh = refresh
+    job.look = refresh
     refresh()
 
 
@@ -111,7 +164,8 @@ async def _run(state: State, job: PictureJob, execution: Execution, request: Req
         execution.order.deployment.metrics.request_seconds.observe(sum(info_of(request.scope).stages_s or ()))
         body, film = bytes(answer.body), output.film
         kept = sum(picture.nbytes for each in film for picture in (each.x_start, each.x_t) if picture is not None)
-        job.succeed(JobResult(output, body, answer.raw_headers), body, len(body) + kept)
+        result = JobResult(_finished(execution.order), output, body, answer.raw_headers)
+        job.succeed(result, body, len(body) + kept)
     except ServiceError as failure:
         _fail(state, job, failure)
     except Exception:
@@ -119,11 +173,6 @@ async def _run(state: State, job: PictureJob, execution: Execution, request: Req
         _fail(state, job, ServiceError("The service failed; its log says why."))
     finally:
         job.work = _finished(job.work)
-
-
-def _size(order: Order) -> int:
-    """Bytes that a job keeps of ``order``, roughly."""
-    return len(to_json(order.params))
 
 
 def _fail(state: State, job: PictureJob, failure: ServiceError) -> None:
@@ -142,5 +191,5 @@ def _detached(request: Request, id: str) -> Request:
     """``request`` as far as a job's answer needs it, without connection and body; its id is the job's."""
     info = RequestInfo(arrived_at=info_of(request.scope).arrived_at, request_id=id)
     headers = [(name, value) for name, value in request.scope["headers"] if name == b"host"]
-    where = {name: request.scope[name] for name in ("scheme", "root_path") if name in request.scope}
+    where = {name: request.scope[name] for name in ("scheme", "root_path", "client") if name in request.scope}
     return Request({"type": "http", **where, "headers": headers, "state": {KEY: info}})

@@ -12,14 +12,14 @@ from service.api.request.response_mode import ResponseMode
 from service.api.response.answers import answer
 from service.api.response.event_stream import answer_as_events
 from service.api.response.job_answers import answer_as_job
-from service.api.state import KeptAnswer, State, client_of
-from service.store.keys import Key
+from service.api.state import State, client_of
+from service.store.keys import KeptAnswer, Key
 
 
 def respond(request: Request, state: State, order: Order, mode: ResponseMode) -> Coroutine[Any, Any, Response]:
     """Compute ``order`` and answer ``request`` in that ``mode``: once for each Idempotency-Key.
 
-    Raises as ``answers.answer``, and JobsFull, KeyInUse, KeyReused.
+    Raises as ``answers.answer``, and JobsFull, KeyInUse, KeyReused, StoreUnavailable.
     """
     return _respond(request, state, order, mode) if mode.key is None else _respond_once(request, state, order, mode)
 
@@ -33,16 +33,15 @@ def _respond(request: Request, state: State, order: Order, mode: ResponseMode) -
 async def _respond_once(request: Request, state: State, order: Order, mode: ResponseMode) -> Response:
     assert mode.key is not None
     key = Key(client_of(request), mode.key)
-    kept = state.keyed.claim(key, _fingerprint(order, mode))
+    kept = await state.keyed.claim(key, _fingerprint(order, mode))
     if kept is not None:
         return _replay(kept)
     try:
         response = await _respond(request, state, order, mode)
     except BaseException:
-        state.keyed.release(key)
+        await state.keyed.release(key)
         raise
-    body = bytes(response.body)
-    state.keyed.keep(key, KeptAnswer(response.status_code, tuple(response.raw_headers), body), len(body))
+    await state.keyed.keep(key, KeptAnswer(response.status_code, tuple(response.raw_headers), bytes(response.body)))
     return response
 
 

@@ -44,4 +44,4 @@ async def start_linked(settings: Settings) -> State:
     states.refused, states.served = registry.refused, bool(registry.served)
     for name in registry.refused:
         metrics.model_ready.labels(name).set(0)
-    return state_with(engine, states, settings, metrics)
+    return await state_with(engine, states, settings, metrics)

@@ -115,5 +115,5 @@ async def computed_rows(app: FastAPI, rows: list[float]) -> AsyncIterator[None]:
     rows.append(await count() - before)
 
 
-def every_job(app: FastAPI) -> list[Any]:
-    return [*state_of(app).jobs.of("127.0.0.1", 100)]
+async def every_job(app: FastAPI) -> list[Any]:
+    return [*await state_of(app).jobs.of("127.0.0.1", 100)]

@@ -81,7 +81,7 @@ async def test_an_upload_is_dropped_once_it_is_decoded(settings: Settings, path:
                 tracemalloc.stop()
             leaves.set()
             await request
-        await asyncio.gather(*[ask(app, f"/jobs/{job.id}", method="DELETE") for job in every_job(app)])
+        await asyncio.gather(*[ask(app, f"/jobs/{job.id}", method="DELETE") for job in await every_job(app)])
 
 
 @pytest.mark.parametrize("headers", [{}, ASYNC, STREAM, {"Idempotency-Key": "a"}])
@@ -138,6 +138,6 @@ async def test_the_price_of_what_comes_before_the_pictures_counts(settings: Sett
         with blocked(app):
             await ask(app, "/encode/ddpm", to_body({"image": IMAGE, "steps": 50}), headers=ASYNC)
             assert ddpm.gate.accepted_ms == pytest.approx(100 * ddpm.lane.cost.row_ms())
-            (job,) = every_job(app)
+            (job,) = await every_job(app)
             job.cancel()
             await until(lambda: nothing_is_held(app))

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.errors import ComputeFailed, JobCanceled
-from service.store.job import TRANSIENT_BYTES, TRANSIENT_EVENTS, Job, JobProgress
+from service.store.job import TRANSIENT_BYTES, TRANSIENT_EVENTS, About, Job, JobProgress
 from tests.service.store.test_events import everything
 
 Record = Job[str, str]
@@ -24,7 +24,7 @@ ENDS = {"succeed": "succeeded", "fail": "failed", "cancel": "canceled"}
 
 
 def make(size: int = 0) -> Record:
-    return Job("id", "client", "work", 0, size)
+    return Job("id", "client", "work", About("model", "12345678", 3, [1], {"fill": "x" * size}), 0)
 
 
 def names(record: Record) -> list[str]:
@@ -105,6 +105,6 @@ async def test_what_ends_it_may_be_waited_for() -> None:
 
 def test_nobody_looks_at_one_that_has_ended() -> None:
     record = make()
-    record.refresh = lambda: pytest.fail("looked")
+    record.look = lambda: pytest.fail("looked")
     record.cancel()
-    record.refresh()
+    record.look()

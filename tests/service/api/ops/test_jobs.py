@@ -1,6 +1,7 @@
 import asyncio
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from fastapi import FastAPI
 from PIL import Image
 from starlette.testclient import TestClient
 
+from service.app import create_app
 from service.settings import Settings
 from tests.service.api.conftest import (
     JSON,
@@ -25,13 +27,38 @@ from tests.service.api.conftest import (
     read_events,
     running,
     series,
+    settings_of,
     to_body,
     value,
 )
-from tests.service.artefacts import POISON, PoisonDecode, write_one_shot
+from tests.service.api.documented import checker
+from tests.service.artefacts import POISON, PoisonDecode, write_diffusion, write_one_shot
 
 ASYNC = {"Prefer": "respond-async"}
 FIELDS: dict[str, Any] = {"n": 3, "steps": 30, "seed": 5}
+
+
+@pytest.fixture(scope="module", params=["memory", "sqlite"])
+def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """A running service with vae and ddpm, on each store."""
+    folder = tmp_path_factory.mktemp("service")
+    write_one_shot(folder / "weights")
+    write_diffusion(folder / "weights")
+    settings = settings_of(folder / "weights").model_copy(update={"store": store_of(request.param, folder)})
+    with TestClient(create_app(settings)) as running:
+        running.event_hooks = {"response": [checker(running.get("/openapi.json").json())]}
+        yield running
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def settings(request: pytest.FixtureRequest, settings: Settings, tmp_path: Path) -> Settings:
+    """Of a service on each store."""
+    return settings.model_copy(update={"store": store_of(request.param, tmp_path)})
+
+
+def store_of(kind: str, folder: Path) -> str:
+    """The setting."""
+    return kind if kind == "memory" else f"sqlite:///{folder}/jobs.db"
 
 
 def make(client: TestClient, model: str = "ddpm", **fields: object) -> dict[str, Any]:
