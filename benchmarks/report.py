@@ -7,7 +7,7 @@ from pydantic_core import to_json
 
 from benchmarks.machine import describe_machine
 from service.contract.manifest import read_manifest
-from service.models.registry import model_directories
+from service.models.folders import model_directories
 
 RESULTS = Path("benchmarks/results")
 

@@ -42,7 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: GENSERVE_ADMIN_PORT: {failure.strerror}", file=sys.stderr)
         return 2
     if settings.engine == "inline":
-        serve.run(settings, admin)
+        from service.app import create_app  # with torch, which takes the supervisor 170 MB and does nothing for it
+
+        serve.run(create_app(settings), admin, settings)
         return 0
     try:
         return supervisor.run(settings, admin)

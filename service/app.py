@@ -33,9 +33,10 @@ from service.errors import ServiceError
 from service.history import STEP_S, History
 from service.logs import AccessLog
 from service.metrics import Metrics
-from service.models.fleet import LocalFleet
+from service.models.folders import Unusable
+from service.models.local_fleet import LocalFleet
 from service.models.manager import ModelManager
-from service.models.registry import Registry, Unusable, load_registry, pick_device, unusable
+from service.models.registry import Registry, load_registry, pick_device, unusable
 from service.process import freeze_objects
 from service.settings import Settings
 from service.store.opening import open_store

@@ -1,6 +1,6 @@
 """What an ``Engine`` needs of the place where rows are computed: this process (``host``) or others."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from service.admission.drain import DrainRate
@@ -57,5 +57,5 @@ class Backend(Protocol):
     def drop(self, lane: Any, job: Job) -> None:  # noqa: ANN401
         """Compute no more rows of ``job``, which is cancelled."""
 
-    def ask_progress(self, lane: Any, answer: Callable[[Any], None]) -> None:  # noqa: ANN401
-        """Call ``answer``, now or later, with the remaining work of the lane's jobs (``progress.LaneProgress``)."""
+    def progress(self, lane: Any) -> Any:  # noqa: ANN401
+        """The remaining work of the lane's jobs (``progress.LaneProgress``), as far as it is known here."""

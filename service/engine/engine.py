@@ -42,7 +42,7 @@ class Engine:
         self.deployments: dict[str, Deployment] = {}
         self._backend, self._settings, self._metrics = backend, settings, metrics
         self._builder = DeploymentBuilder(settings, metrics, backend, shared)
-        self._progress = ProgressCache(backend.ask_progress)
+        self._progress = ProgressCache(backend.progress)
         self._draining = False
         metrics.on_refresh(self._set_gauges)
 

@@ -80,9 +80,9 @@ class Host:
         """Drop the rows of ``job``, which is cancelled, before their next step."""
         self._device.sweep(lane)
 
-    def ask_progress(self, lane: Lane, answer: Callable[[LaneProgress], None]) -> None:
-        """Call ``answer`` with the remaining work of the lane's jobs."""
-        answer(remaining_by_job(self._device.snapshot(lane)))
+    def progress(self, lane: Lane) -> LaneProgress:
+        """The remaining work of the lane's jobs."""
+        return remaining_by_job(self._device.snapshot(lane))
 
     def run_exclusive(self, work: Callable[[], Result]) -> Future[Result]:
         """Run ``work`` on an engine thread between two ticks; see ``Device.run_exclusive``."""

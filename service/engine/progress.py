@@ -1,9 +1,7 @@
 """How far the jobs of a lane are. One answer per lane and second serves all requests for progress."""
 
-import math
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -28,17 +26,23 @@ class Remaining(NamedTuple):
 
 #: The remaining work of a lane's jobs; it keeps no job in memory.
 LaneProgress = WeakKeyDictionary[Job, Remaining]
-#: Calls its second argument, now or later, with the progress of a lane.
-AskProgress = Callable[[LaneHandle, Callable[[LaneProgress], None]], None]
+
+
+class KnownProgress(NamedTuple):
+    """The remaining work of a lane's jobs, as it was asked for at ``asked_at`` seconds."""
+
+    asked_at: float
+    remaining: LaneProgress
 
 
 class ProgressCache:
     """Each lane's latest progress, asked for at most every ``REFRESH_S`` seconds. Use it on the event loop only."""
 
-    def __init__(self, ask: AskProgress, clock: Callable[[], float] = time.monotonic) -> None:
-        self._ask, self._clock = ask, clock
-        self._asked_at: WeakKeyDictionary[LaneHandle, float] = WeakKeyDictionary()
-        self._lanes: WeakKeyDictionary[LaneHandle, LaneProgress] = WeakKeyDictionary()
+    def __init__(
+        self, progress: Callable[[LaneHandle], LaneProgress], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._progress, self._clock = progress, clock
+        self._lanes: WeakKeyDictionary[LaneHandle, KnownProgress] = WeakKeyDictionary()
 
     def remaining(self, lane: LaneHandle, job: Submission[Any], calls: Sequence[int]) -> Remaining:
         """The remaining work of ``job`` in ``lane``; ``calls`` are its rows' forward-pass rows in total.
@@ -47,11 +51,10 @@ class ProgressCache:
         """
         if job.done:
             return Remaining(0, ())
-        if self._clock() - self._asked_at.get(lane, -math.inf) >= REFRESH_S:
-            self._asked_at[lane] = self._clock()
-            self._ask(lane, partial(self._lanes.__setitem__, lane))
         known = self._lanes.get(lane)
-        return (known and known.get(job)) or Remaining(max(0, lane.waiting - 1), calls)
+        if known is None or self._clock() - known.asked_at >= REFRESH_S:
+            known = self._lanes[lane] = KnownProgress(self._clock(), self._progress(lane))
+        return known.remaining.get(job) or Remaining(max(0, lane.waiting - 1), calls)
 
 
 def remaining_by_job(snapshot: LaneSnapshot) -> LaneProgress:

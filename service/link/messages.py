@@ -56,7 +56,7 @@ class Row(Message):
     alone: bool = False
 
 
-class Hello(Message, tag=3):
+class Hello(Message, tag=2):
     """The first message of a connection."""
 
     version: int
@@ -81,13 +81,7 @@ class Drop(Message, tag=1):
     key: int
 
 
-class AskProgress(Message, tag=2):
-    """Send the remaining work of the own jobs in a lane."""
-
-    lane: int
-
-
-ToEngine = Submit | Drop | AskProgress | Hello
+ToEngine = Submit | Drop | Hello
 
 
 class Started(Message, tag=0):
@@ -145,7 +139,7 @@ class JobProgress(Message):
 
 
 class Progress(Message, tag=5):
-    """The answer to ``AskProgress``."""
+    """The remaining work of all jobs that the process has in a lane."""
 
     lane: int
     jobs: list[JobProgress]

@@ -19,7 +19,6 @@ from service.engine.table import LiveRow
 from service.errors import ComputeFailed
 from service.link.messages import (
     VERSION,
-    AskProgress,
     Done,
     Drop,
     Failed,
@@ -53,12 +52,15 @@ class RemoteLane:
     def __init__(self, number: int, model: Model, cost: CostModel, drain: DrainRate) -> None:
         self.number, self.model, self.cost, self._drain = number, model, cost, drain
         self._states: dict[int, LaneState] = {}
-        self.answers: list[Callable[[LaneProgress], None]] = []
+        #: As the engines told it last. Of a job that two engines share, what the later message said.
+        self.progress: LaneProgress = WeakKeyDictionary()
+        #: Jobs of this process that no engine has begun.
+        self.unstarted = 0
 
     @property
     def waiting(self) -> int:
         """Requests with waiting rows, a moment ago."""
-        return sum(state.waiting for state in self._states.values())
+        return max(self.unstarted, sum(state.waiting for state in self._states.values()))
 
     def update(self, engine: int, state: LaneState) -> None:
         """Note what the lane costs in one of the engines."""
@@ -136,9 +138,9 @@ class EngineLink:
             self._settle(sent, sent.rows.values())
             self._send(Drop(job.key))
 
-    def ask_progress(self, lane: RemoteLane) -> None:
-        """Ask for the progress of the lane's jobs."""
-        self._send(AskProgress(lane.number))
+    def unstarted(self, lane: RemoteLane) -> int:
+        """The jobs in ``lane`` of which no row has been computed."""
+        return sum(sent.lane is lane and sent.job.started_at is None for sent in self._sent.values())
 
     def _send(self, message: ToEngine) -> None:
         """Send with everything else of this turn of the event loop: a frame costs more than its messages."""
@@ -223,16 +225,10 @@ class EngineLink:
 
     def _progress(self, message: Progress) -> None:
         lane = self._lane(message.lane)
-        if lane is None:
-            return
-        remaining: LaneProgress = WeakKeyDictionary()
         for each in message.jobs:
             sent = self._sent.get(each.key)
-            if sent is not None:
-                remaining[sent.job] = Remaining(each.rows_ahead, each.calls)
-        answers, lane.answers = lane.answers, []
-        for answer in answers:
-            answer(remaining)
+            if lane is not None and sent is not None:
+                lane.progress[sent.job] = Remaining(each.rows_ahead, each.calls)
 
     def _settle(self, sent: Sent, rows: Iterable[LiveRow]) -> None:
         """The predicted work of ``rows`` is done; exactly zero without rows, whatever rounding left."""
@@ -293,11 +289,10 @@ class EnginePool:
         for link in self.links:
             link.drop(job)
 
-    def ask_progress(self, lane: RemoteLane, answer: Callable[[LaneProgress], None]) -> None:
-        """Call ``answer`` with the remaining work of the lane's jobs, once an engine has told it."""
-        lane.answers = [answer]
-        for link in self.links:
-            link.ask_progress(lane)
+    def progress(self, lane: RemoteLane) -> LaneProgress:
+        """The remaining work of the lane's jobs, as the engines told it last."""
+        lane.unstarted = sum(link.unstarted(lane) for link in self.links)
+        return lane.progress
 
     def _lane(self, number: int) -> RemoteLane | None:
         return self._lanes.get(number)

@@ -1,5 +1,6 @@
 """The engine process's side of a link: takes rows from API processes and sends them the results of every tick."""
 
+import itertools
 import logging
 import threading
 import time
@@ -17,7 +18,6 @@ from service.errors import ComputeFailed
 from service.link.channel import Channel, Listener
 from service.link.messages import (
     VERSION,
-    AskProgress,
     Done,
     Drop,
     Failed,
@@ -41,6 +41,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds between two looks at what the lanes cost; API processes price requests by it.
 STATE_S = 0.1
+#: And so many of these between two messages with the progress of jobs, each of which visits every row.
+PROGRESS_TURNS = 4
 
 
 class LinkServer:
@@ -96,16 +98,29 @@ class LinkServer:
             client.close()
 
     def _tell_states(self) -> None:
-        while True:
+        for turn in itertools.count():
             time.sleep(STATE_S)
             for number, lane in list(self._lanes.items()):
-                state = state_of(number, lane)
-                if self._told.get(number) != state:
-                    self._told[number] = state
-                    for client in list(self._clients):
-                        client.add(state)
+                self._tell_state(number, lane)
+                if turn % PROGRESS_TURNS == 0 and not lane.is_empty and lane.model.denoise is not None:
+                    self._tell_progress(number, self.host.progress(lane))
             for client in list(self._clients):
                 client.flush(time.monotonic())
+
+    def _tell_state(self, number: int, lane: Lane) -> None:
+        state = state_of(number, lane)
+        if self._told.get(number) != state:
+            self._told[number] = state
+            for client in list(self._clients):
+                client.add(state)
+
+    def _tell_progress(self, number: int, progress: LaneProgress) -> None:
+        jobs: dict[Client, list[JobProgress]] = {}
+        for job, left in progress.items():
+            if isinstance(job, RemoteJob):
+                jobs.setdefault(job.client, []).append(JobProgress(job.key, left.rows_ahead, [*left.calls]))
+        for client, own in jobs.items():
+            client.add(Progress(number, own))
 
 
 def state_of(number: int, lane: Lane) -> LaneState:
@@ -166,10 +181,6 @@ class Client:
                 self._submit(message)
             case Drop(key=key) if key in self._jobs:
                 self._drop(self._jobs[key])
-            case AskProgress(lane=number):
-                lane = self._server.lane(number)
-                if lane is not None:
-                    self._server.host.ask_progress(lane, lambda jobs: self._tell_progress(number, jobs))
 
     def _submit(self, message: Submit) -> None:
         lane = self._server.lane(message.lane)
@@ -185,15 +196,6 @@ class Client:
         self.forget(job)
         job.cancelled = True
         self._server.host.drop(job.lane, job)
-
-    def _tell_progress(self, number: int, jobs: LaneProgress) -> None:
-        own = [
-            JobProgress(job.key, left.rows_ahead, [*left.calls])
-            for job, left in jobs.items()
-            if isinstance(job, RemoteJob) and job.client is self
-        ]
-        self.add(Progress(number, own))
-        self.flush(time.monotonic())
 
 
 class RemoteJob:

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 from service.contract.artifact import check_files
 from service.contract.files import ContractError
@@ -25,8 +25,7 @@ from service.errors import (
     WeightsUnreadable,
 )
 from service.metrics import Change, Metrics
-from service.models.fleet import Fleet
-from service.models.registry import Unusable, model_directories
+from service.models.folders import Unusable, model_directories
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -58,6 +57,26 @@ class ModelStatus:
     earlier_versions: list[str]
     problem: str | None
     changing: bool
+
+
+class Fleet(Protocol):
+    """All engines of the service."""
+
+    @property
+    def served(self) -> Mapping[str, Manifest]:
+        """By model, the manifest of the version that new requests get."""
+
+    async def load(self, directory: Path, manifest: Manifest) -> Any:  # noqa: ANN401
+        """A version that all engines loaded, warmed and checked, for ``deploy`` or ``discard``. Raises Unusable."""
+
+    async def deploy(self, candidate: Any) -> Manifest | None:  # noqa: ANN401
+        """Give new requests the version of ``load``; returns the manifest of the one that it replaces."""
+
+    def discard(self, candidate: Any) -> None:  # noqa: ANN401
+        """Unload a version that is not deployed."""
+
+    async def withdraw(self, name: str) -> Manifest:
+        """Stop serving a model to new requests; accepted ones are answered."""
 
 
 class ModelManager:

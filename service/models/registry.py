@@ -1,7 +1,6 @@
 """The models of a weights folder: those that can be served, and those that were rejected with the reason."""
 
 import logging
-import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,20 +11,17 @@ from typing import NamedTuple
 import torch
 
 from service.contract.files import ContractError
-from service.contract.manifest import MANIFEST_FILE, MAX_REASON, Manifest, is_model_name
+from service.contract.manifest import MAX_REASON, Manifest
 from service.engine.device import thread_count
 from service.engine.model import Model, Served, encoder_of
 from service.models.buckets import at_fixed_sizes
+from service.models.folders import Unusable, model_directories
 from service.models.golden import check_golden
 from service.models.torchscript import load_model
 from service.models.warmup import RunExclusive, run_directly, warm_up
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
-
-
-class Unusable(Exception):
-    """A model cannot be served; ``str()`` is one line with the file or folder and the reason."""
 
 
 @dataclass
@@ -123,29 +119,6 @@ def _warmed(
     if model.device.type == "cuda" or settings.deterministic:
         model = at_fixed_sizes(model, settings.buckets())
     return Served(model, warm_up(model, settings, run_exclusive, forward_ms))
-
-
-def model_directories(weights: Path) -> dict[str, Path]:
-    """The folders in ``weights`` that have a manifest, by name. Raises OSError when ``weights`` cannot be listed.
-
-    An unreadable manifest counts, so that its model is reported as rejected instead of missing.
-    """
-    with os.scandir(weights) as entries:
-        return {entry.name: Path(entry.path) for entry in sorted(entries, key=_name) if _has_manifest(entry)}
-
-
-def _name(entry: os.DirEntry[str]) -> str:
-    return entry.name
-
-
-def _has_manifest(entry: os.DirEntry[str]) -> bool:
-    try:
-        Path(entry.path, MANIFEST_FILE).lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError:  # no permission; "lost+found" on many disks is such a folder and not a model
-        return is_model_name(entry.name)
-    return True
 
 
 def last_line(failure: Exception) -> str:

@@ -42,8 +42,8 @@ from service.settings import Settings
 log = logging.getLogger(__name__)
 
 
-def run_api(connection: Connection, seat: Seat, sockets: list[socket.socket], settings: Settings) -> None:
-    """The target of an API process's ``Child``: answer what arrives at ``sockets``."""
+def run(connection: Connection, seat: Seat, settings: Settings, sockets: list[socket.socket]) -> None:
+    """Answer what arrives at ``sockets`` until SIGTERM."""
     logs.configure(settings.log_level, settings.log_format)
     keep_memory()
     process = ApiProcess(connection, seat, settings)

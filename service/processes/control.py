@@ -109,6 +109,13 @@ class Serving(Message, tag=3):
 FromEngine = Ready | Loaded | Refused | Serving
 
 
+class Devices(Message):
+    """How many devices there are for engines; ``problem`` is why there is none."""
+
+    count: int
+    problem: str = ""
+
+
 class Catalog(Message, tag=0):
     """All that an API process needs to know; each one replaces the one before.
 
@@ -148,6 +155,7 @@ encode = msgspec.msgpack.Encoder().encode
 decode_for_engine: Callable[[bytes], ToEngine] = msgspec.msgpack.Decoder(ToEngine).decode
 decode_from_engine: Callable[[bytes], FromEngine] = msgspec.msgpack.Decoder(FromEngine).decode
 decode_for_api: Callable[[bytes], Catalog] = msgspec.msgpack.Decoder(Catalog).decode
+decode_devices: Callable[[bytes], Devices] = msgspec.msgpack.Decoder(Devices).decode
 decode_from_api: Callable[[bytes], FromApi] = msgspec.msgpack.Decoder(FromApi).decode
 
 

@@ -19,7 +19,8 @@ from service.engine.model import Served
 from service.errors import ServiceError
 from service.link.channel import Listener
 from service.link.server import LinkServer
-from service.models.registry import KnownCosts, Unusable, pick_device, prepare, unusable
+from service.models.folders import Unusable
+from service.models.registry import KnownCosts, pick_device, prepare, unusable
 from service.process import freeze_objects, keep_memory, trim_memory
 from service.processes.control import (
     FromEngine,
@@ -47,8 +48,8 @@ REFRESH_S = 1.0
 Result = TypeVar("Result")
 
 
-def run_engine(connection: Connection, seat: Seat, settings: Settings) -> None:
-    """The target of an engine's ``Child``."""
+def run(connection: Connection, seat: Seat, settings: Settings) -> None:
+    """Be an engine process until the supervisor says stop."""
     logs.configure(settings.log_level, settings.log_format)
     keep_memory()
     engine = EngineProcess(connection, seat, settings)

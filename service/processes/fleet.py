@@ -11,7 +11,7 @@ from typing import Any
 from service.background import log_failure
 from service.contract.manifest import Manifest
 from service.metrics import Metrics
-from service.models.registry import Unusable
+from service.models.folders import Unusable
 from service.processes.control import EngineAddress, Loaded, Seat, Version
 from service.processes.members import EngineDied, EngineMember
 from service.settings import Settings

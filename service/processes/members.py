@@ -6,11 +6,13 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from errno import ENODEV
+from importlib import import_module
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Self
 
-from service.models.registry import Unusable
-from service.processes.api import run_api
+from service.models.folders import Unusable
 from service.processes.control import (
     Applied,
     Catalog,
@@ -27,11 +29,11 @@ from service.processes.control import (
     ToEngine,
     Unload,
     Version,
+    decode_devices,
     decode_from_api,
     decode_from_engine,
     encode,
 )
-from service.processes.engine import run_engine
 from service.settings import Settings
 from service.supervision.child import Child
 from service.supervision.heartbeat import Heartbeat
@@ -46,8 +48,30 @@ APPLY_S = 5.0
 LONGEST_PASSES = 10.0
 
 
+def run(connection: Connection, module: str, *arguments: Any) -> None:  # noqa: ANN401
+    """The target of every ``Child``: ``run`` of a module, by name, because the supervisor does not import torch."""
+    import_module(module).run(connection, *arguments)
+
+
 class EngineDied(Exception):
     """The engine process ended while something was asked of it."""
+
+
+async def count_devices(settings: Settings) -> int:
+    """How many devices there are for engines: all GPUs, or 1 for the CPU. Raises OSError when there is no such device.
+
+    A process of its own looks: using CUDA takes memory that only its end gives back.
+    """
+    child = await Child.start("devices", run, "service.processes.devices", settings)
+    try:
+        devices = decode_devices(await child.receive())
+    except EOFError:
+        raise OSError(ENODEV, "the devices cannot be counted; the log says why") from None
+    finally:
+        await child.wait()
+    if devices.problem:
+        raise OSError(ENODEV, devices.problem)
+    return devices.count
 
 
 class EngineMember:
@@ -72,7 +96,7 @@ class EngineMember:
         """A process that can load models. Raises EngineDied."""
         heartbeat = Heartbeat.open(seat.heartbeat)
         heartbeat.reset()
-        child = await Child.start(seat.name, run_engine, seat, settings)
+        child = await Child.start(seat.name, run, "service.processes.engine", seat, settings)
         member = cls(child, seat, heartbeat, settings)
         try:
             member.threads = await member._ready
@@ -187,7 +211,8 @@ class ApiMember:
         released: Callable[["ApiMember", int], None],
     ) -> Self:
         """A process that answers at ``sockets`` once it has had a catalog."""
-        return cls(await Child.start(seat.name, run_api, seat, sockets, settings), seat, released)
+        child = await Child.start(seat.name, run, "service.processes.api", seat, settings, sockets)
+        return cls(child, seat, released)
 
     async def tell(self, catalog: Catalog) -> None:
         """Send the catalog; returns once it is applied, or the process has ended or is too busy to do so soon."""

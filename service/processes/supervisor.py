@@ -14,19 +14,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from service.admission.shared import MOST_LANES, SharedLoad
 from service.background import Background, log_failure
 from service.contract.files import ContractError
 from service.contract.manifest import Manifest, read_manifest
 from service.metrics import Metrics
+from service.models.folders import model_directories
 from service.models.manager import ModelManager
-from service.models.registry import model_directories, pick_device
 from service.process import usable_cores
 from service.processes.control import Catalog, Seat, metrics_folder, shared_load
 from service.processes.fleet import ProcessFleet
-from service.processes.members import ApiMember
+from service.processes.members import ApiMember, count_devices
 from service.server.serve import admin_server, handle_signals, reload_all, serving_admin
 from service.settings import Settings
 from service.supervision.child import prepare
@@ -62,13 +60,6 @@ def api_servers(settings: Settings) -> int:
     if settings.api_servers == "auto":
         return max(1, usable_cores() // CORES_PER_API_SERVER)
     return settings.api_servers
-
-
-def engine_count(settings: Settings) -> int:
-    """How many engines there are: one for each GPU, or one for the CPU, unless the setting says otherwise."""
-    if settings.engines:
-        return settings.engines
-    return torch.cuda.device_count() if pick_device(settings.device).type == "cuda" else 1
 
 
 def bind_public(settings: Settings, processes: int) -> list[list[socket.socket]]:
@@ -133,7 +124,7 @@ class Supervisor:
         """Serve until a signal, or until too many processes have died; returns the exit code."""
         self._forced = False
         handle_signals(self._stop, partial(reload_all, self._find_manager))
-        engines = engine_count(self._settings)
+        engines = self._settings.engines or await count_devices(self._settings)
         seats = self._engine_seats(engines)
         self._fleet = ProcessFleet(
             self._folder, seats, engines, self._settings, self._metrics, self._budget, self._tell_all, self._fail

@@ -15,7 +15,6 @@ import uvicorn
 from fastapi import FastAPI
 
 from service.admin import create_admin
-from service.app import create_app
 from service.background import log_failure
 from service.models.manager import ModelManager
 from service.server.protocol import Protocol
@@ -96,9 +95,8 @@ def bind_admin(settings: Settings) -> socket.socket | None:
     return None if settings.admin_port is None else socket.create_server((LOOPBACK, settings.admin_port))
 
 
-def run(settings: Settings, admin: socket.socket | None) -> None:
-    """Serve from this process alone until SIGTERM or SIGINT. Raises SystemExit when the start fails."""
-    app = create_app(settings)
+def run(app: FastAPI, admin: socket.socket | None, settings: Settings) -> None:
+    """Serve ``app`` from this process alone until SIGTERM or SIGINT. Raises SystemExit when the start fails."""
     public = public_server(app, settings)
     with asyncio.Runner(loop_factory=public.config.get_loop_factory()) as runner:
         runner.run(_serve(public, admin, settings, partial(_manager_of, app)))

@@ -4,8 +4,11 @@ They use the engine of the same process by default, and this one with GENSERVE_T
 """
 
 import asyncio
+import os
 import tempfile
 from pathlib import Path
+
+import pytest
 
 from service.api.state import State
 from service.app import state_with
@@ -16,6 +19,11 @@ from service.models.registry import load_registry, pick_device
 from service.processes.api import CatalogStates
 from service.settings import Settings
 from tests.service.link.linked import EngineProcess, described
+
+#: Marks tests of what only the engine of the same process can do.
+in_this_process = pytest.mark.skipif(
+    "GENSERVE_TEST_LINKED" in os.environ, reason="of services whose engine is in the same process"
+)
 
 
 class OwningPool(EnginePool):

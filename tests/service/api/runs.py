@@ -14,6 +14,7 @@ from service.api.request.uploads import Fitted, read_picture
 from service.api.state import State
 from service.engine.host import Host
 from tests.service.api.conftest import ask, base64_png, read_series, some_picture
+from tests.service.api.linked_service import OwningPool
 
 IMAGE = base64_png(some_picture())
 ASYNC = {"Prefer": "respond-async"}
@@ -56,6 +57,15 @@ async def until(condition: Any) -> None:
             await asyncio.sleep(0.001)
 
 
+def host_of(app: FastAPI) -> Host:
+    """The engine's host, in the service or behind its socket."""
+    backend = state_of(app).engine._backend
+    if isinstance(backend, OwningPool):
+        return backend.process.server.host
+    assert isinstance(backend, Host)
+    return backend
+
+
 @contextmanager
 def blocked(app: FastAPI) -> Iterator[None]:
     """The engine's one thread is blocked."""
@@ -65,9 +75,7 @@ def blocked(app: FastAPI) -> Iterator[None]:
         began.set()
         go_on.wait(60)
 
-    host = state_of(app).engine._backend
-    assert isinstance(host, Host)
-    host.run_exclusive(wait)
+    host_of(app).run_exclusive(wait)
     began.wait(60)
     try:
         yield

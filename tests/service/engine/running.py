@@ -13,7 +13,7 @@ from torch import nn
 from service.background import call_soon
 from service.engine.model import Model
 from service.metrics import Metrics
-from service.models.fleet import LocalFleet
+from service.models.local_fleet import LocalFleet
 from service.models.manager import ModelManager
 from service.models.registry import load_registry
 from service.settings import Settings

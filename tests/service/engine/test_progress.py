@@ -2,7 +2,6 @@
 
 import gc
 import weakref
-from collections.abc import Callable
 
 import pytest
 
@@ -34,10 +33,10 @@ async def test_a_look_finds_what_is_left_of_every_job(diffusion: Model, lane_of:
     assert len(remaining_by_job(lane.snapshot())) == 0
 
 
-def ask(lane: LaneHandle, answer: Callable[[LaneProgress], None]) -> None:
-    """Answer at once, as the engine of the same process does."""
+def progress_of(lane: LaneHandle) -> LaneProgress:
+    """As the engine of the same process tells it."""
     assert isinstance(lane, Lane)
-    answer(remaining_by_job(lane.snapshot()))
+    return remaining_by_job(lane.snapshot())
 
 
 @pytest.mark.parametrize("jobs", [1, 100])
@@ -46,9 +45,9 @@ async def test_a_lane_is_read_once_a_second_however_many_requests_there_are(
 ) -> None:
     lane, clock, looks = lane_of(diffusion, rows=4, bucket=4), Clock(), []
 
-    def look(looked_at: LaneHandle, answer: Callable[[LaneProgress], None]) -> None:
+    def look(looked_at: LaneHandle) -> LaneProgress:
         looks.append(looked_at)
-        ask(looked_at, answer)
+        return progress_of(looked_at)
 
     snapshots = ProgressCache(look, clock.monotonic)
     plan = diffusion.plan("ddim", 5)
@@ -63,7 +62,7 @@ async def test_a_lane_is_read_once_a_second_however_many_requests_there_are(
 
 async def test_a_job_newer_than_the_snapshot_is_last_in_the_queue(diffusion: Model, lane_of: LaneOf) -> None:
     lane, clock = lane_of(diffusion, rows=4, bucket=4), Clock()
-    snapshots = ProgressCache(ask, clock.monotonic)
+    snapshots = ProgressCache(progress_of, clock.monotonic)
     rows = request_rows(2, 0, 0, 1.0, diffusion.plan("ddim", 5))
     first = put(lane, rows)
     assert snapshots.remaining(lane, first, [5, 5]) == Remaining(0, [5, 5])
@@ -75,7 +74,7 @@ async def test_a_job_newer_than_the_snapshot_is_last_in_the_queue(diffusion: Mod
 
 async def test_a_snapshot_keeps_no_job_in_memory(diffusion: Model, lane_of: LaneOf) -> None:
     lane = lane_of(diffusion, rows=4, bucket=4)
-    snapshots = ProgressCache(ask)
+    snapshots = ProgressCache(progress_of)
     job = put(lane, request_rows(2, 0, 0, 1.0, diffusion.plan("ddim", 5)))
     snapshots.remaining(lane, job, [5, 5])
     drain(lane)

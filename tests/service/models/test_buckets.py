@@ -16,7 +16,8 @@ from service.engine.model import Model
 from service.engine.rows import Film, RowSpec, inversion_row
 from service.metrics import Metrics
 from service.models.buckets import GraphedPart, PaddedPart, at_fixed_sizes
-from service.models.registry import load_registry, model_directories
+from service.models.folders import model_directories
+from service.models.registry import load_registry
 from service.models.torchscript import load_model
 from service.sampling.step import Inpaint
 from service.settings import Settings

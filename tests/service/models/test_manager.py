@@ -22,7 +22,7 @@ from service.errors import (
     NotServed,
     UnknownFolder,
 )
-from service.models import fleet
+from service.models import local_fleet
 from service.models.manager import ChangeResult
 from service.models.registry import load_registry
 from service.settings import Settings
@@ -231,7 +231,7 @@ async def test_memory_is_given_back_when_the_last_request_has_its_answer(
     weights: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given_back = threading.Event()
-    monkeypatch.setattr(fleet, "trim_memory", given_back.set)
+    monkeypatch.setattr(local_fleet, "trim_memory", given_back.set)
     async with running(settings) as service:
         held = service.engine.deployments["vae"]
         export(weights)

@@ -12,6 +12,7 @@ from service.engine.lane import Lane
 from service.engine.rows import RowSpec
 from service.settings import Settings
 from tests.service.api.conftest import change_manifest, problem, series, value
+from tests.service.api.linked_service import in_this_process
 from tests.service.artefacts import write_one_shot
 
 Breakage = Callable[[Path], None]
@@ -177,6 +178,7 @@ def test_a_model_that_came_later_waits_for_a_restart(settings: Settings) -> None
         assert client.post("/generate/late").status_code == 200
 
 
+@in_this_process
 @pytest.mark.parametrize("threads", [1, 2])
 def test_an_engine_that_has_lost_a_thread_is_neither_live_nor_ready_and_takes_no_work(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, threads: int
@@ -206,6 +208,7 @@ def test_an_engine_that_has_lost_a_thread_is_neither_live_nor_ready_and_takes_no
     assert ended[0].exc_info is not None
 
 
+@in_this_process
 def test_a_background_step_that_fails_is_shown_and_the_service_stays_ready(settings: Settings) -> None:
     app = create_app(settings.model_copy(update={"watch_s": 0.001}))
     with TestClient(app) as client:

@@ -1,11 +1,11 @@
-"""The engines whose models a manager changes: the one of this process, or those of other processes."""
+"""The engine of this process, whose models a manager changes."""
 
 import asyncio
 import weakref
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TypeVar
 
 import torch
 
@@ -14,31 +14,12 @@ from service.contract.manifest import Manifest
 from service.engine.deployment import Deployment
 from service.engine.engine import Engine
 from service.engine.host import Host
-from service.models.registry import Unusable, prepare, unusable
+from service.models.folders import Unusable
+from service.models.registry import prepare, unusable
 from service.process import trim_memory
 from service.settings import Settings
 
 Result = TypeVar("Result")
-
-
-class Fleet(Protocol):
-    """All engines of the service."""
-
-    @property
-    def served(self) -> Mapping[str, Manifest]:
-        """By model, the manifest of the version that new requests get."""
-
-    async def load(self, directory: Path, manifest: Manifest) -> Any:  # noqa: ANN401
-        """A version that all engines loaded, warmed and checked, for ``deploy`` or ``discard``. Raises Unusable."""
-
-    async def deploy(self, candidate: Any) -> Manifest | None:  # noqa: ANN401
-        """Give new requests the version of ``load``; returns the manifest of the one that it replaces."""
-
-    def discard(self, candidate: Any) -> None:  # noqa: ANN401
-        """Unload a version that is not deployed."""
-
-    async def withdraw(self, name: str) -> Manifest:
-        """Stop serving a model to new requests; accepted ones are answered."""
 
 
 class LocalFleet:
