@@ -76,17 +76,17 @@ class State:
     @property
     def faults(self) -> dict[str, str]:
         """Reasons of failure by part of the service; models are not included."""
-        dead = {} if self.engine.is_alive() else {"engine": "A thread has failed: restart the service."}
-        return dead | self.background.failing
+        fault = self.engine.fault
+        return ({} if fault is None else {"engine": fault}) | self.background.failing
 
     @property
     def ready(self) -> bool:
-        """Whether every model serves and the engine's threads run.
+        """Whether every model serves and every engine runs.
 
         A failing background step is reported in ``faults`` only: requests are served without it, and a failure of a
         disk that all instances share would otherwise make all of them unready.
         """
-        return self.models.ready and self.engine.is_alive()
+        return self.models.ready and self.engine.fault is None
 
     def deployment(self, name: str) -> Deployment:
         """The deployment for new requests to that model. Raises UnknownModel; ModelUnavailable if it failed to load."""

@@ -42,8 +42,12 @@ class Backend(Protocol):
     @property
     def working(self) -> bool: ...  # noqa: D102
 
+    @property
+    def fault(self) -> str | None:
+        """Why rows are not computed now; None while everything runs."""
+
     def is_alive(self) -> bool:
-        """Whether everything that computes runs."""
+        """Whether they will be computed without a restart of this process."""
 
     def stop(self) -> None:
         """Compute nothing more."""

@@ -47,8 +47,13 @@ class Engine:
         metrics.on_refresh(self._set_gauges)
 
     def is_alive(self) -> bool:
-        """Whether everything that computes runs, or the engine is draining."""
+        """Whether no restart is needed: rows are or will be computed, or the engine is draining."""
         return self._draining or self._backend.is_alive()
+
+    @property
+    def fault(self) -> str | None:
+        """Why rows are not computed now; None while they are, or the engine is draining."""
+        return None if self._draining else self._backend.fault
 
     async def drain(self, within_s: float) -> None:
         """Accept nothing more, let accepted rows finish for at most ``within_s`` seconds, and stop."""

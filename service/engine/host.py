@@ -53,6 +53,11 @@ class Host:
         """End the threads after their running ticks."""
         self._device.stop()
 
+    @property
+    def fault(self) -> str | None:
+        """A thread that has failed is not replaced: the state of its lane is unknown."""
+        return None if self.is_alive() else "A thread has failed: restart the service."
+
     def is_alive(self) -> bool:
         """Whether all threads run."""
         return self._device.is_alive()

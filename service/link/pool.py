@@ -258,9 +258,14 @@ class EnginePool:
         """Whether an engine has rows."""
         return any(link.working for link in self.links)
 
+    @property
+    def fault(self) -> str | None:
+        """Rows of an engine that died wait for the next one."""
+        return None if all(link.connected for link in self.links) else "An engine died and is being replaced."
+
     def is_alive(self) -> bool:
-        """Whether all engines can be reached."""
-        return all(link.connected for link in self.links)
+        """The supervisor replaces engines that die, or ends the service."""
+        return True
 
     def stop(self) -> None:
         """Close the connections."""

@@ -12,7 +12,7 @@ from service.background import log_failure
 from service.contract.manifest import Manifest
 from service.metrics import Metrics
 from service.models.folders import Unusable
-from service.processes.control import EngineAddress, Loaded, Seat, Version
+from service.processes.control import EngineAddress, Loaded, Seat, Version, cost_of
 from service.processes.members import EngineDied, EngineMember
 from service.settings import Settings
 from service.supervision.restarts import RestartBudget
@@ -124,7 +124,7 @@ class ProcessFleet:
         trial = [self._spare.result()] if self._spare is not None and _succeeded(self._spare) else []
         try:
             for member in (*trial, *self._engines.values()):
-                _set_prices(version, await member.load(version))
+                _set_prices(version, await member.load(version), self._settings)
         except EngineDied:
             self.discard(version)
             raise Unusable(f"{directory}: an engine process died while it loaded this version") from None
@@ -176,7 +176,7 @@ class ProcessFleet:
         while True:
             try:
                 member = await self._new_member()
-                if await _load_all(member, versions, at_a_time, refuse):
+                if await _load_all(member, versions, at_a_time, refuse, self._settings):
                     return member
             except EngineDied as failure:
                 log.warning("engine process ended while it started", extra={"engine_process": str(failure)})
@@ -287,14 +287,18 @@ class ProcessFleet:
 
 
 async def _load_all(
-    member: EngineMember, versions: list[Version], at_a_time: int, refuse: Callable[[Version, str], None]
+    member: EngineMember,
+    versions: list[Version],
+    at_a_time: int,
+    refuse: Callable[[Version, str], None],
+    settings: Settings,
 ) -> bool:
     """Load ``versions``, so many at a time; whether the process is still alive then."""
     for group in [versions[start : start + at_a_time] for start in range(0, len(versions), at_a_time)]:
         results = await asyncio.gather(*(member.load(version) for version in group), return_exceptions=True)
         for version, result in zip(group, results, strict=True):
             if isinstance(result, Loaded):
-                _set_prices(version, result)
+                _set_prices(version, result, settings)
             elif isinstance(result, Unusable):
                 refuse(version, str(result))
                 versions.remove(version)
@@ -309,10 +313,14 @@ async def _load_all(
     return True
 
 
-def _set_prices(version: Version, loaded: Loaded) -> None:
+def _set_prices(version: Version, loaded: Loaded, settings: Settings) -> None:
     """Keep the first prices: all engines and all API processes must reckon from the same ones."""
-    if not version.prices:
-        version.prices, version.encoder_prices = loaded.prices, loaded.encoder_prices
+    if version.prices:
+        return
+    version.prices, version.encoder_prices = loaded.prices, loaded.encoder_prices
+    manifest, cost = version.parsed(), cost_of(version.prices, settings)
+    told = {"model": manifest.name, "version": manifest.version, "bucket": cost.best_bucket, "row_ms": cost.row_ms()}
+    log.info("model ready", extra=told)
 
 
 def _succeeded(task: "asyncio.Task[Any]") -> bool:

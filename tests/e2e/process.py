@@ -76,12 +76,23 @@ class Service:
             assert time.monotonic() < give_up, f"{' + '.join(names)} is still {value}"
 
     def wait_until_idle(self) -> None:
-        """Return when no row is queued or live."""
-        self.wait_for("queued_rows", "live_rows", at_most=0)
+        """Return when no work is accepted and no row is queued or live; the engine tells its rows once a second."""
+        self.wait_for("accepted_work_seconds", "queued_rows", "live_rows", at_most=0)
+
+    def processes(self, prefix: str) -> dict[str, int]:
+        """The processes whose names begin so, such as "api-" or "engine-", by name."""
+        found = {}
+        for pid in descendants(self.process.pid):
+            with suppress(FileNotFoundError, ProcessLookupError):
+                name = Path(f"/proc/{pid}/comm").read_text().strip()
+                if name.startswith(prefix):
+                    found[name] = pid
+        return found
 
     def open_files(self) -> int:
-        """How many files and sockets the process has open."""
-        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
+        """How many files and sockets the process has open that answers requests."""
+        pid = self.processes("api-").get("api-0", self.process.pid)
+        return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
     def wait_until_closed(self, files: int) -> None:
         """Return when no more than so many files and sockets are open."""
@@ -93,6 +104,15 @@ class Service:
     def errors_logged(self) -> list[str]:
         """Lines of the log that tell of something nobody expected."""
         return [line for line in self.log if '"level": "error"' in line or '"level": "critical"' in line]
+
+
+def descendants(pid: int) -> Iterator[int]:
+    """The processes that a process started, and theirs."""
+    for entry in Path("/proc").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if entry.name.isdigit() and int((entry / "stat").read_text().rpartition(")")[2].split()[1]) == pid:
+                yield int(entry.name)
+                yield from descendants(int(entry.name))
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from service.contract.manifest import read_manifest
-from tests.e2e.process import SECONDS, Service, serving
+from tests.e2e.process import SECONDS, Service, descendants, serving
 from tests.service.artefacts import Decode, write_diffusion, write_one_shot
 
 pytestmark = pytest.mark.slow
@@ -39,31 +39,6 @@ def weights(tmp_path: Path) -> Path:
     write_one_shot(folder)
     write_diffusion(folder)
     return folder
-
-
-def descendants(pid: int) -> Iterator[int]:
-    """The processes that a process started, and theirs."""
-    for entry in Path("/proc").iterdir():
-        try:
-            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1]) if entry.name.isdigit() else -1
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if parent == pid:
-            yield int(entry.name)
-            yield from descendants(int(entry.name))
-
-
-def named(service: Service, prefix: str) -> dict[str, int]:
-    """The processes of the service by their names."""
-    found = {}
-    for pid in descendants(service.process.pid):
-        try:
-            name = Path(f"/proc/{pid}/comm").read_text().strip()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if name.startswith(prefix):
-            found[name] = pid
-    return found
 
 
 def until(condition: Callable[[], object], what: str) -> None:
@@ -113,12 +88,12 @@ def require_all_right(service: Service, answers: list[tuple[int, bytes]], client
 @pytest.mark.parametrize("spare", [True, False])
 def test_an_engine_that_dies_or_hangs_costs_no_request(weights: Path, end: int, spare: bool) -> None:
     with serving(weights, engine_timeout_s=1.0, deterministic=True, max_bucket=4, spare_engine=spare) as service:
-        until(lambda: len(named(service, "engine-")) == 1 + spare, "no spare")
+        until(lambda: len(service.processes("engine-")) == 1 + spare, "no spare")
         with asked(service) as answers:
             until(lambda: len(answers) >= 4, "no answer")
             victim = serving_engine(service)
             os.kill(victim, end)
-            until(lambda: victim not in named(service, "engine-").values(), "the engine lives")
+            until(lambda: victim not in service.processes("engine-").values(), "the engine lives")
             done = len(answers)
             until(lambda: len(answers) >= done + 4, "no answer after the death")
         require_all_right(service, answers)
@@ -129,7 +104,7 @@ def test_five_deaths_in_a_minute_end_the_service_with_the_reason(weights: Path) 
     with serving(weights) as service:
         killed: set[int] = set()
         while service.process.poll() is None:
-            for pid in {*named(service, "engine-").values()} - killed:
+            for pid in {*service.processes("engine-").values()} - killed:
                 killed.add(pid)
                 os.kill(pid, signal.SIGKILL)
             time.sleep(0.05)
@@ -152,7 +127,7 @@ def test_a_model_that_hangs_is_refused_alone_at_start(weights: Path) -> None:
 def test_a_version_that_hangs_is_refused_at_reload_and_disturbs_nobody(weights: Path) -> None:
     before = read_manifest(weights / "vae").version
     with serving(weights, load_timeout_s=3.0, admin_port=0, deterministic=True, max_bucket=4) as service:
-        until(lambda: len(named(service, "engine-")) == 2, "no spare")
+        until(lambda: len(service.processes("engine-")) == 2, "no spare")
         serving_before = serving_engine(service)
         write_one_shot(weights, "vae", Hangs())
         with asked(service) as answers:
@@ -161,7 +136,7 @@ def test_a_version_that_hangs_is_refused_at_reload_and_disturbs_nobody(weights: 
         assert "within 3 s" in refused.json()["detail"]
         require_all_right(service, answers)
         assert service.client.get("/health").json()["models"]["vae"] == before
-        assert serving_before in named(service, "engine-").values()
+        assert serving_before in service.processes("engine-").values()
 
 
 def test_a_file_that_never_ends_is_refused_at_once(weights: Path) -> None:
@@ -175,15 +150,15 @@ def test_a_file_that_never_ends_is_refused_at_once(weights: Path) -> None:
 
 def test_a_dead_api_process_is_replaced_and_the_others_go_on(weights: Path) -> None:
     with serving(weights, api_servers=2) as service:
-        apis = named(service, "api-")
+        apis = service.processes("api-")
         assert set(apis) == {"api-0", "api-1"}
         os.kill(apis["api-0"], signal.SIGKILL)
-        until(lambda: named(service, "api-").get("api-0") not in (None, apis["api-0"]), "not replaced")
+        until(lambda: service.processes("api-").get("api-0") not in (None, apis["api-0"]), "not replaced")
         for _ in range(20):  # connections come to both; those of the new process wait until it listens
             with service.connect() as connection:
                 connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
                 assert connection.recv(64).startswith(b"HTTP/1.1 200")
-        assert named(service, "api-")["api-1"] == apis["api-1"]
+        assert service.processes("api-")["api-1"] == apis["api-1"]
 
 
 def test_two_engines_give_the_pictures_of_one(weights: Path) -> None:

@@ -102,7 +102,7 @@ async def get_model_metadata(request: Request) -> Response:
 async def get_model_ready(request: Request) -> Response:
     """200 when the model is ready."""
     state = state_of(request)
-    name, alive = _deployment(request, state).model.name, state.engine.is_alive()
+    name, alive = _deployment(request, state).model.name, state.engine.fault is None
     return _json({"name": name, "ready": alive}, 200 if alive else 503)
 
 

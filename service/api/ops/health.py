@@ -32,7 +32,7 @@ def _responses(unhealthy: str | None = None, media: str = "application/json") ->
     responses=_responses("A thread of the engine ended: only a restart helps."),
 )
 async def live(request: Request) -> JSONResponse:
-    """200 while the process answers and the engine's threads run; 503 means that only a restart helps."""
+    """200 while the process answers and can compute, or waits for an engine; 503: only a restart helps."""
     alive = state_of(request).engine.is_alive()
     return JSONResponse({"status": "live" if alive else "dead"}, status_code=200 if alive else 503)
 
@@ -40,10 +40,10 @@ async def live(request: Request) -> JSONResponse:
 @router.get(
     "/health/ready",
     response_class=JSONResponse,
-    responses=_responses("A model cannot be served, or a thread of the engine ended."),
+    responses=_responses("A model cannot be served, or an engine does not run."),
 )
 async def ready(request: Request) -> JSONResponse:
-    """200 when every model is verified and warmed and the engine's threads run; else 503, with the reasons."""
+    """200 when every model is verified and warmed and every engine runs; else 503, with the reasons."""
     state = state_of(request)
     return JSONResponse(_readiness(state), status_code=200 if state.ready else 503)
 

@@ -95,9 +95,9 @@ async def test_rows_of_a_dead_engine_are_computed_by_its_successor(
         meanwhile = submit(engine, "ddpm", rows[:1])
         successor = EngineProcess(tmp_path / "1.sock", registry.served, settings)
         processes[0] = successor
-        assert not pool.is_alive()
+        assert pool.fault == "An engine died and is being replaced."
         await pool.links[0].attach(successor.path, [])
-        assert pool.is_alive()
+        assert pool.fault is None
         again = await job.future
         assert np.array_equal((await meanwhile.future)[0], undisturbed[0])
     assert all(np.array_equal(one, other) for one, other in zip(undisturbed, again, strict=True))
