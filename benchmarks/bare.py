@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from service.engine.model import Model
-from service.models.torchscript import load_model
+from service.models.torchscript import by_class, load_model, timed_by_class
 from service.models.warmup import warm_up
 from service.process import keep_memory
 from service.sampling.pixels import to_uint8
@@ -38,20 +38,21 @@ def _load(folder: Path, preparation: str) -> Model:
         return model
     torch._C._jit_set_profiling_executor(True)  # torch's default, which the service changes
     module = torch.jit.load(folder / model.manifest.artifact.file).eval()  # type: ignore[no-untyped-call]
-    return replace(model, decode=module.decode, denoise=module.denoise if model.manifest.denoises else None)
+    denoise = timed_by_class(module.denoise) if model.manifest.denoises else None
+    return replace(model, decode=by_class(module.decode), denoise=denoise)
 
 
 @torch.inference_mode()
 def make(model: Model, rows: int) -> None:
     """One batch of pictures by the default plan: only the forward passes, without a server."""
     x = torch.randn(rows, *model.manifest.latent_shape)
-    label = torch.full((rows,), model.manifest.null_label)
+    inputs = {"label": torch.full((rows,), model.manifest.null_label)}
     x_start_prev = torch.zeros_like(x)
     for t, a, b, c, _ in model.plan().table.float():
         assert model.denoise is not None
-        x_start = model.denoise(x, t.expand(rows), label).clamp(-1.0, 1.0)
+        x_start = model.denoise(x, t.expand(rows), inputs).clamp(-1.0, 1.0)
         x, x_start_prev = a * x + b * x_start + c * x_start_prev, x_start
-    to_uint8(model.decode(x, label)).numpy().tobytes()
+    to_uint8(model.decode(x, inputs)).numpy().tobytes()
 
 
 if __name__ == "__main__":

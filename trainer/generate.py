@@ -38,13 +38,14 @@ def generate(parts: Parts, label: Tensor, seeds: Sequence[int], plan: Plan, *, g
     noises = [RowNoise(seed) for seed in seeds]
     latent = torch.stack([noise.draw(parts.latent_shape) for noise in noises]).to(device)
     if parts.denoise is not None and parts.diffusion is not None:
+        network = parts.denoise
         latent = sample(
-            parts.denoise,
+            lambda x, t, inputs: network(x, t, inputs["label"]),
             latent,
             noises,
-            label,
+            {"label": label},
             plan,
-            null_label=parts.classes,
+            negative={"label": torch.full_like(label, parts.classes)},
             guidance_scale=guidance_scale,
             x0_range=parts.diffusion.x0_range,
         )

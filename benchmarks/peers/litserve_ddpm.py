@@ -62,10 +62,10 @@ def sample(model: Model, steps: Sequence[int]) -> Tensor:
         coefficients = torch.stack([plan[step] for plan in plans[:rows]])
         now, before = x[:rows], x_start[:rows].clone()
         x_start[:rows] = predict_x_start(
-            model.denoise, now, coefficients[:, 0], label[:rows], None, None, model.manifest.x0_range
+            model.denoise, now, coefficients[:, 0], {"label": label[:rows]}, None, None, model.manifest.x0_range
         )
         x[:rows] = update(now, x_start[:rows], before, coefficients[:, 1:], None)
-    return model.decode(x, label)[torch.tensor(longest_first).argsort()]
+    return model.decode(x, {"label": label})[torch.tensor(longest_first).argsort()]
 
 
 if __name__ == "__main__":

@@ -145,5 +145,5 @@ def without(value: Any, *kinds: type) -> Any:  # noqa: ANN401  (any field's valu
 
 
 def _tensors(row: RowSpec) -> Sequence[Tensor]:
-    begins = [] if row.latent is None else [row.latent]
-    return begins if row.inpaint is None else [*begins, *row.inpaint]
+    conditions = [] if row.conditions is None else [*row.conditions.inputs.values(), *row.conditions.negative.values()]
+    return [tensor for tensor in (row.latent, *(row.inpaint or ()), *conditions) if tensor is not None]

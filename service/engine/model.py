@@ -1,7 +1,7 @@
 """A loaded model: its manifest, and its functions on a device."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 
 import torch
@@ -9,17 +9,23 @@ from torch import Tensor
 
 from service.contract.manifest import Manifest, SolverName
 from service.engine.cost import CostModel
+from service.engine.inputs import CLASSES, LABEL, Input
+from service.sampling.diffusers_plan import make_diffusers_plan
+from service.sampling.diffusers_schedule import DiffusionSchedule, PredictionType
 from service.sampling.latent_map import LatentMap
 from service.sampling.pixels import to_uint8
 from service.sampling.schedules import max_steps
 from service.sampling.solvers import EMPTY_PLAN, Plan, make_inversion_plan, make_plan
-from service.sampling.step import Denoise
+from service.sampling.step import Inputs
 
-Decode = Callable[[Tensor, Tensor], Tensor]
-Encode = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-
+#: (x, t, inputs), and in calls with LoRAs ``adapters``, one or None per row; see ``service.sampling.step.Denoise``.
+Denoise = Callable[..., Tensor]
+#: (latents, inputs), and ``adapters`` as above.
+Decode = Callable[..., Tensor]
+Encode = Callable[[Tensor, Inputs], tuple[Tensor, Tensor]]
 
 _plan = lru_cache(maxsize=256)(make_plan)
+_diffusers_plan = lru_cache(maxsize=256)(make_diffusers_plan)
 _inversion_plan = lru_cache(maxsize=16)(make_inversion_plan)
 
 
@@ -44,11 +50,15 @@ _pictures, _numbers = torch.jit.script(_as_pictures), torch.jit.script(_as_numbe
 class Model:
     """The functions of one artefact.
 
-    ``decode``: (batch, *latent), (batch,) int64 -> (batch, channel, height, width) in [-1, 1].
-    ``denoise`` predicts the clean latent (see ``service.sampling.step.Denoise``); None for one-shot models.
+    ``inputs``: what its rows are conditioned on, by name; every function is given them, (batch, ...) each.
+    ``decode``: (batch, *latent), inputs -> (batch, channel, height, width) in [-1, 1].
+    ``denoise``: see ``service.sampling.step.Denoise``; None for one-shot models. It predicts the clean latent, or for
+    plans of ``schedules`` the ``prediction`` of a network in diffusers' format.
     ``batch_sizes``: the sizes that batches are padded to, in ascending order; empty when any size is computed as it is.
-    ``encode``: (batch, channel, height, width) in [-1, 1], (batch,) int64 -> mean and log-variance, (batch, *latent)
-    each; None without an encoder. ``latent_map``: the codes of training pictures, None without such a file.
+    ``encode``: (batch, channel, height, width) in [-1, 1], inputs -> mean and log-variance, (batch, *latent) each; None
+    without an encoder. ``latent_map``: the codes of training pictures, None without such a file.
+    ``decodes_apart``: a picture is decoded in a lane of its own, because that takes as long as several steps.
+    ``adapters``: the names of its LoRAs.
     """
 
     manifest: Manifest
@@ -58,6 +68,11 @@ class Model:
     batch_sizes: tuple[int, ...] = ()
     encode: Encode | None = None
     latent_map: LatentMap | None = None
+    inputs: Mapping[str, Input] = field(default_factory=lambda: CLASSES)
+    prediction: PredictionType | None = None
+    schedules: Mapping[SolverName, DiffusionSchedule] = field(default_factory=dict)
+    decodes_apart: bool = False
+    adapters: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -88,6 +103,8 @@ class Model:
     @property
     def max_steps(self) -> int:
         """The most steps that a plan may have; 0 for one-shot models."""
+        if self.schedules:
+            return max(schedule.max_steps for schedule in self.schedules.values())
         if self.denoise is None or self.manifest.noise_schedule is None or self.manifest.t_max is None:
             return 0
         return max_steps(self.manifest.noise_schedule, self.manifest.t_max)
@@ -108,9 +125,11 @@ class Model:
     ) -> Plan:
         """The steps of one picture, by default those of the manifest; empty for one-shot models.
 
-        Raises ValueError as ``make_plan``.
+        Raises ValueError as ``make_plan``, or as ``make_diffusers_plan``.
         """
         manifest = self.manifest
+        if self.schedules:
+            return self._plan_of_schedule(solver, steps, eta, strength)
         if manifest.noise_schedule is None or manifest.t_max is None or manifest.defaults is None:
             return EMPTY_PLAN
         chosen = manifest.defaults
@@ -118,8 +137,17 @@ class Model:
             manifest.noise_schedule, manifest.t_max, solver or chosen.solver, steps or chosen.steps, eta, strength
         )
 
+    def _plan_of_schedule(self, solver: SolverName | None, steps: int | None, eta: float, strength: float) -> Plan:
+        assert self.manifest.defaults is not None
+        solver, steps = solver or self.manifest.defaults.solver, steps or self.manifest.defaults.steps
+        if solver not in self.schedules:
+            raise ValueError(f"solver {solver!r} is not one of this model; allowed: {', '.join(self.schedules)}")
+        return _diffusers_plan(self.schedules[solver], steps, eta, strength)
+
     def inversion_plan(self, steps: int) -> Plan:
         """The steps from a clean latent to its noise. Raises ValueError as ``make_plan``, and for one-shot models."""
+        if self.schedules:
+            raise ValueError(f"{self.name} reads prompts, so pictures cannot be inverted")
         if self.manifest.noise_schedule is None or self.manifest.t_max is None:
             raise ValueError(f"{self.name} generates its pictures without steps, so they cannot be inverted")
         return _inversion_plan(self.manifest.noise_schedule, self.manifest.t_max, steps)
@@ -163,12 +191,16 @@ def encoder_of(model: Model) -> Encoder | None:
     """The model's encoder, None if it has none."""
     if model.encode is None:
         return None
-    return Encoder(model.manifest, model.device, partial(_moments, model.encode), None)
+    return Encoder(model.manifest, model.device, partial(_moments, model.encode), None, inputs=_classes_of(model))
 
 
-def _moments(encode: Encode, image: Tensor, label: Tensor) -> Tensor:
+def _classes_of(model: Model) -> Mapping[str, Input]:
+    return {name: each for name, each in model.inputs.items() if name == LABEL}
+
+
+def _moments(encode: Encode, image: Tensor, inputs: Inputs) -> Tensor:
     """Mean and log-variance, (batch, 2, *latent). Raises TypeError when ``encode`` returns anything else."""
-    moments: object = encode(image, label)
+    moments: object = encode(image, inputs)
     match moments:
         case (Tensor() as mean, Tensor() as logvar):
             return torch.stack((mean, logvar), dim=1)

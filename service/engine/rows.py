@@ -1,5 +1,6 @@
 """The specification of a picture, before it has a slot in a table."""
 
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 import torch
@@ -9,6 +10,8 @@ from service.sampling.solvers import EMPTY_PLAN, Plan
 from service.sampling.step import Inpaint
 
 FilmKind = Literal["x0", "xt", "both"]
+#: Pixels of a picture: height and width.
+Size = tuple[int, int]
 
 
 class Film(NamedTuple):
@@ -21,13 +24,35 @@ class Film(NamedTuple):
     kind: FilmKind = "x0"
 
 
+class Adapter(NamedTuple):
+    """The LoRA of a row: its name, and how much of it is added."""
+
+    name: str
+    scale: float = 1.0
+
+
+class Conditions(NamedTuple):
+    """What a row is conditioned on besides its class: the inputs that the model declares (``service.engine.inputs``).
+
+    ``inputs`` are float32 tensors of the declared shapes. ``negative`` has those that guidance leads away from.
+    ``windows`` has the steps, from the first to before the last, in which an optional input acts; all without an entry.
+    """
+
+    inputs: Mapping[str, Tensor]
+    negative: Mapping[str, Tensor] = {}
+    windows: Mapping[str, tuple[int, int]] = {}
+    adapter: Adapter | None = None
+
+
 class RowSpec(NamedTuple):
     """Everything that determines one picture, independent of the rest of its batch.
 
-    ``latent`` (*latent) replaces the starting noise of ``seed``; ``label`` is a class index, or the number of classes
-    for "no class". Only denoising models use the rest: ``negative_label`` replaces "no class" in guidance (see
-    ``service.sampling.step.Guidance``, also for blends of two classes); ``inpaint`` is a mask and a known latent,
-    (*latent) or broadcastable to it; ``as_latent`` returns the clean latent instead of its picture.
+    ``latent`` (*latent) replaces the starting noise of ``seed``; ``label``, the input of models with classes, is a
+    class index, or the number of classes for "no class". Only denoising models use the rest: ``negative_label``
+    replaces "no class" in guidance (see ``service.sampling.step.Guidance``, also for blends of two classes);
+    ``inpaint`` is a mask and a known latent, (*latent) or broadcastable to it; ``as_latent`` returns the clean latent
+    instead of its picture. ``draws`` is how many draws of its seed's noise were used for its start; those of the solver
+    come after them. ``size`` is None for the model's own.
     """
 
     seed: int
@@ -39,6 +64,9 @@ class RowSpec(NamedTuple):
     inpaint: Inpaint | None = None
     film: Film | None = None
     as_latent: bool = False
+    conditions: Conditions | None = None
+    draws: int = 1
+    size: Size | None = None
 
     @property
     def calls(self) -> int:

@@ -12,15 +12,17 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from service.engine.inputs import InputTable
 from service.engine.model import Model
 from service.engine.rows import RowSpec
 from service.engine.submission import Job
 from service.engine.tick import PREVIEW_BITS, Batch, Extras, Step
 from service.engine.transfer import to_device_together
 from service.sampling.noise import RowNoise, draw_each
-from service.sampling.step import Inpaint
+from service.sampling.step import Guidance, Inpaint
 
 Slots = npt.NDArray[np.int64]
+_NOW_AND_NEXT = np.arange(2)
 
 
 @dataclass(slots=True)
@@ -47,22 +49,28 @@ class RowTable:
     def __init__(self, model: Model, rows: int) -> None:
         self._denoises = model.denoise is not None
         self._shape, self._device = model.row_shape, model.device
+        self._decodes_apart = model.decodes_apart
         # Rows of a one-shot model need no latents here: they begin and end in one tick.
         shape = (rows if self._denoises else 0, *self._shape)
         self._x = torch.zeros(shape, device=self._device)
         self._x_start_prev = torch.zeros(shape, device=self._device)
-        # Only the slots whose row has a mask are read.
-        self._inpaint = Inpaint(torch.zeros(shape, device=self._device), torch.zeros(shape, device=self._device))
+        # Only the slots whose row has a mask are read. The noise is that of ``keep_known``.
+        held = [torch.zeros(shape, device=self._device) for _ in range(2 if model.prediction is None else 3)]
+        self._inpaint = Inpaint(*held)
         self._inpaints = np.zeros(rows, dtype=np.bool_)
-        self._null_label = model.manifest.null_label
-        self._negative_label = np.zeros(rows, dtype=np.int64)
+        self._inputs = InputTable(
+            model.inputs, rows, self._device, model.manifest.null_label, adapts=bool(model.adapters)
+        )
         self._film_every = np.zeros(rows, dtype=np.int64)
         self._preview_bits = np.zeros(rows, dtype=np.int64)
         self._as_latent = np.zeros(rows, dtype=np.bool_)
-        self._label = np.zeros(rows, dtype=np.int64)
         self._guidance_scale = np.ones(rows, dtype=np.float32)
         # Step k of slot s is coefficients[s, k] = (t, a, b, c, d).
-        self._coefficients = np.zeros((rows, max(1, model.max_steps), 5), dtype=np.float32)
+        steps = max(1, model.max_steps)
+        self._coefficients = np.zeros((rows, steps, 5), dtype=np.float32)
+        #: ``Plan.levels`` of each slot, (rows, steps + 1, 4), and whether they bound the clean latent.
+        self._levels = None if model.prediction is None else np.zeros((rows, steps + 1, 4), dtype=np.float32)
+        self._clips = np.zeros(rows, dtype=np.bool_)
         self._length = np.zeros(rows, dtype=np.int64)
         self._step = np.zeros(rows, dtype=np.int64)
         self._weight = np.ones(rows, dtype=np.int64)
@@ -111,7 +119,7 @@ class RowTable:
     def _note(self, slots: Slots, rows: Sequence[LiveRow]) -> None:
         # Queue behind waiting rows; the slot's old timestamp belongs to another row.
         self._last_served[slots] = self._claims
-        self._label[slots] = [row.spec.label for row in rows]
+        self._inputs.note(slots, [row.spec for row in rows])
         self._alone[slots] = [row.deaths > 0 for row in rows]
         for slot, row in zip(slots.tolist(), rows, strict=True):
             self._live[slot] = row
@@ -149,28 +157,35 @@ class RowTable:
         """
         columns = self._columns(slots)
         sent = dict(zip(columns, to_device_together([*columns.values()], self._device), strict=True))
-        index, label, ending = sent["index"], sent["label"], self.last_step(slots)
+        index, ending, adapters = sent["index"], self.last_step(slots), self._inputs.adapters(slots)
+        inputs = self._inputs.gather(index, sent)
         if not self._denoises:
-            return index, Batch(sent["starts"], label, ending, None)
+            return index, Batch(sent["starts"], inputs, ending, None, adapters)
         x, x_start_prev = self._latents(index, sent.get("begins"), sent.get("starts"))
         step = Step(
             x_start_prev,
             sent["coefficients"],
             self._weight[slots] == 2,
-            self._guidance_scale[slots],
-            self._negative_label[slots],
+            self._guidance(index, sent),
             sent.get("noise"),
             self._inpaint_of(index, sent.get("unmasked")),
             self._extras(slots),
+            sent.get("levels"),
+            self._levels is not None and bool(self._clips[slots].any()),
         )
-        return index, Batch(x, label, ending, step)
+        return index, Batch(x, inputs, ending, step, adapters)
 
     def _columns(self, slots: Slots) -> dict[str, Tensor]:
         """The host's part of a batch, (rows, ...) each; ``begins`` and ``unmasked`` are indices into the rows."""
-        columns = {"index": torch.from_numpy(slots), "label": torch.from_numpy(self._label[slots])}
+        columns = {"index": torch.from_numpy(slots), **self._inputs.columns(slots, self._step)}
         if not self._denoises:  # all rows begin in this tick
             columns["starts"] = self._start(slots)
             return columns
+        guided = self._weight[slots] == 2
+        if guided.any():
+            columns["guided"] = torch.from_numpy(np.flatnonzero(guided))
+            columns["scale"] = torch.from_numpy(self._guidance_scale[slots[guided]])
+            columns |= self._inputs.negative_columns(slots[guided])
         begins = self.first_step(slots)
         if begins.any():
             columns["begins"] = torch.from_numpy(np.flatnonzero(begins))
@@ -179,6 +194,9 @@ class RowTable:
         noise = self._draw_noise(slots, columns["coefficients"])
         if noise is not None:
             columns["noise"] = noise
+        if self._levels is not None:
+            steps = self._step[slots][:, None] + _NOW_AND_NEXT
+            columns["levels"] = torch.from_numpy(self._levels[slots[:, None], steps])
         masked = self._inpaints[slots]
         if masked.any():
             columns["unmasked"] = torch.from_numpy(np.flatnonzero(~masked))
@@ -240,8 +258,14 @@ class RowTable:
         """The rows' masks and known latents, (rows, *latent) each; the mask of ``unmasked`` rows is 1 everywhere."""
         if unmasked is None:
             return None
-        mask, known = (tensor[index] for tensor in self._inpaint)
-        return Inpaint(mask.index_fill_(0, unmasked, 1.0), known.index_fill_(0, unmasked, 0.0))
+        mask, known, *noise = (tensor[index] for tensor in self._inpaint if tensor is not None)
+        unused = [tensor.index_fill_(0, unmasked, 0.0) for tensor in (known, *noise)]
+        return Inpaint(mask.index_fill_(0, unmasked, 1.0), *unused)
+
+    def _guidance(self, index: Tensor, sent: dict[str, Tensor]) -> Guidance | None:
+        """The guidance of the slots in ``index``, whose columns are ``sent``."""
+        rows = sent.get("guided")
+        return None if rows is None else Guidance(rows, sent["scale"], self._inputs.gather_negative(index, rows, sent))
 
     def _extras(self, slots: Slots) -> Extras | None:
         """The previews due at this step and the rows that end as latents; None when there are neither."""
@@ -285,30 +309,46 @@ class RowTable:
         self._guidance_scale[slots] = [spec.guidance_scale for spec in specs]
         self._weight[slots] = [spec.weight for spec in specs]
         self._length[slots] = [spec.plan.steps for spec in specs]
-        labels = [spec.negative_label for spec in specs]
-        self._negative_label[slots] = [self._null_label if label is None else label for label in labels]
+        self._inputs.note_negative(slots, specs)
         films = [spec.film for spec in specs]
         self._film_every[slots] = [0 if film is None else film.every for film in films]
         self._preview_bits[slots] = [0 if film is None else PREVIEW_BITS[film.kind] for film in films]
-        self._as_latent[slots] = [spec.as_latent for spec in specs]
+        self._as_latent[slots] = [spec.as_latent or self._decodes_apart for spec in specs]
         self._inpaints[slots] = [spec.inpaint is not None for spec in specs]
         for slot, spec in zip(slots.tolist(), specs, strict=True):
             self._coefficients[slot, : spec.plan.steps] = spec.plan.table
+        if self._levels is not None:
+            self._note_levels(self._levels, slots, specs)
+
+    def _note_levels(self, levels: npt.NDArray[np.float32], slots: Slots, specs: Sequence[RowSpec]) -> None:
+        """Copy the levels of plans for networks of diffusers."""
+        self._clips[slots] = [spec.plan.clips for spec in specs]
+        for slot, spec in zip(slots.tolist(), specs, strict=True):
+            assert spec.plan.levels is not None
+            levels[slot, : spec.plan.steps + 1] = spec.plan.levels
 
     def _start(self, slots: Slots) -> Tensor:
         """The starting latents, drawn or given, (rows, *latent) on the host."""
         specs = [row.spec for row in self.rows(slots)]
         starts = torch.empty(len(specs), *self._shape)
-        draw_each([spec.seed for spec in specs], starts)
+        if any(spec.latent is None for spec in specs):
+            draw_each([spec.seed for spec in specs], starts)
+        scaled, conditioned = self._levels is not None, self._inputs.conditioned
         for place, (slot, spec) in enumerate(zip(slots.tolist(), specs, strict=True)):
             if spec.plan.adds_noise:
                 self._noise[slot].restart(spec.seed)
-                self._noise[slot].fill(starts[place])
+                for _ in range(spec.draws):
+                    self._noise[slot].fill(starts[place])
+            if scaled and spec.plan.noise_scale != 1:
+                starts[place] *= spec.plan.noise_scale
             if spec.latent is not None:
                 starts[place] = spec.latent
+            if conditioned and spec.conditions is not None:
+                self._inputs.fill(slot, spec.conditions)
             if spec.inpaint is not None:
                 for kept, given in zip(self._inpaint, spec.inpaint, strict=True):
-                    kept[slot].copy_(given)
+                    if kept is not None and given is not None:
+                        kept[slot].copy_(given)
         return starts
 
     def _set_ready(self, slots: Slots) -> None:

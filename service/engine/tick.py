@@ -5,6 +5,7 @@ Pure functions of tensors, so a batch that raises can be run again in halves unt
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,9 +15,20 @@ from torch import Tensor
 
 from service.engine.model import Model
 from service.engine.results import Latent, Picture, Result
-from service.engine.rows import FilmKind
-from service.engine.transfer import to_device, to_device_together, to_host
-from service.sampling.step import Guidance, Inpaint, predict_x_start, update
+from service.engine.rows import Adapter, FilmKind
+from service.engine.transfer import to_device, to_host
+from service.sampling.step import (
+    Denoise,
+    Guidance,
+    Inpaint,
+    Inputs,
+    clip_x_start,
+    keep_known,
+    predict,
+    predict_x_start,
+    update,
+    x_start_from,
+)
 
 Flags = npt.NDArray[np.bool_]
 
@@ -51,19 +63,22 @@ class Step:
     """The inputs of a solver step besides the latents, one entry per row.
 
     On the device: ``x_start_prev`` (rows, *latent); ``coefficients`` (rows, 5): t, a, b, c, d; ``noise`` (rows,
-    *latent), None when no row adds noise; ``inpaint`` (rows, *latent) each, None when no row has a mask.
-    On the host: ``guided`` rows count twice in the forward pass, and only theirs of ``guidance_scale`` and
-    ``negative_label`` are read; ``extras``, None when all outputs are final pictures.
+    *latent), None when no row adds noise; ``inpaint`` (rows, *latent) each, None when no row has a mask; ``guidance``
+    of the guided rows, None when there is none; ``levels`` (rows, 2, 4), those of ``Plan.levels`` at this step and at
+    the next, None where the network predicts the clean latent.
+    On the host: ``guided`` rows count twice in the forward pass; ``extras``, None when all outputs are final pictures;
+    ``clips``, whether a bound in ``levels`` is finite.
     """
 
     x_start_prev: Tensor
     coefficients: Tensor
     guided: Flags
-    guidance_scale: npt.NDArray[np.float32]
-    negative_label: npt.NDArray[np.int64]
+    guidance: Guidance | None = None
     noise: Tensor | None = None
     inpaint: Inpaint | None = None
     extras: Extras | None = None
+    levels: Tensor | None = None
+    clips: bool = False
 
     def part(self, rows: slice) -> "Step":
         """A slice of the rows."""
@@ -71,25 +86,36 @@ class Step:
             self.x_start_prev[rows],
             self.coefficients[rows],
             self.guided[rows],
-            self.guidance_scale[rows],
-            self.negative_label[rows],
-            None if self.noise is None else self.noise[rows],
-            None if self.inpaint is None else Inpaint(*(tensor[rows] for tensor in self.inpaint)),
+            self._guidance(rows),
+            _part(self.noise, rows),
+            None if self.inpaint is None else Inpaint(*(_part(tensor, rows) for tensor in self.inpaint)),
             None if self.extras is None else self.extras.part(rows),
+            _part(self.levels, rows),
+            self.clips,
         )
+
+    def _guidance(self, rows: slice) -> Guidance | None:
+        """The guidance of a slice of the rows."""
+        before, until = int(self.guided[: rows.start].sum()), int(self.guided[: rows.stop].sum())
+        if self.guidance is None or before == until:
+            return None
+        own, (index, scale, negative) = slice(before, until), self.guidance
+        return Guidance(index[own] - rows.start, scale[own], _part_of(negative, own))
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One tick's rows, on the model's device: ``x`` (rows, *latent) and ``label`` (rows,) int64.
+    """One tick's rows, on the model's device: ``x`` (rows, *latent) and ``inputs`` (rows, ...) each.
 
     ``ending``, on the host, marks the rows at the last step of their plan; ``step`` is None for one-shot models.
+    ``adapters`` has a LoRA or None for each row; it is empty when no row has one.
     """
 
     x: Tensor
-    label: Tensor
+    inputs: Inputs
     ending: Flags
     step: Step | None
+    adapters: Sequence[Adapter | None] = ()
 
     def __len__(self) -> int:
         return len(self.x)
@@ -102,7 +128,7 @@ class Batch:
     def part(self, rows: slice) -> "Batch":
         """A slice of the rows."""
         step = None if self.step is None else self.step.part(rows)
-        return Batch(self.x[rows], self.label[rows], self.ending[rows], step)
+        return Batch(self.x[rows], _part_of(self.inputs, rows), self.ending[rows], step, self.adapters[rows])
 
 
 class StepPreview(NamedTuple):
@@ -134,11 +160,11 @@ def run(model: Model, batch: Batch) -> StepResult:
     """Denoise, guide, clamp, inpaint and update every row, then decode the rows that end."""
     step = batch.step
     if step is None:
-        return StepResult(batch.x, batch.x, *_decode(model, batch.x, batch.label, batch.ending))
-    x_start = _predict(model, batch, step)
-    x = update(batch.x, x_start, step.x_start_prev, step.coefficients[:, 1:], step.noise)
+        decode = adapted(model.decode, batch.adapters)
+        return StepResult(batch.x, batch.x, *_decode(model, decode, batch.x, batch.inputs, batch.ending))
+    x, x_start = _step(model, batch, step)
     if step.extras is None:
-        return StepResult(x, x_start, *_decode(model, x, batch.label, batch.ending))
+        return StepResult(x, x_start, *_decode(model, model.decode, x, batch.inputs, batch.ending))
     return _with_extras(model, x, x_start, batch, step.extras)
 
 
@@ -170,41 +196,66 @@ def _isolate(model: Model, batch: Batch, rows: slice, failed: Failed) -> list[tu
     return [result for half in halves for result in _isolate(model, batch, half, failed)]
 
 
-def _predict(model: Model, batch: Batch, step: Step) -> Tensor:
+def adapted(part: Callable[..., Tensor], adapters: Sequence[Adapter | None]) -> Callable[..., Tensor]:
+    """``part`` of a model with a LoRA or None for each row of its call."""
+    return partial(part, adapters=adapters) if adapters else part
+
+
+def _step(model: Model, batch: Batch, step: Step) -> tuple[Tensor, Tensor]:
+    """The rows' latents after the step, and the clean latents predicted, (rows, *latent) each."""
     assert model.denoise is not None
-    return predict_x_start(
-        model.denoise,
-        batch.x,
-        step.coefficients[:, 0],
-        batch.label,
-        _guidance(step, model.device) if step.guided.any() else None,
-        step.inpaint,
-        model.manifest.x0_range,
-    )
+    denoise = model.denoise
+    if batch.adapters:
+        again = [batch.adapters[row] for row in np.flatnonzero(step.guided).tolist()]
+        denoise = adapted(denoise, [*batch.adapters, *again])
+    t, coefficients = step.coefficients[:, 0], step.coefficients[:, 1:]
+    if step.levels is not None:
+        return _step_of_levels(model, batch, step, step.levels, denoise)
+    x0_range = model.manifest.x0_range
+    x_start = predict_x_start(denoise, batch.x, t, batch.inputs, step.guidance, step.inpaint, x0_range)
+    return update(batch.x, x_start, step.x_start_prev, coefficients, step.noise), x_start
 
 
-def _guidance(step: Step, device: torch.device) -> Guidance:
-    rows = np.flatnonzero(step.guided)
-    columns = rows, step.guidance_scale[rows], step.negative_label[rows]
-    return Guidance(*to_device_together([torch.from_numpy(column) for column in columns], device))
+def _step_of_levels(model: Model, batch: Batch, step: Step, levels: Tensor, denoise: Denoise) -> tuple[Tensor, Tensor]:
+    """As ``_step``, for a network of diffusers, whose plans have ``levels``."""
+    assert model.prediction is not None
+    x, (alpha, sigma, bound, shift) = batch.x, levels[:, 0].unbind(1)
+    prediction = predict(denoise, x, step.coefficients[:, 0], batch.inputs, step.guidance)
+    x_start = x_start_from(prediction, x, alpha, sigma, model.prediction)
+    if step.clips:
+        x, x_start = clip_x_start(x, x_start, bound, shift)
+    x = update(x, x_start, step.x_start_prev, step.coefficients[:, 1:], step.noise)
+    if step.inpaint is not None and step.inpaint.noise is not None:
+        x = keep_known(x, step.inpaint, step.inpaint.noise, *levels[:, 1, :2].unbind(1))
+    return x, x_start
 
 
-def _decode(model: Model, x: Tensor, label: Tensor, shown: Flags) -> tuple[npt.NDArray[np.uint8], Flags]:
+def _decode(
+    model: Model, decode: Callable[..., Tensor], x: Tensor, inputs: Inputs, shown: Flags
+) -> tuple[npt.NDArray[np.uint8], Flags]:
     """Results of the ``shown`` rows on the host, and which are finite."""
     if not shown.any():
         return np.empty((0, *model.result_shape), np.uint8), np.empty(0, np.bool_)
     if not shown.all():
         index = _index(shown, x.device)
-        x, label = x[index], label[index]
-    results, usable = to_host(*model.finish(model.decode(x, label)))
+        x, inputs = x[index], {name: tensor[index] for name, tensor in inputs.items()}
+    results, usable = to_host(*model.finish(decode(x, inputs)))
     return results.numpy(), usable.numpy()
+
+
+def _part(tensor: Tensor | None, rows: slice) -> Any:  # noqa: ANN401
+    return None if tensor is None else tensor[rows]
+
+
+def _part_of(inputs: Inputs, rows: slice) -> Inputs:
+    return {name: tensor[rows] for name, tensor in inputs.items()}
 
 
 def _with_extras(model: Model, x: Tensor, x_start: Tensor, batch: Batch, extras: Extras) -> StepResult:
     """The result of a step with previews or latents: all pictures are decoded in one batch and copied once."""
     shown = [batch.ending & ~extras.as_latent, extras.previews & X_START != 0, extras.previews & X_T != 0]
     flags, rows = np.concatenate(shown), len(batch)
-    decoded = _by_row(flags, *_decode(model, torch.cat([x, x_start, batch.x]), batch.label.repeat(3), flags))
+    decoded = _shown(model, torch.cat([x, x_start, batch.x]), batch, flags) if flags.any() else {}
     previews = [
         StepPreview(row, decoded.get(rows + row), decoded.get(2 * rows + row))
         for row in np.flatnonzero(extras.previews).tolist()
@@ -214,6 +265,12 @@ def _with_extras(model: Model, x: Tensor, x_start: Tensor, batch: Batch, extras:
     ending = np.flatnonzero(batch.ending).tolist()
     usable = np.array([row in results for row in ending], dtype=np.bool_)
     return StepResult(x, x_start, [results.get(row, NOTHING) for row in ending], usable, previews)
+
+
+def _shown(model: Model, latents: Tensor, batch: Batch, flags: Flags) -> dict[int, Picture]:
+    """The decoded ``latents`` (3 rows, *latent) of the batch that ``flags`` mark, by place."""
+    inputs = {name: torch.cat([tensor] * 3) for name, tensor in batch.inputs.items()}
+    return _by_row(flags, *_decode(model, model.decode, latents, inputs, flags))
 
 
 def _latents(x: Tensor, wanted: Flags) -> dict[int, Latent]:

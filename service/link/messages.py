@@ -7,7 +7,7 @@ connection. Rows and results carry their numbers as raw bytes.
 import weakref
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from service.engine.results import Preview, Result
-from service.engine.rows import Film, FilmKind, RowSpec
+from service.engine.rows import Adapter, Conditions, Film, FilmKind, RowSpec
 from service.engine.table import LiveRow
 from service.sampling.solvers import EMPTY_PLAN, Plan
 from service.sampling.step import Inpaint
 
 #: Raise it with every change of a message.
-VERSION = 1
+VERSION = 2
 
 
 class Message(msgspec.Struct, array_like=True, gc=False):
@@ -37,8 +37,17 @@ class Array(Message):
     data: bytes
 
 
+class Given(Message):
+    """``Conditions`` of a row; tensors are places among those of the message."""
+
+    inputs: dict[str, int]
+    negative: dict[str, int]
+    windows: dict[str, tuple[int, int]]
+    adapter: tuple[str, float] | None
+
+
 class Row(Message):
-    """Row ``index`` of a job; ``plan`` is its place among the plans of the message. The rest is as in ``RowSpec``.
+    """Row ``index`` of a job. The rest is as in ``RowSpec``; plans and tensors are places among those of the message.
 
     ``alone``: it was in the forward pass of an engine that died, so it must not share one.
     """
@@ -48,12 +57,23 @@ class Row(Message):
     label: int
     guidance_scale: float
     plan: int
-    latent: Array | None = None
+    latent: int | None = None
     negative_label: int | None = None
-    inpaint: tuple[Array, Array] | None = None
+    inpaint: tuple[int, int, int | None] | None = None
     film: tuple[int, FilmKind] | None = None
     as_latent: bool = False
+    conditions: Given | None = None
+    draws: int = 1
+    size: tuple[int, int] | None = None
     alone: bool = False
+
+
+class Steps(NamedTuple):
+    """A plan: its table (steps, 5) and its levels (steps + 1, 4), both float32; an empty table for one-shot models."""
+
+    table: bytes
+    levels: bytes | None = None
+    noise_scale: float = 1.0
 
 
 class Hello(Message, tag=2):
@@ -65,14 +85,15 @@ class Hello(Message, tag=2):
 class Submit(Message, tag=0):
     """Rows of the job ``key`` for a lane. ``expires_at``: seconds of the monotonic clock, which processes share.
 
-    ``plans`` are tables (steps, 5) float32; an empty one is the plan of one-shot models.
+    Rows share ``plans`` and ``tensors``: the embedding of a prompt is sent once for all pictures of a request.
     """
 
     key: int
     lane: int
     expires_at: float
-    plans: list[bytes]
+    plans: list[Steps]
     rows: list[Row]
+    tensors: list[Array] = []
 
 
 class Drop(Message, tag=1):
@@ -187,18 +208,38 @@ def submit_of(key: int, lane: int, expires_at: float, rows: Sequence[LiveRow]) -
     plans: dict[Plan, int] = {}
     for row in rows:
         plans.setdefault(row.spec.plan, len(plans))
-    return Submit(
-        key, lane, expires_at, [_table_of(plan) for plan in plans], [_row_of(row, plans[row.spec.plan]) for row in rows]
-    )
+    tensors = _Tensors()
+    encoded = [_row_of(row, plans[row.spec.plan], tensors) for row in rows]
+    return Submit(key, lane, expires_at, [_steps_of(plan) for plan in plans], encoded, tensors.arrays)
 
 
 def specs_of(message: Submit) -> list[RowSpec]:
     """The specifications of the rows in a message."""
-    plans = [_plan_of(table) for table in message.plans]
-    return [_spec_of(row, plans[row.plan]) for row in message.rows]
+    plans = [_plan_of(steps) for steps in message.plans]
+    tensors = [_tensor_of(array) for array in message.tensors]
+    return [_spec_of(row, plans[row.plan], tensors) for row in message.rows]
 
 
-def _row_of(row: LiveRow, plan: int) -> Row:
+class _Tensors:
+    """The tensors of a message, each once."""
+
+    def __init__(self) -> None:
+        self.arrays: list[Array] = []
+        self._places: dict[int, int] = {}
+
+    def place(self, tensor: Tensor) -> int:
+        """The place of ``tensor`` among ``arrays``. The rows of the message keep it alive, so its id is its own."""
+        place = self._places.setdefault(id(tensor), len(self.arrays))
+        if place == len(self.arrays):
+            self.arrays.append(array_of(tensor.float().contiguous().numpy()))
+        return place
+
+    def place_if_any(self, tensor: Tensor | None) -> int | None:
+        """As ``place``; None for None."""
+        return None if tensor is None else self.place(tensor)
+
+
+def _row_of(row: LiveRow, plan: int, tensors: _Tensors) -> Row:
     spec, alone = row.spec, row.deaths > 0
     if spec[4:] == _PLAIN and not alone:
         return Row(row.index, spec.seed, spec.label, spec.guidance_scale, plan)
@@ -208,51 +249,72 @@ def _row_of(row: LiveRow, plan: int) -> Row:
         spec.label,
         spec.guidance_scale,
         plan,
-        None if spec.latent is None else _array_of_tensor(spec.latent),
+        tensors.place_if_any(spec.latent),
         spec.negative_label,
-        None if spec.inpaint is None else (_array_of_tensor(spec.inpaint.mask), _array_of_tensor(spec.inpaint.known)),
+        None if spec.inpaint is None else _inpaint_of(spec.inpaint, tensors),
         spec.film,
         spec.as_latent,
+        None if spec.conditions is None else _given_of(spec.conditions, tensors),
+        spec.draws,
+        spec.size,
         alone,
     )
 
 
-def _spec_of(row: Row, plan: Plan) -> RowSpec:
+def _inpaint_of(inpaint: Inpaint, tensors: _Tensors) -> tuple[int, int, int | None]:
+    return tensors.place(inpaint.mask), tensors.place(inpaint.known), tensors.place_if_any(inpaint.noise)
+
+
+def _given_of(conditions: Conditions, tensors: _Tensors) -> Given:
+    inputs, negative = ({name: tensors.place(tensor) for name, tensor in each.items()} for each in conditions[:2])
+    return Given(inputs, negative, {**conditions.windows}, conditions.adapter)
+
+
+def _spec_of(row: Row, plan: Plan, tensors: Sequence[Tensor]) -> RowSpec:
     return RowSpec(
         row.seed,
         row.label,
         row.guidance_scale,
         plan,
-        None if row.latent is None else _tensor_of(row.latent),
+        None if row.latent is None else tensors[row.latent],
         row.negative_label,
-        None if row.inpaint is None else Inpaint(*map(_tensor_of, row.inpaint)),
+        None if row.inpaint is None else Inpaint(*(None if at is None else tensors[at] for at in row.inpaint)),  # type: ignore[arg-type]
         None if row.film is None else Film(*row.film),
         row.as_latent,
+        None if row.conditions is None else _conditions_of(row.conditions, tensors),
+        row.draws,
+        row.size,
     )
+
+
+def _conditions_of(given: Given, tensors: Sequence[Tensor]) -> Conditions:
+    inputs, negative = ({name: tensors[at] for name, at in each.items()} for each in (given.inputs, given.negative))
+    return Conditions(inputs, negative, given.windows, None if given.adapter is None else Adapter(*given.adapter))
 
 
 #: The fields of most rows after ``plan``.
 _PLAIN = RowSpec(0, 0, 1.0, EMPTY_PLAN)[4:]
 
-_tables: weakref.WeakKeyDictionary[Plan, bytes] = weakref.WeakKeyDictionary()
+_steps: weakref.WeakKeyDictionary[Plan, Steps] = weakref.WeakKeyDictionary()
 
 
-def _table_of(plan: Plan) -> bytes:
+def _steps_of(plan: Plan) -> Steps:
     if not plan.steps:
-        return b""
-    table = _tables.get(plan)
-    if table is None:
-        table = _tables[plan] = plan.table.float().numpy().tobytes()
-    return table
+        return Steps(b"")
+    steps = _steps.get(plan)
+    if steps is None:
+        levels = None if plan.levels is None else plan.levels.float().numpy().tobytes()
+        steps = _steps[plan] = Steps(plan.table.float().numpy().tobytes(), levels, plan.noise_scale)
+    return steps
 
 
 @lru_cache(maxsize=256)
-def _plan_of(table: bytes) -> Plan:
-    return Plan(_tensor_of(Array((len(table) // 20, 5), False, table))) if table else EMPTY_PLAN
-
-
-def _array_of_tensor(tensor: Tensor) -> Array:
-    return array_of(tensor.float().contiguous().numpy())
+def _plan_of(steps: Steps) -> Plan:
+    if not steps.table:
+        return EMPTY_PLAN
+    table = _tensor_of(Array((len(steps.table) // 20, 5), False, steps.table))
+    levels = None if steps.levels is None else _tensor_of(Array((len(steps.levels) // 16, 4), False, steps.levels))
+    return Plan(table, noise_scale=steps.noise_scale, levels=levels)
 
 
 def _tensor_of(array: Array) -> Tensor:

@@ -8,12 +8,14 @@ import logging
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from service.contract.manifest import MAX_REASON
 from service.engine.model import Model
+from service.engine.rows import Adapter
 
 log = logging.getLogger(__name__)
 
@@ -40,31 +42,61 @@ class PaddedPart:
     def __init__(self, part: Part, sizes: Sequence[int]) -> None:
         self._part, self._sizes = part, sorted(sizes)
 
-    def __call__(self, *batch: Tensor) -> Tensor:
-        """The part's result for ``batch``, without the padding rows."""
-        rows, largest = len(batch[0]), self._sizes[-1]
+    def __call__(self, *batch: Any, adapters: Sequence[Adapter | None] = ()) -> Tensor:  # noqa: ANN401
+        """The part's result for ``batch``, whose last argument is the inputs, without the padding rows."""
+        *tensors, inputs = batch
+        flat = [*tensors, *inputs.values()]
+        rows, largest, names = len(flat[0]), self._sizes[-1], tuple(inputs)
         if rows <= largest:
-            return self._call(self._sizes[bisect_left(self._sizes, rows)], batch)[:rows]
-        pieces = zip(*(torch.split(tensor, largest) for tensor in batch), strict=True)
-        return torch.cat([self(*piece) for piece in pieces])
+            return self._piece(flat, names, adapters)
+        pieces = [slice(start, start + largest) for start in range(0, rows, largest)]
+        return torch.cat([self._piece([tensor[rows] for tensor in flat], names, adapters[rows]) for rows in pieces])
 
-    def _call(self, size: int, batch: Sequence[Tensor]) -> Tensor:
-        """The result at ``size`` rows; those after the rows of ``batch`` are padding."""
-        return self._part(*(_padded(tensor, size) for tensor in batch))
+    def _piece(self, flat: Sequence[Tensor], names: tuple[str, ...], adapters: Sequence[Adapter | None]) -> Tensor:
+        """The result for ``flat`` tensors, the last of which are the inputs of these ``names``."""
+        rows = len(flat[0])
+        return self._call(self._sizes[bisect_left(self._sizes, rows)], flat, names, adapters)[:rows]
+
+    def _call(
+        self, size: int, flat: Sequence[Tensor], names: tuple[str, ...], adapters: Sequence[Adapter | None]
+    ) -> Tensor:
+        """The result at ``size`` rows; those after the rows of ``flat`` are padding."""
+        padded = [_padded(tensor, size) for tensor in flat]
+        adapted = {"adapters": [*adapters, *[adapters[-1]] * (size - len(adapters))]} if adapters else {}
+        return _by_name(self._part, names)(*padded, **adapted)
 
 
 class GraphedPart(PaddedPart):
-    """As ``PaddedPart``, with each size captured at its first call, during warm-up. For one thread only."""
+    """As ``PaddedPart``, with a graph for each size and each set of inputs, captured at its first call.
+
+    Those of the sizes with all required inputs are captured during warm-up. For one thread only. A call with LoRAs has
+    no graph: its kernels depend on which rows have which.
+    """
 
     def __init__(self, part: Part, sizes: Sequence[int]) -> None:
         super().__init__(part, sizes)
-        self._graphs: dict[int, _Graph | None] = {}
+        self._graphs: dict[tuple[int, tuple[str, ...]], _Graph | None] = {}
 
-    def _call(self, size: int, batch: Sequence[Tensor]) -> Tensor:
-        if size not in self._graphs:
-            self._graphs[size] = _capture(self._part, [_padded(tensor, size) for tensor in batch])
-        graph = self._graphs[size]
-        return super()._call(size, batch) if graph is None else graph.replay(batch)
+    def _call(
+        self, size: int, flat: Sequence[Tensor], names: tuple[str, ...], adapters: Sequence[Adapter | None]
+    ) -> Tensor:
+        if adapters:
+            return super()._call(size, flat, names, adapters)
+        if (size, names) not in self._graphs:
+            part = _by_name(self._part, names)
+            self._graphs[size, names] = _capture(part, [_padded(tensor, size) for tensor in flat])
+        graph = self._graphs[size, names]
+        return super()._call(size, flat, names, ()) if graph is None else graph.replay(flat)
+
+
+def _by_name(part: Part, names: Sequence[str]) -> Part:
+    """``part`` with its inputs as further arguments."""
+
+    def call(*flat: Tensor, **adapted: Any) -> Tensor:  # noqa: ANN401
+        first = len(flat) - len(names)
+        return part(*flat[:first], dict(zip(names, flat[first:], strict=True)), **adapted)
+
+    return call
 
 
 class _Graph:

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from service.contract.manifest import Golden
+from service.engine.inputs import LABEL
 from service.engine.model import Model
 from service.engine.results import Picture
 from service.sampling.loop import sample
@@ -43,13 +44,11 @@ def draw(model: Model, golden: Golden) -> Picture:
     manifest = model.manifest
     noise = RowNoise(golden.seed)
     latent = noise.draw(manifest.latent_shape)[None].to(model.device)
-    label = torch.tensor([golden.class_label], device=model.device)
+    inputs = {LABEL: torch.tensor([golden.class_label], device=model.device)}
     if model.denoise is not None:
         plan = model.plan(golden.solver, golden.steps)
-        latent = sample(
-            model.denoise, latent, [noise], label, plan, null_label=manifest.null_label, x0_range=manifest.x0_range
-        )
-    image = model.decode(latent, label)
+        latent = sample(model.denoise, latent, [noise], inputs, plan, x0_range=manifest.x0_range)
+    image = model.decode(latent, inputs)
     if not bool(image.isfinite().all()):
         raise ValueError(f"the picture of seed {golden.seed} is not finite")
     return to_uint8(image)[0].cpu().numpy()

@@ -2,13 +2,16 @@
 
 import io
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from service.contract.artifact import read_artifact
 from service.contract.files import ContractError
 from service.contract.manifest import MANIFEST_FILE, Manifest, read_manifest
+from service.engine.inputs import LABEL
 from service.engine.model import Model
 from service.models.prepare import prepared
 from service.sampling.latent_map import LatentMap, LatentsError, unpack
@@ -36,7 +39,24 @@ def load_model(directory: Path, device: torch.device, manifest: Manifest | None 
             encode = prepared(module.encode, device) if "encode" in manifest.capabilities else None
     except Exception as failure:  # torch.jit raises many kinds of errors for an invalid file
         raise ContractError(path, f"not a TorchScript artefact of family {manifest.family}") from failure
-    return Model(manifest, device, decode, denoise, encode=encode, latent_map=load_map(directory, manifest))
+    return Model(
+        manifest,
+        device,
+        by_class(decode),
+        None if denoise is None else timed_by_class(denoise),
+        encode=None if encode is None else by_class(encode),
+        latent_map=load_map(directory, manifest),
+    )
+
+
+def by_class(part: Callable[..., Any]) -> Callable[..., Any]:
+    """A decoder or encoder of (tensor, label) as a function of (tensor, inputs)."""
+    return lambda tensor, inputs: part(tensor, inputs[LABEL])
+
+
+def timed_by_class(denoise: Callable[..., Any]) -> Callable[..., Any]:
+    """A network of (x, t, label) as a function of (x, t, inputs)."""
+    return lambda x, t, inputs: denoise(x, t, inputs[LABEL])
 
 
 def load_map(directory: Path, manifest: Manifest) -> LatentMap | None:

@@ -4,13 +4,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from service.engine.cost import CostModel
+from service.engine.inputs import LABEL
 from service.engine.model import Model
 from service.engine.tick import Batch, Step, run
 from service.engine.transfer import wait_for
@@ -82,7 +83,7 @@ def _check(model: Model, batch: Batch) -> None:
 def _checked(name: str, part: Callable[..., Tensor], shape: Sequence[int]) -> Callable[..., Tensor]:
     """``part``, raising ValueError for a result that is not float32 of ``shape``: arithmetic would broadcast it."""
 
-    def checked(*batch: Tensor) -> Tensor:
+    def checked(*batch: Any) -> Tensor:  # noqa: ANN401
         result: object = part(*batch)
         if not isinstance(result, Tensor):
             raise ValueError(f"{name} returned {type(result).__name__}, not a tensor")
@@ -97,20 +98,28 @@ def _checked(name: str, part: Callable[..., Tensor], shape: Sequence[int]) -> Ca
 def _batch(model: Model, rows: int) -> Batch:
     """A batch at the first step of the default plan that decodes all of its rows."""
     latent = torch.randn(rows, *model.row_shape, generator=torch.Generator().manual_seed(0))
-    label = torch.full((rows,), model.manifest.null_label)
+    inputs = {name: _example(model, name, rows) for name, each in model.inputs.items() if not each.optional}
     ending = np.ones(rows, dtype=np.bool_)
-    return Batch(latent.to(model.device), label.to(model.device), ending, _step(model, latent))
+    return Batch(latent.to(model.device), inputs, ending, _step(model, latent))
+
+
+def _example(model: Model, name: str, rows: int) -> Tensor:
+    """An input of ``rows`` rows: no class, or random numbers."""
+    if name == LABEL:
+        return torch.full((rows,), model.manifest.null_label, device=model.device)
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(rows, *model.inputs[name].shape, generator=generator).to(model.device)
 
 
 def _step(model: Model, latent: Tensor) -> Step | None:
     if model.denoise is None:
         return None
-    rows, device = len(latent), model.device
-    coefficients = model.plan().table[0].float().expand(rows, 5)
+    rows, device, plan = len(latent), model.device, model.plan()
+    levels = None if plan.levels is None else plan.levels[:2].float().expand(rows, 2, 4).to(device)
     return Step(
         torch.zeros_like(latent).to(device),
-        coefficients.to(device),
+        plan.table[0].float().expand(rows, 5).to(device),
         np.zeros(rows, dtype=np.bool_),
-        np.ones(rows, dtype=np.float32),
-        np.zeros(rows, dtype=np.int64),
+        levels=levels,
+        clips=plan.clips,
     )

@@ -1,9 +1,9 @@
 """One step of a batch, for serving and for evaluation in training: denoise, guide, clamp, inpaint, update.
 
-Every row has its own t, label, guidance, mask and coefficients, so rows of different plans share a forward pass.
+Every row has its own t, inputs, guidance, mask and coefficients, so rows of different plans share a forward pass.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -11,30 +11,38 @@ from torch import Tensor
 
 from service.sampling.diffusers_schedule import PredictionType
 
-Denoise = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(x (batch, *latent), t (batch,) in (0, 1], label (batch,) int64) -> the clean latent, shaped like x."""
+Inputs = Mapping[str, Tensor]
+"""What the rows of a batch are conditioned on, (batch, ...) each: a class label (int64), or numbers such as a prompt's
+embedding."""
+
+Denoise = Callable[[Tensor, Tensor, Inputs], Tensor]
+"""(x (batch, *latent), t (batch,), inputs) -> the clean latent, shaped like x; or a prediction of another type, which
+`x_start_from` converts. t is in (0, 1], or a timestep of diffusers."""
 
 
 class Guidance(NamedTuple):
-    """The guided rows of a batch, (guided,) each: int64 indices, scales, and labels to lead away from.
+    """The guided rows of a batch: int64 indices and scales, (guided,) each, and the inputs to lead away from.
 
-    A negative label is the label for "no class", or a class. With a class, a scale s in [0, 1] blends two classes:
-    (1 - s) of the negative label's prediction and s of that of the row's own class.
+    ``negative`` has the inputs that differ from the rows' own, (guided, ...) each: for a class, the label for "no
+    class" or another class. With another class, a scale s in [0, 1] blends two classes: (1 - s) of the negative one's
+    prediction and s of that of the row's own class.
     """
 
     rows: Tensor
     scale: Tensor
-    negative_label: Tensor
+    negative: Inputs
 
 
 class Inpaint(NamedTuple):
     """The known part of a clean latent, (*latent) each, or (batch, *latent) for a batch.
 
     ``mask`` is 1 where the latent is generated, 0 where ``known`` is kept exactly; values in between blend both.
+    ``noise``, for `keep_known` only, is the noise that the row starts from.
     """
 
     mask: Tensor
     known: Tensor
+    noise: Tensor | None = None
 
 
 def guide(conditional: Tensor, unconditional: Tensor, scale: Tensor) -> Tensor:
@@ -46,11 +54,27 @@ def guide(conditional: Tensor, unconditional: Tensor, scale: Tensor) -> Tensor:
     return unconditional + _per_row(scale, conditional) * (conditional - unconditional)
 
 
+def predict(denoise: Denoise, x: Tensor, t: Tensor, inputs: Inputs, guidance: Guidance | None) -> Tensor:
+    """The network's prediction by one forward pass, guided, (batch, *latent), in the precision of `x`.
+
+    Guided rows are computed twice, the second time with their negative inputs. The arguments are as in
+    `predict_x_start`.
+    """
+    if guidance is None:
+        return denoise(x, t, inputs).to(x.dtype)
+    rows, negative = guidance.rows, guidance.negative
+    both = {name: torch.cat([own, negative[name] if name in negative else own[rows]]) for name, own in inputs.items()}
+    # The solver keeps its precision when the network computes in half precision.
+    predictions = denoise(torch.cat([x, x[rows]]), torch.cat([t, t[rows]]), both).to(x.dtype)
+    conditional, unconditional = predictions[: len(x)], predictions[len(x) :]
+    return conditional.index_copy(0, rows, guide(conditional[rows], unconditional, guidance.scale))
+
+
 def predict_x_start(
     denoise: Denoise,
     x: Tensor,
     t: Tensor,
-    label: Tensor,
+    inputs: Inputs,
     guidance: Guidance | None,
     inpaint: Inpaint | None,
     x0_range: tuple[float, float] | None,
@@ -58,15 +82,15 @@ def predict_x_start(
     """The clean latent predicted by one forward pass, guided, clamped and inpainted, (batch, *latent).
 
     Args:
-        denoise: the network; guided rows are computed twice, the second time with their negative label.
+        denoise: the network, which predicts the clean latent; otherwise as in `predict`.
         x: noisy latents, (batch, *latent).
         t: noise levels, (batch,), each in (0, 1].
-        label: classes, (batch,) int64.
+        inputs: what the rows are conditioned on.
         guidance: of the rows whose scale is not 1; None if there is no such row.
         inpaint: the mask and the known latent of every row; None if no row has one.
         x0_range: bounds of a clean latent; None disables the clamp.
     """
-    x_start = denoise(x, t, label).to(x.dtype) if guidance is None else _denoise_guided(denoise, x, t, label, guidance)
+    x_start = predict(denoise, x, t, inputs, guidance)
     if x0_range is not None:  # infinity becomes NaN instead of a bound, so that it is detected in the result
         x_start = x_start.clamp(*x0_range) + 0 * x_start
     return x_start if inpaint is None else inpaint.mask * x_start + (1 - inpaint.mask) * inpaint.known
@@ -132,17 +156,6 @@ def keep_known(x: Tensor, inpaint: Inpaint, noise: Tensor, alpha: Tensor, sigma:
     """
     known = _per_row(alpha.to(x.dtype), x) * inpaint.known + _per_row(sigma.to(x.dtype), x) * noise
     return inpaint.mask * x + (1 - inpaint.mask) * known
-
-
-def _denoise_guided(denoise: Denoise, x: Tensor, t: Tensor, label: Tensor, guidance: Guidance) -> Tensor:
-    rows = guidance.rows
-    predictions = denoise(
-        torch.cat([x, x[rows]]),
-        torch.cat([t, t[rows]]),
-        torch.cat([label, guidance.negative_label]),
-    ).to(x.dtype)  # keep the solver's precision when the network computes in half precision
-    x_start, unconditional = predictions[: len(x)], predictions[len(x) :]
-    return x_start.index_copy(0, rows, guide(x_start[rows], unconditional, guidance.scale))
 
 
 def _per_row(values: Tensor, like: Tensor) -> Tensor:

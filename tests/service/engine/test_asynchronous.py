@@ -15,6 +15,7 @@ from torch import Tensor
 from service.engine.model import Model
 from service.models.buckets import CALLS_BEFORE_CAPTURE, GraphedPart
 from service.models.warmup import warm_up
+from service.sampling.step import Inputs
 from service.settings import Settings
 from tests.service.engine.conftest import LaneOf, put, request_rows
 
@@ -28,14 +29,16 @@ class Asynchronous:
     def model(self, model: Model) -> Model:
         """``model`` on this device: a call of the network takes a millisecond a row, one of the decoder ten."""
 
-        def denoise(x: Tensor, t: Tensor, label: Tensor) -> Tensor:
+        def denoise(x: Tensor, t: Tensor, inputs: Inputs) -> Tensor:
             assert model.denoise is not None
             self.asked_s += 0.001 * len(x)
-            return model.denoise(x, t, label)
+            result: Tensor = model.denoise(x, t, inputs)
+            return result
 
-        def decode(z: Tensor, label: Tensor) -> Tensor:
+        def decode(z: Tensor, inputs: Inputs) -> Tensor:
             self.asked_s += 0.01 * len(z)
-            return model.decode(z, label)
+            result: Tensor = model.decode(z, inputs)
+            return result
 
         return replace(model, denoise=None if model.denoise is None else denoise, decode=decode)
 
@@ -80,7 +83,7 @@ class Doubles:
     def __init__(self, fails_at: int | None = None) -> None:
         self.calls, self._fails_at = 0, fails_at
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, inputs: Inputs) -> Tensor:
         self.calls += 1
         if self.calls == self._fails_at:
             raise torch.jit.Error("cannot be captured")
@@ -132,7 +135,7 @@ def test_replays_share_their_buffers_and_no_result(monkeypatch: pytest.MonkeyPat
     streams.patch(monkeypatch)
     graphed = GraphedPart(part, [2, 4])
     batches = [torch.arange(float(rows))[:, None] + seed for seed, rows in enumerate((4, 3, 4))]
-    results = [graphed(batch) for batch in batches]
+    results = [graphed(batch, {}) for batch in batches]
     for batch, result in zip(batches, results, strict=True):
         assert torch.equal(result, 2 * batch)
     assert part.calls == CALLS_BEFORE_CAPTURE + 1  # captured once
@@ -148,7 +151,7 @@ def test_what_cannot_be_captured_is_called_as_it_is_and_in_the_stream_of_the_res
     streams.patch(monkeypatch)
     graphed = GraphedPart(part, [4])
     for rows in (3, 4, 1):
-        assert torch.equal(graphed(torch.ones(rows, 1)), torch.full((rows, 1), 2.0))
+        assert torch.equal(graphed(torch.ones(rows, 1), {}), torch.full((rows, 1), 2.0))
         assert streams.current == "default"
     (record,) = caplog.records
     assert "cannot be captured" in vars(record)["reason"]

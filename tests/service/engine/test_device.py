@@ -21,6 +21,7 @@ from service.engine.rows import Film
 from service.engine.submission import Submission
 from service.engine.table import RowTable, Slots
 from service.errors import ComputeFailed
+from service.sampling.step import Inputs
 from tests.service.engine.conftest import new_job, new_lane, request_rows
 
 NO_CLASS = 3
@@ -88,7 +89,7 @@ def test_lanes_are_served_level_by_time_and_a_late_one_starts_level(one_shot: Mo
     may_go_on = threading.Semaphore(0)
 
     def decoder(name: str) -> Model:
-        def decode(z: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        def decode(z: torch.Tensor, inputs: Inputs) -> torch.Tensor:
             may_go_on.acquire()
             order.append(name)
             return torch.zeros(len(z), 1, 8, 8)
@@ -247,9 +248,10 @@ def test_another_model_served_recently_caps_the_bucket_too(
 async def test_the_rows_of_one_request_wake_a_thread_each(one_shot: Model) -> None:
     together = threading.Barrier(2, timeout=30)
 
-    def decode(z: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    def decode(z: torch.Tensor, inputs: Inputs) -> torch.Tensor:
         together.wait()  # one thread alone would wait for ever
-        return one_shot.decode(z, label)
+        result: torch.Tensor = one_shot.decode(z, inputs)
+        return result
 
     model = Model(one_shot.manifest, one_shot.device, decode, None)
     device = Device(2, tick_budget_ms=100.0, deliver=deliver)
@@ -262,7 +264,7 @@ async def test_the_rows_of_one_request_wake_a_thread_each(one_shot: Model) -> No
 async def test_a_model_that_raises_does_not_stop_the_thread(one_shot: Model) -> None:
     failing = True
 
-    def decode(z: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    def decode(z: torch.Tensor, inputs: Inputs) -> torch.Tensor:
         if failing:
             raise RuntimeError("broken")
         return torch.zeros(len(z), 1, 8, 8)

@@ -13,6 +13,7 @@ from service.engine.device import Device
 from service.engine.lane import Lane
 from service.engine.model import Model
 from service.errors import ComputeFailed
+from service.sampling.step import Inputs
 from tests.service.engine.test_device import lane_for, submit
 
 
@@ -61,10 +62,11 @@ def test_a_stop_leaves_a_thread_behind_that_does_not_end(caplog: pytest.LogCaptu
 def test_a_tick_that_outlasts_the_event_loop_ends_in_silence(one_shot: Model, caplog: pytest.LogCaptureFixture) -> None:
     computing, may_go_on = threading.Event(), threading.Event()
 
-    def decode(z: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    def decode(z: torch.Tensor, inputs: Inputs) -> torch.Tensor:
         computing.set()
         may_go_on.wait()
-        return one_shot.decode(z, label)
+        result: torch.Tensor = one_shot.decode(z, inputs)
+        return result
 
     model = Model(one_shot.manifest, one_shot.device, decode, None)
     device = Device(1, tick_budget_ms=100.0, deliver=deliver)

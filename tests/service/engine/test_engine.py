@@ -218,11 +218,11 @@ async def test_encoded_pictures_are_what_the_model_encodes(running: Callable[...
         rows = [encode_row(picture, int(each)) for picture, each in zip(pictures, label, strict=True)]
         encoded = torch.from_numpy(np.stack(await submit(engine, "coder/encode", rows).future))
         assert model.encode is not None
-        torch.testing.assert_close(encoded, torch.stack(model.encode(pictures, label), dim=1))
+        torch.testing.assert_close(encoded, torch.stack(model.encode(pictures, {"label": label}), dim=1))
         # And decoded again, what the model's own decoder gives.
         again = [RowSpec(0, row.label, 1.0, model.plan(), each[0]) for row, each in zip(rows, encoded, strict=True)]
         made = np.stack(await submit(engine, "coder", again).future)
-        expected = to_uint8(model.decode(encoded[:, 0], label)).numpy()
+        expected = to_uint8(model.decode(encoded[:, 0], {"label": label})).numpy()
         assert np.abs(made.astype(int) - expected.astype(int)).max() <= 1
         assert metrics.registry.get_sample_value("genserve_tick_rows_sum", {"model": "coder/encode"}) == 11
         with pytest.raises(ValueError, match="vae has no encoder"):

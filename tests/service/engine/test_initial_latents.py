@@ -80,7 +80,7 @@ def test_of_a_picture_all_is_made_anew_at_strength_one(diffusion: Model) -> None
     assert from_picture([row], X_START, None, 1.0) == [row]
     masked = from_picture([row], X_START, mask, 1.0)[0]
     assert masked.latent is None
-    assert masked.inpaint == (mask, X_START)
+    assert masked.inpaint == (mask, X_START, None)
     half = row._replace(plan=diffusion.plan("ddim", 4, strength=0.5))
     begun = from_picture([half], X_START, None, 0.5)[0].latent
     assert begun is not None
@@ -107,9 +107,7 @@ def test_a_clean_latent_is_decoded_in_one_step(one_shot: Model, diffusion: Model
     row = decoded(diffusion, guided, 2 * X_START)
     assert (row.calls, row.inpaint is not None) == (1, True)
     step, noise = row.plan.table[0], torch.randn(1, 1, 8, 8)
-    predicted = predict_x_start(
-        lambda x, _t, _label: x, noise, step[:1], torch.zeros(1), None, row.inpaint, (-1.0, 1.0)
-    )
+    predicted = predict_x_start(lambda x, _t, _inputs: x, noise, step[:1], {}, None, row.inpaint, (-1.0, 1.0))
     final = update(noise, predicted, torch.zeros_like(noise), step[None, 1:], None)
     assert torch.equal(final[0], 2 * X_START)
 

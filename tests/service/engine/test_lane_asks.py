@@ -18,7 +18,7 @@ from service.sampling.loop import sample
 from service.sampling.noise import RowNoise
 from service.sampling.pixels import to_uint8
 from service.sampling.schedules import alpha_sigma
-from service.sampling.step import Inpaint
+from service.sampling.step import Inpaint, Inputs
 from tests.service.engine.conftest import LaneOf, Watched, drain, put
 
 NO_CLASS = 3
@@ -45,14 +45,14 @@ def looped(model: Model, row: RowSpec) -> Tensor:
     assert model.denoise is not None
     noise = RowNoise(row.seed)
     drawn = noise.draw(SHAPE)
-    inpaint = None if row.inpaint is None else Inpaint(*(part.expand(SHAPE)[None] for part in row.inpaint))
+    inpaint = None if row.inpaint is None else Inpaint(*(part.expand(SHAPE)[None] for part in row.inpaint[:2]))
     return sample(
         model.denoise,
         (drawn if row.latent is None else row.latent)[None],
         [noise],
-        torch.tensor([row.label]),
+        {"label": torch.tensor([row.label])},
         row.plan,
-        null_label=NO_CLASS if row.negative_label is None else row.negative_label,
+        negative={"label": torch.tensor([NO_CLASS if row.negative_label is None else row.negative_label])},
         guidance_scale=row.guidance_scale,
         x0_range=(-1.0, 1.0),
         inpaint=inpaint,
@@ -148,7 +148,7 @@ async def test_a_film_shows_the_noise_and_what_is_predicted_from_it(
     assert diffusion.denoise is not None
     x = RowNoise(row.seed).draw(SHAPE)
     for preview in previews:
-        x_start = diffusion.denoise(x[None], torch.tensor([preview.t]), torch.tensor([row.label]))[0]
+        x_start = diffusion.denoise(x[None], torch.tensor([preview.t]), {"label": torch.tensor([row.label])})[0]
         for shown, latent, wanted in ((preview.x_start, x_start, "x0"), (preview.x_t, x, "xt")):
             if kind in (wanted, "both"):
                 assert shown is not None
@@ -156,7 +156,7 @@ async def test_a_film_shows_the_noise_and_what_is_predicted_from_it(
             else:
                 assert shown is None
         for t, a, b, _, _ in row.plan.table[preview.step : preview.step + 2].float():
-            x_start = diffusion.denoise(x[None], t[None], torch.tensor([row.label]))[0]
+            x_start = diffusion.denoise(x[None], t[None], {"label": torch.tensor([row.label])})[0]
             x = a * x + b * x_start
 
 
@@ -173,9 +173,10 @@ async def test_previews_are_decoded_in_one_call_with_the_pictures_and_only_when_
 ) -> None:
     decoded: list[int] = []
 
-    def decode(z: Tensor, label: Tensor) -> Tensor:
+    def decode(z: Tensor, inputs: Inputs) -> Tensor:
         decoded.append(len(z))
-        return diffusion.decode(z, label)
+        result: Tensor = diffusion.decode(z, inputs)
+        return result
 
     lane = lane_of(Model(diffusion.manifest, diffusion.device, decode, diffusion.denoise), rows=8, bucket=8)
     rows = [

@@ -5,7 +5,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.engine.model import Model
-from service.engine.tick import Batch, Step, StepResult, run, run_isolating
+from service.engine.tick import Batch, Flags, Step, StepResult, run, run_isolating
+from service.sampling.step import Guidance, Inputs
 from tests.service.engine.conftest import Watched
 
 RAISES, NOT_FINITE = 101.0, -101.0
@@ -16,6 +17,12 @@ def ignore_failure(batch: Batch, failure: Exception) -> None:
     pass
 
 
+def guidance(guided: Flags, scale: float) -> Guidance:
+    """Away from no class, by ``scale`` in each of the ``guided`` rows."""
+    rows = torch.from_numpy(np.flatnonzero(guided))
+    return Guidance(rows, torch.full((len(rows),), scale), {"label": torch.full_like(rows, NO_CLASS)})
+
+
 def decode_batch(first_numbers: list[float]) -> Batch:
     """One row for each number, which stands first in its latent."""
     rows = len(first_numbers)
@@ -23,7 +30,7 @@ def decode_batch(first_numbers: list[float]) -> Batch:
     x[:, 0] = torch.tensor(first_numbers)
     flags = np.ones(rows, dtype=np.bool_)
     label = torch.zeros(rows, dtype=torch.int64)
-    return Batch(x, label, flags, None)
+    return Batch(x, {"label": label}, flags, None)
 
 
 def test_a_picture_is_uint8_height_width_channel(one_shot: Model) -> None:
@@ -67,10 +74,11 @@ def test_finding_one_culprit_costs_logarithmically_many_calls(one_shot: Model, p
     calls = 0
     decode = one_shot.decode
 
-    def counting(z: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    def counting(z: torch.Tensor, inputs: Inputs) -> torch.Tensor:
         nonlocal calls
         calls += 1
-        return decode(z, label)
+        decoded: torch.Tensor = decode(z, inputs)
+        return decoded
 
     numbers = [0.0] * 8
     numbers[place] = RAISES
@@ -111,10 +119,9 @@ def test_a_failure_is_reported_with_its_forward_pass_rows(diffusion: Model) -> N
     rows = 4
     guided = np.array([True, False, True, True])
     coefficients = diffusion.plan("ddim", 5).table[1].float().expand(rows, 5)
-    step = Step(
-        torch.zeros(rows, 1, 8, 8), coefficients, guided, np.full(rows, 2.0, np.float32), np.full(rows, NO_CLASS)
-    )
-    batch = Batch(torch.ones(rows, 1, 8, 8), torch.zeros(rows, dtype=torch.int64), np.zeros(rows, np.bool_), step)
+    step = Step(torch.zeros(rows, 1, 8, 8), coefficients, guided, guidance(guided, 2.0))
+    inputs = {"label": torch.zeros(rows, dtype=torch.int64)}
+    batch = Batch(torch.ones(rows, 1, 8, 8), inputs, np.zeros(rows, np.bool_), step)
     failures: list[tuple[int, int]] = []
     results = run_isolating(
         Watched(diffusion, room=3).model, batch, lambda batch, _: failures.append((len(batch), batch.forward_rows))
@@ -131,9 +138,8 @@ def test_rows_of_different_plans_step_as_they_would_alone(diffusion: Model) -> N
     generator = torch.Generator().manual_seed(1)
     x, previous, noise = (torch.randn(rows, 1, 8, 8, generator=generator) for _ in range(3))
     guided = np.array([False, True, False])
-    scale = np.array([1.0, 2.5, 1.0], np.float32)
-    step = Step(previous, coefficients, guided, scale, np.full(rows, NO_CLASS), noise)
-    batch = Batch(x, torch.tensor([0, 1, 3]), np.zeros(rows, np.bool_), step)
+    step = Step(previous, coefficients, guided, guidance(guided, 2.5), noise)
+    batch = Batch(x, {"label": torch.tensor([0, 1, 3])}, np.zeros(rows, np.bool_), step)
     together = run(diffusion, batch)
     for row in range(rows):
         alone = run(diffusion, batch.part(slice(row, row + 1)))

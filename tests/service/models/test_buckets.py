@@ -19,7 +19,7 @@ from service.models.buckets import GraphedPart, PaddedPart, at_fixed_sizes
 from service.models.folders import model_directories
 from service.models.registry import load_registry
 from service.models.torchscript import load_model
-from service.sampling.step import Inpaint
+from service.sampling.step import Inpaint, Inputs
 from service.settings import Settings
 from tests.service.engine.conftest import CPU, local_engine, request_rows
 
@@ -33,7 +33,8 @@ class Recorder:
     def __init__(self) -> None:
         self.sizes: list[int] = []
 
-    def __call__(self, x: Tensor, label: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, inputs: Inputs) -> Tensor:
+        label = inputs["label"]
         self.sizes.append(len(x))
         assert len(label) == len(x)
         return 2 * x + label[:, None]
@@ -43,7 +44,7 @@ class Recorder:
 def test_any_batch_is_computed_at_the_sizes_and_gives_its_own_rows(rows: int, sizes: set[int]) -> None:
     part = Recorder()
     x, label = torch.arange(float(rows))[:, None], torch.arange(rows)
-    torch.testing.assert_close(PaddedPart(part, list(sizes))(x, label), 3 * x)
+    torch.testing.assert_close(PaddedPart(part, list(sizes))(x, {"label": label}), 3 * x)
     assert set(part.sizes) <= sizes
     assert sum(part.sizes) - rows < max(sizes)
 
@@ -52,7 +53,7 @@ def test_the_smallest_size_that_fits_is_taken() -> None:
     part = Recorder()
     padded = PaddedPart(part, [8, 2, 4])
     for rows in (1, 2, 3, 5, 8, 9):
-        padded(torch.zeros(rows, 1), torch.zeros(rows))
+        padded(torch.zeros(rows, 1), {"label": torch.zeros(rows)})
     assert part.sizes == [2, 2, 4, 8, 8, 8, 2]
 
 
@@ -115,13 +116,14 @@ def test_shipped_models_are_deterministic_to_the_bit(name: str) -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(8, *model.manifest.latent_shape, generator=generator)
     label, order = torch.arange(8) % model.manifest.null_label, torch.randperm(8, generator=generator)
-    t = torch.linspace(0.1, 0.9, 8)
+    t, inputs = torch.linspace(0.1, 0.9, 8), {"label": label}
     with torch.inference_mode():
         for rows in (order, order[:3], order[5:6]):
-            torch.testing.assert_close(model.decode(x[rows], label[rows]), model.decode(x, label)[rows], rtol=0, atol=0)
+            some = {"label": label[rows]}
+            torch.testing.assert_close(model.decode(x[rows], some), model.decode(x, inputs)[rows], rtol=0, atol=0)
             if model.denoise is not None:
-                together = model.denoise(x, t, label)[rows]
-                torch.testing.assert_close(model.denoise(x[rows], t[rows], label[rows]), together, rtol=0, atol=0)
+                together = model.denoise(x, t, inputs)[rows]
+                torch.testing.assert_close(model.denoise(x[rows], t[rows], some), together, rtol=0, atol=0)
 
 
 @pytest.mark.gpu
@@ -134,11 +136,11 @@ def test_a_captured_graph_gives_what_the_network_gives(name: str) -> None:
     with torch.inference_mode():
         for rows in (1, 3, 4, 16, 21, 2):
             x = torch.randn(rows, *model.manifest.latent_shape, device="cuda")
-            label = torch.arange(rows, device="cuda") % model.manifest.null_label
-            torch.testing.assert_close(graphed.decode(x, label), model.decode(x, label), rtol=1e-3, atol=1e-3)
+            inputs = {"label": torch.arange(rows, device="cuda") % model.manifest.null_label}
+            torch.testing.assert_close(graphed.decode(x, inputs), model.decode(x, inputs), rtol=1e-3, atol=1e-3)
             if model.denoise is not None and graphed.denoise is not None:
                 t = torch.full((rows,), 0.5, device="cuda")
-                found, expected = graphed.denoise(x, t, label), model.denoise(x, t, label)
+                found, expected = graphed.denoise(x, t, inputs), model.denoise(x, t, inputs)
                 torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-2)
 
 

@@ -17,9 +17,9 @@ from tests.service.engine.conftest import CPU
 
 
 def test_a_loaded_model_computes_and_knows_its_plans(diffusion: Model) -> None:
-    x, label = torch.zeros(2, 1, 8, 8), torch.tensor([0, len(CLASS_NAMES)])
+    x, inputs = torch.zeros(2, 1, 8, 8), {"label": torch.tensor([0, len(CLASS_NAMES)])}
     assert diffusion.denoise is not None
-    assert diffusion.denoise(x, torch.tensor([1.0, 0.5]), label).shape == x.shape
+    assert diffusion.denoise(x, torch.tensor([1.0, 0.5]), inputs).shape == x.shape
     assert diffusion.max_steps == 1000
     assert len(diffusion.plan()) == 4
     assert len(diffusion.plan("ddpm", 30)) == 30
@@ -48,9 +48,9 @@ def test_an_encoder_is_the_models_own_function(tmp_path: Path) -> None:
     assert model.encode is not None
     assert encoder is not None
     assert encoder.max_steps == 0
-    image, label = torch.rand(3, 1, 8, 8), torch.tensor([0, 1, 3])
-    mean, logvar = model.encode(image, label)
-    numbers, usable = encoder.finish(encoder.decode(image, label))
+    image, inputs = torch.rand(3, 1, 8, 8), {"label": torch.tensor([0, 1, 3])}
+    mean, logvar = model.encode(image, inputs)
+    numbers, usable = encoder.finish(encoder.decode(image, inputs))
     assert numbers.shape == (3, *encoder.result_shape) == (3, 2, 4)
     torch.testing.assert_close(numbers[:, 0], mean)
     torch.testing.assert_close(numbers[:, 1], logvar)
@@ -137,7 +137,7 @@ def test_frozen_parts_are_in_eval_mode(tmp_path: Path) -> None:
 
     write_one_shot(tmp_path, decode=Dropping())
     model = load_model(tmp_path / "vae", CPU)
-    assert (model.decode(torch.zeros(8, 4), torch.zeros(8, dtype=torch.int64)) == 4).all()
+    assert (model.decode(torch.zeros(8, 4), {"label": torch.zeros(8, dtype=torch.int64)}) == 4).all()
 
 
 def _replace(directory: Path, file: str, payload: bytes) -> None:

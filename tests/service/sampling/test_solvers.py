@@ -18,6 +18,7 @@ from service.sampling.loop import sample
 from service.sampling.noise import RowNoise
 from service.sampling.schedules import alpha_sigma, alphas_cumprod, trailing_timesteps
 from service.sampling.solvers import EMPTY_PLAN, SolverName, make_inversion_plan, make_plan
+from service.sampling.step import Inputs
 
 LINEAR = NoiseSchedule(kind="linear", timesteps=1000)
 COSINE = NoiseSchedule(kind="cosine", timesteps=1000)
@@ -42,7 +43,7 @@ class TinyNet(torch.nn.Module):
         generator = torch.Generator().manual_seed(0)
         self.weight = torch.nn.Parameter(torch.randn(2, 2, 3, 3, generator=generator) / 4)
 
-    def forward(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, inputs: Inputs) -> Tensor:
         features = torch.nn.functional.conv2d(x, self.weight, padding=1)
         return 1.3 * torch.sin(features + 3 * t.view(-1, 1, 1, 1))
 
@@ -50,10 +51,10 @@ class TinyNet(torch.nn.Module):
 class FromEpsilon(TinyNet):
     """The same network, taken to predict the noise, answering with the clean latent as an artefact does."""
 
-    def forward(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, inputs: Inputs) -> Tensor:
         index = (t * 1000).round().long() - 1
         alpha, sigma = (scale[index].to(x.dtype).view(-1, 1, 1, 1) for scale in alpha_sigma(LINEAR))
-        return (x - sigma * super().forward(x, t, label)) / alpha
+        return (x - sigma * super().forward(x, t, inputs)) / alpha
 
 
 def ours(
@@ -68,7 +69,7 @@ def ours(
     latent = torch.stack([noise.draw(SHAPE) for noise in noises]).to(net.weight)
     label = torch.zeros(len(SEEDS), dtype=torch.int64)
     plan = make_plan(schedule, t_max, solver, steps, eta)
-    return sample(net, latent, noises, label, plan, null_label=0, x0_range=(-1.0, 1.0))
+    return sample(net, latent, noises, {"label": label}, plan, x0_range=(-1.0, 1.0))
 
 
 @torch.no_grad()

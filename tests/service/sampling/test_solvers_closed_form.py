@@ -10,7 +10,7 @@ from service.sampling.loop import sample
 from service.sampling.noise import RowNoise
 from service.sampling.schedules import alpha_sigma
 from service.sampling.solvers import EMPTY_PLAN, Plan, SolverName, make_inversion_plan, make_plan
-from service.sampling.step import Denoise
+from service.sampling.step import Denoise, Inputs
 
 # 1280 timesteps: 10, 20, ... 320 steps divide it, so that strides are even and orders of convergence clean.
 T = 1280
@@ -39,24 +39,24 @@ def gain(alpha: Tensor, sigma: Tensor) -> Tensor:
     return alpha * COVARIANCE @ torch.inverse(marginal_covariance(alpha, sigma))
 
 
-def denoise_gaussian(x: Tensor, t: Tensor, label: Tensor) -> Tensor:
+def denoise_gaussian(x: Tensor, t: Tensor, inputs: Inputs) -> Tensor:
     alpha, sigma = levels(t[0])
     return MEAN + (x - alpha * MEAN) @ gain(alpha, sigma).T
 
 
-def denoise_points(x: Tensor, t: Tensor, label: Tensor) -> Tensor:
+def denoise_points(x: Tensor, t: Tensor, inputs: Inputs) -> Tensor:
     """E[x_start | x] over equally likely points, those of the row's class or all."""
     alpha, sigma = levels(t)
     squared_distance = (x.unsqueeze(1) - alpha.view(-1, 1, 1) * POINTS).square().sum(dim=2)
     log_weight = -squared_distance / (2 * sigma.unsqueeze(1) ** 2)
-    other_class = (label.unsqueeze(1) != POINT_LABELS) & (label.unsqueeze(1) != NO_CLASS)
+    other_class = (inputs["label"].unsqueeze(1) != POINT_LABELS) & (inputs["label"].unsqueeze(1) != NO_CLASS)
     return log_weight.masked_fill(other_class, -torch.inf).softmax(dim=1) @ POINTS
 
 
 def run(denoise: Denoise, latent: Tensor, plan: Plan, label: Tensor | None = None) -> Tensor:
     noises = [RowNoise(seed) for seed in range(len(latent))]
     label = torch.zeros(len(latent), dtype=torch.int64) if label is None else label
-    return sample(denoise, latent, noises, label, plan, null_label=NO_CLASS, x0_range=None)
+    return sample(denoise, latent, noises, {"label": label}, plan, x0_range=None)
 
 
 def start(rows: int) -> Tensor:
@@ -143,7 +143,7 @@ def test_noisy_samples_have_the_moments_of_their_plan(solver: SolverName, eta: f
     root = torch.linalg.cholesky(marginal_covariance(ALPHA[-1], SIGMA[-1]))
     latent = ALPHA[-1] * MEAN + unit @ root.T
     label = torch.zeros(rows, dtype=torch.int64)
-    samples = sample(denoise_gaussian, latent, noises, label, plan, null_label=0, x0_range=None)
+    samples = sample(denoise_gaussian, latent, noises, {"label": label}, plan, x0_range=None)
     mean, covariance = gaussian_moments(plan)
     standard_error = float((covariance.diagonal().max() / rows).sqrt())
     torch.testing.assert_close(samples.mean(0), mean, rtol=0, atol=4 * standard_error)

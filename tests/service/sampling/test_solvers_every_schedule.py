@@ -15,7 +15,7 @@ from service.sampling.loop import sample
 from service.sampling.noise import RowNoise
 from service.sampling.schedules import alpha_sigma
 from service.sampling.solvers import Plan, SolverName, make_plan
-from service.sampling.step import Denoise
+from service.sampling.step import Denoise, Inputs
 
 # 1280 timesteps: these steps divide it, so that strides are even and orders of convergence clean.
 T = 1280
@@ -56,7 +56,7 @@ class Process:
     def covariance(self, alpha: Tensor, sigma: Tensor) -> Tensor:
         return alpha.square() * COVARIANCE + sigma.square() * EYE
 
-    def denoise(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
+    def denoise(self, x: Tensor, t: Tensor, inputs: Inputs) -> Tensor:
         """E[x_start | x] = mean + K (x - alpha mean)."""
         alpha, sigma = self.levels(t[0])
         gain = alpha * COVARIANCE @ torch.inverse(self.covariance(alpha, sigma))
@@ -74,8 +74,8 @@ class Process:
         nothing = torch.zeros(1, 3, dtype=torch.float64)
         for t, a, b, c, d in plan.table:
             assert c == 0
-            shift = denoise(nothing, t[None], torch.zeros(1))[0]
-            matrix = a * EYE + b * (denoise(EYE, t[None], torch.zeros(1)) - shift).T
+            shift = denoise(nothing, t[None], {})[0]
+            matrix = a * EYE + b * (denoise(EYE, t[None], {}) - shift).T
             mean, covariance = matrix @ mean + b * shift, matrix @ covariance @ matrix.T + d**2 * EYE
         return mean, covariance
 
@@ -88,7 +88,7 @@ def process(request: pytest.FixtureRequest) -> Process:
 def run(denoise: Denoise, latent: Tensor, plan: Plan, label: Tensor | None = None) -> Tensor:
     noises = [RowNoise(seed) for seed in range(len(latent))]
     label = torch.zeros(len(latent), dtype=torch.int64) if label is None else label
-    return sample(denoise, latent, noises, label, plan, null_label=NO_CLASS, x0_range=None)
+    return sample(denoise, latent, noises, {"label": label}, plan, x0_range=None)
 
 
 def order(error: Callable[[int], float]) -> float:
@@ -157,7 +157,7 @@ def test_ddim_with_eta_1_is_ancestral_sampling(process: Process, steps: int) -> 
 
 @pytest.mark.parametrize("steps", [1, 2, 4, 16])
 def test_a_consistency_function_gives_the_datas_moments_in_any_number_of_steps(process: Process, steps: int) -> None:
-    def consistency(x: Tensor, t: Tensor, label: Tensor) -> Tensor:
+    def consistency(x: Tensor, t: Tensor, inputs: Inputs) -> Tensor:
         return process.flow(x, t[0])
 
     mean, covariance = process.moments(process.plan("consistency", steps), consistency)
@@ -167,7 +167,7 @@ def test_a_consistency_function_gives_the_datas_moments_in_any_number_of_steps(p
 
 def test_one_step_of_it_is_the_flow(process: Process) -> None:
     plan = process.plan("consistency", 1)
-    result = run(lambda x, t, label: process.flow(x, t[0]), START, plan)
+    result = run(lambda x, t, inputs: process.flow(x, t[0]), START, plan)
     torch.testing.assert_close(result, process.flow(START, ONE))
     assert not plan.adds_noise
 
@@ -177,11 +177,11 @@ def test_one_step_of_it_is_the_flow(process: Process) -> None:
 
 @every_solver
 def test_samples_of_a_finite_data_set_are_its_points(process: Process, solver: SolverName, eta: float) -> None:
-    def denoise(x: Tensor, t: Tensor, label: Tensor) -> Tensor:
+    def denoise(x: Tensor, t: Tensor, inputs: Inputs) -> Tensor:
         """E[x_start | x] over equally likely points, those of the row's class or all."""
         alpha, sigma = process.levels(t)
         squared_distance = (x.unsqueeze(1) - alpha.view(-1, 1, 1) * POINTS).square().sum(dim=2)
-        other_class = (label.unsqueeze(1) != POINT_LABELS) & (label.unsqueeze(1) != NO_CLASS)
+        other_class = (inputs["label"].unsqueeze(1) != POINT_LABELS) & (inputs["label"].unsqueeze(1) != NO_CLASS)
         log_weight = -squared_distance / (2 * sigma.unsqueeze(1) ** 2)
         return log_weight.masked_fill(other_class, -torch.inf).softmax(dim=1) @ POINTS
 

@@ -11,6 +11,7 @@ from service.sampling.solvers import Plan, make_plan
 from service.sampling.step import (
     Guidance,
     Inpaint,
+    Inputs,
     clip_x_start,
     guide,
     keep_known,
@@ -39,16 +40,22 @@ class Recorder:
     def __init__(self) -> None:
         self.calls: list[tuple[Tensor, Tensor, Tensor]] = []
 
-    def __call__(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, t: Tensor, inputs: Inputs) -> Tensor:
+        label = inputs["label"]
         self.calls.append((x, t, label))
         shape = (-1, *[1] * (x.ndim - 1))
         return torch.sin(x) * (1 + label.view(shape)) + t.view(shape)
 
 
-def rows(count: int) -> tuple[Tensor, Tensor, Tensor]:
+def rows(count: int) -> tuple[Tensor, Tensor, Inputs]:
     """x, t and label of `count` different rows."""
     x = torch.randn(count, *SHAPE, generator=torch.Generator().manual_seed(0))
-    return x, torch.linspace(0.1, 1.0, count), torch.arange(count) % CLASSES
+    return x, torch.linspace(0.1, 1.0, count), {"label": torch.arange(count) % CLASSES}
+
+
+def every(count: int, label: int) -> Inputs:
+    """The same label for each of `count` rows."""
+    return {"label": torch.full((count,), label)}
 
 
 @pytest.mark.parametrize("shape", [(5,), (2, 3, 4)])
@@ -64,26 +71,26 @@ def test_guidance_scales_are_the_papers(shape: tuple[int, ...]) -> None:
 
 def guidance(guided: list[int], scale: list[float], negative_label: int = CLASSES) -> Guidance:
     rows = torch.tensor(guided)
-    return Guidance(rows, torch.tensor(scale), torch.full_like(rows, negative_label))
+    return Guidance(rows, torch.tensor(scale), {"label": torch.full_like(rows, negative_label)})
 
 
 def test_without_guided_rows_the_network_sees_the_batch_once() -> None:
-    x, t, label = rows(4)
+    x, t, inputs = rows(4)
     denoise = Recorder()
-    x_start = predict_x_start(denoise, x, t, label, None, None, None)
-    assert torch.equal(x_start, Recorder()(x, t, label))
+    x_start = predict_x_start(denoise, x, t, inputs, None, None, None)
+    assert torch.equal(x_start, Recorder()(x, t, inputs))
     (call,) = denoise.calls
     assert [len(argument) for argument in call] == [4, 4, 4]
 
 
 def test_only_guided_rows_are_guided() -> None:
-    x, t, label = rows(4)
+    x, t, inputs = rows(4)
     denoise = Recorder()
     guided = [1, 3]
-    x_start = predict_x_start(denoise, x, t, label, guidance(guided, [3.0, 0.0]), None, None)
+    x_start = predict_x_start(denoise, x, t, inputs, guidance(guided, [3.0, 0.0]), None, None)
 
-    conditional = Recorder()(x, t, label)
-    unconditional = Recorder()(x, t, torch.full_like(label, CLASSES))
+    conditional = Recorder()(x, t, inputs)
+    unconditional = Recorder()(x, t, every(4, CLASSES))
     torch.testing.assert_close(x_start[[0, 2]], conditional[[0, 2]])
     torch.testing.assert_close(x_start[1], unconditional[1] + 3 * (conditional[1] - unconditional[1]))
     torch.testing.assert_close(x_start[3], unconditional[3])
@@ -96,10 +103,10 @@ def test_only_guided_rows_are_guided() -> None:
 
 
 def test_clamp_comes_after_guidance() -> None:
-    x, t, label = rows(4)
+    x, t, inputs = rows(4)
     guided = guidance([0, 1, 2, 3], [5.0] * 4)
-    free = predict_x_start(Recorder(), x, t, label, guided, None, None)
-    clamped = predict_x_start(Recorder(), x, t, label, guided, None, (-0.5, 0.25))
+    free = predict_x_start(Recorder(), x, t, inputs, guided, None, None)
+    clamped = predict_x_start(Recorder(), x, t, inputs, guided, None, (-0.5, 0.25))
     assert free.min() < -0.5
     assert free.max() > 0.25
     assert torch.equal(clamped, free.clamp(-0.5, 0.25))
@@ -107,11 +114,11 @@ def test_clamp_comes_after_guidance() -> None:
 
 def test_each_guided_row_is_led_away_from_its_own_label() -> None:
     """And two classes are blended by taking one for the other's negative label."""
-    x, t, label = rows(3)
+    x, t, inputs = rows(3)
     denoise = Recorder()
-    negative = Guidance(torch.tensor([0, 2]), torch.tensor([2.0, 0.25]), torch.tensor([CLASSES, 1]))
-    x_start = predict_x_start(denoise, x, t, label, negative, None, None)
-    of = [Recorder()(x, t, torch.full_like(label, each)) for each in range(CLASSES + 1)]
+    negative = Guidance(torch.tensor([0, 2]), torch.tensor([2.0, 0.25]), {"label": torch.tensor([CLASSES, 1])})
+    x_start = predict_x_start(denoise, x, t, inputs, negative, None, None)
+    of = [Recorder()(x, t, every(3, each)) for each in range(CLASSES + 1)]
     torch.testing.assert_close(x_start[0], 2 * of[0][0] - of[CLASSES][0])
     torch.testing.assert_close(x_start[1], of[1][1])
     torch.testing.assert_close(x_start[2], 0.25 * of[2][2] + 0.75 * of[1][2])
@@ -119,11 +126,11 @@ def test_each_guided_row_is_led_away_from_its_own_label() -> None:
 
 @pytest.mark.parametrize("x0_range", [None, (-0.5, 0.5)])
 def test_what_is_known_comes_after_the_clamp_and_exactly(x0_range: tuple[float, float] | None) -> None:
-    x, t, label = rows(3)
+    x, t, inputs = rows(3)
     known = torch.full((3, *SHAPE), 0.7)  # beyond the clamp
     mask = torch.tensor([1.0, 0.0, 0.25]).view(3, 1, 1, 1).expand_as(known)
-    free = predict_x_start(Recorder(), x, t, label, None, None, x0_range)
-    held = predict_x_start(Recorder(), x, t, label, None, Inpaint(mask, known), x0_range)
+    free = predict_x_start(Recorder(), x, t, inputs, None, None, x0_range)
+    held = predict_x_start(Recorder(), x, t, inputs, None, Inpaint(mask, known), x0_range)
     assert torch.equal(held[0], free[0])
     assert torch.equal(held[1], known[1])
     torch.testing.assert_close(held[2], 0.25 * free[2] + 0.75 * known[2])
@@ -131,12 +138,12 @@ def test_what_is_known_comes_after_the_clamp_and_exactly(x0_range: tuple[float, 
 
 @pytest.mark.parametrize("guided", [None, guidance([0], [2.0])])
 def test_solver_stays_in_its_precision_beside_a_half_precision_network(guided: Guidance | None) -> None:
-    x, t, label = rows(2)
+    x, t, inputs = rows(2)
 
-    def denoise(x: Tensor, t: Tensor, label: Tensor) -> Tensor:
+    def denoise(x: Tensor, t: Tensor, inputs: Inputs) -> Tensor:
         return x.bfloat16()
 
-    x_start = predict_x_start(denoise, x, t, label, guided, None, None)
+    x_start = predict_x_start(denoise, x, t, inputs, guided, None, None)
     assert x_start.dtype == torch.float32
     assert update(x, x_start, x_start, torch.ones(2, 4, dtype=torch.float64), None).dtype == torch.float32
 
@@ -164,9 +171,9 @@ def alone(plan: Plan, seed: int, label: int, scale: float) -> Tensor:
         Recorder(),
         latent,
         [noise],
-        torch.tensor([label]),
+        every(1, label),
         plan,
-        null_label=CLASSES,
+        negative=every(1, CLASSES),
         guidance_scale=scale,
         x0_range=(-1.0, 1.0),
     )[0]
@@ -185,9 +192,9 @@ def together(plans: list[Plan], labels: list[int], scales: list[float], starts: 
         table = torch.stack([plans[row].table[steps[row]] for row in here]).float()
         noise = torch.stack([noises[row].draw(SHAPE) if plans[row].table[:, 4].any() else x[0] * 0 for row in here])
         guided = [place for place, row in enumerate(here) if scales[row] != 1]
-        label = torch.tensor([labels[row] for row in here])
+        inputs = {"label": torch.tensor([labels[row] for row in here])}
         guidance_here = guidance(guided, [scales[here[place]] for place in guided]) if guided else None
-        x_start = predict_x_start(Recorder(), x[here], table[:, 0], label, guidance_here, None, (-1.0, 1.0))
+        x_start = predict_x_start(Recorder(), x[here], table[:, 0], inputs, guidance_here, None, (-1.0, 1.0))
         x[here] = update(x[here], x_start, x_start_prev[here], table[:, 1:], noise)
         x_start_prev[here] = x_start
     return list(x)
