@@ -1,10 +1,11 @@
 """The service, batching by request as most servers do: a batch runs to its end before the next one begins.
 
-`benchmarks.mixed` compares the service with it.
+`benchmarks.mixed` compares the service with it. It is one process: the lanes are replaced in this one only.
 
     GENSERVE_PORT=8000 python -m benchmarks.by_request
 """
 
+import os
 import sys
 
 from service import __main__ as service
@@ -23,6 +24,7 @@ class LaneByRequest(Lane):
 
 def main() -> int:
     """Serve until stopped; returns the exit code."""
+    os.environ["GENSERVE_ENGINE"] = "inline"
     host.Lane = LaneByRequest  # type: ignore[attr-defined]
     return service.main()
 

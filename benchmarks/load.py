@@ -23,35 +23,42 @@ WARM_UP_S = 1.0
 
 @dataclass(frozen=True)
 class Outcome:
-    """Responses per second within the measured time, those that were not 200, and their latencies in milliseconds."""
+    """Responses per second within the measured time, those that were not 200, and their latencies in milliseconds.
+
+    ``answers`` is the number of all responses, those of the warm-up included, and ``cpu_s`` the client's processor
+    seconds for them.
+    """
 
     answers_per_s: float
     failures: int
     p50_ms: float
     p99_ms: float
     mean_ms: float
+    answers: int = 0
+    cpu_s: float = 0.0
 
 
 @dataclass
 class Tally:
-    """The latency of each counted response in milliseconds, and how many were not 200."""
+    """The latency of each counted response in milliseconds, how many were not 200, and the number of all responses."""
 
     latencies_ms: list[float] = field(default_factory=list)
     failures: int = 0
+    answers: int = 0
 
-    def outcome(self, seconds: float) -> Outcome:
-        """The summary of ``seconds`` seconds."""
+    def outcome(self, seconds: float, cpu_s: float) -> Outcome:
+        """The summary of ``seconds`` seconds, in which the client used ``cpu_s`` processor seconds."""
         answers_per_s, mean_ms = len(self.latencies_ms) / seconds, fmean(self.latencies_ms)
-        return Outcome(answers_per_s, self.failures, *p50_p99(self.latencies_ms), mean_ms)
+        return Outcome(answers_per_s, self.failures, *p50_p99(self.latencies_ms), mean_ms, self.answers, cpu_s)
 
 
 async def run(port: int, path: str, body: str, connections: int, seconds: float, warm_up: float) -> Outcome:
     """Run ``connections`` clients that send a request after each response; ``warm_up`` seconds are not counted."""
     request = request_bytes(path, body)
-    start = time.perf_counter() + warm_up
+    start, used_s = time.perf_counter() + warm_up, time.process_time()
     tally = Tally()
     await asyncio.gather(*(_client(port, request, start, start + seconds, tally) for _ in range(connections)))
-    return tally.outcome(seconds)
+    return tally.outcome(seconds, time.process_time() - used_s)
 
 
 async def _client(port: int, request: bytes, start: float, end: float, tally: Tally) -> None:
@@ -59,6 +66,7 @@ async def _client(port: int, request: bytes, start: float, end: float, tally: Ta
     while (sent := time.perf_counter()) < end:
         answer = await connection.ask(request)
         received = time.perf_counter()
+        tally.answers += 1
         if start <= received <= end:  # by its end, so that a long request across the start counts
             tally.failures += answer.status != 200
             tally.latencies_ms.append(1000 * (received - sent))

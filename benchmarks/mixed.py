@@ -5,11 +5,11 @@ saturating closed loop measures first; the backlog of a slower server grows for 
 arrivals go to
 
     step       the service: rows join and leave at any tick
-    request    benchmarks/by_request.py: the service, but a batch runs to its end before the next one begins
+    request    benchmarks/by_request.py: the service in one process, but a batch runs to its end before the next begins
     litserve   LitServe, batching by request (benchmarks/peers/litserve_ddpm.py)
 
-The server runs on the first core with one torch thread, the client on the last core. Queues and timeouts are unbounded,
-so every request is answered.
+The server runs on the first core with one torch thread and all its processes, the client on the last core. Queues and
+timeouts are unbounded, so every request is answered. With GENSERVE_ENGINE=inline all contenders are one process.
 
     python -m benchmarks.mixed                   prints a table, writes benchmarks/results/mixed.json
 """

@@ -149,12 +149,12 @@ def measure(case: Case, seconds: float, seed: int) -> Round:
         load = OpenLoad(case.times * capacity_per_s, seconds, seed, DRAIN_S, DEADLINE_MS)
         connection = HTTPConnection("127.0.0.1", service.port, timeout=RECOVERY_S)
         usual_ms = median(ask_once(connection, case.path, case.body)[1] for _ in range(IDLE_REQUESTS))
-        before_mib = service.resident_mib()
+        before_mib = service.memory_mib()
         outcome = open_loop(service.port, kinds, load, last_core())
         recovery_s = _recovery_s(
             service.port, case.path, case.body, max(AS_BEFORE_TIMES * usual_ms, AS_BEFORE_MS), outcome.sent_until
         )
-        growth_mib = service.resident_mib() - before_mib
+        growth_mib = service.memory_mib() - before_mib
     return assess(capacity_per_s, outcome, growth_mib, recovery_s)
 
 
