@@ -8,6 +8,7 @@ import pytest
 
 from service.errors import ChangeError, ServiceError
 from service.metrics import Metrics
+from tests.test_layers import LAYERS
 from trainer.__main__ import parser
 
 ROOT = Path(__file__).parents[1]
@@ -42,6 +43,15 @@ def test_every_metric_is_documented() -> None:
     exposed = {metric.name + ("_total" if metric.type == "counter" else "") for metric in metrics}
     exposed = {name for name in exposed if not name.startswith("process_")}  # every client of Prometheus has these
     assert named == exposed
+
+
+def test_the_table_of_layers_is_that_of_the_tests() -> None:
+    text = (ROOT / "docs" / "ARCHITECTURE.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| ([^|]+) \|", text.partition("| row | folder or file |")[2], flags=re.MULTILINE)
+    layers: dict[int, set[str]] = {}
+    for row, units in rows:
+        layers.setdefault(int(row), set()).update(re.findall(r"`(\w+)(?:/|\.py)`", units))
+    assert layers == {number: units for number, units in enumerate(LAYERS["service"], start=1)}
 
 
 def test_every_error_code_is_documented() -> None:

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from service.metrics import Metrics
+from service.processes.fleet import STOP_S
+from service.processes.supervisor import END_S
 from service.settings import Settings
 from tests.deploy.shipped import ROOT, alerts, dashboard_queries, read_dashboard, read_yaml, rules
 
@@ -54,7 +56,17 @@ class TestEveryService:
 
 def test_the_service_may_finish_what_it_accepted() -> None:
     grace_s = int(SERVICES["service"]["stop_grace_period"].removesuffix("s"))
-    assert grace_s > Settings.model_fields["drain_s"].default
+    assert grace_s > Settings.model_fields["drain_s"].default + END_S + STOP_S
+
+
+def test_processes_whose_parent_was_killed_are_collected() -> None:
+    assert SERVICES["service"]["init"] is True
+
+
+def test_the_files_of_several_api_processes_fit_into_shared_memory() -> None:
+    fields = Settings.model_fields
+    jobs = 2 * fields["job_bytes"].default + fields["max_waiting_bytes"].default
+    assert int(SERVICES["service"]["shm_size"].removesuffix("m")) * 2**20 > jobs
 
 
 def test_the_service_is_healthy_when_it_is_ready() -> None:
