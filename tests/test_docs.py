@@ -51,7 +51,7 @@ def test_the_table_of_layers_is_that_of_the_tests() -> None:
     layers: dict[int, set[str]] = {}
     for row, units in rows:
         layers.setdefault(int(row), set()).update(re.findall(r"`(\w+)(?:/|\.py)`", units))
-    assert layers == {number: units for number, units in enumerate(LAYERS["service"], start=1)}
+    assert layers == dict(enumerate(LAYERS["service"], start=1))
 
 
 def test_every_error_code_is_documented() -> None:
