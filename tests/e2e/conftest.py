@@ -67,7 +67,7 @@ def mapped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     assert model.encode is not None
     sample = load_fashion_mnist(ROOT / "tests" / "data" / "fashion-mnist")
     with torch.inference_mode():
-        codes, _ = model.encode(to_unit_range(sample.images), sample.labels)
+        codes, _ = model.encode(to_unit_range(sample.images), {"label": sample.labels})
     latents = write_latents(weights / "vae", pack(project(codes.numpy(), sample.labels.numpy())))
     write_manifest(weights / "vae", model.manifest.model_copy(update={"latents": latents}))
     with serving(weights, engine_threads=1) as running:

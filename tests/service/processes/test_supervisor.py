@@ -1,0 +1,54 @@
+"""What the supervisor decides before it starts a process."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from service.processes.supervisor import api_servers, bind_public
+from service.settings import Settings
+
+
+@pytest.mark.parametrize(("asked", "cores", "processes"), [(3, 1, 3), ("auto", 1, 1), ("auto", 7, 1), ("auto", 64, 16)])
+def test_api_processes_are_those_of_the_setting_or_one_for_four_cores(
+    asked: int | str, cores: int, processes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.processes.supervisor.usable_cores", lambda: cores)
+    assert api_servers(Settings(api_servers=asked)) == processes
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 65])
+def test_impossible_numbers_of_api_processes_are_refused(wrong: int) -> None:
+    with pytest.raises(ValueError, match="from 1 to 64"):
+        Settings(api_servers=wrong)
+
+
+def test_processes_share_one_port_and_do_not_listen_yet() -> None:
+    listeners = bind_public(Settings(port=0), 3)
+    ports = {listener.getsockname()[1] for own in listeners for listener in own}
+    assert len(listeners) == 3
+    assert len(ports) == 1
+    for own in listeners:
+        for listener in own:
+            with pytest.raises(OSError, match="Invalid argument"):
+                listener.accept()
+            listener.close()
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_port_in_use_is_told_by_its_number(processes: int) -> None:
+    ((taken,),) = bind_public(Settings(port=0), 1)
+    taken.listen()
+    port = taken.getsockname()[1]
+    with pytest.raises(OSError, match=f"port {port} of 127.0.0.1 is in use"):
+        bind_public(Settings(port=port), processes)
+    taken.close()
+
+
+def test_the_supervisor_loads_nothing_that_computes() -> None:
+    """It would hold 170 MB for it, and the parent of all processes should have as little in it as possible."""
+    script = "import sys, service.processes.supervisor; print(*{'torch', 'numpy', 'PIL'} & {*sys.modules})"
+    root = Path(__file__).parents[3]
+    loaded = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True)
+    assert loaded.stdout.split() == []
