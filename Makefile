@@ -34,7 +34,7 @@ train_peers := diffusers lucidrains
 
 rest := slow or browser or containers or prometheus or gpu
 
-.PHONY: help install page-pictures bench-fair bench-gpu bench-latency bench-limit bench-metrics bench-mixed bench-overload bench-peers bench-png bench-prepare bench-quality bench-rest bench-revisions bench-train bench-transport serve test test-all test-containers lint train which-model clean
+.PHONY: help install page-pictures bench-api-servers bench-fair bench-gpu bench-kill bench-latency bench-limit bench-metrics bench-mixed bench-overload bench-peers bench-png bench-prepare bench-processes bench-quality bench-rest bench-revisions bench-train bench-transport serve test test-all test-containers lint train which-model clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -76,11 +76,17 @@ train: which-model $(VENV)/.train  ## train the preset MODEL=vae|gan|ddpm|... on
 which-model:
 	@[ -n "$(MODEL)" ] || { echo "which model? for example: make train MODEL=vae"; exit 2; }
 
+bench-api-servers: $(VENV)/.serve  ## one and two API processes in front of an engine that computes nothing; 2 minutes
+	$(python) -m benchmarks.api_servers $(ARGS)
+
 bench-fair: $(VENV)/.serve  ## the GAN's p99 alone, and while the DDPM is flooded
 	$(python) -m benchmarks.fair $(ARGS)
 
 bench-gpu: $(VENV)/.serve  ## forward passes on a GPU: plain, as CUDA graphs, and served
 	$(python) -m benchmarks.gpu $(ARGS)
+
+bench-kill: $(VENV)/.serve  ## processes die under load: nothing lost, nothing wrong; 10 minutes; [ARGS=--quick]
+	$(python) -m benchmarks.kill $(ARGS)
 
 bench-latency: $(VENV)/.serve  ## milliseconds per picture over HTTP, for each model
 	$(python) -m benchmarks.latency $(ARGS)
@@ -106,10 +112,13 @@ bench-png: $(VENV)/.serve  ## the PNG writer against Pillow's
 bench-prepare: $(VENV)/.serve  ## ways to prepare a model for serving on a CPU
 	$(python) -m benchmarks.prepare $(ARGS)
 
+bench-processes: $(VENV)/.serve  ## the service in several processes against one, in bursts in turn; 10 minutes
+	$(python) -m benchmarks.processes $(ARGS)
+
 bench-quality: $(VENV)/.train $(train_peers:%=$(VENV)/peers/%/.ready)  ## quality after equal training, with lucidrains' and diffusers' trainers; two hours
 	$(python) -m benchmarks.quality $(ARGS)
 
-bench-rest: $(VENV)/.serve  ## seconds to ready, idle processor time and memory
+bench-rest: $(VENV)/.serve  ## seconds to ready, idle processor time and memory of all processes
 	$(python) -m benchmarks.rest $(ARGS)
 
 bench-revisions: $(VENV)/.serve  ## this tree's service against REVISION=..., in bursts in turn; 10 minutes

@@ -1,8 +1,8 @@
 """Short bursts of load on services that run side by side, in turn, and the ratios of what they did.
 
-A change of a few percent is smaller than what a shared machine does by itself within a minute. So the services are asked
-within seconds of each other, and the result is the median of the ratios round by round, with its quartiles. Processor
-time per answer is the steadier figure: it counts all processes of a service, and not what other programs take.
+A change of a few percent is smaller than what a shared machine does by itself within a minute. So the services are
+asked within seconds of each other, and the result is the median of the ratios round by round, with its quartiles.
+Processor time per answer is the steadier figure: it is that of all processes of a service, and of no other program.
 """
 
 import statistics

@@ -8,10 +8,11 @@ from typing import NamedTuple, cast
 
 
 class Answer(NamedTuple):
-    """The counted parts of a response."""
+    """The parts of a response that count."""
 
     status: int
     retry_after: bool
+    content: bytes = b""
 
 
 def request_bytes(path: str, body: str) -> bytes:
@@ -40,6 +41,12 @@ class Connection(asyncio.Protocol):
         self._transport.write(request)
         return await self._answer
 
+    @property
+    def local_port(self) -> int:
+        """The client's port."""
+        port: int = self._transport.get_extra_info("sockname")[1]
+        return port
+
     def close(self) -> None:
         """Close the connection."""
         self._transport.close()
@@ -57,7 +64,7 @@ class Connection(asyncio.Protocol):
         if found and len(content) >= int(head.split(b"content-length:")[1].split(b"\r\n", 1)[0]):
             self._received = b""
             if self._answer is not None and not self._answer.done():
-                self._answer.set_result(Answer(int(head.split(b" ", 2)[1]), b"\r\nretry-after:" in head))
+                self._answer.set_result(Answer(int(head.split(b" ", 2)[1]), b"\r\nretry-after:" in head, content))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is closed, by either side."""

@@ -72,7 +72,7 @@ def checked_out(revision: str) -> Iterator[Path]:
 
 
 def _service(tree: Path) -> AbstractContextManager[Service]:
-    return service_process("0", folder=tree, engine_threads="1")
+    return service_process("0", folder=str(tree), engine_threads="1")
 
 
 def _compare(case: Case, ours: Service, theirs: Service, rounds: int, seconds: float) -> Ratios:

@@ -64,7 +64,7 @@ def running_service(pin: str | None = None, module: str = "service", **settings:
 
 @contextmanager
 def service_process(
-    pin: str | None = None, module: str = "service", folder: Path | None = None, **settings: str
+    pin: str | None = None, module: str = "service", folder: str | None = None, **settings: str
 ) -> Iterator[Service]:
     """Start `python -m MODULE` with GENSERVE_<SETTING>=value for each setting; yields it once it is ready and settled.
 

@@ -76,10 +76,12 @@ def test_the_program_serves_with_such_lanes(tmp_path: Path, monkeypatch: pytest.
 
     def serve() -> int:
         settings = Settings(weights_dir=tmp_path)
+        assert settings.engine == "inline"  # else the lanes of other processes would stay as they are
         engines.append(local_engine(load_registry(settings, CPU), settings, Metrics())[0])
         return 0
 
-    monkeypatch.setattr(host, "Lane", Lane)  # restored after the test
+    monkeypatch.setenv("GENSERVE_ENGINE", "processes")  # this and the next are restored after the test
+    monkeypatch.setattr(host, "Lane", Lane)
     monkeypatch.setattr("service.__main__.main", serve)
     assert by_request.main() == 0
     assert isinstance(engines[0].deployments[manifest.name].lane, LaneByRequest)

@@ -3,17 +3,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.revisions import Burst, Ratios, checked_out, summary
+from benchmarks.bursts import Burst
+from benchmarks.revisions import Ratios, checked_out
 
 
 def test_a_round_is_this_tree_over_the_other() -> None:
-    ratios = Ratios()
-    ratios.add(Burst(110.0, 450.0), Burst(100.0, 500.0))
+    ratios = Ratios.of([Burst(110.0, 450.0, 1.0)], [Burst(100.0, 500.0, 2.0)])
     assert (ratios.answers, ratios.cpu) == ([1.1], [0.9])
-
-
-def test_a_summary_is_the_median_with_its_quartiles() -> None:
-    assert summary([1.0, 1.1, 1.2, 1.3, 9.0]) == "1.200 (1.100 to 1.300)"
 
 
 def test_the_other_tree_is_there_until_it_was_measured() -> None:
