@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -46,6 +47,13 @@ def _finite(rows: Tensor) -> Tensor:
 _pictures, _numbers = torch.jit.script(_as_pictures), torch.jit.script(_as_numbers)
 
 
+class Tokens(NamedTuple):
+    """A prompt as ``ids`` (encoders, tokens) int64, and the end of the prompt that did not fit, "" where all did."""
+
+    ids: Tensor
+    dropped: str
+
+
 @dataclass(frozen=True, eq=False)
 class Model:
     """The functions of one artefact.
@@ -58,7 +66,8 @@ class Model:
     ``encode``: (batch, channel, height, width) in [-1, 1], inputs -> mean and log-variance, (batch, *latent) each; None
     without an encoder. ``latent_map``: the codes of training pictures, None without such a file.
     ``decodes_apart``: a picture is decoded in a lane of its own, because that takes as long as several steps.
-    ``adapters``: the names of its LoRAs.
+    ``adapters``: the names of its LoRAs. ``encode_text``: ids (batch, encoders, tokens) int64, and ``adapters`` as in
+    ``denoise``, -> the inputs that prompts give; None for models without prompts. ``tokenize``: the ids of a prompt.
     """
 
     manifest: Manifest
@@ -73,6 +82,8 @@ class Model:
     schedules: Mapping[SolverName, DiffusionSchedule] = field(default_factory=dict)
     decodes_apart: bool = False
     adapters: tuple[str, ...] = ()
+    encode_text: Callable[..., Mapping[str, Tensor]] | None = None
+    tokenize: Callable[[str], Tokens] | None = None
 
     @property
     def name(self) -> str:
@@ -142,7 +153,9 @@ class Model:
         solver, steps = solver or self.manifest.defaults.solver, steps or self.manifest.defaults.steps
         if solver not in self.schedules:
             raise ValueError(f"solver {solver!r} is not one of this model; allowed: {', '.join(self.schedules)}")
-        return _diffusers_plan(self.schedules[solver], steps, eta, strength)
+        pipeline = self.manifest.pipeline
+        keep_steps = pipeline is not None and pipeline.class_name.startswith("LatentConsistency")
+        return _diffusers_plan(self.schedules[solver], steps, eta, strength, keep_steps=keep_steps)
 
     def inversion_plan(self, steps: int) -> Plan:
         """The steps from a clean latent to its noise. Raises ValueError as ``make_plan``, and for one-shot models."""
@@ -209,7 +222,8 @@ def _moments(encode: Encode, image: Tensor, inputs: Inputs) -> Tensor:
 
 @dataclass(frozen=True)
 class Served:
-    """A verified and warmed model with its measured cost, and the same of its encoder.
+    """A verified and warmed model with its measured cost, and the same of its encoder, its text encoder and its decoder
+    (``service.engine.parts``), each None without one.
 
     ``lane`` is the number of its lane in engine processes, and ``gate`` that of its gate among API processes; None
     where this process computes it, or admits alone.
@@ -220,3 +234,5 @@ class Served:
     encoder: "Served | None" = None
     lane: int | None = None
     gate: int | None = None
+    text: "Served | None" = None
+    decoder: "Served | None" = None

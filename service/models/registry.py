@@ -12,10 +12,15 @@ from typing import NamedTuple
 import torch
 
 from service.contract.files import ContractError
-from service.contract.manifest import MANIFEST_FILE, MAX_REASON, Manifest, is_model_name
+from service.contract.manifest import DIFFUSERS_FILE, MANIFEST_FILE, MAX_REASON, Manifest, is_model_name, read_manifest
 from service.engine.device import thread_count
 from service.engine.model import Model, Served, encoder_of
+from service.engine.parts import decoder_of, text_encoder_of
 from service.models.buckets import at_fixed_sizes
+from service.models.diffusers.folder import is_diffusers_folder
+from service.models.diffusers.manifest import diffusers_manifest
+from service.models.diffusers.model import load_diffusers
+from service.models.diffusers.version import stamps_of
 from service.models.golden import check_golden
 from service.models.torchscript import load_model
 from service.models.warmup import RunExclusive, run_directly, warm_up
@@ -67,10 +72,12 @@ def load_registry(settings: Settings, device: torch.device) -> Registry:
 
 
 class KnownCosts(NamedTuple):
-    """Milliseconds of forward passes by number of rows, of a model and of its encoder; None: not known."""
+    """Milliseconds of forward passes by number of rows, of a model and of its parts; None: not known."""
 
     model: Mapping[int, float] | None = None
     encoder: Mapping[int, float] | None = None
+    text: Mapping[int, float] | None = None
+    decoder: Mapping[int, float] | None = None
 
 
 NOT_MEASURED = KnownCosts()
@@ -90,13 +97,32 @@ def prepare(
     ``costs`` knows is not measured.
     """
     with unusable(directory):
-        model = load_model(directory, device, manifest)
-        encoder = encoder_of(model)
+        model = load(directory, device, manifest)
+        parts = encoder_of(model), text_encoder_of(model), decoder_of(model)
         served = _warmed(model, settings, run_exclusive, costs.model)
         run_exclusive(lambda: check_golden(served.model))
-        if encoder is None:
-            return served
-        return replace(served, encoder=_warmed(encoder, settings, run_exclusive, costs.encoder))
+        encoder, text, decoder = (
+            None if part is None else _warmed(part, settings, run_exclusive, known)
+            for part, known in zip(parts, costs[1:], strict=True)
+        )
+        if decoder is not None:
+            served.cost.decode_ms = decoder.cost.row_ms()
+        return replace(served, encoder=encoder, text=text, decoder=decoder)
+
+
+def read_any_manifest(directory: Path) -> Manifest:
+    """The manifest of a model's folder; of a diffusers folder, made from its files. Raises ContractError."""
+    if is_diffusers_folder(directory) and not (directory / MANIFEST_FILE).exists():
+        return diffusers_manifest(directory)
+    return read_manifest(directory)
+
+
+def load(directory: Path, device: torch.device, manifest: Manifest | None = None) -> Model:
+    """Verify and load a model, which ``manifest`` or that of its folder describes. Raises ContractError."""
+    manifest = manifest or read_any_manifest(directory)
+    if manifest.pipeline is not None:
+        return load_diffusers(directory, device, manifest)
+    return load_model(directory, device, manifest)
 
 
 @contextmanager
@@ -126,7 +152,9 @@ def _warmed(
 
 
 def model_directories(weights: Path) -> dict[str, Path]:
-    """The folders in ``weights`` that have a manifest, by name. Raises OSError when ``weights`` cannot be listed.
+    """The folders in ``weights`` that have a manifest, or are in diffusers' format, by name.
+
+    Raises OSError when ``weights`` cannot be listed.
 
     An unreadable manifest counts, so that its model is reported as rejected instead of missing.
     """
@@ -134,18 +162,31 @@ def model_directories(weights: Path) -> dict[str, Path]:
         return {entry.name: Path(entry.path) for entry in sorted(entries, key=_name) if _has_manifest(entry)}
 
 
+def stamp_of(directory: Path) -> object | None:
+    """What changes when the model's files are replaced, without reading them; None where it cannot be read."""
+    try:
+        if is_diffusers_folder(directory) and not (directory / MANIFEST_FILE).exists():
+            return stamps_of(directory)
+        status = (directory / MANIFEST_FILE).stat()
+    except (OSError, ContractError):
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
 def _name(entry: os.DirEntry[str]) -> str:
     return entry.name
 
 
 def _has_manifest(entry: os.DirEntry[str]) -> bool:
-    try:
-        Path(entry.path, MANIFEST_FILE).lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError:  # no permission; "lost+found" on many disks is such a folder and not a model
-        return is_model_name(entry.name)
-    return True
+    for name in (MANIFEST_FILE, DIFFUSERS_FILE):
+        try:
+            Path(entry.path, name).lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError:  # no permission; "lost+found" on many disks is such a folder and not a model
+            return is_model_name(entry.name)
+        return True
+    return False
 
 
 def last_line(failure: Exception) -> str:
