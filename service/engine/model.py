@@ -25,6 +25,9 @@ Denoise = Callable[..., Tensor]
 Decode = Callable[..., Tensor]
 Encode = Callable[[Tensor, Inputs], tuple[Tensor, Tensor]]
 
+#: The solvers of models with a noise schedule of the trainer's.
+OWN_SOLVERS: tuple[SolverName, ...] = ("ddpm", "ddim", "dpmpp_2m", "consistency")
+
 _plan = lru_cache(maxsize=256)(make_plan)
 _diffusers_plan = lru_cache(maxsize=256)(make_diffusers_plan)
 _inversion_plan = lru_cache(maxsize=16)(make_inversion_plan)
@@ -119,6 +122,11 @@ class Model:
         if self.denoise is None or self.manifest.noise_schedule is None or self.manifest.t_max is None:
             return 0
         return max_steps(self.manifest.noise_schedule, self.manifest.t_max)
+
+    @property
+    def solvers(self) -> tuple[SolverName, ...]:
+        """The solvers that a plan may have; none for one-shot models."""
+        return tuple(self.schedules) if self.schedules else OWN_SOLVERS if self.max_steps else ()
 
     def padding(self, rows: int) -> int:
         """Padding rows in a forward pass of ``rows`` rows."""

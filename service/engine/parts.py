@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from service.engine.inputs import Input
+from service.engine.inputs import Input, check_conditions
 from service.engine.model import Encoder, Model
 from service.engine.results import Latent
 from service.engine.rows import Adapter, Conditions, RowSpec, Size
@@ -99,6 +99,18 @@ def resized(model: Model, size: Size) -> Model:
     shapes = {"image_shape": (channels, height, width), "latent_shape": (latent, height // factor, width // factor)}
     inputs = {name: _of_size(name, each, size, factor) for name, each in model.inputs.items()}
     return replace(model, manifest=model.manifest.model_copy(update=shapes), inputs=inputs)
+
+
+def check_row(model: Model, row: RowSpec) -> None:
+    """Raise ValueError, naming the field, for a row that a model in diffusers' format cannot compute."""
+    adapter = None if row.conditions is None else row.conditions.adapter
+    if adapter is not None and adapter.name not in model.adapters:
+        raise ValueError(
+            f"lora {adapter.name[:64]!r} is not one of this model's: {', '.join(model.adapters) or 'none'}"
+        )
+    if model.denoise is not None:
+        sized = model if row.size is None else resized(model, row.size)
+        check_conditions(sized.inputs, row)
 
 
 def _embed(encode_text: object, tokens: Tensor, inputs: Inputs, adapters: Sequence[Adapter | None] = ()) -> Tensor:  # noqa: ARG001

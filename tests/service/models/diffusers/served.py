@@ -32,8 +32,12 @@ CPU = torch.device("cpu")
 class Studio:
     """An engine with one folder; each function makes what a request needs, and gives its row."""
 
-    def __init__(self, engine: Engine, name: str) -> None:
-        self.engine, self.name = engine, name
+    def __init__(self, engine: Engine, name: str, metrics: Metrics) -> None:
+        self.engine, self.name, self.metrics = engine, name, metrics
+
+    def sample(self, series: str, lane: str = "") -> float | None:
+        """A series of the lane "", "/text", "/encode" or "/decode"."""
+        return self.metrics.registry.get_sample_value(f"genserve_{series}", {"model": f"{self.name}{lane}"})
 
     @property
     def deployment(self) -> Deployment:
@@ -100,13 +104,13 @@ async def studio(
 ) -> AsyncIterator[tuple[Studio, Host]]:
     """An engine that serves ``folder``, after ``change``."""
     settings = Settings(max_bucket=16, device="cpu", engine_threads=1, max_queue_ms=1e9, client_share=1.0)
-    settings = settings.model_copy(update={"request_limit_ms": 1e9, **changes})
+    settings = settings.model_copy(update={"max_request_ms": 1e9, **changes})
     metrics = Metrics()
     host = Host(CPU, settings, metrics)
     engine = Engine(host, settings, metrics)
     engine.deploy(engine.build(change(await asyncio.to_thread(prepare, folder, CPU, settings))))
     host.start(partial(call_soon, asyncio.get_running_loop()))
     try:
-        yield Studio(engine, folder.name), host
+        yield Studio(engine, folder.name, metrics), host
     finally:
         await engine.drain(within_s=10.0)
