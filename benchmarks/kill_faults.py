@@ -48,17 +48,15 @@ def plant(fault: Callable[[EngineLink], None]) -> None:
     EngineLink.attach = faulty  # type: ignore[method-assign]
 
 
-def run_api(connection: Connection, seat: Seat, sockets: list[socket.socket], settings: Settings) -> None:
-    """The target of an API process with the fault that the environment names."""
+def run(connection: Connection, seat: Seat, settings: Settings, sockets: list[socket.socket]) -> None:
+    """Be an API process with the fault that the environment names."""
     plant(FAULTS[os.environ[VARIABLE]])
-    api.run_api(connection, seat, sockets, settings)
+    api.run(connection, seat, settings, sockets)
 
 
 def main() -> int:
     """Serve until stopped; returns the exit code."""
-    from benchmarks import kill_faults  # by this name its processes import it
-
-    members.run_api = kill_faults.run_api  # type: ignore[attr-defined]
+    members.API = "benchmarks.kill_faults"
     return service.main()
 
 

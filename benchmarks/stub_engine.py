@@ -19,7 +19,7 @@ from service.contract.manifest import Manifest
 from service.link.channel import Channel, Listener
 from service.link.messages import Array, Done, Frame, Submit, ToApi, array_of, decode_for_engine, encode
 from service.processes import control, members
-from service.processes.control import Load, Loaded, Ready, Seat, Serve, Serving, Stop, Version
+from service.processes.control import Costs, Load, Loaded, Ready, Seat, Serve, Serving, Stop, Version
 from service.settings import Settings
 
 #: Milliseconds that a forward pass is said to take, by its rows: so short that the API never refuses for the load.
@@ -35,7 +35,7 @@ class StubEngine:
     def load(self, version: Version) -> Loaded:
         """Take rows for a version."""
         self._pictures[version.lane] = picture_of(version.parsed())
-        return Loaded(version.number, PRICES, None)
+        return Loaded(version.number, Costs(PRICES))
 
     def answers(self, payload: bytes) -> list[ToApi]:
         """The results of all rows in a frame."""
@@ -65,7 +65,7 @@ def picture_of(manifest: Manifest) -> Array:
     return array_of(np.random.default_rng(0).integers(0, 256, (height, width, channels), np.uint8))
 
 
-def run_engine(connection: Connection, seat: Seat, settings: Settings) -> None:  # noqa: ARG001  (as the service calls it)
+def run(connection: Connection, seat: Seat, settings: Settings) -> None:  # noqa: ARG001  (as the service calls it)
     """The target of an engine process: do what the supervisor says, until it says stop."""
     logs.configure(settings.log_level, settings.log_format)
     engine = StubEngine()
@@ -83,9 +83,7 @@ def run_engine(connection: Connection, seat: Seat, settings: Settings) -> None: 
 
 def main() -> int:
     """Serve until stopped; returns the exit code."""
-    from benchmarks import stub_engine  # by this name its processes import it
-
-    members.run_engine = stub_engine.run_engine  # type: ignore[attr-defined]
+    members.ENGINE = "benchmarks.stub_engine"
     return service.main()
 
 

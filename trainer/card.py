@@ -116,7 +116,7 @@ The file is {file}, {size:,} bytes of TorchScript written by torch {torch}.
 
 def render(manifest: Manifest, config: RunConfig) -> str:
     """The card in Markdown; it refers to samples.png in the same folder."""
-    training, dataset, artifact = manifest.training, manifest.dataset, manifest.artifact
+    training, dataset, artifact = manifest.made_by, manifest.made_from, manifest.artifact
     return TEMPLATE.format(
         name=manifest.name,
         about=_about(config.model, conditioned=bool(manifest.class_names)),
@@ -185,7 +185,7 @@ def _about(model: ModelConfig, *, conditioned: bool) -> str:
 def _limits(manifest: Manifest) -> list[str]:
     _, height, width = manifest.image_shape
     size = f"It generates pictures of {height} x {width} pixels that resemble its training data, and nothing else."
-    return [size, *CAVEATS.get(manifest.dataset.name, ())]
+    return [size, *CAVEATS.get(manifest.made_from.name, ())]
 
 
 def duration(seconds: float) -> str:

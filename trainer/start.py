@@ -57,14 +57,14 @@ def load_start(folder: Path) -> Start:
 def _exported(folder: Path, manifest: Manifest) -> Start:
     """Load the artefact's weights into networks built from its training settings: the inverse of ``export.script``."""
     try:
-        config = RunConfig.model_validate(manifest.training.settings)
+        config = RunConfig.model_validate(manifest.made_by.settings)
     except ValidationError as failure:
         field = ".".join(map(str, failure.errors()[0]["loc"]))
         raise StartError(
             f"--from: {folder / MANIFEST_FILE} lacks a valid training.settings.{field}: "
             "export its run again, or start from the run"
         ) from failure
-    source = manifest.dataset
+    source = manifest.made_from
     facts = DataFacts(
         source.name, manifest.image_shape, manifest.class_names, source.licence, source.source, source.images
     )

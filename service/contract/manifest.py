@@ -22,15 +22,18 @@ from pydantic import (
 )
 
 from service.contract.files import ContractError, open_regular_file, replacing
+from service.contract.pipeline import Pipeline
 
 MANIFEST_FILE = "manifest.json"
 MAX_MANIFEST_BYTES = 1 << 20
+#: The index of a folder in diffusers' format. Its manifest is made from it in memory; see service.models.diffusers.
+DIFFUSERS_FILE = "model_index.json"
 #: Most characters of an error's reason, which may quote a field name as long as the manifest.
 MAX_REASON = 300
 
-SolverName = Literal["ddpm", "ddim", "dpmpp_2m", "consistency"]
+SolverName = Literal["ddpm", "ddim", "dpmpp_2m", "consistency", "euler", "euler_ancestral", "lcm"]
 Capability = Literal["generate", "interpolate", "encode", "decode"]
-ManifestFamily = Literal["autoencoder", "vae", "gan", "ddpm", "ldm"]
+ManifestFamily = Literal["autoencoder", "vae", "gan", "ddpm", "ldm", "diffusers"]
 
 
 class ManifestError(ContractError):
@@ -96,16 +99,16 @@ class _HashedFile(_Record):
 
     @model_validator(mode="after")
     def _named_by_its_hash(self) -> Self:
-        if f"-{self.sha256[:8]}." not in self.file:
+        if f"-{self.sha256[:8]}." not in self.file and self.file != DIFFUSERS_FILE:
             raise ValueError(f"file {self.file} is not named by its sha256 {self.sha256[:8]}...")
         return self
 
 
 class Artifact(_HashedFile):
-    """The weights."""
+    """The weights; those of a diffusers folder by its index, with the size and the SHA-256 of all of its files."""
 
-    format: Literal["torchscript"]
-    file: Annotated[str, StringConstraints(pattern=r"^model-[0-9a-f]{8}\.pt$")]
+    format: Literal["torchscript", "diffusers"]
+    file: Annotated[str, StringConstraints(pattern=r"^(model-[0-9a-f]{8}\.pt|model_index\.json)$")]
 
 
 class LatentCodes(_HashedFile):
@@ -186,6 +189,7 @@ class Manifest(_Record):
     Shapes exclude the batch: `image_shape` is (channel, height, width), `latent_shape` is the shape of the solver's
     state and of the input of `decode`. `x0_range` clamps predictions of the clean latent; None: no clamp. `t_max` in
     (0, 1] is where plans start on the noise schedule. `inference_dtype` is the type that the weights compute in.
+    `pipeline` is of a diffusers folder, whose manifest has no noise schedule, data set or training.
     """
 
     schema_version: Literal[1]
@@ -199,11 +203,12 @@ class Manifest(_Record):
     t_max: Annotated[float, Field(gt=0, le=1)] | None
     capabilities: Annotated[tuple[Capability, ...], Field(min_length=1), AfterValidator(_distinct)]
     defaults: Defaults | None
-    inference_dtype: Literal["float32", "bfloat16"]
+    inference_dtype: Literal["float32", "bfloat16", "float16"]
     artifact: Artifact
     latents: LatentCodes | None = None
-    dataset: Dataset
-    training: Training
+    dataset: Dataset | None = None
+    training: Training | None = None
+    pipeline: Pipeline | None = None
     quality: tuple[Score, ...] = ()
     golden: Golden | None = None
     torch_version: Text
@@ -211,10 +216,13 @@ class Manifest(_Record):
 
     @model_validator(mode="after")
     def _sampler_belongs_to_diffusion(self) -> Self:
-        for field in ("noise_schedule", "t_max", "defaults"):
-            if (getattr(self, field) is not None) != self.denoises:
-                wanted = "required" if self.denoises else "not allowed"
-                raise ValueError(f"{field} is {wanted} in family {self.family}")
+        of_folder = self.family == "diffusers"
+        wanted = {"noise_schedule": self.denoises and not of_folder, "t_max": self.denoises and not of_folder}
+        wanted |= {"defaults": self.denoises, "pipeline": of_folder}
+        wanted |= {"dataset": not of_folder, "training": not of_folder}
+        for field, needed in wanted.items():
+            if (getattr(self, field) is not None) != needed:
+                raise ValueError(f"{field} is {'required' if needed else 'not allowed'} in family {self.family}")
         return self
 
     @model_validator(mode="after")
@@ -239,6 +247,18 @@ class Manifest(_Record):
         return self
 
     @property
+    def made_from(self) -> Dataset:
+        """The training data of a model that the trainer exported."""
+        assert self.dataset is not None
+        return self.dataset
+
+    @property
+    def made_by(self) -> Training:
+        """The training run of a model that the trainer exported."""
+        assert self.training is not None
+        return self.training
+
+    @property
     def null_label(self) -> int:
         """The label that means "no class": one past the last class."""
         return len(self.class_names)
@@ -251,7 +271,7 @@ class Manifest(_Record):
     @property
     def denoises(self) -> bool:
         """Whether a picture takes solver steps; otherwise it is decoded from noise at once."""
-        return self.family in ("ddpm", "ldm")
+        return self.family in ("ddpm", "ldm", "diffusers")
 
 
 def is_model_name(name: str) -> bool:

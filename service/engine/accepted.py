@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from service.engine.backend import Backend
 from service.engine.deployment import Deployment
+from service.engine.parts import check_row
 from service.engine.pricing import PricedPart
 from service.engine.progress import ProgressCache
 from service.engine.results import Progress
@@ -36,8 +37,14 @@ class Accepted:
 
         The job's future returns a result per row: a picture (height, width, channel) uint8; with ``as_latent`` the
         latent (*latent) float32; from an encoder mean and log-variance, (2, *latent) float32.
+
+        Raises ValueError for rows that a model in diffusers' format cannot compute; see ``check_row``.
         """
-        deployment, ask = self._pending.popleft()
+        deployment, ask, _ = self._pending[0]
+        if deployment.model.manifest.pipeline is not None:
+            for row in rows:
+                check_row(deployment.model, row)
+        self._pending.popleft()
 
         def end(job: Submission[Any]) -> None:
             deployment.gate.release(ask)
@@ -51,7 +58,7 @@ class Accepted:
 
     def close(self) -> None:
         """Cancel what is not done and release its price."""
-        for deployment, ask in self._pending:
+        for deployment, ask, _ in self._pending:
             deployment.gate.release(ask)
         self._pending.clear()
         if self._submitted:
@@ -60,7 +67,7 @@ class Accepted:
     def progress(self) -> Progress:
         """How far the request is, at most ``progress.REFRESH_S`` seconds old."""
         pending = sum(part.calls for part in self._pending)
-        eta_ms = sum(1000 * on.gate.drain.seconds_for(ask.price_ms) for on, ask in self._pending)
+        eta_ms = sum(1000 * on.gate.drain.seconds_for(ask.price_ms) for on, ask, _ in self._pending)
         if not self._submitted:
             return Progress(0, pending, eta_ms)
         on, job, calls = self._submitted[-1]

@@ -26,6 +26,8 @@ class CostModel:
         self._prices = _prices(forward_ms, tick_ms)
         #: Recent cost of forward passes as a multiple of their cost at warm-up.
         self.ratio = 1.0
+        #: Milliseconds to decode a picture in a lane of its own; 0 for models whose last step does it.
+        self.decode_ms = 0.0
 
     @property
     def best_bucket(self) -> int:
@@ -57,6 +59,10 @@ class CostModel:
         """Device milliseconds per row at the best bucket."""
         return self.ratio * self._prices.row_ms
 
+    def call_ms(self, calls: int) -> float:
+        """As ``row_ms``, with a share of decoding the picture, for each of its ``calls`` forward-pass rows."""
+        return self.row_ms() + self.decode_ms / calls
+
     def warmup_row_ms(self) -> float:
         """``row_ms`` as measured at warm-up, for prices that must not change from one request to the next."""
         return self._prices.row_ms
@@ -66,6 +72,12 @@ class CostModel:
         found = spent_ms / self._prices.measured_ms(rows)
         nearest = min(max(found, self.ratio / FARTHEST), self.ratio * FARTHEST)
         self.ratio += LEARNING_RATE * (nearest - self.ratio)
+
+    def scaled(self, factor: float) -> "CostModel":
+        """The costs of pictures with ``factor`` times as many pixels."""
+        scaled = CostModel({size: factor * ms for size, ms in self.measured.items()}, self._tick_ms)
+        scaled.ratio, scaled.decode_ms = self.ratio, factor * self.decode_ms
+        return scaled
 
     def shrink(self, rows: int) -> None:
         """Limit buckets to half of ``rows``: a forward pass of that size does not fit into memory."""

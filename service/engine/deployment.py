@@ -9,13 +9,14 @@ from service.admission.gate import Gate
 from service.admission.shared import SharedLoad
 from service.engine.backend import Backend, LaneHandle
 from service.engine.model import Model, Served
+from service.engine.table import most_rows
 from service.errors import ServiceError
 from service.metrics import Metrics, ModelMetrics
 from service.settings import Settings
 
 
 class Deployment(NamedTuple):
-    """One version of a model, and of its encoder, which has a queue of its own; None without one.
+    """One version of a model, and of its encoder and text encoder, which have queues of their own; None without one.
 
     Versions of a model share its gate, its drain rate and its metrics. ``threads`` is how many threads serve it.
     """
@@ -26,6 +27,12 @@ class Deployment(NamedTuple):
     metrics: ModelMetrics
     encoder: "Deployment | None" = None
     threads: int = 1
+    text: "Deployment | None" = None
+
+    @property
+    def parts(self) -> "list[Deployment]":
+        """Itself and those of its parts."""
+        return [each for each in (self, self.encoder, self.text) if each is not None]
 
     @property
     def model(self) -> Model:
@@ -58,13 +65,18 @@ class DeploymentBuilder:
         gate = replaced.gate if replaced else self._new_gate(served, drain)
         metrics = replaced.metrics if replaced else self._bind_metrics(served.model.name)
         lane = self._backend.new_lane(served, drain, metrics)
-        encoder = None
-        if served.encoder is not None:
-            encoder = self.build(served.encoder, replaced.encoder if replaced else None)
-        return Deployment(lane, gate, drain, metrics, encoder, self._backend.threads)
+        encoder, text = (
+            None if part is None else self.build(part, before)
+            for part, before in (
+                (served.encoder, replaced.encoder if replaced else None),
+                (served.text, replaced.text if replaced else None),
+            )
+        )
+        return Deployment(lane, gate, drain, metrics, encoder, self._backend.threads, text)
 
     def _new_gate(self, served: Served, drain: DrainRate) -> Gate:
-        settings, table_rows = self._settings, self._settings.table_rows * self._backend.engines
+        settings = self._settings
+        table_rows = most_rows(served.model, settings.table_rows) * self._backend.engines
         others = None if self._shared is None or served.gate is None else self._shared.view(served.gate)
         return Gate(settings.max_queue_ms, settings.client_share, drain, table_rows, others)
 

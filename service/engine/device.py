@@ -19,6 +19,8 @@ import torch
 
 from service.engine.delivery import FinishedRow, PreviewedRow
 from service.engine.lane import Lane, LaneSnapshot, TickResult
+from service.engine.rows import Size
+from service.engine.submission import Job
 from service.engine.table import LiveRow, Slots
 from service.engine.transfer import wait_for
 from service.process import cores, pin_to_core, usable_cores, use_batch_scheduling
@@ -32,6 +34,9 @@ SHARED_S = 0.5
 STOP_S = 10.0
 #: Longest time that a waiting thread gives no sign of life, in seconds.
 IDLE_S = 1.0
+
+#: Lanes of pictures of other sizes that a model keeps while they are idle.
+MOST_SIZES = 4
 
 Result = TypeVar("Result")
 Deliver = Callable[[Sequence[FinishedRow], Sequence[PreviewedRow], float], None]
@@ -110,11 +115,7 @@ class Device:
     def put(self, lane: Lane, rows: Sequence[LiveRow]) -> None:
         """Queue the rows of one job and wake at most one thread per row: more would only contend for the lock."""
         with self._lock:
-            if lane.is_empty:
-                self._busy.append(lane)
-            had_work = lane.has_work
-            lane.put(rows)
-            self._start_at_virtual_time(lane, had_work)
+            self._put(lane, rows)
             self._lock.notify(len(rows))
 
     def run_exclusive(self, work: Callable[[], Result]) -> Future[Result]:
@@ -132,15 +133,28 @@ class Device:
         return future
 
     def sweep(self, lane: Lane) -> None:
-        """Drop the rows of cancelled jobs of ``lane`` before their next step."""
+        """Drop the rows of cancelled jobs of ``lane`` and its branches before their next step."""
         with self._lock:
-            lane.sweep()
+            for each in lane.family:
+                each.sweep()
             self._lock.notify()
 
     def snapshot(self, lane: Lane) -> LaneSnapshot:
-        """``Lane.snapshot`` under the lock."""
+        """The rows of ``lane`` and its branches."""
         with self._lock:
-            return lane.snapshot()
+            parts = [each.snapshot() for each in lane.family]
+        queued, running = ([row for part in parts for row in part[place]] for place in (0, 1))
+        return LaneSnapshot(queued, running)  # type: ignore[arg-type]
+
+    def branch(self, lane: Lane, size: Size, new: Callable[[], Lane]) -> Lane:
+        """The branch of ``lane`` for pictures of ``size``, made by ``new`` if there is none yet."""
+        with self._lock:
+            if size not in lane.sizes:
+                idle = [known for known, each in lane.sizes.items() if all(part.is_empty for part in each.family)]
+                for known in idle[: max(0, len(lane.sizes) + 1 - MOST_SIZES)]:
+                    del lane.sizes[known]
+                lane.sizes[size] = new()
+            return lane.sizes[size]
 
     def is_idle(self) -> bool:
         """Whether no lane has rows."""
@@ -160,6 +174,22 @@ class Device:
         """The lanes that have rows."""
         with self._lock:
             return list(self._busy)
+
+    def _put(self, lane: Lane, rows: Sequence[LiveRow]) -> None:
+        if lane.is_empty:
+            self._busy.append(lane)
+        had_work = lane.has_work
+        lane.put(rows)
+        self._start_at_virtual_time(lane, had_work)
+
+    def _go_on(self, decoder: Lane, rows: Sequence[LiveRow]) -> None:
+        """Queue rows of any jobs in the lane that decodes them."""
+        by_job: dict[Job, list[LiveRow]] = {}
+        for row in rows:
+            by_job.setdefault(row.job, []).append(row)
+        for own in by_job.values():
+            self._put(decoder, own)
+        self._lock.notify(len(rows))
 
     def _start_at_virtual_time(self, lane: Lane, had_work: bool) -> None:
         """Start a lane that had nothing to claim at the virtual time: idleness earns no credit.
@@ -299,6 +329,8 @@ class Device:
             lane.complete_tick(result, spent_ms)
             self._start_at_virtual_time(lane, had_work)
             self._forget_if_empty(lane)
+            if lane.decoder is not None and result.latents:
+                self._go_on(lane.decoder, result.latents)
             self._lock.notify()  # a thread that found no rows may claim the ones just released
         if result.finished and not result.previews:
             self._report(result)

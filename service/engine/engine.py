@@ -72,8 +72,10 @@ class Engine:
         manifest = deployment.model.manifest
         replaced = self.deployments.get(manifest.name)
         self.deployments[manifest.name] = deployment
-        if replaced and replaced.encoder and not deployment.encoder:
-            self._metrics.forget(replaced.encoder.model.name)
+        kept = {each.model.name for each in deployment.parts}
+        for each in replaced.parts if replaced else ():
+            if each.model.name not in kept:
+                self._metrics.forget(each.model.name)
         self._warn_if_expensive(deployment)
         self._metrics.show_version(manifest.name, manifest.family, manifest.version, manifest.artifact.sha256)
         return replaced
@@ -81,7 +83,7 @@ class Engine:
     def withdraw(self, name: str) -> Deployment:
         """Stop serving the model to new requests; returns its deployment."""
         withdrawn = self.deployments.pop(name)
-        for each in filter(None, (withdrawn, withdrawn.encoder)):
+        for each in withdrawn.parts:
             self._metrics.forget(each.model.name)
         return withdrawn
 
@@ -123,7 +125,7 @@ class Engine:
     def _set_gauges(self) -> None:
         """Called when metrics are read: keeping them up to date would cost every request."""
         for each in self.deployments.values():
-            for part in filter(None, (each, each.encoder)):
+            for part in each.parts:
                 part.metrics.accepted_work.set(part.gate.accepted_ms / 1000)
 
     def _warn_if_expensive(self, deployment: Deployment) -> None:

@@ -1,20 +1,26 @@
 """The engine of this process: its threads, the lanes that they serve, and the metrics of these."""
 
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import TypeVar
 from weakref import WeakValueDictionary
 
 import torch
 
 from service.admission.drain import DrainRate
+from service.engine.cost import CostModel
 from service.engine.delivery import deliver
 from service.engine.device import Deliver, Device, Pulse, Schedule, thread_count
 from service.engine.lane import Lane
-from service.engine.model import Served
+from service.engine.model import Model, Served
+from service.engine.parts import decoder_of, resized
 from service.engine.progress import LaneProgress, remaining_by_job
+from service.engine.rows import Size
 from service.engine.submission import Job
 from service.engine.table import LiveRow
+from service.errors import ServiceError
 from service.metrics import Metrics, ModelMetrics
 from service.settings import Settings
 
@@ -75,11 +81,48 @@ class Host:
     def new_lane(self, served: Served, drain: DrainRate, metrics: ModelMetrics) -> Lane:
         """A lane for one version of a model. Raises whatever its table raises when there is no memory for it."""
         self._models[served.model.name] = metrics
-        return Lane(served.model, served.cost, drain, self._settings, metrics)
+        decoder = None if served.decoder is None else (served.decoder.model, served.decoder.cost)
+        return self._new_lane(served.model, served.cost, drain, metrics, decoder)
 
     def put(self, lane: Lane, rows: Sequence[LiveRow]) -> None:
-        """Queue the rows of one job."""
+        """Queue the rows of one job, all of one size. Raises ValueError for a size that the model does not support."""
+        size = rows[0].spec.size
+        if size is not None and size != tuple(lane.model.manifest.image_shape[1:]):
+            lane = self._device.branch(lane, size, partial(self._sized, lane, size))
         self._device.put(lane, rows)
+
+    def _new_lane(
+        self,
+        model: Model,
+        cost: CostModel,
+        drain: DrainRate,
+        metrics: ModelMetrics,
+        decoder: tuple[Model, CostModel] | None,
+    ) -> Lane:
+        """A lane, with one for ``decoder`` if there is one."""
+        decoding = None
+        if decoder is not None:
+            name = decoder[0].name
+            decoder_metrics = self._models.get(name) or self._metrics.for_model(name, ServiceError.codes())
+            self._models[name] = decoder_metrics
+            decoding = Lane(*decoder, self._own_rate(), self._settings, decoder_metrics)
+        return Lane(model, cost, drain, self._settings, metrics, decoding)
+
+    def _sized(self, lane: Lane, size: Size) -> Lane:
+        """A branch of ``lane`` for pictures of ``size``."""
+        model = resized(lane.model, size)
+        pixels = math.prod(size) / math.prod(lane.model.manifest.image_shape[1:])
+        decoder = decoder_of(model)
+        decoding = None
+        if decoder is not None and lane.decoder is not None:
+            decoding = decoder, lane.decoder.cost.scaled(pixels)
+        branch = self._new_lane(model, lane.cost.scaled(pixels), self._own_rate(), lane.metrics, decoding)
+        branch.count_for(lane)
+        return branch
+
+    def _own_rate(self) -> DrainRate:
+        """The rate of a branch, whose work counts for the lane that it is a branch of."""
+        return DrainRate(1000.0 * self.threads)
 
     def drop(self, lane: Lane, job: Job) -> None:  # noqa: ARG002
         """Drop the rows of ``job``, which is cancelled, before their next step."""

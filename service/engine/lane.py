@@ -16,11 +16,13 @@ from service.engine.cost import CostModel
 from service.engine.delivery import FinishedRow, PreviewedRow, engine_fault
 from service.engine.model import Model
 from service.engine.results import Picture, Preview
-from service.engine.table import LiveRow, RowTable, Slots
+from service.engine.rows import RowSpec, Size
+from service.engine.table import LiveRow, RowTable, Slots, most_rows
 from service.engine.tick import Batch, StepResult, run_isolating
 from service.engine.transfer import wait_for
 from service.errors import ComputeFailed
 from service.metrics import ModelMetrics
+from service.sampling.solvers import EMPTY_PLAN
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -31,7 +33,8 @@ class TickResult:
     """The outcome of a tick: the slots to serve again, the slots to free, and what goes to the rows' jobs.
 
     ``forward_rows`` counts the rows of its forward pass; 0 when the batch was split after a failure.
-    ``out_of_memory_rows`` is the smallest forward pass that ran out of memory; None when none did.
+    ``out_of_memory_rows`` is the smallest forward pass that ran out of memory; None when none did. ``latents`` are the
+    rows that go on in the lane of the decoder.
     """
 
     continuing: Slots
@@ -40,6 +43,23 @@ class TickResult:
     forward_rows: int = 0
     previews: list[PreviewedRow] = field(default_factory=list)
     out_of_memory_rows: int | None = None
+    latents: list[LiveRow] = field(default_factory=list)
+
+
+class Credit:
+    """Priced milliseconds that a lane's branches have computed: work of the same requests, for the same drain rate."""
+
+    def __init__(self) -> None:
+        self._ms = 0.0
+
+    def add(self, worked_ms: float) -> None:
+        """Count work of a branch."""
+        self._ms += worked_ms
+
+    def take(self) -> float:
+        """What was added since the last call."""
+        taken, self._ms = self._ms, 0.0
+        return taken
 
 
 class LaneSnapshot(NamedTuple):
@@ -51,13 +71,29 @@ class LaneSnapshot(NamedTuple):
 
 
 class Lane:
-    """Serves one model's rows. All methods except ``compute`` run under the device's lock."""
+    """Serves one model's rows. All methods except ``compute`` run under the device's lock.
+
+    Rows of a model that decodes apart go on in the lane ``decoder``. ``sizes`` has the lanes of pictures of other
+    sizes. Both are branches: rows of the same requests, which have one gate and one drain rate.
+    """
 
     def __init__(
-        self, model: Model, cost: CostModel, drain: DrainRate, settings: Settings, metrics: ModelMetrics
+        self,
+        model: Model,
+        cost: CostModel,
+        drain: DrainRate,
+        settings: Settings,
+        metrics: ModelMetrics,
+        decoder: "Lane | None" = None,
     ) -> None:
         self.model, self.cost, self.metrics = model, cost, metrics
-        self.drain = drain
+        self.drain, self.decoder = drain, decoder
+        #: What the branches of this lane have worked, and where this one's work counts, if it is a branch.
+        self.credit = Credit()
+        self._counts_for: Credit | None = None
+        if decoder is not None:
+            decoder.count_for(self)
+        self.sizes: dict[Size, Lane] = {}
         # When the drain rate was last updated, and whether the last claim left rows waiting.
         self._drain_updated_at, self._rows_wait = time.monotonic(), False
         #: Device milliseconds of service, by which the device chooses the next lane.
@@ -65,9 +101,20 @@ class Lane:
         self._queue: RowQueue[LiveRow] = RowQueue()
         self._sweep_due = False
         self._rejected: list[FinishedRow] = []
-        self._table = RowTable(model, settings.table_rows)
-        metrics.table_rows.set(settings.table_rows)
+        slots = most_rows(model, settings.table_rows)
+        self._table = RowTable(model, slots)
+        metrics.table_rows.set(slots)
         metrics.cost_ratio.set(cost.ratio)
+
+    def count_for(self, lane: "Lane") -> None:
+        """Be a branch of ``lane``."""
+        self._counts_for = lane.credit
+
+    @property
+    def family(self) -> "list[Lane]":
+        """This lane and its branches."""
+        own = [self] if self.decoder is None else [self, self.decoder]
+        return own + [each for sized in self.sizes.values() for each in sized.family]
 
     @property
     def has_work(self) -> bool:
@@ -106,6 +153,7 @@ class Lane:
     def put(self, rows: Iterable[LiveRow]) -> None:
         """Queue the rows of one job."""
         if self.is_empty:
+            self.credit.take()
             self.drain.rest(self._since_drain_update())
         self._queue.put(rows)
 
@@ -144,6 +192,7 @@ class Lane:
             self.metrics.steps.inc(len(batch))
         finished: list[FinishedRow] = []
         previews: list[PreviewedRow] = []
+        latents: list[LiveRow] = []
         leaving = batch.ending.copy()
         out_of_memory: list[int] = []
         results = run_isolating(self.model, batch, partial(self._failed, out_of_memory))
@@ -152,7 +201,11 @@ class Lane:
             if isinstance(result, StepResult):
                 if batch.step is not None:
                     self._table.store(index[rows], result.x, result.x_start)
-                finished += self._results(part[batch.ending[rows]], result)
+                ended = self._results(part[batch.ending[rows]], result)
+                if self.decoder is not None:
+                    ended, undecoded = _undecoded(ended)
+                    latents += undecoded
+                finished += ended
                 if result.previews:
                     previews += self._previews(part, result)
             else:
@@ -163,9 +216,8 @@ class Lane:
         wait_for(self.model.device)
         in_one_pass = len(results) == 1 and isinstance(results[0][1], StepResult)
         forward_rows = batch.forward_rows if in_one_pass else 0
-        return TickResult(
-            slots[~leaving], slots[leaving], finished, forward_rows, previews, min(out_of_memory, default=None)
-        )
+        least = min(out_of_memory, default=None)
+        return TickResult(slots[~leaving], slots[leaving], finished, forward_rows, previews, least, latents)
 
     def fail_tick(self, slots: Slots) -> TickResult:
         """The result of a tick that the engine failed to compute."""
@@ -187,7 +239,10 @@ class Lane:
         if result.forward_rows:
             self.cost.learn(result.forward_rows, spent_ms)
             self.metrics.cost_ratio.set(self.cost.ratio)
-        self._update_drain(result.forward_rows * self.cost.row_ms())
+        worked_ms = result.forward_rows * self.cost.row_ms() + self.credit.take()
+        if self._counts_for is not None:
+            self._counts_for.add(worked_ms)
+        self._update_drain(worked_ms)
         self._table.release(result.continuing)
         self._table.drop(result.leaving)
 
@@ -254,6 +309,19 @@ class Lane:
             (row, Preview(row.index, done, steps, t, _own(preview.x_start), _own(preview.x_t)))
             for row, done, steps, t, preview in rows
         ]
+
+
+def _undecoded(ended: list[FinishedRow]) -> tuple[list[FinishedRow], list[LiveRow]]:
+    """The rows that are done, and those whose latent is still to be decoded."""
+    done: list[FinishedRow] = []
+    latents: list[LiveRow] = []
+    for row, outcome in ended:
+        if isinstance(outcome, ComputeFailed) or row.spec.as_latent:
+            done.append((row, outcome))
+        else:
+            spec = RowSpec(row.spec.seed, row.spec.label, 1.0, EMPTY_PLAN, torch.from_numpy(outcome))
+            latents.append(LiveRow(row.job, row.index, spec, row.deaths))
+    return done, latents
 
 
 def _own(picture: Picture | None) -> Picture | None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,6 +24,9 @@ Denoise = Callable[..., Tensor]
 #: (latents, inputs), and ``adapters`` as above.
 Decode = Callable[..., Tensor]
 Encode = Callable[[Tensor, Inputs], tuple[Tensor, Tensor]]
+
+#: The solvers of models with a noise schedule of the trainer's.
+OWN_SOLVERS: tuple[SolverName, ...] = ("ddpm", "ddim", "dpmpp_2m", "consistency")
 
 _plan = lru_cache(maxsize=256)(make_plan)
 _diffusers_plan = lru_cache(maxsize=256)(make_diffusers_plan)
@@ -46,6 +50,13 @@ def _finite(rows: Tensor) -> Tensor:
 _pictures, _numbers = torch.jit.script(_as_pictures), torch.jit.script(_as_numbers)
 
 
+class Tokens(NamedTuple):
+    """A prompt as ``ids`` (encoders, tokens) int64, and the end of the prompt that did not fit, "" where all did."""
+
+    ids: Tensor
+    dropped: str
+
+
 @dataclass(frozen=True, eq=False)
 class Model:
     """The functions of one artefact.
@@ -58,7 +69,8 @@ class Model:
     ``encode``: (batch, channel, height, width) in [-1, 1], inputs -> mean and log-variance, (batch, *latent) each; None
     without an encoder. ``latent_map``: the codes of training pictures, None without such a file.
     ``decodes_apart``: a picture is decoded in a lane of its own, because that takes as long as several steps.
-    ``adapters``: the names of its LoRAs.
+    ``adapters``: the names of its LoRAs. ``encode_text``: ids (batch, encoders, tokens) int64, and ``adapters`` as in
+    ``denoise``, -> the inputs that prompts give; None for models without prompts. ``tokenize``: the ids of a prompt.
     """
 
     manifest: Manifest
@@ -73,6 +85,8 @@ class Model:
     schedules: Mapping[SolverName, DiffusionSchedule] = field(default_factory=dict)
     decodes_apart: bool = False
     adapters: tuple[str, ...] = ()
+    encode_text: Callable[..., Mapping[str, Tensor]] | None = None
+    tokenize: Callable[[str], Tokens] | None = None
 
     @property
     def name(self) -> str:
@@ -109,6 +123,11 @@ class Model:
             return 0
         return max_steps(self.manifest.noise_schedule, self.manifest.t_max)
 
+    @property
+    def solvers(self) -> tuple[SolverName, ...]:
+        """The solvers that a plan may have; none for one-shot models."""
+        return tuple(self.schedules) if self.schedules else OWN_SOLVERS if self.max_steps else ()
+
     def padding(self, rows: int) -> int:
         """Padding rows in a forward pass of ``rows`` rows."""
         if not self.batch_sizes:
@@ -142,7 +161,9 @@ class Model:
         solver, steps = solver or self.manifest.defaults.solver, steps or self.manifest.defaults.steps
         if solver not in self.schedules:
             raise ValueError(f"solver {solver!r} is not one of this model; allowed: {', '.join(self.schedules)}")
-        return _diffusers_plan(self.schedules[solver], steps, eta, strength)
+        pipeline = self.manifest.pipeline
+        keep_steps = pipeline is not None and pipeline.class_name.startswith("LatentConsistency")
+        return _diffusers_plan(self.schedules[solver], steps, eta, strength, keep_steps=keep_steps)
 
     def inversion_plan(self, steps: int) -> Plan:
         """The steps from a clean latent to its noise. Raises ValueError as ``make_plan``, and for one-shot models."""
@@ -209,7 +230,8 @@ def _moments(encode: Encode, image: Tensor, inputs: Inputs) -> Tensor:
 
 @dataclass(frozen=True)
 class Served:
-    """A verified and warmed model with its measured cost, and the same of its encoder.
+    """A verified and warmed model with its measured cost, and the same of its encoder, its text encoder and its decoder
+    (``service.engine.parts``), each None without one.
 
     ``lane`` is the number of its lane in engine processes, and ``gate`` that of its gate among API processes; None
     where this process computes it, or admits alone.
@@ -220,3 +242,5 @@ class Served:
     encoder: "Served | None" = None
     lane: int | None = None
     gate: int | None = None
+    text: "Served | None" = None
+    decoder: "Served | None" = None

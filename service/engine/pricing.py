@@ -4,36 +4,50 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from service.admission.gate import Gate, WorkRequest
+from service.contract.manifest import Manifest
 from service.engine.deployment import Deployment
 from service.errors import ServiceError, TooExpensive
 
 
 class Part(NamedTuple):
-    """``rows`` computed together, by the model or its encoder; each takes part in ``calls`` forward passes."""
+    """``rows`` computed together, each in ``calls`` forward passes: by the model, its encoder or its text encoder.
+
+    ``pixels`` is the size of its pictures as a multiple of the model's own.
+    """
 
     rows: int
     calls: int
     encodes: bool = False
+    reads: bool = False
+    pixels: float = 1.0
 
 
 class PricedPart(NamedTuple):
-    """A part of a request: the deployment that computes it, and what it asks of its gate."""
+    """A part of a request: the deployment that computes it, what it asks of its gate, and the size of its pictures."""
 
     deployment: Deployment
     ask: WorkRequest
+    pixels: float = 1.0
 
     @property
     def calls(self) -> int:
         """Forward-pass rows of the whole part."""
         return self.ask.rows * self.ask.calls
 
+    @property
+    def warmup_ms(self) -> float:
+        """Its price by the costs of warm-up."""
+        cost = self.deployment.lane.cost
+        return self.pixels * (self.calls * cost.warmup_row_ms() + self.ask.rows * cost.decode_ms)
+
 
 def price(deployment: Deployment, part: Part, client: str, within_s: float) -> PricedPart:
     """The price of ``part`` now. Raises ValueError when it needs an encoder and the model has none."""
-    on = deployment.encoder if part.encodes else deployment
+    on = deployment.encoder if part.encodes else deployment.text if part.reads else deployment
     if on is None:
-        raise ValueError(f"{deployment.model.name} has no encoder")
-    return PricedPart(on, WorkRequest(part.rows, part.calls, on.lane.cost.row_ms(), client, within_s))
+        raise ValueError(f"{deployment.model.name} has no {'encoder' if part.encodes else 'text encoder'}")
+    call_ms = part.pixels * on.lane.cost.call_ms(part.calls)
+    return PricedPart(on, WorkRequest(part.rows, part.calls, call_ms, client, within_s), part.pixels)
 
 
 def check_price(deployment: Deployment, parts: Sequence[PricedPart], limit_ms: float) -> None:
@@ -41,18 +55,22 @@ def check_price(deployment: Deployment, parts: Sequence[PricedPart], limit_ms: f
 
     Prices are those of warm-up, so that the same request is not accepted now and rejected a minute later.
     """
-    price_ms = sum(part.calls * part.deployment.lane.cost.warmup_row_ms() for part in parts)
+    price_ms = sum(part.warmup_ms for part in parts)
     if price_ms > limit_ms and price_ms > (picture_ms := default_picture_ms(deployment)):
         raise TooExpensive(price_ms / 1000, max(limit_ms, picture_ms) / 1000)
 
 
 def default_picture_ms(deployment: Deployment) -> float:
     """Device milliseconds of one picture with the model's defaults, by the prices of warm-up."""
-    manifest, row_ms = deployment.model.manifest, deployment.lane.cost.warmup_row_ms()
+    manifest, cost = deployment.model.manifest, deployment.lane.cost
     if manifest.defaults is None:
-        return row_ms
-    guided = manifest.defaults.guidance_scale != 1 and manifest.class_names
-    return manifest.defaults.steps * (2 if guided else 1) * row_ms
+        return cost.warmup_row_ms()
+    guided = manifest.defaults.guidance_scale != 1 and (manifest.class_names or _guides_prompts(manifest))
+    return manifest.defaults.steps * (2 if guided else 1) * cost.warmup_row_ms() + cost.decode_ms
+
+
+def _guides_prompts(manifest: Manifest) -> bool:
+    return manifest.pipeline is not None and manifest.pipeline.negative_prompt
 
 
 def admit_all(parts: Sequence[PricedPart]) -> None:

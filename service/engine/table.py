@@ -4,6 +4,7 @@ Latents are on the model's device. What a tick needs to choose rows and to look 
 the host, so that choosing is array arithmetic without a loop over rows.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from service.engine.inputs import InputTable
+from service.engine.inputs import InputTable, bytes_per_row
 from service.engine.model import Model
 from service.engine.rows import RowSpec
 from service.engine.submission import Job
@@ -22,6 +23,8 @@ from service.sampling.noise import RowNoise, draw_each
 from service.sampling.step import Guidance, Inpaint
 
 Slots = npt.NDArray[np.int64]
+#: Most bytes of a table on the device.
+TABLE_BYTES = 1 << 30
 _NOW_AND_NEXT = np.arange(2)
 
 
@@ -41,6 +44,14 @@ class LiveRow:
     def key(self) -> int:
         """Identifies the row among all rows of an engine."""
         return self.job.key | self.index
+
+
+def most_rows(model: Model, wanted: int) -> int:
+    """The slots of a model's table: ``wanted``, or fewer where their tensors would need more than ``TABLE_BYTES``."""
+    if model.denoise is None:
+        return wanted
+    latents = 4 * math.prod(model.row_shape) * (4 if model.prediction is None else 5)
+    return max(1, min(wanted, TABLE_BYTES // (latents + bytes_per_row(model.inputs))))
 
 
 class RowTable:

@@ -149,6 +149,7 @@ class LaneState(Message, tag=4):
     largest: int
     ms_per_s: float
     waiting: int
+    decode_ms: float = 0.0
 
 
 class JobProgress(Message):

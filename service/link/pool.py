@@ -68,6 +68,7 @@ class RemoteLane:
         states = self._states.values()
         self.cost.ratio = sum(each.ratio for each in states) / len(states)
         self.cost.limit(state.largest)
+        self.cost.decode_ms = state.decode_ms
         self._drain.ms_per_s = sum(each.ms_per_s for each in states)
 
 

@@ -125,7 +125,8 @@ class LinkServer:
 
 def state_of(number: int, lane: Lane) -> LaneState:
     """What a lane costs now."""
-    return LaneState(number, lane.cost.ratio, lane.cost.largest, lane.drain.ms_per_s, lane.waiting)
+    cost = lane.cost
+    return LaneState(number, cost.ratio, cost.largest, lane.drain.ms_per_s, lane.waiting, cost.decode_ms)
 
 
 class Client:

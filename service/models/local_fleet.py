@@ -69,7 +69,7 @@ class LocalFleet:
         """Return memory to the system once the last request of ``deployment`` is answered."""
         if deployment is None:
             return None
-        for each in filter(None, (deployment, deployment.encoder)):
+        for each in deployment.parts:
             finalizer = weakref.finalize(each.model, call_soon, asyncio.get_running_loop(), self._trim_memory)
             finalizer.atexit = False
         return deployment.model.manifest

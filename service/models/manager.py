@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 
 from service.contract.artifact import check_files
 from service.contract.files import ContractError
-from service.contract.manifest import MANIFEST_FILE, Manifest, read_history, read_manifest, write_manifest
+from service.contract.manifest import MANIFEST_FILE, Manifest, read_history, write_manifest
 from service.errors import (
     AlreadyServed,
     ChangeError,
@@ -25,7 +25,7 @@ from service.errors import (
     WeightsUnreadable,
 )
 from service.metrics import Change, Metrics
-from service.models.folders import Unusable, model_directories
+from service.models.folders import Unusable, model_directories, read_any_manifest, stamp_of
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -190,7 +190,7 @@ class ModelManager:
     async def _reload(self, name: str) -> ChangeResult:
         directory = await self._directory(name)
         try:
-            manifest = await asyncio.to_thread(read_manifest, directory)
+            manifest = await asyncio.to_thread(read_any_manifest, directory)
             if not self._serves(manifest):
                 return await self._deploy(directory, manifest)
             # The version is in memory, but damaged files would stop it from loading at the next start.
@@ -296,18 +296,16 @@ def _versions(directory: Path) -> tuple[str | None, list[str]]:
 def _current(directory: Path) -> str | None:
     """The manifest's version, None if the manifest is invalid."""
     try:
-        return read_manifest(directory).version
+        return read_any_manifest(directory).version
     except ContractError:
         return None
 
 
 def _stamps(weights: Path) -> dict[str, object]:
-    """A stamp of each readable manifest that changes when the file is replaced, by model."""
+    """A stamp of each readable manifest or diffusers folder that changes when a file is replaced, by model."""
     stamps: dict[str, object] = {}
     for name, directory in model_directories(weights).items():
-        try:
-            status = (directory / MANIFEST_FILE).stat()
-        except OSError:
-            continue
-        stamps[name] = status.st_ino, status.st_size, status.st_mtime_ns
+        found = stamp_of(directory)
+        if found is not None:
+            stamps[name] = found
     return stamps

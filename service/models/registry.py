@@ -14,8 +14,10 @@ from service.contract.files import ContractError
 from service.contract.manifest import MAX_REASON, Manifest
 from service.engine.device import thread_count
 from service.engine.model import Model, Served, encoder_of
+from service.engine.parts import decoder_of, text_encoder_of
 from service.models.buckets import at_fixed_sizes
-from service.models.folders import Unusable, model_directories
+from service.models.diffusers.model import load_diffusers
+from service.models.folders import Unusable, model_directories, read_any_manifest
 from service.models.golden import check_golden
 from service.models.torchscript import load_model
 from service.models.warmup import RunExclusive, run_directly, warm_up
@@ -63,10 +65,12 @@ def load_registry(settings: Settings, device: torch.device) -> Registry:
 
 
 class KnownCosts(NamedTuple):
-    """Milliseconds of forward passes by number of rows, of a model and of its encoder; None: not known."""
+    """Milliseconds of forward passes by number of rows, of a model and of its parts; None: not known."""
 
     model: Mapping[int, float] | None = None
     encoder: Mapping[int, float] | None = None
+    text: Mapping[int, float] | None = None
+    decoder: Mapping[int, float] | None = None
 
 
 NOT_MEASURED = KnownCosts()
@@ -86,13 +90,25 @@ def prepare(
     ``costs`` knows is not measured.
     """
     with unusable(directory):
-        model = load_model(directory, device, manifest)
-        encoder = encoder_of(model)
+        model = load(directory, device, manifest)
+        parts = encoder_of(model), text_encoder_of(model), decoder_of(model)
         served = _warmed(model, settings, run_exclusive, costs.model)
         run_exclusive(lambda: check_golden(served.model))
-        if encoder is None:
-            return served
-        return replace(served, encoder=_warmed(encoder, settings, run_exclusive, costs.encoder))
+        encoder, text, decoder = (
+            None if part is None else _warmed(part, settings, run_exclusive, known)
+            for part, known in zip(parts, costs[1:], strict=True)
+        )
+        if decoder is not None:
+            served.cost.decode_ms = decoder.cost.row_ms()
+        return replace(served, encoder=encoder, text=text, decoder=decoder)
+
+
+def load(directory: Path, device: torch.device, manifest: Manifest | None = None) -> Model:
+    """Verify and load a model, which ``manifest`` or that of its folder describes. Raises ContractError."""
+    manifest = manifest or read_any_manifest(directory)
+    if manifest.pipeline is not None:
+        return load_diffusers(directory, device, manifest)
+    return load_model(directory, device, manifest)
 
 
 @contextmanager

@@ -19,6 +19,8 @@ from service.settings import Settings
 
 #: Timed forward passes of each size, after a first one that compiles.
 TIMED_PASSES = 3
+#: Milliseconds of a forward pass after which no larger size is tried.
+FAR_TOO_SLOW = 2000.0
 
 Result = TypeVar("Result")
 
@@ -47,19 +49,34 @@ def warm_up(
     type, and whatever the model raises.
     """
     torch.set_num_threads(1)
-    batches = {size: _batch(model, size) for size in settings.buckets()}
-    for batch in batches.values():
-        run_exclusive(partial(_check, model, batch))
+    batches = _usable(model, settings.buckets(), run_exclusive)
     if forward_ms is not None:
         return CostModel(forward_ms, settings.tick_budget_ms)
     if model.denoise is not None:  # time a step: of a row's many steps only the last decodes
-        batches = {size: replace(batch, ending=~batch.ending) for size, batch in batches.items()}
+        batches = {size: replace(batch, ending=np.zeros(size, dtype=np.bool_)) for size, batch in batches.items()}
     # Sizes alternate, so that a slow moment of the machine affects all of them; the minimum, because noise only adds.
     rounds = [
         {size: run_exclusive(partial(_step_ms, model, batch)) for size, batch in batches.items()}
         for _ in range(TIMED_PASSES)
     ]
     return CostModel({size: min(each[size] for each in rounds) for size in batches}, settings.tick_budget_ms)
+
+
+def _usable(model: Model, sizes: Sequence[int], run_exclusive: RunExclusive) -> dict[int, Batch]:
+    """A batch of each of ``sizes``, which has run once; without those too large for the memory, or far too slow."""
+    batches: dict[int, Batch] = {}
+    for size in sizes:
+        batch, started = _batch(model, size), time.perf_counter()
+        try:
+            run_exclusive(partial(_check, model, batch))
+        except torch.OutOfMemoryError:
+            if not batches:
+                raise
+            break
+        batches[size] = batch
+        if 1000 * (time.perf_counter() - started) > FAR_TOO_SLOW:
+            break
+    return batches
 
 
 def _step_ms(model: Model, batch: Batch) -> float:
@@ -76,15 +93,16 @@ def _check(model: Model, batch: Batch) -> None:
     decode = _checked("decode", model.decode, (len(batch), *model.decoded_shape))
     denoise = None if model.denoise is None else _checked("denoise", model.denoise, batch.x.shape)
     stepped = run(replace(model, decode=decode, denoise=denoise), batch)
-    if not stepped.usable.all():
+    finite = model.denoise is None or bool(stepped.x.isfinite().all())
+    if not (stepped.usable.all() and finite):
         raise ValueError("warm-up gave numbers that are not finite")
 
 
 def _checked(name: str, part: Callable[..., Tensor], shape: Sequence[int]) -> Callable[..., Tensor]:
     """``part``, raising ValueError for a result that is not float32 of ``shape``: arithmetic would broadcast it."""
 
-    def checked(*batch: Any) -> Tensor:  # noqa: ANN401
-        result: object = part(*batch)
+    def checked(*batch: Any, **adapted: Any) -> Tensor:  # noqa: ANN401
+        result: object = part(*batch, **adapted)
         if not isinstance(result, Tensor):
             raise ValueError(f"{name} returned {type(result).__name__}, not a tensor")
         if result.dtype != torch.float32 or tuple(result.shape) != tuple(shape):
@@ -96,17 +114,17 @@ def _checked(name: str, part: Callable[..., Tensor], shape: Sequence[int]) -> Ca
 
 
 def _batch(model: Model, rows: int) -> Batch:
-    """A batch at the first step of the default plan that decodes all of its rows."""
+    """A batch at the first step of the default plan that decodes all of its rows, unless the model decodes apart."""
     latent = torch.randn(rows, *model.row_shape, generator=torch.Generator().manual_seed(0))
     inputs = {name: _example(model, name, rows) for name, each in model.inputs.items() if not each.optional}
-    ending = np.ones(rows, dtype=np.bool_)
+    ending = np.full(rows, not model.decodes_apart, dtype=np.bool_)
     return Batch(latent.to(model.device), inputs, ending, _step(model, latent))
 
 
 def _example(model: Model, name: str, rows: int) -> Tensor:
-    """An input of ``rows`` rows: no class, or random numbers."""
+    """An input of ``rows`` rows: random numbers, or no class; a class in a diffusers folder, which may lack that."""
     if name == LABEL:
-        return torch.full((rows,), model.manifest.null_label, device=model.device)
+        return torch.full((rows,), 0 if model.schedules else model.manifest.null_label, device=model.device)
     generator = torch.Generator().manual_seed(0)
     return torch.randn(rows, *model.inputs[name].shape, generator=generator).to(model.device)
 

@@ -6,10 +6,10 @@ import socket
 import threading
 import weakref
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -18,17 +18,23 @@ from service.admission.shared import MOST_LANES
 from service.api.state import State
 from service.app import create_app, state_with
 from service.background import call_soon, log_failure
+from service.contract.manifest import Manifest
 from service.engine.engine import Engine
 from service.engine.model import Model, Served, encoder_of
+from service.engine.parts import text_encoder_of
 from service.link.pool import EnginePool
+from service.models.diffusers.model import described as diffusers_model
+from service.models.diffusers.model import elsewhere, with_tokenizers
 from service.models.torchscript import load_map
 from service.process import keep_memory
 from service.processes.control import (
+    PARTS,
     Applied,
     Catalog,
     EngineAddress,
     FromApi,
     Listening,
+    Prices,
     Released,
     Seat,
     Version,
@@ -40,6 +46,8 @@ from service.server.serve import run_with
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
+
+CPU = torch.device("cpu")
 
 
 def run(connection: Connection, seat: Seat, settings: Settings, sockets: list[socket.socket]) -> None:
@@ -143,24 +151,29 @@ class CatalogStates:
 
 
 def described(version: Version, settings: Settings) -> Served:
-    """A version as requests see it: the engines have its functions."""
-    manifest, gate = version.parsed(), version.gate if version.gate < MOST_LANES else None
-    latent_map = load_map(Path(version.directory), manifest)
-    model = Model(
-        manifest,
-        torch.device("cpu"),
-        elsewhere,
-        elsewhere if manifest.denoises else None,
-        encode=elsewhere if "encode" in manifest.capabilities else None,
-        latent_map=latent_map,
-    )
-    encoder, encoder_cost = encoder_of(model), None
-    if encoder is not None and version.encoder_prices is not None:
-        cost = cost_of(version.encoder_prices, settings)
-        encoder_cost = Served(encoder, cost, lane=version.lane + 1, gate=gate and gate + 1)
-    return Served(model, cost_of(version.prices, settings), encoder_cost, version.lane, gate)
+    """A version as requests see it: the engines have its functions. Raises ContractError for files that are gone."""
+    assert version.costs is not None
+    directory, manifest, costs = Path(version.directory), version.parsed(), version.costs
+    model = described_model(directory, manifest)
+    gate = version.gate if version.gate + PARTS <= MOST_LANES else None
+
+    def served(part: Model | None, prices: Prices | None, number: int) -> Served | None:
+        if part is None or prices is None:
+            return None
+        return Served(part, cost_of(prices, settings), lane=version.lane + number, gate=gate and gate + number)
+
+    whole = served(model, costs.model, 0)
+    assert whole is not None
+    if costs.decoder is not None:
+        whole.cost.decode_ms = cost_of(costs.decoder, settings).row_ms()
+    encoder = served(encoder_of(model), costs.encoder, 1)
+    return replace(whole, encoder=encoder, text=served(text_encoder_of(model), costs.text, 2))
 
 
-def elsewhere(*_: object) -> Any:  # noqa: ANN401
-    """In place of a model's functions where engine processes compute them."""
-    raise RuntimeError("engine processes compute this")
+def described_model(directory: Path, manifest: Manifest) -> Model:
+    """The model without its functions."""
+    if manifest.pipeline is not None:
+        return with_tokenizers(diffusers_model(manifest, CPU), directory)
+    encode = elsewhere if "encode" in manifest.capabilities else None
+    denoise = elsewhere if manifest.denoises else None
+    return Model(manifest, CPU, elsewhere, denoise, encode=encode, latent_map=load_map(directory, manifest))

@@ -21,23 +21,36 @@ class Message(msgspec.Struct, array_like=True):
     """A message or a part of one."""
 
 
+class Costs(Message):
+    """The prices of a model and of its parts, None for a part that it has not."""
+
+    model: Prices
+    encoder: Prices | None = None
+    text: Prices | None = None
+    decoder: Prices | None = None
+
+
+#: Numbers that a version's lanes take, or a model's gates: its own, its encoder's and its text encoder's.
+PARTS = 3
+
+
 class Version(Message):
     """One version of a model. ``number`` is unique in a run of the service; ``manifest`` is its JSON.
 
-    ``gate`` is the number of the model's gate, which all its versions share; that of its encoder's is the next.
+    ``gate`` is the number of the model's first gate; all its versions share its gates. ``costs`` are None before the
+    first process has measured them.
     """
 
     number: int
     gate: int
     directory: str
     manifest: str
-    prices: Prices = {}
-    encoder_prices: Prices | None = None
+    costs: Costs | None = None
 
     @property
     def lane(self) -> int:
-        """The number of the lane of the model in messages of the link; that of its encoder is the next."""
-        return 2 * self.number
+        """The number of the lane of the model in messages of the link; those of its parts follow."""
+        return PARTS * self.number
 
     def parsed(self) -> Manifest:
         """The manifest."""
@@ -57,7 +70,7 @@ class EngineAddress(Message):
 
 
 class Load(Message, tag=0):
-    """Load a version. With known prices, it is checked and not timed: other processes may be computing."""
+    """Load a version. With known costs, it is checked and not timed: other processes may be computing."""
 
     version: Version
 
@@ -91,8 +104,7 @@ class Loaded(Message, tag=1):
     """A version has been loaded, warmed and checked."""
 
     number: int
-    prices: Prices
-    encoder_prices: Prices | None
+    costs: Costs
 
 
 class Refused(Message, tag=2):

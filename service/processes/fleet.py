@@ -12,7 +12,7 @@ from service.background import log_failure
 from service.contract.manifest import Manifest
 from service.metrics import Metrics
 from service.models.folders import Unusable
-from service.processes.control import EngineAddress, Loaded, Seat, Version, cost_of
+from service.processes.control import PARTS, EngineAddress, Loaded, Seat, Version, cost_of
 from service.processes.members import EngineDied, EngineMember
 from service.settings import Settings
 from service.supervision.restarts import RestartBudget
@@ -124,7 +124,7 @@ class ProcessFleet:
         trial = [self._spare.result()] if self._spare is not None and _succeeded(self._spare) else []
         try:
             for member in (*trial, *self._engines.values()):
-                _set_prices(version, await member.load(version), self._settings)
+                _set_costs(version, await member.load(version), self._settings)
         except EngineDied:
             self.discard(version)
             raise Unusable(f"{directory}: an engine process died while it loaded this version") from None
@@ -163,7 +163,7 @@ class ProcessFleet:
                 self.discard(version)
 
     def _new_version(self, directory: Path, manifest: Manifest) -> Version:
-        gate = self._gates.setdefault(manifest.name, 2 * len(self._gates))
+        gate = self._gates.setdefault(manifest.name, PARTS * len(self._gates))
         return Version(next(self._numbers), gate, str(directory), manifest.model_dump_json())
 
     async def _begin(self, versions: list[Version], refuse: Callable[[Version, str], None]) -> EngineMember:
@@ -298,7 +298,7 @@ async def _load_all(
         results = await asyncio.gather(*(member.load(version) for version in group), return_exceptions=True)
         for version, result in zip(group, results, strict=True):
             if isinstance(result, Loaded):
-                _set_prices(version, result, settings)
+                _set_costs(version, result, settings)
             elif isinstance(result, Unusable):
                 refuse(version, str(result))
                 versions.remove(version)
@@ -313,12 +313,12 @@ async def _load_all(
     return True
 
 
-def _set_prices(version: Version, loaded: Loaded, settings: Settings) -> None:
-    """Keep the first prices: all engines and all API processes must reckon from the same ones."""
-    if version.prices:
+def _set_costs(version: Version, loaded: Loaded, settings: Settings) -> None:
+    """Keep the first costs: all engines and all API processes must reckon from the same ones."""
+    if version.costs is not None:
         return
-    version.prices, version.encoder_prices = loaded.prices, loaded.encoder_prices
-    manifest, cost = version.parsed(), cost_of(version.prices, settings)
+    version.costs = loaded.costs
+    manifest, cost = version.parsed(), cost_of(loaded.costs.model, settings)
     told = {"model": manifest.name, "version": manifest.version, "bucket": cost.best_bucket, "row_ms": cost.row_ms()}
     log.info("model ready", extra=told)
 

@@ -40,6 +40,9 @@ from service.supervision.heartbeat import Heartbeat
 
 log = logging.getLogger(__name__)
 
+#: The modules whose ``run`` the processes are.
+ENGINE, API, DEVICES = "service.processes.engine", "service.processes.api", "service.processes.devices"
+
 #: Silence after which an engine is replaced, whatever its forward passes take: a busy machine may pause a process.
 LEAST_TIMEOUT_S = 5.0
 #: Seconds that a change of models waits for an API process that does not answer.
@@ -62,7 +65,7 @@ async def count_devices(settings: Settings) -> int:
 
     A process of its own looks: using CUDA takes memory that only its end gives back.
     """
-    child = await Child.start("devices", run, "service.processes.devices", settings)
+    child = await Child.start("devices", run, DEVICES, settings)
     try:
         devices = decode_devices(await child.receive())
     except EOFError:
@@ -96,7 +99,7 @@ class EngineMember:
         """A process that can load models. Raises EngineDied."""
         heartbeat = Heartbeat.open(seat.heartbeat)
         heartbeat.reset()
-        child = await Child.start(seat.name, run, "service.processes.engine", seat, settings)
+        child = await Child.start(seat.name, run, ENGINE, seat, settings)
         member = cls(child, seat, heartbeat, settings)
         try:
             member.threads = await member._ready
@@ -211,7 +214,7 @@ class ApiMember:
         released: Callable[["ApiMember", int], None],
     ) -> Self:
         """A process that answers at ``sockets`` once it has had a catalog."""
-        child = await Child.start(seat.name, run, "service.processes.api", seat, settings, sockets)
+        child = await Child.start(seat.name, run, API, seat, settings, sockets)
         return cls(child, seat, released)
 
     async def tell(self, catalog: Catalog) -> None:

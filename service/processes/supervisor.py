@@ -17,9 +17,9 @@ from typing import Any
 from service.admission.shared import MOST_LANES, SharedLoad
 from service.background import Background, log_failure
 from service.contract.files import ContractError
-from service.contract.manifest import Manifest, read_manifest
+from service.contract.manifest import Manifest
 from service.metrics import Metrics
-from service.models.folders import model_directories
+from service.models.folders import model_directories, read_any_manifest
 from service.models.manager import ModelManager
 from service.process import usable_cores
 from service.processes.control import Catalog, Seat, metrics_folder, shared_load
@@ -261,7 +261,7 @@ def _manifests(weights: Path) -> tuple[dict[Path, Manifest], dict[str, str]]:
     refused: dict[str, str] = {}
     for name, directory in model_directories(weights).items():
         try:
-            manifests[directory] = read_manifest(directory)
+            manifests[directory] = read_any_manifest(directory)
         except ContractError as failure:
             refused[name] = str(failure)
     return manifests, refused

@@ -7,7 +7,7 @@ from benchmarks.api_servers import Burst, burst_of, computed_capacity, limit_of,
 from benchmarks.load import Outcome
 from benchmarks.stub_engine import StubEngine, picture_of
 from service.contract.manifest import read_manifest
-from service.link.messages import VERSION, Done, Drop, Hello, Row, Submit, encode, numbers_of
+from service.link.messages import VERSION, Done, Drop, Hello, Row, Steps, Submit, encode, numbers_of
 from service.processes.control import Version
 
 OUTCOME = Outcome(1000.0, 0, 1.0, 2.0, 1.0, answers=2000, cpu_s=0.1)
@@ -48,10 +48,12 @@ def test_the_goal_is_judged_only_where_each_process_has_a_core() -> None:
 def test_the_stub_answers_every_row_with_a_picture_of_its_model() -> None:
     manifest, engine = read_manifest(Path("weights/quick-gan")), StubEngine()
     loaded = engine.load(Version(3, 0, "weights/quick-gan", manifest.model_dump_json()))
-    assert (loaded.number, loaded.encoder_prices) == (3, None)
+    assert (loaded.number, loaded.costs.encoder) == (3, None)
     assert engine.answers(encode([Hello(VERSION)])) == []
     rows = [Row(index, 1, 0, 1.0, 0) for index in (0, 1)]
-    answers = engine.answers(encode([Submit(7, 6, 1e9, [b""], rows), Drop(7), Submit(8, 6, 1e9, [b""], rows[:1])]))
+    answers = engine.answers(
+        encode([Submit(7, 9, 1e9, [Steps(b"")], rows), Drop(7), Submit(8, 9, 1e9, [Steps(b"")], rows[:1])])
+    )
     done = [answer for answer in answers if isinstance(answer, Done)]
     assert [(each.key, each.index) for each in done] == [(7, 0), (7, 1), (8, 0)]
     assert len(done) == len(answers)

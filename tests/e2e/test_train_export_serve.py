@@ -107,13 +107,13 @@ def test_the_artefact_says_what_it_is(exported: Path, model: str) -> None:
     assert len(read_artifact(folder, manifest.artifact)) == manifest.artifact.size < 10_000_000
     assert (manifest.name, manifest.family, manifest.image_shape) == (model, model, (1, 28, 28))
     assert len(manifest.class_names) == 10
-    assert (manifest.dataset.name, manifest.dataset.images) == ("fashion-mnist", IMAGES)
-    assert "MIT" in manifest.dataset.licence
-    assert manifest.training.epochs == EPOCHS[model]
-    assert manifest.training.losses
-    assert manifest.training.command.startswith(f"python -m trainer train {model} ")
+    assert (manifest.made_from.name, manifest.made_from.images) == ("fashion-mnist", IMAGES)
+    assert "MIT" in manifest.made_from.licence
+    assert manifest.made_by.epochs == EPOCHS[model]
+    assert manifest.made_by.losses
+    assert manifest.made_by.command.startswith(f"python -m trainer train {model} ")
     card = (folder / "card.md").read_text()
-    for told in (manifest.training.command, manifest.artifact.file, manifest.dataset.licence, "samples.png"):
+    for told in (manifest.made_by.command, manifest.artifact.file, manifest.made_from.licence, "samples.png"):
         assert told in card
 
 
@@ -122,7 +122,7 @@ def test_a_tuned_model_is_a_diffusion_model_to_the_service(exported: Path) -> No
     assert (manifest.name, manifest.family) == ("few-step", "ddpm")
     assert manifest.defaults is not None
     assert (manifest.defaults.solver, manifest.defaults.steps) == ("consistency", 2)
-    assert " --from " in manifest.training.command
+    assert " --from " in manifest.made_by.command
 
 
 def test_every_model_is_ready(service: Service, exported: Path) -> None:

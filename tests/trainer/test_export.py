@@ -129,7 +129,7 @@ def test_the_artefact_holds_what_its_parts_use_and_nothing_of_training(run: Trai
     assert exported.keys() == eager.state_dict().keys()
     assert all(torch.equal(value, eager.state_dict()[key]) for key, value in exported.items())
     assert not [key for key in exported if re.search("discriminator|parametrizations|n_averaged|exp_avg", key)]
-    assert manifest.training.parameters == sum(weight.numel() for weight in eager.parameters())
+    assert manifest.made_by.parameters == sum(weight.numel() for weight in eager.parameters())
     with zipfile.ZipFile(model / manifest.artifact.file) as file:
         stored = sum(entry.file_size for entry in file.infolist() if "/data/" in entry.filename)
     distinct = {value.data_ptr(): value.nbytes for value in eager.state_dict().values()}
@@ -152,8 +152,8 @@ def test_the_manifest_tells_the_run(family_run: TrainingRun, tmp_path: Path) -> 
     assert (manifest.name, manifest.family) == (f"my-{family}", "ddpm" if family == "few-step" else family)
     assert (manifest.image_shape, manifest.class_names) == ((1, 28, 28), CLASS_NAMES)
     assert set(manifest.capabilities) == CAPABILITIES[family]
-    training = manifest.training
-    assert (training.epochs, training.images_seen, manifest.dataset.images) == (2, 128, 64)
+    training = manifest.made_by
+    assert (training.epochs, training.images_seen, manifest.made_from.images) == (2, 128, 64)
     assert (training.seed, training.precision, training.ema_decay) == (3, "fp32", 0.9)
     assert training.losses == run.state.losses
     assert training.device == "CPU, 1 thread"
@@ -199,11 +199,11 @@ def test_card_and_samples_are_for_people(family_run: TrainingRun, models: dict[P
     manifest = read_manifest(target)
     card = (target / "card.md").read_text()
     for needed in (
-        manifest.training.command,
-        manifest.training.device,
+        manifest.made_by.command,
+        manifest.made_by.device,
         *(f"{name} {value:.4g}" for name, value in run.state.losses.items()),
-        manifest.dataset.licence,
-        manifest.dataset.source,
+        manifest.made_from.licence,
+        manifest.made_from.source,
         "curl",
         "samples.png",
         "The model has not been evaluated yet",

@@ -73,7 +73,7 @@ def _rows(manifest: Manifest, curves: Curves | None, baseline: Measurement | Non
         if baseline is not None:
             row.append(_relative(scores.get(DISTANCE), baseline))
         row += [_cell(scores.get(TITLES[name][0])) for name in COLUMNS]
-        row += [f"{manifest.training.parameters:,}", f"{manifest.artifact.size:,}", _time(manifest, sampler, curves)]
+        row += [f"{manifest.made_by.parameters:,}", f"{manifest.artifact.size:,}", _time(manifest, sampler, curves)]
         yield row
 
 

@@ -65,7 +65,7 @@ def load_artefact(folder: Path, device: torch.device) -> Subject:
         path = folder / manifest.artifact.file
         raise EvaluationError(f"{path} is not a TorchScript artefact of family {manifest.family}") from failure
     placed = _placed(parts, device, freeze=True)
-    return Subject(manifest.name, manifest.dataset.name, manifest.class_names, placed, manifest)
+    return Subject(manifest.name, manifest.made_from.name, manifest.class_names, placed, manifest)
 
 
 def _diffusion(manifest: Manifest) -> Diffusion | None:

@@ -91,6 +91,10 @@ def field_problems(request: Task, model: Model) -> list[FieldProblem]:
         reason = unsupported(model, name, request.task)
         if reason is not None and getattr(request, name) is not None and getattr(request, name) is not False:
             problems.append(FieldProblem(f"#/{name}", reason, "leave it out"))
+    solver = getattr(request, "solver", None)
+    if solver is not None and takes_steps(model, request.task) and solver not in model.solvers:
+        known = ", ".join(map(repr, model.solvers))
+        problems.append(FieldProblem("#/solver", f"is not a solver of {model.name}", known))
     if request.layout == "film":
         if not takes_steps(model, request.task):
             reason = f"film is not supported by {model.name}: it takes no solver steps for this task"

@@ -1,40 +1,14 @@
 """What a diffusers folder can do, as data: for its model card, its fields and the page."""
 
 from dataclasses import dataclass
-from typing import Literal
 
+from service.contract.pipeline import GuidanceKind, Sizes, Task
 from service.models.diffusers.configs import PixelUNet
 from service.models.diffusers.files import FolderError
 from service.models.diffusers.folder import OPTIONS_FILE, DiffusersFolder
 from service.models.diffusers.pipelines import CALLS, SCHEDULERS, TEXT_CALL
 
-Task = Literal["generate", "text-to-image", "image-to-image", "inpaint", "control"]
-#: How a guidance scale acts: by a second row without the condition, inside the network, or not at all.
-Guidance = Literal["classifier-free", "embedded", "none"]
-
 PLAIN_SOLVERS = ("ddim", "ddpm", "dpmpp_2m", "euler", "euler_ancestral")
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """The pictures that a model makes, in pixels: sides are multiples of `multiple`, from `smallest` to `largest`."""
-
-    width: int
-    height: int
-    multiple: int
-    smallest: int
-    largest: int
-
-    def require(self, width: int, height: int) -> None:
-        """Raise ValueError naming the side that is not supported."""
-        if (width, height) == (self.width, self.height):
-            return
-        if self.smallest > self.largest:
-            raise ValueError(f"only {self.width} x {self.height} is supported")
-        for name, side in (("width", width), ("height", height)):
-            if side % self.multiple or not self.smallest <= side <= self.largest:
-                allowed = f"a multiple of {self.multiple} from {self.smallest} to {self.largest}"
-                raise ValueError(f"{name} {side} is not {allowed}")
 
 
 @dataclass(frozen=True)
@@ -52,7 +26,7 @@ class Card:
     solver: str
     solvers: tuple[str, ...]
     steps: int
-    guidance: Guidance
+    guidance: GuidanceKind
     guidance_scale: float
     negative: bool
     tokens: int
@@ -111,13 +85,17 @@ def _sizes(folder: DiffusersFolder) -> Sizes:
     height, width = (side * factor for side in folder.unet.config.height_width)
     multiple = factor * folder.unet.config.factor
     largest = options.max_side or 2 * max(height, width)
-    trained = Sizes(width, height, multiple, multiple, 0 if folder.kind == "pixel" else largest)
+    trained = _sizes_of(width, height, multiple, 0 if folder.kind == "pixel" else largest)
     chosen = options.defaults.width or width, options.defaults.height or height
     try:
         trained.require(*chosen)
     except ValueError as failure:
         raise FolderError(folder.path / OPTIONS_FILE, f"defaults: {failure}") from failure
-    return Sizes(*chosen, multiple, multiple, trained.largest)
+    return _sizes_of(*chosen, multiple, trained.largest)
+
+
+def _sizes_of(width: int, height: int, multiple: int, largest: int) -> Sizes:
+    return Sizes(width=width, height=height, multiple=multiple, smallest=multiple, largest=largest)
 
 
 def _solver(folder: DiffusersFolder) -> str:
@@ -131,7 +109,7 @@ def _solvers(folder: DiffusersFolder) -> tuple[str, ...]:
     return PLAIN_SOLVERS if folder.kind == "pixel" and _solver(folder) != "lcm" else (*PLAIN_SOLVERS, "lcm")
 
 
-def _guidance(folder: DiffusersFolder) -> Guidance:
+def _guidance(folder: DiffusersFolder) -> GuidanceKind:
     unet = folder.unet.config
     if isinstance(unet, PixelUNet):
         has_no_class = bool(folder.options.class_names) and len(folder.options.class_names) < _classes(folder)

@@ -11,11 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from service.engine.rows import Adapter
 from service.models.diffusers.files import FolderError, Weights
 from service.models.diffusers.folder import DiffusersFolder
 from service.models.diffusers.libraries import class_of
@@ -27,13 +28,6 @@ MAX_RANK = 1024
 _METADATA = ("r", "lora_alpha", "rank_pattern", "alpha_pattern")
 _MODULE = re.compile(r"[A-Za-z0-9_.]{1,200}")
 _OTHER_METHODS = ("dora_scale", "lora_magnitude", "hada_", "lokr_", "oft_", "lora_embedding")
-
-
-class Adapter(NamedTuple):
-    """The LoRA of one row: the name of its file without the suffix, and how much of it is added."""
-
-    name: str
-    scale: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from service.engine.model import Tokens
+from service.engine.rows import Adapter
 from service.models.diffusers.autoencoder import Autoencoder
 from service.models.diffusers.folder import DiffusersFolder
-from service.models.diffusers.lora import Adapter, Adapters
-from service.models.diffusers.text import TextEncoder, Tokens
+from service.models.diffusers.lora import Adapters
+from service.models.diffusers.text import TextEncoder
 
 
 class Denoiser:
@@ -81,6 +83,27 @@ def hint_names(control: str) -> tuple[str, str]:
     return ("hint", "hint_scale") if control == "controlnet" else (f"hint_{control}", f"hint_scale_{control}")
 
 
+def input_shapes(
+    folder: DiffusersFolder, text: Mapping[str, tuple[int, ...]], height: int, width: int
+) -> dict[str, tuple[int, ...]]:
+    """As `Networks.input_shapes`; `text` has the shapes of what a prompt gives."""
+    unet, factor, channels = folder.unet.config, folder.latent_factor, folder.latent_channels
+    shapes = dict(text)
+    if getattr(unet, "num_class_embeds", None):
+        shapes["label"] = ()
+    if folder.kind == "xl":
+        shapes["time_ids"] = (6,)
+    if width_of_guidance := getattr(unet, "time_cond_proj_dim", None):
+        shapes["timestep_cond"] = (width_of_guidance,)
+    for control in folder.controlnets:
+        hint, scale = hint_names(control)
+        shapes |= {hint: (3, height, width), scale: ()}
+    if folder.paints_in:
+        size = height // factor, width // factor
+        shapes |= {"mask": (1, *size), "masked_latent": (channels, *size)}
+    return shapes
+
+
 @dataclass(frozen=True)
 class Networks:
     """A loaded folder. `scheduler` is the scheduler's complete configuration, with what the pipeline corrects.
@@ -106,21 +129,7 @@ class Networks:
 
         All are float32, but `label` is int64.
         """
-        unet = self.folder.unet.config
-        shapes: dict[str, tuple[int, ...]] = dict(self.text.shapes) if self.text is not None else {}
-        if getattr(unet, "num_class_embeds", None):
-            shapes["label"] = ()
-        if self.folder.kind == "xl":
-            shapes["time_ids"] = (6,)
-        if width_of_guidance := getattr(unet, "time_cond_proj_dim", None):
-            shapes["timestep_cond"] = (width_of_guidance,)
-        for control in self.folder.controlnets:
-            hint, scale = hint_names(control)
-            shapes |= {hint: (3, height, width), scale: ()}
-        if self.folder.paints_in:
-            channels, *size = self.latent_shape(height, width)
-            shapes |= {"mask": (1, *size), "masked_latent": (channels, *size)}
-        return shapes
+        return input_shapes(self.folder, self.text.shapes if self.text is not None else {}, height, width)
 
     def denoise(
         self, x: Tensor, t: Tensor, inputs: Mapping[str, Tensor], adapters: Sequence[Adapter | None] = ()

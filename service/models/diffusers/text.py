@@ -2,50 +2,28 @@
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from service.engine.model import Tokens
+from service.engine.rows import Adapter
 from service.models.diffusers.components import Component
 from service.models.diffusers.configs import TextModel
 from service.models.diffusers.files import FolderError
 from service.models.diffusers.folder import TextPart
 from service.models.diffusers.libraries import class_of
-from service.models.diffusers.lora import Adapter, Adapters
+from service.models.diffusers.lora import Adapters
 
 
-@dataclass(frozen=True)
-class Tokens:
-    """A prompt as `ids` (encoders, tokens) int64, and the end of the prompt that did not fit, "" where all did."""
+class Tokenizers:
+    """The tokenizers of a folder, one or SDXL's two; a prompt has `tokens` tokens in each."""
 
-    ids: Tensor
-    dropped: str
-
-
-class TextEncoder:
-    """The tokenizers and text encoders of a folder, one pair or SDXL's two.
-
-    `zero_negative` says that a request without a negative prompt is guided away from zeros instead of the empty prompt.
-    """
-
-    def __init__(
-        self, tokenizers: Sequence[Any], encoders: Sequence[Any], adapters: Adapters, *, xl: bool, zero_negative: bool
-    ) -> None:
-        self.zero_negative = zero_negative
+    def __init__(self, tokenizers: Sequence[Any], tokens: int) -> None:
         self._tokenizers = tokenizers
-        self._encoders = encoders
-        self._adapters = adapters
-        self._xl = xl
         self._lock = threading.Lock()  # a call sets a tokenizer's padding and truncation, which the next call reads
-        # A tokenizer that says nothing has a maximum of 10^30.
-        self.tokens = min(encoders[0].config.max_position_embeddings, *(one.model_max_length for one in tokenizers))
-        self.shapes: Mapping[str, tuple[int, ...]] = {
-            "context": (self.tokens, sum(encoder.config.hidden_size for encoder in encoders))
-        }
-        if xl:
-            self.shapes = {**self.shapes, "pooled": (encoders[-1].config.projection_dim,)}
+        self.tokens = tokens
 
     def tokenize(self, prompt: str) -> Tokens:
         """`prompt` padded or cut to `tokens` tokens, as the pipeline does.
@@ -65,6 +43,29 @@ class TextEncoder:
         whole: list[int] = tokenizer(prompt, verbose=False).input_ids
         dropped = tokenizer.decode(whole[last:-1]) if len(whole) > self.tokens else ""
         return cut.input_ids[0], str(dropped)
+
+
+class TextEncoder:
+    """The tokenizers and text encoders of a folder, one pair or SDXL's two.
+
+    `zero_negative` says that a request without a negative prompt is guided away from zeros instead of the empty prompt.
+    """
+
+    def __init__(
+        self, tokenizers: Sequence[Any], encoders: Sequence[Any], adapters: Adapters, *, xl: bool, zero_negative: bool
+    ) -> None:
+        self.zero_negative = zero_negative
+        self._encoders = encoders
+        self._adapters = adapters
+        self._xl = xl
+        # A tokenizer that says nothing has a maximum of 10^30.
+        self.tokens = min(encoders[0].config.max_position_embeddings, *(one.model_max_length for one in tokenizers))
+        self.tokenize = Tokenizers(tokenizers, self.tokens).tokenize
+        self.shapes: Mapping[str, tuple[int, ...]] = {
+            "context": (self.tokens, sum(encoder.config.hidden_size for encoder in encoders))
+        }
+        if xl:
+            self.shapes = {**self.shapes, "pooled": (encoders[-1].config.projection_dim,)}
 
     @torch.inference_mode()
     def encode(self, ids: Tensor, adapters: Sequence[Adapter | None] = ()) -> dict[str, Tensor]:

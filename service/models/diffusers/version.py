@@ -4,14 +4,14 @@ import hashlib
 from pathlib import Path
 
 from service.contract.files import open_regular_file
-from service.models.diffusers.files import FolderError
+from service.models.diffusers.files import FolderError, scan
 from service.models.diffusers.folder import INDEX_FILE, DiffusersFolder
 
 _PART = 1 << 20
 
 
-def version_of(folder: DiffusersFolder) -> str:
-    """The first eight characters of a SHA-256 over everything that pictures depend on; reads all weights once.
+def digest_of(folder: DiffusersFolder) -> str:
+    """A SHA-256 over everything that pictures depend on; reads all weights once.
 
     Raises:
         FolderError: a file cannot be read any more.
@@ -19,7 +19,26 @@ def version_of(folder: DiffusersFolder) -> str:
     digest = hashlib.sha256()
     for path in sorted(_files(folder)):
         digest.update(f"{path.relative_to(folder.path)}\n{_sha256(path)}\n".encode())
-    return digest.hexdigest()[:8]
+    return digest.hexdigest()
+
+
+def version_of(folder: DiffusersFolder) -> str:
+    """The first eight characters of ``digest_of``. Raises FolderError."""
+    return digest_of(folder)[:8]
+
+
+def size_of(folder: DiffusersFolder) -> int:
+    """Bytes of the files of ``digest_of``."""
+    return sum(path.stat().st_size for path in _files(folder))
+
+
+def stamps_of(path: Path) -> tuple[object, ...]:
+    """What changes when a file of the folder is replaced, without reading any. Raises FolderError or OSError."""
+    stamps = []
+    for name in sorted(scan(path.resolve(strict=True))):
+        status = (path / name).stat()
+        stamps.append((name, status.st_ino, status.st_size, status.st_mtime_ns))
+    return tuple(stamps)
 
 
 def _sha256(path: Path) -> str:

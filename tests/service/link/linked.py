@@ -44,17 +44,19 @@ class EngineProcess:
 
 
 def numbered(served: Mapping[str, Served]) -> list[Served]:
-    """The models and their encoders, in the order of their lanes' numbers."""
-    return [part for each in served.values() for part in (each, each.encoder) if part is not None]
+    """The models, their encoders and text encoders, in the order of their lanes' numbers."""
+    return [part for each in served.values() for part in (each, each.encoder, each.text) if part is not None]
 
 
 def described(served: Mapping[str, Served]) -> dict[str, Served]:
     """``served`` as an API process knows it: with the numbers of the lanes."""
     numbers = {id(each): number for number, each in enumerate(numbered(served))}
+
+    def with_lane(part: Served | None) -> Served | None:
+        return None if part is None else replace(part, lane=numbers[id(part)])
+
     return {
-        name: replace(
-            each, lane=numbers[id(each)], encoder=each.encoder and replace(each.encoder, lane=numbers[id(each.encoder)])
-        )
+        name: replace(each, lane=numbers[id(each)], encoder=with_lane(each.encoder), text=with_lane(each.text))
         for name, each in served.items()
     }
 

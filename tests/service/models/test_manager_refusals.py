@@ -126,7 +126,7 @@ async def test_a_fault_of_a_change_is_its_answer_and_the_next_change_is_made(
     async with running(settings) as service:
         version = export(weights)
         with monkeypatch.context() as patch:
-            patch.setattr(manager_module, "read_manifest", fault)
+            patch.setattr(manager_module, "read_any_manifest", fault)
             with pytest.raises(ChangeError, match="its log says why"):
                 await service.manager.reload("vae")
         assert (await service.manager.reload("vae")).version == version

@@ -8,8 +8,8 @@ import pytest
 
 from service.contract.manifest import Manifest
 from service.models.folders import Unusable
+from service.processes.control import PARTS, Costs, Loaded, Version, decode_for_engine, encode
 from service.processes.control import Load as LoadMessage
-from service.processes.control import Loaded, Version, decode_for_engine, encode
 from service.processes.fleet import _load_all
 from service.processes.members import EngineDied
 from service.settings import Settings
@@ -37,7 +37,7 @@ class Member:
         if name == self.bad:
             raise Unusable(f"{name} is bad")
         self.loaded.append(name)
-        return Loaded(version.number, {1: 2.0}, None)
+        return Loaded(version.number, Costs({1: 2.0}))
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ async def test_a_version_that_is_refused_leaves_the_others(versions: list[Versio
     member = Member(bad="b")
     assert await load_all(member, versions, 3) == (True, {"b": "b is bad"})
     assert [version.parsed().name for version in versions] == ["a", "c"]
-    assert [version.prices for version in versions] == [{1: 2.0}, {1: 2.0}]
+    assert [version.costs for version in versions] == [Costs({1: 2.0})] * 2
 
 
 async def test_of_several_versions_none_is_blamed_for_a_death(versions: list[Version]) -> None:
@@ -83,16 +83,16 @@ async def test_a_version_that_was_loaded_alone_is_blamed(versions: list[Version]
 
 async def test_the_first_prices_are_kept(versions: list[Version]) -> None:
     for version in versions:
-        version.prices = {1: 9.0}
+        version.costs = Costs({1: 9.0})
     await load_all(Member(), versions, 3)
-    assert [version.prices for version in versions] == [{1: 9.0}] * 3
+    assert [version.costs for version in versions] == [Costs({1: 9.0})] * 3
 
 
 def test_versions_survive_the_control_channel(versions: list[Version]) -> None:
     version = versions[2]
-    version.prices, version.encoder_prices = {1: 0.5, 64: 9.0}, {2: 1.0}
+    version.costs = Costs({1: 0.5, 64: 9.0}, {2: 1.0})
     received = decode_for_engine(encode(LoadMessage(version)))
     assert isinstance(received, LoadMessage)
     assert received.version == version
     assert received.version.parsed() == version.parsed()
-    assert len({each.lane for each in versions} | {each.lane + 1 for each in versions}) == 6
+    assert len({each.lane + part for each in versions for part in range(PARTS)}) == 3 * PARTS

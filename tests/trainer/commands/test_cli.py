@@ -50,7 +50,7 @@ def test_train_then_export(small_folder: Path, tmp_path: Path, capsys: pytest.Ca
     manifest = read_manifest(target)
     assert manifest.artifact.file in capsys.readouterr().out
     assert (
-        manifest.training.command == "python -m trainer train vae --seed 0 --precision fp32 --epochs 1 --batch-size 32"
+        manifest.made_by.command == "python -m trainer train vae --seed 0 --precision fp32 --epochs 1 --batch-size 32"
     )
 
 

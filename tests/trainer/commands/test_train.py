@@ -78,7 +78,7 @@ def test_a_run_that_was_stopped_goes_on_or_is_exported_by_what_is_suggested(
     line = error_of(capsys, "export", out, "weights/half")
     assert "5 of 10 steps are done" in line
     assert main(pasted(line)) == 0
-    assert read_manifest(Path("weights/my-runs")).training.epochs == 1
+    assert read_manifest(Path("weights/my-runs")).made_by.epochs == 1
     assert main(pasted(line[: line.index("Or export it")])) == 0
     assert checkpoint.load(out)[1]["step"] == 10
 
@@ -175,7 +175,7 @@ def test_a_picture_more_hinders_an_export_only_where_pictures_are_encoded(
         assert "trained on other data: images: 22 then, 23 now" in line
         assert "--changed-data" in line
     assert main(["export", str(run), str(model), *(["--changed-data"] if needs else [])]) == 0
-    assert read_manifest(model).dataset.images == 22
+    assert read_manifest(model).made_from.images == 22
 
 
 def test_swapped_classes_are_noticed_and_a_run_goes_on_with_them_when_asked(
@@ -259,7 +259,7 @@ def test_a_preset_of_ones_own(photos: Path, tmp_path: Path) -> None:
     assert (config.preset, config.seed, config.optimizer.learning_rate) == ("my net.toml", 5, 2e-3)
     assert main(["train", str(preset), "--out", str(run), "--resume", "--device", "cpu"]) == 0
     assert main(["export", str(run), str(tmp_path / "mine")]) == 0
-    command = read_manifest(tmp_path / "mine").training.command
+    command = read_manifest(tmp_path / "mine").made_by.command
     assert command.startswith("python -m trainer train 'my net.toml' --seed 5 --precision fp32 --dataset folder:PATH")
     assert str(tmp_path) not in (tmp_path / "mine" / "card.md").read_text()
 

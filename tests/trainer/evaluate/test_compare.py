@@ -62,7 +62,7 @@ def test_a_row_holds_scores_with_floors_size_and_time(vae: Manifest) -> None:
     assert row["model"] == "vae"
     assert row["Frechet distance"] == "0.75 (0.05)"
     assert row["coverage"] == "0.9 (0.97)"
-    assert row["parameters"] == f"{vae.training.parameters:,}"
+    assert row["parameters"] == f"{vae.made_by.parameters:,}"
     assert row["bytes"] == f"{vae.artifact.size:,}"
     assert row["ms per image"] == "0.125"
     assert "10,000 images against 10,000 test images, evaluator 0a1b2c3d" in text

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from service.engine.rows import Adapter
 from service.models.diffusers.files import FolderError
-from service.models.diffusers.lora import Adapter
 from service.models.diffusers.networks import Networks
 from tests.service.models.diffusers.conftest import load
 from tests.service.models.diffusers.tiny import diffusers_class, write_lora, write_xl_lora
