@@ -37,7 +37,7 @@ rest := slow or browser or containers or prometheus or gpu
 .PHONY: help install page-pictures bench-api-servers bench-fair bench-gpu bench-kill bench-latency bench-limit bench-metrics bench-mixed bench-overload bench-peers bench-png bench-prepare bench-processes bench-quality bench-rest bench-revisions bench-train bench-transport serve test test-all test-containers lint train which-model clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' Makefile
 
 install: $(VENV)/.dev  ## install everything that the other targets need
 

@@ -60,7 +60,7 @@ SETTINGS = {
 
 #: Seconds without a sign of life after which the service kills an engine, and seconds until the next answer.
 ENGINE_TIMEOUT_S, GOAL_S = 5.0, 3.0
-GOALS_S = {SIGKILL: GOAL_S, SIGSTOP: ENGINE_TIMEOUT_S + GOAL_S}
+GOALS_S = {SIGKILL.name: GOAL_S, SIGSTOP.name: ENGINE_TIMEOUT_S + GOAL_S}
 KILLS, STOPS, QUICK_KILLS, QUICK_STOPS = 20, 10, 2, 1
 #: Seconds of load before the first death and after the last one.
 BEFORE_S, AFTER_S = 2.0, 3.0
@@ -76,15 +76,10 @@ CONNECTIONS, ASKING_S, NEW_CONNECTIONS = 32, 1.5, 8
 
 @dataclass(frozen=True)
 class Death:
-    """The end of an engine, and the seconds until the next answer."""
+    """The end of an engine by a signal, and the seconds until the next answer."""
 
-    signal: Signals
+    signal: str
     next_answer_s: float
-
-    @property
-    def soon(self) -> bool:
-        """Whether the answer came within the goal."""
-        return self.next_answer_s <= GOALS_S[self.signal]
 
 
 @dataclass(frozen=True)
@@ -212,7 +207,7 @@ async def end_engine(service: Service, load: CheckedLoad, number: Signals) -> De
     os.kill(serving_engine(service.log.read_text()), number)
     while (next_s := seconds_until_next(load.samples[before:], at)) > NEXT_S and time.monotonic() < at + NEXT_S:
         await asyncio.sleep(0.05)
-    return Death(number, next_s)
+    return Death(number.name, next_s)
 
 
 async def kill_an_api(service: Service) -> Apis:
@@ -259,10 +254,10 @@ def judge(engines: Engines, apis: Apis) -> dict[str, bool]:
         f"{wrong} wrong pictures, goal 0": wrong == 0,
         f"{engines.ended} engines ended, goal {len(engines.deaths)}": engines.ended == len(engines.deaths),
     }
-    for number, goal_s in GOALS_S.items():
-        waits = [death.next_answer_s for death in engines.deaths if death.signal == number]
+    for name, goal_s in GOALS_S.items():
+        waits = [death.next_answer_s for death in engines.deaths if death.signal == name]
         longest = max(waits, default=0.0)
-        goals[f"next answer after {number.name}: {longest:.2f} s at most, goal {goal_s:g}"] = longest <= goal_s
+        goals[f"next answer after {name}: {longest:.2f} s at most, goal {goal_s:g}"] = longest <= goal_s
     others_right = set(apis.outcomes) == {"right"} == set(apis.new_outcomes)
     text = f"an API process dies: {apis.others_broken} of {apis.others} connections to the other break, goal 0"
     goals[text] = apis.others_broken == 0 < apis.others and 0 < apis.owned == apis.broken and others_right
@@ -277,11 +272,11 @@ def report(engines: Engines, apis: Apis) -> list[str]:
     """The figures in lines."""
     lines = [f"requests: {engines.outcomes}; longest wait {engines.longest_s:.2f} s"]
     lines += [f"refused: {reason}" for reason in engines.refusals[:SHOWN]]
-    for number in GOALS_S:
-        waits = sorted(death.next_answer_s for death in engines.deaths if death.signal == number)
+    for name in GOALS_S:
+        waits = sorted(death.next_answer_s for death in engines.deaths if death.signal == name)
         if waits:
             middle = waits[len(waits) // 2]
-            lines.append(f"{len(waits)} x {number.name}: next answer after {middle:.2f} s, {waits[-1]:.2f} s at most")
+            lines.append(f"{len(waits)} x {name}: next answer after {middle:.2f} s, {waits[-1]:.2f} s at most")
     lines.append(
         f"API process killed: {apis.broken} of its {apis.owned} connections broke, {apis.others_broken} others"
     )

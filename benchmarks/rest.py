@@ -24,8 +24,9 @@ REQUESTS, N = 4, 64
 WORKED = ("ddpm", "quick-gan")
 THREE = (*WORKED, "vae")
 
-#: Goals with three models, as upper bounds.
-GOALS = {"ready_s": 6.0, "idle_percent": 1.0, "memory_mib": 700.0, "after_work_mib": 700.0}
+FIGURES = ("ready_s", "idle_percent", "memory_mib", "after_work_mib")
+#: Goals with three models, as upper bounds; `benchmarks.processes` has one for the memory.
+GOALS = {"ready_s": 6.0, "idle_percent": 1.0}
 
 
 @dataclass(frozen=True)
@@ -48,14 +49,18 @@ def main() -> None:
             starts["three models"].append(measure(three))
         starts["all models"].append(measure(WEIGHTS))
     medians = {
-        label: {name: median(getattr(start, name) for start in each) for name in GOALS}
+        label: {name: median(getattr(start, name) for start in each) for name in FIGURES}
         for label, each in starts.items()
     }
     print(f"{'':16}{''.join(f'{label:>14}' for label in medians)}   goal for three")
-    for name, goal in GOALS.items():
+    for name in FIGURES:
         figures = "".join(f"{each[name]:14.2f}" for each in medians.values())
-        print(f"{name:16}{figures}   at most {goal:g}: {verdict(medians['three models'][name] <= goal)}")
+        print(f"{name:16}{figures}   {_goal(name, medians['three models'][name])}".rstrip())
     write_record("rest", medians=medians, starts=starts)
+
+
+def _goal(name: str, figure: float) -> str:
+    return f"at most {GOALS[name]:g}: {verdict(figure <= GOALS[name])}" if name in GOALS else ""
 
 
 def measure(weights: Path) -> Start:

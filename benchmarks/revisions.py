@@ -24,7 +24,7 @@ CASES = (
     Case("quick-gan, n = 1, 64 connections", "/generate/quick-gan", {}, 64),
     Case("quick-gan, n = 1, 1 connection", "/generate/quick-gan", {}, 1),
     Case("quick-gan, n = 16, 8 connections", "/generate/quick-gan", {"n": 16}, 8),
-    Case("ddpm, 10 steps, n = 4, 16 connections", "/generate/ddpm", {"n": 4}, 16),
+    Case("ddpm, 10 steps, n = 4, 16 connections", "/generate/ddpm", {"n": 4}, 16, length=4.0),
 )
 
 

@@ -16,7 +16,7 @@ from service.link.pool import EngineLink
 from service.sampling.solvers import EMPTY_PLAN
 from service.supervision.restarts import RestartBudget
 
-ENGINES = Engines(100.0, 50.0, [Death(SIGKILL, 0.5), Death(SIGSTOP, 7.9)], {"right": 900}, 8.0, 2)
+ENGINES = Engines(100.0, 50.0, [Death("SIGKILL", 0.5), Death("SIGSTOP", 7.9)], {"right": 900}, 8.0, 2)
 APIS = Apis(16, 16, 16, 0, {"right": 99}, {"right": 8})
 
 
@@ -57,8 +57,8 @@ def test_all_is_well() -> None:
         ({"outcomes": {"right": 899, "wrong": 1}}, "1 wrong pictures"),
         ({"outcomes": {"right": 898, "refused": 1, "unanswered": 1}}, "2 failed of 900"),
         ({"outcomes": {}}, "0 failed of 0"),
-        ({"deaths": [Death(SIGKILL, 3.1), Death(SIGSTOP, 7.9)]}, "SIGKILL: 3.10 s"),
-        ({"deaths": [Death(SIGKILL, 0.5), Death(SIGSTOP, float("inf"))]}, "SIGSTOP: inf s"),
+        ({"deaths": [Death("SIGKILL", 3.1), Death("SIGSTOP", 7.9)]}, "SIGKILL: 3.10 s"),
+        ({"deaths": [Death("SIGKILL", 0.5), Death("SIGSTOP", float("inf"))]}, "SIGSTOP: inf s"),
         ({"ended": 3}, "3 engines ended, goal 2"),
     ],
 )
