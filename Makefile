@@ -52,6 +52,7 @@ test-all: $(VENV)/.dev $(client_peers:%=$(VENV)/peers/%/.ready)  ## the other te
 	@command -v promtool >/dev/null || [ -x $(VENV)/bin/promtool ] || scripts/install-promtool $(VENV)/bin || \
 		echo "==> promtool is not available here: its tests are skipped"
 	PATH="$(abspath $(VENV)/bin):$$PATH" $(python) -m pytest -m '$(rest)' $(ARGS)
+	GENSERVE_TEST_LINKED=1 $(python) -m pytest -m 'not ($(rest))' tests/service/api
 
 test-containers: $(VENV)/.dev  ## only the tests that build and run the images; TORCH_INDEX_URL= uses PyPI's torch
 	$(python) -m pytest -m containers $(ARGS)

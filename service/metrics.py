@@ -140,7 +140,7 @@ class Metrics(Collector):
             total, "queued_rows", "Accepted rows that wait for a place in the table", "model"
         )
         self.live_rows = self._gauge(total, "live_rows", "Rows in the table", "model")
-        self.table_rows = self._gauge(total, "table_rows", "Places in the table", "model")
+        self.table_rows = self._gauge(largest, "table_rows", "Places in the table of an engine", "model")
         self.accepted_work = self._gauge(
             total, "accepted_work_seconds", "Predicted device time of accepted, unfinished work", "model"
         )

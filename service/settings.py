@@ -118,7 +118,7 @@ class Settings(BaseSettings):
     spare_engine: bool = _engine(
         True,
         "Keep one more engine process that has loaded all models and takes over at once when an engine dies. Without "
-        "it the next one loads them first. On a GPU the spare loads them when it takes over.",
+        "it the next one loads them first. On GPUs there is none: their memory holds one copy.",
         "If memory is scarce: false.",
     )
     engine_timeout_s: PositiveFloat | None = _engine(

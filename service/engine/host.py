@@ -34,6 +34,8 @@ class Host:
     """
 
     engines = 1
+    #: False while it is a spare, whose threads do not count.
+    serving = True
 
     def __init__(
         self,
@@ -138,7 +140,7 @@ class Host:
 
     def _set_gauges(self) -> None:
         """Called when metrics are read: keeping them up to date would cost every tick."""
-        self._metrics.engine_threads.set(self._device.threads_left)
+        self._metrics.engine_threads.set(self._device.threads_left if self.serving else 0)
         busy = self._device.busy_lanes()
         for name, metrics in self._models.items():
             lanes = [lane for lane in busy if lane.model.name == name]  # of replaced versions too

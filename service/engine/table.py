@@ -155,8 +155,8 @@ class RowTable:
     def _without_company(self, ready: Slots) -> Slots:
         """The rows of ``ready`` for one tick: the least recently served alone if it must be, else all that need not.
 
-        A row that was in a forward pass when an engine died may be what killed it. Another death then takes nobody else
-        along, and tells which row it was.
+        A row that was in a forward pass when an engine died may be what killed it. It begins alone, so that it does not
+        take others along again. Only its first step, or a full table would take minutes to recover.
         """
         first = ready[np.argmin(self._last_served[ready])] if len(ready) else None
         return ready[ready == first] if first is not None and self._alone[first] else ready[~self._alone[ready]]
@@ -235,6 +235,7 @@ class RowTable:
         """Advance rows by one step and make them ready again."""
         if len(slots):
             self._step[slots] += 1
+            self._alone[slots] = False
             self._set_ready(slots)
 
     def drop(self, slots: Slots) -> None:

@@ -122,9 +122,10 @@ FromEngine = Ready | Loaded | Refused | Serving
 
 
 class Devices(Message):
-    """How many devices there are for engines; ``problem`` is why there is none."""
+    """How many devices there are for engines, and whether they are GPUs; ``problem`` is why there is none."""
 
     count: int
+    gpu: bool = False
     problem: str = ""
 
 
@@ -174,13 +175,12 @@ decode_from_api: Callable[[bytes], FromApi] = msgspec.msgpack.Decoder(FromApi).d
 class Seat(msgspec.Struct, frozen=True):
     """What a process takes over from its predecessor: its name, and its part of the files in the run folder.
 
-    ``slot`` counts the API processes, or the engine processes with the spare. ``device`` is an engine's GPU.
+    ``slot`` counts the API processes, or the engine processes with the spare.
     """
 
     name: str
     slot: int
     folder: Path
-    device: int = 0
 
     def metrics(self) -> Metrics:
         """The process's metrics; it continues the counters of its predecessor."""

@@ -14,6 +14,7 @@ def run(connection: Connection, settings: Settings) -> None:
     try:
         device = pick_device(settings.device)
     except ValueError as failure:
-        send(connection, Devices(0, str(failure)))
+        send(connection, Devices(0, problem=str(failure)))
         return
-    send(connection, Devices(torch.cuda.device_count() if device.type == "cuda" else 1))
+    gpu = device.type == "cuda"
+    send(connection, Devices(torch.cuda.device_count() if gpu else 1, gpu))

@@ -50,27 +50,28 @@ REFRESH_S = 1.0
 Result = TypeVar("Result")
 
 
-def run(connection: Connection, seat: Seat, settings: Settings) -> None:
-    """Be an engine process until the supervisor says stop."""
+def run(connection: Connection, seat: Seat, settings: Settings, device: int) -> None:
+    """Be an engine process until the supervisor says stop; on a machine with GPUs, on the one of that number."""
     logs.configure(settings.log_level, settings.log_format)
     keep_memory()
-    engine = EngineProcess(connection, seat, settings)
+    engine = EngineProcess(connection, seat, settings, device)
     engine.run()
 
 
 class EngineProcess:
     """One engine process. ``seat`` says which files it writes its heartbeat and its metrics to."""
 
-    def __init__(self, connection: Connection, seat: Seat, settings: Settings) -> None:
+    def __init__(self, connection: Connection, seat: Seat, settings: Settings, device: int) -> None:
         self._connection, self._settings = connection, settings
         self._sending = threading.Lock()
         self._metrics = seat.metrics()
         self._device = pick_device(settings.device)
         if self._device.type == "cuda":
-            self._device = torch.device("cuda", seat.device)
+            self._device = torch.device("cuda", device)
         pulse = Pulse(Heartbeat.open(seat.heartbeat), settings.load_timeout_s)
         self._server = LinkServer(lambda server: Host(self._device, settings, self._metrics, server.deliver, pulse))
         self._host = self._server.host
+        self._host.serving = False
         self._loaders = ThreadPoolExecutor(self._host.threads, "load")
 
     def run(self) -> None:
@@ -134,6 +135,7 @@ class EngineProcess:
 
     def _serve(self, path: Path) -> None:
         listener = Listener(path)
+        self._host.serving = True
         threading.Thread(target=self._server.serve, args=(listener,), name="link", daemon=True).start()
         if self._device.type == "cuda":
             properties = torch.cuda.get_device_properties(self._device)

@@ -88,7 +88,9 @@ class ProcessFleet:
         versions = [self._new_version(directory, manifest) for directory, manifest in manifests.items()]
         self._start(self._watch())
         for address in self.addresses:
-            member = await self._begin(versions, lambda version, reason: refused.update({_name(version): reason}))
+            member = await self._begin(
+                versions, lambda version, reason: refused.update({_name(version): reason}), address.number
+            )
             await self._serve(address.number, member, [])
         for version in versions:
             self._versions[version.number] = self.current[_name(version)] = version
@@ -98,7 +100,7 @@ class ProcessFleet:
     def start_spare(self) -> None:
         """Start the process that takes over when an engine dies, if there is to be one."""
         if self._settings.spare_engine and not self._stopping:
-            self._spare = self._start(self._begin([*self._versions.values()], self._missing_in_spare))
+            self._spare = self._start(self._begin([*self._versions.values()], self._missing_in_spare, 0))
 
     async def stop(self) -> None:
         """End all engine processes."""
@@ -166,7 +168,9 @@ class ProcessFleet:
         gate = self._gates.setdefault(manifest.name, PARTS * len(self._gates))
         return Version(next(self._numbers), gate, str(directory), manifest.model_dump_json())
 
-    async def _begin(self, versions: list[Version], refuse: Callable[[Version, str], None]) -> EngineMember:
+    async def _begin(
+        self, versions: list[Version], refuse: Callable[[Version, str], None], device: int
+    ) -> EngineMember:
         """A process that has loaded ``versions``. Those that cannot be are refused, and removed from the list.
 
         If the process dies while it loads several at a time, the next one loads them one by one, to find the culprit.
@@ -175,19 +179,20 @@ class ProcessFleet:
         at_a_time = max(1, len(versions))
         while True:
             try:
-                member = await self._new_member()
+                member = await self._new_member(device)
                 if await _load_all(member, versions, at_a_time, refuse, self._settings):
                     return member
             except EngineDied as failure:
                 log.warning("engine process ended while it started", extra={"engine_process": str(failure)})
                 self._note_death()
+                await asyncio.sleep(self._budget.delay_s())
             at_a_time = 1
 
-    async def _new_member(self) -> EngineMember:
+    async def _new_member(self, device: int) -> EngineMember:
         """A new process, in a seat that is free or about to be: its last process is ending. Raises EngineDied."""
         seat = await self._free_seats.get()
         try:
-            member = await EngineMember.start(seat, self._settings)
+            member = await EngineMember.start(seat, self._settings, device)
         except EngineDied:
             self._free_seats.put_nowait(seat)
             raise
@@ -228,7 +233,7 @@ class ProcessFleet:
         began = time.monotonic()
         while number not in self._engines:
             self._note_death()
-            member = await self._successor()
+            member = await self._successor(number)
             try:
                 for version in self._versions.values():
                     if version.number not in member.loaded:
@@ -240,13 +245,13 @@ class ProcessFleet:
         log.info("engine replaced", extra={"engine": number, "seconds": round(time.monotonic() - began, 3)})
         self.start_spare()
 
-    async def _successor(self) -> EngineMember:
+    async def _successor(self, device: int) -> EngineMember:
         spare, self._spare = self._spare, None
         if spare is not None:
             member = await spare
             if member.usable:
                 return member
-        return await self._begin([*self._versions.values()], self._missing_in_spare)
+        return await self._begin([*self._versions.values()], self._missing_in_spare, device)
 
     def _missing_in_spare(self, version: Version, reason: str) -> None:
         """The engines serve it: it is tried again when the spare takes over."""

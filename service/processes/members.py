@@ -16,6 +16,7 @@ from service.models.folders import Unusable
 from service.processes.control import (
     Applied,
     Catalog,
+    Devices,
     Listening,
     Load,
     Loaded,
@@ -60,8 +61,8 @@ class EngineDied(Exception):
     """The engine process ended while something was asked of it."""
 
 
-async def count_devices(settings: Settings) -> int:
-    """How many devices there are for engines: all GPUs, or 1 for the CPU. Raises OSError when there is no such device.
+async def find_devices(settings: Settings) -> Devices:
+    """The devices for engines: all GPUs, or the CPU. Raises OSError when there is no such device.
 
     A process of its own looks: using CUDA takes memory that only its end gives back.
     """
@@ -74,7 +75,7 @@ async def count_devices(settings: Settings) -> int:
         await child.wait()
     if devices.problem:
         raise OSError(ENODEV, devices.problem)
-    return devices.count
+    return devices
 
 
 class EngineMember:
@@ -95,11 +96,11 @@ class EngineMember:
         self._listening = asyncio.create_task(self._listen())
 
     @classmethod
-    async def start(cls, seat: Seat, settings: Settings) -> Self:
-        """A process that can load models. Raises EngineDied."""
+    async def start(cls, seat: Seat, settings: Settings, device: int) -> Self:
+        """A process that can load models; ``device`` is the number of its GPU, if there are any. Raises EngineDied."""
         heartbeat = Heartbeat.open(seat.heartbeat)
         heartbeat.reset()
-        child = await Child.start(seat.name, run, ENGINE, seat, settings)
+        child = await Child.start(seat.name, run, ENGINE, seat, settings, device)
         member = cls(child, seat, heartbeat, settings)
         try:
             member.threads = await member._ready

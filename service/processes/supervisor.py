@@ -21,10 +21,10 @@ from service.contract.manifest import Manifest
 from service.metrics import Metrics
 from service.models.folders import model_directories, read_any_manifest
 from service.models.manager import ModelManager
-from service.process import usable_cores
+from service.process import name_process, usable_cores
 from service.processes.control import Catalog, Seat, metrics_folder, shared_load
 from service.processes.fleet import ProcessFleet
-from service.processes.members import ApiMember, count_devices
+from service.processes.members import ApiMember, find_devices
 from service.server.serve import admin_server, handle_signals, reload_all, serving_admin
 from service.settings import Settings
 from service.supervision.child import prepare
@@ -49,6 +49,7 @@ def run(settings: Settings, admin: socket.socket | None) -> int:
     listeners = bind_public(settings, api_servers(settings))
     folder = RunFolder.create()
     try:
+        name_process("genserve")
         prepare(PRELOAD)
         return asyncio.run(Supervisor(folder, listeners, settings).run(admin))
     finally:
@@ -124,7 +125,10 @@ class Supervisor:
         """Serve until a signal, or until too many processes have died; returns the exit code."""
         self._forced = False
         handle_signals(self._stop, partial(reload_all, self._find_manager))
-        engines = self._settings.engines or await count_devices(self._settings)
+        devices = await find_devices(self._settings)
+        engines = self._settings.engines or devices.count
+        if devices.gpu:  # its memory holds one copy of the models
+            self._settings = self._settings.model_copy(update={"spare_engine": False})
         seats = self._engine_seats(engines)
         self._fleet = ProcessFleet(
             self._folder, seats, engines, self._settings, self._metrics, self._budget, self._tell_all, self._fail
@@ -150,7 +154,7 @@ class Supervisor:
         seats = []
         threads = self._settings.engine_threads or usable_cores()
         for number in range(engines + 1):
-            seat = Seat(f"engine-{number}", number, self._folder.path, number)
+            seat = Seat(f"engine-{number}", number, self._folder.path)
             Heartbeat.create(seat.heartbeat, threads, self._settings.table_rows).close()
             seats.append(seat)
         return seats
@@ -205,6 +209,7 @@ class Supervisor:
         if not self._budget.note():
             self._fail(f"{self._budget.most} processes died within {self._budget.within_s:g} s")
             return
+        await asyncio.sleep(self._budget.delay_s())
         await self._start_api(api.seat.slot)
 
     def _tell_later(self) -> None:
@@ -246,7 +251,10 @@ class Supervisor:
     async def _end(self) -> None:
         """End the API processes, which finish their requests, and then the engines."""
         for api in self._used:
-            api.child.terminate()
+            if api.listening.is_set():
+                api.child.terminate()
+            else:  # it waits for the models and has no request
+                api.child.kill()
         ended = [asyncio.create_task(api.child.wait()) for api in self._used]
         if ended:
             await asyncio.wait(ended, timeout=self._settings.drain_s + END_S)

@@ -66,7 +66,8 @@ class Heartbeat:
         size = 8 * (_HEADER_WORDS + threads * _slot_words(most_rows))
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            os.ftruncate(descriptor, size)
+            # Written out: a full file system is an error here, and not a signal at some later write to the memory.
+            os.write(descriptor, bytes(size))
             memory = mmap.mmap(descriptor, size)
         finally:
             os.close(descriptor)
