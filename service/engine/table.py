@@ -362,10 +362,16 @@ class RowTable:
             if conditioned and spec.conditions is not None:
                 self._inputs.fill(slot, spec.conditions)
             if spec.inpaint is not None:
-                for kept, given in zip(self._inpaint, spec.inpaint, strict=True):
-                    if kept is not None and given is not None:
-                        kept[slot].copy_(given)
+                self._keep(slot, spec, spec.inpaint)
         return starts
+
+    def _keep(self, slot: int, spec: RowSpec, inpaint: Inpaint) -> None:
+        """Copy what is known of a row's picture to its slot, and where it is used the noise: by default its seed's."""
+        for kept, given in zip(self._inpaint[:2], inpaint[:2], strict=True):
+            kept[slot].copy_(given)
+        if self._inpaint.noise is not None:
+            noise = RowNoise(spec.seed).draw(self._shape) if inpaint.noise is None else inpaint.noise
+            self._inpaint.noise[slot].copy_(noise)
 
     def _set_ready(self, slots: Slots) -> None:
         self._ready[slots] = True

@@ -9,9 +9,6 @@ from collections.abc import Mapping
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from service import logs
 from service.admission.shared import MOST_LANES
@@ -19,11 +16,13 @@ from service.api.state import State
 from service.app import create_app, state_with
 from service.background import call_soon, log_failure
 from service.engine.engine import Engine
-from service.engine.model import Model, Served, encoder_of
+from service.engine.model import Served, encoder_of
+from service.engine.parts import text_encoder_of
 from service.link.pool import EnginePool
-from service.models.torchscript import load_map
+from service.models.registry import described_model
 from service.process import keep_memory
 from service.processes.control import (
+    PARTS,
     Applied,
     Catalog,
     EngineAddress,
@@ -144,23 +143,16 @@ class CatalogStates:
 
 def described(version: Version, settings: Settings) -> Served:
     """A version as requests see it: the engines have its functions."""
-    manifest, gate = version.parsed(), version.gate if version.gate < MOST_LANES else None
-    latent_map = load_map(Path(version.directory), manifest)
-    model = Model(
-        manifest,
-        torch.device("cpu"),
-        elsewhere,
-        elsewhere if manifest.denoises else None,
-        encode=elsewhere if "encode" in manifest.capabilities else None,
-        latent_map=latent_map,
+    gate = version.gate if version.gate + PARTS <= MOST_LANES else None
+    model = described_model(Path(version.directory), version.parsed())
+    cost = cost_of(version.prices, settings)
+    if version.decoder_prices is not None:
+        cost.decode_ms = cost_of(version.decoder_prices, settings).row_ms()
+    parts = (encoder_of(model), version.encoder_prices), (text_encoder_of(model), version.text_prices)
+    encoder, text = (
+        Served(part, cost_of(prices, settings), lane=version.lane + place, gate=None if gate is None else gate + place)
+        if part is not None and prices is not None
+        else None
+        for place, (part, prices) in enumerate(parts, start=1)
     )
-    encoder, encoder_cost = encoder_of(model), None
-    if encoder is not None and version.encoder_prices is not None:
-        cost = cost_of(version.encoder_prices, settings)
-        encoder_cost = Served(encoder, cost, lane=version.lane + 1, gate=gate and gate + 1)
-    return Served(model, cost_of(version.prices, settings), encoder_cost, version.lane, gate)
-
-
-def elsewhere(*_: object) -> Any:  # noqa: ANN401
-    """In place of a model's functions where engine processes compute them."""
-    raise RuntimeError("engine processes compute this")
+    return Served(model, cost, encoder, version.lane, gate, text)

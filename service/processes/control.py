@@ -13,6 +13,8 @@ from service.engine.cost import CostModel
 from service.metrics import Metrics
 from service.settings import Settings
 
+#: Lanes and gates of a model that requests are sent to: its own, its encoder's and its text encoder's.
+PARTS = 3
 #: By number of rows, the milliseconds of a forward pass at warm-up.
 Prices = dict[int, float]
 
@@ -24,7 +26,8 @@ class Message(msgspec.Struct, array_like=True):
 class Version(Message):
     """One version of a model. ``number`` is unique in a run of the service; ``manifest`` is its JSON.
 
-    ``gate`` is the number of the model's gate, which all its versions share; that of its encoder's is the next.
+    ``gate`` is the number of the model's gate, which all its versions share; those of its encoder's and text encoder's
+    are the next.
     """
 
     number: int
@@ -33,11 +36,13 @@ class Version(Message):
     manifest: str
     prices: Prices = {}
     encoder_prices: Prices | None = None
+    text_prices: Prices | None = None
+    decoder_prices: Prices | None = None
 
     @property
     def lane(self) -> int:
-        """The number of the lane of the model in messages of the link; that of its encoder is the next."""
-        return 2 * self.number
+        """The number of the lane of the model in messages of the link; its encoder and text encoder have the next."""
+        return PARTS * self.number
 
     def parsed(self) -> Manifest:
         """The manifest."""
@@ -93,6 +98,8 @@ class Loaded(Message, tag=1):
     number: int
     prices: Prices
     encoder_prices: Prices | None
+    text_prices: Prices | None = None
+    decoder_prices: Prices | None = None
 
 
 class Refused(Message, tag=2):

@@ -22,6 +22,7 @@ from service.link.server import LinkServer
 from service.models.registry import KnownCosts, Unusable, pick_device, prepare, unusable
 from service.process import freeze_objects, keep_memory, trim_memory
 from service.processes.control import (
+    PARTS,
     FromEngine,
     Load,
     Loaded,
@@ -104,25 +105,28 @@ class EngineProcess:
             log.error("model refused", extra={"reason": str(failure)}, exc_info=failure.__cause__)
             self._send(Refused(version.number, str(failure)))
             return
-        encoder_prices = None if served.encoder is None else served.encoder.cost.measured
-        self._send(Loaded(version.number, served.cost.measured, encoder_prices))
+        parts = served.encoder, served.text, served.decoder
+        prices = [None if part is None else part.cost.measured for part in parts]
+        self._send(Loaded(version.number, served.cost.measured, *prices))
 
     def _prepared(self, version: Version) -> Served:
         """The version, with its lanes. Raises Unusable."""
         directory = Path(version.directory)
-        costs = KnownCosts(version.prices or None, version.encoder_prices)
+        costs = KnownCosts(version.prices or None, version.encoder_prices, version.text_prices, version.decoder_prices)
         manifest, run_exclusive = version.parsed(), self._run_exclusive
         served = prepare(directory, self._device, self._settings, manifest, run_exclusive, costs)
         with unusable(directory):
-            for number, part in enumerate(filter(None, (served, served.encoder))):
+            for number, part in enumerate((served, served.encoder, served.text)):
+                if part is None:
+                    continue
                 metrics = self._metrics.for_model(part.model.name, ServiceError.codes())
                 lane = self._host.new_lane(part, DrainRate(1000.0 * self._host.threads), metrics)
                 self._server.add(version.lane + number, lane)
         return served
 
     def _unload(self, number: int) -> None:
-        for lane in (2 * number, 2 * number + 1):
-            self._server.remove(lane)
+        for part in range(PARTS):
+            self._server.remove(PARTS * number + part)
         self._loaders.submit(trim_memory)
         if self._device.type == "cuda":
             self._host.run_exclusive(torch.cuda.empty_cache).add_done_callback(log_failure)

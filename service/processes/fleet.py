@@ -12,7 +12,7 @@ from service.background import log_failure
 from service.contract.manifest import Manifest
 from service.metrics import Metrics
 from service.models.registry import Unusable
-from service.processes.control import EngineAddress, Loaded, Seat, Version
+from service.processes.control import PARTS, EngineAddress, Loaded, Seat, Version
 from service.processes.members import EngineDied, EngineMember
 from service.settings import Settings
 from service.supervision.restarts import RestartBudget
@@ -163,7 +163,7 @@ class ProcessFleet:
                 self.discard(version)
 
     def _new_version(self, directory: Path, manifest: Manifest) -> Version:
-        gate = self._gates.setdefault(manifest.name, 2 * len(self._gates))
+        gate = self._gates.setdefault(manifest.name, PARTS * len(self._gates))
         return Version(next(self._numbers), gate, str(directory), manifest.model_dump_json())
 
     async def _begin(self, versions: list[Version], refuse: Callable[[Version, str], None]) -> EngineMember:
@@ -313,6 +313,7 @@ def _set_prices(version: Version, loaded: Loaded) -> None:
     """Keep the first prices: all engines and all API processes must reckon from the same ones."""
     if not version.prices:
         version.prices, version.encoder_prices = loaded.prices, loaded.encoder_prices
+        version.text_prices, version.decoder_prices = loaded.text_prices, loaded.decoder_prices
 
 
 def _succeeded(task: "asyncio.Task[Any]") -> bool:

@@ -19,10 +19,10 @@ import torch
 from service.admission.shared import MOST_LANES, SharedLoad
 from service.background import Background, log_failure
 from service.contract.files import ContractError
-from service.contract.manifest import Manifest, read_manifest
+from service.contract.manifest import Manifest
 from service.metrics import Metrics
 from service.models.manager import ModelManager
-from service.models.registry import model_directories, pick_device
+from service.models.registry import model_directories, pick_device, read_any_manifest
 from service.process import usable_cores
 from service.processes.control import Catalog, Seat, metrics_folder, shared_load
 from service.processes.fleet import ProcessFleet
@@ -268,7 +268,7 @@ def _manifests(weights: Path) -> tuple[dict[Path, Manifest], dict[str, str]]:
     refused: dict[str, str] = {}
     for name, directory in model_directories(weights).items():
         try:
-            manifests[directory] = read_manifest(directory)
+            manifests[directory] = read_any_manifest(directory)
         except ContractError as failure:
             refused[name] = str(failure)
     return manifests, refused
