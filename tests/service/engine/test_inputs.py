@@ -148,7 +148,11 @@ async def test_a_batch_that_fails_is_bisected_with_its_inputs(conditioned: Calla
         (Conditions({"context": torch.zeros(3)}), 1.0, r"context: torch.float32 of \(3,\), not float32 of \(2, 3\)"),
         (Conditions({"context": context(1).double()}), 1.0, "context: torch.float64"),
         (Conditions({"context": context(1), "mask": context(1)}), 1.0, "mask: the model has no such input, only"),
-        (Conditions({"context": context(1)}, {"hint": torch.zeros(1, 2, 2)}), 2.0, "hint: the model has no such input"),
+        (
+            Conditions({"context": context(1)}, {"context": context(2), "hint": torch.zeros(1, 2, 2)}),
+            2.0,
+            "hint: the model has no such input",
+        ),
     ],
 )
 def test_what_is_missing_or_wrong_is_named(
