@@ -9,6 +9,7 @@ from service.admission.gate import Gate
 from service.admission.shared import SharedLoad
 from service.engine.backend import Backend, LaneHandle
 from service.engine.model import Model, Served
+from service.engine.parts import decoder_of
 from service.engine.table import most_rows
 from service.errors import ServiceError
 from service.metrics import Metrics, ModelMetrics
@@ -33,6 +34,12 @@ class Deployment(NamedTuple):
     def parts(self) -> "list[Deployment]":
         """Itself and those of its parts."""
         return [each for each in (self, self.encoder, self.text) if each is not None]
+
+    @property
+    def lanes(self) -> list[str]:
+        """The names of its lanes in metrics."""
+        decoder = decoder_of(self.model)
+        return [each.model.name for each in self.parts] + ([] if decoder is None else [decoder.name])
 
     @property
     def model(self) -> Model:

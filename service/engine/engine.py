@@ -72,10 +72,8 @@ class Engine:
         manifest = deployment.model.manifest
         replaced = self.deployments.get(manifest.name)
         self.deployments[manifest.name] = deployment
-        kept = {each.model.name for each in deployment.parts}
-        for each in replaced.parts if replaced else ():
-            if each.model.name not in kept:
-                self._metrics.forget(each.model.name)
+        for part in {*replaced.lanes} - {*deployment.lanes} if replaced else ():
+            self._metrics.forget(part)
         self._warn_if_expensive(deployment)
         self._metrics.show_version(manifest.name, manifest.family, manifest.version, manifest.artifact.sha256)
         return replaced
@@ -83,8 +81,8 @@ class Engine:
     def withdraw(self, name: str) -> Deployment:
         """Stop serving the model to new requests; returns its deployment."""
         withdrawn = self.deployments.pop(name)
-        for each in withdrawn.parts:
-            self._metrics.forget(each.model.name)
+        for part in withdrawn.lanes:
+            self._metrics.forget(part)
         return withdrawn
 
     def submit(

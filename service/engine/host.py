@@ -26,6 +26,9 @@ from service.settings import Settings
 
 Result = TypeVar("Result")
 
+#: Slots of a table for pictures of another size than the model's own: there may be many sizes.
+SIZED_ROWS = 32
+
 
 class Host:
     """Computes rows on ``device``: the backend of an ``Engine`` in the same process, or behind a socket.
@@ -84,7 +87,7 @@ class Host:
         """A lane for one version of a model. Raises whatever its table raises when there is no memory for it."""
         self._models[served.model.name] = metrics
         decoder = None if served.decoder is None else (served.decoder.model, served.decoder.cost)
-        return self._new_lane(served.model, served.cost, drain, metrics, decoder)
+        return self._new_lane(served.model, served.cost, drain, metrics, decoder, self._settings)
 
     def put(self, lane: Lane, rows: Sequence[LiveRow]) -> None:
         """Queue the rows of one job, all of one size. Raises ValueError for a size that the model does not support."""
@@ -100,6 +103,7 @@ class Host:
         drain: DrainRate,
         metrics: ModelMetrics,
         decoder: tuple[Model, CostModel] | None,
+        settings: Settings,
     ) -> Lane:
         """A lane, with one for ``decoder`` if there is one."""
         decoding = None
@@ -107,8 +111,8 @@ class Host:
             name = decoder[0].name
             decoder_metrics = self._models.get(name) or self._metrics.for_model(name, ServiceError.codes())
             self._models[name] = decoder_metrics
-            decoding = Lane(*decoder, self._own_rate(), self._settings, decoder_metrics)
-        return Lane(model, cost, drain, self._settings, metrics, decoding)
+            decoding = Lane(*decoder, self._own_rate(), settings, decoder_metrics)
+        return Lane(model, cost, drain, settings, metrics, decoding)
 
     def _sized(self, lane: Lane, size: Size) -> Lane:
         """A branch of ``lane`` for pictures of ``size``."""
@@ -118,7 +122,9 @@ class Host:
         decoding = None
         if decoder is not None and lane.decoder is not None:
             decoding = decoder, lane.decoder.cost.scaled(pixels)
-        branch = self._new_lane(model, lane.cost.scaled(pixels), self._own_rate(), lane.metrics, decoding)
+        settings = self._settings.model_copy(update={"table_rows": min(SIZED_ROWS, self._settings.table_rows)})
+        rate, cost = self._own_rate(), lane.cost.scaled(pixels)
+        branch = self._new_lane(model, cost, rate, lane.metrics, decoding, settings)
         branch.count_for(lane)
         return branch
 

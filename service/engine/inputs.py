@@ -117,18 +117,23 @@ class InputTable:
         ``label``; and by optional input, "no" and its name: the places in ``slots`` of the rows without it.
         """
         columns = {LABEL: torch.from_numpy(self._label[slots])} if self._has_label else {}
+        if not self.conditioned:
+            return columns
         for name, windows in self._windows.items():
             (first, last), now = windows[slots].T, step[slots]
             columns[f"no {name}"] = torch.from_numpy(np.flatnonzero((now < first) | (now >= last)))
         return columns
 
-    def negative_columns(self, slots: Slots) -> dict[str, Tensor]:
-        """As ``columns``, of what guidance leads the rows in ``slots`` away from."""
-        return {NEGATIVE_LABEL: torch.from_numpy(self._negative_label[slots])} if self._has_label else {}
+    def add_negative_columns(self, columns: dict[str, Tensor], slots: Slots) -> None:
+        """Add to ``columns`` what guidance leads the rows in ``slots`` away from."""
+        if self._has_label:
+            columns[NEGATIVE_LABEL] = torch.from_numpy(self._negative_label[slots])
 
     def gather(self, index: Tensor, sent: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The inputs (rows, ...) of the slots in ``index``; ``sent`` are their columns, on the device."""
         inputs = {LABEL: sent[LABEL]} if self._has_label else {}
+        if not self.conditioned:
+            return inputs
         for name, tensor in self._tensors.items():
             absent = sent.get(f"no {name}")
             if absent is None or not len(absent):
@@ -146,7 +151,8 @@ class InputTable:
 
     def adapters(self, slots: Slots) -> Sequence[Adapter | None]:
         """The LoRA of each row, () if none has one."""
-        if not self.conditioned or not (adapted := self._adapted[slots]).any():
+        adapted = self._adapted[slots]
+        if not np.count_nonzero(adapted):
             return ()
         return [self._adapters[slot] if has else None for slot, has in zip(slots.tolist(), adapted, strict=True)]
 

@@ -140,7 +140,7 @@ class RowTable:
     def claim(self, most: int) -> Slots:
         """Ready slots of up to ``most`` forward-pass rows, the least recently served first; at least one if any."""
         chosen = np.flatnonzero(self._ready)
-        if self._alone.any():
+        if np.count_nonzero(self._alone):
             chosen = self._without_company(chosen)
         if self.ready_forward_rows > most:
             turn = chosen[np.argsort(self._last_served[chosen], kind="stable")[:most]]
@@ -166,17 +166,19 @@ class RowTable:
 
         Draws the starting noise and copies the masks of rows that begin.
         """
-        columns = self._columns(slots)
+        guided = self._weight[slots] == 2
+        columns = self._columns(slots, guided)
         sent = dict(zip(columns, to_device_together([*columns.values()], self._device), strict=True))
-        index, ending, adapters = sent["index"], self.last_step(slots), self._inputs.adapters(slots)
-        inputs = self._inputs.gather(index, sent)
+        index, ending, conditioned = sent["index"], self.last_step(slots), self._inputs
+        inputs = conditioned.gather(index, sent)
+        adapters = conditioned.adapters(slots) if conditioned.conditioned else ()
         if not self._denoises:
             return index, Batch(sent["starts"], inputs, ending, None, adapters)
         x, x_start_prev = self._latents(index, sent.get("begins"), sent.get("starts"))
         step = Step(
             x_start_prev,
             sent["coefficients"],
-            self._weight[slots] == 2,
+            guided,
             self._guidance(index, sent),
             sent.get("noise"),
             self._inpaint_of(index, sent.get("unmasked")),
@@ -186,30 +188,33 @@ class RowTable:
         )
         return index, Batch(x, inputs, ending, step, adapters)
 
-    def _columns(self, slots: Slots) -> dict[str, Tensor]:
+    def _columns(self, slots: Slots, guided: npt.NDArray[np.bool_]) -> dict[str, Tensor]:
         """The host's part of a batch, (rows, ...) each; ``begins`` and ``unmasked`` are indices into the rows."""
-        columns = {"index": torch.from_numpy(slots), **self._inputs.columns(slots, self._step)}
+        columns = self._inputs.columns(slots, self._step)
+        columns["index"] = torch.from_numpy(slots)
         if not self._denoises:  # all rows begin in this tick
             columns["starts"] = self._start(slots)
             return columns
-        guided = self._weight[slots] == 2
-        if guided.any():
-            columns["guided"] = torch.from_numpy(np.flatnonzero(guided))
-            columns["scale"] = torch.from_numpy(self._guidance_scale[slots[guided]])
-            columns |= self._inputs.negative_columns(slots[guided])
+        if np.count_nonzero(guided):
+            rows = np.flatnonzero(guided)
+            own = slots[rows]
+            columns["guided"] = torch.from_numpy(rows)
+            columns["scale"] = torch.from_numpy(self._guidance_scale[own])
+            self._inputs.add_negative_columns(columns, own)
         begins = self.first_step(slots)
-        if begins.any():
+        if np.count_nonzero(begins):
             columns["begins"] = torch.from_numpy(np.flatnonzero(begins))
             columns["starts"] = self._start(slots[begins])
-        columns["coefficients"] = self.coefficients(slots)
-        noise = self._draw_noise(slots, columns["coefficients"])
+        coefficients = self._coefficients[slots, self._step[slots]]
+        columns["coefficients"] = torch.from_numpy(coefficients)
+        noise = self._draw_noise(slots, coefficients)
         if noise is not None:
             columns["noise"] = noise
         if self._levels is not None:
             steps = self._step[slots][:, None] + _NOW_AND_NEXT
             columns["levels"] = torch.from_numpy(self._levels[slots[:, None], steps])
         masked = self._inpaints[slots]
-        if masked.any():
+        if np.count_nonzero(masked):
             columns["unmasked"] = torch.from_numpy(np.flatnonzero(~masked))
         return columns
 
@@ -282,7 +287,7 @@ class RowTable:
     def _extras(self, slots: Slots) -> Extras | None:
         """The previews due at this step and the rows that end as latents; None when there are neither."""
         as_latent, every = self._as_latent[slots], self._film_every[slots]
-        if not (as_latent.any() or every.any()):
+        if not (np.count_nonzero(as_latent) or np.count_nonzero(every)):
             return None
         due = (every > 0) & (self._step[slots] % np.maximum(every, 1) == 0)
         return Extras(as_latent, np.where(due, self._preview_bits[slots], 0))
@@ -305,13 +310,13 @@ class RowTable:
         ends: npt.NDArray[np.bool_] = self._step[slots] + 1 >= self._length[slots]
         return ends
 
-    def _draw_noise(self, slots: Slots, coefficients: Tensor) -> Tensor | None:
+    def _draw_noise(self, slots: Slots, coefficients: npt.NDArray[np.float32]) -> Tensor | None:
         """Noise (rows, *latent) on the host, drawn for rows whose step adds noise; None when none does."""
-        adding = coefficients[:, 4] != 0
-        if not adding.any():
+        added = coefficients[:, 4]
+        if not np.count_nonzero(added):
             return None
         drawn = torch.zeros(len(slots), *self._shape)
-        for position in adding.nonzero().flatten().tolist():
+        for position in np.flatnonzero(added).tolist():
             self._noise[slots[position]].fill(drawn[position])
         return drawn
 
@@ -343,7 +348,7 @@ class RowTable:
         """The starting latents, drawn or given, (rows, *latent) on the host."""
         specs = [row.spec for row in self.rows(slots)]
         starts = torch.empty(len(specs), *self._shape)
-        if any(spec.latent is None for spec in specs):
+        if [spec for spec in specs if spec.latent is None]:
             draw_each([spec.seed for spec in specs], starts)
         scaled, conditioned = self._levels is not None, self._inputs.conditioned
         for place, (slot, spec) in enumerate(zip(slots.tolist(), specs, strict=True)):
@@ -358,10 +363,16 @@ class RowTable:
             if conditioned and spec.conditions is not None:
                 self._inputs.fill(slot, spec.conditions)
             if spec.inpaint is not None:
-                for kept, given in zip(self._inpaint, spec.inpaint, strict=True):
-                    if kept is not None and given is not None:
-                        kept[slot].copy_(given)
+                self._keep(slot, spec, spec.inpaint)
         return starts
+
+    def _keep(self, slot: int, spec: RowSpec, inpaint: Inpaint) -> None:
+        """Copy what is known of a row's picture to its slot, and where it is used the noise: by default its seed's."""
+        for kept, given in zip(self._inpaint[:2], inpaint[:2], strict=True):
+            kept[slot].copy_(given)
+        if self._inpaint.noise is not None:
+            noise = RowNoise(spec.seed).draw(self._shape) if inpaint.noise is None else inpaint.noise
+            self._inpaint.noise[slot].copy_(noise)
 
     def _set_ready(self, slots: Slots) -> None:
         self._ready[slots] = True

@@ -234,9 +234,10 @@ def _decode(
     model: Model, decode: Callable[..., Tensor], x: Tensor, inputs: Inputs, shown: Flags
 ) -> tuple[npt.NDArray[np.uint8], Flags]:
     """Results of the ``shown`` rows on the host, and which are finite."""
-    if not shown.any():
+    count = np.count_nonzero(shown)
+    if not count:
         return np.empty((0, *model.result_shape), np.uint8), np.empty(0, np.bool_)
-    if not shown.all():
+    if count < len(shown):
         index = _index(shown, x.device)
         x, inputs = x[index], {name: tensor[index] for name, tensor in inputs.items()}
     results, usable = to_host(*model.finish(decode(x, inputs)))

@@ -16,10 +16,10 @@ from service.engine.device import thread_count
 from service.engine.model import Model, Served, encoder_of
 from service.engine.parts import decoder_of, text_encoder_of
 from service.models.buckets import at_fixed_sizes
-from service.models.diffusers.model import load_diffusers
+from service.models.diffusers.model import described, elsewhere, load_diffusers, with_tokenizers
 from service.models.folders import Unusable, model_directories, read_any_manifest
 from service.models.golden import check_golden
-from service.models.torchscript import load_model
+from service.models.torchscript import load_map, load_model
 from service.models.warmup import RunExclusive, run_directly, warm_up
 from service.settings import Settings
 
@@ -101,6 +101,16 @@ def prepare(
         if decoder is not None:
             served.cost.decode_ms = decoder.cost.row_ms()
         return replace(served, encoder=encoder, text=text, decoder=decoder)
+
+
+def described_model(directory: Path, manifest: Manifest) -> Model:
+    """The model as a process sees it that computes nothing: its functions are elsewhere. Raises ContractError."""
+    device = torch.device("cpu")
+    if manifest.pipeline is not None:
+        return with_tokenizers(described(manifest, device), directory)
+    encode = elsewhere if "encode" in manifest.capabilities else None
+    denoise = elsewhere if manifest.denoises else None
+    return Model(manifest, device, elsewhere, denoise, encode=encode, latent_map=load_map(directory, manifest))
 
 
 def load(directory: Path, device: torch.device, manifest: Manifest | None = None) -> Model:

@@ -11,21 +11,16 @@ from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-import torch
-
 from service import logs
 from service.admission.shared import MOST_LANES
 from service.api.state import State
 from service.app import create_app, state_with
 from service.background import call_soon, log_failure
-from service.contract.manifest import Manifest
 from service.engine.engine import Engine
 from service.engine.model import Model, Served, encoder_of
 from service.engine.parts import text_encoder_of
 from service.link.pool import EnginePool
-from service.models.diffusers.model import described as diffusers_model
-from service.models.diffusers.model import elsewhere, with_tokenizers
-from service.models.torchscript import load_map
+from service.models.registry import described_model
 from service.process import keep_memory
 from service.processes.control import (
     PARTS,
@@ -46,8 +41,6 @@ from service.server.serve import run_with
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
-
-CPU = torch.device("cpu")
 
 
 def run(connection: Connection, seat: Seat, settings: Settings, sockets: list[socket.socket]) -> None:
@@ -168,12 +161,3 @@ def described(version: Version, settings: Settings) -> Served:
         whole.cost.decode_ms = cost_of(costs.decoder, settings).row_ms()
     encoder = served(encoder_of(model), costs.encoder, 1)
     return replace(whole, encoder=encoder, text=served(text_encoder_of(model), costs.text, 2))
-
-
-def described_model(directory: Path, manifest: Manifest) -> Model:
-    """The model without its functions."""
-    if manifest.pipeline is not None:
-        return with_tokenizers(diffusers_model(manifest, CPU), directory)
-    encode = elsewhere if "encode" in manifest.capabilities else None
-    denoise = elsewhere if manifest.denoises else None
-    return Model(manifest, CPU, elsewhere, denoise, encode=encode, latent_map=load_map(directory, manifest))

@@ -13,6 +13,8 @@ from service.engine.cost import CostModel
 from service.metrics import Metrics
 from service.settings import Settings
 
+#: Lanes and gates of a model that requests are sent to: its own, its encoder's and its text encoder's.
+PARTS = 3
 #: By number of rows, the milliseconds of a forward pass at warm-up.
 Prices = dict[int, float]
 

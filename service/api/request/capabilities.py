@@ -53,7 +53,7 @@ _ABILITIES: Mapping[Ability, Callable[[Model], bool]] = {
     "inpaint": _inpaints,
     "variations": lambda model: encodes(model) and not denoises(model),
     "encode": encodes,
-    "invert": lambda model: denoises(model) and starts_from_pictures(model),
+    "invert": lambda model: model.manifest.noise_schedule is not None and starts_from_pictures(model),
     "latent_map": lambda model: model.latent_map is not None,
     "interpolate": lambda model: "interpolate" in model.manifest.capabilities,
     "blend_classes": lambda model: denoises(model) and bool(model.manifest.class_names),

@@ -37,10 +37,11 @@ export const isGrey = (card) => card.image_shape[0] === 1;
 /** A one-line description. */
 export function describe(card) {
   const [, height, width] = card.image_shape;
-  const { dataset, training } = card.manifest;
-  const size = training.parameters ? `${(training.parameters / 1e6).toFixed(2)} M parameters` : null;
+  const { dataset, training, pipeline } = card.manifest;
+  const parameters = (training ?? pipeline)?.parameters;
+  const size = parameters ? `${(parameters / 1e6).toFixed(2)} M parameters` : null;
   const classes = card.class_names.length ? `${card.class_names.length} classes` : "no classes";
-  return [dataset.name, `${width} × ${height}`, classes, size, `version ${card.version}`].filter(Boolean).join(" · ");
+  return [dataset?.name ?? pipeline?.class_name, `${width} × ${height}`, classes, size, `version ${card.version}`].filter(Boolean).join(" · ");
 }
 
 /** Median latency of its latest answers in milliseconds, or null. */

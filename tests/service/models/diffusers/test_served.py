@@ -13,6 +13,7 @@ import torch
 
 from service.contract.manifest import SolverName
 from service.engine.cost import CostModel
+from service.engine.initial_latents import from_picture
 from service.engine.model import Served
 from service.engine.rows import Adapter, RowSpec
 from service.errors import ComputeFailed
@@ -56,6 +57,20 @@ async def test_models_of_pixels(folder_of: FolderOf, pipe_of: PipeOf, name: str)
     async with studio(folder_of(name)) as (own, _):
         made = await own.pictures([RowSpec(3, 0, 1.0, own.model.plan(steps=5))])
     require_same(made, pipe_of(name)(generator=seeded(), num_inference_steps=5).images)
+
+
+async def test_a_model_of_pixels_paints_around_what_is_known(folder_of: FolderOf) -> None:
+    known = torch.rand(3, 8, 8, generator=seeded()) * 2 - 1
+    left = torch.zeros(1, 8, 8)
+    left[..., :4] = 1
+    async with studio(folder_of("ddim")) as (own, _):
+        rows = [RowSpec(seed, 0, 1.0, own.model.plan(steps=5)) for seed in (3, 4)]
+        made = await own.pictures(from_picture(rows, known, left, 1.0))
+        free = await own.pictures(rows)
+    expected = ((known + 1) * 127.5).round().permute(1, 2, 0).numpy()
+    np.testing.assert_array_equal(made[0][:, 4:], expected[:, 4:])
+    assert not np.array_equal(made[0][:, :4], free[0][:, :4])
+    assert not np.array_equal(made[0][:, :4], made[1][:, :4])
 
 
 @pytest.mark.parametrize("solver", [None, *CLASSES])
