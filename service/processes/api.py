@@ -153,7 +153,9 @@ def described(version: Version, settings: Settings) -> Served:
     def served(part: Model | None, prices: Prices | None, number: int) -> Served | None:
         if part is None or prices is None:
             return None
-        return Served(part, cost_of(prices, settings), lane=version.lane + number, gate=gate and gate + number)
+        return Served(
+            part, cost_of(prices, settings), lane=version.lane + number, gate=None if gate is None else gate + number
+        )
 
     whole = served(model, costs.model, 0)
     assert whole is not None
