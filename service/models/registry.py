@@ -112,9 +112,16 @@ def prepare(
 
 def read_any_manifest(directory: Path) -> Manifest:
     """The manifest of a model's folder; of a diffusers folder, made from its files. Raises ContractError."""
-    if is_diffusers_folder(directory) and not (directory / MANIFEST_FILE).exists():
+    if _is_of_diffusers(directory):
         return diffusers_manifest(directory)
     return read_manifest(directory)
+
+
+def _is_of_diffusers(directory: Path) -> bool:
+    try:
+        return is_diffusers_folder(directory) and not (directory / MANIFEST_FILE).exists()
+    except OSError:  # no permission: reading the manifest says so
+        return False
 
 
 def described_model(directory: Path, manifest: Manifest) -> Model:
@@ -175,7 +182,7 @@ def model_directories(weights: Path) -> dict[str, Path]:
 def stamp_of(directory: Path) -> object | None:
     """What changes when the model's files are replaced, without reading them; None where it cannot be read."""
     try:
-        if is_diffusers_folder(directory) and not (directory / MANIFEST_FILE).exists():
+        if _is_of_diffusers(directory):
             return stamps_of(directory)
         status = (directory / MANIFEST_FILE).stat()
     except (OSError, ContractError):
