@@ -44,7 +44,10 @@ def stamp_of(directory: Path) -> object | None:
 
 
 def _is_diffusers(directory: Path) -> bool:
-    return is_diffusers_folder(directory) and not (directory / MANIFEST_FILE).exists()
+    try:
+        return is_diffusers_folder(directory) and not (directory / MANIFEST_FILE).exists()
+    except OSError:  # no permission: reading the manifest says so
+        return False
 
 
 def _name(entry: os.DirEntry[str]) -> str:
