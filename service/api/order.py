@@ -1,6 +1,7 @@
 """The order, a checked request that every task creates, and its output, which every answer shows."""
 
 import hashlib
+import math
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -8,14 +9,16 @@ from pydantic import BaseModel
 from torch import Tensor
 
 from service import images
+from service.api.prompts import Reading
 from service.api.request.arrays import Floats
 from service.api.request.layout import Layout
+from service.api.request.prompt_fields import image_shape_of
 from service.api.request.schemas import Params, Task
 from service.engine.deployment import Deployment
 from service.engine.model import Model
 from service.engine.pricing import Part
 from service.engine.results import Latent, Preview
-from service.engine.rows import RowSpec
+from service.engine.rows import RowSpec, Size
 
 Kind = Literal["generation", "interpolation", "encoding", "latent-map"]
 
@@ -86,9 +89,9 @@ class Order(NamedTuple):
     ``asked`` is the request without its files; ``edited`` the one that an edit (``dialects.edits``) came from.
 
     ``path`` and ``params`` are a request that reproduces the pictures; ``begin`` adds what is unknown before.
-    ``seeds`` has a seed per picture, None where no seed alone reproduces it. ``layout`` is how one image shows all
-    pictures. ``warnings`` list changes to the input that the request did not ask for. Without ``cache`` the answer may
-    not be stored.
+    ``reading`` has the texts of the prompts until they are read. ``seeds`` has a seed per picture, None where no seed
+    alone reproduces it. ``layout`` is how one image shows all pictures. ``warnings`` list changes to the input that the
+    request did not ask for. Without ``cache`` the answer may not be stored.
     """
 
     deployment: Deployment
@@ -108,6 +111,7 @@ class Order(NamedTuple):
     before: Sequence[Part] = ()
     begin: Begin | None = None
     edited: Task | None = None
+    reading: Reading | None = None
 
     @property
     def model(self) -> Model:
@@ -117,7 +121,13 @@ class Order(NamedTuple):
     @property
     def parts(self) -> Sequence[Part]:
         """All parts that the engine computes: those before the pictures, and the pictures, priced by the longest."""
-        return *self.before, Part(len(self.rows), max([row.calls for row in self.rows]))
+        calls, pixels = max([row.calls for row in self.rows]), relative_pixels(self.model, self.rows[0].size)
+        return *self.before, Part(len(self.rows), calls, pixels=pixels)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(channel, height, width) of its pictures."""
+        return image_shape_of(self.model, self.rows[0].size)
 
     @property
     def size(self) -> int:
@@ -142,6 +152,12 @@ def without(value: Any, *kinds: type) -> Any:  # noqa: ANN401  (any field's valu
     if isinstance(value, BaseModel):
         return value.model_copy(update={name: without(each, *kinds) for name, each in value})
     return [without(each, *kinds) for each in value] if isinstance(value, list) else value
+
+
+def relative_pixels(model: Model, size: Size | None) -> float:
+    """The work of a picture of ``size`` as a multiple of one of the model's own size."""
+    _, height, width = model.manifest.image_shape
+    return 1.0 if size is None else math.prod(size) / (height * width)
 
 
 def _tensors(row: RowSpec) -> Sequence[Tensor]:

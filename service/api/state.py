@@ -1,13 +1,14 @@
 """The parts of the running service that handlers share; ``service.app`` builds it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from starlette.requests import Request
 
 from service.admission.memory import Memory
 from service.api.order import Order, Output
+from service.api.prompts import PromptCache
 from service.api.request.body import BodyTranslator
 from service.api.request.resolve_cache import ResolvedCache
 from service.background import Background
@@ -62,6 +63,7 @@ class State:
     memory: Memory
     background: Background
     translators: Sequence[BodyTranslator] = ()
+    prompts: PromptCache = field(default_factory=PromptCache)
 
     @property
     def jobs(self) -> JobStore[Order, JobResult]:

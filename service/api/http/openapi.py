@@ -164,7 +164,7 @@ def query_parameters(schema: type[BaseModel]) -> list[dict[str, Any]]:
     """The fields of ``schema``, but those that are objects: a query cannot hold them."""
     fields = _own_first(schema, inlined(schema.model_json_schema()))["properties"]
     return [
-        {"name": name, "in": "query", "required": False, "allowEmptyValue": True, "schema": field}
+        {"name": name, "in": "query", "required": False, "allowEmptyValue": True, "schema": _without(field, "object")}
         for name, field in fields.items()
         if not _holds_an_object(field)
     ]
@@ -285,17 +285,19 @@ def _own_first(model: type[BaseModel], schema: JsonSchema) -> JsonSchema:
 def _in_a_form(document: JsonSchema) -> JsonSchema:
     """``document`` without objects and null, which only JSON can express; an optional field may be empty instead."""
     fields = {
-        name: _without_null(field) for name, field in document["properties"].items() if not _holds_an_object(field)
+        name: _without(field, "null", "object")
+        for name, field in document["properties"].items()
+        if not _holds_an_object(field)
     }
     required = document.get("required", ())
     properties = {name: field if name in required else _or_empty(field) for name, field in fields.items()}
     return {**document, "properties": properties}
 
 
-def _without_null(field: JsonSchema) -> JsonSchema:
+def _without(field: JsonSchema, *types: str) -> JsonSchema:
     if "anyOf" not in field:
         return field
-    return {**field, "anyOf": [form for form in field["anyOf"] if form.get("type") != "null"]}
+    return {**field, "anyOf": [form for form in field["anyOf"] if form.get("type") not in types]}
 
 
 def _or_empty(field: JsonSchema) -> JsonSchema:
@@ -303,7 +305,7 @@ def _or_empty(field: JsonSchema) -> JsonSchema:
 
 
 def _holds_an_object(field: JsonSchema) -> bool:
-    return "object" in {form.get("type") for form in field.get("anyOf", ())}
+    return {form.get("type") for form in field.get("anyOf", ())} in ({"object"}, {"object", "null"})
 
 
 def inlined(document: JsonSchema) -> JsonSchema:

@@ -4,10 +4,11 @@ The body's type is detected from its first bytes: Content-Type is often missing 
 """
 
 import asyncio
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import ParamSpec, TypeVar, get_args
+from typing import Annotated, ParamSpec, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -128,15 +129,30 @@ async def _receive(request: Request, settings: Settings, limit: int) -> bytes:
 def parse_json(schema: type[Schema], body: bytes) -> Schema:
     """The request in the JSON ``body``; an empty body is {}.
 
-    Raises BadRequest where it is not JSON, InvalidField where it does not match the schema.
+    Raises BadRequest where it is not JSON, InvalidField where it does not match the schema, or its text is no Unicode.
     """
     try:
         return schema.model_validate_json(body.strip() or b"{}")
     except ValidationError as failure:
         first = failure.errors(include_url=False, include_input=False)[0]
         if first["type"] == "json_invalid":
+            _check_surrogates(body, first["ctx"]["error"])
             raise BadRequest(f"The body is not JSON: {first['ctx']['error']}.") from None
         raise _invalid(schema, failure) from None
+
+
+#: Half of a surrogate pair, escaped: the grammar of JSON allows it (RFC 8259, section 8.2), but it is no character.
+_HALF = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+)
+
+
+def _check_surrogates(body: bytes, error: str) -> None:
+    """Raise InvalidField where the parser's ``error`` is half of a surrogate pair."""
+    found = _HALF.search(body) if "surrogate" in error or "hex escape" in error else None
+    if found is not None:
+        says = f"has half of a surrogate pair, {found[0].decode()}, which is not a character"
+        raise InvalidField([FieldProblem("#", says)])
 
 
 def parse_query(schema: type[Schema], request: Request) -> Schema:
@@ -192,6 +208,7 @@ _MESSAGES = {
 
 def _invalid(schema: type[BaseModel], failure: ValidationError) -> InvalidField:
     problems: dict[str, FieldProblem] = {}
+    listed: set[type[BaseModel]] = set()
     for error in failure.errors(include_url=False, include_context=False, include_input=False):
         pointer, owner = _place(schema, error["loc"])
         unknown = error["type"] == "extra_forbidden"
@@ -203,7 +220,9 @@ def _invalid(schema: type[BaseModel], failure: ValidationError) -> InvalidField:
             message = f"{problems[pointer].message}, or {message}"
         elif len(problems) == MAX_PROBLEMS:
             break
-        problems[pointer] = FieldProblem(pointer, message, ", ".join(sorted(_fields(owner))) if unknown else None)
+        allowed = ", ".join(sorted(_fields(owner))) if unknown and owner not in listed else None
+        listed |= {owner} if unknown else set()
+        problems[pointer] = FieldProblem(pointer, message, allowed)
     return InvalidField(list(problems.values()))
 
 
@@ -223,9 +242,11 @@ def _place(schema: type[BaseModel], location: Sequence[int | str]) -> tuple[str,
 
 
 def _schema_in(annotation: object) -> type[BaseModel] | None:
-    """The schema of the object, or the list of objects, that a field holds; None where it holds none."""
+    """The schema of the object, or the list of objects, that a field holds; None where it holds none, or also text."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
+    if any(get_origin(each) is Annotated for each in get_args(annotation)):
+        return None
     return next((found for each in get_args(annotation) if (found := _schema_in(each)) is not None), None)
 
 

@@ -12,8 +12,10 @@ from service.engine.model import Model
 
 Ability = Literal[
     "generate",
+    "text_to_image",
     "image_to_image",
     "inpaint",
+    "control",
     "variations",
     "encode",
     "invert",
@@ -29,13 +31,43 @@ def denoises(model: Model) -> bool:
 
 
 def encodes(model: Model) -> bool:
-    """Whether it has an encoder."""
-    return model.encode is not None
+    """Whether clients can use its encoder; that of a model with prompts only serves its own pictures."""
+    return model.encode is not None and model.manifest.pipeline is None
+
+
+def reads_prompts(model: Model) -> bool:
+    """Whether its pictures are of a prompt."""
+    return bool(model.manifest.pipeline and model.manifest.pipeline.text)
+
+
+def paints_in(model: Model) -> bool:
+    """Whether it only redraws a part of a picture."""
+    return bool(model.manifest.pipeline and model.manifest.pipeline.paints_in)
 
 
 def starts_from_pictures(model: Model) -> bool:
     """Whether an uploaded picture can become its latent: by its encoder, or directly where latents are pictures."""
+    if model.manifest.pipeline is not None:
+        return _has_task(model, "image-to-image", "inpaint")
     return encodes(model) or (denoises(model) and model.manifest.latent_shape == model.manifest.image_shape)
+
+
+def inverts(model: Model) -> bool:
+    """Whether the noise of an uploaded picture can be found; the solvers of a diffusers folder have no inverse."""
+    return denoises(model) and starts_from_pictures(model) and model.manifest.pipeline is None
+
+
+def _has_task(model: Model, *tasks: str) -> bool:
+    return model.manifest.pipeline is not None and not set(tasks).isdisjoint(model.manifest.pipeline.tasks)
+
+
+def _has_sizes(model: Model) -> bool:
+    pipeline = model.manifest.pipeline
+    return pipeline is not None and pipeline.sizes.smallest <= pipeline.sizes.largest
+
+
+def _is_guided(model: Model) -> bool:
+    return model.manifest.pipeline is None or model.manifest.pipeline.guidance != "none"
 
 
 def _draws(model: Model) -> bool:
@@ -49,11 +81,13 @@ def _inpaints(model: Model) -> bool:
 
 _ABILITIES: Mapping[Ability, Callable[[Model], bool]] = {
     "generate": _draws,
-    "image_to_image": lambda model: denoises(model) and starts_from_pictures(model),
+    "text_to_image": lambda model: _has_task(model, "text-to-image"),
+    "image_to_image": lambda model: denoises(model) and starts_from_pictures(model) and not paints_in(model),
     "inpaint": _inpaints,
+    "control": lambda model: _has_task(model, "control"),
     "variations": lambda model: encodes(model) and not denoises(model),
     "encode": encodes,
-    "invert": lambda model: model.manifest.noise_schedule is not None and starts_from_pictures(model),
+    "invert": inverts,
     "latent_map": lambda model: model.latent_map is not None,
     "interpolate": lambda model: "interpolate" in model.manifest.capabilities,
     "blend_classes": lambda model: denoises(model) and bool(model.manifest.class_names),
@@ -83,11 +117,35 @@ _STEP_FIELDS = frozenset(
     {"steps", "solver", "eta", "guidance_scale", "negative_class", "preview_every", "preview_kind"}
 )
 
+_CONTROLLED = Need(_ABILITIES["control"], "is not supported by {name}: it has no ControlNet")
+_SIZED = Need(_has_sizes, "is not supported by {name}: its pictures have one size")
+
 #: By field. Every model supports a field that is neither here nor above.
 _NEEDS: Mapping[str, Need] = {
+    "prompt": Need(reads_prompts, "is not supported by {name}: it reads no text; class_label selects its pictures"),
+    "negative_prompt": Need(
+        lambda model: bool(model.manifest.pipeline and model.manifest.pipeline.negative_prompt),
+        "is not supported by {name}: its guidance reads no text",
+    ),
+    "class_label": Need(
+        lambda model: not reads_prompts(model),
+        "is not supported by {name}: it has no classes; describe it in prompt",
+    ),
+    "width": _SIZED,
+    "height": _SIZED,
+    "lora": Need(lambda model: bool(model.adapters), "is not supported by {name}: its folder has no LoRAs"),
+    "control": _CONTROLLED,
+    "control_image": _CONTROLLED,
+    "control_scale": _CONTROLLED,
+    "control_start": _CONTROLLED,
+    "control_end": _CONTROLLED,
+    "guidance_scale": Need(_is_guided, "is not supported by {name}: it has no guidance"),
+    "negative_class": Need(
+        lambda model: not reads_prompts(model), "is not supported by {name}: it has no classes; use negative_prompt"
+    ),
     "truncation": Need(lambda model: _draws(model) and not denoises(model)),
     "image": Need(starts_from_pictures, "is not supported by {name}: it cannot encode pictures"),
-    "strength": Need(_ABILITIES["image_to_image"]),
+    "strength": Need(lambda model: denoises(model) and starts_from_pictures(model)),
     "mask": Need(_inpaints),
     "mask_invert": Need(_inpaints),
     "spread": Need(_ABILITIES["variations"]),
@@ -97,8 +155,8 @@ _NEEDS: Mapping[str, Need] = {
 
 def unsupported(model: Model, field: str, task: TaskName) -> str | None:
     """Why ``model`` does not support ``field`` in ``task``; None where it does."""
-    if field in _STEP_FIELDS:
-        return None if takes_steps(model, task) else _NO_STEPS.format(name=model.name)
+    if field in _STEP_FIELDS and not takes_steps(model, task):
+        return _NO_STEPS.format(name=model.name)
     need = _NEEDS.get(field)
     if need is None or need.met(model):
         return None

@@ -11,7 +11,7 @@ from python_multipart.multipart import parse_options_header
 from service.errors import BadRequest, BodyTooLarge, InvalidField
 
 #: Most parts of one form: more than any request has fields and files.
-MAX_PARTS = 64
+MAX_PARTS = 128
 
 #: Most bytes of the headers of one part, and of the padding behind a boundary.
 MAX_PART_HEAD, MAX_PADDING = 8192, 256

@@ -5,14 +5,15 @@ from typing import NamedTuple
 
 from pydantic import JsonValue
 
-from service.api.request.capabilities import takes_steps, unsupported
+from service.api.request.capabilities import reads_prompts, takes_steps, unsupported
 from service.api.request.layout import Layout, layout_of, layout_params
+from service.api.request.prompt_fields import image_shape_of, is_guided, prompt_params, prompt_problems, size_of
 from service.api.request.schemas import GenerateRequest, InterpolateRequest, Params, Task
 from service.api.request.start_fields import list_problem, start_problems, strength_of
 from service.contract.classes import NO_CLASS, ClassNotFound, has_numeric_names, label_of
 from service.contract.manifest import Defaults, Manifest, SolverName
 from service.engine.model import Model
-from service.engine.rows import RowSpec
+from service.engine.rows import RowSpec, Size
 from service.errors import FieldProblem, InvalidField, UnknownVersion
 from service.sampling.solvers import EMPTY_PLAN, Plan
 from service.settings import Settings
@@ -26,7 +27,7 @@ class Resolved(NamedTuple):
 
     ``labels``: one for all pictures or one for each; None where the seed decides. ``null_label``: the label of "no
     class". ``negative_label``: the class that guidance leads away from; None for "no class". ``params``: the fields as
-    the response reports them.
+    the response reports them. ``size``: None for the model's own.
     """
 
     null_label: int
@@ -36,6 +37,7 @@ class Resolved(NamedTuple):
     plan: Plan
     params: Params
     layout: Layout
+    size: Size | None = None
 
     def label_of(self, seed: int, index: int = 0) -> int:
         """The class of picture ``index``: the one requested, else the model's classes in turn by ``seed``."""
@@ -45,7 +47,7 @@ class Resolved(NamedTuple):
     def row(self, seed: int, index: int = 0) -> RowSpec:
         """The row of picture ``index``, which starts from the noise of ``seed``."""
         label, negative, film = self.label_of(seed, index), self.negative_label, self.layout.film
-        return RowSpec(seed, label, self.guidance_scale, self.plan, negative_label=negative, film=film)
+        return RowSpec(seed, label, self.guidance_scale, self.plan, negative_label=negative, film=film, size=self.size)
 
 
 def resolve(request: GenerateRequest | InterpolateRequest, model: Model, media: str, settings: Settings) -> Resolved:
@@ -54,10 +56,12 @@ def resolve(request: GenerateRequest | InterpolateRequest, model: Model, media: 
     problems = field_problems(request, model) + _count_problems(request, settings)
     if isinstance(request, GenerateRequest):
         problems += start_problems(request, model)
+        problems += prompt_problems(request, model, _default_scale(request, model))
     classes = request.class_label if isinstance(request.class_label, list) else [request.class_label]
     labels = labels_of(classes, model, "class_label", problems)
-    if isinstance(request, GenerateRequest) and request.has_start:
+    if isinstance(request, GenerateRequest) and request.has_start and not _always_has_class(model):
         labels = [model.manifest.null_label if label is None else label for label in labels]
+    problems += _no_class_problems(model, labels)
     negative = labels_of([request.negative_class], model, "negative_class", problems)[0]
     problems += step_problems(request, model, settings) + _guidance_problems(request, model, labels)
     if problems:
@@ -128,19 +132,22 @@ def _resolved(
     names = [*manifest.class_names, NO_CLASS]
     guidance_scale = request.guidance_scale
     if guidance_scale is None:
-        guidance_scale = defaults.guidance_scale if defaults and _have_classes(labels, manifest) else 1.0
+        guided = reads_prompts(model) or _have_classes(labels, manifest)
+        guidance_scale = defaults.guidance_scale if defaults and guided else 1.0
     if negative is not None and guidance_scale == 1:
         raise InvalidField.of("negative_class", "has no effect without guidance", "guidance_scale other than 1")
     shown: list[JsonValue] = [None if label is None else names[label] for label in labels]
     params: Params = {"class_label": shown if isinstance(request.class_label, list) else shown[0]}
-    plan = EMPTY_PLAN
+    plan, size = EMPTY_PLAN, None
+    if isinstance(request, GenerateRequest) and reads_prompts(model):
+        params, size = prompt_params(request, model), size_of(request, model)
     if defaults is not None:
         solver = request.solver or _default_solver(request, defaults)
         steps = request.steps or min(defaults.steps, settings.max_steps)
         eta, strength = 0.0, 1.0
         if isinstance(request, GenerateRequest):
             eta, strength = request.eta or 0.0, strength_of(request)
-        plan = model.plan(solver, steps, eta, strength)
+        plan = _plan(model, solver, steps, eta, strength)
         params |= {"steps": steps, "solver": solver, "guidance_scale": guidance_scale}
         if eta:
             params["eta"] = eta
@@ -148,9 +155,42 @@ def _resolved(
             params["negative_class"] = names[negative]
     # The picture of a point is decoded, in the single step of `initial_latents.decoded`.
     at_point = isinstance(request, GenerateRequest) and request.point is not None
-    layout = layout_of(request, media, manifest.image_shape, 1 if at_point else plan.steps, settings)
+    layout = layout_of(request, media, image_shape_of(model, size), 1 if at_point else plan.steps, settings)
     params |= layout_params(request, layout)
-    return Resolved(manifest.null_label, labels, guidance_scale, negative, plan, params, layout)
+    if reads_prompts(model) and not is_guided(guidance_scale, model):
+        guidance_scale = 1.0
+    return Resolved(manifest.null_label, labels, guidance_scale, negative, plan, params, layout, size)
+
+
+def _plan(model: Model, solver: SolverName, steps: int, eta: float, strength: float) -> Plan:
+    """As ``Model.plan``. Raises InvalidField for what only the solver rejects: its messages begin with the field."""
+    try:
+        return model.plan(solver, steps, eta, strength)
+    except ValueError as failure:
+        field, _, reason = str(failure).partition(" ")
+        if field not in ("steps", "eta", "strength"):
+            field, reason = "solver", str(failure)
+        raise InvalidField.of(field, reason) from None
+
+
+def _default_scale(request: GenerateRequest, model: Model) -> float:
+    """The guidance scale of a model with prompts."""
+    if request.guidance_scale is not None:
+        return request.guidance_scale
+    return 1.0 if model.manifest.defaults is None else model.manifest.defaults.guidance_scale
+
+
+def _always_has_class(model: Model) -> bool:
+    """Whether there is no "no class": a diffusers folder may have classes only."""
+    manifest = model.manifest
+    return manifest.pipeline is not None and bool(manifest.class_names) and not manifest.pipeline.no_class
+
+
+def _no_class_problems(model: Model, labels: Sequence[int | None]) -> list[FieldProblem]:
+    """The problem of "no class" where there is none."""
+    if not _always_has_class(model) or model.manifest.null_label not in labels:
+        return []
+    return [FieldProblem("#/class_label", f"{model.name} makes no pictures without a class", "a class")]
 
 
 def _have_classes(labels: Sequence[int | None], manifest: Manifest) -> bool:
@@ -227,5 +267,7 @@ def _guidance_problems(
     request: GenerateRequest | InterpolateRequest, model: Model, labels: Sequence[int | None]
 ) -> list[FieldProblem]:
     if request.guidance_scale in (None, 1.0) or not model.manifest.denoises or _have_classes(labels, model.manifest):
+        return []
+    if reads_prompts(model):
         return []
     return [FieldProblem("#/guidance_scale", "guides towards a class, and none is set", "leave it out, or set a class")]

@@ -14,7 +14,8 @@ MOST_KEPT = 256
 #: Fields that do not change what `resolve` returns.
 _IGNORED = frozenset({"seed", "timeout_ms"})
 #: Fields of any size: requests with one are not cached.
-_LARGE = frozenset({"seeds", "latents", "image", "mask", "point", "metadata"})
+_LARGE = frozenset({"seeds", "latents", "image", "mask", "control_image", "point", "metadata"})
+_LARGE |= {"prompt", "negative_prompt", "lora"}
 
 
 class ResolvedCache:

@@ -10,6 +10,7 @@ from pydantic import Field, JsonValue
 from service.api.request.arrays import Numbers
 from service.api.request.fields import Fields
 from service.api.request.negotiation import Format
+from service.api.request.prompt_text import Prompt
 from service.api.request.uploads import Upload
 from service.contract.manifest import NAME, SolverName
 from service.images import grid_columns
@@ -26,6 +27,9 @@ Seed = Annotated[
     SeedNumber,
     Field(description="Seed of the first picture; picture i has seed (seed + i) mod 2^32. Random if absent."),
 ]
+Side = Annotated[int, Field(ge=1, le=16_384)]
+Share = Annotated[float, Field(ge=0, le=1)]
+LoraName = Annotated[str, Field(max_length=200)]
 Params = dict[str, JsonValue]
 
 
@@ -131,11 +135,18 @@ class Sampling(Task):
     )
 
 
+class Lora(Fields):
+    """A LoRA of the model, and how much of it is added."""
+
+    name: LoraName = Field(description="Its name, of those in GET /models/{name}.")
+    scale: float = Field(default=1.0, ge=-4, le=4, description="Factor of its weights; 0: without effect.")
+
+
 class GenerateRequest(Sampling):
     """The body of POST /generate/{model}. All fields are optional."""
 
     task = "generate"
-    repeatable = frozenset({"seeds", "class_label", "point"})
+    repeatable = frozenset({"seeds", "class_label", "point", "prompt", "negative_prompt", "lora"})
 
     n: int = Field(default=1, ge=1, description="Number of pictures.", examples=[4])
     seed: Seed | None = None
@@ -147,6 +158,39 @@ class GenerateRequest(Sampling):
         description="Index or name of a class, or a list with one for each picture. 'none': no class "
         "(unconditional). Absent: class seed mod number of classes; with image, latents or point, no class.",
         examples=[7],
+    )
+    prompt: Prompt | Annotated[list[Prompt], Field(fail_fast=True, min_length=1)] | None = Field(
+        default=None,
+        description="What the picture shows, or a list with one text for each picture; n may then be omitted. Absent: "
+        "the empty prompt. Text that exceeds the model's tokens is dropped, with a warning. Models with prompts only.",
+    )
+    negative_prompt: Prompt | Annotated[list[Prompt], Field(fail_fast=True, min_length=1)] | None = Field(
+        default=None,
+        description="What guidance leads away from, or a list with one text for each picture. Models with "
+        "prompts only.",
+    )
+    width: Side | None = Field(default=None, description="Width in pixels, for models of several sizes.")
+    height: Side | None = Field(default=None, description="Height in pixels, for models of several sizes.")
+    lora: Lora | LoraName | Annotated[list[Lora | LoraName | None], Field(fail_fast=True, min_length=1)] | None = Field(
+        default=None,
+        description="A LoRA of the model: its name, or an object with name and scale; or a list with one for each "
+        "picture, null for none.",
+    )
+    control_image: Upload | None = Field(
+        default=None,
+        description="Picture that guides the composition, as the model's ControlNet reads it: edges, depth, a pose.",
+    )
+    control: Annotated[str, Field(max_length=64)] | None = Field(
+        default=None, description="Name of the ControlNet that reads control_image. Absent: the model's first."
+    )
+    control_scale: float | None = Field(
+        default=None, ge=0, le=4, description="Strength of control_image, by default 1."
+    )
+    control_start: Share | None = Field(
+        default=None, description="Share of the steps before control_image acts, by default 0."
+    )
+    control_end: Share | None = Field(
+        default=None, description="Share of the steps after which control_image no longer acts, by default 1."
     )
     solver: SolverName | None = Field(default=None, description="Solver of the steps. Diffusion models only.")
     eta: float | None = Field(
@@ -196,7 +240,11 @@ class GenerateRequest(Sampling):
         """Number of pictures."""
         if self.seeds is not None:
             return len(self.seeds)
-        return self.n if self.latents is None or "n" in self.model_fields_set else max((1, *self.latents.shape[:1]))
+        if "n" in self.model_fields_set:
+            return self.n
+        if isinstance(self.prompt, list):
+            return len(self.prompt)
+        return self.n if self.latents is None else max((1, *self.latents.shape[:1]))
 
     @property
     def has_start(self) -> bool:

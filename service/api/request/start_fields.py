@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from service.api.request.prompt_fields import latent_shape_of, size_of
 from service.api.request.schemas import GenerateRequest
 from service.engine.model import Model
 from service.errors import FieldProblem
@@ -47,7 +48,7 @@ def start_problems(request: GenerateRequest, model: Model) -> list[FieldProblem]
     if request.model_fields_set.isdisjoint(_FIELDS):
         return []
     problems = [*_exclusive(request), *_incomplete(request)]
-    shape = (request.count, *model.manifest.latent_shape)
+    shape = (request.count, *latent_shape_of(model, size_of(request, model)))
     if request.latents is not None and request.latents.shape != shape:
         message = f"has shape {written(request.latents.shape)}"
         problems.append(FieldProblem("#/latents", message, f"{written(shape)}, one latent for each picture"))

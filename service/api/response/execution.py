@@ -158,7 +158,7 @@ class Execution:
     async def _prepare(self, begin: Begin) -> None:
         """Compute what the rows begin from; the uploads are decoded, and dropped."""
         order = await begin(self.order, self._compute)
-        self.order = order._replace(begin=None, before=(), uploads=None)
+        self.order = order._replace(begin=None, before=(), uploads=None, reading=None)
         self._reservation.resize(self.order.size)
         if self.on_begin is not None:
             self.on_begin(self.order)

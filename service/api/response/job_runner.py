@@ -183,8 +183,8 @@ def _fail(state: State, job: PictureJob, failure: ServiceError) -> None:
 
 def _finished(order: Order) -> Order:
     """``order`` without the tensors and files that only its computation needs."""
-    rows = [row._replace(latent=None, inpaint=None) for row in order.rows]
-    return order._replace(rows=rows, asked=without(order.asked, Array), uploads=None, begin=None)
+    rows = [row._replace(latent=None, inpaint=None, conditions=None) for row in order.rows]
+    return order._replace(rows=rows, asked=without(order.asked, Array), uploads=None, begin=None, reading=None)
 
 
 def _detached(request: Request, id: str) -> Request:

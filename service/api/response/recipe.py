@@ -88,7 +88,7 @@ def _value(value: Any) -> Any:  # noqa: ANN401  (any field's value)
 
 def _is_file(value: object) -> bool:
     """Whether a field held files: they were taken out, and None is in their place."""
-    return value is None or isinstance(value, bytes) or (isinstance(value, list) and value[:1] == [None])
+    return value is None or isinstance(value, bytes) or (isinstance(value, list) and not any(value) and None in value)
 
 
 def _previews(asked: Task) -> dict[str, Any]:

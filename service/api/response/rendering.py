@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
+from pydantic import JsonValue
 from pydantic_core import to_json
 from starlette.requests import Request
 
@@ -14,6 +15,7 @@ from service.api.order import Order, Output
 from service.api.request.arrays import from_base64, to_base64
 from service.api.request.layout import kinds_of
 from service.api.request.negotiation import GIF, JSON, NPY, ONE_IMAGE, PNG, WEBP, ZIP
+from service.api.request.prompt_fields import LISTS
 from service.api.request.schemas import Params
 from service.api.response.measures import codes_of, path_of
 from service.api.response.reproduce import curl, file_name, origin_of
@@ -165,12 +167,17 @@ def _params_of(order: Order, index: int) -> Params:
     shared = {name: value for name, value in order.params.items() if name not in _LAYOUT_FIELDS}
     if len(order.rows) == 1:
         return shared
-    label, latents = order.params["class_label"], order.params.get("latents")
-    label = label[index] if isinstance(label, list) else label
-    alone: Params = {"n": 1, "seed": order.seeds[index], "class_label": label}
+    given, latents = order.params, order.params.get("latents")
+    alone: Params = {"n": 1, "seed": order.seeds[index]}
+    alone |= {name: _own(given[name], index) for name in ("class_label", *LISTS) if name in given}
     if isinstance(latents, str):
         alone["latents"] = to_base64(from_base64(latents)[index : index + 1])
     return {**alone, **{name: value for name, value in shared.items() if name not in {*alone, "seeds"}}}
+
+
+def _own(value: JsonValue, index: int) -> JsonValue:
+    """A field's value for one picture, where it may be a list with one for each."""
+    return value[index] if isinstance(value, list) else value
 
 
 #: Fields that lay out several pictures.

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from service.api.http.endpoint import route
 from service.api.order import Codes, Compute, Order, Uploads, without
 from service.api.request.body import read_request
-from service.api.request.capabilities import encodes, starts_from_pictures
+from service.api.request.capabilities import encodes, inverts
 from service.api.request.layout import layout_of, layout_params
 from service.api.request.negotiation import EVENT_STREAM, JSON, PICTURES
 from service.api.request.resolve import check_version, field_problems, labels_of, most_steps, step_problems
@@ -144,7 +144,7 @@ def _ordered(request: Request, state: State, deployment: Deployment, body: Encod
 
 def _check(body: EncodeRequest, model: Model, state: State) -> Sequence[int]:
     """The label of each picture. Raises InvalidField, UnknownVersion."""
-    if not starts_from_pictures(model):
+    if not (encodes(model) or inverts(model)):
         raise InvalidField.of("model", f"{model.name} cannot encode", ", ".join(model.manifest.capabilities))
     check_version(body.version, model)
     problems = field_problems(body, model) + step_problems(body, model, state.settings)

@@ -11,6 +11,7 @@ from starlette.routing import Route
 from service.api.http.endpoint import route
 from service.api.order import Order
 from service.api.request.body import off_loop, parse_body, parse_query, read_body
+from service.api.request.capabilities import reads_prompts
 from service.api.request.resolve import Resolved
 from service.api.request.response_mode import ResponseMode, response_mode_of
 from service.api.request.schemas import GenerateRequest, Params
@@ -18,6 +19,7 @@ from service.api.response.caching import cacheable
 from service.api.response.documented import image_operation
 from service.api.response.respond import respond
 from service.api.state import State, deployment_of, state_of
+from service.api.tasks.prompted import prompted
 from service.api.tasks.starts import started
 from service.engine.deployment import Deployment
 from service.engine.rows import RowSpec
@@ -75,12 +77,14 @@ def generate_order(state: State, body: GenerateRequest, deployment: Deployment, 
         seeds=[row.seed for row in rows],
         layout=resolved.layout,
     )
+    if reads_prompts(model):
+        return prompted(order, body, state)
     return started(order, body, state.settings)
 
 
 async def _read(request: Request, state: State, deployment: Deployment) -> GenerateRequest:
     """The request in the body, in the native format or one that a translator reads. Raises as ``read_request``."""
-    body = await read_body(request, state.settings, pictures=2)
+    body = await read_body(request, state.settings, pictures=3)
     return await off_loop(state.settings, body, _parse, request, state, deployment, body)
 
 

@@ -48,9 +48,9 @@ def started(order: Order, body: GenerateRequest, settings: Settings) -> Order:
     return order
 
 
-def encoding(model: Model, pictures: int) -> list[Part]:
-    """The part of encoding so many pictures; none for a model without an encoder."""
-    return [] if model.encode is None or not pictures else [Part(pictures, 1, encodes=True)]
+def encoding(model: Model, pictures: int, pixels: float = 1.0) -> list[Part]:
+    """The part of encoding so many pictures, ``pixels`` as in ``Part``; none for a model without an encoder."""
+    return [] if model.encode is None or not pictures else [Part(pictures, 1, encodes=True, pixels=pixels)]
 
 
 def inverting(model: Model, pictures: int, steps: int) -> list[Part]:
@@ -88,7 +88,7 @@ async def read_upload(order: Order, field: str, settings: Settings, *, channels:
     Raises as ``read_picture``.
     """
     assert order.uploads is not None
-    own, *size = order.model.manifest.image_shape
+    own, *size = order.image_shape
     return await read_picture(field, order.uploads.take(field), (channels or own, *size), settings)
 
 

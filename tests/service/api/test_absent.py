@@ -34,6 +34,7 @@ REQUIRED: Mapping[str, Mapping[str, Any]] = {
     "ImagesRequest": {"model": "ddpm", "prompt": "bag"},
     "InspectRequest": {"image": PNG},
     "InterpolateRequest": {"model": "ddpm"},
+    "Lora": {"name": "ink"},
     "Parameters": {"model": "vae", "model_version": "0123abcd", "path": "/generate/vae", "params": {}},
     "_EditRequest": {"model": "ddpm", "prompt": "bag", "image": PNG},
     "_ImagesRequest": {"model": "ddpm", "prompt": "bag"},

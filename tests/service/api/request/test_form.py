@@ -262,7 +262,7 @@ def test_a_form_without_fields_is_all_defaults(client: TestClient) -> None:
         form(("n", "1"))[:-10],
         b"--b\r\nContent-Disposition: form-data\r\n\r\n1\r\n--b--\r\n",
         b"--b\r\nno header\r\n\r\n1\r\n--b--\r\n",
-        form(*[("n", "1")] * 65),
+        form(*[("n", "1")] * (MAX_PARTS + 1)),
         form(("n", "1"), boundary="x" * 71),
         form(("n", "1"), boundary="ä"),
     ],
