@@ -115,8 +115,6 @@ def _check_model(request: GenerateRequest | InterpolateRequest, model: Model) ->
         if request.task == "generate":
             allowed += "; or set what to start from: image, latents or point"
         raise InvalidField.of("model", f"{model.name} cannot {request.task}", allowed)
-    if model.encode_text is not None:
-        raise InvalidField.of("model", f"{model.name} makes pictures of prompts", "a model without prompts")
     check_version(request.version, model)
 
 
