@@ -46,7 +46,7 @@ async def _begin(state: State, native: GenerateRequest, masked: bool, order: Ord
 
     Raises InvalidField.
     """
-    uploads, shape, settings = order.uploads, order.model.manifest.image_shape, state.settings
+    uploads, shape, settings = order.uploads, order.image_shape, state.settings
     assert uploads is not None
     mask = await read_picture("mask", uploads.take("mask"), shape, settings) if masked else None
     image = await read_picture("image", uploads.take("image"), shape, settings)
@@ -58,7 +58,8 @@ async def _begin(state: State, native: GenerateRequest, masked: bool, order: Ord
         small = small.model_copy(update={"mask": images.encode_png(255 - alpha[:, :, None])})
     again = generate_order(state, small, order.deployment, JSON)
     assert again.begin is not None
-    begun = await again.begin(again, compute)
+    # What was priced is computed: the texts that were missing then.
+    begun = await again.begin(again._replace(reading=order.reading), compute)
     film = _film_of(order, begun.rows[0].plan.steps)
     return order._replace(
         rows=[row._replace(film=film) for row in begun.rows],

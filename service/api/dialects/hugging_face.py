@@ -5,6 +5,7 @@ They are recognised by the key "inputs" and translated to native requests; the r
 
 import base64
 import binascii
+from collections.abc import Mapping
 from typing import Annotated
 
 from pydantic import ConfigDict, Field, JsonValue
@@ -12,7 +13,7 @@ from pydantic_core import from_json, to_json
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from service.api.dialects.native import DialectRequest, class_of_prompt, scale_of
+from service.api.dialects.native import DialectRequest, prompt_fields, reads_text, size_fields
 from service.api.http.endpoint import route
 from service.api.http.openapi import Answer, Operation
 from service.api.request.body import check_json_size, check_no_query, echoed, parse_json
@@ -26,7 +27,9 @@ from service.errors import InvalidField
 from service.settings import Settings
 
 #: Parameters with another name in /generate.
-_NATIVE_NAMES = {"num_inference_steps": "steps", "scheduler": "solver", "negative_prompt": "negative_class"}
+_NATIVE_NAMES = {"num_inference_steps": "steps", "scheduler": "solver"}
+#: Of models without prompts.
+_CLASS_NAMES = {**_NATIVE_NAMES, "negative_prompt": "negative_class"}
 
 _Pixels = Annotated[int, Field(ge=1)]
 
@@ -41,17 +44,17 @@ class _Parameters(DialectRequest):
 
     model_config = ConfigDict(extra="allow")
 
-    prompt: str | None = Field(default=None, description="The class, where inputs is a picture.")
+    prompt: str | None = Field(default=None, description="The prompt or class, where inputs is a picture.")
     width: _Pixels | None = None
     height: _Pixels | None = None
     target_size: _Size | None = None
 
-    def others(self) -> dict[str, JsonValue]:
-        """The other parameters by their names in /generate. Raises InvalidField where both names of one are set."""
+    def others(self, names: Mapping[str, str]) -> dict[str, JsonValue]:
+        """The other parameters by their ``names`` in /generate. Raises InvalidField where both names of one are set."""
         fields: dict[str, JsonValue] = {}
         for name, value in (self.model_extra or {}).items():
-            native = _NATIVE_NAMES.get(name, name)
-            if name == "negative_prompt" and isinstance(value, str) and not value.strip():
+            native = names.get(name, name)
+            if native == "negative_class" and isinstance(value, str) and not value.strip():
                 continue
             if native in fields:
                 raise InvalidField.of(f"parameters/{echoed(name)}", f"is the same field as {native}", "one of the two")
@@ -62,7 +65,10 @@ class _Parameters(DialectRequest):
 class HuggingFaceRequest(DialectRequest):
     """The body that InferenceClient sends."""
 
-    inputs: str = Field(description="Name or index of a class, empty for no class; or a picture in base64.")
+    inputs: str = Field(
+        description="A prompt, or a picture in base64. For models without prompts: name or index of a class, empty for "
+        "no class."
+    )
     parameters: _Parameters = Field(
         default=_Parameters(),
         description="width and height, or target_size; prompt, where inputs is a picture; num_inference_steps, "
@@ -109,10 +115,11 @@ def _is_theirs(body: bytes, max_json_bytes: int) -> bool:
 
 def _native(theirs: HuggingFaceRequest, manifest: Manifest) -> GenerateRequest:
     """``theirs`` as a request to /generate. Raises BadRequest, InvalidField."""
-    fields, scale = theirs.parameters.others(), _scale(theirs.parameters, manifest)
-    if scale and "scale" in fields:
+    names = _NATIVE_NAMES if reads_text(manifest) else _CLASS_NAMES
+    fields, size = theirs.parameters.others(names), _size(theirs.parameters, manifest)
+    if "scale" in size and "scale" in fields:
         raise InvalidField.of("parameters/scale", "excludes width, height and target_size", "one of them")
-    fields |= scale
+    fields |= size
     prompt = theirs.inputs
     if _is_picture(theirs.inputs):
         if PICTURE_FIELD in fields:
@@ -121,8 +128,8 @@ def _native(theirs: HuggingFaceRequest, manifest: Manifest) -> GenerateRequest:
         prompt = theirs.parameters.prompt or ""
     elif theirs.parameters.prompt is not None:
         raise InvalidField.of("parameters/prompt", "has no effect: inputs is the prompt", "leave it out")
-    if "class_label" not in fields:
-        fields["class_label"] = class_of_prompt(prompt, manifest)
+    if reads_text(manifest) or "class_label" not in fields:
+        fields |= prompt_fields(prompt, manifest)
     elif prompt.strip():
         raise InvalidField.of("parameters/class_label", "excludes a prompt: both set the class", "one of the two")
     return parse_json(GenerateRequest, to_json(fields))
@@ -136,8 +143,8 @@ def _is_picture(inputs: str) -> bool:
         return False
 
 
-def _scale(theirs: _Parameters, manifest: Manifest) -> dict[str, JsonValue]:
-    """The field scale for the requested size, if any; a missing side follows from the other. Raises InvalidField."""
+def _size(theirs: _Parameters, manifest: Manifest) -> dict[str, JsonValue]:
+    """The fields for the requested size, if any; a missing side follows from the other. Raises InvalidField."""
     _, own_height, own_width = manifest.image_shape
     width, height = theirs.width, theirs.height
     if theirs.target_size is not None:
@@ -147,4 +154,4 @@ def _scale(theirs: _Parameters, manifest: Manifest) -> dict[str, JsonValue]:
     if width is None and height is None:
         return {}
     width, height = width or (height or 0) * own_width // own_height, height or (width or 0) * own_height // own_width
-    return {"scale": scale_of("parameters/width", width, height, manifest)}
+    return size_fields("parameters/width", width, height, manifest)

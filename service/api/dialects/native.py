@@ -2,7 +2,7 @@
 
 from typing import Any, ClassVar, TypeVar
 
-from pydantic import ConfigDict, create_model
+from pydantic import ConfigDict, JsonValue, create_model
 
 from service.api.request.fields import Fields, document_absent
 from service.api.request.resolve import class_problem
@@ -55,8 +55,18 @@ def with_native(own: type[Own], *names: str) -> type[Own]:
     return extended
 
 
+def reads_text(manifest: Manifest) -> bool:
+    """Whether prompts are text for the model; otherwise they name a class."""
+    return manifest.pipeline is not None and bool(manifest.pipeline.text)
+
+
+def prompt_fields(prompt: str, manifest: Manifest) -> dict[str, JsonValue]:
+    """The field of /generate that ``prompt`` means. Raises as ``class_of_prompt``."""
+    return {"prompt": prompt} if reads_text(manifest) else {"class_label": class_of_prompt(prompt, manifest)}
+
+
 def class_of_prompt(prompt: str, manifest: Manifest) -> str:
-    """The class_label of ``prompt``, which must name a class: the models read no text. Blank means "no class".
+    """The class_label of ``prompt``, which must name a class of a model that reads no text. Blank means "no class".
 
     Raises BadRequest, which lists the classes.
     """
@@ -70,6 +80,24 @@ def class_of_prompt(prompt: str, manifest: Manifest) -> str:
         problem = class_problem("prompt", manifest, failure)
         message = f"prompt: {manifest.name} reads no text. A prompt must be empty or one of: {problem.allowed}."
         raise BadRequest(message, [problem]) from None
+
+
+def size_fields(field: str, width: int, height: int, manifest: Manifest) -> dict[str, JsonValue]:
+    """The fields of /generate for pictures of ``width`` x ``height`` pixels: a size, else a scale.
+
+    Raises BadRequest, which names ``field``.
+    """
+    pipeline = manifest.pipeline
+    if pipeline is None or pipeline.sizes.smallest > pipeline.sizes.largest:
+        return {"scale": scale_of(field, width, height, manifest)}
+    try:
+        pipeline.sizes.require(width, height)
+    except ValueError as failure:
+        raise BadRequest(
+            f"{field}: {manifest.name} cannot generate {width}x{height} pixels: {failure}.",
+            [FieldProblem(f"#/{field}", "is not a size that the model supports", str(failure))],
+        ) from None
+    return {"width": width, "height": height}
 
 
 def scale_of(field: str, width: int, height: int, manifest: Manifest) -> int:

@@ -11,19 +11,20 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from service import images
 from service.api.dialects.edits import edit_order
-from service.api.dialects.native import DialectRequest, class_of_prompt, scale_of, with_native
+from service.api.dialects.native import DialectRequest, prompt_fields, reads_text, size_fields, with_native
 from service.api.http.endpoint import route
 from service.api.http.openapi import Answer, Handler, Operation
 from service.api.order import Order, Output, without
 from service.api.request.body import read_request
 from service.api.request.negotiation import EVENT_STREAM, JSON
+from service.api.request.prompt_text import Prompt
 from service.api.request.schemas import GenerateRequest
 from service.api.request.uploads import Upload
 from service.api.response.answers import answer
@@ -49,15 +50,15 @@ class _ImagesRequest(DialectRequest):
     event: ClassVar[str] = "image_generation"
 
     model: str = Field(max_length=64, description="Name of a model.", examples=["ddpm"])
-    prompt: str = Field(
-        max_length=1000,
-        description="Name or index of a class: the models read no text. Empty: no class.",
+    prompt: Prompt = Field(
+        description="What the picture shows. For models without prompts: name or index of a class; empty: no class.",
         examples=["2"],
     )
     size: str = Field(
         default="auto",
         max_length=16,
-        description="auto (the model's own size) or a multiple of it, such as 224x224: pixels become squares.",
+        description="auto (the model's own size), or width x height, such as 512x512. For models of one size a "
+        "multiple of it: pixels become squares.",
     )
     response_format: Literal["b64_json", "url"] = Field(
         default="b64_json", description="b64_json; url is rejected because pictures are not stored."
@@ -91,13 +92,14 @@ class _EditRequest(_ImagesRequest):
 
 #: Fields of /generate that requests may have as well.
 _SAMPLING = ("n", "seed", "class_label", "negative_class", "steps", "guidance_scale", "solver", "eta", "truncation")
+_TEXT = ("negative_prompt", "lora")
 
-ImagesRequest = with_native(_ImagesRequest, *_SAMPLING, "timeout_ms")
-EditRequest = with_native(_EditRequest, *_SAMPLING, "timeout_ms", "strength")
+ImagesRequest = with_native(_ImagesRequest, *_SAMPLING, *_TEXT, "timeout_ms")
+EditRequest = with_native(_EditRequest, *_SAMPLING, *_TEXT, "timeout_ms", "strength")
 
 
 async def create_image(http_request: Request) -> Response:
-    """Generate pictures of a class, with OpenAI's fields and the sampling fields of /generate.
+    """Generate pictures of a prompt or a class, with OpenAI's fields and the sampling fields of /generate.
 
     With `stream` the response is events: image_generation.partial_image, image_generation.completed for each picture,
     and `[DONE]`.
@@ -160,19 +162,20 @@ def _native(request: _ImagesRequest, manifest: Manifest) -> GenerateRequest:
         raise InvalidField.of("output_compression", "has no effect in png", "leave it out; or webp, jpeg")
     if request.partial_images and not request.stream:
         raise InvalidField.of("partial_images", "needs a stream", "stream: true; or 0")
-    native = request.native(scale=_scale(request.size, manifest))
+    size = _size(request.size, manifest)
+    native = request.native(**size)
     if native.class_label is None:
-        return native.model_copy(update={"class_label": class_of_prompt(request.prompt, manifest)})
-    if request.prompt.strip():
+        return request.native(**size, **prompt_fields(request.prompt, manifest))
+    if request.prompt.strip() and not reads_text(manifest):
         raise InvalidField.of("class_label", "excludes a prompt: both set the class", "one of the two; prompt empty")
     return native
 
 
-def _scale(size: str, manifest: Manifest) -> int:
+def _size(size: str, manifest: Manifest) -> dict[str, JsonValue]:
     if size == "auto":
-        return 1
+        return {}
     found = _SIZE.fullmatch(size)
-    return scale_of("size", *((int(found[1]), int(found[2])) if found else (0, 0)), manifest)
+    return size_fields("size", *((int(found[1]), int(found[2])) if found else (0, 0)), manifest)
 
 
 def _filmed(request: _ImagesRequest, order: Order) -> Order:
@@ -184,11 +187,17 @@ def _filmed(request: _ImagesRequest, order: Order) -> Order:
 
 def _body(request: _ImagesRequest, order: Order, output: Output, http_request: Request) -> bytes:  # noqa: ARG001
     data = [
-        _shown(request, order, index, picture) | {"revised_prompt": class_name(order, index) or ""}
+        _shown(request, order, index, picture) | {"revised_prompt": _prompt(order, index)}
         for index, picture in enumerate(output.pictures)
     ]
     warnings = {"warnings": order.warnings} if order.warnings else {}
     return to_json({"created": int(time.time()), "data": data, **_about(request, order), **warnings})
+
+
+def _prompt(order: Order, index: int) -> str:
+    """What a picture shows: its prompt, or its class."""
+    prompt = order.params.get("prompt")
+    return prompt if isinstance(prompt, str) else class_name(order, index) or ""
 
 
 def _write_event(request: _ImagesRequest, job: PictureJob, event: Event) -> bytes:
@@ -238,7 +247,7 @@ def _base64(request: _ImagesRequest, picture: images.Pixels) -> str:
 
 def _about(request: _ImagesRequest, order: Order) -> dict[str, str]:
     """The fields that all pictures of a response share."""
-    _, height, width = order.model.manifest.image_shape
+    _, height, width = order.image_shape
     scale = order.asked.scale
     return {
         "background": "opaque",
@@ -259,7 +268,10 @@ _PICTURE = {
     "properties": {
         "b64_json": {"type": "string"},
         "seed": {"type": ["integer", "null"]},
-        "revised_prompt": {"type": "string", "description": "The class of the picture; empty for no class."},
+        "revised_prompt": {
+            "type": "string",
+            "description": "The prompt, or the class of the picture; empty for no class.",
+        },
     },
 }
 _IMAGES = {

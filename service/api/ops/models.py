@@ -10,6 +10,7 @@ from service.api.http.endpoint import HeadRoute
 from service.api.http.openapi import errors, response_headers
 from service.api.ops.parameters import tasks_of
 from service.api.request.capabilities import Ability, abilities
+from service.api.request.prompt_text import MAX_PROMPT
 from service.api.request.resolve import most_steps
 from service.api.state import State, deployment_of, state_of
 from service.contract.manifest import Capability, Manifest
@@ -71,6 +72,8 @@ def _card(deployment: Deployment, state: State) -> ModelCard:
     limits = {"n": settings.max_images, "frames": settings.max_images}
     if manifest.denoises:
         limits["steps"] = most_steps(model, settings)
+    if manifest.pipeline is not None and manifest.pipeline.tokens:
+        limits |= {"prompt": MAX_PROMPT, "tokens": manifest.pipeline.tokens - 2}
     return ModelCard(
         name=model.name,
         version=manifest.version,

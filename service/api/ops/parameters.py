@@ -8,8 +8,10 @@ from service.api.http.openapi import inlined
 from service.api.request.capabilities import abilities, encodes, takes_steps, unsupported
 from service.api.request.resolve import most_steps
 from service.api.request.schemas import GenerateRequest, InterpolateRequest, Task
+from service.api.request.start_fields import STRENGTH
 from service.api.tasks.encode import STEPS as INVERSION_STEPS
 from service.api.tasks.encode import EncodeRequest
+from service.contract.pipeline import Pipeline
 from service.engine.model import Model
 from service.settings import Settings
 
@@ -37,8 +39,10 @@ def _parameters(schema: type[Task], model: Model, settings: Settings) -> dict[st
     own = _own(model, settings)
     meant = {name: field for name, field in _fields(schema).items() if not unsupported(model, name, schema.task)}
     found: dict[str, Parameter] = {name: {**field, **own.get(name, {})} for name, field in meant.items()}
-    if "solver" in found and found["solver"]["default"] not in found["solver"]["enum"]:
-        found["solver"] = {**found["solver"], "default": "ddim"}
+    if "solver" in found:
+        known = [solver for solver in found["solver"]["enum"] if solver in model.solvers]
+        default = found["solver"]["default"]
+        found["solver"] = {**found["solver"], "enum": known, "default": default if default in known else "ddim"}
     if not takes_steps(model, schema.task):
         layouts = [layout for layout in found["layout"]["enum"] if layout != "film"]
         found["layout"] = {**found["layout"], "enum": layouts}
@@ -53,7 +57,21 @@ def _own(model: Model, settings: Settings) -> dict[str, Parameter]:
         own["steps"] = {"maximum": most, "default": min(defaults.steps, most)}
         own["solver"] = {"default": defaults.solver}
         own["guidance_scale"] = {"default": defaults.guidance_scale}
-    return own
+    return own if model.manifest.pipeline is None else own | _of_pipeline(model.manifest.pipeline)
+
+
+def _of_pipeline(pipeline: Pipeline) -> dict[str, Parameter]:
+    sizes = pipeline.sizes
+    side = {"minimum": sizes.smallest, "maximum": sizes.largest, "multipleOf": sizes.multiple}
+    own: dict[str, Parameter] = {
+        "width": {**side, "default": sizes.width},
+        "height": {**side, "default": sizes.height},
+        "lora": {"examples": [*pipeline.loras]},
+        "strength": {"default": STRENGTH},
+    }
+    return own | (
+        {"control": {"enum": [*pipeline.controls], "default": pipeline.controls[0]}} if pipeline.controls else {}
+    )
 
 
 @lru_cache

@@ -69,8 +69,8 @@ def generate_order(state: State, body: GenerateRequest, deployment: Deployment, 
     order = Order(
         deployment=deployment,
         rows=rows,
-        # The latents set the number of pictures; n keeps it once they are dropped.
-        asked=body if body.latents is None else body.model_copy(update={"n": body.count}),
+        # Lists and latents set the number of pictures; n keeps it once they are dropped.
+        asked=body if body.n == body.count else body.model_copy(update={"n": body.count}),
         media=media,
         path=f"/generate/{model.name}",
         params={**params, **resolved.params},

@@ -1,0 +1,118 @@
+"""Prompts in the formats of other APIs."""
+
+import base64
+import io
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from starlette.testclient import TestClient
+
+from service.images import Pixels, encode_png
+from tests.service.api.conftest import JSON, assert_same, base64_png, decode, pictures, problem, refused
+from tests.service.api.prompts.test_pictures import FIELDS, PROMPT, left_half, some_colours
+
+OPENAI: dict[str, Any] = {"model": "sd", **FIELDS}
+
+
+def generations(studio: TestClient, **fields: object) -> Any:
+    return studio.post("/v1/images/generations", json={**OPENAI, **fields})
+
+
+def first(answer: Any) -> Pixels:
+    """The first picture of an answer in OpenAI's format."""
+    assert answer.status_code == 200, answer.text
+    return decode(base64.b64decode(answer.json()["data"][0]["b64_json"]))
+
+
+def test_openai_generates(studio: TestClient) -> None:
+    answer = generations(studio, size="24x32", negative_prompt="rain", n=2)
+    made = pictures(studio, "sd", **FIELDS, width=24, height=32, negative_prompt="rain", n=2)
+    assert_same(first(answer), made[0])
+    assert answer.json()["size"] == "24x32"
+    assert [each["revised_prompt"] for each in answer.json()["data"]] == [PROMPT] * 2
+
+
+def test_openai_streams_partial_images(studio: TestClient) -> None:
+    body = generations(studio, stream=True, partial_images=2).text
+    names = [line.removeprefix("event: ") for line in body.splitlines() if line.startswith("event: ")]
+    assert names == ["image_generation.partial_image"] * 2 + ["image_generation.completed"]
+    assert body.endswith("data: [DONE]\n\n")
+
+
+def test_openai_warns_of_dropped_text(studio: TestClient) -> None:
+    assert "dropped: opq" in generations(studio, prompt="abcdefghijklmnopq").json()["warnings"][0]
+
+
+@pytest.mark.parametrize("size", ["512x512", "17x16"])
+def test_openai_sizes_are_those_of_the_model(studio: TestClient, size: str) -> None:
+    (error,) = problem(generations(studio, size=size), 400, "bad-request")["errors"]
+    assert error["pointer"] == "#/size"
+    assert "a multiple of 4 from 4 to 32" in error["allowed"]
+
+
+def test_openai_refuses_a_class_for_text(studio: TestClient) -> None:
+    assert "it has no classes" in refused(generations(studio, class_label=1), "#/class_label")
+
+
+def test_openai_edits_the_transparent_part(studio: TestClient) -> None:
+    picture, mask = some_colours(), left_half()
+    file = io.BytesIO()
+    Image.fromarray(np.concatenate([picture, 255 - mask], axis=2)).save(file, format="PNG")
+    fields = {name: str(each) for name, each in OPENAI.items()}
+    by_mask = studio.post(
+        "/v1/images/edits", data=fields, files={"image": encode_png(picture), "mask": file.getvalue()}
+    )
+    made = pictures(studio, "sd", **FIELDS, image=base64_png(picture), mask=base64_png(mask))
+    assert_same(first(by_mask), made[0])
+    whole = studio.post("/v1/images/edits", data={**fields, "strength": "0.6"}, files={"image": encode_png(picture)})
+    assert_same(first(whole), pictures(studio, "sd", **FIELDS, image=base64_png(picture), strength=0.6)[0])
+
+
+def test_an_edit_whose_text_is_read_meanwhile(studio: TestClient) -> None:
+    """It computes the parts that it was priced for, also when its texts are known by then."""
+    fields = {"model": "sd", "prompt": "a text that nobody read", "steps": "2", "seed": "1", "n": "1"}
+    for _ in range(2):
+        made = studio.post("/v1/images/edits", data=fields, files={"image": encode_png(some_colours())})
+        assert made.status_code == 200, made.text
+
+
+def hugging_face(studio: TestClient, inputs: str, **parameters: object) -> Any:
+    return studio.post("/generate/sd", json={"inputs": inputs, "parameters": parameters}, headers=JSON)
+
+
+def test_hugging_face_text_to_image(studio: TestClient) -> None:
+    parameters = {"negative_prompt": "rain", "width": 24, "num_inference_steps": 5, "guidance_scale": 7.5, "seed": 3}
+    answer = hugging_face(studio, PROMPT, **parameters, height=32).json()
+    made = pictures(studio, "sd", **FIELDS, width=24, height=32, negative_prompt="rain")
+    assert_same(decode(base64.b64decode(answer["images"][0]["b64_json"])), made[0])
+
+
+def test_hugging_face_image_to_image(studio: TestClient) -> None:
+    sent = base64_png(some_colours())
+    answer = hugging_face(studio, sent, prompt=PROMPT, num_inference_steps=5, guidance_scale=7.5, seed=3).json()
+    made = pictures(studio, "sd", **FIELDS, image=sent)
+    assert_same(decode(base64.b64decode(answer["images"][0]["b64_json"])), made[0])
+
+
+def test_hugging_face_refuses_a_size(studio: TestClient) -> None:
+    (error,) = problem(hugging_face(studio, "a fox", width=17, height=16), 400, "bad-request")["errors"]
+    assert error["pointer"] == "#/parameters/width"
+
+
+def test_a_card_has_what_a_form_needs(studio: TestClient) -> None:
+    card = studio.get("/models/control").json()
+    fields, pipeline = card["tasks"]["generate"], card["manifest"]["pipeline"]
+    assert card["does"] == ["generate", "text_to_image", "image_to_image", "inpaint", "control"]
+    assert fields.keys().isdisjoint({"class_label", "negative_class", "truncation", "spread", "point"})
+    assert (fields["width"]["multipleOf"], fields["width"]["maximum"]) == (4, 32)
+    assert fields["control"]["enum"] == ["controlnet"]
+    assert fields["lora"]["examples"] == ["chalk", "ink"]
+    assert fields["solver"]["enum"] == ["ddpm", "ddim", "dpmpp_2m", "euler", "euler_ancestral", "lcm"]
+    assert (card["limits"]["tokens"], card["limits"]["prompt"]) == (14, 10_000)
+    assert (pipeline["prediction_type"], pipeline["loras"]) == ("epsilon", ["chalk", "ink"])
+    classes = studio.get("/models/classes").json()
+    assert classes["tasks"]["generate"].keys().isdisjoint({"prompt", "width", "lora", "guidance_scale", "image"})
+    assert json.dumps(classes)
