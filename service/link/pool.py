@@ -85,14 +85,14 @@ class Sent:
 class EngineLink:
     """The rows that one engine has; they are kept until they are answered, and sent again to its successor."""
 
-    def __init__(self, number: int, lane: Callable[[int], RemoteLane | None]) -> None:
-        self.number = number
+    def __init__(self, number: int, lane: Callable[[int], RemoteLane | None], *, shares: bool) -> None:
+        self.number, self._shares = number, shares
         self._lane = lane
         self._sent: dict[int, Sent] = {}
         self._outbox: list[ToEngine] = []
         self._stream: FrameStream | None = None
         self._attached = 0
-        #: Predicted milliseconds of its rows.
+        #: Predicted milliseconds of its rows; counted only if it shares them with other engines.
         self.work_ms = 0.0
 
     @property
@@ -129,7 +129,8 @@ class EngineLink:
     def put(self, lane: RemoteLane, job: Submission[Any], rows: Sequence[LiveRow]) -> None:
         """Have the engine compute ``rows``; while there is none, they wait for it."""
         self._sent[job.key] = Sent(lane, job, {row.index: row for row in rows})
-        self.work_ms += sum(row.spec.calls for row in rows) * lane.cost.row_ms()
+        if self._shares:
+            self.work_ms += sum(row.spec.calls for row in rows) * lane.cost.row_ms()
         self._send(submit_of(job.key, lane.number, job.expires_at, rows))
 
     def drop(self, job: Job) -> None:
@@ -233,6 +234,8 @@ class EngineLink:
 
     def _settle(self, sent: Sent, rows: Iterable[LiveRow]) -> None:
         """The predicted work of ``rows`` is done; exactly zero without rows, whatever rounding left."""
+        if not self._shares:
+            return
         self.work_ms -= sum(row.spec.calls for row in rows) * sent.lane.cost.row_ms()
         if not self._sent or self.work_ms < 0:
             self.work_ms = 0.0
@@ -249,7 +252,7 @@ class EnginePool:
 
     def __init__(self, engines: int, threads: int, slot: int) -> None:
         self.engines, self.threads = engines, threads
-        self.links = [EngineLink(number, self._lane) for number in range(engines)]
+        self.links = [EngineLink(number, self._lane, shares=engines > 1) for number in range(engines)]
         #: A lane is kept by its deployment, and no longer than it.
         self._lanes: WeakValueDictionary[int, RemoteLane] = WeakValueDictionary()
         self._keys = itertools.count((slot << KEY_BITS) + 1)
