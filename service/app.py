@@ -15,7 +15,7 @@ from fastapi.telemetry import TelemetryConfig
 from service import nvml
 from service.admission.lag import LoopLag
 from service.admission.memory import Memory
-from service.api.dialects import edits, hugging_face, open_inference, openai
+from service.api.dialects import a1111, edits, hugging_face, open_inference, openai
 from service.api.http import error_handlers
 from service.api.http.endpoint import App
 from service.api.ops import docs, health, jobs, models, playground, stats
@@ -64,6 +64,7 @@ TAGS = [
     {"name": "operations", "description": "Health, metrics and statistics."},
     {"name": "OpenAI", "description": "For clients of OpenAI's Images API."},
     {"name": "Open Inference Protocol", "description": "For clients of Triton and KServe."},
+    {"name": "AUTOMATIC1111", "description": "For clients of its web UI: /sdapi/v1."},
     {"name": "Hugging Face", "description": "For InferenceClient, which also uses POST /generate/{model}."},
 ]
 
@@ -115,6 +116,7 @@ def create_app(settings: Settings, start: Start | None = None) -> FastAPI:
     app.add_routes([generate.generate_route(hugging_face.HuggingFaceRequest)])
     app.add_routes([each.ROUTE for each in (interpolate, encode, latent_map, inspect)])
     app.add_routes([*jobs.ROUTES, *openai.ROUTES, *open_inference.ROUTES, *hugging_face.ROUTES, stats.ROUTE])
+    app.add_routes(a1111.ROUTES)
     for part in (models, health, docs, playground):
         app.include_router(part.router)
     error_handlers.install(app)

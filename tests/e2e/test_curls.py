@@ -12,6 +12,7 @@ import pytest
 from service.cli import main
 from tests.documents import HOST, ROOT, blocks_of
 from tests.e2e.process import Service, serving
+from tests.service.models.diffusers.tiny import write_folder, write_lora
 
 #: Keeps every command's words and what it printed; one that fails ends the script.
 CURL = """
@@ -45,13 +46,31 @@ def shipped() -> Iterator[Service]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def diffusers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service with a tiny folder that has a ControlNet and a LoRA."""
+    weights = tmp_path_factory.mktemp("diffusers") / "weights"
+    write_lora(write_folder(weights / "control", "control"), "ink", seed=1)
+    with serving(weights, max_bucket=8, max_queue_ms=1e9) as running:
+        yield running
+
+
 @pytest.mark.parametrize("document", ["README.md", "docs/API.md"])
 def test_every_curl_does_what_it_shows(shipped: Service, tmp_path: Path, document: str) -> None:
+    run_curls(shipped, tmp_path, document)
+
+
+def test_every_curl_with_a_prompt_does_what_it_shows(diffusers: Service, tmp_path: Path) -> None:
+    run_curls(diffusers, tmp_path, "docs/DIFFUSERS.md")
+
+
+def run_curls(service: Service, tmp_path: Path, document: str) -> None:
+    """Run every block of a document, and check what each request was answered."""
     (tmp_path / "answers").mkdir()
     blocks = blocks_of(ROOT / document)
     assert blocks
     for block in blocks:
-        script = CURL + block.replace(HOST, f"127.0.0.1:{shipped.port}")
+        script = CURL + block.replace(HOST, f"127.0.0.1:{service.port}")
         run = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, timeout=120)
         assert run.returncode == 0, f"{block}\n{run.stderr.decode()}"
     kept = list((tmp_path / "answers").iterdir())

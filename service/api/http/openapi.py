@@ -295,9 +295,12 @@ def _in_a_form(document: JsonSchema) -> JsonSchema:
 
 
 def _without(field: JsonSchema, *types: str) -> JsonSchema:
+    """``field`` without the forms of these types, its own and those of a list."""
+    if "items" in field:
+        return {**field, "items": _without(field["items"], *types)}
     if "anyOf" not in field:
         return field
-    return {**field, "anyOf": [form for form in field["anyOf"] if form.get("type") not in types]}
+    return {**field, "anyOf": [_without(form, *types) for form in field["anyOf"] if form.get("type") not in types]}
 
 
 def _or_empty(field: JsonSchema) -> JsonSchema:

@@ -126,8 +126,8 @@ class Sampling(Task):
         default=None,
         ge=0,
         le=20,
-        description="Classifier-free guidance: 1 is none, higher values follow the class more strongly. Diffusion "
-        "models only.",
+        description="Classifier-free guidance: 1 is none, higher values follow the prompt or the class more "
+        "strongly. Diffusion models only.",
     )
     negative_class: ClassLabel | None = Field(
         default=None,
@@ -221,7 +221,8 @@ class GenerateRequest(Sampling):
     )
     mask: Upload | None = Field(
         default=None,
-        description="Part of image to redraw: white is redrawn, black is kept, grey is blended. Diffusion models only.",
+        description="Part of image to redraw: white is redrawn, black is kept, grey is blended (models with prompts: "
+        "redrawn from half grey on). Diffusion models only.",
     )
     mask_invert: bool = Field(default=False, description="Redraw the black part of mask and keep the white one.")
     spread: float | None = Field(

@@ -72,8 +72,8 @@ async def result(request: Request, job: AnyJob, media: str | None = None) -> Res
     if media != order.media:
         name = order.asked.layout if shows_layout(order.asked, media) else "auto"
         asked = order.asked.model_copy(update={"quality": None, "layout": name, "fps": None})
-        shape, steps = order.model.manifest.image_shape, order.rows[0].plan.steps
-        layout = layout_of(asked, media, shape, steps, state_of(request).settings)
+        (height, width, channels), steps = found.output.pictures[0].shape, order.rows[0].plan.steps
+        layout = layout_of(asked, media, (channels, height, width), steps, state_of(request).settings)
         order = order._replace(media=media, asked=asked, layout=layout)
     return await answer_with(request, order, found.output)
 
