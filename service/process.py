@@ -4,6 +4,7 @@ import ctypes
 import gc
 import os
 import signal
+import threading
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,6 +19,9 @@ PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15
 
 #: gc.set_threshold: allocations per collection of the youngest generation, and collections per one of the next.
 COLLECT_AFTER = (10_000, 20, 50)
+
+#: The nice value of threads that give way: about a tenth of the share of others.
+LOW_PRIORITY = 10
 
 #: A container's CPU quota (cgroup v2): microseconds of processor time per period, and the period.
 QUOTA_FILE = Path("/sys/fs/cgroup/cpu.max")
@@ -78,6 +82,12 @@ def use_batch_scheduling() -> None:
     """
     with suppress(AttributeError, OSError):
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+
+
+def lower_priority() -> None:
+    """Have the calling thread give way to others, which it cannot undo. No effect where it is not supported."""
+    with suppress(AttributeError, OSError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOW_PRIORITY)
 
 
 def pin_to_core(core: int) -> None:

@@ -21,7 +21,7 @@ from service.link.channel import Listener
 from service.link.server import LinkServer
 from service.models.folders import Unusable
 from service.models.registry import NOT_MEASURED, KnownCosts, pick_device, prepare, unusable
-from service.process import freeze_objects, keep_memory, trim_memory
+from service.process import freeze_objects, keep_memory, lower_priority, trim_memory
 from service.processes.control import (
     PARTS,
     Costs,
@@ -72,7 +72,7 @@ class EngineProcess:
         self._server = LinkServer(lambda server: Host(self._device, settings, self._metrics, server.deliver, pulse))
         self._host = self._server.host
         self._host.serving = False
-        self._loaders = ThreadPoolExecutor(self._host.threads, "load")
+        self._loaders = ThreadPoolExecutor(self._host.threads, "load", lower_priority)
 
     def run(self) -> None:
         """Do what the supervisor says, until it says stop."""
@@ -144,8 +144,8 @@ class EngineProcess:
         self._send(Serving())
 
     def _run_exclusive(self, work: Callable[[], Result], /) -> Result:
-        """Run ``work`` on an engine thread between two ticks, and wait for it."""
-        return self._host.run_exclusive(work).result()
+        """Run ``work`` between two ticks and wait for it; a spare has no ticks, and must not slow those of others."""
+        return self._host.run_exclusive(work).result() if self._host.serving else work()
 
     def _send(self, message: FromEngine) -> None:
         with self._sending:
