@@ -40,10 +40,30 @@ def _picture(text: str) -> bytes:
         raise argparse.ArgumentTypeError(str(failure)) from None
 
 
+def _text(text: str) -> str:
+    return text
+
+
+def _lora(text: str) -> str | dict[str, Any]:
+    """NAME or NAME:SCALE."""
+    name, colon, scale = text.rpartition(":")
+    try:
+        return {"name": name, "scale": float(scale)} if colon else text
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{scale!r} is not a number") from None
+
+
 #: Options that are fields of a request with the same name: type and help.
 _FIELDS: dict[str, tuple[Callable[[str], Any], str]] = {
     "n": (int, "number of pictures"),
     "seed": (int, "seed of the first picture (default: random)"),
+    "prompt": (_text, "what the picture shows"),
+    "negative_prompt": (_text, "what guidance leads away from"),
+    "width": (int, "width in pixels"),
+    "height": (int, "height in pixels"),
+    "lora": (_lora, "a LoRA of the model, and how much of it is added"),
+    "control_image": (_picture, "picture that guides the composition"),
+    "control_scale": (float, "strength of the control image"),
     "eta": (float, "noise of the solver ddim, 0 to 1"),
     "truncation": (float, "below 1: less variation"),
     "image": (_picture, "picture to start from"),
@@ -57,11 +77,19 @@ _FIELDS: dict[str, tuple[Callable[[str], Any], str]] = {
     "easing": (str, "linear or cosine"),
     "steps": (int, "solver steps"),
     "solver": (str, "name of the solver"),
-    "guidance_scale": (float, "above 1: stronger influence of the class"),
+    "guidance_scale": (float, "above 1: stronger influence of the prompt or class"),
     "scale": (int, "enlarge each pixel to SCALE x SCALE"),
 }
 
-_METAVARS: dict[Callable[[str], Any], str] = {int: "INT", float: "FLOAT", str: "NAME"}
+_METAVARS: dict[Callable[[str], Any], str] = {
+    int: "INT",
+    float: "FLOAT",
+    str: "NAME",
+    _text: "TEXT",
+    _lora: "NAME[:SCALE]",
+}
+#: Options of models that read prompts.
+_PROMPTS = ("prompt", "negative_prompt", "width", "height", "lora", "control_image", "control_scale")
 
 
 def add_commands(commands: Commands) -> None:
@@ -80,9 +108,10 @@ def _add_generate(commands: Commands) -> None:
         "  genserve generate ddpm --class-label sneaker -n 16 -o grid.png\n"
         "  genserve generate vae --seed 7 --truncation 0.5 --scale 8 -o one.webp\n"
         "  genserve generate ddpm --image one.png --strength 0.4 -o other.png\n"
-        "  genserve generate gan -n 64 -o pictures.npy\n",
+        "  genserve generate gan -n 64 -o pictures.npy\n"
+        "  genserve generate sd --prompt lighthouse --lora ink:0.7 -o lighthouse.png\n",
     )
-    _add_fields(generate, "n", "seed", "eta", "truncation", "image", "strength", "mask")
+    _add_fields(generate, "n", "seed", "eta", "truncation", "image", "strength", "mask", *_PROMPTS)
     generate.set_defaults(run=_runner(_generation, ".png"))
 
 
@@ -95,7 +124,7 @@ def _add_film(commands: Commands) -> None:
         "  genserve film ddpm -o film.gif\n"
         "  genserve film ddpm --class-label bag --steps 50 --preview-every 5 -o film.png\n",
     )
-    _add_fields(film, "n", "seed", "preview_every", "preview_kind", "fps")
+    _add_fields(film, "n", "seed", "preview_every", "preview_kind", "fps", *_PROMPTS)
     film.set_defaults(run=_runner(_generation, ".gif"), layout="film")
 
 

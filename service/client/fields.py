@@ -34,6 +34,13 @@ class SamplingFields(TypedDict, total=False):
     metadata: Mapping[str, str]
 
 
+class Lora(TypedDict, total=False):
+    """A LoRA of a model: its name, and how much of it is added, 1 if absent."""
+
+    name: str
+    scale: float
+
+
 class GenerateFields(SamplingFields, total=False):
     """Fields of /generate."""
 
@@ -41,6 +48,16 @@ class GenerateFields(SamplingFields, total=False):
     seed: int
     seeds: Sequence[int]
     class_label: ClassLabel | Sequence[ClassLabel]
+    prompt: str | Sequence[str]
+    negative_prompt: str | Sequence[str]
+    width: int
+    height: int
+    lora: str | Lora | Sequence[str | Lora | None]
+    control_image: Upload
+    control: str
+    control_scale: float
+    control_start: float
+    control_end: float
     solver: str
     eta: float
     truncation: float

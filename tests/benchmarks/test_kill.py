@@ -107,7 +107,7 @@ async def test_a_planted_fault_changes_the_rows_of_the_next_engine(
 
     monkeypatch.setattr(EngineLink, "attach", attach)
     plant(FAULTS[fault])
-    link = EngineLink(0, lambda number: None)
+    link = EngineLink(0, lambda number: None, shares=False)
     row = SimpleNamespace(spec=RowSpec(5, 0, 1.0, EMPTY_PLAN))
     link._sent[1] = cast(Any, SimpleNamespace(rows={0: row}))
     await link.attach(Path("socket"), [])

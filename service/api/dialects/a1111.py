@@ -64,7 +64,7 @@ class _Settings(DialectRequest):
     model_config = ConfigDict(extra="allow")
 
     sd_model_checkpoint: Annotated[str, Field(max_length=128)] | None = Field(
-        default=None, description="Name of a model, or its title in sd-models. Absent: the first that reads text."
+        default=None, description="Name of a model, or its title in sd-models. Absent: the first that reads prompts."
     )
 
 
@@ -321,8 +321,8 @@ def _models(state: State) -> Sequence[Model]:
 
 
 def _default(state: State) -> str:
-    """The first model that reads text, else the first. Raises UnknownModel where none is served."""
-    models = _models(state)
+    """The first model that reads text, else the first that generates. Raises UnknownModel where none is served."""
+    models = [each for each in _models(state) if "generate" in each.manifest.capabilities]
     if not models:
         raise UnknownModel("", ())
     return min(models, key=lambda model: not reads_text(model.manifest)).name

@@ -5,7 +5,7 @@ from functools import lru_cache
 from typing import Any
 
 from service.api.http.openapi import inlined
-from service.api.request.capabilities import abilities, encodes, takes_steps, unsupported
+from service.api.request.capabilities import abilities, encodes, paints_in, takes_steps, unsupported
 from service.api.request.resolve import most_steps
 from service.api.request.schemas import GenerateRequest, InterpolateRequest, Task
 from service.api.request.start_fields import STRENGTH
@@ -23,7 +23,7 @@ def tasks_of(model: Model, settings: Settings) -> dict[str, dict[str, Parameter]
     """The fields of each task that ``model`` has, by their names."""
     does = abilities(model)
     tasks: dict[str, dict[str, Parameter]] = {}
-    if "generate" in does or encodes(model):
+    if "generate" in does or encodes(model) or paints_in(model):
         tasks["generate"] = _parameters(GenerateRequest, model, settings)
     if "interpolate" in does:
         tasks["interpolate"] = _parameters(InterpolateRequest, model, settings)

@@ -80,7 +80,7 @@ def _inpaints(model: Model) -> bool:
 
 
 _ABILITIES: Mapping[Ability, Callable[[Model], bool]] = {
-    "generate": _draws,
+    "generate": lambda model: _draws(model) and not paints_in(model),
     "text_to_image": lambda model: _has_task(model, "text-to-image"),
     "image_to_image": lambda model: denoises(model) and starts_from_pictures(model) and not paints_in(model),
     "inpaint": _inpaints,

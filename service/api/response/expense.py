@@ -36,4 +36,9 @@ def with_fields(rejection: TooExpensive, order: Order) -> TooExpensive:
         problems.append(
             FieldProblem("#/guidance_scale", "doubles the cost of every step", "1, which disables guidance")
         )
+    if row.size is not None and order.parts[-1].pixels > 1:
+        height, width = row.size
+        problems.append(
+            FieldProblem("#/width", f"{width} x {height} pixels cost more than the model's own size", "less")
+        )
     return TooExpensive(rejection.price_s, rejection.limit_s, problems)

@@ -9,13 +9,19 @@ export const can = (card, what) => card.does.includes(what);
 /** Whether it is a diffusion model: its pictures take steps. */
 export const denoises = (card) => "steps" in fieldsOf(card, "generate");
 
-/** Its sampling settings: bounds, choices and defaults. */
+/** Whether its pictures are of a prompt. */
+export const readsText = (card) => "prompt" in fieldsOf(card, "generate");
+
+/** Whether a class can be guided towards. */
+export const guidesClasses = (card) => card.class_names.length > 0 && "guidance_scale" in fieldsOf(card, "generate");
+
+/** Its sampling settings: bounds, choices and defaults; no guidance for a model that has none. */
 export function sampling(card, task = "generate") {
   const { steps, solver, guidance_scale: guidance } = fieldsOf(card, task);
   return {
     steps: { most: steps.maximum, value: steps.default },
     solver: { choices: solver.enum, value: solver.default },
-    guidance: { least: guidance.minimum, most: guidance.maximum, value: guidance.default },
+    guidance: guidance && { least: guidance.minimum, most: guidance.maximum, value: guidance.default },
   };
 }
 
@@ -40,8 +46,9 @@ export function describe(card) {
   const { dataset, training, pipeline } = card.manifest;
   const parameters = (training ?? pipeline)?.parameters;
   const size = parameters ? `${(parameters / 1e6).toFixed(2)} M parameters` : null;
-  const classes = card.class_names.length ? `${card.class_names.length} classes` : "no classes";
-  return [dataset?.name ?? pipeline?.class_name, `${width} × ${height}`, classes, size, `version ${card.version}`].filter(Boolean).join(" · ");
+  const classes = readsText(card) ? "prompts" : card.class_names.length ? `${card.class_names.length} classes` : "no classes";
+  const name = dataset?.name ?? pipeline?.class_name;
+  return [name, `${width} × ${height}`, classes, size, `version ${card.version}`].filter(Boolean).join(" · ");
 }
 
 /** Median latency of its latest answers in milliseconds, or null. */

@@ -160,6 +160,7 @@ export function samplingControls(card, state, { task = "generate", guided = true
       on: (value) => note({ steps: value }),
     }),
     guided &&
+      guidance &&
       slider({
         label: "Guidance",
         min: guidance.least,
@@ -171,6 +172,43 @@ export function samplingControls(card, state, { task = "generate", guided = true
       }),
     choice({ label: "Solver", choices: solver.choices, value: chosen, on: (value) => note({ solver: value }) }),
   );
+}
+
+/** Prompt, negative prompt and LoRA of a model that reads text, kept in the state; null for any other. */
+export function promptControls(card, state) {
+  const { prompt, negative_prompt: negative, lora } = fieldsOf(card, "generate");
+  if (!prompt) return null;
+  return group(
+    "Prompt",
+    textArea({ label: "Prompt", value: state.prompt, on: (value) => note({ prompt: value }) }),
+    negative && textArea({ label: "Negative prompt", value: state.negative, on: (value) => note({ negative: value }) }),
+    lora &&
+      list({
+        label: "LoRA",
+        choices: [NO_LORA, ...lora.examples],
+        value: state.lora ?? NO_LORA,
+        on: (value) => note({ lora: value === NO_LORA ? null : value }),
+      }),
+  );
+}
+
+const NO_LORA = "none";
+
+function textArea({ label, value, on }) {
+  const id = uniqueId("text");
+  const area = h("textarea", { id, rows: 3, maxLength: 10_000, oninput: () => on(area.value) });
+  area.value = value ?? "";
+  return h("div", { class: "field" }, h("label", { for: id }, label), area);
+}
+
+/** The request fields of `promptControls`. */
+export function promptFields(card, state) {
+  const { prompt, negative_prompt: negative, lora } = fieldsOf(card, "generate");
+  return {
+    ...(prompt && state.prompt && { prompt: state.prompt }),
+    ...(negative && state.negative && { negative_prompt: state.negative }),
+    ...(lora?.examples.includes(state.lora) && { lora: state.lora }),
+  };
 }
 
 /** Truncation of a model without steps, kept in the state. */
@@ -194,10 +232,11 @@ export function truncationControl(card, state) {
 
 /** The request fields of `samplingControls`. */
 export function samplingFields(card, state, task = "generate") {
-  const { solver } = sampling(card, task);
+  const { solver, guidance } = sampling(card, task);
   return {
+    ...(task === "generate" && promptFields(card, state)),
     ...(state.steps && { steps: number(state.steps) }),
-    ...(state.guidance && { guidance_scale: number(state.guidance) }),
+    ...(guidance && state.guidance && { guidance_scale: number(state.guidance) }),
     ...(solver.choices.includes(state.solver) && { solver: state.solver }),
   };
 }

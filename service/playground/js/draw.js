@@ -6,6 +6,7 @@ import {
   classNamesOf,
   classesOf,
   group,
+  promptControls,
   samplingControls,
   samplingFields,
   seedField,
@@ -80,6 +81,7 @@ function settings(card, aside, make) {
     seedForm(
       seed,
       make,
+      promptControls(card, state),
       classChips({
         names: card.class_names,
         selected: classesOf(state, card).slice(0, 1),

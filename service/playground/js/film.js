@@ -1,12 +1,13 @@
 // The film view: the denoising steps of one picture, live, and the same seed at several guidance scales.
 
 import { stream } from "./api.js";
-import { isGrey, sampling, shownWidth } from "./card.js";
+import { guidesClasses, isGrey, sampling, shownWidth } from "./card.js";
 import {
   classChips,
   classNamesOf,
   classesOf,
   group,
+  promptControls,
   samplingControls,
   samplingFields,
   seedField,
@@ -101,6 +102,7 @@ function settings(card, aside, generate) {
     seedForm(
       seed,
       generate,
+      promptControls(card, state),
       classChips({
         names: card.class_names,
         selected: classesOf(state, card).slice(0, 1),
@@ -112,7 +114,7 @@ function settings(card, aside, generate) {
       }),
       group("Picture", seed),
       samplingControls(card, state),
-      card.class_names.length > 0 && compareBox(state, generate),
+      guidesClasses(card) && compareBox(state, generate),
       sendButton("Generate"),
     ),
   );
@@ -152,7 +154,7 @@ function captionOf(frame) {
 function prepareFilms(card, { noisy, clean, compared }) {
   const state = read();
   const { guidance } = sampling(card);
-  const compares = card.class_names.length && state.compare !== "0";
+  const compares = guidesClasses(card) && state.compare !== "0";
   const scales = COMPARED.filter((scale) => compares && scale >= guidance.least && scale <= guidance.most);
   const screens = scales.map((scale) =>
     screen(card, shownWidth(card, 112), `The predicted picture at guidance ${scale}`),
@@ -162,7 +164,7 @@ function prepareFilms(card, { noisy, clean, compared }) {
   );
   compared.replaceChildren(...figures);
   return [
-    new Film(number(state.guidance, guidance.value), { xt: noisy, x0: clean }),
+    new Film(number(state.guidance, guidance?.value), { xt: noisy, x0: clean }),
     ...scales.map((scale, at) => new Film(scale, { x0: screens[at] })),
   ];
 }
@@ -188,7 +190,7 @@ async function generateFilm(card, film, { player, progress }, stop) {
     seed: seedOf(state),
     ...(label !== undefined && { class_label: label }),
     ...fields,
-    ...(card.class_names.length && { guidance_scale: film.scale }),
+    ...(guidesClasses(card) && { guidance_scale: film.scale }),
     preview_every: Math.max(1, Math.ceil(steps / MOST_FRAMES)),
     preview_kind: "both",
   };

@@ -1,12 +1,13 @@
 // The gallery view: seeds as columns, classes as rows.
 
 import { getFile } from "./api.js";
-import { denoises, fieldsOf } from "./card.js";
+import { denoises, fieldsOf, readsText } from "./card.js";
 import {
   classChips,
   classNamesOf,
   classesOf,
   group,
+  promptControls,
   samplingControls,
   samplingFields,
   seedField,
@@ -24,6 +25,8 @@ import { note, number, read } from "./state.js";
 /** Default number of pictures: in all, and for each selected class. */
 const PICTURES = 24;
 const OF_EACH = 8;
+/** Of a prompt: a picture takes seconds. */
+const OF_PROMPT = 2;
 
 export const lede = "Each picture has a seed; the same seed gives the same picture.";
 
@@ -59,6 +62,7 @@ function settings(card, aside, generate) {
     seedForm(
       seed,
       generate,
+      promptControls(card, state),
       classChips({
         names: card.class_names,
         selected: classesOf(state, card),
@@ -82,7 +86,7 @@ const truncationField = (card, state) =>
 /** Number of pictures: of each selected class, or in all. */
 function countOf(state, card) {
   const classes = classesOf(state, card).length;
-  return Math.min(number(state.n, classes ? OF_EACH : PICTURES), Math.floor(card.limits.n / Math.max(1, classes)));
+  return Math.min(number(state.n, readsText(card) ? OF_PROMPT : classes ? OF_EACH : PICTURES), Math.floor(card.limits.n / Math.max(1, classes)));
 }
 
 /** The request for `state`: one row for each class, the same seeds in every row. */

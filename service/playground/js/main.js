@@ -162,6 +162,9 @@ async function restore(file) {
       steps: params.steps,
       solver: params.solver,
       guidance: params.guidance_scale,
+      prompt: [params.prompt].flat()[0],
+      negative: [params.negative_prompt].flat()[0],
+      lora: [params.lora].flat()[0]?.name,
     };
     if (path === "/interpolate")
       change({

@@ -31,6 +31,7 @@ REQUIRED: Mapping[str, Mapping[str, Any]] = {
     "EditRequest": {"model": "ddpm", "prompt": "bag", "image": PNG},
     "EncodeRequest": {"image": PNG},
     "HuggingFaceRequest": {"inputs": "bag"},
+    "Img2ImgRequest": {"init_images": [PNG]},
     "ImagesRequest": {"model": "ddpm", "prompt": "bag"},
     "InspectRequest": {"image": PNG},
     "InterpolateRequest": {"model": "ddpm"},

@@ -143,5 +143,7 @@ def test_help_has_examples_that_are_understood(
     examples = [line.split()[1:] for line in capsys.readouterr().out.splitlines() if line.startswith("  genserve ")]
     assert len(examples) >= 2
     (somewhere / "one.png").write_bytes(b"a picture")
-    fake.answers |= {f"POST /generate/{model}": (202, fake.answers["POST /interpolate"][1]) for model in ("vae", "gan")}
+    fake.answers |= {
+        f"POST /generate/{model}": (202, fake.answers["POST /interpolate"][1]) for model in ("vae", "gan", "sd")
+    }
     assert [main(example) for example in examples] == [0] * len(examples)

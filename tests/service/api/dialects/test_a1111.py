@@ -123,7 +123,9 @@ def test_what_is_served(client: TestClient) -> None:
     assert "DDIM" in [each["name"] for each in client.get("/sdapi/v1/samplers").json()]
     assert client.get("/sdapi/v1/loras").json() == []
     assert client.get("/sdapi/v1/scripts").json() == {"txt2img": [], "img2img": []}
-    named = {"override_settings": {"sd_model_checkpoint": models[1]["title"], "CLIP_stop_at_last_layers": 1}}
+    named: dict[str, Any] = {
+        "override_settings": {"sd_model_checkpoint": models[1]["title"], "CLIP_stop_at_last_layers": 1}
+    }
     assert draw(client, **named).status_code == 200
 
 

@@ -113,6 +113,9 @@ def test_a_card_has_what_a_form_needs(studio: TestClient) -> None:
     assert fields["solver"]["enum"] == ["ddpm", "ddim", "dpmpp_2m", "euler", "euler_ancestral", "lcm"]
     assert (card["limits"]["tokens"], card["limits"]["prompt"]) == (14, 10_000)
     assert (pipeline["prediction_type"], pipeline["loras"]) == ("epsilon", ["chalk", "ink"])
+    painter = studio.get("/models/inpaint9").json()
+    assert painter["does"] == ["inpaint"]
+    assert "mask" in painter["tasks"]["generate"]
     classes = studio.get("/models/classes").json()
     assert classes["tasks"]["generate"].keys().isdisjoint({"prompt", "width", "lora", "guidance_scale", "image"})
     assert json.dumps(classes)

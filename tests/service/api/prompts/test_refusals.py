@@ -1,12 +1,14 @@
 """What models with prompts refuse, and what they warn of."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from tests.service.api.conftest import JSON, base64_png, pictures, refused
+from service.app import create_app
+from tests.service.api.conftest import JSON, base64_png, pictures, problem, refused, settings_of
 from tests.service.api.prompts.test_pictures import left_half, some_colours, text_rows
 
 PICTURE = base64_png(some_colours())
@@ -99,3 +101,14 @@ def test_tasks_that_these_models_do_not_have(studio: TestClient, path: str, fiel
 def test_a_folder_of_pixels_interpolates(studio: TestClient) -> None:
     answer = studio.post("/interpolate", json={"model": "classes", "frames": 3, "steps": 2, "class_label": 1})
     assert answer.status_code == 200, answer.text
+
+
+def test_a_price_covers_the_size_and_names_it(weights: Path, tmp_path: Path) -> None:
+    own = tmp_path / "weights"
+    own.mkdir()
+    (own / "sd").symlink_to(weights / "sd")
+    settings = settings_of(own).model_copy(update={"max_request_ms": 1e-3})
+    with TestClient(create_app(settings)) as client:
+        answer = client.post("/generate/sd", json={"prompt": "a fox", "width": 32, "height": 32})
+        errors = problem(answer, 422, "too-expensive")["errors"]
+    assert [each["pointer"] for each in errors] == ["#/steps", "#/guidance_scale", "#/width"]
