@@ -59,6 +59,8 @@ class ProcessFleet:
         #: The process that takes over next, or the task that starts it.
         self._spare: asyncio.Task[EngineMember] | None = None
         self._members: set[EngineMember] = set()
+        #: The process that loads a version now, or failed to.
+        self._trial: EngineMember | None = None
         self.addresses = [EngineAddress(number, 0, "") for number in range(engines)]
         #: The versions that new requests get, by model.
         self.current: dict[str, Version] = {}
@@ -126,6 +128,7 @@ class ProcessFleet:
         trial = [self._spare.result()] if self._spare is not None and _succeeded(self._spare) else []
         try:
             for member in (*trial, *self._engines.values()):
+                self._trial = member
                 _set_costs(version, await member.load(version), self._settings)
         except EngineDied:
             self.discard(version)
@@ -133,6 +136,7 @@ class ProcessFleet:
         except Unusable:
             self.discard(version)
             raise
+        self._trial = None
         self._versions[version.number] = version
         return version
 
@@ -197,7 +201,7 @@ class ProcessFleet:
             self._free_seats.put_nowait(seat)
             raise
         self._members.add(member)
-        self._start(self._mourn(member))
+        self._start(self._replace_when_ended(member))
         return member
 
     async def _serve(self, number: int, member: EngineMember, inside: list[int]) -> None:
@@ -209,7 +213,7 @@ class ProcessFleet:
         self.addresses[number] = EngineAddress(number, generation, str(path), inside)
         log.info("engine ready", extra={"engine": number, "pid": member.child.pid})
 
-    async def _mourn(self, member: EngineMember) -> None:
+    async def _replace_when_ended(self, member: EngineMember) -> None:
         """Replace ``member`` when it has ended."""
         await member.child.wait()
         self._members.discard(member)
@@ -226,7 +230,8 @@ class ProcessFleet:
             del self._engines[numbers[0]]
             await self._replace(numbers[0], inside)
         elif self._spare is not None and _succeeded(self._spare) and self._spare.result() is member:
-            self._note_death()
+            if member is not self._trial:  # else a version killed it, and is refused for that
+                self._note_death()
             self.start_spare()
 
     async def _replace(self, number: int, inside: list[int]) -> None:
@@ -240,6 +245,7 @@ class ProcessFleet:
                         await member.load(version)
                 await self._serve(number, member, inside)
             except (EngineDied, Unusable) as failure:
+                member.kill()
                 log.warning("engine not replaced yet", extra={"engine": number, "reason": str(failure)})
         self._start(self._changed())
         log.info("engine replaced", extra={"engine": number, "seconds": round(time.monotonic() - began, 3)})

@@ -40,6 +40,8 @@ PRELOAD = ["torch", "service.app", "service.processes.engine", "service.processe
 CORES_PER_API_SERVER = 4
 #: Seconds between two updates of this process's metrics.
 REFRESH_S = 1.0
+#: Seconds between two looks whether the API processes take requests.
+LISTENING_POLL_S = 0.02
 #: Seconds more than the drain that an API process may take to end.
 END_S = 5.0
 
@@ -123,7 +125,6 @@ class Supervisor:
 
     async def run(self, admin: socket.socket | None) -> int:
         """Serve until a signal, or until too many processes have died; returns the exit code."""
-        self._forced = False
         handle_signals(self._stop, partial(reload_all, self._find_manager))
         devices = await find_devices(self._settings)
         engines = self._settings.engines or devices.count
@@ -167,8 +168,8 @@ class Supervisor:
             self._metrics.model_ready.labels(name).set(0)
         self._manager = ModelManager(self._fleet, self._settings, self._metrics, refused, self._tell_later)
         self._tell_later()
-        for api in list(self._apis.values()):
-            await api.listening.wait()
+        while not all(api.listening.is_set() for api in self._apis.values()):  # one that dies is replaced meanwhile
+            await asyncio.sleep(LISTENING_POLL_S)
         family, (host, port, *_) = self._listeners[0][0].family, self._listeners[0][0].getsockname()
         shown = f"[{host}]" if family == socket.AF_INET6 else host
         log.info(f"genserve running on http://{shown}:{port} (Press CTRL+C to quit)")
@@ -229,8 +230,9 @@ class Supervisor:
         await api.tell(Catalog(next(self._catalogs), versions, refused, addresses, threads, len(self._listeners)))
 
     def _released(self, api: ApiMember, number: int) -> None:
-        self._used[api].discard(number)
-        self._unload_unused()
+        if api in self._used:
+            self._used[api].discard(number)
+            self._unload_unused()
 
     def _unload_unused(self) -> None:
         self._fleet.unload_unused(set().union(*self._used.values()))
