@@ -122,7 +122,7 @@ def test_processes_share_limits_and_keys(tiny_weights: Path, tmp_path: Path) -> 
         assert one.client.post(second["urls"]["cancel"]).json()["status"] == "canceled"
         assert other.client.delete(first["urls"]["self"]).status_code == 204
         for service in (one, other):
-            service.wait_for("queued_rows", "live_rows", at_most=0)
+            service.wait_until_idle()
             assert service.client.get(second["urls"]["result"]).status_code == 410
             assert service.client.get(first["urls"]["self"]).json()["code"] == "job-expired"
         answers: list[httpx2.Response] = [
