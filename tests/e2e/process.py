@@ -90,9 +90,14 @@ class Service:
         return found
 
     def open_files(self) -> int:
-        """How many files and sockets the process has open that answers requests."""
+        """How many files and sockets the API process has open, without the files of all processes' metrics."""
         pid = self.processes("api-").get("api-0", self.process.pid)
-        return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+        return sum(not name.endswith(".metrics") for name in self._open_names(pid))
+
+    def _open_names(self, pid: int) -> Iterator[str]:
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(FileNotFoundError):  # closed meanwhile
+                yield str(descriptor.readlink())
 
     def wait_until_closed(self, files: int) -> None:
         """Return when no more than so many files and sockets are open."""
