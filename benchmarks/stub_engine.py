@@ -65,7 +65,7 @@ def picture_of(manifest: Manifest) -> Array:
     return array_of(np.random.default_rng(0).integers(0, 256, (height, width, channels), np.uint8))
 
 
-def run(connection: Connection, seat: Seat, settings: Settings) -> None:  # noqa: ARG001  (as the service calls it)
+def run(connection: Connection, seat: Seat, settings: Settings, device: int) -> None:  # noqa: ARG001  (as the service calls it)
     """The target of an engine process: do what the supervisor says, until it says stop."""
     logs.configure(settings.log_level, settings.log_format)
     engine = StubEngine()
