@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from service.admission.drain import Rate
+from service.admission.drain import DrainRate
 from service.admission.shared import LaneLoad
 from service.errors import Overloaded, ShareExceeded, TooLate
 
@@ -45,7 +45,7 @@ class Gate:
     """
 
     def __init__(
-        self, limit_ms: float, client_share: float, drain: Rate, table_rows: int, others: LaneLoad | None = None
+        self, limit_ms: float, client_share: float, drain: DrainRate, table_rows: int, others: LaneLoad | None = None
     ) -> None:
         self.drain = drain
         self._limit_ns, self._client_limit_ns = _ns(limit_ms), _ns(limit_ms * client_share)

@@ -19,12 +19,11 @@ from service.settings import Settings
 class Deployment(NamedTuple):
     """One version of a model, and of its encoder and text encoder, which have queues of their own; None without one.
 
-    Versions of a model share its gate, its drain rate and its metrics. ``threads`` is how many threads serve it.
+    Versions of a model share its gate and its metrics. ``threads`` is how many threads serve it.
     """
 
     lane: LaneHandle
     gate: Gate
-    drain: DrainRate
     metrics: ModelMetrics
     encoder: "Deployment | None" = None
     threads: int = 1
@@ -68,10 +67,9 @@ class DeploymentBuilder:
 
         Raises whatever the table raises when there is no memory for it.
         """
-        drain = replaced.drain if replaced else DrainRate(1000.0 * self._backend.threads)
-        gate = replaced.gate if replaced else self._new_gate(served, drain)
+        gate = replaced.gate if replaced else self._new_gate(served)
         metrics = replaced.metrics if replaced else self._bind_metrics(served.model.name)
-        lane = self._backend.new_lane(served, drain, metrics)
+        lane = self._backend.new_lane(served, gate.drain, metrics)
         encoder, text = (
             None if part is None else self.build(part, before)
             for part, before in (
@@ -79,10 +77,10 @@ class DeploymentBuilder:
                 (served.text, replaced.text if replaced else None),
             )
         )
-        return Deployment(lane, gate, drain, metrics, encoder, self._backend.threads, text)
+        return Deployment(lane, gate, metrics, encoder, self._backend.threads, text)
 
-    def _new_gate(self, served: Served, drain: DrainRate) -> Gate:
-        settings = self._settings
+    def _new_gate(self, served: Served) -> Gate:
+        settings, drain = self._settings, DrainRate(1000.0 * self._backend.threads)
         table_rows = most_rows(served.model, settings.table_rows) * self._backend.engines
         others = None if self._shared is None or served.gate is None else self._shared.view(served.gate)
         return Gate(settings.max_queue_ms, settings.client_share, drain, table_rows, others)

@@ -20,11 +20,9 @@ _HEADER_WORDS = 8
 
 MOST_THREADS = 256
 MOST_ROWS = 65_536
-LABEL_BYTES = 120
 
 # The words of a thread's slot. The first four are written together.
-_COUNT, _BEGUN, _ALIVE, _ALLOWED, _LONGEST, _LABEL_LENGTH, _LABEL = range(7)
-_ROWS = _LABEL + LABEL_BYTES // 8
+_COUNT, _BEGUN, _ALIVE, _ALLOWED, _LONGEST, _ROWS = range(6)
 _WORDS_OF_A_CACHE_LINE = 8
 
 _write_state = struct.Struct("4q").pack_into
@@ -129,14 +127,6 @@ class Heartbeat:
         """The thread waits for work: call this at least once a second."""
         self._words[self._slots[thread] + _ALIVE] = monotonic_ns()
 
-    def label(self, thread: int, text: str) -> None:
-        """Say what the thread does now: the first 120 bytes of ``text`` in UTF-8, until the next call."""
-        slot, data = self._slots[thread], text.encode(errors="replace")[:LABEL_BYTES]
-        self._words[slot + _LABEL_LENGTH] = 0
-        start = 8 * (slot + _LABEL)
-        self._memory[start : start + len(data)] = data
-        self._words[slot + _LABEL_LENGTH] = len(data)
-
     def _new_packer(self, count: int) -> Callable[..., None]:
         # Half the time of array("q", rows), which is why there is one for each number of rows.
         self._packers[count] = struct.Struct(f"{count}q").pack_into
@@ -162,10 +152,6 @@ class Heartbeat:
         """The rows of all pieces of work that have begun and not ended."""
         return [row for slot, rows in zip(self._slots, self._rows, strict=True) for row in self._rows_of(slot, rows)]
 
-    def labels(self) -> list[str]:
-        """Each thread's label; empty if it has given none."""
-        return [self._label_of(slot) for slot in self._slots]
-
     def reset(self) -> None:
         """Forget the threads, before another process writes to this file. ``longest_s`` stays.
 
@@ -173,15 +159,8 @@ class Heartbeat:
         long forward pass.
         """
         for slot in self._slots:
-            self._words[slot + _LABEL_LENGTH] = 0
             _write_state(self._memory, 8 * slot, 0, 0, 0, 0)
 
     def _rows_of(self, slot: int, rows: memoryview) -> list[int]:
         count = min(max(self._words[slot + _COUNT], 0), self.most_rows)
         return rows[:count].tolist()
-
-    def _label_of(self, slot: int) -> str:
-        length = min(max(self._words[slot + _LABEL_LENGTH], 0), LABEL_BYTES)
-        start = 8 * (slot + _LABEL)
-        # A character that was cut in two, by the bound or by a kill, is left out.
-        return self._memory[start : start + length].decode(errors="ignore")

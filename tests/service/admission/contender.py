@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from random import Random
 
-from service.admission.drain import GivenRate
+from service.admission.drain import DrainRate
 from service.admission.gate import Gate, WorkRequest
 from service.admission.shared import SharedLoad
 from service.errors import Overloaded, ShareExceeded
@@ -24,7 +24,7 @@ OPERATIONS = 30_000
 
 
 def main(path: Path, slot: int) -> None:
-    gate = Gate(LIMIT_MS, CLIENT_SHARE, GivenRate(1000.0), 256, SharedLoad.open(path, slot).view(0))
+    gate = Gate(LIMIT_MS, CLIENT_SHARE, DrainRate(1000.0), 256, SharedLoad.open(path, slot).view(0))
     random, inside, rejected = Random(slot), list[WorkRequest](), 0
     print("ready", flush=True)
     sys.stdin.readline()

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.admission.drain import DrainRate, GivenRate, SumOfRates
+from service.admission.drain import DrainRate
 
 RATES = st.floats(50, 5000)
 
@@ -88,24 +88,8 @@ def test_any_wait_is_finite_and_more_work_takes_longer(notes: list[tuple[float, 
 
 
 @given(first=RATES, later=RATES)
-def test_a_given_rate_is_the_last_one_assigned(first: float, later: float) -> None:
-    rate = GivenRate(first)
+def test_a_rate_from_another_process_is_the_last_one_assigned(first: float, later: float) -> None:
+    rate = DrainRate(first)
     assert rate.seconds_for(first) == pytest.approx(1.0)
     rate.ms_per_s = later
     assert rate.seconds_for(first) == pytest.approx(first / later)
-
-
-@given(before=RATES, after=RATES, measured=RATES)
-def test_a_sum_follows_the_rates_of_its_engines(before: float, after: float, measured: float) -> None:
-    engines = GivenRate(before), DrainRate(measured)
-    rate = SumOfRates(engines)
-    assert rate.ms_per_s == pytest.approx(before + measured)
-    engines[0].ms_per_s = after
-    work(engines[1], 2 * measured, busy_s=60)
-    assert rate.ms_per_s == pytest.approx(after + 2 * measured, rel=0.01)
-    assert rate.seconds_for(1000) == pytest.approx(1000 / rate.ms_per_s)
-
-
-def test_a_sum_needs_an_engine() -> None:
-    with pytest.raises(ValueError, match="rates: at least one"):
-        SumOfRates([])

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.admission.drain import GivenRate
+from service.admission.drain import DrainRate
 from service.admission.gate import HEADROOM, NS_PER_MS, Gate, WorkRequest
 from service.admission.shared import LaneLoad, SharedLoad
 from service.errors import Overloaded, ShareExceeded, TooLate
@@ -34,7 +34,7 @@ class Shared(NamedTuple):
         return [self.gate(load.view(0), limit_ms, client_share, table_rows) for load in self.loads]
 
     def gate(self, others: LaneLoad, limit_ms: float, client_share: float = 1.0, table_rows: int = 1000) -> Gate:
-        return Gate(limit_ms, client_share, GivenRate(1000.0), table_rows, others)
+        return Gate(limit_ms, client_share, DrainRate(1000.0), table_rows, others)
 
     def admitted_ms(self) -> float:
         return sum(self.loads[0].admitted_ns(0)) / NS_PER_MS

@@ -247,7 +247,6 @@ async def test_a_child_killed_at_any_moment_leaves_a_readable_heartbeat(start: S
         child.kill()
         await child.wait()
         assert heartbeat.rows_inside() in ([], [7, 8, 9])
-        assert heartbeat.labels() == ["working"]
         assert heartbeat.longest_s > 0
     heartbeat.close()
 

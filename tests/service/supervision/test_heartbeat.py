@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.supervision import heartbeat as module
-from service.supervision.heartbeat import LABEL_BYTES, Heartbeat
+from service.supervision.heartbeat import Heartbeat
 
 S = 1_000_000_000
 numbers = st.integers(-(2**63), 2**63 - 1)
@@ -41,7 +41,7 @@ def beats(tmp_path: Path) -> Iterator[Heartbeat]:
 
 def test_a_new_file_says_nothing(beats: Heartbeat, tmp_path: Path) -> None:
     assert (beats.silent_s(time.monotonic()), beats.longest_s) == (0.0, 0.0)
-    assert (beats.rows_inside(), beats.labels()) == ([], ["", "", ""])
+    assert beats.rows_inside() == []
     assert stat.S_IMODE((tmp_path / "beat").stat().st_mode) == 0o600
 
 
@@ -50,9 +50,7 @@ def test_another_process_reads_what_the_threads_write(beats: Heartbeat, tmp_path
     assert (read.threads, read.most_rows) == (3, 16)
     beats.begin(0, [1, -2])
     beats.begin(2, array("q", [2**63 - 1]))
-    beats.label(1, "loading ddpm")
     assert read.rows_inside() == [1, -2, 2**63 - 1]
-    assert read.labels() == ["", "loading ddpm", ""]
     read.close()
 
 
@@ -94,9 +92,8 @@ def test_reset_keeps_only_the_longest(beats: Heartbeat, clock: Clock) -> None:
     clock.now_s += 2
     beats.end(0)
     beats.begin(0, [1], allowed_s=3)
-    beats.label(0, "text")
     beats.reset()
-    assert (beats.silent_s(1000), beats.rows_inside(), beats.labels()) == (0, [], ["", "", ""])
+    assert (beats.silent_s(1000), beats.rows_inside()) == (0, [])
     assert beats.longest_s == pytest.approx(2)
 
 
@@ -132,15 +129,6 @@ def test_more_rows_than_fit_are_an_error(beats: Heartbeat) -> None:
         beats.begin(0, range(17))
 
 
-@given(st.text())
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_label_keeps_its_beginning(beats: Heartbeat, text: str) -> None:
-    beats.label(1, text)
-    kept = beats.labels()[1]
-    assert text.startswith(kept)
-    assert len(kept.encode()) > LABEL_BYTES - 4 or kept == text
-
-
 @given(st.data())
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_damage_behind_the_header_can_be_read(beats: Heartbeat, tmp_path: Path, data: st.DataObject) -> None:
@@ -154,7 +142,6 @@ def test_any_damage_behind_the_header_can_be_read(beats: Heartbeat, tmp_path: Pa
     assert 0 <= beats.silent_s(now) <= now
     assert 0 <= beats.longest_s <= 2**33
     assert len(beats.rows_inside()) <= 3 * 16
-    assert all(len(label.encode()) <= LABEL_BYTES for label in beats.labels())
 
 
 @pytest.mark.parametrize(
