@@ -58,7 +58,7 @@ async def with_references(port: int, asks: Iterable[Ask]) -> list[Ask]:
 
 
 async def asked(connection: Connection, ask: Ask, sent_at: float) -> Sample:
-    """Send one request and judge its answer; what is no HTTP counts as a broken connection."""
+    """Send one request and judge its answer. An answer that is not HTTP counts as a broken connection."""
     try:
         answer = await connection.ask(ask.request)
     except (OSError, ValueError, IndexError):

@@ -43,7 +43,7 @@ from service.store.opening import open_store
 
 log = logging.getLogger(__name__)
 
-#: Prometheus is told by the service itself; asking OpenTelemetry on every request whether it listens is not free.
+#: The service exports its own Prometheus metrics; asking OpenTelemetry on every request whether it listens is not free.
 NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
 
 #: Seconds between two looks for jobs that another process left.

@@ -46,7 +46,7 @@ Turn = Callable[[], None]
 
 
 class Pulse(Protocol):
-    """Is told what each thread does, so that a supervisor can see a thread that hangs."""
+    """Records what each thread does, so that a supervisor can detect a thread that hangs."""
 
     def begin(self, thread: int, rows: Sequence[int]) -> None:
         """Thread ``thread`` begins a piece of work that holds these rows; [] for exclusive work."""

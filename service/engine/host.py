@@ -33,7 +33,7 @@ SIZED_ROWS = 32
 class Host:
     """Computes rows on ``device``: the backend of an ``Engine`` in the same process, or behind a socket.
 
-    ``deliver`` gets the results of every tick; ``pulse`` is told what the threads do.
+    ``deliver`` gets the results of every tick; ``pulse`` records what the threads do.
     """
 
     engines = 1

@@ -139,7 +139,7 @@ class Client:
         self._outbox: list[ToApi] = []
 
     def read(self) -> None:
-        """Do what the process sends, until it closes the connection. Raises DecodeError for what is no message."""
+        """Handle the messages of the process until it closes the connection. Raises DecodeError for an invalid one."""
         greeting = self._channel.receive()
         if greeting is None:
             return

@@ -1,4 +1,4 @@
-"""The engine process: it loads models when it is told to, and computes rows for the API processes that connect."""
+"""The engine process: it loads the models that the supervisor names, and computes rows for API processes."""
 
 import logging
 import threading

@@ -289,7 +289,7 @@ class ProcessFleet:
         return task
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
-        """A fault in supervision ends the service: whoever supervises it starts it again."""
+        """A fault in supervision ends the service, so that the container or service manager restarts it."""
         self._tasks.discard(task)
         if not task.cancelled() and (failure := task.exception()) is not None and not self._stopping:
             if not isinstance(failure, TooManyDeaths):

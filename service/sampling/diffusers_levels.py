@@ -23,7 +23,7 @@ _LEAST_SIGNAL = 2**-24
 
 
 class Course(NamedTuple):
-    """The steps of a plan before they become a table: what the network is told and the levels of each step.
+    """The steps of a plan before they become a table: the timestep of each step and its noise levels.
 
     `t` is (steps,) float64. A step begins at `now` and ends at `after`, which is not always the next step's `now`.
     `full_steps` counts also the steps that a lower strength leaves out.

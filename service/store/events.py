@@ -16,7 +16,7 @@ class Event(NamedTuple):
 
 
 class Woken(Protocol):
-    """What a log tells of changes."""
+    """Receives the changes of a log."""
 
     def wake(self) -> None:
         """Have a look at the log again."""

@@ -167,7 +167,7 @@ class Job(Generic[Work, Result]):
         return True
 
     def replace_work(self, work: Work, about: About) -> None:
-        """Replace ``work`` once its uploads are decoded, and what is told of it."""
+        """Replace ``work`` once its uploads are decoded, and its description."""
         if not self.done:
             self.work, self.about, self.own_size = work, about, RECORD_BYTES + size_of(about)
 

@@ -17,7 +17,7 @@ _NAME = re.compile(re.escape(_PREFIX) + r"\w{8}", re.ASCII)
 SOCKET_PATH_BYTES = 107 if os.uname().sysname == "Linux" else 103
 #: Bytes of a file's name that fit in any folder that ``create`` makes.
 NAME_BYTES = 40
-#: A file that tells our folders from a user's that happens to have such a name.
+#: A file that marks a folder as the service's own: a user may have a folder with such a name.
 _MARK = "genserve-run"
 _TRIES = 10
 

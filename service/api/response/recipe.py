@@ -17,7 +17,7 @@ from service.errors import BadRequest
 
 Schema = TypeVar("Schema", bound=Task)
 
-#: The task of an edit, which is no task of a model.
+#: The name under which edits are stored; they have no task of their own in a model's card.
 EDIT = "edit"
 
 

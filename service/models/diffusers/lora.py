@@ -53,7 +53,7 @@ class Adapters:
         """Within it, row i of a call of `count` rows has the LoRA `adapters[i]`; () is no LoRA in any row.
 
         Raises:
-            KeyError: there is no LoRA of that name.
+            KeyError: the folder has no LoRA with that name.
             ValueError: there are not `count` adapters.
         """
         if adapters and len(adapters) != count:

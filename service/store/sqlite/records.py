@@ -261,7 +261,7 @@ def claim(db: sqlite3.Connection, owner: str, full: Sequence[str]) -> Interrupte
 
 
 def unclaim(db: sqlite3.Connection, id: str, owner: str) -> None:
-    """Leave an open job of ``owner`` to whoever claims it."""
+    """Leave an open job of ``owner`` to the next process that claims one."""
     db.execute("UPDATE jobs SET owner = NULL WHERE id = ? AND owner = ? AND ended IS NULL", (id, owner))
 
 
