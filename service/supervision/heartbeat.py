@@ -21,11 +21,10 @@ _HEADER_WORDS = 8
 MOST_THREADS = 256
 MOST_ROWS = 65_536
 
-# The words of a thread's slot. The first four are written together.
+# The words of a thread's slot.
 _COUNT, _BEGUN, _ALIVE, _ALLOWED, _LONGEST, _ROWS = range(6)
 _WORDS_OF_A_CACHE_LINE = 8
 
-_write_state = struct.Struct("4q").pack_into
 #: Numbers above are damage: 2**62 ns are 146 years.
 _LATEST_NS = 1 << 62
 
@@ -113,7 +112,7 @@ class Heartbeat:
             else:
                 (self._packers.get(count) or self._new_packer(count))(self._memory, 8 * (slot + _ROWS), *rows)
         now, allowed = monotonic_ns(), int(allowed_s * 1e9) if allowed_s else 0
-        _write_state(self._memory, 8 * slot, count, now, now + allowed, allowed)
+        self._write_state(slot, count, now, now + allowed, allowed)
 
     def end(self, thread: int) -> None:
         """The piece of work that began last is done; its rows are no longer inside."""
@@ -121,11 +120,18 @@ class Heartbeat:
         begun = words[slot + _BEGUN]
         if begun and not words[slot + _ALLOWED] and now - begun > words[slot + _LONGEST]:
             words[slot + _LONGEST] = now - begun
-        _write_state(self._memory, 8 * slot, 0, 0, now, 0)
+        self._write_state(slot, 0, 0, now, 0)
 
     def idle(self, thread: int) -> None:
         """The thread waits for work: call this at least once a second."""
         self._words[self._slots[thread] + _ALIVE] = monotonic_ns()
+
+    def _write_state(self, slot: int, count: int, begun: int, alive: int, allowed: int) -> None:
+        # Word by word: struct.pack_into writes zeros first, and a process stopped at that moment would be a process
+        # without a sign of life, which the supervisor does not replace.
+        words = self._words
+        words[slot + _BEGUN], words[slot + _ALIVE], words[slot + _ALLOWED] = begun, alive, allowed
+        words[slot + _COUNT] = count  # last: the rows are complete
 
     def _new_packer(self, count: int) -> Callable[..., None]:
         # Half the time of array("q", rows), which is why there is one for each number of rows.
@@ -159,7 +165,7 @@ class Heartbeat:
         long forward pass.
         """
         for slot in self._slots:
-            _write_state(self._memory, 8 * slot, 0, 0, 0, 0)
+            self._write_state(slot, 0, 0, 0, 0)
 
     def _rows_of(self, slot: int, rows: memoryview) -> list[int]:
         count = min(max(self._words[slot + _COUNT], 0), self.most_rows)

@@ -238,6 +238,18 @@ async def test_a_stopped_child_is_silent_and_can_be_killed(start: Start, tmp_pat
     heartbeat.close()
 
 
+async def test_a_beating_child_has_a_sign_of_life_at_every_moment(start: Start, tmp_path: Path) -> None:
+    # A moment without one would be the last of a child that is stopped in it: nobody would call it silent.
+    heartbeat = Heartbeat.create(tmp_path / "beat", 1, 3)
+    child = await start(targets.beat, str(tmp_path / "beat"))
+    await child.receive()
+    later = time.monotonic() + 60
+    assert all(heartbeat.silent_s(later) > 0 for _ in range(50_000))
+    child.kill()
+    await child.wait()
+    heartbeat.close()
+
+
 async def test_a_child_killed_at_any_moment_leaves_a_readable_heartbeat(start: Start, tmp_path: Path) -> None:
     heartbeat = Heartbeat.create(tmp_path / "beat", 1, 3)
     for _ in range(10):
