@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from service.cli import about, operate, pictures
+from service.cli import about, add, operate, pictures
 from service.cli.terminal import flush, guarded, open_standard_streams
 
 if TYPE_CHECKING:
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """examples:
   genserve serve                                                  serve the models in the weights folder
+  genserve add FOLDER                                             add a model that pipe.save_pretrained wrote
   genserve models                                                 list the served models
   genserve generate ddpm --class-label sneaker -n 16 -o grid.png  generate pictures
   genserve film ddpm -o film.gif                                  show how pictures develop
@@ -74,6 +75,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for part in (operate, pictures, about):
+    for part in (operate, add, pictures, about):
         part.add_commands(commands)
     return parser

@@ -25,7 +25,7 @@ def model_directories(weights: Path) -> dict[str, Path]:
 
 def read_any_manifest(directory: Path) -> Manifest:
     """The manifest of a model's folder; of a diffusers folder, made from its files. Raises ContractError."""
-    if not _is_diffusers(directory):
+    if not is_diffusers(directory):
         return read_manifest(directory)
     from service.models.diffusers.manifest import diffusers_manifest  # with torch: only where there is such a folder
 
@@ -35,7 +35,7 @@ def read_any_manifest(directory: Path) -> Manifest:
 def stamp_of(directory: Path) -> object | None:
     """What changes when the model's files are replaced, without reading them; None where it cannot be read."""
     try:
-        if _is_diffusers(directory):
+        if is_diffusers(directory):
             return stamps_of(directory)
         status = (directory / MANIFEST_FILE).stat()
     except (OSError, ContractError):
@@ -43,7 +43,8 @@ def stamp_of(directory: Path) -> object | None:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _is_diffusers(directory: Path) -> bool:
+def is_diffusers(directory: Path) -> bool:
+    """Whether the service takes the folder for one in diffusers' format."""
     try:
         return is_diffusers_folder(directory) and not (directory / MANIFEST_FILE).exists()
     except OSError:  # no permission: reading the manifest says so

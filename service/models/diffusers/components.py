@@ -42,15 +42,15 @@ class Component(Generic[C]):
     weights: tuple[Weights, ...]
 
 
-def open_source(path: Path) -> Source:
-    """The files of the folder `path`, which may itself be a link. Raises FolderError."""
+def open_source(path: Path, *, leaving: bool = False) -> Source:
+    """The files of the folder `path`, which may itself be a link. Raises FolderError as `files.scan`."""
     try:
         root = path.resolve(strict=True)
     except (OSError, RuntimeError) as failure:
         raise FolderError(path, "no such folder") from failure
     if not root.is_dir():
         raise FolderError(path, "not a folder")
-    return Source(root, scan(root))
+    return Source(root, scan(root, leaving=leaving))
 
 
 def read_component(source: Source, folder: str, class_name: str, library: str, kind: type[C]) -> Component[C]:

@@ -56,22 +56,23 @@ class Weights:
         return sum(math.prod(shape) for shape in self.shapes.values())
 
 
-def scan(root: Path) -> frozenset[str]:
+def scan(root: Path, *, leaving: bool = False) -> frozenset[str]:
     """The relative paths of the regular files below `root`, which must be resolved. Hidden entries are never opened.
 
     Raises:
-        FolderError: a pickle, code, a link that leaves `root`, a pipe or device, or too many files or levels.
+        FolderError: a pickle, code, a link that leaves `root` (unless `leaving`), a pipe or device, or too many files
+            or levels.
     """
     found: set[str] = set()
     waiting = [(root, 0)]
     while waiting:
         directory, depth = waiting.pop()
         for path in _entries(directory):
-            _require_inside(path, root)
+            _require_target(path, None if leaving else root)
             if path.is_dir():
                 waiting.append((path, _deeper(path, depth)))
                 continue
-            _require_data(path)
+            require_data(path)
             found.add(path.relative_to(root).as_posix())
             if len(found) > MAX_FILES:
                 raise FolderError(root, f"more than {MAX_FILES} files")
@@ -91,16 +92,17 @@ def _deeper(path: Path, depth: int) -> int:
     return depth + 1
 
 
-def _require_inside(path: Path, root: Path) -> None:
+def _require_target(path: Path, root: Path | None) -> None:
     try:
         target = path.resolve(strict=True)
     except (OSError, RuntimeError) as failure:  # RuntimeError: a loop of links
         raise FolderError(path, "a symbolic link to nothing") from failure
-    if not target.is_relative_to(root):
-        raise FolderError(path, "a symbolic link that leaves the folder; copy the files (cp -rL)")
+    if root is not None and not target.is_relative_to(root):
+        raise FolderError(path, "a symbolic link that leaves the folder; copy the files (genserve add, or cp -rL)")
 
 
-def _require_data(path: Path) -> None:
+def require_data(path: Path) -> None:
+    """Raise FolderError where `path` is no regular file, or one that runs code: a pickle, or a program."""
     if not path.is_file():
         raise FolderError(path, "not a regular file")
     suffix = path.suffix.lower()

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,13 +82,15 @@ def is_diffusers_folder(path: Path) -> bool:
     return (path / INDEX_FILE).is_file()
 
 
-def read_folder(path: Path) -> DiffusersFolder:
+def read_folder(path: Path, *, leaving: bool = False) -> DiffusersFolder:
     """Check the diffusers folder `path`: every name and size, every configuration, and the headers of all weights.
+
+    `leaving` allows links out of the folder, as in the Hub's cache: for a folder that is copied, not served.
 
     Raises:
         FolderError: anything that cannot be served; one line that names the file and the field.
     """
-    source = open_source(path)
+    source = open_source(path, leaving=leaving)
     index = read_json(source.root / INDEX_FILE)
     pipeline, kind = _pipeline(index)
     notes = _check_components(index, kind)
@@ -172,16 +174,32 @@ def _controlnets(source: Source, index: JsonFile, kind: Kind) -> dict[str, Compo
     return found
 
 
+def lora_file(folder: Path, name: str) -> Path:
+    """Where the folder has its LoRA `name`."""
+    return folder / "loras" / f"{name}.safetensors"
+
+
+def with_lora(folder: DiffusersFolder, name: str, file: Path) -> DiffusersFolder:
+    """`folder` with a LoRA from anywhere in place of its own. Raises FolderError where it could not have one more."""
+    _check_lora_names(folder.path, folder.kind, [*folder.loras, name])
+    return replace(folder, loras={name: read_weights(file)})
+
+
 def _loras(source: Source, kind: Kind) -> dict[str, Weights]:
-    names = [name for name in source.names_in("loras") if name.endswith(".safetensors")]
+    files = source.names_in("loras")
+    names = [name.removesuffix(".safetensors") for name in files if name.endswith(".safetensors")]
+    _check_lora_names(source.root, kind, names)
+    return {name: read_weights(lora_file(source.root, name)) for name in names}
+
+
+def _check_lora_names(folder: Path, kind: Kind, names: list[str]) -> None:
     if names and kind == "pixel":
-        raise FolderError(source.root / "loras", "LoRAs need a text model")
+        raise FolderError(folder / "loras", "LoRAs need a text model")
     if len(names) > MAX_LORAS:
-        raise FolderError(source.root / "loras", f"more than {MAX_LORAS} files")
+        raise FolderError(folder / "loras", f"more than {MAX_LORAS} files")
     for name in names:
-        if not _NAME.fullmatch(name.removesuffix(".safetensors")):
-            raise FolderError(source.root / "loras" / name, "use letters, digits, '.', '_' and '-', at most 64")
-    return {name.removesuffix(".safetensors"): read_weights(source.root / "loras" / name) for name in names}
+        if not _NAME.fullmatch(name):
+            raise FolderError(lora_file(folder, name), "use letters, digits, '.', '_' and '-', at most 64")
 
 
 def _options(source: Source) -> Options:

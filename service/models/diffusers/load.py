@@ -1,6 +1,7 @@
 """Loading the networks of a checked folder: from its safetensors files alone, without a network connection."""
 
 import threading
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,7 @@ def load_networks(folder: DiffusersFolder, device: torch.device, dtype: torch.dt
     Raises:
         ContractError: a library is missing; or FolderError: the weights do not fit the configuration.
     """
-    require_libraries(folder.path)
-    with _import_lock:  # two threads that import diffusers at once meet its half-imported modules
-        class_of("diffusers", "UNet2DModel")
-        class_of("transformers", "CLIPTextModel")
+    _import_libraries(folder.path)
     unet = _load(folder.unet, "diffusers", device, dtype)
     encoders = [_load(text.encoder, "transformers", device, dtype) for text in folder.texts]
     tokenizers = [load_tokenizer(text) for text in folder.texts]
@@ -58,6 +56,33 @@ def load_networks(folder: DiffusersFolder, device: torch.device, dtype: torch.dt
     )
 
 
+def check_networks(folder: DiffusersFolder) -> None:
+    """Check that the files of `folder` fit its configurations, with their headers alone: no memory for their numbers.
+
+    Raises:
+        ContractError: as `load_networks`.
+    """
+    _import_libraries(folder.path)
+    unet = _check(folder.unet, "diffusers")
+    encoders = [_check(text.encoder, "transformers") for text in folder.texts]
+    for control in folder.controlnets.values():
+        _check(control, "diffusers")
+    if folder.vae is not None:
+        _check(folder.vae, "diffusers")
+    for text in folder.texts:
+        load_tokenizer(text)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*copying from a non-meta parameter", UserWarning)
+        load_loras(folder, unet, encoders, torch.device("meta"), torch.float32)
+
+
+def _import_libraries(path: Path) -> None:
+    require_libraries(path)
+    with _import_lock:  # two threads that import diffusers at once meet its half-imported modules
+        class_of("diffusers", "UNet2DModel")
+        class_of("transformers", "CLIPTextModel")
+
+
 def _autoencoder(folder: DiffusersFolder, device: torch.device, dtype: torch.dtype) -> Autoencoder | None:
     if folder.vae is None:
         return None
@@ -71,14 +96,28 @@ def _zero_negative(folder: DiffusersFolder) -> bool:
 
 
 def _load(part: Component[Any], library: str, device: torch.device, dtype: torch.dtype) -> Any:
-    try:
-        with _Uninitialised():
-            network = _build(part, library)
-    except (RuntimeError, TypeError, ValueError, KeyError, ZeroDivisionError, IndexError) as failure:
-        raise FolderError(part.path / "config.json", f"{type(failure).__name__}: {failure}") from failure
+    network = _built(part, library)
     _fill(network, part, dtype)
     network.requires_grad_(False)
     return network.eval().to(device=device)
+
+
+def _check(part: Component[Any], library: str) -> Any:
+    """The network without numbers. Raises FolderError where its files do not fit it."""
+    with torch.device("meta"):
+        network = _built(part, library)
+        shapes = {name: torch.empty(shape) for file in part.weights for name, shape in file.shapes.items()}
+    _require_fit(_renamed(shapes, network), network, part)
+    return network
+
+
+def _built(part: Component[Any], library: str) -> Any:
+    """The network that a configuration describes. Raises FolderError where there is none."""
+    try:
+        with _Uninitialised():
+            return _build(part, library)
+    except (RuntimeError, TypeError, ValueError, KeyError, ZeroDivisionError, IndexError) as failure:
+        raise FolderError(part.path / "config.json", f"{type(failure).__name__}: {failure}") from failure
 
 
 def _build(part: Component[Any], library: str) -> Any:
@@ -91,12 +130,18 @@ def _build(part: Component[Any], library: str) -> Any:
 
 
 def _fill(network: nn.Module, part: Component[Any], dtype: torch.dtype) -> None:
-    """Give `network` the numbers of its files. Raises FolderError where a tensor is missing, or of another shape.
+    """Give `network` the numbers of its files. Raises FolderError where they do not fit.
 
     They are copied: a file that is mapped into memory and then replaced would end the process.
     """
     state = {name: tensor.to(dtype, copy=True) for file in part.weights for name, tensor in _tensors(file.path).items()}
     state = _renamed(state, network)
+    _require_fit(state, network, part)
+    network.load_state_dict(state, assign=True)
+
+
+def _require_fit(state: dict[str, Tensor], network: nn.Module, part: Component[Any]) -> None:
+    """Raise FolderError where a tensor is missing, unknown, or of another shape."""
     expected = network.state_dict()
     path = part.weights[0].path
     for name in sorted(expected.keys() ^ state.keys()):
@@ -104,7 +149,6 @@ def _fill(network: nn.Module, part: Component[Any], dtype: torch.dtype) -> None:
     for name, tensor in state.items():
         if tensor.shape != expected[name].shape:
             raise FolderError(path, f"{name} is {tuple(tensor.shape)}, not {tuple(expected[name].shape)}")
-    network.load_state_dict(state, assign=True)
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:

@@ -34,7 +34,7 @@ def load_diffusers(directory: Path, device: torch.device, manifest: Manifest) ->
     """
     assert manifest.pipeline is not None
     folder, dtype = read_folder(directory), _dtype(manifest, device)
-    _require_memory(directory, manifest.pipeline.parameters * _WIDTHS[dtype], device)
+    _require_memory(directory, bytes_of_weights(manifest, device), device)
     networks = load_networks(folder, device, dtype)
     has_vae, has_text = networks.autoencoder is not None, networks.text is not None
     return replace(
@@ -45,6 +45,12 @@ def load_diffusers(directory: Path, device: torch.device, manifest: Manifest) ->
         encode_text=networks.encode_text if has_text else None,
         tokenize=networks.tokenize if has_text else None,
     )
+
+
+def bytes_of_weights(manifest: Manifest, device: torch.device) -> int:
+    """The memory that the networks of a folder take on ``device``, in bytes, without that for computing."""
+    assert manifest.pipeline is not None
+    return manifest.pipeline.parameters * _WIDTHS[_dtype(manifest, device)]
 
 
 def with_tokenizers(model: Model, directory: Path) -> Model:
@@ -120,12 +126,12 @@ def _dtype(manifest: Manifest, device: torch.device) -> torch.dtype:
 
 
 def _require_memory(directory: Path, needed: int, device: torch.device) -> None:
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else _available_bytes()
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_bytes()
     if needed > free:
         raise ContractError(directory, f"its weights need {needed / _GIB:.1f} GiB, and {free / _GIB:.1f} GiB are free")
 
 
-def _available_bytes() -> int:
+def available_bytes() -> int:
     """Bytes that the kernel says can be allocated without swapping."""
     try:
         for line in Path("/proc/meminfo").read_text().splitlines():

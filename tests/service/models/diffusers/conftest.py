@@ -1,3 +1,4 @@
+import re
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -6,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from service.models.diffusers.files import FolderError
 from service.models.diffusers.folder import read_folder
-from service.models.diffusers.load import load_networks
+from service.models.diffusers.load import check_networks, load_networks
 from service.models.diffusers.networks import Networks
 from tests.service.models.diffusers.tiny import diffusers_class, write_folder
 
@@ -15,7 +17,16 @@ CPU = torch.device("cpu")
 
 
 def load(path: Path) -> Networks:
-    return load_networks(read_folder(path), CPU, torch.float32)
+    """The networks of a folder. A check of it, which reads no numbers, has the same outcome."""
+    folder = read_folder(path)
+    try:
+        networks = load_networks(folder, CPU, torch.float32)
+    except FolderError as failure:
+        with pytest.raises(FolderError, match=f"^{re.escape(str(failure))}$"):
+            check_networks(folder)
+        raise
+    check_networks(folder)
+    return networks
 
 
 @pytest.fixture(scope="package", autouse=True)

@@ -129,7 +129,7 @@ def test_without_the_libraries_it_is_refused_with_the_command(
 
 
 def test_too_large_a_model_is_refused_before_it_is_read(folder_of: FolderOf, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model, "_available_bytes", lambda: 1000)
+    monkeypatch.setattr(model, "available_bytes", lambda: 1000)
     monkeypatch.setattr(model, "load_networks", None)
     with pytest.raises(Exception, match=r"need 0\.0 GiB, and 0\.0 GiB are free"):
         load(folder_of("ddim"), CPU)
