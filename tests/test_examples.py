@@ -1,6 +1,7 @@
 """The examples do what they say."""
 
 import asyncio
+import re
 import runpy
 from collections.abc import Callable
 from io import BytesIO
@@ -15,8 +16,10 @@ from service.contract.manifest import Golden, Manifest
 from service.models.golden import draw
 from service.models.torchscript import load_model
 from tests.service.artefacts import IMAGE_SHAPE, write_diffusion, write_one_shot
+from tests.service.models.diffusers.tiny import write_folder, write_lora
 
-ENGINE = Path(__file__).parents[1] / "examples" / "engine.py"
+EXAMPLES = Path(__file__).parents[1] / "examples"
+ENGINE, ONE_BATCH = EXAMPLES / "engine.py", EXAMPLES / "one_batch.py"
 
 
 @pytest.fixture(autouse=True)
@@ -53,3 +56,21 @@ def test_the_example_writes_a_grid_of_sixteen(tmp_path: Path, monkeypatch: pytes
     height, width = Image.open(BytesIO(grid.read_bytes())).size
     assert height // 4 >= IMAGE_SHAPE[1]
     assert width // 4 >= IMAGE_SHAPE[2]
+
+
+def test_different_requests_share_every_forward_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, grid = write_folder(tmp_path / "control", "control"), tmp_path / "grid.png"
+    write_lora(folder, "ink", seed=1, text=True)
+    with pytest.raises(ValueError, match="control needs two LoRAs and a ControlNet"):
+        runpy.run_path(str(ONE_BATCH))["main"](folder, grid)
+    write_lora(folder, "chalk", seed=2)
+    monkeypatch.setattr("sys.argv", [str(ONE_BATCH), str(folder), str(grid)])
+    runpy.run_path(str(ONE_BATCH), run_name="__main__")
+    together, alone, difference = capsys.readouterr().out.splitlines()
+    assert together == "4 pictures of 8 steps, 8 forward passes of 8 rows"
+    assert alone == "one by one, 32 forward passes of 2 rows"
+    assert re.fullmatch("the pictures differ by at most [01] of 255 grey levels", difference)
+    pixels = np.asarray(Image.open(grid))
+    assert len({pixels[top : top + 16, left : left + 16].tobytes() for top in (0, 16) for left in (0, 16)}) == 4
