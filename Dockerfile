@@ -1,4 +1,4 @@
-# Two images: `service` serves models, `trainer` trains and exports them.
+# Three images: `service` serves models, `service-diffusers` also those in diffusers' format, `trainer` trains and exports.
 #
 #   docker build --target service .
 #   docker build --target service --build-arg TORCH_INDEX_URL= .      for an NVIDIA GPU: PyPI's wheels are the CUDA build
@@ -45,6 +45,15 @@ c = http.client.HTTPConnection('127.0.0.1', int(os.environ['GENSERVE_PORT']), ti
 c.request('GET', '/health/ready'); \
 sys.exit(c.getresponse().status != 200)"]
 CMD ["python", "-m", "service"]
+
+
+FROM service-packages AS diffusers-packages
+# Only what the environment lacks, in a folder of its own: the image gets one small layer instead of all packages again.
+RUN pip --python /opt/venv/bin/python install --prefix /opt/diffusers -c constraints.txt '.[diffusers]'
+
+
+FROM service AS service-diffusers
+COPY --from=diffusers-packages /opt/diffusers /opt/venv
 
 
 FROM service-packages AS trainer-packages

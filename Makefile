@@ -34,14 +34,18 @@ train_peers := diffusers lucidrains
 
 rest := slow or browser or containers or prometheus or gpu
 
-.PHONY: help install page-pictures bench-api-servers bench-fair bench-gpu bench-kill bench-latency bench-limit bench-metrics bench-mixed bench-overload bench-peers bench-png bench-prepare bench-processes bench-quality bench-rest bench-revisions bench-train bench-transport serve test test-all test-containers lint train which-model clean
+.PHONY: help install install-diffusers page-pictures bench-api-servers bench-fair bench-gpu bench-kill bench-latency bench-limit bench-metrics bench-mixed bench-overload bench-peers bench-png bench-prepare bench-processes bench-quality bench-rest bench-revisions bench-train bench-transport serve serve-diffusers test test-all test-containers lint train which-model clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' Makefile
 
 install: $(VENV)/.dev  ## install everything that the other targets need
 
-serve: $(VENV)/.serve  ## serve the shipped weights: [HOST=127.0.0.1] [PORT=8000] [DEVICE=auto|cpu|cuda]
+install-diffusers: $(VENV)/.diffusers  ## the packages for folders in diffusers' format, and the command genserve
+
+serve: $(VENV)/.serve  ## serve the models in weights/: [HOST=127.0.0.1] [PORT=8000] [DEVICE=auto|cpu|cuda]
+serve-diffusers: $(VENV)/.diffusers  ## the same, with folders in diffusers' format: see docs/DIFFUSERS.md
+serve serve-diffusers:
 	@exec env $(if $(HOST),GENSERVE_HOST=$(HOST)) $(if $(PORT),GENSERVE_PORT=$(PORT)) \
 		$(if $(DEVICE),GENSERVE_DEVICE=$(DEVICE)) $(python) -m service
 
@@ -160,6 +164,11 @@ $(VENV)/.serve: pyproject.toml $(VENV)/.torch
 	@$(pip) -e '.[client]'
 	@touch $@
 
+$(VENV)/.diffusers: pyproject.toml $(VENV)/.torch
+	@echo "==> the service's packages, with diffusers"
+	@$(pip) -e '.[client,diffusers]'
+	@touch $(VENV)/.serve $@
+
 $(VENV)/.train: pyproject.toml $(VENV)/.torchvision
 	@echo "==> the trainer's packages"
 	@$(pip) -e '.[train]'
@@ -168,7 +177,7 @@ $(VENV)/.train: pyproject.toml $(VENV)/.torchvision
 $(VENV)/.dev: pyproject.toml $(VENV)/.torchvision
 	@echo "==> the tests' and linters' packages"
 	@$(pip) -e '.[dev]'
-	@touch $(VENV)/.serve $(VENV)/.train $@
+	@touch $(VENV)/.serve $(VENV)/.diffusers $(VENV)/.train $@
 
 # Needs no torch, unlike the other peers. More specific than their rule, so it comes first.
 $(client_peers:%=$(VENV)/peers/%/.ready): $(VENV)/peers/%/.ready: tests/e2e/dialects/requirements-%.txt | $(VENV)/bin/pip

@@ -88,6 +88,12 @@ def test_the_gpu_file_changes_only_services_that_compute() -> None:
     assert set(read_yaml("docker-compose.gpu.yml")["services"]) == {"service", "trainer"}
 
 
+def test_the_diffusers_file_builds_a_target_of_the_dockerfile() -> None:
+    (service,) = read_yaml("docker-compose.diffusers.yml")["services"].values()
+    assert f"AS {service['build']['target']}\n" in (ROOT / "Dockerfile").read_text()
+    assert service["image"] != SERVICES["service"]["image"]
+
+
 def test_prometheus_scrapes_the_service() -> None:
     (job,) = read_yaml("deploy/prometheus/prometheus.yml")["scrape_configs"]
     assert job["static_configs"] == [{"targets": ["service:8000"]}]
@@ -182,7 +188,7 @@ def test_a_wrong_dashboard_would_be_seen(dashboard: dict[str, Any], tmp_path: Pa
     assert "schemaVersion" in done.stdout
 
 
-@pytest.mark.parametrize("file", ["docker-compose.yml", "docker-compose.gpu.yml"])
+@pytest.mark.parametrize("file", ["docker-compose.yml", "docker-compose.gpu.yml", "docker-compose.diffusers.yml"])
 def test_compose_files_are_by_the_compose_specification(file: str) -> None:
     done = check_schema("--builtin-schema", "vendor.compose-spec", file)
     assert done.returncode == 0, done.stdout

@@ -1,4 +1,4 @@
-"""Both images, built and run by a real engine; DOCKER_HOST and TORCH_INDEX_URL come from the environment."""
+"""The images, built and run by a real engine; DOCKER_HOST and TORCH_INDEX_URL come from the environment."""
 
 import json
 import os
@@ -8,13 +8,16 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import yaml
 
+from tests.service.models.diffusers.tiny import write_folder
+
 ROOT = Path(__file__).parents[2]
-SERVICE, TRAINER = "genserve-service:test", "genserve-trainer:test"
+SERVICE, TRAINER, DIFFUSERS = "genserve-service:test", "genserve-trainer:test", "genserve-service:diffusers-test"
 COMMIT = "0123abc"
 MODELS = ("vae", "gan", "ddpm")
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -68,6 +71,12 @@ def trainer_image() -> str:
     return TRAINER
 
 
+@pytest.fixture(scope="module")
+def diffusers_image(service_image: str) -> str:
+    docker("build", "--target", "service-diffusers", "--build-arg", "TORCH_INDEX_URL", "--tag", DIFFUSERS, ".")
+    return DIFFUSERS
+
+
 def run(image: str, *command: str) -> str:
     """The output of ``command`` in place of what the image runs."""
     return docker("run", "--rm", *RESTRICTED, "--entrypoint", command[0], image, *command[1:])
@@ -100,10 +109,10 @@ def _has(image: str) -> bool:
     )
 
 
-@pytest.fixture(scope="module")
-def address(service_image: str) -> Iterator[str]:
-    """A running service that says of itself that it is ready."""
-    container = docker("run", "--detach", *RESTRICTED, "--publish=127.0.0.1::8000", service_image)
+@contextmanager
+def running(image: str, *options: str) -> Iterator[str]:
+    """The address of a service that says of itself that it is ready."""
+    container = docker("run", "--detach", *RESTRICTED, "--publish=127.0.0.1::8000", *options, image)
     try:
         deadline = time.monotonic() + 180
         while (health := docker("inspect", "--format", "{{.State.Health.Status}}", container)) != "healthy":
@@ -112,6 +121,12 @@ def address(service_image: str) -> Iterator[str]:
         yield "http://" + docker("port", container, "8000").splitlines()[0]
     finally:
         docker("rm", "--force", "--volumes", container)
+
+
+@pytest.fixture(scope="module")
+def address(service_image: str) -> Iterator[str]:
+    with running(service_image) as address:
+        yield address
 
 
 def test_the_service_image_is_lean(service_image: str) -> None:
@@ -142,6 +157,19 @@ def generate(address: str, model: str) -> bytes:
 @pytest.mark.parametrize("model", MODELS)
 def test_the_service_generates(address: str, model: str) -> None:
     assert generate(address, model).startswith(PNG)
+
+
+def test_the_image_with_diffusers_serves_a_folder(diffusers_image: str, tmp_path: Path) -> None:
+    write_folder(tmp_path / "fox", "sd")
+    tmp_path.chmod(0o755)  # the container runs as another user
+    with running(diffusers_image, f"--volume={tmp_path}:/app/weights:ro") as address:
+        assert generate(address, "fox").startswith(PNG)
+
+
+def test_the_image_with_diffusers_adds_only_packages(service_image: str, diffusers_image: str) -> None:
+    sizes = [int(docker("image", "inspect", "--format", "{{.Size}}", image)) for image in (service_image, DIFFUSERS)]
+    assert sizes[1] - sizes[0] < 500e6  # torch alone is larger
+    assert run(diffusers_image, "id", "-u") != "0"
 
 
 def test_the_service_says_what_it_was_built_from(address: str) -> None:
@@ -191,8 +219,9 @@ def test_the_stack_is_hardened(stack: dict[str, str]) -> None:
         assert {port["HostIp"] for ports in host["PortBindings"].values() for port in ports} == {"127.0.0.1"}
 
 
-@pytest.mark.parametrize("files", [("docker-compose.yml",), ("docker-compose.yml", "docker-compose.gpu.yml")])
-def test_compose_accepts_the_files(files: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("others", [(), ("gpu",), ("diffusers",), ("gpu", "diffusers")])
+def test_compose_accepts_the_files(others: tuple[str, ...]) -> None:
+    files = ["docker-compose.yml", *(f"docker-compose.{other}.yml" for other in others)]
     if subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode != 0:
         pytest.skip("docker has no compose plugin")
     docker("compose", *(f"--file={file}" for file in files), "--profile=train", "config", "--quiet")
