@@ -39,8 +39,12 @@ from service.processes.control import (
 )
 from service.server.serve import run_with
 from service.settings import Settings
+from service.supervision.heartbeat import Heartbeat
 
 log = logging.getLogger(__name__)
+
+#: Seconds between two signs of life of the event loop.
+HEARTBEAT_S = 1.0
 
 
 def run(connection: Connection, seat: Seat, settings: Settings, sockets: list[socket.socket]) -> None:
@@ -74,7 +78,9 @@ class ApiProcess:
         await self._apply(catalog)
         self._following = asyncio.create_task(self._follow())
         self._following.add_done_callback(log_failure)
-        return await state_with(self._engine, self.states, settings, self._metrics)
+        state = await state_with(self._engine, self.states, settings, self._metrics)
+        state.background.repeat("heartbeat", partial(Heartbeat.open(self._seat.heartbeat).idle, 0), HEARTBEAT_S)
+        return state
 
     def listening(self) -> None:
         """Tell the supervisor that requests are taken."""

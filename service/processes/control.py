@@ -190,8 +190,8 @@ class Seat(msgspec.Struct, frozen=True):
 
     @property
     def heartbeat(self) -> Path:
-        """The file of an engine's heartbeat."""
-        return self.folder / f"heartbeat-{self.slot}"
+        """The file of the process's heartbeat."""
+        return self.folder / f"heartbeat-{self.name}"
 
     def load(self) -> SharedLoad:
         """The work that all API processes have admitted, this one in its own slot."""

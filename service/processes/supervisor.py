@@ -24,7 +24,7 @@ from service.models.manager import ModelManager
 from service.process import name_process, usable_cores
 from service.processes.control import Catalog, Seat, metrics_folder, shared_load
 from service.processes.fleet import ProcessFleet
-from service.processes.members import ApiMember, find_devices
+from service.processes.members import ApiMember, find_devices, kill_hanging
 from service.server.serve import admin_server, handle_signals, reload_all, serving_admin
 from service.settings import Settings
 from service.supervision.child import prepare
@@ -136,7 +136,9 @@ class Supervisor:
         )
         self._background.repeat("metrics", self._metrics.refresh, REFRESH_S)
         for slot in range(len(self._listeners)):
+            Heartbeat.create(self._api_seat(slot).heartbeat, 1, 0).close()
             await self._start_api(slot)
+        watching = self._start(kill_hanging(lambda: self._used))
         starting = asyncio.create_task(self._start_engines())
         starting.add_done_callback(self._started)
         if admin is None:
@@ -145,6 +147,7 @@ class Supervisor:
             async with serving_admin(admin_server(self._find_manager, self._settings), admin):
                 await self._stopping.wait()
         starting.cancel()
+        watching.cancel()  # a process that ends gives no more signs of life
         self._background.stop()
         await self._end()
         if self._reason is not None:
@@ -183,19 +186,23 @@ class Supervisor:
         log_failure(task)
         self._fail(f"the engines do not start: {task.exception()}")
 
+    def _api_seat(self, slot: int) -> Seat:
+        return Seat(f"api-{slot}", slot, self._folder.path)
+
     async def _start_api(self, slot: int) -> None:
-        seat = Seat(f"api-{slot}", slot, self._folder.path)
+        seat = self._api_seat(slot)
         api = await ApiMember.start(seat, self._listeners[slot], self._settings, self._released)
         self._apis[slot] = api
         self._used[api] = set()
         self._start(self._tell(api))
         self._start(self._replace_api(api))
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         task.add_done_callback(log_failure)
+        return task
 
     async def _replace_api(self, api: ApiMember) -> None:
         await api.child.wait()
