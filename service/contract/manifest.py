@@ -260,8 +260,13 @@ class Manifest(_Record):
 
     @property
     def null_label(self) -> int:
-        """The label that means "no class": one past the last class."""
+        """The label that means "no class": one past the last class. See ``needs_class``."""
         return len(self.class_names)
+
+    @property
+    def needs_class(self) -> bool:
+        """Whether there is no "no class": a diffusers folder may have been trained on classes only."""
+        return self.pipeline is not None and bool(self.class_names) and not self.pipeline.no_class
 
     @property
     def version(self) -> str:

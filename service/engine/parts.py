@@ -108,9 +108,19 @@ def check_row(model: Model, row: RowSpec) -> None:
         raise ValueError(
             f"lora {adapter.name[:64]!r} is not one of this model's: {', '.join(model.adapters) or 'none'}"
         )
+    if model.manifest.needs_class:
+        _require_classes(model, row)
     if model.denoise is not None:
         sized = model if row.size is None else resized(model, row.size)
         check_conditions(sized.inputs, row)
+
+
+def _require_classes(model: Model, row: RowSpec) -> None:
+    """Raise ValueError for "no class": its label is beyond the network's embeddings, where a GPU fails for good."""
+    no_class = model.manifest.null_label
+    away = no_class if row.negative_label is None else row.negative_label
+    if max(row.label, away if row.weight > 1 else 0) >= no_class:
+        raise ValueError(f"label: {model.name} has no class {no_class}, only 0 to {no_class - 1}")
 
 
 def _embed(encode_text: object, tokens: Tensor, inputs: Inputs, adapters: Sequence[Adapter | None] = ()) -> Tensor:  # noqa: ARG001

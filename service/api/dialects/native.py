@@ -5,9 +5,9 @@ from typing import Any, ClassVar, TypeVar
 from pydantic import ConfigDict, JsonValue, create_model
 
 from service.api.request.fields import Fields, document_absent
-from service.api.request.resolve import class_problem
+from service.api.request.resolve import labels_of
 from service.api.request.schemas import MAX_SCALE, GenerateRequest
-from service.contract.classes import NO_CLASS, ClassNotFound, label_of
+from service.contract.classes import NO_CLASS
 from service.contract.manifest import Manifest
 from service.errors import BadRequest, FieldProblem
 
@@ -70,16 +70,12 @@ def class_of_prompt(prompt: str, manifest: Manifest) -> str:
 
     Raises BadRequest, which lists the classes.
     """
-    name = prompt.strip()
-    if not name:
-        return NO_CLASS
-    names = manifest.class_names
-    try:
-        return [*names, NO_CLASS][label_of(name, names)]
-    except ClassNotFound as failure:
-        problem = class_problem("prompt", manifest, failure)
-        message = f"prompt: {manifest.name} reads no text. A prompt must be empty or one of: {problem.allowed}."
-        raise BadRequest(message, [problem]) from None
+    problems: list[FieldProblem] = []
+    (label,) = labels_of([prompt.strip() or NO_CLASS], manifest, "prompt", problems)
+    if label is None:
+        allowed = f"{'' if manifest.needs_class else 'empty or '}one of: {problems[0].allowed}"
+        raise BadRequest(f"prompt: {manifest.name} reads no text. A prompt must be {allowed}.", problems)
+    return [*manifest.class_names, NO_CLASS][label]
 
 
 def size_fields(field: str, width: int, height: int, manifest: Manifest) -> dict[str, JsonValue]:

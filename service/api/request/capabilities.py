@@ -70,6 +70,10 @@ def _is_guided(model: Model) -> bool:
     return model.manifest.pipeline is None or model.manifest.pipeline.guidance != "none"
 
 
+def _guides_classes(model: Model) -> bool:
+    return _is_guided(model) and not reads_prompts(model)
+
+
 def _draws(model: Model) -> bool:
     return "generate" in model.manifest.capabilities
 
@@ -141,7 +145,7 @@ _NEEDS: Mapping[str, Need] = {
     "control_end": _CONTROLLED,
     "guidance_scale": Need(_is_guided, "is not supported by {name}: it has no guidance"),
     "negative_class": Need(
-        lambda model: not reads_prompts(model), "is not supported by {name}: it has no classes; use negative_prompt"
+        _guides_classes, "is not supported by {name}: it has no guidance by class; with prompts, use negative_prompt"
     ),
     "truncation": Need(lambda model: _draws(model) and not denoises(model)),
     "image": Need(starts_from_pictures, "is not supported by {name}: it cannot encode pictures"),

@@ -58,11 +58,10 @@ def resolve(request: GenerateRequest | InterpolateRequest, model: Model, media: 
         problems += start_problems(request, model)
         problems += prompt_problems(request, model, _default_scale(request, model))
     classes = request.class_label if isinstance(request.class_label, list) else [request.class_label]
-    labels = labels_of(classes, model, "class_label", problems)
-    if isinstance(request, GenerateRequest) and request.has_start and not _always_has_class(model):
+    labels = labels_of(classes, model.manifest, "class_label", problems)
+    if isinstance(request, GenerateRequest) and request.has_start and not model.manifest.needs_class:
         labels = [model.manifest.null_label if label is None else label for label in labels]
-    problems += _no_class_problems(model, labels)
-    negative = labels_of([request.negative_class], model, "negative_class", problems)[0]
+    negative = labels_of([request.negative_class], model.manifest, "negative_class", problems)[0]
     problems += step_problems(request, model, settings) + _guidance_problems(request, model, labels)
     if problems:
         raise InvalidField(_first_of_each(problems))
@@ -178,19 +177,6 @@ def _default_scale(request: GenerateRequest, model: Model) -> float:
     return 1.0 if model.manifest.defaults is None else model.manifest.defaults.guidance_scale
 
 
-def _always_has_class(model: Model) -> bool:
-    """Whether there is no "no class": a diffusers folder may have classes only."""
-    manifest = model.manifest
-    return manifest.pipeline is not None and bool(manifest.class_names) and not manifest.pipeline.no_class
-
-
-def _no_class_problems(model: Model, labels: Sequence[int | None]) -> list[FieldProblem]:
-    """The problem of "no class" where there is none."""
-    if not _always_has_class(model) or model.manifest.null_label not in labels:
-        return []
-    return [FieldProblem("#/class_label", f"{model.name} makes no pictures without a class", "a class")]
-
-
 def _have_classes(labels: Sequence[int | None], manifest: Manifest) -> bool:
     """Whether every picture has a class."""
     return bool(manifest.class_names) and manifest.null_label not in labels
@@ -205,18 +191,26 @@ def _default_solver(request: GenerateRequest | InterpolateRequest, defaults: Def
 
 
 def labels_of(
-    classes: Sequence[int | str | None], model: Model, field: str, problems: list[FieldProblem]
+    classes: Sequence[int | str | None], manifest: Manifest, field: str, problems: list[FieldProblem]
 ) -> Sequence[int | None]:
-    """The labels of ``classes``; where one is unknown, [None], and ``problems`` has one more, on ``field``."""
-    names = model.manifest.class_names
+    """The labels of ``classes``; where one cannot be used, [None], and ``problems`` has one more, on ``field``."""
     try:
-        return [None if each is None else label_of(each, names) for each in classes]
+        labels = [None if each is None else label_of(each, manifest.class_names) for each in classes]
     except ClassNotFound as failure:
-        problems.append(class_problem(field, model.manifest, failure))
+        problems.append(_class_problem(field, manifest, failure))
         return [None]
+    if manifest.needs_class and manifest.null_label in labels:
+        problems.append(no_class_problem(field, manifest))
+        return [None]
+    return labels
 
 
-def class_problem(field: str, manifest: Manifest, failure: ClassNotFound) -> FieldProblem:
+def no_class_problem(field: str, manifest: Manifest) -> FieldProblem:
+    """The problem of a ``field`` that means "no class" where the model needs one."""
+    return FieldProblem(f"#/{field}", f"{manifest.name} makes no pictures without a class", _class_list(manifest))
+
+
+def _class_problem(field: str, manifest: Manifest, failure: ClassNotFound) -> FieldProblem:
     """The problem of a ``field`` that matches no class of the model, or several."""
     if failure.candidates:
         message = "matches more than one class: write one of them exactly"
@@ -229,7 +223,7 @@ def _class_list(manifest: Manifest) -> str:
     count = len(manifest.class_names)
     shown = _listed(range(min(count, MOST_LISTED)), manifest)
     more = f"and {count - MOST_LISTED} more listed by GET /models/{manifest.name}" if count > MOST_LISTED else ""
-    return ", ".join(part for part in (shown, more, NO_CLASS) if part)
+    return ", ".join(part for part in (shown, more, "" if manifest.needs_class else NO_CLASS) if part)
 
 
 def _listed(labels: Sequence[int], manifest: Manifest) -> str:

@@ -154,7 +154,7 @@ def _check(body: EncodeRequest, model: Model, state: State) -> Sequence[int]:
     asked = body.class_label if isinstance(body.class_label, list) else [body.class_label] * body.count
     if (problem := class_count_problem(asked, body.count)) is not None:
         problems.append(problem)
-    labels = labels_of(asked, model, "class_label", problems)
+    labels = labels_of(asked, model.manifest, "class_label", problems)
     if problems:
         raise InvalidField(problems)
     return [model.manifest.null_label if label is None else label for label in labels]

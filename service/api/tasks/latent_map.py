@@ -140,7 +140,7 @@ def _check(body: LatentMapRequest, model: Model, state: State) -> int:
     if body.count > state.settings.max_images:
         says = f"{body.count} pictures are too many for one request"
         problems.append(FieldProblem("#/across", says, f"across times down up to {state.settings.max_images}"))
-    label = labels_of([body.class_label], model, "class_label", problems)[0]
+    label = labels_of([body.class_label], model.manifest, "class_label", problems)[0]
     if problems:
         raise InvalidField(problems)
     return model.manifest.null_label if label is None else label

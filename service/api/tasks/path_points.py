@@ -10,7 +10,7 @@ from service import images
 from service.api.order import Compute, Order, Uploads
 from service.api.request.arrays import Array, to_base64
 from service.api.request.capabilities import denoises, unsupported
-from service.api.request.resolve import Resolved, labels_of
+from service.api.request.resolve import Resolved, labels_of, no_class_problem
 from service.api.request.schemas import ClassLabel, InterpolateRequest, Params, Point
 from service.api.request.start_fields import written
 from service.api.request.uploads import Fitted
@@ -54,6 +54,8 @@ def key_points(body: InterpolateRequest, model: Model, resolved: Resolved) -> li
     own = [_label(point, name, model) for name, point in zip(names, points, strict=True)]
     common = own[0] if resolved.labels[0] is None else resolved.labels[0]
     if common is None:
+        if seeds[0] is None and model.manifest.needs_class:
+            raise InvalidField([no_class_problem("class_label", model.manifest)])
         common = resolved.null_label if seeds[0] is None else resolved.label_of(seeds[0])
     labels = [common if label is None else label for label in own]
     return [
@@ -162,7 +164,7 @@ def _seed(point: Point) -> int | None:
 
 def _label(point: Point, name: str, model: Model) -> int | None:
     problems: list[FieldProblem] = []
-    (label,) = labels_of([point.class_label], model, f"{name}/class_label", problems)
+    (label,) = labels_of([point.class_label], model.manifest, f"{name}/class_label", problems)
     if problems:
         raise InvalidField(problems)
     return label

@@ -66,6 +66,9 @@ def describe(folder: DiffusersFolder) -> Card:
         parameters=folder.parameters,
         notes=(*folder.notes, *_notes(folder)),
     )
+    if card.guidance == "none" and card.guidance_scale > 1:
+        wrong = "defaults.guidance_scale: guidance needs a class of the UNet that class_names does not name"
+        raise FolderError(folder.path / OPTIONS_FILE, wrong)
     if card.solver not in solvers:
         raise FolderError(folder.path / OPTIONS_FILE, f"defaults.solver: {card.solver} is not one of {solvers}")
     return card

@@ -57,6 +57,14 @@ def test_openai_refuses_a_class_for_text(studio: TestClient) -> None:
     assert "it has no classes" in refused(generations(studio, class_label=1), "#/class_label")
 
 
+@pytest.mark.parametrize("prompt", [" ", "none", "a fox"])
+def test_openai_lists_the_classes_of_a_model_that_needs_one(studio: TestClient, prompt: str) -> None:
+    answer = studio.post("/v1/images/generations", json={"model": "classes", "prompt": prompt})
+    (error,) = problem(answer, 400, "bad-request")["errors"]
+    assert (error["pointer"], error["allowed"]) == ("#/prompt", "0, 1, 2, 3, 4")
+    assert "A prompt must be one of: 0" in answer.json()["error"]["message"]
+
+
 def test_openai_edits_the_transparent_part(studio: TestClient) -> None:
     picture, mask = some_colours(), left_half()
     file = io.BytesIO()
@@ -117,5 +125,6 @@ def test_a_card_has_what_a_form_needs(studio: TestClient) -> None:
     assert painter["does"] == ["inpaint"]
     assert "mask" in painter["tasks"]["generate"]
     classes = studio.get("/models/classes").json()
-    assert classes["tasks"]["generate"].keys().isdisjoint({"prompt", "width", "lora", "guidance_scale", "image"})
+    lacking = {"prompt", "width", "lora", "image", "guidance_scale", "negative_class"}
+    assert classes["tasks"]["generate"].keys().isdisjoint(lacking)
     assert json.dumps(classes)

@@ -47,7 +47,10 @@ PICTURE = base64_png(some_colours())
         ("control", {"control_image": PICTURE, "control_start": 0.5, "control_end": 0.5}, "control_end", "above"),
         ("classes", {"prompt": "a fox"}, "prompt", "it reads no text"),
         ("classes", {"width": 8}, "width", "its pictures have one size"),
-        ("classes", {"class_label": "none"}, "class_label", "makes no pictures without a class"),
+        ("classes", {"class_label": "none"}, "class_label", "makes no pictures without a class 0, 1, 2, 3, 4"),
+        ("classes", {"class_label": [1, "none"], "n": 2}, "class_label", "makes no pictures without a class"),
+        ("classes", {"class_label": 5}, "class_label", "has no such class 0, 1, 2, 3, 4"),
+        ("classes", {"class_label": 1, "negative_class": 2}, "negative_class", "it has no guidance by class"),
         ("classes", {"class_label": 1, "guidance_scale": 2.0}, "guidance_scale", "it has no guidance"),
         ("classes", {"image": PICTURE}, "image", "it cannot encode pictures"),
     ],
@@ -101,6 +104,23 @@ def test_tasks_that_these_models_do_not_have(studio: TestClient, path: str, fiel
 def test_a_folder_of_pixels_interpolates(studio: TestClient) -> None:
     answer = studio.post("/interpolate", json={"model": "classes", "frames": 3, "steps": 2, "class_label": 1})
     assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize(
+    ("points", "pointer"),
+    [
+        ([{"seed": 1, "class_label": "none"}, {"seed": 2}], "#/points/0/class_label"),
+        ([{"seed": 1, "class_label": 1}, {"seed": 2, "class_label": "none"}], "#/points/1/class_label"),
+        ([{"latents": np.zeros((3, 8, 8)).tolist()}, {"seed": 2}], "#/class_label"),
+    ],
+)
+def test_every_point_of_classes_alone_has_a_class(studio: TestClient, points: list[Any], pointer: str) -> None:
+    answer = studio.post("/interpolate", json={"model": "classes", "frames": 3, "points": points})
+    assert refused(answer, pointer) == "classes makes no pictures without a class 0, 1, 2, 3, 4"
+
+
+def test_latents_need_no_class(studio: TestClient) -> None:
+    pictures(studio, "classes", latents=np.zeros((1, 3, 8, 8)).tolist(), seed=7, steps=1)
 
 
 def test_a_price_covers_the_size_and_names_it(weights: Path, tmp_path: Path) -> None:

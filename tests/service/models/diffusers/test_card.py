@@ -104,6 +104,9 @@ def test_a_class_less_than_the_unet_has_means_no_class(folder_of: FolderOf, tmp_
     path = Path(copytree(folder_of("classes"), tmp_path / "classes"))
     (path / "genserve.json").write_text('{"class_names": ["a", "b", "c", "d"]}')
     assert describe(read_folder(path)).guidance == "classifier-free"
+    (path / "genserve.json").write_text('{"defaults": {"guidance_scale": 3.0}}')
+    with pytest.raises(FolderError, match="guidance_scale: guidance needs a class"):
+        describe(read_folder(path))
     (path / "genserve.json").write_text('{"class_names": ["a", "b"]}')
     with pytest.raises(FolderError, match="num_class_embeds: 5"):
         read_folder(path)

@@ -12,7 +12,7 @@ import torch
 from service.engine.device import MOST_SIZES
 from service.engine.parts import prompt_inputs, text_row
 from service.engine.pricing import Part
-from service.engine.rows import Adapter, Film
+from service.engine.rows import Adapter, Film, RowSpec
 from service.errors import TooExpensive
 from service.models.diffusers.rows import pixels
 from service.models.registry import prepare
@@ -109,6 +109,15 @@ async def test_rows_that_the_model_cannot_compute_are_refused_by_name(lora_folde
                 await own.pictures([row._replace(conditions=conditions)])
         with pytest.raises(ValueError, match="context: this input is missing"):
             await own.pictures([row._replace(conditions=None)])
+
+
+async def test_a_label_that_the_network_lacks_is_refused(folder_of: FolderOf) -> None:
+    async with studio(folder_of("classes")) as (own, _):
+        plan = own.model.plan(steps=2)
+        for row in (RowSpec(0, 5, 1.0, plan), RowSpec(0, 1, 3.0, plan)):
+            with pytest.raises(ValueError, match="label: classes has no class 5, only 0 to 4"):
+                await own.pictures([row])
+        assert (await own.pictures([RowSpec(0, 1, 3.0, plan, negative_label=4)])).shape == (1, 8, 8, 3)
 
 
 async def test_a_cancelled_request_leaves_no_row_behind(folder_of: FolderOf) -> None:
