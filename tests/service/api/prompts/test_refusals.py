@@ -45,7 +45,7 @@ PICTURE = base64_png(some_colours())
         ("control", {"control_scale": 0.5}, "control_scale", "without control_image"),
         ("control", {"control_image": PICTURE, "control": "pose"}, "control", "controlnet"),
         ("control", {"control_image": PICTURE, "control_start": 0.5, "control_end": 0.5}, "control_end", "above"),
-        ("classes", {"prompt": "a fox"}, "prompt", "it reads no text"),
+        ("classes", {"prompt": "a fox"}, "prompt", "it reads no text (did you mean class_label?)"),
         ("classes", {"width": 8}, "width", "its pictures have one size"),
         ("classes", {"class_label": "none"}, "class_label", "makes no pictures without a class"),
         ("classes", {"class_label": 1, "guidance_scale": 2.0}, "guidance_scale", "it has no guidance"),
