@@ -89,7 +89,9 @@ def parse_body(schema: type[Schema], request: Request, settings: Settings, body:
 def near(name: str, known: Iterable[str]) -> str:
     """The end of a message that a field ``name`` is unknown: the one of the ``known`` that it probably means, if any."""
     names = {*known}
-    found = [_SYNONYMS[name]] if name in _SYNONYMS else get_close_matches(name[:MAX_ECHO], sorted(names), n=1, cutoff=0.7)
+    found = (
+        [_SYNONYMS[name]] if name in _SYNONYMS else get_close_matches(name[:MAX_ECHO], sorted(names), n=1, cutoff=0.7)
+    )
     return f" (did you mean {found[0]}?)" if found and found[0] in names else ""
 
 
@@ -218,7 +220,9 @@ def _is_list(annotation: object) -> bool:
     if get_origin(annotation) is Annotated:
         return _is_list(get_args(annotation)[0])
     kinds = [each for each in get_args(annotation) if each is not type(None)]
-    return get_origin(annotation) is list or (get_origin(annotation) in (Union, UnionType) and all(map(_is_list, kinds)))
+    return get_origin(annotation) is list or (
+        get_origin(annotation) in (Union, UnionType) and all(map(_is_list, kinds))
+    )
 
 
 def _repeatable(schema: type[BaseModel]) -> frozenset[str]:

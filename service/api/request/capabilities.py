@@ -61,11 +61,6 @@ def _has_task(model: Model, *tasks: str) -> bool:
     return model.manifest.pipeline is not None and not set(tasks).isdisjoint(model.manifest.pipeline.tasks)
 
 
-def _has_sizes(model: Model) -> bool:
-    pipeline = model.manifest.pipeline
-    return pipeline is not None and pipeline.sizes.smallest <= pipeline.sizes.largest
-
-
 def _is_guided(model: Model) -> bool:
     return model.manifest.pipeline is None or model.manifest.pipeline.guidance != "none"
 
@@ -121,7 +116,7 @@ _STEP_FIELDS = frozenset(
 )
 
 _CONTROLLED = Need(_ABILITIES["control"], "is not supported by {name}: it has no ControlNet")
-_SIZED = Need(_has_sizes, "is not supported by {name}: its pictures have one size")
+_SIZED = Need(lambda model: model.manifest.has_sizes, "is not supported by {name}: its pictures have one size")
 
 #: By field. Every model supports a field that is neither here nor above.
 _NEEDS: Mapping[str, Need] = {

@@ -138,7 +138,12 @@ def test_statistics_count_what_was_made(client: triton.InferenceServerClient) ->
         ("nothing", {}, "", "There is no model 'nothing'"),
         ("vae", {}, "1", "vae is not served in that version"),
         ("vae", {"steps": 4}, "", "steps: is not supported by vae"),
-        ("ddpm", {"step": 4}, "", "parameters/step: there is no such field. Allowed: binary_data_output, "),
+        (
+            "ddpm",
+            {"step": 4},
+            "",
+            "parameters/step: there is no such field (did you mean steps?). Allowed: binary_data_output, ",
+        ),
     ],
 )
 def test_an_error_is_its_sentence(

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import struct
 from typing import Any
 
 import numpy as np
@@ -100,6 +101,64 @@ def test_hugging_face_image_to_image(studio: TestClient) -> None:
 def test_hugging_face_refuses_a_size(studio: TestClient) -> None:
     (error,) = problem(hugging_face(studio, "a fox", width=17, height=16), 400, "bad-request")["errors"]
     assert error["pointer"] == "#/parameters/width"
+
+
+def texts(name: str, *values: str) -> dict[str, object]:
+    """A tensor of the Open Inference Protocol, in JSON."""
+    return {"name": name, "shape": [len(values)], "datatype": "BYTES", "data": [*values]}
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_open_inference_reads_a_tensor_of_texts(studio: TestClient, binary: bool) -> None:
+    prompts, negative = ["a red Café", "an owl"], "rain"
+    body: dict[str, Any] = {"inputs": [texts("prompt", *prompts), texts("negative_prompt", negative)]}
+    rest = b""
+    if binary:
+        rest = b"".join(struct.pack("<I", len(each.encode())) + each.encode() for each in prompts)
+        del body["inputs"][0]["data"]
+        body["inputs"][0]["parameters"] = {"binary_data_size": len(rest)}
+    seed = {"name": "seed", "shape": [2], "datatype": "INT64", "data": [3, 4]}
+    body |= {"inputs": [*body["inputs"], seed], "parameters": {"steps": 3, "width": 24, "lora": "ink:0.5"}}
+    head = json.dumps(body).encode()
+    headers = {"Inference-Header-Content-Length": str(len(head))}
+    (output,) = studio.post("/v2/models/control/infer", content=head + rest, headers=headers).json()["outputs"]
+    fields = {"seeds": [3, 4], "steps": 3, "width": 24, "lora": {"name": "ink", "scale": 0.5}}
+    made = pictures(studio, "control", prompt=prompts, negative_prompt=negative, **fields)
+    assert output["shape"] == [2, 16, 24, 3]
+    assert_same(np.array(output["data"], np.uint8).reshape(output["shape"]), made)
+
+
+def test_open_inference_lists_the_inputs_of_a_model(studio: TestClient) -> None:
+    card = studio.get("/v2/models/sd").json()
+    assert card["inputs"] == [
+        {"name": "seed", "datatype": "INT64", "shape": [-1]},
+        {"name": "prompt", "datatype": "BYTES", "shape": [-1]},
+        {"name": "negative_prompt", "datatype": "BYTES", "shape": [-1]},
+        {"name": "latents", "datatype": "FP32", "shape": [-1, 4, -1, -1]},
+    ]
+    assert card["outputs"][0]["shape"] == [-1, -1, -1, 3]
+    config = studio.get("/v2/models/sd/config").json()
+    assert [each["data_type"] for each in config["input"]] == ["TYPE_INT64", "TYPE_STRING", "TYPE_STRING", "TYPE_FP32"]
+    assert "prompt" not in [each["name"] for each in studio.get("/v2/models/classes").json()["inputs"]]
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"\x05\0\0\0fox", "a text that is longer than its bytes"),
+        (b"\x01\0", "a text that is longer than its bytes"),
+        (b"\x01\0\0\0\xff", "not valid UTF-8"),
+        (b"\x01\0\0\0a\x01\0\0\0b", "does not fit 2 values"),
+        (b"\x01\0\0\0\0", "control character U+0000"),
+    ],
+)
+def test_open_inference_refuses_texts(studio: TestClient, data: bytes, says: str) -> None:
+    tensor = {"name": "prompt", "shape": [1], "datatype": "BYTES", "parameters": {"binary_data_size": len(data)}}
+    head = json.dumps({"inputs": [tensor]}).encode()
+    headers = {"Inference-Header-Content-Length": str(len(head))}
+    answer = studio.post("/v2/models/sd/infer", content=head + data, headers=headers)
+    assert answer.status_code == 422
+    assert says in answer.json()["error"]
 
 
 def test_a_card_has_what_a_form_needs(studio: TestClient) -> None:

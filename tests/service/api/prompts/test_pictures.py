@@ -206,7 +206,9 @@ def test_a_lora_in_a_form(studio: TestClient) -> None:
     made = pictures(studio, "control", **FIELDS, n=2, lora={"name": "ink", "scale": 0.7})
     assert_same(load(one.content), made)
     assert_same(load(two.content), made)
-    mixed = studio.post("/generate/control", files=[*_parts(fields | {"n": "2", "lora": "ink:0"}), *_parts({"lora": "chalk"})])
+    mixed = studio.post(
+        "/generate/control", files=[*_parts(fields | {"n": "2", "lora": "ink:0"}), *_parts({"lora": "chalk"})]
+    )
     assert_same(load(mixed.content), pictures(studio, "control", **FIELDS, n=2, lora=[None, "chalk"]))
 
 
