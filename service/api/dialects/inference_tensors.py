@@ -212,11 +212,17 @@ def _tensors(inputs: Sequence[_Input], binary: bytes) -> dict[InputName, NDArray
     return found
 
 
+#: The types of a tensor's values in JSON, and what they are called.
+_KINDS: Mapping[str, tuple[tuple[type, ...], str]] = {
+    "<i8": ((int,), "an integer, or too large"),
+    "<f4": ((int, float), "a number"),
+    "O": ((str,), "a text"),
+}
+
+
 def _values(place: str, data: Sequence[float | str], dtype: str) -> NDArray[Any]:
     """The values of a tensor in JSON. Raises InvalidField."""
-    kind, says = {"<i8": (int, "an integer, or too large"), "<f4": ((int, float), "a number"), "O": (str, "a text")}[
-        dtype
-    ]
+    kind, says = _KINDS[dtype]
     if not all(isinstance(value, kind) for value in data):
         raise InvalidField.of(place, f"has a value that is not {says}")
     with np.errstate(over="ignore"):  # overflow becomes infinity, which is rejected later

@@ -87,7 +87,7 @@ def parse_body(schema: type[Schema], request: Request, settings: Settings, body:
 
 
 def near(name: str, known: Iterable[str]) -> str:
-    """The end of a message that a field ``name`` is unknown: the one of the ``known`` that it probably means, if any."""
+    """The end of a message that the field ``name`` is unknown: the one that it probably means, if any."""
     names = {*known}
     found = (
         [_SYNONYMS[name]] if name in _SYNONYMS else get_close_matches(name[:MAX_ECHO], sorted(names), n=1, cutoff=0.7)
