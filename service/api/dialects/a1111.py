@@ -127,7 +127,8 @@ async def loras(http_request: Request) -> Response:
 
 async def scripts(http_request: Request) -> Response:
     """The ControlNet extension, if a model has one: clients ask before the first picture."""
-    names = ["controlnet"] if _controls(state_of(http_request)) else []
+    # webuiapi looks for the second name, and without it sends the units of its last call again.
+    names = ["controlnet", "controlnet m2m"] if _controls(state_of(http_request)) else []
     return _json({"txt2img": names, "img2img": names})
 
 

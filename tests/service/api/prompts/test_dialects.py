@@ -155,7 +155,7 @@ def test_a1111_reads_a_lora_from_the_prompt(studio: TestClient) -> None:
     made = drawn(draw(studio, prompt=f"{PROMPT} <lora:ink:-0.7>"))
     assert_same(made, pictures(studio, "control", **FIELDS_OF_DRAW, lora="ink:-0.7")[0])
     assert [each["name"] for each in studio.get("/sdapi/v1/loras").json()] == ["chalk", "ink"]
-    assert studio.get("/sdapi/v1/scripts").json()["txt2img"] == ["controlnet"]
+    assert studio.get("/sdapi/v1/scripts").json()["txt2img"] == ["controlnet", "controlnet m2m"]
     assert studio.get("/controlnet/model_list").json() == {"model_list": ["controlnet"]}
 
 
