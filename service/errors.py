@@ -92,7 +92,8 @@ class UnknownModel(ServiceError):
         names = sorted(known)
         near = get_close_matches(name, names, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
-        super().__init__(f"There is no model {name[:64]!r}. The models are: {', '.join(names) or 'none'}.{hint}")
+        says = f"There is no model {name[:64]!r}." if name else "The name of a model is missing."
+        super().__init__(f"{says} The models are: {', '.join(names) or 'none'}.{hint}")
 
 
 class UnknownVersion(ServiceError):

@@ -278,6 +278,11 @@ class Manifest(_Record):
         """Whether a picture takes solver steps; otherwise it is decoded from noise at once."""
         return self.family in ("ddpm", "ldm", "diffusers")
 
+    @property
+    def has_sizes(self) -> bool:
+        """Whether its pictures can have several sizes."""
+        return self.pipeline is not None and self.pipeline.sizes.smallest <= self.pipeline.sizes.largest
+
 
 def is_model_name(name: str) -> bool:
     """Whether `name` is valid in a manifest."""

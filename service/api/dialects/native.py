@@ -84,7 +84,7 @@ def size_fields(field: str, width: int, height: int, manifest: Manifest) -> dict
     Raises BadRequest, which names ``field``.
     """
     pipeline = manifest.pipeline
-    if pipeline is None or pipeline.sizes.smallest > pipeline.sizes.largest:
+    if pipeline is None or not manifest.has_sizes:
         return {"scale": scale_of(field, width, height, manifest)}
     try:
         pipeline.sizes.require(width, height)

@@ -61,11 +61,6 @@ def _has_task(model: Model, *tasks: str) -> bool:
     return model.manifest.pipeline is not None and not set(tasks).isdisjoint(model.manifest.pipeline.tasks)
 
 
-def _has_sizes(model: Model) -> bool:
-    pipeline = model.manifest.pipeline
-    return pipeline is not None and pipeline.sizes.smallest <= pipeline.sizes.largest
-
-
 def _is_guided(model: Model) -> bool:
     return model.manifest.pipeline is None or model.manifest.pipeline.guidance != "none"
 
@@ -109,7 +104,10 @@ def takes_steps(model: Model, task: TaskName) -> bool:
 
 
 class Need(NamedTuple):
-    """What a field requires of a model, and the message for a model that does not meet it."""
+    """What a field requires of a model, and the message for a model that does not meet it.
+
+    In the message, ``{classes}`` points a model with classes to class_label.
+    """
 
     met: Callable[[Model], bool]
     message: str = "is not supported by {name} (family {family})"
@@ -122,11 +120,11 @@ _STEP_FIELDS = frozenset(
 )
 
 _CONTROLLED = Need(_ABILITIES["control"], "is not supported by {name}: it has no ControlNet")
-_SIZED = Need(_has_sizes, "is not supported by {name}: its pictures have one size")
+_SIZED = Need(lambda model: model.manifest.has_sizes, "is not supported by {name}: its pictures have one size")
 
 #: By field. Every model supports a field that is neither here nor above.
 _NEEDS: Mapping[str, Need] = {
-    "prompt": Need(reads_prompts, "is not supported by {name}: it reads no text; class_label selects its pictures"),
+    "prompt": Need(reads_prompts, "is not supported by {name}: it reads no text{classes}"),
     "negative_prompt": Need(
         lambda model: bool(model.manifest.pipeline and model.manifest.pipeline.negative_prompt),
         "is not supported by {name}: its guidance reads no text",
@@ -164,4 +162,5 @@ def unsupported(model: Model, field: str, task: TaskName) -> str | None:
     need = _NEEDS.get(field)
     if need is None or need.met(model):
         return None
-    return need.message.format(name=model.name, family=model.manifest.family)
+    classes = " (did you mean class_label?)" if model.manifest.class_names else ""
+    return need.message.format(name=model.name, family=model.manifest.family, classes=classes)

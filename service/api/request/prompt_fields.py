@@ -6,7 +6,7 @@ from typing import TypeVar
 from pydantic import JsonValue
 
 from service.api.request.capabilities import paints_in, reads_prompts, unsupported
-from service.api.request.schemas import GenerateRequest, Lora, Params
+from service.api.request.schemas import GenerateRequest, Lora, Params, lora_of
 from service.contract.pipeline import Pipeline
 from service.engine.model import Model
 from service.engine.rows import Adapter, Size
@@ -110,7 +110,7 @@ def _or(value: float | None, default: float) -> float:
 def _adapter(lora: Lora | str | None) -> Adapter | None:
     if isinstance(lora, Lora):
         return Adapter(lora.name, lora.scale)
-    return None if lora is None else Adapter(lora)
+    return None if lora is None else Adapter(*lora_of(lora))
 
 
 def _list_problems(request: GenerateRequest) -> Iterator[FieldProblem]:
