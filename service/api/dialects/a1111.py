@@ -14,7 +14,7 @@ from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from service.api.dialects.native import DialectRequest, class_of_prompt, prompt_fields, reads_text, size_fields
+from service.api.dialects.native import DialectRequest, class_of_prompt, prompt_fields, size_fields
 from service.api.http.endpoint import route
 from service.api.http.openapi import Answer, Handler, Operation
 from service.api.order import Order
@@ -99,7 +99,7 @@ class Txt2ImgRequest(DialectRequest):
         given = {"steps": self.steps, "guidance_scale": self.cfg_scale, "solver": _solver_of(self)}
         given |= {"seed": None if self.seed < 0 else self.seed}
         if self.negative_prompt.strip():
-            text, negative = reads_text(manifest), self.negative_prompt
+            text, negative = manifest.reads_prompts, self.negative_prompt
             given |= {"negative_prompt": negative} if text else {"negative_class": class_of_prompt(negative, manifest)}
         fields |= {name: value for name, value in given.items() if value is not None}
         if self.width is not None or self.height is not None:
@@ -325,7 +325,7 @@ def _default(state: State) -> str:
     models = [each for each in _models(state) if "generate" in each.manifest.capabilities]
     if not models:
         raise UnknownModel("", ())
-    return min(models, key=lambda model: not reads_text(model.manifest)).name
+    return min(models, key=lambda model: not model.manifest.reads_prompts).name
 
 
 def _name(title: str) -> str:
