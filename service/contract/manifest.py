@@ -221,8 +221,8 @@ class Manifest(Record):
         if self.family != "ddpm" or self.latent_shape != self.image_shape or self.class_names:
             raise ValueError("text is allowed for diffusion of pictures without classes only")
         hint = self.text.hint_shape
-        if hint is not None and hint[1:] != self.image_shape[1:]:
-            raise ValueError(f"text.hint_shape {hint} is not of the size of pictures {self.image_shape}")
+        if hint is not None and hint != (1, *self.image_shape[1:]):
+            raise ValueError(f"text.hint_shape {hint} is not one channel of the pictures {self.image_shape}")
         return self
 
     @model_validator(mode="after")

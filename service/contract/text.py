@@ -38,7 +38,7 @@ class TextModel(Record):
     width: Annotated[int, Field(ge=1, le=8192)]
     words: WordsFile
     unknown_words: Literal["ignored"] = "ignored"
-    hint_shape: tuple[Literal[1], PositiveInt, PositiveInt] | None = None
+    hint_shape: ImageShape | None = None
 
 
 class Words(Record):
