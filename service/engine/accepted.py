@@ -41,7 +41,7 @@ class Accepted:
         Raises ValueError for rows that a model in diffusers' format cannot compute; see ``check_row``.
         """
         deployment, ask, _ = self._pending[0]
-        if deployment.model.manifest.pipeline is not None:
+        if deployment.model.manifest.conditioning is not None:
             for row in rows:
                 check_row(deployment.model, row)
         self._pending.popleft()

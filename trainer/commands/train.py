@@ -131,7 +131,7 @@ def _train_in(out: Path, options: argparse.Namespace, device: torch.device) -> N
         folder.clear(out)
     _print_plan(run, images, resumed=options.resume)
     _fit(run, options)
-    _print(f"done: {out}. Next: {suggestions.use(run.config, out, run.data_dir)}")
+    _print(f"done: {out}. Next: {suggestions.export(out)}")
 
 
 def load_images(config: RunConfig, data_dir: Path | None, *, strict: bool = False) -> ImageData:
@@ -278,7 +278,7 @@ def _extended(config: RunConfig, state: dict[str, Any], length: dict[str, int], 
     if after < state["step"]:
         raise UsageError(
             f"--{name} {value}: the run in {out} has already done {state['step']:,} steps, not {after:,}. "
-            f"To use it as it is: {suggestions.use(config, out, _stored_data_dir(state), '--unfinished')}"
+            f"To use it as it is: {suggestions.export(out, '--unfinished')}"
         )
     if after == before:
         return config

@@ -1,20 +1,23 @@
 """The model to evaluate, from an exported model or a run, with parts that are ready to generate."""
 
 import io
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
+from tokenizers import Tokenizer
 from torch import nn
 
 from service.contract.artifact import read_artifact
 from service.contract.manifest import MANIFEST_FILE, Manifest, read_manifest
+from service.contract.text import TextModel
 from trainer.data import DataFacts
 from trainer.evaluate.errors import EvaluationError
 from trainer.export import averaged_parts
 from trainer.models.parts import Diffusion, Parts
 from trainer.models.text_parts import TextParts
 from trainer.run import checkpoint
+from trainer.text.words import read_tokenizer
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ def load_artefact(folder: Path, device: torch.device) -> Subject:
     payload = read_artifact(folder, manifest.artifact)
     try:
         container = torch.jit.load(io.BytesIO(payload), map_location="cpu")  # type: ignore[no-untyped-call]
+        container.float()
         parts = Parts(
             image_shape=manifest.image_shape,
             classes=manifest.null_label,
@@ -61,11 +65,24 @@ def load_artefact(folder: Path, device: torch.device) -> Subject:
             diffusion=_diffusion(manifest),
             denoise=container.denoise if manifest.denoises else None,
         )
+        if manifest.text is not None:
+            parts = _with_text(parts, manifest.text, container.encode_text, read_tokenizer(folder, manifest.text))
     except (RuntimeError, AttributeError) as failure:
         path = folder / manifest.artifact.file
         raise EvaluationError(f"{path} is not a TorchScript artefact of family {manifest.family}") from failure
     placed = _placed(parts, device, freeze=True)
     return Subject(manifest.name, manifest.made_from.name, manifest.class_names, placed, manifest)
+
+
+def _with_text(parts: Parts, text: TextModel, encode_text: nn.Module, tokenizer: Tokenizer) -> TextParts:
+    return TextParts(
+        **{each.name: getattr(parts, each.name) for each in fields(parts)},
+        encode_text=encode_text,
+        tokenizer=tokenizer,
+        tokens=text.tokens,
+        context=text.width,
+        hint_shape=text.hint_shape,
+    )
 
 
 def _diffusion(manifest: Manifest) -> Diffusion | None:

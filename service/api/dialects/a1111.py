@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from service.api.dialects.a1111_request import SAMPLERS, Img2ImgRequest, Settings, Txt2ImgRequest, in_their_words
-from service.api.dialects.native import DialectRequest, reads_text
+from service.api.dialects.native import DialectRequest
 from service.api.http.endpoint import route
 from service.api.http.openapi import Answer, Handler, Operation
 from service.api.order import Order
@@ -244,7 +244,7 @@ def _default(state: State) -> str:
     models = [each for each in _models(state) if "generate" in each.manifest.capabilities]
     if not models:
         raise UnknownModel("", ())
-    return min(models, key=lambda model: not reads_text(model.manifest)).name
+    return min(models, key=lambda model: not model.manifest.reads_prompts).name
 
 
 def _name(title: str) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, JsonValue, model_validator
 
-from service.api.dialects.native import DialectRequest, class_of_prompt, prompt_fields, reads_text, size_fields
+from service.api.dialects.native import DialectRequest, class_of_prompt, prompt_fields, size_fields
 from service.api.request.body import echoed, near
 from service.api.request.prompt_text import Prompt
 from service.api.request.schemas import MAX_LORA, GenerateRequest, Share, lora_of
@@ -183,7 +183,7 @@ class Txt2ImgRequest(DialectRequest):
         given = {"steps": self.steps, "guidance_scale": self.cfg_scale, "solver": self._solver()}
         given |= {"seed": None if self.seed < 0 else self.seed}
         if self.negative_prompt.strip():
-            text, negative = reads_text(manifest), self.negative_prompt
+            text, negative = manifest.reads_prompts, self.negative_prompt
             given |= {"negative_prompt": negative} if text else {"negative_class": class_of_prompt(negative, manifest)}
         fields |= {name: value for name, value in given.items() if value is not None}
         if self.width is not None or self.height is not None:

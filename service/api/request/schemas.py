@@ -204,10 +204,11 @@ class GenerateRequest(Sampling):
     )
     control_image: Upload | None = Field(
         default=None,
-        description="Picture that guides the composition, as the model's ControlNet reads it: edges, depth, a pose.",
+        description="Picture that guides the composition, as the model's control reads it: edges, depth, a pose, or a "
+        "sketch. A sketch is dark on white: a pixel is on a stroke where red, green or blue is under 192.",
     )
     control: Annotated[str, Field(max_length=64)] | None = Field(
-        default=None, description="Name of the ControlNet that reads control_image. Absent: the model's first."
+        default=None, description="Name of the control that reads control_image. Absent: the model's first."
     )
     control_scale: float | None = Field(
         default=None, ge=0, le=4, description="Strength of control_image, by default 1."

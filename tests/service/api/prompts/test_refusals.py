@@ -23,7 +23,7 @@ PICTURE = base64_png(some_colours())
         ("sd", {"height": 64}, "height", "a multiple of 4 from 4 to 32"),
         ("sd", {"width": 0}, "width", "greater than or equal to 1"),
         ("sd", {"lora": "ink"}, "lora", "its folder has no LoRAs"),
-        ("sd", {"control_image": PICTURE}, "control_image", "it has no ControlNet"),
+        ("sd", {"control_image": PICTURE}, "control_image", "it reads no control pictures"),
         ("sd", {"solver": "consistency"}, "solver", "'ddim'"),
         ("sd", {"prompt": ["a", "b"], "n": 3}, "prompt", "one value, or a list of 3"),
         ("sd", {"negative_prompt": ["a", "b"]}, "negative_prompt", "has 2 values for 1 pictures"),
