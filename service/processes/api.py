@@ -12,6 +12,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from service import logs
+from service.access.keys import KeyRing
 from service.admission.shared import MOST_LANES
 from service.api.state import State
 from service.app import create_app, state_with
@@ -66,6 +67,7 @@ class ApiProcess:
         self._versions: dict[str, int] = {}
         self._generations: dict[int, int] = {}
         self.states = CatalogStates()
+        self._keys = KeyRing(None, seat.buckets())
 
     async def start(self, settings: Settings) -> State:
         """The parts of the service, once the first catalog has come."""
@@ -78,7 +80,7 @@ class ApiProcess:
         await self._apply(catalog)
         self._following = asyncio.create_task(self._follow())
         self._following.add_done_callback(log_failure)
-        state = await state_with(self._engine, self.states, settings, self._metrics)
+        state = await state_with(self._engine, self.states, settings, self._metrics, self._keys)
         state.background.repeat("heartbeat", partial(Heartbeat.open(self._seat.heartbeat).idle, 0), HEARTBEAT_S)
         return state
 
@@ -102,6 +104,7 @@ class ApiProcess:
 
     async def _apply(self, catalog: Catalog) -> None:
         """Match the deployments and the connections to ``catalog``."""
+        self._keys.replace(catalog.keys)
         self.states.refused = catalog.refused
         for version in catalog.versions:
             await self._deploy(version)

@@ -41,6 +41,8 @@ async def _service_error(request: Request, failure: Exception) -> Response:
     assert isinstance(failure, ServiceError)
     _count(request, failure.code)
     headers = {} if failure.retry_after_s is None else {"Retry-After": str(failure.retry_after_s)}
+    if failure.challenge is not None:
+        headers["WWW-Authenticate"] = failure.challenge
     return _answer(request, failure.status, failure.code, failure.detail, failure.problems, headers)
 
 
