@@ -29,6 +29,8 @@ data_packages = $(if $(filter emoji%,$(MODEL)),fonts-noto-color-emoji unicode-cl
 peers := bentoml litserve mosec
 # Clients to test with that need environments of their own.
 client_peers := kserve
+# Tools that check what is deployed.
+deploy_tools := kubernetes
 # Trainers to compare with.
 train_peers := diffusers lucidrains
 
@@ -52,7 +54,7 @@ serve serve-diffusers:
 test: $(VENV)/.dev  ## the tests that need only Python; minutes
 	$(python) -m pytest -m 'not ($(rest))' $(ARGS)
 
-test-all: $(VENV)/.dev $(client_peers:%=$(VENV)/peers/%/.ready)  ## the other tests: slow ones, GPU, promtool, containers; lists skipped ones
+test-all: $(VENV)/.dev $(client_peers:%=$(VENV)/peers/%/.ready) $(deploy_tools:%=$(VENV)/peers/%/.ready)  ## the other tests: slow ones, GPU, promtool, containers; lists skipped ones
 	@command -v promtool >/dev/null || [ -x $(VENV)/bin/promtool ] || scripts/install-promtool $(VENV)/bin || \
 		echo "==> promtool is not available here: its tests are skipped"
 	PATH="$(abspath $(VENV)/bin):$$PATH" $(python) -m pytest -m '$(rest)' $(ARGS)
@@ -184,6 +186,11 @@ $(client_peers:%=$(VENV)/peers/%/.ready): $(VENV)/peers/%/.ready: tests/e2e/dial
 	@echo "==> the client of $* to test with"
 	@$(python) -m venv --clear $(@D) && $(@D)/bin/python -m pip install -qq -r $< && touch $@ || \
 		echo "    $* is not available here: its test is skipped"
+
+$(deploy_tools:%=$(VENV)/peers/%/.ready): $(VENV)/peers/%/.ready: tests/deploy/requirements-%.txt | $(VENV)/bin/pip
+	@echo "==> the tools of $* to test with"
+	@$(python) -m venv --clear $(@D) && $(@D)/bin/python -m pip install -qq -r $< && touch $@ || \
+		echo "    $* is not available here: its tests are skipped"
 
 # A peer that cannot be installed gets no stamp: the benchmark skips it and says so.
 $(VENV)/peers/%/.ready: benchmarks/peers/requirements-%.txt $(VENV)/.torch

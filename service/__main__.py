@@ -12,6 +12,8 @@ from textwrap import wrap
 from pydantic import ValidationError
 
 from service import logs
+from service.access.keys import KeysRefused, read_keys
+from service.access.settings import is_loopback
 from service.process import keep_memory
 from service.processes import supervisor
 from service.server import serve
@@ -33,6 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for error in failure.errors():
             print(f"error: {variable(str(error['loc'][0]))}: {error['msg']}", file=sys.stderr)
         return 2
+    if refusal := _refusal(settings):
+        print(f"error: {refusal}", file=sys.stderr)
+        return 2
     logs.configure(settings.log_level, settings.log_format)
     keep_memory()
     _warn_of_unknown_settings()
@@ -53,8 +58,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
 
+def _refusal(settings: Settings) -> str | None:
+    """Why the service must not listen with these settings; None if it may."""
+    if settings.api_keys_file is not None:
+        try:
+            read_keys(settings.api_keys_file)
+        except KeysRefused as failure:
+            return f"GENSERVE_API_KEYS_FILE: {failure}"
+    elif not is_loopback(settings.host) and not settings.allow_anonymous:
+        return (
+            f"GENSERVE_HOST: other machines can reach {settings.host or 'every address'}, and there are no API keys. "
+            "Set GENSERVE_API_KEYS_FILE (`genserve key new NAME` makes a key), or GENSERVE_ALLOW_ANONYMOUS=true if "
+            "everyone who can connect may use the service."
+        )
+    return None
+
+
 def _warn_of_unknown_settings() -> None:
-    known = {variable(name) for name in Settings.model_fields} | {"GENSERVE_URL"}  # the client's
+    known = {variable(name) for name in Settings.model_fields} | {"GENSERVE_URL", "GENSERVE_API_KEY"}  # the client's
     unknown = sorted(name for name in os.environ if name.startswith("GENSERVE_") and name not in known)
     if unknown:
         logging.getLogger(__name__).warning("unknown settings are ignored", extra={"settings": unknown})

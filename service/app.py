@@ -13,10 +13,13 @@ from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 
 from service import nvml
+from service.access.buckets import Buckets
+from service.access.keys import KeyFile, KeyRing
 from service.admission.lag import LoopLag
 from service.admission.memory import Memory
 from service.api.dialects import a1111, edits, hugging_face, open_inference, openai
 from service.api.http import error_handlers
+from service.api.http.access import Guard
 from service.api.http.endpoint import App
 from service.api.ops import docs, health, jobs, models, playground, stats
 from service.api.request.resolve_cache import ResolvedCache
@@ -79,6 +82,7 @@ def create_app(settings: Settings, start: Start | None = None) -> FastAPI:
     async def lifespan(app: App) -> AsyncIterator[None]:
         state = await (start or start_inline)(settings)
         app.state.service = state
+        app.guard = Guard(settings, state.keys)
         app.access_log = access_log = _access_log(settings, state.metrics)
         app.lag = LoopLag(settings.max_lag_ms / 1000, asyncio.get_running_loop().call_soon)
         background = state.background
@@ -149,8 +153,17 @@ async def start_inline(settings: Settings) -> State:
     return await state_with(engine, manager, settings, metrics)
 
 
-async def state_with(engine: Engine, models: ModelStates, settings: Settings, metrics: Metrics) -> State:
-    """The parts of a service that answers with ``engine``."""
+async def state_with(
+    engine: Engine, models: ModelStates, settings: Settings, metrics: Metrics, keys: KeyRing | None = None
+) -> State:
+    """The parts of a service that answers with ``engine``, to requests with ``keys``.
+
+    Without ``keys`` it reads those of the settings. Raises KeysRefused.
+    """
+    key_file = None
+    if keys is None and settings.api_keys_file is not None:
+        key_file = KeyFile(settings.api_keys_file, Buckets())
+    keys = keys or (KeyRing() if key_file is None else key_file.ring)
     metrics.show_build(VERSION, torch.__version__, settings.commit)
     metrics.for_unknown_models(ServiceError.codes())
     store = await open_store(settings, JobCodec())
@@ -161,7 +174,9 @@ async def state_with(engine: Engine, models: ModelStates, settings: Settings, me
     background = Background(lambda step: metrics.background_failures.labels(step).inc())
     resolved, memory = ResolvedCache(settings), Memory(settings.max_waiting_bytes)
     translators = (hugging_face.translate,)
-    return State(settings, engine, models, metrics, store, history, resolved, memory, background, translators)
+    return State(
+        settings, engine, models, metrics, store, history, resolved, memory, background, keys, key_file, translators
+    )
 
 
 def _deploy(engine: Engine, served: Served, registry: Registry, settings: Settings) -> None:

@@ -1,7 +1,10 @@
-"""All errors of requests, as one tree:
+"""All errors of requests, as one tree; those of an operator's changes are in ``service.change_errors``:
 
     ServiceError
     |-- BadRequest            400  the body does not match its content type, such as invalid JSON
+    |-- NoKey                 401  no valid API key
+    |-- WrongScope            403  the API key does not permit this
+    |-- CrossSite             403  a web page of another site sent the request
     |-- UnknownModel          404  no model of that name is served
     |-- UnknownJob            404  no job has that id
     |-- JobExpired            404  the job ended and is no longer kept
@@ -14,10 +17,14 @@
     |-- BodyTooLarge          413  the body has more bytes than the limit
     |-- ImageTooLarge         413  an uploaded picture has more bytes or pixels than the limit
     |-- UnsupportedImage      415  an uploaded picture is neither PNG, JPEG nor WebP
+    |-- WrongHost             421  Host names no host of this service
     |-- InvalidField          422  a field is unknown, out of range or not supported by the model
     |-- TooExpensive          422  the request alone exceeds the limit of device time
     |-- KeyReused             422  the Idempotency-Key was used for another request
     |-- ShareExceeded         429  the client has used its share of the queue
+    |-- RateExceeded          429  the API key has used its device time
+    |-- ClientJobsFull        429  the client has its share of the jobs in progress
+    |-- StreamsFull           429  the client follows the maximum number of jobs
     |-- ComputeFailed         500  the model produced no usable picture
     |-- Overloaded            503  the queue is full
     |-- TooLate               503  the queue is too long for the request's deadline
@@ -28,20 +35,6 @@
     |-- StoreUnavailable      503  the job store cannot be read or written
     |-- ServiceStopping       503  the service stopped before the job ended
     `-- DeadlineExceeded      504  the pictures were not ready in time
-
-and all reasons why an operator's change of a model fails, as another:
-
-    ChangeError
-    |-- NotForPages           403  a web page sent the request
-    |-- UnknownFolder         404  no folder of that name has a manifest
-    |-- NotServed             409  the model cannot be unloaded: it is not served
-    |-- AlreadyServed         409  the model cannot be loaded: it is served already; reload it
-    |-- ChangeUnderWay        409  another change of the same model is in progress
-    |-- NoSuchVersion         409  that earlier version is not kept
-    |-- FolderNotWritable     409  the manifest cannot be replaced
-    |-- ModelUnusable         422  the folder's files cannot be served; the previous version stays in use
-    |-- WeightsUnreadable     500  the weights folder cannot be listed
-    `-- Starting              503  the models are still being loaded at start
 
 A class has the HTTP status and a code for programs; an instance has a sentence for people.
 """
@@ -65,6 +58,8 @@ class ServiceError(Exception):
 
     status = 500
     code = "internal"
+    #: The header WWW-Authenticate of the answer.
+    challenge: str | None = None
 
     @classmethod
     def codes(cls) -> tuple[str, ...]:
@@ -83,6 +78,38 @@ class BadRequest(ServiceError):
     status, code = 400, "bad-request"
 
 
+class NoKey(ServiceError):
+    """The request has no API key, or one that is not valid."""
+
+    status, code = 401, "no-valid-key"
+    challenge = 'Bearer realm="genserve"'
+
+    def __init__(self, detail: str, *, invalid: bool) -> None:
+        super().__init__(detail)
+        if invalid:
+            self.challenge = f'{self.challenge}, error="invalid_token"'
+
+
+class WrongScope(ServiceError):
+    """The API key is valid, and does not have the scope that the request needs."""
+
+    status, code = 403, "wrong-scope"
+
+    def __init__(self, name: str, needed: Iterable[str]) -> None:
+        scopes = sorted(needed)
+        super().__init__(f"The API key {name} has no scope for this. It needs: {' or '.join(scopes)}.")
+        self.challenge = f'Bearer realm="genserve", error="insufficient_scope", scope="{" ".join(scopes)}"'
+
+
+class CrossSite(ServiceError):
+    """A web page of another site sent the request, and its origin is not in GENSERVE_CORS_ORIGINS."""
+
+    status, code = 403, "cross-site"
+
+    def __init__(self) -> None:
+        super().__init__("Web pages of other origins may not send this: GENSERVE_CORS_ORIGINS does not list them.")
+
+
 class UnknownModel(ServiceError):
     """No model of that name is served; the message lists those that are."""
 
@@ -92,7 +119,8 @@ class UnknownModel(ServiceError):
         names = sorted(known)
         near = get_close_matches(name, names, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
-        super().__init__(f"There is no model {name[:64]!r}. The models are: {', '.join(names) or 'none'}.{hint}")
+        says = f"There is no model {name[:64]!r}." if name else "The name of a model is missing."
+        super().__init__(f"{says} The models are: {', '.join(names) or 'none'}.{hint}")
 
 
 class UnknownVersion(ServiceError):
@@ -191,6 +219,15 @@ class UnsupportedImage(ServiceError):
     status, code = 415, "unsupported-image"
 
 
+class WrongHost(ServiceError):
+    """Host names no host of this service: a name that leads to another site's page may have been rebound to it."""
+
+    status, code = 421, "wrong-host"
+
+    def __init__(self, host: str) -> None:
+        super().__init__(f"{host[:64]!r} is not a host of this service: GENSERVE_ALLOWED_HOSTS does not list it.")
+
+
 class InvalidField(ServiceError):
     """Fields that are unknown, out of range or not supported by the model."""
 
@@ -235,6 +272,34 @@ class ShareExceeded(ServiceError):
     def __init__(self, accepted_s: float, limit_s: float, retry_after_s: int) -> None:
         detail = f"About {_duration(accepted_s)} of your work are queued, and the limit for one client is "
         super().__init__(f"{detail}{_duration(limit_s)}.", retry_after_s=retry_after_s)
+
+
+class RateExceeded(ServiceError):
+    """The API key has used its device time."""
+
+    status, code = 429, "rate-exceeded"
+
+    def __init__(self, rate_ms_per_s: float, retry_after_s: int) -> None:
+        detail = f"This API key has used its device time, which is {rate_ms_per_s:g} ms per second."
+        super().__init__(detail, retry_after_s=retry_after_s)
+
+
+class ClientJobsFull(ServiceError):
+    """The client has its share of the jobs in progress."""
+
+    status, code = 429, "client-jobs-full"
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"{most} of your jobs are in progress, which is the limit for a client.", retry_after_s=1)
+
+
+class StreamsFull(ServiceError):
+    """The client follows the maximum number of jobs."""
+
+    status, code = 429, "streams-full"
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"You follow {most} jobs, which is the limit for one client.", retry_after_s=1)
 
 
 class ComputeFailed(ServiceError):
@@ -316,78 +381,6 @@ class DeadlineExceeded(ServiceError):
     """The pictures were not ready in time; their work was dropped."""
 
     status, code = 504, "deadline-exceeded"
-
-
-class ChangeError(Exception):
-    """A change of a model that failed; ``str()`` says why. The model that was served before still is."""
-
-    status = 500
-    code = "internal"
-
-
-class NotForPages(ChangeError):
-    """A web page sent the request; only programs outside of browsers may."""
-
-    status, code = 403, "not-for-pages"
-
-
-class UnknownFolder(ChangeError):
-    """No folder of that name has a manifest; the message lists those that have one."""
-
-    status, code = 404, "unknown-model"
-
-    def __init__(self, name: str, known: Iterable[str]) -> None:
-        super().__init__(
-            f"No folder {name[:64]!r} has a manifest. Folders with one: {', '.join(sorted(known)) or 'none'}."
-        )
-
-
-class NotServed(ChangeError):
-    """The model cannot be unloaded: it is not served."""
-
-    status, code = 409, "not-served"
-
-
-class AlreadyServed(ChangeError):
-    """The model cannot be loaded: it is served already."""
-
-    status, code = 409, "already-served"
-
-
-class ChangeUnderWay(ChangeError):
-    """Another change of the same model is in progress."""
-
-    status, code = 409, "change-under-way"
-
-
-class NoSuchVersion(ChangeError):
-    """That earlier version is not kept; the message lists those that are."""
-
-    status, code = 409, "no-such-version"
-
-
-class FolderNotWritable(ChangeError):
-    """The manifest cannot be replaced."""
-
-    status, code = 409, "folder-not-writable"
-
-
-class ModelUnusable(ChangeError):
-    """The folder's files cannot be served."""
-
-    status, code = 422, "model-unusable"
-
-
-class WeightsUnreadable(ChangeError):
-    """The weights folder cannot be listed."""
-
-    status, code = 500, "weights-unreadable"
-
-
-class Starting(ChangeError):
-    """The models are still being loaded at start."""
-
-    status, code = 503, "starting"
 
 
 def _duration(seconds: float) -> str:

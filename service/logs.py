@@ -234,6 +234,8 @@ def access_fields(info: RequestInfo, method: str, path: str, now: float, clock: 
     line = _fields(now, "info", "service.access", "request")
     line["id"] = (info.request_id or f"{getrandbits(64):016x}")[:ID_CHARACTERS]
     line["method"], line["path"] = method, path[:TEXT_CHARACTERS]
+    if info.caller is not None:
+        line["key"] = info.caller.key.name
     if info.model is not None:
         line["model"] = info.model[:TEXT_CHARACTERS]
     if info.rows is not None:

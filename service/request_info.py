@@ -9,6 +9,9 @@ from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from service.access.keys import Caller
+from service.errors import ServiceError
+
 #: Where a scope's state holds its ``RequestInfo``.
 KEY = "info"
 
@@ -58,6 +61,10 @@ class RequestInfo:
     #: The whole body, where the protocol had it before the handler asked.
     body: bytearray | None = None
     request_id: str | None = None
+    #: The API key that the request presented, if it is valid.
+    caller: Caller | None = None
+    #: Why the request is not handled, found before its application got it.
+    rejection: ServiceError | None = None
     #: The model that the request names, whether it exists or not; and the version that answers.
     model: str | None = None
     model_version: str | None = None

@@ -3,13 +3,10 @@
 `python -m service --help` and the tables in docs/OPERATIONS.md are generated from these descriptions.
 """
 
-import re
-from collections.abc import Iterator
+from collections.abc import Sequence
 from functools import partial
-from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
 from pydantic import (
     DirectoryPath,
@@ -17,24 +14,23 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     StringConstraints,
-    ValidationInfo,
     field_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
+from service.access.proxy_settings import ProxySettings
+from service.access.settings import AccessSettings
 from service.setting_texts import GROUPS, SettingText, setting, shown, variable
-
-#: A path without a trailing slash: empty, or segments of characters that need no escaping in a URL.
-_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*")
-_PUBLIC_URL = re.compile(r"https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?" + _PATH.pattern)
 
 #: Its work is shared with the others through a file of so many slots (service/admission/shared.py).
 MOST_API_SERVERS = 64
 
-_serving, _models, _engine, _limits, _jobs, _uploads, _proxies, _logs = (partial(setting, group) for group in GROUPS)
+_serving, _models, _engine, _limits, _jobs, _uploads, _logs = (
+    partial(setting, group) for group in GROUPS if group not in ("access", "proxies")
+)
 
 
-class Settings(BaseSettings):
+class Settings(AccessSettings, ProxySettings):
     """Read once at start by `__main__` and passed on from there."""
 
     model_config = SettingsConfigDict(env_prefix="GENSERVE_", extra="ignore", frozen=True, allow_inf_nan=False)
@@ -42,8 +38,7 @@ class Settings(BaseSettings):
     host: str = _serving(
         "127.0.0.1",
         "Address to listen on.",
-        "To serve other machines: 0.0.0.0. The service has no authentication: put a proxy with TLS and accounts "
-        "in front.",
+        "To serve other machines: 0.0.0.0, with GENSERVE_API_KEYS_FILE, and behind a proxy with TLS.",
     )
     port: int = _serving(
         8000, "TCP port to listen on; 0 takes a free one.", "If another service has the port.", ge=0, le=65535
@@ -188,7 +183,8 @@ class Settings(BaseSettings):
     )
     client_share: PositiveFloat = _limits(
         0.5,
-        "Fraction of GENSERVE_MAX_QUEUE_MS that one client, an IP address, may use. Beyond it: 429.",
+        "Fraction of GENSERVE_MAX_QUEUE_MS and of the bounds of jobs that one client, an API key or an IP address, may "
+        "use. Beyond it: 429; of ended jobs its own oldest are dropped.",
         "Set 1 behind a proxy that is not in GENSERVE_FORWARDED_ALLOW_IPS: all its clients share one address.",
         "fraction",
         le=1.0,
@@ -295,33 +291,6 @@ class Settings(BaseSettings):
         "s",
     )
 
-    public_url: str = _proxies(
-        "",
-        "URL under which clients reach the service, such as https://example.org/pictures. Used in links, redirects and "
-        "the page's commands. Empty: scheme and Host of each request.",
-        "If the service is behind a proxy.",
-    )
-    root_path: str = _proxies(
-        "",
-        "Path under which a proxy serves the service, such as /pictures. The proxy may remove it from requests or not. "
-        "Empty: the path of GENSERVE_PUBLIC_URL.",
-        "If a proxy serves several hosts, so that GENSERVE_PUBLIC_URL cannot be set.",
-        validate_default=True,
-    )
-    forwarded_allow_ips: str = _proxies(
-        "",
-        "Proxies whose X-Forwarded-For and X-Forwarded-Proto are trusted: addresses and networks, separated by commas; "
-        "* trusts every sender. Empty: none.",
-        "If the service is behind a proxy. Use * only where nothing but the proxy can connect.",
-    )
-    keep_alive_s: PositiveFloat = _proxies(
-        75.0,
-        "Time that an idle connection stays open.",
-        "Keep it above the proxy's own time (60 s in most): a proxy does not resend a POST when the service closes the "
-        "connection first.",
-        "s",
-    )
-
     log_level: Literal["debug", "info", "warning", "error"] = _logs(
         "info", "Least severe level that is logged.", "Set debug to log requests for health and metrics too."
     )
@@ -334,32 +303,6 @@ class Settings(BaseSettings):
     access_log: bool = _logs(
         True, "Log a line for each request, at level info.", "Set false if a proxy logs the requests."
     )
-
-    @field_validator("public_url")
-    @classmethod
-    def _check_public_url(cls, url: str) -> str:
-        if url and not _PUBLIC_URL.fullmatch(url.rstrip("/")):
-            raise ValueError(f"expected a URL such as https://example.org or https://example.org/pictures, not {url!r}")
-        return url.rstrip("/")
-
-    @field_validator("root_path")
-    @classmethod
-    def _check_root_path(cls, path: str, info: ValidationInfo) -> str:
-        public = urlsplit(info.data.get("public_url", ""))
-        path = path.rstrip("/")
-        if not _PATH.fullmatch(path):
-            raise ValueError(f"expected a path such as /pictures, not {path!r}")
-        if path and public.netloc and path != public.path:
-            raise ValueError(f"{path!r} is not the path of GENSERVE_PUBLIC_URL, which is {public.path!r}")
-        return path or public.path
-
-    @field_validator("forwarded_allow_ips")
-    @classmethod
-    def _check_proxies(cls, proxies: str) -> str:
-        if proxies not in ("", "*"):
-            for proxy in proxies.split(","):
-                ip_network(proxy.strip())  # raises ValueError with a clear message
-        return proxies
 
     @field_validator("api_servers")
     @classmethod
@@ -386,9 +329,11 @@ class Settings(BaseSettings):
         return tuple(sorted({*powers, self.max_bucket}))
 
     @classmethod
-    def texts(cls) -> Iterator[SettingText]:
+    def texts(cls) -> Sequence[SettingText]:
         """The texts of all settings, group by group."""
+        texts = []
         for name, field in cls.model_fields.items():
             assert isinstance(field.json_schema_extra, dict)
             group, unit, change = (str(field.json_schema_extra[key]) for key in ("group", "unit", "change"))
-            yield SettingText(group, variable(name), shown(field.default), unit, str(field.description), change)
+            texts.append(SettingText(group, variable(name), shown(field.default), unit, str(field.description), change))
+        return sorted(texts, key=lambda text: GROUPS.index(text.group))

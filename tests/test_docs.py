@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from service.errors import ChangeError, ServiceError
+from service.change_errors import ChangeError
+from service.errors import ServiceError
 from service.metrics import Metrics
 from tests.test_layers import LAYERS
 from trainer.__main__ import parser

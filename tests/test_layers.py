@@ -26,7 +26,8 @@ LAYERS = {
         {"sampling", "images", "history"},
         {"contract", "decoding", "nvml"},
         {"logs", "supervision"},
-        {"client", "errors", "request_info", "settings", "metrics", "process", "background"},
+        {"client", "request_info", "settings", "metrics", "process", "background"},
+        {"access", "change_errors", "errors"},
         {"series", "setting_texts"},
     ),
     "trainer": (

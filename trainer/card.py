@@ -5,6 +5,12 @@ from itertools import groupby
 from service.contract.manifest import Manifest, Score
 from trainer.config import Family, ModelConfig, RunConfig, VaeConfig
 from trainer.generate import grid_classes
+from trainer.text.prompts import PROMPTS
+
+TEXT = """\
+A text-to-image model: a U-Net on patches of {patch} x {patch} pixels that attends to the words of a prompt. A small
+transformer, trained with it, reads up to {words} words of a vocabulary of {vocabulary:,}; other words are ignored. The
+network predicts {prediction}. By default it takes {steps} steps of {solver} with guidance {guidance_scale:g}."""
 
 ABOUT: dict[Family, str] = {
     "autoencoder": """\
@@ -29,6 +35,14 @@ one pass of the decoder.""",
     "few-step": """\
 A diffusion model of pictures, tuned to one to four steps by consistency tuning (Geng et al. 2024): the network is a
 small U-Net{conditioned} that predicts {prediction}. By default it takes {steps} steps of {solver}.""",
+    "text": TEXT,
+    "control": TEXT
+    + """
+A control network (Zhang et al. 2023) reads a sketch, dark on white, and adds to the U-Net of the model that it started
+from.""",
+    "few-step-text": TEXT
+    + """
+It was tuned to few steps without guidance: it includes guidance of scale {guidance:g} (Luo et al. 2023).""",
 }
 
 PRIORS = {
@@ -40,7 +54,13 @@ CAVEATS: dict[str, tuple[str, ...]] = {
     "fashion-mnist": (
         "It was trained on centred grey product photos only.",
         "Labels follow the data set, where shirt, t-shirt, pullover and coat are hard to tell apart even for people.",
-    )
+    ),
+    "emoji": (
+        "It was trained on one design of emoji on white, so other styles, backgrounds and scenes are out of reach.",
+        "Objects that occur once in the data are often drawn badly in new combinations.",
+        "The captions are English names and keywords of Unicode's CLDR; so are its ideas of people, skin tones and "
+        "flags.",
+    ),
 }
 
 SAMPLES_OF_CLASSES = """\
@@ -51,6 +71,15 @@ SAMPLES_WITHOUT_CLASSES = """\
 ![Samples](samples.png)
 
 The pictures differ in the seed only and were not selected."""
+SAMPLES_OF_PROMPTS = """\
+![Samples, one prompt each](samples.png)
+
+The prompts are fixed, and the pictures were not selected: {prompts}."""
+SAMPLES_OF_SKETCHES = """\
+![Sketches and the pictures of them](samples.png)
+
+Edges of training pictures; below each row are the pictures of them, with the names as prompts. They were not
+selected."""
 RECONSTRUCTIONS = """\
 ![Pictures and their reconstructions](samples.png)
 
@@ -62,6 +91,20 @@ GENERATE = """\
          -d '{{"n": 16, "seed": 7{label}}}' http://127.0.0.1:8000/generate/{name}
 
 The same seed gives the same picture."""
+GENERATE_PROMPT = """\
+    curl -o {name}.png 'http://127.0.0.1:8000/generate/{name}?prompt=red%20heart&scale=4'
+    curl -o {name}-grid.png -H 'Content-Type: application/json' \\
+         -d '{{"prompt": "red heart", "n": 16, "seed": 7}}' http://127.0.0.1:8000/generate/{name}
+
+The same seed gives the same picture."""
+MEMORISATION = """
+## Memorisation
+
+{memorised}
+"""
+NOT_MEASURED = """\
+A model of so few pictures reproduces many of them when a prompt is the name of one. The share of copies among the
+pictures of training captions and of new prompts has not been measured yet."""
 ENCODE = """\
     curl --data-binary @picture.png http://127.0.0.1:8000/encode/{name}"""
 #: The text before and after the scores in the template.
@@ -101,8 +144,8 @@ All settings of the run: `{config}`
 
 Images are (channel, height, width) = {image_shape} in [-1, 1], latents {latent_shape}.
 {labels}
-The file is {file}, {size:,} bytes of TorchScript written by torch {torch}.
-
+The file is {file}, {size:,} bytes of TorchScript written by torch {torch}{stored}.
+{memorisation}
 ## Quality
 
 {quality}
@@ -144,6 +187,8 @@ def render(manifest: Manifest, config: RunConfig) -> str:
         file=artifact.file,
         size=artifact.size,
         torch=manifest.torch_version,
+        stored="" if manifest.text is None else ", with weights in float16",
+        memorisation="" if manifest.text is None else MEMORISATION.format(memorised=NOT_MEASURED),
         quality=_quality(manifest.quality),
         limits="\n".join(f"- {limit}" for limit in _limits(manifest)),
     )
@@ -152,6 +197,10 @@ def render(manifest: Manifest, config: RunConfig) -> str:
 def _samples(manifest: Manifest) -> str:
     if "generate" not in manifest.capabilities:
         return RECONSTRUCTIONS
+    if manifest.text is not None:
+        if manifest.text.hint_shape is not None:
+            return SAMPLES_OF_SKETCHES
+        return SAMPLES_OF_PROMPTS.format(prompts=", ".join(PROMPTS))
     if not manifest.class_names:
         return SAMPLES_WITHOUT_CLASSES
     classes = len(manifest.class_names)
@@ -163,11 +212,15 @@ def _samples(manifest: Manifest) -> str:
 def _use(manifest: Manifest) -> str:
     if "generate" not in manifest.capabilities:
         return ENCODE.format(name=manifest.name)
+    if manifest.text is not None:
+        return GENERATE_PROMPT.format(name=manifest.name)
     label = f', "class_label": "{manifest.class_names[-1]}"' if manifest.class_names else ""
     return GENERATE.format(name=manifest.name, label=label)
 
 
 def _labels(manifest: Manifest) -> str:
+    if manifest.text is not None:
+        return f"A prompt gives a context of {manifest.text.tokens} x {manifest.text.width}, and its mask."
     if not manifest.class_names:
         return "There are no classes: the label of every picture is 0."
     return f"Labels are 0 to {manifest.null_label - 1} in the order above; {manifest.null_label} means no class."
@@ -177,6 +230,8 @@ def _about(model: ModelConfig, *, conditioned: bool) -> str:
     """The description of the model, with the settings that determine its abilities."""
     values = model.model_dump() | {"conditioned": " conditioned on the class" if conditioned else ""}
     values |= values.get("base", {}) | values.get("autoencoder", {}) | {"family": model.family}
+    if "tokens" in values:
+        values["words"] = values["tokens"] - 1  # one marks the start
     if isinstance(model, VaeConfig):
         values["prior"] = PRIORS[model.prior]
     return ABOUT[model.family].format(**values)

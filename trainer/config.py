@@ -204,7 +204,7 @@ class OptimizerConfig(Strict):
 
 
 class Extension(Strict):
-    """The run was extended at step ``at`` of ``planned``; its schedules follow the longer plan from there."""
+    """The run was extended or shortened at step ``at`` of ``planned``; its schedules follow the new plan from there."""
 
     at: int = Field(ge=0)
     planned: Positive
@@ -220,7 +220,7 @@ class RunConfig(Strict):
     channels: Literal[1, 3] = Field(description="1 for grey, 3 for RGB; default: the data set's")
     epochs: Positive
     steps: Positive | None = Field(default=None, description="length in training steps; overrides epochs")
-    extended: tuple[Extension, ...] = Field(default=(), description="extensions of the run")
+    extended: tuple[Extension, ...] = Field(default=(), description="changes of its length")
     batch_size: Positive
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     precision: Precision = Field(default="fp32", description="precision of forward passes in training")

@@ -4,11 +4,12 @@ TorchScript is deprecated upstream; all scripting is in this file, so that anoth
 """
 
 import base64
+import copy
 import dataclasses
 import hashlib
 import io
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
@@ -18,7 +19,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from service.contract.artifact import write_artifact, write_latents
+from service.contract.artifact import write_artifact, write_latents, write_words
 from service.contract.files import ContractError, replacing
 from service.contract.manifest import (
     Artifact,
@@ -32,21 +33,23 @@ from service.contract.manifest import (
     read_manifest,
     write_manifest,
 )
+from service.contract.text import TextModel, WordsFile, words_file
 from service.sampling.latent_map import pack
 from trainer import card, suggestions
 from trainer.config import Family, RunConfig, train_command
 from trainer.data import DataFacts, ImageData
 from trainer.encode import latent_map
-from trainer.generate import default_plan, draw_grid, generate, to_png
+from trainer.generate import default_plan, draw_grid, generate, pictures_of, to_png
 from trainer.models.parts import Parts, random_times
 from trainer.models.text_parts import TextParts, random_text_inputs
 from trainer.objectives import build
 from trainer.run import checkpoint
+from trainer.text.words import words_payload
 
 #: Absolute and relative: float32 rounds large outputs at 1e-7 of their size.
 TOLERANCE = 1e-5
 COMPARED_BATCHES = (1, 2, 7)
-GOLDEN_SEED = 0
+GOLDEN_SEED, GOLDEN_PROMPT = 0, "red heart"
 
 CAPABILITIES: dict[Family, tuple[Capability, ...]] = {
     "autoencoder": ("encode", "decode"),
@@ -55,9 +58,9 @@ CAPABILITIES: dict[Family, tuple[Capability, ...]] = {
     "ddpm": ("generate", "interpolate"),
     "ldm": ("generate", "interpolate", "encode", "decode"),
     "few-step": ("generate", "interpolate"),
-    "text": ("generate", "interpolate"),
-    "control": ("generate", "interpolate"),
-    "few-step-text": ("generate", "interpolate"),
+    "text": ("generate",),
+    "control": ("generate",),
+    "few-step-text": ("generate",),
 }
 
 
@@ -72,8 +75,8 @@ class ExportError(Exception):
 
 
 def needs_pictures(config: RunConfig) -> bool:
-    """Whether the export needs the training images: for the latent map of a model with an encoder."""
-    return "encode" in CAPABILITIES[config.family]
+    """Whether the export needs the training images: for a latent map, or for the drawings among the samples."""
+    return "encode" in CAPABILITIES[config.family] or config.family == "control"
 
 
 def export(
@@ -81,45 +84,54 @@ def export(
     target: Path,
     data: ImageData | None,
     *,
+    pictographs: Mapping[str, str] | None = None,
     unfinished: bool = False,
     changed_data: bool = False,
     report: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
-    """Write the averaged generator of ``run`` to ``target`` as TorchScript in float32.
+    """Write the averaged generator of ``run`` to ``target`` as TorchScript.
 
-    ``data`` are the training images: a model with an encoder gets a latent map of them, latents-<sha8>.npz; other
-    models need none. ``unfinished`` accepts a run before its last step, ``changed_data`` other images of the same shape
+    ``data`` are the training images where ``needs_pictures``: a model with an encoder gets a latent map of them,
+    latents-<sha8>.npz. A text-to-image model gets words-<sha8>.json with its tokenizer and the names of
+    ``pictographs``. ``unfinished`` accepts a run before its last step, ``changed_data`` other images of the same shape
     and classes. ``report`` gets a line before each slow part.
 
     ``target`` (weights/NAME) gets model-<sha8>.pt, card.md, samples.png and, last, manifest.json. Until the manifest is
     replaced the previous one stays valid; its weights are kept for a rollback. The run is checked completely before the
     first file is written.
 
-    Raises CheckpointError when the run cannot be read; ExportError when it is not finished or a text-to-image run, when
-    its images differ, when the scripted network differs from the eager one, or when ``target`` cannot be written.
+    Raises CheckpointError when the run cannot be read; ExportError when it is not finished, when its images differ,
+    when the scripted network differs from the eager one, or when ``target`` cannot be written.
     """
     config, state = checkpoint.load(run)
-    require_exportable(run, config, state, unfinished=unfinished)
+    require_finished(run, config, state, unfinished=unfinished)
+    if needs_pictures(config):
+        data = _training_data(data, state, changed_data=changed_data)
     parts = averaged_parts(config, state)
     report("scripting the networks")
     payload = script(parts)
     loaded = load(payload, parts)
     compare(parts, loaded)
-    codes = None
-    if loaded.encode is not None:
+    codes = words = None
+    if loaded.encode is not None and data is not None:
         report("encoding pictures for the latent map")
-        codes = pack(latent_map(loaded, _training_data(data, state, changed_data=changed_data)))
-    manifest = _with_scores(target, _manifest(target.name, config, state, loaded, payload))
+        codes = pack(latent_map(loaded, data))
+    if isinstance(loaded, TextParts):
+        words = words_payload(loaded.tokenizer, pictographs or {})
+    manifest = _with_scores(target, _manifest(target.name, config, state, loaded, payload, words))
     report("drawing the samples of the card")
     samples = to_png(draw_grid(loaded, torch.device("cpu"), data))
     try:
-        return _publish(target, payload, codes, manifest, card.render(manifest, config), samples)
+        return _publish(target, payload, codes, words, manifest, card.render(manifest, config), samples)
     except (OSError, ContractError) as failure:
         raise ExportError(f"{target} cannot be written: {failure}") from failure
 
 
 def averaged_parts(config: RunConfig, state: dict[str, Any]) -> Parts:
-    """The parts of a checkpoint's averaged generator: float32, on the CPU, frozen in eval mode."""
+    """The parts of a checkpoint's averaged generator: float32, on the CPU, frozen in eval mode.
+
+    The weights of a text-to-image model are rounded to float16, as they are exported.
+    """
     facts = DataFacts(**state["data"])
     objective = build(config, facts.image_shape, len(facts.class_names), torch.device("cpu"))
     objective.recall(state.get("notes", {}))
@@ -128,6 +140,9 @@ def averaged_parts(config: RunConfig, state: dict[str, Any]) -> Parts:
     for part in _named(parts).values():
         # The service measures on its own machine whether channels-last is faster.
         part.eval().requires_grad_(False).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        if isinstance(parts, TextParts):
+            for weight in part.parameters():
+                weight.copy_(weight.half())
     return parts
 
 
@@ -143,11 +158,20 @@ class Container(nn.Module):
 def script(parts: Parts) -> bytes:
     """The TorchScript file of ``parts``; equal parts give equal bytes on every machine.
 
+    The weights of a text-to-image model are stored as float16, in half of the bytes; ``averaged_parts`` rounded them.
     Raises ExportError when a scripted part does not agree with the eager one.
     """
     scripted = torch.jit.script(Container(parts))
     compare(parts, _with_modules(parts, scripted))
-    return archive(scripted)
+    return archive(_in_float16(parts) if isinstance(parts, TextParts) else scripted)
+
+
+def _in_float16(parts: Parts) -> Container:
+    """A copy with weights in float16; buffers, such as the tables of a schedule, keep their precision."""
+    copied = copy.deepcopy(Container(parts))
+    for weight in copied.parameters():
+        weight.data = weight.data.half()
+    return copied
 
 
 def archive(module: nn.Module) -> bytes:
@@ -160,6 +184,7 @@ def archive(module: nn.Module) -> bytes:
 def load(payload: bytes, parts: Parts) -> Parts:
     """``parts`` with the modules of ``payload``, a file of ``script``."""
     container = torch.jit.load(io.BytesIO(payload), map_location="cpu")  # type: ignore[no-untyped-call]
+    container.float()
     return _with_modules(parts, container)
 
 
@@ -220,17 +245,6 @@ def _random_inputs(parts: Parts, batch: int) -> dict[str, tuple[Tensor, ...]]:
     return inputs
 
 
-def require_exportable(run: Path, config: RunConfig, state: dict[str, Any], *, unfinished: bool = False) -> None:
-    """Raise ExportError for a text-to-image run, and for one that is not finished, see `require_finished`."""
-    if config.captioned:
-        data_dir = state.get("data_dir")
-        raise ExportError(
-            f"{run} is a text-to-image run, which cannot be exported yet: the service does not take captions. "
-            f"To measure it: {suggestions.use(config, run, Path(data_dir) if data_dir else None)}"
-        )
-    require_finished(run, config, state, unfinished=unfinished)
-
-
 def require_finished(run: Path, config: RunConfig, state: dict[str, Any], *, unfinished: bool = False) -> None:
     """Raise ExportError before the last step of the run; with ``unfinished`` only before its first step."""
     step, total = state["step"], config.total_steps(state["data"]["images"])
@@ -238,7 +252,7 @@ def require_finished(run: Path, config: RunConfig, state: dict[str, Any], *, unf
         return
     done = f"{step:,} of {total:,} steps are done"
     commands = f"Resume it with: {suggestions.resume(config, run)}"
-    if step and not config.captioned:
+    if step:
         commands += f" Or export it now with: {suggestions.export(run, '--unfinished')}"
     raise ExportError(f"{run} is not finished: {done}. {commands}")
 
@@ -255,7 +269,9 @@ def _training_data(data: ImageData | None, state: dict[str, Any], *, changed_dat
     return data
 
 
-def _manifest(name: str, config: RunConfig, state: dict[str, Any], parts: Parts, payload: bytes) -> Manifest:
+def _manifest(
+    name: str, config: RunConfig, state: dict[str, Any], parts: Parts, payload: bytes, words: bytes | None
+) -> Manifest:
     diffusion, facts = parts.diffusion, DataFacts(**state["data"])
     sha256 = hashlib.sha256(payload).hexdigest()
     try:
@@ -275,6 +291,7 @@ def _manifest(name: str, config: RunConfig, state: dict[str, Any], parts: Parts,
             artifact=Artifact(format="torchscript", file=artifact_file(sha256), size=len(payload), sha256=sha256),
             dataset=Dataset(name=facts.name, licence=facts.licence, source=facts.source, images=facts.images),
             training=_training(config, state, parts),
+            text=_text(parts, words),
             golden=_golden(parts),
             torch_version=torch.__version__.split("+")[0],
             created=datetime.now(UTC).date().isoformat(),
@@ -283,6 +300,14 @@ def _manifest(name: str, config: RunConfig, state: dict[str, Any], parts: Parts,
         first = failure.errors(include_url=False)[0]
         field = ".".join(str(part) for part in first["loc"])
         raise ExportError(f"the manifest's {field} would be invalid: {first['msg']}") from failure
+
+
+def _text(parts: Parts, words: bytes | None) -> TextModel | None:
+    if not isinstance(parts, TextParts) or words is None:
+        return None
+    sha256 = hashlib.sha256(words).hexdigest()
+    named = WordsFile(file=words_file(sha256), size=len(words), sha256=sha256)
+    return TextModel(tokens=parts.tokens, width=parts.context, words=named, hint_shape=parts.hint_shape)
 
 
 def _with_scores(target: Path, manifest: Manifest) -> Manifest:
@@ -319,7 +344,11 @@ def _golden(parts: Parts) -> Golden | None:
     """The image for the service's self-test; None for a model that does not generate."""
     if not parts.generates:
         return None
-    (picture,) = generate(parts, torch.zeros(1, dtype=torch.int64), [GOLDEN_SEED], default_plan(parts))
+    prompt = GOLDEN_PROMPT if isinstance(parts, TextParts) else None
+    if isinstance(parts, TextParts):
+        (picture,) = pictures_of(parts, [GOLDEN_PROMPT], [GOLDEN_SEED], torch.device("cpu"), guidance_scale=1.0)
+    else:
+        (picture,) = generate(parts, torch.zeros(1, dtype=torch.int64), [GOLDEN_SEED], default_plan(parts))
     defaults = parts.diffusion.defaults if parts.diffusion else None
     return Golden(
         seed=GOLDEN_SEED,
@@ -327,17 +356,26 @@ def _golden(parts: Parts) -> Golden | None:
         steps=defaults.steps if defaults else None,
         solver=defaults.solver if defaults else None,
         picture=base64.b64encode(picture.numpy().tobytes()).decode(),
+        prompt=prompt,
     )
 
 
 def _publish(
-    target: Path, payload: bytes, codes: bytes | None, manifest: Manifest, text: str, samples: bytes
+    target: Path,
+    payload: bytes,
+    codes: bytes | None,
+    words: bytes | None,
+    manifest: Manifest,
+    text: str,
+    samples: bytes,
 ) -> Manifest:
     """Write all files; returns the written manifest, which names the latent map."""
     target.mkdir(parents=True, exist_ok=True)
     write_artifact(target, payload)
     if codes is not None:
         manifest = manifest.model_copy(update={"latents": write_latents(target, codes)})
+    if words is not None:
+        write_words(target, words)
     for name, content in (("card.md", text.encode()), ("samples.png", samples)):
         with replacing(target / name, content):
             pass

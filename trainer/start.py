@@ -15,6 +15,7 @@ from trainer.data import DataFacts
 from trainer.export import Container, require_finished
 from trainer.objectives import build
 from trainer.run import checkpoint
+from trainer.text.words import read_tokenizer
 
 
 class StartError(Exception):
@@ -69,6 +70,8 @@ def _exported(folder: Path, manifest: Manifest) -> Start:
         source.name, manifest.image_shape, manifest.class_names, source.licence, source.source, source.images
     )
     objective = build(config, facts.image_shape, len(facts.class_names), torch.device("cpu"))
+    notes = {} if manifest.text is None else {"tokenizer": read_tokenizer(folder, manifest.text).to_str()}
+    objective.recall(notes)
     payload = io.BytesIO(read_artifact(folder, manifest.artifact))
     scripted = torch.jit.load(payload, map_location="cpu")  # type: ignore[no-untyped-call]
     try:
@@ -76,4 +79,4 @@ def _exported(folder: Path, manifest: Manifest) -> Start:
     except RuntimeError as failure:
         reason = " ".join(str(failure).split())
         raise StartError(f"--from: {folder} was exported by another version of the trainer: {reason}") from failure
-    return Start(folder, config, facts, objective.generator.state_dict())
+    return Start(folder, config, facts, objective.generator.state_dict(), notes)

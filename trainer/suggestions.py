@@ -26,13 +26,6 @@ def export(run: Path, *options: str) -> str:
     return command("export", run, _unused(run), *options)
 
 
-def use(config: RunConfig, run: Path, data_dir: Path | None, *options: str) -> str:
-    """The command that exports ``run``, or evaluates it if it is a text-to-image run, which has no export."""
-    if config.captioned:
-        return command("evaluate", run, *(["--data-dir", data_dir] if data_dir else []))
-    return export(run, *options)
-
-
 def resume(config: RunConfig, run: Path, options: argparse.Namespace | None = None, **changed: object) -> str:
     """The command that resumes ``run`` with the evaluator, device and micro-batches of ``options``."""
     return command("train", config.preset, "--out", run, "--resume", *_machine_options(options, changed))

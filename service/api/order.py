@@ -91,7 +91,7 @@ class Order(NamedTuple):
     ``path`` and ``params`` are a request that reproduces the pictures; ``begin`` adds what is unknown before.
     ``reading`` has the texts of the prompts until they are read. ``seeds`` has a seed per picture, None where no seed
     alone reproduces it. ``layout`` is how one image shows all pictures. ``warnings`` list changes to the input that the
-    request did not ask for. Without ``cache`` the answer may not be stored.
+    request did not ask for. Without ``cache`` the answer may not be stored. ``dialect`` is as in ``store.job.About``.
     """
 
     deployment: Deployment
@@ -112,6 +112,7 @@ class Order(NamedTuple):
     begin: Begin | None = None
     edited: Task | None = None
     reading: Reading | None = None
+    dialect: str = ""
 
     @property
     def model(self) -> Model:

@@ -22,10 +22,11 @@ class Text(NamedTuple):
 
 
 class Embedding(NamedTuple):
-    """The inputs that a prompt gives by name, and the end of the prompt that did not fit, "" where all did."""
+    """The inputs that a prompt gives by name, and what of it was not read, as in ``Tokens``."""
 
     inputs: Mapping[str, Tensor]
     dropped: str = ""
+    unknown: tuple[str, ...] = ()
 
     @property
     def nbytes(self) -> int:
@@ -85,4 +86,5 @@ def _key(model: Model, text: Text) -> tuple[str, str, Text]:
 
 def _overhead(text: Text, embedding: Embedding) -> int:
     """Bytes of the texts, at most four for a character, and of the entry."""
-    return 4 * (len(text.prompt) + len(embedding.dropped)) + 512
+    words = len(embedding.dropped) + sum(map(len, embedding.unknown))
+    return 4 * (len(text.prompt) + words) + 64 * len(embedding.unknown) + 512

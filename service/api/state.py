@@ -6,6 +6,7 @@ from typing import NamedTuple, Protocol
 
 from starlette.requests import Request
 
+from service.access.keys import KeyFile, KeyRing
 from service.admission.memory import Memory
 from service.api.order import Order, Output
 from service.api.prompts import PromptCache
@@ -62,6 +63,9 @@ class State:
     resolved: ResolvedCache
     memory: Memory
     background: Background
+    keys: KeyRing
+    #: Where this process reads them from; None where another process does, or there are none.
+    key_file: KeyFile | None = None
     translators: Sequence[BodyTranslator] = ()
     prompts: PromptCache = field(default_factory=PromptCache)
 
@@ -126,6 +130,6 @@ def deployment_of(request: Request, state: State, name: str) -> Deployment:
 
 
 def client_of(request: Request) -> str:
-    """The client that shares of the queue are counted for: the peer's address, which a sender cannot choose."""
+    """The client that shares of the queue are counted for: its API key, else its address, which it cannot choose."""
     client = request.scope["client"]
     return client[0] if client else ""

@@ -13,6 +13,7 @@ from service.cli.terminal import CommandError, say
 
 LOOPBACK = "127.0.0.1"
 PORT_VARIABLE = "GENSERVE_ADMIN_PORT"
+KEY_VARIABLE = "GENSERVE_API_KEY"
 #: Timeout in seconds. Loading a version includes its warm-up, on a machine that serves requests meanwhile.
 TIMEOUT_S = 600.0
 #: More than any response of an admin port.
@@ -114,7 +115,9 @@ def _listed(answer: Any) -> list[dict[str, Any]]:  # noqa: ANN401  (JSON)
 def _report(results: Sequence[dict[str, Any]]) -> int:
     """Print the outcome of each change; returns 1 if one failed."""
     for each in results:
-        if "outcome" in each:
+        if "keys" in each:
+            print(f"API keys: {each['keys']}")
+        elif "outcome" in each:
             print(f"{each['model']}: {each['outcome']}, {each['previous'] or 'none'} -> {each['version'] or 'none'}")
         else:
             say(f"error: {each['detail']}")
@@ -125,7 +128,7 @@ def _request(arguments: argparse.Namespace, method: str, path: str) -> Any:  # n
     """The response of the admin port. Raises CommandError if it is an error, or if there is none."""
     connection = http.client.HTTPConnection(LOOPBACK, _port(arguments), timeout=TIMEOUT_S)
     try:
-        connection.request(method, path)
+        connection.request(method, path, headers=_key_header())
         response = connection.getresponse()
         answer = json.loads(response.read(MOST_BYTES))
     except OSError as failure:
@@ -137,6 +140,14 @@ def _request(arguments: argparse.Namespace, method: str, path: str) -> Any:  # n
     if response.status >= http.HTTPStatus.BAD_REQUEST:
         raise CommandError(answer["detail"])
     return answer
+
+
+def _key_header() -> dict[str, str]:
+    """The header for the API key of the environment, which needs the scope admin; none without one."""
+    key = os.environ.get(KEY_VARIABLE, "")
+    if not key.isascii() or (key and not key.isprintable()):
+        raise CommandError(f"${KEY_VARIABLE} has characters that no key has")
+    return {"Authorization": f"Bearer {key}"} if key else {}
 
 
 def _port(arguments: argparse.Namespace) -> int:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from service.cli import about, add, operate, pictures
+from service.cli import about, add, keys, operate, pictures
 from service.cli.terminal import flush, guarded, open_standard_streams
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ EXAMPLES = """examples:
   GENSERVE_ADMIN_PORT=8001 genserve serve                         serve, with an admin port for the next commands
   genserve reload                                                 serve what the weights folder holds
   genserve rollback ddpm                                          return to the version that was replaced last
+  genserve key new alice >> keys.toml                             make an API key for GENSERVE_API_KEYS_FILE
 """
 
 Run = Callable[[argparse.Namespace], int]
@@ -75,6 +76,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for part in (operate, add, pictures, about):
+    for part in (operate, add, keys, pictures, about):
         part.add_commands(commands)
     return parser

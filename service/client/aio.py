@@ -17,6 +17,7 @@ from service.client.results import File, Generation, Health, Inspection, JobStat
 from service.client.target import (
     base_url,
     is_loopback,
+    key_header,
     named_failures,
     request_of,
     timeouts,
@@ -29,6 +30,7 @@ T = TypeVar("T")
 class AsyncClient:
     """The service at ``url`` (absent: ``GENSERVE_URL``, else http://127.0.0.1:8000), used as a context manager.
 
+    ``api_key`` (absent: ``GENSERVE_API_KEY``, if it is set) is sent with every request.
     Every method raises GenserveError: Refused, Unreachable, UnexpectedAnswer or Unsendable. ``timeout_s`` limits the
     silence of the service. A missing seed is drawn here, so that a retry requests the same pictures. Proxies are taken
     from the environment, but not for this machine's own addresses. Raises ValueError if ``url`` is invalid, or the
@@ -39,6 +41,7 @@ class AsyncClient:
         self,
         url: str | None = None,
         *,
+        api_key: str | None = None,
         timeout_s: float = 90.0,
         retries: Retries = Retries(),  # noqa: B008  (frozen)
         transport: httpx.AsyncBaseTransport | None = None,
@@ -48,7 +51,10 @@ class AsyncClient:
         with usable_environment():
             # With a transport of its own, httpx ignores the proxies of the environment.
             direct = httpx.AsyncHTTPTransport() if transport is None and is_loopback(base) else transport
-            self._http = httpx.AsyncClient(base_url=base, timeout=timeouts(timeout_s), transport=direct)
+            headers = key_header(api_key)
+            self._http = httpx.AsyncClient(
+                base_url=base, headers=headers, timeout=timeouts(timeout_s), transport=direct
+            )
 
     async def __aenter__(self) -> "AsyncClient":
         return self

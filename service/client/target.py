@@ -12,6 +12,7 @@ from service.client.calls import Call
 from service.client.errors import Unreachable, Unsendable
 
 VARIABLE = "GENSERVE_URL"
+KEY_VARIABLE = "GENSERVE_API_KEY"
 DEFAULT = "http://127.0.0.1:8000"
 CONNECT_S = 5.0
 
@@ -28,6 +29,16 @@ def base_url(url: str | None) -> httpx.URL:
     if found.scheme not in ("http", "https") or not found.host or not 0 < port < 65_536:
         raise ValueError(f"{text!r} is not the address of a service, such as {DEFAULT}")
     return found
+
+
+def key_header(api_key: str | None) -> dict[str, str]:
+    """The header for ``api_key``, else for that of the environment; none without one. Raises ValueError."""
+    key = api_key or os.environ.get(KEY_VARIABLE)
+    if not key:
+        return {}
+    if not key.isascii() or not key.isprintable():
+        raise ValueError("the API key has characters that no key has")
+    return {"Authorization": f"Bearer {key}"}
 
 
 def is_loopback(url: httpx.URL) -> bool:

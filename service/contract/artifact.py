@@ -7,13 +7,15 @@ from pathlib import Path
 
 from service.contract.files import ContractError, open_regular_file, replacing
 from service.contract.manifest import Artifact, LatentCodes, Manifest, artifact_file, latents_file
+from service.contract.records import HashedFile
+from service.contract.text import WordsFile, words_file
 
 
 class ArtifactError(ContractError):
     """A file is missing, not regular, or not the one that its manifest names."""
 
 
-def read_artifact(directory: Path, named: Artifact | LatentCodes) -> bytes:
+def read_artifact(directory: Path, named: HashedFile) -> bytes:
     """Read a file that a manifest names, once, and check its bytes: a second read could return another file.
 
     Raises:
@@ -30,9 +32,10 @@ def check_files(directory: Path, manifest: Manifest) -> None:
     """Raise ArtifactError unless every file that the manifest names exists with the named size and SHA-256."""
     if manifest.artifact.format == "diffusers":  # the manifest was made of the files as they are
         return
-    read_artifact(directory, manifest.artifact)
-    if manifest.latents is not None:
-        read_artifact(directory, manifest.latents)
+    words = None if manifest.text is None else manifest.text.words
+    for named in (manifest.artifact, manifest.latents, words):
+        if named is not None:
+            read_artifact(directory, named)
 
 
 def write_artifact(directory: Path, payload: bytes) -> Artifact:
@@ -53,6 +56,14 @@ def write_latents(directory: Path, payload: bytes) -> LatentCodes:
     latents = LatentCodes(file=latents_file(sha256), size=len(payload), sha256=sha256)
     _write(directory / latents.file, payload, sha256)
     return latents
+
+
+def write_words(directory: Path, payload: bytes) -> WordsFile:
+    """Write a `Words` to `directory`/words-<sha8>.json, as `write_artifact` writes weights. Raises ArtifactError."""
+    sha256 = hashlib.sha256(payload).hexdigest()
+    words = WordsFile(file=words_file(sha256), size=len(payload), sha256=sha256)
+    _write(directory / words.file, payload, sha256)
+    return words
 
 
 def _write(path: Path, payload: bytes, sha256: str) -> None:

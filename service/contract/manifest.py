@@ -10,8 +10,6 @@ from typing import Annotated, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     JsonValue,
     NonNegativeFloat,
@@ -22,12 +20,12 @@ from pydantic import (
 )
 
 from service.contract.files import ContractError, open_regular_file, replacing
-from service.contract.pipeline import Pipeline
+from service.contract.pipeline import Conditioning, Pipeline
+from service.contract.records import HashedFile, Record
+from service.contract.text import TextModel, conditioning_of
 
 MANIFEST_FILE = "manifest.json"
 MAX_MANIFEST_BYTES = 1 << 20
-#: The index of a folder in diffusers' format. Its manifest is made from it in memory; see service.models.diffusers.
-DIFFUSERS_FILE = "model_index.json"
 #: Most characters of an error's reason, which may quote a field name as long as the manifest.
 MAX_REASON = 300
 
@@ -61,15 +59,9 @@ def _distinct(values: tuple[str, ...]) -> tuple[str, ...]:
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 
 Text = Annotated[str, Field(min_length=1)]
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
-class _Record(BaseModel):
-    # NaN is not valid JSON, and a loss or score of NaN means a broken model.
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class NoiseSchedule(_Record):
+class NoiseSchedule(Record):
     """The forward process in discrete steps.
 
     "linear" and "cosine" preserve the variance: the betas of "linear" run from `beta_start` to `beta_end`, those of
@@ -82,7 +74,7 @@ class NoiseSchedule(_Record):
     beta_end: Annotated[float, Field(gt=0, lt=1)] = 0.02
 
 
-class Defaults(_Record):
+class Defaults(Record):
     """The sampler of a request that names none: the best quality for its cost."""
 
     steps: PositiveInt
@@ -90,34 +82,20 @@ class Defaults(_Record):
     guidance_scale: NonNegativeFloat
 
 
-class _HashedFile(_Record):
-    """A file named after the first eight characters of its SHA-256; `size` in bytes."""
-
-    file: str
-    size: PositiveInt
-    sha256: Sha256
-
-    @model_validator(mode="after")
-    def _named_by_its_hash(self) -> Self:
-        if f"-{self.sha256[:8]}." not in self.file and self.file != DIFFUSERS_FILE:
-            raise ValueError(f"file {self.file} is not named by its sha256 {self.sha256[:8]}...")
-        return self
-
-
-class Artifact(_HashedFile):
+class Artifact(HashedFile):
     """The weights; those of a diffusers folder by its index, with the size and the SHA-256 of all of its files."""
 
     format: Literal["torchscript", "diffusers"]
     file: Annotated[str, StringConstraints(pattern=r"^(model-[0-9a-f]{8}\.pt|model_index\.json)$")]
 
 
-class LatentCodes(_HashedFile):
+class LatentCodes(HashedFile):
     """Latents of training pictures (service.sampling.latent_map)."""
 
     file: Annotated[str, StringConstraints(pattern=r"^latents-[0-9a-f]{8}\.npz$")]
 
 
-class Dataset(_Record):
+class Dataset(Record):
     """The training data: `source` says where to find it, `images` is their number."""
 
     name: Text
@@ -126,7 +104,7 @@ class Dataset(_Record):
     images: PositiveInt
 
 
-class Training(_Record):
+class Training(Record):
     """How to reproduce this model, and what the training run cost.
 
     `settings` are the trainer's; `kept_epoch` is the epoch of these weights, None for the last.
@@ -143,10 +121,10 @@ class Training(_Record):
     losses: dict[str, float]
     ema_decay: Annotated[float, Field(ge=0, lt=1)] | None = None
     kept_epoch: PositiveInt | None = None
-    settings: dict[str, JsonValue] = {}
+    settings: dict[str, JsonValue] = Field(default_factory=dict)
 
 
-class Score(_Record):
+class Score(Record):
     """One measured quality: `value` of `metric` on `samples` pictures against `reference`.
 
     `floor` is the metric between two sets of real pictures, the value of a perfect model. `sampler` is None for a model
@@ -161,11 +139,11 @@ class Score(_Record):
     sampler: Text | None = None
 
 
-class Golden(_Record):
+class Golden(Record):
     """A picture that the weights generated when they were exported; a broken or different version generates another.
 
-    Its noise has `seed`, its class is `class_label`, without guidance. `steps` and `solver` are None for a model
-    without steps. `picture` is uint8 (height, width, channel) in base64.
+    Its noise has `seed`, its class is `class_label`, or it shows `prompt`, without guidance. `steps` and `solver` are
+    None for a model without steps. `picture` is uint8 (height, width, channel) in base64.
     """
 
     seed: Annotated[int, Field(ge=0, lt=1 << 32)]
@@ -173,6 +151,7 @@ class Golden(_Record):
     steps: PositiveInt | None
     solver: SolverName | None
     picture: str
+    prompt: str | None = None
 
     @property
     def levels(self) -> bytes:
@@ -183,13 +162,14 @@ class Golden(_Record):
             raise ValueError(f"golden.picture is not base64: {failure}") from failure
 
 
-class Manifest(_Record):
+class Manifest(Record):
     """One exported model.
 
     Shapes exclude the batch: `image_shape` is (channel, height, width), `latent_shape` is the shape of the solver's
     state and of the input of `decode`. `x0_range` clamps predictions of the clean latent; None: no clamp. `t_max` in
-    (0, 1] is where plans start on the noise schedule. `inference_dtype` is the type that the weights compute in.
-    `pipeline` is of a diffusers folder, whose manifest has no noise schedule, data set or training.
+    (0, 1] is where plans start on the noise schedule. `inference_dtype` is the type that the weights compute in; those
+    of float32 may be float16 in the file. `text` is of a model with prompts, `pipeline` of a diffusers folder, whose
+    manifest has no noise schedule, data set or training.
     """
 
     schema_version: Literal[1]
@@ -209,6 +189,7 @@ class Manifest(_Record):
     dataset: Dataset | None = None
     training: Training | None = None
     pipeline: Pipeline | None = None
+    text: TextModel | None = None
     quality: tuple[Score, ...] = ()
     golden: Golden | None = None
     torch_version: Text
@@ -234,6 +215,17 @@ class Manifest(_Record):
         return self
 
     @model_validator(mode="after")
+    def _text_fits(self) -> Self:
+        if self.text is None:
+            return self
+        if self.family != "ddpm" or self.latent_shape != self.image_shape or self.class_names:
+            raise ValueError("text is allowed for diffusion of pictures without classes only")
+        hint = self.text.hint_shape
+        if hint is not None and hint != (1, *self.image_shape[1:]):
+            raise ValueError(f"text.hint_shape {hint} is not one channel of the pictures {self.image_shape}")
+        return self
+
+    @model_validator(mode="after")
     def _golden_is_of_this_model(self) -> Self:
         golden = self.golden
         if golden is None:
@@ -242,6 +234,8 @@ class Manifest(_Record):
             raise ValueError(f"golden.picture has {len(golden.levels)} levels, not {math.prod(self.image_shape)}")
         if golden.class_label > self.null_label:
             raise ValueError(f"golden.class_label {golden.class_label} is above {self.null_label}, no class")
+        if golden.prompt is not None and self.text is None:
+            raise ValueError("golden.prompt is of a model with prompts")
         if (golden.steps is None, golden.solver is None) != (not self.denoises, not self.denoises):
             raise ValueError(f"golden.steps and golden.solver do not fit family {self.family}")
         return self
@@ -257,6 +251,16 @@ class Manifest(_Record):
         """The training run of a model that the trainer exported."""
         assert self.training is not None
         return self.training
+
+    @property
+    def conditioning(self) -> Conditioning | None:
+        """What its pictures are conditioned on; None for a model with classes, or without any."""
+        return self.pipeline if self.text is None else conditioning_of(self.text, self.image_shape)
+
+    @property
+    def reads_prompts(self) -> bool:
+        """Whether its pictures are of a prompt."""
+        return self.conditioning is not None and bool(self.conditioning.text)
 
     @property
     def null_label(self) -> int:
@@ -277,6 +281,11 @@ class Manifest(_Record):
     def denoises(self) -> bool:
         """Whether a picture takes solver steps; otherwise it is decoded from noise at once."""
         return self.family in ("ddpm", "ldm", "diffusers")
+
+    @property
+    def has_sizes(self) -> bool:
+        """Whether its pictures can have several sizes."""
+        return self.pipeline is not None and self.pipeline.sizes.smallest <= self.pipeline.sizes.largest
 
 
 def is_model_name(name: str) -> bool:

@@ -22,6 +22,8 @@ class Accepted:
     def __init__(self, backend: Backend, progress: ProgressCache, parts: Sequence[PricedPart], within_s: float) -> None:
         #: Forward-pass rows of the whole request.
         self.calls = sum(part.calls for part in parts)
+        #: Predicted device milliseconds of the whole request.
+        self.price_ms = sum(part.ask.price_ms for part in parts)
         self._backend, self._progress = backend, progress
         self._expires_at = time.monotonic() + within_s
         self._pending = deque(parts)
@@ -41,7 +43,7 @@ class Accepted:
         Raises ValueError for rows that a model in diffusers' format cannot compute; see ``check_row``.
         """
         deployment, ask, _ = self._pending[0]
-        if deployment.model.manifest.pipeline is not None:
+        if deployment.model.manifest.conditioning is not None:
             for row in rows:
                 check_row(deployment.model, row)
         self._pending.popleft()

@@ -16,6 +16,9 @@ from service.sampling.noise import RowNoise
 from service.sampling.pixels import from_uint8
 from service.sampling.step import Inpaint
 
+#: The level under which a pixel of a drawing is on a stroke: a quarter of it is covered in black.
+STROKE = 192
+
 
 def image_tensor(picture: Picture) -> Tensor:
     """A picture (height, width, channel) uint8 as a network's input, (channel, height, width) in [-1, 1]."""
@@ -30,6 +33,16 @@ def repaint_mask(picture: Picture, latent_shape: Sequence[int], *, invert: bool)
     mask = torch.from_numpy(picture[None, :, :, 0].astype(np.float32)) / 255
     mask = torch.nn.functional.adaptive_avg_pool2d(mask, (latent_shape[1], latent_shape[2]))
     return 1 - mask if invert else mask
+
+
+def strokes(picture: Picture) -> Tensor:
+    """A drawing (height, width, 3), dark on white, as strokes (1, height, width): 1 on a stroke, else 0.
+
+    A pixel is on a stroke where one of its channels is under ``STROKE``: thin lines are grey in a reduced picture, and
+    yellow is dark only in blue.
+    """
+    darkest = torch.from_numpy(picture.min(axis=2))[None]
+    return (darkest < STROKE).float()
 
 
 def from_noise(rows: Sequence[RowSpec], model: Model, truncation: float) -> list[RowSpec]:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from service.contract.pipeline import Conditioning
 from service.engine.rows import Adapter, Conditions, RowSpec
 from service.sampling.step import Inputs
 
@@ -36,6 +37,16 @@ LABEL = "label"
 NEGATIVE_LABEL = "negative label"
 CLASSES: Mapping[str, Input] = {LABEL: Input((), negative=True)}
 _NONE = Conditions({})
+
+
+def declared_by(conditioning: Conditioning) -> dict[str, Input]:
+    """The inputs of a model's rows: those that prompts give, and the others, of which drawings may be missing."""
+    text = {name: Input(shape, negative=True) for name, shape in conditioning.text.items()}
+    others = {
+        name: Input(shape, negative=name == LABEL, optional=name.startswith("hint"))
+        for name, shape in conditioning.inputs.items()
+    }
+    return text | others
 
 
 def check_conditions(declared: Mapping[str, Input], spec: RowSpec) -> None:

@@ -51,10 +51,14 @@ _pictures, _numbers = torch.jit.script(_as_pictures), torch.jit.script(_as_numbe
 
 
 class Tokens(NamedTuple):
-    """A prompt as ``ids`` (encoders, tokens) int64, and the end of the prompt that did not fit, "" where all did."""
+    """A prompt as ``ids`` (encoders, tokens) int64, and what of it was not read.
+
+    ``dropped`` is the end of the prompt that did not fit, "" where all did; ``unknown`` are words without a token.
+    """
 
     ids: Tensor
     dropped: str
+    unknown: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -39,8 +39,9 @@ class TextEncoder(Encoder):
     @property
     def row_shape(self) -> Sequence[int]:
         """The shape of a row's input: (encoders, tokens)."""
-        assert self.manifest.pipeline is not None
-        return self.manifest.pipeline.encoders, self.manifest.pipeline.tokens
+        conditioning = self.manifest.conditioning
+        assert conditioning is not None
+        return conditioning.encoders, conditioning.tokens
 
     @property
     def decoded_shape(self) -> Sequence[int]:
@@ -50,7 +51,8 @@ class TextEncoder(Encoder):
 
 def text_shapes(model: Model) -> Mapping[str, tuple[int, ...]]:
     """The inputs that a prompt gives, by name; none for a model without prompts."""
-    return {} if model.manifest.pipeline is None else model.manifest.pipeline.text
+    conditioning = model.manifest.conditioning
+    return {} if conditioning is None else conditioning.text
 
 
 def decoder_of(model: Model) -> Decoder | None:
@@ -83,10 +85,10 @@ def prompt_inputs(model: Model, numbers: Latent) -> dict[str, Tensor]:
 
 def no_prompt(model: Model) -> dict[str, Tensor] | None:
     """What guidance leads away from without a negative prompt: zeros; None where it is the embedding of ""."""
-    pipeline = model.manifest.pipeline
-    if pipeline is None or not pipeline.zero_negative:
+    conditioning = model.manifest.conditioning
+    if conditioning is None or not conditioning.zero_negative:
         return None
-    return {name: torch.zeros(shape) for name, shape in pipeline.text.items()}
+    return {name: torch.zeros(shape) for name, shape in conditioning.text.items()}
 
 
 def resized(model: Model, size: Size) -> Model:
@@ -102,7 +104,7 @@ def resized(model: Model, size: Size) -> Model:
 
 
 def check_row(model: Model, row: RowSpec) -> None:
-    """Raise ValueError, naming the field, for a row that a model in diffusers' format cannot compute."""
+    """Raise ValueError, naming the field, for a row that a model with ``conditioning`` cannot compute."""
     adapter = None if row.conditions is None else row.conditions.adapter
     if adapter is not None and adapter.name not in model.adapters:
         raise ValueError(

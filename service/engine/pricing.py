@@ -74,7 +74,7 @@ def default_picture_ms(deployment: Deployment) -> float:
 
 
 def _guides_prompts(manifest: Manifest) -> bool:
-    return manifest.pipeline is not None and manifest.pipeline.negative_prompt
+    return manifest.conditioning is not None and manifest.conditioning.negative_prompt
 
 
 def admit_all(parts: Sequence[PricedPart]) -> None:

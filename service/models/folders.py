@@ -4,7 +4,8 @@ import os
 from pathlib import Path
 
 from service.contract.files import ContractError
-from service.contract.manifest import DIFFUSERS_FILE, MANIFEST_FILE, Manifest, is_model_name, read_manifest
+from service.contract.manifest import MANIFEST_FILE, Manifest, is_model_name, read_manifest
+from service.contract.records import DIFFUSERS_FILE
 from service.models.diffusers.folder import is_diffusers_folder
 from service.models.diffusers.version import stamps_of
 

@@ -10,6 +10,7 @@ from service.engine.results import Picture
 from service.sampling.loop import sample
 from service.sampling.noise import RowNoise
 from service.sampling.pixels import to_uint8
+from service.sampling.step import Inputs
 
 #: Mean distance in grey levels. Another device, or faster arithmetic, changes a few pixels by one level; other weights
 #: change them by tens.
@@ -45,7 +46,7 @@ def draw(model: Model, golden: Golden) -> Picture:
     manifest = model.manifest
     noise = RowNoise(golden.seed)
     latent = noise.draw(manifest.latent_shape)[None].to(model.device)
-    inputs = {LABEL: torch.tensor([golden.class_label], device=model.device)}
+    inputs = _inputs(model, golden)
     if model.denoise is not None:
         plan = model.plan(golden.solver, golden.steps)
         latent = sample(model.denoise, latent, [noise], inputs, plan, x0_range=manifest.x0_range)
@@ -53,3 +54,9 @@ def draw(model: Model, golden: Golden) -> Picture:
     if not bool(image.isfinite().all()):
         raise ValueError(f"the picture of seed {golden.seed} is not finite")
     return to_uint8(image)[0].cpu().numpy()
+
+
+def _inputs(model: Model, golden: Golden) -> Inputs:
+    if model.encode_text is None or model.tokenize is None:
+        return {LABEL: torch.tensor([golden.class_label], device=model.device)}
+    return model.encode_text(model.tokenize(golden.prompt or "").ids[None].to(model.device))

@@ -10,10 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from service.contract.artifact import check_files
-from service.contract.files import ContractError
-from service.contract.manifest import MANIFEST_FILE, Manifest, read_history, write_manifest
-from service.errors import (
+from service.change_errors import (
     AlreadyServed,
     ChangeError,
     ChangeUnderWay,
@@ -24,6 +21,9 @@ from service.errors import (
     UnknownFolder,
     WeightsUnreadable,
 )
+from service.contract.artifact import check_files
+from service.contract.files import ContractError
+from service.contract.manifest import MANIFEST_FILE, Manifest, read_history, write_manifest
 from service.metrics import Change, Metrics
 from service.models.folders import Unusable, model_directories, read_any_manifest, stamp_of
 from service.settings import Settings

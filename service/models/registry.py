@@ -19,6 +19,7 @@ from service.models.buckets import at_fixed_sizes
 from service.models.diffusers.model import described, elsewhere, load_diffusers, with_tokenizers
 from service.models.folders import Unusable, model_directories, read_any_manifest
 from service.models.golden import check_golden
+from service.models.text_model import text_model
 from service.models.torchscript import load_map, load_model
 from service.models.warmup import RunExclusive, run_directly, warm_up
 from service.settings import Settings
@@ -108,6 +109,9 @@ def described_model(directory: Path, manifest: Manifest) -> Model:
     device = torch.device("cpu")
     if manifest.pipeline is not None:
         return with_tokenizers(described(manifest, device), directory)
+    if manifest.text is not None:
+        parts = dict.fromkeys(("decode", "denoise", "encode_text"), elsewhere)
+        return text_model(directory, manifest, device, parts)
     encode = elsewhere if "encode" in manifest.capabilities else None
     denoise = elsewhere if manifest.denoises else None
     return Model(manifest, device, elsewhere, denoise, encode=encode, latent_map=load_map(directory, manifest))

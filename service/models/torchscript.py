@@ -2,7 +2,7 @@
 
 import io
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from service.contract.manifest import MANIFEST_FILE, Manifest, read_manifest
 from service.engine.inputs import LABEL
 from service.engine.model import Model
 from service.models.prepare import prepared
+from service.models.text_model import functions, text_model
 from service.sampling.latent_map import LatentMap, LatentsError, unpack
 
 #: Concurrent loads corrupt TorchScript's global registry (roboflow/inference, pull request 2373).
@@ -24,7 +25,7 @@ def load_model(directory: Path, device: torch.device, manifest: Manifest | None 
     """Verify and load the model in ``directory``, described by ``manifest`` or by the folder's.
 
     Raises:
-        ContractError: the manifest, the weights or the codes are missing, damaged, or do not match the manifest.
+        ContractError: the manifest or one of its files is missing, damaged, or does not match the manifest.
     """
     manifest = manifest or read_manifest(directory)
     if manifest.name != directory.name:
@@ -34,19 +35,31 @@ def load_model(directory: Path, device: torch.device, manifest: Manifest | None 
     try:
         with _loading:
             module = torch.jit.load(io.BytesIO(payload), map_location=device)  # type: ignore[no-untyped-call]
-            decode = prepared(module.decode, device)
-            denoise = prepared(module.denoise, device) if manifest.denoises else None
-            encode = prepared(module.encode, device) if "encode" in manifest.capabilities else None
+            if manifest.inference_dtype == "float32":
+                module.float()  # the file may hold float16, which is half as large
+            parts = {name: prepared(getattr(module, name), device) for name in _part_names(manifest)}
     except Exception as failure:  # torch.jit raises many kinds of errors for an invalid file
         raise ContractError(path, f"not a TorchScript artefact of family {manifest.family}") from failure
+    if manifest.text is not None:
+        return text_model(directory, manifest, device, functions(parts))
     return Model(
         manifest,
         device,
-        by_class(decode),
-        None if denoise is None else timed_by_class(denoise),
-        encode=None if encode is None else by_class(encode),
+        by_class(parts["decode"]),
+        timed_by_class(parts["denoise"]) if "denoise" in parts else None,
+        encode=by_class(parts["encode"]) if "encode" in parts else None,
         latent_map=load_map(directory, manifest),
     )
+
+
+def _part_names(manifest: Manifest) -> Iterator[str]:
+    yield "decode"
+    if manifest.denoises:
+        yield "denoise"
+    if "encode" in manifest.capabilities:
+        yield "encode"
+    if manifest.text is not None:
+        yield "encode_text"
 
 
 def by_class(part: Callable[..., Any]) -> Callable[..., Any]:

@@ -12,6 +12,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from service import logs
+from service.access.keys import KeyRing
 from service.admission.shared import MOST_LANES
 from service.api.state import State
 from service.app import create_app, state_with
@@ -39,8 +40,12 @@ from service.processes.control import (
 )
 from service.server.serve import run_with
 from service.settings import Settings
+from service.supervision.heartbeat import Heartbeat
 
 log = logging.getLogger(__name__)
+
+#: Seconds between two signs of life of the event loop.
+HEARTBEAT_S = 1.0
 
 
 def run(connection: Connection, seat: Seat, settings: Settings, sockets: list[socket.socket]) -> None:
@@ -62,6 +67,7 @@ class ApiProcess:
         self._versions: dict[str, int] = {}
         self._generations: dict[int, int] = {}
         self.states = CatalogStates()
+        self._keys = KeyRing(None, seat.buckets())
 
     async def start(self, settings: Settings) -> State:
         """The parts of the service, once the first catalog has come."""
@@ -74,7 +80,9 @@ class ApiProcess:
         await self._apply(catalog)
         self._following = asyncio.create_task(self._follow())
         self._following.add_done_callback(log_failure)
-        return await state_with(self._engine, self.states, settings, self._metrics)
+        state = await state_with(self._engine, self.states, settings, self._metrics, self._keys)
+        state.background.repeat("heartbeat", partial(Heartbeat.open(self._seat.heartbeat).idle, 0), HEARTBEAT_S)
+        return state
 
     def listening(self) -> None:
         """Tell the supervisor that requests are taken."""
@@ -96,6 +104,7 @@ class ApiProcess:
 
     async def _apply(self, catalog: Catalog) -> None:
         """Match the deployments and the connections to ``catalog``."""
+        self._keys.replace(catalog.keys)
         self.states.refused = catalog.refused
         for version in catalog.versions:
             await self._deploy(version)

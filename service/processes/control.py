@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+from service.access.buckets import Buckets
+from service.access.keys import ApiKey
 from service.admission.shared import SharedLoad
 from service.contract.manifest import Manifest
 from service.engine.cost import CostModel
@@ -135,6 +137,7 @@ class Catalog(Message, tag=0):
     """All that an API process needs to know; each one replaces the one before.
 
     ``number`` counts the catalogs. ``threads`` are those of all engines. ``refused``: by model, why it is not served.
+    ``keys``: those of requests, None if they need none.
     """
 
     number: int
@@ -143,6 +146,7 @@ class Catalog(Message, tag=0):
     engines: list[EngineAddress]
     threads: int
     api_servers: int
+    keys: list[ApiKey] | None = None
 
 
 ToApi = Catalog
@@ -190,12 +194,16 @@ class Seat(msgspec.Struct, frozen=True):
 
     @property
     def heartbeat(self) -> Path:
-        """The file of an engine's heartbeat."""
-        return self.folder / f"heartbeat-{self.slot}"
+        """The file of the process's heartbeat."""
+        return self.folder / f"heartbeat-{self.name}"
 
     def load(self) -> SharedLoad:
         """The work that all API processes have admitted, this one in its own slot."""
         return SharedLoad.open(shared_load(self.folder), self.slot)
+
+    def buckets(self) -> Buckets:
+        """The device time that API keys may use, in all API processes together."""
+        return Buckets(rates(self.folder))
 
 
 def metrics_folder(folder: Path) -> Path:
@@ -206,6 +214,11 @@ def metrics_folder(folder: Path) -> Path:
 def shared_load(folder: Path) -> Path:
     """The file of the work that API processes have admitted."""
     return folder / "admitted"
+
+
+def rates(folder: Path) -> Path:
+    """The file of the buckets of API keys."""
+    return folder / "rates"
 
 
 def cost_of(prices: Mapping[int, float], settings: Settings) -> CostModel:

@@ -13,17 +13,13 @@ from service.contract.manifest import Manifest
 from service.metrics import Metrics
 from service.models.folders import Unusable
 from service.processes.control import PARTS, EngineAddress, Loaded, Seat, Version, cost_of
-from service.processes.members import EngineDied, EngineMember
+from service.processes.members import EngineDied, EngineMember, kill_hanging
 from service.settings import Settings
 from service.supervision.restarts import RestartBudget
 from service.supervision.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two looks at the heartbeats.
-WATCH_S = 0.1
-#: A longer pause between two looks means that this process was paused, and perhaps the engines with it.
-PAUSED_S = 1.0
 #: Seconds for which engines may finish their ticks at the end.
 STOP_S = 10.0
 
@@ -88,7 +84,7 @@ class ProcessFleet:
         """
         refused: dict[str, str] = {}
         versions = [self._new_version(directory, manifest) for directory, manifest in manifests.items()]
-        self._start(self._watch())
+        self._start(kill_hanging(lambda: self._members))
         for address in self.addresses:
             member = await self._begin(
                 versions, lambda version, reason: refused.update({_name(version): reason}), address.number
@@ -267,20 +263,6 @@ class ProcessFleet:
         if not self._budget.note():
             self._failed(f"{self._budget.most} processes died within {self._budget.within_s:g} s")
             raise TooManyDeaths
-
-    async def _watch(self) -> None:
-        """Kill the processes that hang."""
-        looked_at = time.monotonic()
-        while True:
-            await asyncio.sleep(WATCH_S)
-            paused = time.monotonic() - looked_at > PAUSED_S
-            if paused:  # let the engines give a sign of life first
-                await asyncio.sleep(PAUSED_S)
-            looked_at = time.monotonic()
-            for member in self._members:
-                if member.kill_if_hanging():
-                    told = {"engine_process": member.seat.name, "timeout_s": round(member.timeout_s(), 3)}
-                    log.error("engine process gives no sign of life; it is killed", extra=told)
 
     def _start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.create_task(work)

@@ -4,13 +4,13 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from errno import ENODEV
 from importlib import import_module
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from service.models.folders import Unusable
 from service.processes.control import (
@@ -46,10 +46,16 @@ ENGINE, API, DEVICES = "service.processes.engine", "service.processes.api", "ser
 
 #: Silence after which an engine is replaced, whatever its forward passes take: a busy machine may pause a process.
 LEAST_TIMEOUT_S = 5.0
-#: Seconds that a change of models waits for an API process that does not answer.
-APPLY_S = 5.0
 #: And as a multiple of its longest forward pass so far.
 LONGEST_PASSES = 10.0
+#: Silence after which an API process is replaced.
+API_TIMEOUT_S = 10.0
+#: Seconds between two looks at the heartbeats.
+WATCH_S = 0.1
+#: A longer pause between two looks means that this process was paused, and perhaps the others with it.
+PAUSED_S = 1.0
+#: Seconds that a change of models waits for an API process that does not answer.
+APPLY_S = 5.0
 
 
 def run(connection: Connection, module: str, *arguments: Any) -> None:  # noqa: ANN401
@@ -78,12 +84,59 @@ async def find_devices(settings: Settings) -> Devices:
     return devices
 
 
-class EngineMember:
+class Member:
+    """A running process with a heartbeat."""
+
+    kind: ClassVar[str]
+
+    def __init__(self, child: Child, seat: Seat, heartbeat: Heartbeat) -> None:
+        self.child, self.seat, self.heartbeat = child, seat, heartbeat
+        self._killed = False
+
+    def timeout_s(self) -> float:
+        """The silence after which it counts as hanging."""
+        raise NotImplementedError
+
+    def kill_if_hanging(self) -> bool:
+        """Kill it if it has given no sign of life for too long; whether it did so now."""
+        if self._killed or self.heartbeat.silent_s(time.monotonic()) <= self.timeout_s():
+            return False
+        self.kill()
+        return True
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._killed = True
+        self.child.kill()
+
+    @property
+    def usable(self) -> bool:
+        """Whether it has neither ended nor been killed."""
+        return self.child.running and not self._killed
+
+
+async def kill_hanging(members: Callable[[], Iterable[Member]]) -> None:
+    """Kill those of the present ``members`` that give no sign of life, for as long as this runs."""
+    looked_at = time.monotonic()
+    while True:
+        await asyncio.sleep(WATCH_S)
+        if time.monotonic() - looked_at > PAUSED_S:  # this process was paused: let them give a sign of life first
+            await asyncio.sleep(PAUSED_S)
+        looked_at = time.monotonic()
+        for member in members():
+            if member.kill_if_hanging():
+                told = {f"{member.kind}_process": member.seat.name, "timeout_s": round(member.timeout_s(), 3)}
+                log.error("process gives no sign of life; it is killed", extra=told)
+
+
+class EngineMember(Member):
     """A running engine process."""
+
+    kind = "engine"
 
     def __init__(self, child: Child, seat: Seat, heartbeat: Heartbeat, settings: Settings) -> None:
         """Use ``start``."""
-        self.child, self.seat, self.heartbeat = child, seat, heartbeat
+        super().__init__(child, seat, heartbeat)
         self.threads = 0
         #: The numbers of the versions that it has loaded.
         self.loaded: set[int] = set()
@@ -92,7 +145,6 @@ class EngineMember:
         self._ready: asyncio.Future[int] = loop.create_future()
         self._serving: asyncio.Future[None] = loop.create_future()
         self._loading: dict[int, asyncio.Future[Loaded]] = {}
-        self._killed = False
         self._listening = asyncio.create_task(self._listen())
 
     @classmethod
@@ -150,23 +202,6 @@ class EngineMember:
             return self._settings.engine_timeout_s
         return max(LEAST_TIMEOUT_S, LONGEST_PASSES * self.heartbeat.longest_s)
 
-    def kill_if_hanging(self) -> bool:
-        """Kill it if it has given no sign of life for too long; whether it did so now."""
-        if self._killed or self.heartbeat.silent_s(time.monotonic()) <= self.timeout_s():
-            return False
-        self.kill()
-        return True
-
-    def kill(self) -> None:
-        """End it at once."""
-        self._killed = True
-        self.child.kill()
-
-    @property
-    def usable(self) -> bool:
-        """Whether it has neither ended nor been killed."""
-        return self.child.running and not self._killed
-
     def _tell(self, message: ToEngine) -> None:
         self.child.send(encode(message))
 
@@ -195,12 +230,16 @@ class EngineMember:
                 future.exception()  # it is no error that nobody waits for it
 
 
-class ApiMember:
+class ApiMember(Member):
     """A running API process; ``released`` is called with the number of each version that it no longer uses."""
 
-    def __init__(self, child: Child, seat: Seat, released: Callable[["ApiMember", int], None]) -> None:
+    kind = "api"
+
+    def __init__(
+        self, child: Child, seat: Seat, heartbeat: Heartbeat, released: Callable[["ApiMember", int], None]
+    ) -> None:
         """Use ``start``."""
-        self.child, self.seat = child, seat
+        super().__init__(child, seat, heartbeat)
         self.listening = asyncio.Event()
         self._applied: dict[int, asyncio.Event] = {}
         self._released = released
@@ -215,8 +254,14 @@ class ApiMember:
         released: Callable[["ApiMember", int], None],
     ) -> Self:
         """A process that answers at ``sockets`` once it has had a catalog."""
+        heartbeat = Heartbeat.open(seat.heartbeat)
+        heartbeat.reset()
         child = await Child.start(seat.name, run, API, seat, settings, sockets)
-        return cls(child, seat, released)
+        return cls(child, seat, heartbeat, released)
+
+    def timeout_s(self) -> float:
+        """The silence after which it counts as hanging: its event loop gives a sign of life once a second."""
+        return API_TIMEOUT_S
 
     async def tell(self, catalog: Catalog) -> None:
         """Send the catalog; returns once it is applied, or the process has ended or is too busy to do so soon."""

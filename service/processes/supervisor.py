@@ -14,6 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from service.access.buckets import Buckets
+from service.access.keys import KeyFile
 from service.admission.shared import MOST_LANES, SharedLoad
 from service.background import Background, log_failure
 from service.contract.files import ContractError
@@ -22,9 +24,9 @@ from service.metrics import Metrics
 from service.models.folders import model_directories, read_any_manifest
 from service.models.manager import ModelManager
 from service.process import name_process, usable_cores
-from service.processes.control import Catalog, Seat, metrics_folder, shared_load
+from service.processes.control import Catalog, Seat, metrics_folder, rates, shared_load
 from service.processes.fleet import ProcessFleet
-from service.processes.members import ApiMember, find_devices
+from service.processes.members import ApiMember, find_devices, kill_hanging
 from service.server.serve import admin_server, handle_signals, reload_all, serving_admin
 from service.settings import Settings
 from service.supervision.child import prepare
@@ -47,7 +49,10 @@ END_S = 5.0
 
 
 def run(settings: Settings, admin: socket.socket | None) -> int:
-    """Serve until SIGTERM or SIGINT; returns the exit code. Raises OSError when the port cannot be used."""
+    """Serve until SIGTERM or SIGINT; returns the exit code.
+
+    Raises OSError when the port cannot be used, KeysRefused for an invalid file of API keys.
+    """
     listeners = bind_public(settings, api_servers(settings))
     folder = RunFolder.create()
     try:
@@ -119,13 +124,16 @@ class Supervisor:
         for kind in ("engine", "api"):
             self._metrics.process_deaths.labels(kind)
         self._admitted = SharedLoad.create(shared_load(folder.path), len(listeners), MOST_LANES)
+        Buckets.create(rates(folder.path))
+        path = settings.api_keys_file
+        self._key_file = None if path is None else KeyFile(path, Buckets(rates(folder.path)), self._tell_later)
         self._manager: ModelManager | None = None
         self._background = Background(lambda step: self._metrics.background_failures.labels(step).inc())
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self, admin: socket.socket | None) -> int:
         """Serve until a signal, or until too many processes have died; returns the exit code."""
-        handle_signals(self._stop, partial(reload_all, self._find_manager))
+        handle_signals(self._stop, partial(reload_all, self._find_manager, self._find_keys))
         devices = await find_devices(self._settings)
         engines = self._settings.engines or devices.count
         if devices.gpu:  # its memory holds one copy of the models
@@ -136,15 +144,18 @@ class Supervisor:
         )
         self._background.repeat("metrics", self._metrics.refresh, REFRESH_S)
         for slot in range(len(self._listeners)):
+            Heartbeat.create(self._api_seat(slot).heartbeat, 1, 0).close()
             await self._start_api(slot)
+        watching = self._start(kill_hanging(lambda: self._used))
         starting = asyncio.create_task(self._start_engines())
         starting.add_done_callback(self._started)
         if admin is None:
             await self._stopping.wait()
         else:
-            async with serving_admin(admin_server(self._find_manager, self._settings), admin):
+            async with serving_admin(admin_server(self._find_manager, self._find_keys, self._settings), admin):
                 await self._stopping.wait()
         starting.cancel()
+        watching.cancel()  # a process that ends gives no more signs of life
         self._background.stop()
         await self._end()
         if self._reason is not None:
@@ -183,19 +194,23 @@ class Supervisor:
         log_failure(task)
         self._fail(f"the engines do not start: {task.exception()}")
 
+    def _api_seat(self, slot: int) -> Seat:
+        return Seat(f"api-{slot}", slot, self._folder.path)
+
     async def _start_api(self, slot: int) -> None:
-        seat = Seat(f"api-{slot}", slot, self._folder.path)
+        seat = self._api_seat(slot)
         api = await ApiMember.start(seat, self._listeners[slot], self._settings, self._released)
         self._apis[slot] = api
         self._used[api] = set()
         self._start(self._tell(api))
         self._start(self._replace_api(api))
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         task.add_done_callback(log_failure)
+        return task
 
     async def _replace_api(self, api: ApiMember) -> None:
         await api.child.wait()
@@ -227,7 +242,9 @@ class Supervisor:
         self._used[api] |= {version.number for version in versions}
         refused = {**self._manager.refused}
         addresses, threads = self._fleet.addresses, self._fleet.threads
-        await api.tell(Catalog(next(self._catalogs), versions, refused, addresses, threads, len(self._listeners)))
+        keys = None if self._key_file is None else self._key_file.keys
+        servers = len(self._listeners)
+        await api.tell(Catalog(next(self._catalogs), versions, refused, addresses, threads, servers, keys))
 
     def _released(self, api: ApiMember, number: int) -> None:
         if api in self._used:
@@ -239,6 +256,9 @@ class Supervisor:
 
     def _find_manager(self) -> ModelManager | None:
         return self._manager
+
+    def _find_keys(self) -> KeyFile | None:
+        return self._key_file
 
     def _fail(self, reason: str) -> None:
         self._reason = self._reason or reason

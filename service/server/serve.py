@@ -14,9 +14,11 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
+from service.access.keys import KeyFile, KeysRefused
 from service.admin import create_admin
 from service.background import log_failure
 from service.models.manager import ModelManager
+from service.server.hosts import with_hosts
 from service.server.protocol import Protocol
 from service.server.proxy import behind_proxy
 from service.settings import Settings
@@ -27,6 +29,8 @@ LOOPBACK = "127.0.0.1"
 
 #: Returns the manager of the models, None while the service starts.
 FindManager = Callable[[], ModelManager | None]
+#: Returns the file of API keys, None without one.
+FindKeys = Callable[[], KeyFile | None]
 
 #: Reloads under way: the event loop keeps no reference to tasks.
 _reloads: set[asyncio.Task[Any]] = set()
@@ -99,7 +103,7 @@ def run(app: FastAPI, admin: socket.socket | None, settings: Settings) -> None:
     """Serve ``app`` from this process alone until SIGTERM or SIGINT. Raises SystemExit when the start fails."""
     public = public_server(app, settings)
     with asyncio.Runner(loop_factory=public.config.get_loop_factory()) as runner:
-        runner.run(_serve(public, admin, settings, partial(_manager_of, app)))
+        runner.run(_serve(public, admin, settings, partial(_manager_of, app), partial(_keys_of, app)))
 
 
 def run_with(app: FastAPI, sockets: list[socket.socket], settings: Settings, on_listening: Callable[[], None]) -> None:
@@ -118,7 +122,7 @@ def public_server(app: FastAPI, settings: Settings, on_listening: Callable[[], N
         "proxy_headers": bool(settings.forwarded_allow_ips),
         "forwarded_allow_ips": settings.forwarded_allow_ips,
     }
-    return Server(uvicorn.Config(behind_proxy(app, settings), **options), on_listening)
+    return Server(uvicorn.Config(with_hosts(behind_proxy(app, settings), settings), **options), on_listening)
 
 
 async def _serve_at(public: Server, sockets: list[socket.socket]) -> None:
@@ -126,14 +130,16 @@ async def _serve_at(public: Server, sockets: list[socket.socket]) -> None:
     await public.serve(sockets)
 
 
-async def _serve(public: Server, admin_socket: socket.socket | None, settings: Settings, manager: FindManager) -> None:
-    admin = admin_server(manager, settings)
+async def _serve(
+    public: Server, admin_socket: socket.socket | None, settings: Settings, manager: FindManager, keys: FindKeys
+) -> None:
+    admin = admin_server(manager, keys, settings)
 
     def stop(number: int) -> None:
         public.stop(number)
         admin.stop(number)
 
-    handle_signals(stop, partial(reload_all, manager))
+    handle_signals(stop, partial(reload_all, manager, keys))
     if admin_socket is None:
         await public.serve()
         return
@@ -141,9 +147,9 @@ async def _serve(public: Server, admin_socket: socket.socket | None, settings: S
         await public.serve()
 
 
-def admin_server(manager: FindManager, settings: Settings) -> Server:
+def admin_server(manager: FindManager, keys: FindKeys, settings: Settings) -> Server:
     """The server of the operator's application."""
-    return Server(uvicorn.Config(create_admin(manager), lifespan="off", **_options(settings)))
+    return Server(uvicorn.Config(create_admin(manager, keys), lifespan="off", **_options(settings)))
 
 
 @asynccontextmanager
@@ -167,8 +173,12 @@ def handle_signals(stop: Callable[[int], None], reload: Callable[[], None]) -> N
     loop.add_signal_handler(signal.SIGHUP, reload)
 
 
-def reload_all(manager: FindManager) -> None:
-    """Have the manager reload what changed, unless the service is starting."""
+def reload_all(manager: FindManager, keys: FindKeys) -> None:
+    """Read the API keys again, and have the manager reload what changed, unless the service is starting."""
+    key_file = keys()
+    if key_file is not None:
+        with contextlib.suppress(KeysRefused):  # logged
+            key_file.reload()
     found = manager()
     if found is not None:
         task = asyncio.create_task(found.reload_all())
@@ -181,6 +191,11 @@ def _manager_of(app: FastAPI) -> ModelManager | None:
     """The manager of a service whose engine runs in this process; None while it starts."""
     state = getattr(app.state, "service", None)
     return None if state is None else state.models
+
+
+def _keys_of(app: FastAPI) -> KeyFile | None:
+    state = getattr(app.state, "service", None)
+    return None if state is None else state.key_file
 
 
 def _options(settings: Settings) -> dict[str, Any]:

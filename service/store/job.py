@@ -40,7 +40,7 @@ class About(NamedTuple):
     """What every process can tell of a job: plain data.
 
     ``steps`` of each picture, 0 without any; ``seeds`` with None for a picture that no seed alone reproduces;
-    ``params`` are the fields that reproduce the pictures.
+    ``params`` are the fields that reproduce the pictures; ``dialect`` is the API that was asked, "" the service's own.
     """
 
     model: str
@@ -48,6 +48,7 @@ class About(NamedTuple):
     steps: int
     seeds: Sequence[int | None]
     params: Mapping[str, Any]
+    dialect: str = ""
 
 
 def size_of(about: About) -> int:

@@ -46,8 +46,8 @@ class JobStore(Protocol[Work, Result]):
     async def get(self, id: str) -> JobView[Result]:
         """The job of that id. Raises JobExpired if it was removed, UnknownJob if there was none."""
 
-    async def of(self, client: str, most: int) -> Sequence[JobView[Result]]:
-        """The newest ``most`` jobs of ``client``, newest first."""
+    async def of(self, client: str, most: int, *, only_open: bool = False) -> Sequence[JobView[Result]]:
+        """The newest ``most`` jobs of ``client``, newest first; of all, or of those that have not ended."""
 
     async def cancel(self, id: str) -> JobView[Result]:
         """Cancel a job, whichever process computes it; an ended one stays as it is. Raises as ``get``."""
@@ -111,10 +111,11 @@ class MemoryJobs(Generic[Work, Result]):
         """As ``JobStore.get``."""
         return self._get(id)
 
-    async def of(self, client: str, most: int) -> Sequence[Job[Work, Result]]:
+    async def of(self, client: str, most: int, *, only_open: bool = False) -> Sequence[Job[Work, Result]]:
         """As ``JobStore.of``."""
         self._trim()
-        own = [job for job in (*self._ended, *self._open.values()) if job.client == client]
+        ended = () if only_open else self._ended
+        own = [job for job in (*ended, *self._open.values()) if job.client == client]
         return sorted(own, key=lambda job: job.created, reverse=True)[:most]
 
     async def cancel(self, id: str) -> Job[Work, Result]:

@@ -148,11 +148,12 @@ def test_a_file_that_never_ends_is_refused_at_once(weights: Path) -> None:
         assert service.client.post("/generate/ddpm", json={"seed": 1}).status_code == 200
 
 
-def test_a_dead_api_process_is_replaced_and_the_others_go_on(weights: Path) -> None:
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_dead_or_hanging_api_process_is_replaced_and_the_others_go_on(weights: Path, end: int) -> None:
     with serving(weights, api_servers=2) as service:
         apis = service.processes("api-")
         assert set(apis) == {"api-0", "api-1"}
-        os.kill(apis["api-0"], signal.SIGKILL)
+        os.kill(apis["api-0"], end)
         until(lambda: service.processes("api-").get("api-0") not in (None, apis["api-0"]), "not replaced")
         for _ in range(20):  # connections come to both; those of the new process wait until it listens
             with service.connect() as connection:

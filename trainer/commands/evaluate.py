@@ -14,8 +14,9 @@ from service.contract.files import ContractError
 from service.contract.manifest import SolverName
 from trainer import data
 from trainer.commands.data_report import describe
-from trainer.commands.evaluate_text import add_text_evaluator, evaluate_text
+from trainer.commands.evaluate_text import MOST, add_text_evaluator, evaluate_text
 from trainer.commands.options import (
+    Number,
     UsageError,
     add_dataset,
     add_device,
@@ -27,6 +28,7 @@ from trainer.commands.options import (
     positive,
     scale,
     seed,
+    several,
 )
 from trainer.compute import precision
 from trainer.config import EVALUATOR_FOLDER, SHAPES, DatasetName, Precision, dataset_option
@@ -51,6 +53,9 @@ from trainer.models.text_parts import TextParts
 from trainer.run import folder
 from trainer.run.loop import device_name
 
+#: Images for the scores of a model without text.
+SAMPLES = 10_000
+
 EXAMPLES = """\
 examples:
   python -m trainer evaluator --overwrite                        train the classifier in weights/evaluator
@@ -60,6 +65,7 @@ examples:
   python -m trainer evaluate runs/dcgan --json dcgan.json        write a baseline ...
   python -m trainer compare --baseline dcgan.json                ... and compare the shipped models with it
   python -m trainer compare --measure --write                    quality against steps and time, into docs/
+  python -m trainer evaluate runs/emoji --guidance-scale 1,2,3,5,8 --json emoji.json --pictures emoji   prompts
   python -m trainer evaluator --dataset folder:photos --image-size 32 --channels 3 --out runs/evaluator
   python -m trainer evaluate runs/pets --evaluator runs/evaluator --data-dir photos   your own images
 """
@@ -90,23 +96,37 @@ def _add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     command.add_argument(
         "--samples",
         type=positive,
-        default=10_000,
-        help="number of images, limited by the number of real ones (default: %(default)s)",
+        help=f"number of images, limited by the number of real ones (default: {SAMPLES}; for a text-to-image model "
+        f"{MOST} for each group of captions)",
     )
     command.add_argument(
         "--seed", type=seed, default=0, help="seed of the first image; image i has seed + i (default: 0)"
     )
-    command.add_argument("--steps", type=positive, help="solver steps (default: the model's)")
+    listed = "; several for a text-to-image model, as in 1,3,5"
+    command.add_argument("--steps", type=several(positive), help=f"solver steps (default: the model's){listed}")
     command.add_argument("--solver", choices=get_args(SolverName), help="(default: the model's)")
     command.add_argument("--unconditional", action="store_true", help="generate without a class")
-    command.add_argument("--guidance-scale", type=scale, help="1 means no guidance (default: the model's)")
+    command.add_argument(
+        "--guidance-scale", type=several(scale), help=f"1 means no guidance (default: the model's){listed}"
+    )
     command.add_argument(
         "--against",
         choices=["test", "train"],
         default="test",
         help="test images for published scores, training images for selection (default: test)",
     )
-    command.add_argument("--json", type=Path, metavar="FILE", help="write the scores to FILE")
+    command.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="write the scores to FILE; those of the same text-to-image model in it are kept and not measured again",
+    )
+    command.add_argument(
+        "--pictures",
+        type=Path,
+        metavar="FOLDER",
+        help="for a text-to-image model: write plots and generated images below real ones to FOLDER",
+    )
     command.add_argument(
         "--write", action="store_true", help="write the scores to the model's manifest.json and card.md"
     )
@@ -212,12 +232,14 @@ def _evaluate(options: argparse.Namespace) -> None:
     if isinstance(subject.parts, TextParts):
         evaluate_text(subject, options, device)
         return
+    if options.pictures is not None:
+        raise UsageError("--pictures: only for a text-to-image model")
     evaluator = load_evaluator(options.evaluator, device)
     if options.write and subject.manifest is None:
         raise EvaluationError(f"--write: {options.target} is a run; scores belong to a model, so export it first")
     _require_matching(subject, evaluator)
     sampler = _sampler(subject, options)
-    reference = _reference(evaluator, options.data_dir, options.against, options.samples)
+    reference = _reference(evaluator, options.data_dir, options.against, options.samples or SAMPLES)
     labels = labels_like(reference.labels, reference.samples)
     if options.unconditional:
         labels = torch.full_like(labels, subject.parts.classes)
@@ -240,7 +262,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     if options.json is not None:
         measurement.write_json(options.json, measured)
     if options.write:
-        measurement.publish(options.target, measured)
+        measurement.publish(options.target, measurement.scores(measured))
 
 
 def _compare(options: argparse.Namespace) -> None:
@@ -303,7 +325,7 @@ def _note(line: str) -> None:
 
 
 def _require_samples(options: argparse.Namespace) -> None:
-    if options.samples < LEAST_PICTURES:
+    if options.samples is not None and options.samples < LEAST_PICTURES:
         raise EvaluationError(f"--samples {options.samples}: at least {LEAST_PICTURES} are needed")
 
 
@@ -329,7 +351,14 @@ def _sampler(subject: Subject, options: argparse.Namespace) -> Sampler:
     given = [option for option, value in values.items() if value is not None]
     if subject.parts.diffusion is None and given:
         raise EvaluationError(f"{given[0]}: {subject.name} generates in one step and has no solver")
-    return make_sampler(subject.parts, options.solver, options.steps, options.guidance_scale)
+    steps, guidance = (_only(option, values[option]) for option in ("--steps", "--guidance-scale"))
+    return make_sampler(subject.parts, options.solver, steps, guidance)
+
+
+def _only(option: str, values: list[Number] | None) -> Number | None:
+    if values is not None and len(values) > 1:
+        raise UsageError(f"{option}: several values are only for a text-to-image model")
+    return values[0] if values else None
 
 
 #: The splits that each reference needs (True: training), the training split first.

@@ -1,8 +1,7 @@
 """Scores of text-to-image models: `text-evaluator` trains the networks, `evaluate` scores a run by caption group."""
 
 import argparse
-import dataclasses
-import json
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,9 +25,12 @@ from trainer.commands.options import (
 from trainer.compute import precision
 from trainer.config import CAPTIONED, EVALUATOR_FOLDER, SHAPES, DatasetName, dataset_option
 from trainer.data import ImageData
+from trainer.evaluate import measurement, plots, text_curves
 from trainer.evaluate.errors import EvaluationError
 from trainer.evaluate.pictures import Sampler, make_sampler
+from trainer.evaluate.sheets import labelled_sheet
 from trainer.evaluate.subject import Subject
+from trainer.evaluate.text_curves import TextCurves
 from trainer.evaluate.text_evaluator import (
     FACTS_FILE,
     TextEvaluator,
@@ -36,17 +38,21 @@ from trainer.evaluate.text_evaluator import (
     load_text_evaluator,
     write_text_evaluator,
 )
-from trainer.evaluate.text_quality import GroupScores, pool, real_recall, score_group
+from trainer.evaluate.text_quality import Group, GroupScores, TextReference, pool
 from trainer.evaluate.towers import EPOCHS, train_towers
 from trainer.files import write
-from trainer.generate import pictures_of
 from trainer.models.text_parts import TextParts
 from trainer.run import folder
 from trainer.run.loop import device_name
 
 TEXT_EVALUATOR_FOLDER = Path("weights/text-evaluator")
-#: Images generated at a time, and at most for a group.
-BATCH_SIZE, MOST = 50, 400
+#: Images of a group, unless --samples says otherwise, and those of them in a sheet.
+MOST, SHEET_COLUMNS, SHEET_ROWS = 400, 12, 5
+FOLLOWED = {
+    "followed": "stroke pixels followed",
+    "followed_real": "by the real pictures",
+    "followed_other": "by pictures for other drawings",
+}
 
 
 def add_text_evaluator(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -82,7 +88,7 @@ def _train_text_evaluator(options: argparse.Namespace, device: torch.device) -> 
     print(*describe(train), sep="\n")
     started, arithmetic = time.monotonic(), options.precision or precision.fastest(device).precision
     towers, tokenizer = train_towers(train, options.epochs, options.seed, device, arithmetic)
-    everything, evaluator = pool(train, test), TextEvaluator(towers, tokenizer, device)
+    reference = TextReference(TextEvaluator(towers, tokenizer, device), pool(train, test))
     named = f"--dataset {dataset_option(options.dataset)}"
     if options.dataset == "folder":
         named += f" --image-size {shape[1]} --channels {shape[0]}"
@@ -92,7 +98,7 @@ def _train_text_evaluator(options: argparse.Namespace, device: torch.device) -> 
         tokenizer,
         dataset=options.dataset,
         image_shape=train.facts.image_shape,
-        recall={group: real_recall(evaluator, everything, group, MOST) for group in everything.groups},
+        recall={group: reference.real_recall(group, MOST) for group in reference.everything.groups},
         command=f"python -m trainer text-evaluator {named} --epochs {options.epochs} --seed {options.seed} "
         f"--precision {arithmetic}",
         epochs=options.epochs,
@@ -104,28 +110,74 @@ def _train_text_evaluator(options: argparse.Namespace, device: torch.device) -> 
 
 
 def evaluate_text(subject: Subject, options: argparse.Namespace, device: torch.device) -> None:
-    """Score a text-to-image model on every caption group and print a table. Raises UsageError for unused options."""
+    """Score a text-to-image model on every caption group with every sampler of the options and print a table of each.
+
+    Raises UsageError for options that do not apply.
+    """
     assert isinstance(subject.parts, TextParts)
-    _reject_unused(options)
+    _reject_unused(subject, options)
     chosen = TEXT_EVALUATOR_FOLDER if options.evaluator == EVALUATOR_FOLDER else options.evaluator
     facts, evaluator = load_text_evaluator(chosen, device)
     _require_matching(subject, facts)
+    samplers = [
+        make_sampler(subject.parts, options.solver, steps, guidance)
+        for steps in options.steps or [None]
+        for guidance in options.guidance_scale or [None]
+    ]
+    curves = _measure(subject, samplers, facts, evaluator, options, device)
+    for sampler in samplers:
+        assert sampler.name is not None
+        print(f"{subject.name} ({sampler.name}), evaluator {curves.evaluator}\n\n{table(curves.of(sampler.name))}\n")
+    if options.pictures is not None:
+        print(*plots.draw_text(curves, options.pictures), sep="\n")
+    if options.write:
+        measurement.publish(options.target, text_curves.scores_of(curves, str(samplers[0].name)))
+
+
+def _measure(
+    subject: Subject,
+    samplers: list[Sampler],
+    facts: TextEvaluatorFacts,
+    evaluator: TextEvaluator,
+    options: argparse.Namespace,
+    device: torch.device,
+) -> TextCurves:
+    """The points of all samplers, written to --json after each, so that an interruption loses one."""
+    assert isinstance(subject.parts, TextParts)
+    curves = TextCurves(
+        model=subject.name,
+        version=subject.version,
+        evaluator=facts.sha256[:8],
+        dataset=subject.dataset,
+        samples=options.samples or MOST,
+        seed=options.seed,
+    )
+    if options.json is not None:
+        curves = text_curves.resume(options.json, curves)
     channels, size, _ = facts.image_shape
     train, test = (_split(facts.dataset, options.data_dir, (channels, size), train=train) for train in (True, False))
-    everything = pool(train, test)
-    sampler = make_sampler(subject.parts, options.solver, options.steps, options.guidance_scale)
-    draw = _Draw(subject.parts, sampler, device)
-    most = min(options.samples, MOST)
-    drawings = subject.parts.hint_shape is not None
-    scores = [
-        score_group(evaluator, everything, group, draw, most, options.seed, drawings=drawings)
-        for group in everything.groups
-    ]
-    print(f"{subject.name} ({sampler.name}), evaluator {facts.sha256[:8]}\n\n{table(scores)}")
-    if options.json is not None:
-        report = {"model": subject.name, "evaluator": facts.sha256[:8], "sampler": sampler.name, "seed": options.seed}
-        groups = [dataclasses.asdict(each) for each in scores]
-        write(options.json, json.dumps(report | {"groups": groups}, indent=2).encode() + b"\n")
+    reference = TextReference(evaluator, pool(train, test))
+
+    def show(sampler: Sampler, group: Group, pictures: Tensor) -> None:
+        if options.pictures is not None:
+            write(options.pictures / sheet_name(sampler, group), group_sheet(group, pictures))
+
+    for curves in text_curves.measure(subject.parts, reference, samplers, curves, device, show):
+        if options.json is not None:
+            text_curves.write_json(options.json, curves)
+    return curves
+
+
+def sheet_name(sampler: Sampler, group: Group) -> str:
+    """The file name of a group's images: "unseen-dpmpp-2m-20-steps-guidance-3.png"."""
+    return re.sub(r"[^a-z0-9.]+", "-", f"{group.name} {sampler.name}") + ".png"
+
+
+def group_sheet(group: Group, pictures: Tensor) -> bytes:
+    """The first images of a group as PNG: the real image, its drawing if there is one, the generated image."""
+    count = min(SHEET_COLUMNS * SHEET_ROWS, len(pictures))
+    drawn = [] if group.hints is None else [(255 * (1 - group.hints[:count])).to(torch.uint8)]
+    return labelled_sheet(group.names[:count], [group.images[:count], *drawn, pictures[:count]], SHEET_COLUMNS)
 
 
 def table(scores: Sequence[GroupScores]) -> str:
@@ -137,46 +189,30 @@ def table(scores: Sequence[GroupScores]) -> str:
         "Fréchet distance": [f"{each.distance:.1f}" for each in scores],
         "its floor": [f"{each.floor:.1f}" for each in scores],
         "coverage": [f"{each.coverage:.3f}" for each in scores],
+        "of other real pictures": [f"{each.coverage_floor:.3f}" for each in scores],
         "copies of training pictures": [f"{each.copies:.3f}" for each in scores],
     }
     for rule in sorted(set().union(*(each.rules for each in scores))):
         rows[f"rule of {rule}"] = [f"{each.rules[rule]:.3f}" if rule in each.rules else "" for each in scores]
-    if any(each.followed is not None for each in scores):
-        rows["stroke pixels followed"] = [f"{each.followed or 0.0:.3f}" for each in scores]
+    for name, title in FOLLOWED.items():
+        if any(getattr(each, name) is not None for each in scores):
+            rows[title] = [f"{getattr(each, name):.3f}" for each in scores]
     head = ["| | " + " | ".join(each.group for each in scores) + " |", "| --- " * (len(scores) + 1) + "|"]
     return "\n".join([*head, *(f"| {name} | {' | '.join(values)} |" for name, values in rows.items())])
 
 
-@dataclasses.dataclass(frozen=True)
-class _Draw:
-    """Generates an image for each caption (and drawing) with consecutive seeds, in batches."""
-
-    parts: TextParts
-    sampler: Sampler
-    device: torch.device
-
-    def __call__(self, names: Sequence[str], first_seed: int, hints: Tensor | None) -> Tensor:
-        made = []
-        for first in range(0, len(names), BATCH_SIZE):
-            some = names[first : first + BATCH_SIZE]
-            seeds = range(first_seed + first, first_seed + first + len(some))
-            plan, scale = self.sampler.plan, self.sampler.guidance_scale
-            drawn = None if hints is None else hints[first : first + BATCH_SIZE]
-            made.append(pictures_of(self.parts, some, seeds, self.device, plan, scale, drawn))
-        return torch.cat(made).permute(0, 3, 1, 2).contiguous()
-
-
-def _reject_unused(options: argparse.Namespace) -> None:
-    """Raise UsageError for options of `evaluate` that do not apply to a text-to-image run."""
+def _reject_unused(subject: Subject, options: argparse.Namespace) -> None:
+    """Raise UsageError for options of `evaluate` that do not apply to a text-to-image model."""
     unused = {
-        "--write": options.write,
         "--inception": options.inception is not None,
         "--unconditional": options.unconditional,
         "--against train": options.against != "test",
     }
     for option, given in unused.items():
         if given:
-            raise UsageError(f"{option}: not available for a text-to-image run")
+            raise UsageError(f"{option}: not available for a text-to-image model")
+    if options.write and subject.manifest is None:
+        raise UsageError(f"--write: {options.target} is a run; scores belong to a model")
 
 
 def _require_matching(subject: Subject, facts: TextEvaluatorFacts) -> None:

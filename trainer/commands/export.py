@@ -7,6 +7,7 @@ from service.contract.manifest import MANIFEST_FILE
 from trainer import export
 from trainer.commands.options import UsageError, add_overwrite
 from trainer.commands.train import load_images
+from trainer.data.emoji import read_pictographs
 from trainer.run import checkpoint
 
 
@@ -34,16 +35,17 @@ def run_export(options: argparse.Namespace) -> None:
             f"{options.target} already contains a model: choose another name, or replace it with --overwrite"
         )
     config, state = checkpoint.load(options.run)
-    export.require_exportable(options.run, config, state, unfinished=options.unfinished)
-    images = None
+    export.require_finished(options.run, config, state, unfinished=options.unfinished)
+    kept, images = state.get("data_dir"), None
+    data_dir = options.data_dir or (Path(kept) if kept else None)
     if export.needs_pictures(config):
-        kept = state.get("data_dir")
-        images = load_images(config, options.data_dir or (Path(kept) if kept else None))
+        images = load_images(config, data_dir)
         print(f"data: {images.provenance}", flush=True)
     manifest = export.export(
         options.run,
         options.target,
         images,
+        pictographs=read_pictographs(data_dir) if config.captioned and config.dataset == "emoji" else None,
         unfinished=options.unfinished,
         changed_data=options.changed_data,
         report=lambda line: print(line, flush=True),

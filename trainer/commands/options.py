@@ -2,13 +2,15 @@
 
 import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import torch
 
 from trainer.config import EVALUATOR_FOLDER, SHAPES, Precision
+
+Number = TypeVar("Number", int, float)
 
 PUBLISHED = tuple(name for name in SHAPES if name != "folder")
 
@@ -117,6 +119,16 @@ def positive(text: str) -> int:
     if number < 1:
         raise ValueError
     return number
+
+
+def several(kind: Callable[[str], Number]) -> Callable[[str], list[Number]]:
+    """A type of options with values separated by commas, each of ``kind``."""
+
+    def values(text: str) -> list[Number]:
+        return list(dict.fromkeys(kind(value) for value in text.split(",")))
+
+    values.__name__ = f"{kind.__name__} list"
+    return values
 
 
 def device_of(options: argparse.Namespace) -> torch.device:

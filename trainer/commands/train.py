@@ -68,7 +68,7 @@ def add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", e
     train.add_argument("--strict", action="store_true", help="reject a folder with unreadable or too small images")
     length = train.add_mutually_exclusive_group()
     length.add_argument(
-        "--epochs", type=int, help="passes over the images; a larger value with --resume extends the run"
+        "--epochs", type=int, help="passes over the images; another value with --resume extends or shortens the run"
     )
     length.add_argument("--steps", type=positive, metavar="N", help="total training steps, instead of --epochs")
     train.add_argument("--batch-size", type=int)
@@ -131,7 +131,7 @@ def _train_in(out: Path, options: argparse.Namespace, device: torch.device) -> N
         folder.clear(out)
     _print_plan(run, images, resumed=options.resume)
     _fit(run, options)
-    _print(f"done: {out}. Next: {suggestions.use(run.config, out, run.data_dir)}")
+    _print(f"done: {out}. Next: {suggestions.export(out)}")
 
 
 def load_images(config: RunConfig, data_dir: Path | None, *, strict: bool = False) -> ImageData:
@@ -261,31 +261,31 @@ def _resumed_config(options: argparse.Namespace, out: Path) -> tuple[RunConfig, 
 def _fixed(option: str, value: object, out: Path, before: object) -> str:
     return (
         f"{option} {value}: the run in {out} was started with {before}; of its config only --epochs and --steps can "
-        "change, to larger values"
+        "change"
     )
 
 
 def _extended(config: RunConfig, state: dict[str, Any], length: dict[str, int], out: Path) -> RunConfig:
-    """``config`` with the new ``length``, if given, and a record of the extension."""
+    """``config`` with the new ``length``, if given, and a record of the change."""
     if not length:
         return config
     ((name, value),) = length.items()
     if value < 1:
         raise UsageError(f"--{name} {value}: must be at least 1")
     images = state["data"]["images"]
-    longer = config.model_copy(update={"steps": length.get("steps"), "epochs": length.get("epochs", config.epochs)})
-    before, after = config.total_steps(images), longer.total_steps(images)
-    if after < before:
-        planned = f"{config.steps} steps" if config.steps else f"{config.epochs} epochs"
+    changed = config.model_copy(update={"steps": length.get("steps"), "epochs": length.get("epochs", config.epochs)})
+    before, after = config.total_steps(images), changed.total_steps(images)
+    if after < state["step"]:
         raise UsageError(
-            f"--{name} {value}: the run in {out} was started with {planned} and can only be extended. "
-            f"To use it as it is: {suggestions.use(config, out, _stored_data_dir(state), '--unfinished')}"
+            f"--{name} {value}: the run in {out} has already done {state['step']:,} steps, not {after:,}. "
+            f"To use it as it is: {suggestions.export(out, '--unfinished')}"
         )
     if after == before:
         return config
-    _print(f"the run is extended from {before:,} to {after:,} steps; the learning rate follows the longer schedule")
+    done = "extended" if after > before else "shortened"
+    _print(f"the run is {done} from {before:,} to {after:,} steps; the learning rate follows the new schedule")
     extension = Extension(at=state["step"], planned=before)
-    return longer.model_copy(update={"extended": (*config.extended, extension)})
+    return changed.model_copy(update={"extended": (*config.extended, extension)})
 
 
 def _stored_data_dir(state: dict[str, Any] | None) -> Path | None:

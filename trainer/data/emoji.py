@@ -80,7 +80,7 @@ def load_emoji(data_dir: Path | None = None, *, train: bool = True) -> ImageData
     ``data_dir`` contains NotoColorEmoji.ttf and CLDR's annotations/en.xml and annotationsDerived/en.xml; the default is
     where Debian installs them. The test split is the two held-out groups. Raises DataError.
     """
-    font, cldr = (DEBIAN_FONT, DEBIAN_CLDR) if data_dir is None else (data_dir / FONT, data_dir)
+    font, cldr = _paths(data_dir)
     emoji = read_emoji(font, cldr)
     groups = split(emoji)
     rows = [row for row, group in enumerate(groups) if (group == "training") == train]
@@ -91,6 +91,17 @@ def load_emoji(data_dir: Path | None = None, *, train: bool = True) -> ImageData
     provenance = f"{len(rows):,} captioned {split_name(train)} images drawn from {font}, names from {cldr}"
     captions = _captions(emoji, groups).select(rows)
     return ImageData(facts, images, torch.arange(len(rows)), provenance, captions=captions)
+
+
+def read_pictographs(data_dir: Path | None) -> dict[str, str]:
+    """The names of all emoji by their characters, held-out ones among them. Raises DataError."""
+    emoji = read_emoji(*_paths(data_dir))
+    return {each.characters: each.name for each in emoji if not each.characters.isascii()}
+
+
+def _paths(data_dir: Path | None) -> tuple[Path, Path]:
+    """The font, and the folder of names."""
+    return (DEBIAN_FONT, DEBIAN_CLDR) if data_dir is None else (data_dir / FONT, data_dir)
 
 
 def read_emoji(font: Path, cldr: Path, language: str = "en") -> list[Emoji]:

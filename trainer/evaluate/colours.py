@@ -16,8 +16,11 @@ SKIN = {
 }
 #: Largest Euclidean distance in levels of a pixel that counts as skin.
 NEAR_SKIN = 40.0
-#: Smallest number of skin pixels of an image with skin.
-LEAST_SKIN = 20
+#: The requested tone has at least this fraction of the pixels, and of the share among all tones, that it has in the
+#: real image. Brown hair has the colour of a darker skin, so the most frequent tone is the wrong one in a tenth of the
+#: real images; this rule holds in all of them and in 2.6 % of the images of the same person in another tone.
+SKIN_KEPT = 0.6
+RULES = ("skin tone", "flag", "colour")
 #: Cells per side of a flag, and the largest mean error of their colours in levels for a match.
 CELLS, CELL_ERROR = 8, 24.0
 #: Largest error in levels of the main colour of a heart, circle or square, in any channel.
@@ -39,19 +42,24 @@ def holds(name: str, picture: Tensor, real: Tensor) -> bool:
     """Whether ``picture`` satisfies the rule of ``name``; both images are uint8 (3, height, width)."""
     rule = rule_of(name)
     if rule == "skin tone":
-        return main_skin(picture) == _tone(name)
+        return _has_skin(picture, real, list(SKIN).index(_tone(name)))
     if rule == "flag":
         return float((_cells(picture) - _cells(real)).abs().mean()) <= CELL_ERROR
     assert rule == "colour", f"{name!r} has no colour rule"
     return float((_main_colour(picture) - _main_colour(real)).abs().max()) <= COLOUR_ERROR
 
 
-def main_skin(picture: Tensor) -> str | None:
-    """The most frequent skin tone of an image; None if it has no skin."""
+def _has_skin(picture: Tensor, real: Tensor, tone: int) -> bool:
+    got, wanted = _skin(picture), _skin(real)
+    share = got[tone] / got.sum().clamp(min=1)
+    return bool(got[tone] >= SKIN_KEPT * wanted[tone] and share >= SKIN_KEPT * wanted[tone] / wanted.sum())
+
+
+def _skin(picture: Tensor) -> Tensor:
+    """The number of pixels of each skin tone, (tones,)."""
     tones = torch.tensor(list(SKIN.values()), dtype=torch.float32)
     distance, nearest = torch.cdist(picture.flatten(1).T.float(), tones).min(dim=1)  # (H W,)
-    counts = torch.bincount(nearest[distance <= NEAR_SKIN], minlength=len(SKIN))
-    return list(SKIN)[int(counts.argmax())] if int(counts.max()) >= LEAST_SKIN else None
+    return torch.bincount(nearest[distance <= NEAR_SKIN], minlength=len(SKIN))
 
 
 def _tone(name: str) -> str:

@@ -123,7 +123,7 @@ def milliseconds(parts: Parts, sampler: Sampler, device: torch.device) -> float:
 
 
 def _points(subject: Subject, reference: Reference, distances: Mapping[Key, float]) -> Iterator[Point]:
-    diffusion, version = subject.parts.diffusion, subject.manifest.version if subject.manifest else ""
+    diffusion, version = subject.parts.diffusion, subject.version
     steps: set[int] = {1}
     if diffusion is not None:
         most = max_steps(diffusion.noise_schedule, diffusion.t_max)

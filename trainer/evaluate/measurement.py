@@ -83,16 +83,15 @@ def read_json(path: Path) -> Measurement:
         raise EvaluationError(f"{path} is not a measurement of python -m trainer evaluate: {reason}") from failure
 
 
-def publish(folder: Path, measurement: Measurement) -> None:
-    """Write the scores to the card and then to the manifest of the model in ``folder``.
+def publish(folder: Path, fresh: tuple[Score, ...]) -> None:
+    """Write the scores ``fresh`` of one sampler to the card and then to the manifest of the model in ``folder``.
 
-    They replace earlier scores of the same sampler and all scores against another reference. Raises EvaluationError
+    They replace earlier scores of the same sampler and all scores against other references. Raises EvaluationError
     when the card has no Quality section, ContractError when the manifest cannot be read.
     """
     manifest = read_manifest(folder)
-    fresh = scores(measurement)
-    reference, sampler = fresh[0].reference, fresh[0].sampler
-    kept = (score for score in manifest.quality if score.reference == reference and score.sampler != sampler)
+    references, sampler = {score.reference for score in fresh}, fresh[0].sampler
+    kept = (score for score in manifest.quality if score.reference in references and score.sampler != sampler)
     quality = (*fresh, *kept)
     path = folder / "card.md"
     try:

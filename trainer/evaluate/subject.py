@@ -1,27 +1,35 @@
 """The model to evaluate, from an exported model or a run, with parts that are ready to generate."""
 
+import hashlib
 import io
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
+from tokenizers import Tokenizer
 from torch import nn
 
 from service.contract.artifact import read_artifact
 from service.contract.manifest import MANIFEST_FILE, Manifest, read_manifest
+from service.contract.text import TextModel
 from trainer.data import DataFacts
 from trainer.evaluate.errors import EvaluationError
 from trainer.export import averaged_parts
 from trainer.models.parts import Diffusion, Parts
 from trainer.models.text_parts import TextParts
 from trainer.run import checkpoint
+from trainer.text.words import read_tokenizer
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A model to evaluate: ``dataset`` is its training data, ``class_names`` its classes, if any."""
+    """A model to evaluate: ``dataset`` is its training data, ``class_names`` its classes, if any.
+
+    ``version`` differs for other weights: that of the manifest, or eight characters of the hash of a checkpoint.
+    """
 
     name: str
+    version: str
     dataset: str
     class_names: tuple[str, ...]
     parts: Parts
@@ -40,7 +48,8 @@ def load_subject(folder: Path, device: torch.device) -> Subject:
         parts = averaged_parts(config, state)
         if not parts.generates:
             raise EvaluationError(f"{folder} does not generate images: it is the run of an {config.family}")
-        return Subject(folder.name, config.dataset, DataFacts(**state["data"]).class_names, _placed(parts, device))
+        classes = DataFacts(**state["data"]).class_names
+        return Subject(folder.name, _version(folder), config.dataset, classes, _placed(parts, device))
     raise EvaluationError(f"{folder} contains neither {MANIFEST_FILE} of a model nor {checkpoint.FILE_NAME} of a run")
 
 
@@ -53,19 +62,43 @@ def load_artefact(folder: Path, device: torch.device) -> Subject:
     payload = read_artifact(folder, manifest.artifact)
     try:
         container = torch.jit.load(io.BytesIO(payload), map_location="cpu")  # type: ignore[no-untyped-call]
-        parts = Parts(
-            image_shape=manifest.image_shape,
-            classes=manifest.null_label,
-            latent_shape=manifest.latent_shape,
-            decode=container.decode,
-            diffusion=_diffusion(manifest),
-            denoise=container.denoise if manifest.denoises else None,
-        )
+        container.float()
+        parts = _parts(manifest, container)
+        if manifest.text is not None:
+            parts = _with_text(parts, manifest.text, container.encode_text, read_tokenizer(folder, manifest.text))
     except (RuntimeError, AttributeError) as failure:
         path = folder / manifest.artifact.file
         raise EvaluationError(f"{path} is not a TorchScript artefact of family {manifest.family}") from failure
     placed = _placed(parts, device, freeze=True)
-    return Subject(manifest.name, manifest.made_from.name, manifest.class_names, placed, manifest)
+    return Subject(manifest.name, manifest.version, manifest.made_from.name, manifest.class_names, placed, manifest)
+
+
+def _parts(manifest: Manifest, container: torch.jit.ScriptModule) -> Parts:
+    """The functions of an artefact."""
+    return Parts(
+        image_shape=manifest.image_shape,
+        classes=manifest.null_label,
+        latent_shape=manifest.latent_shape,
+        decode=container.decode,
+        diffusion=_diffusion(manifest),
+        denoise=container.denoise if manifest.denoises else None,
+    )
+
+
+def _version(run: Path) -> str:
+    with (run / checkpoint.FILE_NAME).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:8]
+
+
+def _with_text(parts: Parts, text: TextModel, encode_text: nn.Module, tokenizer: Tokenizer) -> TextParts:
+    return TextParts(
+        **{each.name: getattr(parts, each.name) for each in fields(parts)},
+        encode_text=encode_text,
+        tokenizer=tokenizer,
+        tokens=text.tokens,
+        context=text.width,
+        hint_shape=text.hint_shape,
+    )
 
 
 def _diffusion(manifest: Manifest) -> Diffusion | None:

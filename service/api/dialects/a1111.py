@@ -1,158 +1,97 @@
-"""The API of AUTOMATIC1111's web UI: /sdapi/v1.
-
-Its clients send every field of theirs. Those without a meaning here are accepted where they ask for nothing.
-"""
+"""The API of AUTOMATIC1111's web UI: /sdapi/v1."""
 
 import asyncio
 import base64
-import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import ConfigDict, Field, JsonValue
-from pydantic_core import to_json
+from pydantic import JsonValue
+from pydantic_core import from_json, to_json
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from service.api.dialects.native import DialectRequest, class_of_prompt, prompt_fields, reads_text, size_fields
+from service.api.dialects.a1111_request import SAMPLERS, Img2ImgRequest, Settings, Txt2ImgRequest, in_their_words
+from service.api.dialects.native import DialectRequest
 from service.api.http.endpoint import route
 from service.api.http.openapi import Answer, Handler, Operation
 from service.api.order import Order
-from service.api.request.body import echoed, parse_json, read_body, read_request
+from service.api.request.body import parse_json, read_body, read_request
 from service.api.request.negotiation import JSON
-from service.api.request.prompt_text import Prompt
-from service.api.request.schemas import GenerateRequest
-from service.api.request.uploads import Upload
 from service.api.response.documented import BODY_ERRORS, COMPUTE_ERRORS
 from service.api.response.job_answers import wait_for
+from service.api.response.job_events import event_json
 from service.api.response.job_runner import end_with_connection, start_job
 from service.api.response.rendering import picture_png
-from service.api.state import JobResult, PictureJob, State, client_of, deployment_of, state_of
+from service.api.state import AnyJob, JobResult, PictureJob, State, client_of, deployment_of, state_of
 from service.api.tasks.generate import generate_order
 from service.contract.manifest import Manifest
 from service.engine.model import Model
+from service.engine.rows import Film
 from service.errors import InvalidField, UnknownModel
 from service.request_info import info_of
 
-#: The names of solvers there.
-SAMPLERS = {
-    "Euler a": "euler_ancestral",
-    "Euler": "euler",
-    "DPM++ 2M": "dpmpp_2m",
-    "DDIM": "ddim",
-    "LCM": "lcm",
-    "DDPM": "ddpm",
-    "Consistency": "consistency",
-}
-#: Fields that must ask for nothing.
-_LACKING = ("enable_hr", "restore_faces", "tiling", "subseed_strength", "script_name", "script_args", "styles")
-#: Fields without a meaning here: how pictures are stored, noise of other samplers, and details of what is lacking.
-_IGNORED = re.compile(
-    r"hr_\w+|firstphase_\w+|subseed|seed_resize_from_[hw]|do_not_save_\w+|save_images|send_images|eta|s_\w+|"
-    r"override_settings_restore_afterwards|resize_mode|image_cfg_scale|mask_blur|inpainting_fill|inpaint_full_res\w*|"
-    r"initial_noise_multiplier|include_init_images|denoising_strength|" + "|".join(_LACKING)
-)
-#: A LoRA in a prompt: <lora:name:0.8>.
-_LORA = re.compile(r"<lora:([^:<>]{1,200})(?::([0-9.]{1,10}))?>")
-_LISTED = 100
+#: Open jobs of a client that are looked at: more than a store holds.
+MOST_JOBS = 10_000
+#: Fields of an answer that would repeat what was sent.
+_UPLOADS = ("image", "mask", "control_image")
+#: The name of this API in jobs.
+DIALECT = "a1111"
 _NO_STORE = {"Cache-Control": "no-store"}
-
-
-class _Settings(DialectRequest):
-    """Settings of the web UI: all but the model are without effect."""
-
-    model_config = ConfigDict(extra="allow")
-
-    sd_model_checkpoint: Annotated[str, Field(max_length=128)] | None = Field(
-        default=None, description="Name of a model, or its title in sd-models. Absent: the first that reads prompts."
-    )
-
-
-class Txt2ImgRequest(DialectRequest):
-    """The body of POST /sdapi/v1/txt2img."""
-
-    model_config = ConfigDict(extra="allow")
-
-    prompt: Prompt = Field(default="", description="As in /generate; <lora:name:scale> in it selects a LoRA.")
-    negative_prompt: Prompt = Field(default="", description="As in /generate.")
-    seed: int = Field(default=-1, ge=-1, lt=1 << 32, description="-1: random.")
-    batch_size: int = Field(default=1, ge=1, le=10_000, description="Times n_iter: the number of pictures.")
-    n_iter: int = Field(default=1, ge=1, le=10_000, description="See batch_size.")
-    steps: int | None = Field(default=None, ge=1, description="Solver steps.")
-    cfg_scale: float | None = Field(default=None, ge=0, le=20, description="Guidance; at most 1: none.")
-    width: int | None = Field(default=None, ge=1, le=16_384, description="Width in pixels.")
-    height: int | None = Field(default=None, ge=1, le=16_384, description="Height in pixels.")
-    sampler_name: Annotated[str, Field(max_length=64)] | None = Field(default=None, description="One of samplers.")
-    sampler_index: Annotated[str, Field(max_length=64)] | None = Field(
-        default=None, description="The same, without sampler_name."
-    )
-    scheduler: Annotated[str, Field(max_length=64)] | None = Field(
-        default=None, description="automatic: the noise levels are those of the model's scheduler_config.json."
-    )
-    override_settings: _Settings | None = Field(default=None, description="sd_model_checkpoint selects the model.")
-    alwayson_scripts: dict[str, JsonValue] | None = Field(default=None, description="Only scripts without arguments.")
-
-    def fields(self, manifest: Manifest) -> dict[str, Any]:
-        """The fields of /generate that it means. Raises InvalidField, BadRequest."""
-        prompt, lora = _lora_of(self.prompt)
-        fields: dict[str, Any] = {"n": self.batch_size * self.n_iter, **prompt_fields(prompt, manifest), **lora}
-        given = {"steps": self.steps, "guidance_scale": self.cfg_scale, "solver": _solver_of(self)}
-        given |= {"seed": None if self.seed < 0 else self.seed}
-        if self.negative_prompt.strip():
-            text, negative = reads_text(manifest), self.negative_prompt
-            given |= {"negative_prompt": negative} if text else {"negative_class": class_of_prompt(negative, manifest)}
-        fields |= {name: value for name, value in given.items() if value is not None}
-        if self.width is not None or self.height is not None:
-            _, height, width = manifest.image_shape
-            fields |= size_fields("width", self.width or width, self.height or height, manifest)
-        return fields
-
-
-class Img2ImgRequest(Txt2ImgRequest):
-    """The body of POST /sdapi/v1/img2img."""
-
-    init_images: list[Upload] = Field(min_length=1, max_length=1, description="The picture to start from.")
-    denoising_strength: float = Field(default=0.75, gt=0, le=1, description="strength of /generate.")
-    mask: Upload | None = Field(default=None, description="White is redrawn.")
-    inpainting_mask_invert: int = Field(default=0, ge=0, le=1, description="1: black is redrawn.")
-
-    def fields(self, manifest: Manifest) -> dict[str, Any]:
-        """As of the base class, with the picture."""
-        masked = {} if self.mask is None else {"mask": self.mask, "mask_invert": bool(self.inpainting_mask_invert)}
-        own = {"image": self.init_images[0], "strength": self.denoising_strength}
-        return super().fields(manifest) | own | masked
 
 
 async def txt2img(http_request: Request) -> Response:
     """Generate pictures, with the fields of AUTOMATIC1111's web UI."""
-    return await _generate(http_request, Txt2ImgRequest)
+    return await _generate(http_request, Txt2ImgRequest, pictures=1)
 
 
 async def img2img(http_request: Request) -> Response:
     """Generate pictures from a picture, with the fields of AUTOMATIC1111's web UI."""
-    return await _generate(http_request, Img2ImgRequest, pictures=2)
+    return await _generate(http_request, Img2ImgRequest, pictures=3)
 
 
 async def progress(http_request: Request) -> Response:
-    """Progress of the oldest open job of the client, by its address."""
-    jobs = await state_of(http_request).jobs.of(client_of(http_request), _LISTED)
-    own = [job for job in jobs if not job.done]
-    fraction, eta_s, steps = 0.0, 0.0, 0
+    """Progress of the client's oldest open request to txt2img or img2img, by its address.
+
+    `current_image` is the latest picture of its denoising, in base64; `skip_current_image=true` leaves it out.
+    """
+    own = await _open_jobs(http_request)
+    fraction, eta_s, steps, picture = 0.0, 0.0, 0, None
     if own:
         await own[-1].refresh()
         fraction, eta_s, steps = own[-1].progress.fraction, (own[-1].progress.eta_ms or 0) / 1000, own[-1].about.steps
+        if http_request.query_params.get("skip_current_image", "false").lower() not in ("true", "1"):
+            picture = await _latest_preview(own[-1])
     told = {"skipped": False, "interrupted": False, "job": "", "job_count": len(own), "job_no": 0}
     told |= {"sampling_step": int(fraction * steps), "sampling_steps": steps}
-    return _json({"progress": fraction, "eta_relative": eta_s, "state": told, "current_image": None, "textinfo": None})
+    return _json(
+        {"progress": fraction, "eta_relative": eta_s, "state": told, "current_image": picture, "textinfo": None}
+    )
 
 
 async def interrupt(http_request: Request) -> Response:
-    """Cancel the open jobs of the client, by its address."""
+    """Cancel the client's open requests to txt2img and img2img, by its address."""
     jobs = state_of(http_request).jobs
-    for job in await jobs.of(client_of(http_request), _LISTED):
-        if not job.done:
-            await jobs.cancel(job.id)
+    for job in await _open_jobs(http_request):
+        await jobs.cancel(job.id)
     return _json({})
+
+
+async def _open_jobs(http_request: Request) -> Sequence[AnyJob]:
+    """The open jobs of this API of the client, newest first."""
+    jobs = await state_of(http_request).jobs.of(client_of(http_request), MOST_JOBS, only_open=True)
+    return [job for job in jobs if job.about.dialect == DIALECT and not job.done]
+
+
+async def _latest_preview(job: AnyJob) -> str | None:
+    """The latest preview as a PNG in base64; None before the first."""
+    latest = None
+    with job.listen() as listener:
+        while (event := await listener.next(0)) is not None:
+            latest = event if event.name == "preview" else latest
+    if latest is None:
+        return None
+    preview: dict[str, str] = from_json(await asyncio.to_thread(event_json, job, latest))
+    return preview["b64_json"]
 
 
 async def samplers(http_request: Request) -> Response:
@@ -186,9 +125,22 @@ async def loras(http_request: Request) -> Response:
     )
 
 
-async def scripts(http_request: Request) -> Response:  # noqa: ARG001
-    """No scripts: clients ask before the first picture."""
-    return _json({"txt2img": [], "img2img": []})
+async def scripts(http_request: Request) -> Response:
+    """The ControlNet extension, if a model has one: clients ask before the first picture."""
+    # webuiapi looks for the second name, and without it sends the units of its last call again.
+    names = ["controlnet", "controlnet m2m"] if _controls(state_of(http_request)) else []
+    return _json({"txt2img": names, "img2img": names})
+
+
+async def control_models(http_request: Request) -> Response:
+    """The ControlNets of the served models."""
+    return _json({"model_list": _controls(state_of(http_request))})
+
+
+def _controls(state: State) -> Sequence[str]:
+    """The names of the ControlNets of all models."""
+    pipelines = [each.manifest.pipeline for each in _models(state)]
+    return sorted({name for pipeline in pipelines if pipeline is not None for name in pipeline.controls})
 
 
 async def get_options(http_request: Request) -> Response:
@@ -200,13 +152,13 @@ async def get_options(http_request: Request) -> Response:
 async def set_options(http_request: Request) -> Response:
     """Rejects another model: every request names its own, in override_settings."""
     state = state_of(http_request)
-    asked = parse_json(_Settings, await read_body(http_request, state.settings)).sd_model_checkpoint
+    asked = parse_json(Settings, await read_body(http_request, state.settings)).sd_model_checkpoint
     if asked is not None and _name(asked) != _default(state):
         raise InvalidField.of("sd_model_checkpoint", "is chosen for each request", "override_settings of the request")
     return _json({})
 
 
-async def _generate(http_request: Request, schema: type[Txt2ImgRequest], pictures: int = 0) -> Response:
+async def _generate(http_request: Request, schema: type[Txt2ImgRequest], pictures: int) -> Response:
     state = state_of(http_request)
     # In one expression: a variable would keep the uploads in memory while the request waits.
     job = await start_job(
@@ -224,12 +176,23 @@ async def _generate(http_request: Request, schema: type[Txt2ImgRequest], picture
 
 
 def _ordered(http_request: Request, state: State, request: Txt2ImgRequest) -> Order:
-    _check(request)
     settings = request.override_settings
-    asked = None if settings is None else settings.sd_model_checkpoint
+    asked = settings.sd_model_checkpoint
     deployment = deployment_of(http_request, state, _default(state) if asked is None else _name(asked))
-    native = GenerateRequest(**request.fields(deployment.model.manifest))
-    return generate_order(state, native, deployment, JSON)
+    native = request.translated(deployment.model.manifest)
+    try:
+        order = generate_order(state, native, deployment, JSON)
+    except InvalidField as failure:
+        raise in_their_words(failure) from None
+    return _with_previews(order._replace(dialect=DIALECT), settings.preview_every)
+
+
+def _with_previews(order: Order, every: int) -> Order:
+    """``order`` with previews of its first picture, which progress shows: decoding those of all would cost more."""
+    first, *others = order.rows
+    if not every or not first.plan.steps:
+        return order
+    return order._replace(rows=[first._replace(film=Film(every)), *others])
 
 
 async def _answer(http_request: Request, job: PictureJob) -> Response:
@@ -238,7 +201,7 @@ async def _answer(http_request: Request, job: PictureJob) -> Response:
         raise job.error.with_traceback(None)
     result = job.result
     assert result is not None
-    parameters = {name: value for name, value in result.order.params.items() if name not in ("image", "mask")}
+    parameters = {name: value for name, value in result.order.params.items() if name not in _UPLOADS}
     encoded = await asyncio.to_thread(_encoded, result)
     return _json({"images": encoded, "parameters": parameters, "info": to_json(_info(result)).decode()})
 
@@ -271,50 +234,6 @@ def _info(result: JobResult) -> Mapping[str, JsonValue]:
     }
 
 
-def _check(request: Txt2ImgRequest) -> None:
-    """Raise InvalidField for a field that is unknown, or that asks for what is lacking."""
-    extra = request.model_extra or {}
-    for name, value in extra.items():
-        if not _IGNORED.fullmatch(name):
-            raise InvalidField.of(echoed(name), "there is no such field")
-        if name in _LACKING and value:
-            raise InvalidField.of(name, "is not supported", "leave it out")
-    for name, script in (request.alwayson_scripts or {}).items():
-        arguments = script.get("args") if isinstance(script, dict) else script
-        if arguments and arguments != [False]:
-            raise InvalidField.of("alwayson_scripts", f"{name[:64]!r} is not supported", "leave it out")
-    if (request.scheduler or "automatic").lower() != "automatic":
-        raise InvalidField.of("scheduler", "is decided by the model", "automatic")
-
-
-def _lora_of(prompt: str) -> tuple[str, dict[str, Any]]:
-    """The prompt without its LoRA, and the field of it. Raises InvalidField where there are several."""
-    found = _LORA.findall(prompt)
-    if not found:
-        return prompt, {}
-    if len(found) > 1:
-        raise InvalidField.of("prompt", "has several LoRAs", "one <lora:name:scale>")
-    ((name, scale),) = found
-    try:
-        lora = {"name": name, "scale": float(scale or 1.0)}
-    except ValueError:
-        raise InvalidField.of("prompt", f"the scale of a LoRA is not a number: {scale}", "<lora:name:0.8>") from None
-    if not 0 <= lora["scale"] <= 4:
-        raise InvalidField.of("prompt", f"the scale {scale} of a LoRA is too large", "0 to 4")
-    return _LORA.sub("", prompt).strip(), {"lora": lora}
-
-
-def _solver_of(request: Txt2ImgRequest) -> str | None:
-    """The solver of a sampler's name, or of a solver's own. Raises InvalidField for an unknown one."""
-    field = "sampler_index" if request.sampler_name is None else "sampler_name"
-    name = request.sampler_name or request.sampler_index
-    if name is None or name in SAMPLERS.values():
-        return name
-    if name not in SAMPLERS:
-        raise InvalidField.of(field, f"there is no sampler {name!r}", ", ".join(SAMPLERS))
-    return SAMPLERS[name]
-
-
 def _models(state: State) -> Sequence[Model]:
     """The served models by name."""
     return [state.engine.deployments[name].model for name in sorted(state.engine.deployments)]
@@ -325,7 +244,7 @@ def _default(state: State) -> str:
     models = [each for each in _models(state) if "generate" in each.manifest.capabilities]
     if not models:
         raise UnknownModel("", ())
-    return min(models, key=lambda model: not reads_text(model.manifest)).name
+    return min(models, key=lambda model: not model.manifest.reads_prompts).name
 
 
 def _name(title: str) -> str:
@@ -372,6 +291,7 @@ ROUTES = (
     route("/sdapi/v1/sd-models", {"GET": _tell(sd_models, _OBJECTS)}),
     route("/sdapi/v1/loras", {"GET": _tell(loras, _OBJECTS)}),
     route("/sdapi/v1/scripts", {"GET": _tell(scripts, _OBJECT)}),
+    route("/controlnet/model_list", {"GET": _tell(control_models, _OBJECT)}),
     route(
         "/sdapi/v1/options",
         {"GET": _tell(get_options, _OBJECT, 404), "POST": _tell(set_options, _OBJECT, 400, 404, 413, 422)},

@@ -13,7 +13,7 @@ from pydantic_core import from_json, to_json
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from service.api.dialects.native import DialectRequest, prompt_fields, reads_text, size_fields
+from service.api.dialects.native import DialectRequest, prompt_fields, size_fields
 from service.api.http.endpoint import route
 from service.api.http.openapi import Answer, Operation
 from service.api.request.body import check_json_size, check_no_query, echoed, parse_json
@@ -115,7 +115,7 @@ def _is_theirs(body: bytes, max_json_bytes: int) -> bool:
 
 def _native(theirs: HuggingFaceRequest, manifest: Manifest) -> GenerateRequest:
     """``theirs`` as a request to /generate. Raises BadRequest, InvalidField."""
-    names = _NATIVE_NAMES if reads_text(manifest) else _CLASS_NAMES
+    names = _NATIVE_NAMES if manifest.reads_prompts else _CLASS_NAMES
     fields, size = theirs.parameters.others(names), _size(theirs.parameters, manifest)
     if "scale" in size and "scale" in fields:
         raise InvalidField.of("parameters/scale", "excludes width, height and target_size", "one of them")
@@ -128,7 +128,7 @@ def _native(theirs: HuggingFaceRequest, manifest: Manifest) -> GenerateRequest:
         prompt = theirs.parameters.prompt or ""
     elif theirs.parameters.prompt is not None:
         raise InvalidField.of("parameters/prompt", "has no effect: inputs is the prompt", "leave it out")
-    if reads_text(manifest) or "class_label" not in fields:
+    if manifest.reads_prompts or "class_label" not in fields:
         fields |= prompt_fields(prompt, manifest)
     elif prompt.strip():
         raise InvalidField.of("parameters/class_label", "excludes a prompt: both set the class", "one of the two")

@@ -15,8 +15,10 @@ from starlette.requests import Request
 from service.api.dialects.native import DialectRequest, with_native
 from service.api.request.arrays import to_base64
 from service.api.request.body import check_no_query, parse_json, read_body
+from service.api.request.capabilities import unsupported
 from service.api.request.schemas import GenerateRequest
 from service.contract.classes import NO_CLASS
+from service.engine.model import Model
 from service.errors import BadRequest, BodyTooLarge, InvalidField
 from service.settings import Settings
 
@@ -28,13 +30,20 @@ _GZIP_OR_ZLIB = 47
 
 _MOST_DIMENSIONS = 8
 
-InputName = Literal["seed", "class_label", "latents"]
-#: The tensors of a request, with the protocol's and NumPy's name of their type.
+InputName = Literal["seed", "class_label", "prompt", "negative_prompt", "latents"]
+#: The tensors of a request, with the protocol's and NumPy's name of their type; O: text.
 INPUTS: Mapping[InputName, tuple[str, str]] = {
     "seed": ("INT64", "<i8"),
     "class_label": ("INT64", "<i8"),
+    "prompt": ("BYTES", "O"),
+    "negative_prompt": ("BYTES", "O"),
     "latents": ("FP32", "<f4"),
 }
+
+
+def inputs_of(model: Model) -> Mapping[InputName, str]:
+    """The tensors that requests to ``model`` may have, with the protocol's name of their type."""
+    return {name: kind for name, (kind, _) in INPUTS.items() if unsupported(model, name, "generate") is None}
 
 
 def _flat(data: object) -> object:
@@ -55,16 +64,19 @@ class _InputParameters(DialectRequest):
 class _Input(DialectRequest):
     name: InputName
     shape: Annotated[list[Annotated[int, Field(ge=1, le=2**31)]], Field(min_length=1, max_length=_MOST_DIMENSIONS)]
-    datatype: Literal["INT64", "FP32"]
+    datatype: Literal["INT64", "FP32", "BYTES"]
     parameters: _InputParameters = _InputParameters()
     data: (
         Annotated[
-            list[Annotated[int, Field(ge=-(2**63), lt=2**63)] | float], Field(fail_fast=True), BeforeValidator(_flat)
+            list[Annotated[int, Field(ge=-(2**63), lt=2**63)] | float | str],
+            Field(fail_fast=True),
+            BeforeValidator(_flat),
         ]
         | None
     ) = Field(
         default=None,
-        description="The numbers in row-major order, flat or nested like the shape. Absent for a binary tensor.",
+        description="The numbers or texts in row-major order, flat or nested like the shape. Absent for a binary "
+        "tensor.",
     )
 
 
@@ -82,7 +94,18 @@ class _Parameters(DialectRequest):
 
 
 _PARAMETERS = with_native(
-    _Parameters, "n", "negative_class", "steps", "solver", "eta", "guidance_scale", "truncation", "timeout_ms"
+    _Parameters,
+    "n",
+    "negative_class",
+    "steps",
+    "solver",
+    "eta",
+    "guidance_scale",
+    "truncation",
+    "width",
+    "height",
+    "lora",
+    "timeout_ms",
 )
 
 
@@ -100,8 +123,8 @@ class InferRequest(DialectRequest):
     inputs: list[_Input] = Field(
         default=[],
         max_length=len(INPUTS),
-        description="seed, class_label and latents, with a value for each picture; class_label -1: no class. Absent "
-        "ones as in /generate.",
+        description="seed, class_label, prompt, negative_prompt and latents, with a value for each picture; one prompt "
+        "may be that of all; class_label -1: no class. Absent ones as in /generate.",
     )
     outputs: list[_Output] = Field(default=[], max_length=1, description="images; also returned if not named.")
 
@@ -150,14 +173,16 @@ def to_native(infer: InferRequest, binary: bytes) -> GenerateRequest:
     fields: dict[str, object] = own.model_dump(include=set(own.shared), exclude_unset=True)
     tensors = _tensors(infer.inputs, binary)
     if tensors and "n" not in fields and "seed" not in tensors:
-        fields["n"] = len(next(iter(tensors.values())))
+        fields["n"] = max(map(len, tensors.values()))
     for name, tensor in tensors.items():
         if name == "seed":
             fields["seeds"] = tensor.tolist()
         elif name == "class_label":
             fields["class_label"] = [NO_CLASS if label == -1 else label for label in tensor.tolist()]
-        else:
+        elif name == "latents":
             fields["latents"] = to_base64(tensor)
+        else:
+            fields[name] = tensor.tolist() if len(tensor) > 1 else tensor[0]
     return parse_json(GenerateRequest, to_json(fields))
 
 
@@ -174,21 +199,55 @@ def _tensors(inputs: Sequence[_Input], binary: bytes) -> dict[InputName, NDArray
         if (size is None) == (tensor.data is None):
             raise InvalidField.of(place, "needs either data or binary_data_size", "one of the two")
         if size is None:
-            numbers = _numbers(f"{place}/data", tensor.data or [], dtype)
+            values = _values(f"{place}/data", tensor.data or [], dtype)
         else:
-            if size > len(binary) or size % np.dtype(dtype).itemsize:
-                raise InvalidField.of(place, f"has fewer than {size} bytes of whole {datatype} numbers behind the JSON")
-            numbers, binary = np.frombuffer(binary[:size], dtype), binary[size:]
-        if math.prod(tensor.shape) != len(numbers) or (datatype == "INT64" and len(tensor.shape) != 1):
-            raise InvalidField.of(f"{place}/shape", f"does not fit {len(numbers)} numbers")
-        found[tensor.name] = numbers.reshape(tensor.shape)
+            if size > len(binary):
+                raise InvalidField.of(place, f"has fewer than {size} bytes behind the JSON")
+            values, binary = _unpacked(place, binary[:size], dtype), binary[size:]
+        if math.prod(tensor.shape) != len(values) or (datatype != "FP32" and len(tensor.shape) != 1):
+            raise InvalidField.of(f"{place}/shape", f"does not fit {len(values)} values")
+        found[tensor.name] = values.reshape(tensor.shape)
     if binary:
         raise InvalidField.of("inputs", f"leave {len(binary)} bytes behind the JSON unused")
     return found
 
 
-def _numbers(place: str, data: Sequence[float], dtype: str) -> NDArray[Any]:
-    if dtype == INPUTS["seed"][1] and not all(isinstance(number, int) for number in data):
-        raise InvalidField.of(place, "has a number that is not an integer, or too large")
+#: The types of a tensor's values in JSON, and what they are called.
+_KINDS: Mapping[str, tuple[tuple[type, ...], str]] = {
+    "<i8": ((int,), "an integer, or too large"),
+    "<f4": ((int, float), "a number"),
+    "O": ((str,), "a text"),
+}
+
+
+def _values(place: str, data: Sequence[float | str], dtype: str) -> NDArray[Any]:
+    """The values of a tensor in JSON. Raises InvalidField."""
+    kind, says = _KINDS[dtype]
+    if not all(isinstance(value, kind) for value in data):
+        raise InvalidField.of(place, f"has a value that is not {says}")
     with np.errstate(over="ignore"):  # overflow becomes infinity, which is rejected later
         return np.array(data, dtype)
+
+
+def _unpacked(place: str, data: bytes, dtype: str) -> NDArray[Any]:
+    """The values of a binary tensor. Raises InvalidField."""
+    if dtype == "O":
+        return np.array(_texts(place, data), dtype)
+    if len(data) % np.dtype(dtype).itemsize:
+        raise InvalidField.of(place, f"has {len(data)} bytes behind the JSON, which are not whole numbers")
+    return np.frombuffer(data, dtype)
+
+
+def _texts(place: str, data: bytes) -> Sequence[str]:
+    """Texts in Triton's format: four bytes with the length of each, little-endian, and its UTF-8."""
+    texts, at = [], 0
+    while at < len(data):
+        start = at + 4
+        at = start + int.from_bytes(data[at:start], "little")
+        if at > len(data):
+            raise InvalidField.of(place, "has a text that is longer than its bytes")
+        try:
+            texts.append(data[start:at].decode())
+        except UnicodeDecodeError:
+            raise InvalidField.of(place, "has a text that is not valid UTF-8") from None
+    return texts

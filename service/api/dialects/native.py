@@ -55,14 +55,9 @@ def with_native(own: type[Own], *names: str) -> type[Own]:
     return extended
 
 
-def reads_text(manifest: Manifest) -> bool:
-    """Whether prompts are text for the model; otherwise they name a class."""
-    return manifest.pipeline is not None and bool(manifest.pipeline.text)
-
-
 def prompt_fields(prompt: str, manifest: Manifest) -> dict[str, JsonValue]:
     """The field of /generate that ``prompt`` means. Raises as ``class_of_prompt``."""
-    return {"prompt": prompt} if reads_text(manifest) else {"class_label": class_of_prompt(prompt, manifest)}
+    return {"prompt": prompt} if manifest.reads_prompts else {"class_label": class_of_prompt(prompt, manifest)}
 
 
 def class_of_prompt(prompt: str, manifest: Manifest) -> str:
@@ -84,7 +79,7 @@ def size_fields(field: str, width: int, height: int, manifest: Manifest) -> dict
     Raises BadRequest, which names ``field``.
     """
     pipeline = manifest.pipeline
-    if pipeline is None or pipeline.sizes.smallest > pipeline.sizes.largest:
+    if pipeline is None or not manifest.has_sizes:
         return {"scale": scale_of(field, width, height, manifest)}
     try:
         pipeline.sizes.require(width, height)

@@ -16,9 +16,9 @@ from starlette.responses import JSONResponse, Response
 
 from service.api.dialects.inference_tensors import (
     HEAD_LENGTH,
-    INPUTS,
     InferRequest,
     InputName,
+    inputs_of,
     read_unpacked,
     split,
     to_native,
@@ -84,7 +84,8 @@ async def get_server_ready(request: Request) -> Response:
 
 async def get_model_metadata(request: Request) -> Response:
     """The input and output tensors of a model."""
-    manifest = _deployment(request, state_of(request)).model.manifest
+    model = _deployment(request, state_of(request)).model
+    manifest = model.manifest
     return _json(
         {
             "name": manifest.name,
@@ -92,7 +93,7 @@ async def get_model_metadata(request: Request) -> Response:
             "platform": "pytorch_torchscript",
             "inputs": [
                 {"name": name, "datatype": datatype, "shape": _input_shape(name, manifest)}
-                for name, (datatype, _) in INPUTS.items()
+                for name, datatype in inputs_of(model).items()
             ],
             "outputs": [{"name": "images", "datatype": "UINT8", "shape": [-1, *_picture_shape(manifest)]}],
         }
@@ -108,10 +109,16 @@ async def get_model_ready(request: Request) -> Response:
 
 async def get_model_config(request: Request) -> Response:
     """The input and output tensors of a model, as a Triton configuration."""
-    manifest = _deployment(request, state_of(request)).model.manifest
+    model = _deployment(request, state_of(request)).model
+    manifest = model.manifest
     optional = [
-        {"name": name, "data_type": f"TYPE_{datatype}", "dims": _input_shape(name, manifest), "optional": True}
-        for name, (datatype, _) in INPUTS.items()
+        {
+            "name": name,
+            "data_type": "TYPE_STRING" if datatype == "BYTES" else f"TYPE_{datatype}",
+            "dims": _input_shape(name, manifest),
+            "optional": True,
+        }
+        for name, datatype in inputs_of(model).items()
     ]
     pictures = {"name": "images", "data_type": "TYPE_UINT8", "dims": [-1, *_picture_shape(manifest)]}
     return _json(
@@ -169,18 +176,22 @@ def _deployment(request: Request, state: State) -> Deployment:
 
 def _input_shape(name: InputName, manifest: Manifest) -> tuple[int, ...]:
     """(n,), or (n, *latent) for latents; -1: any size."""
-    return (-1, *manifest.latent_shape) if name == "latents" else (-1,)
+    if name != "latents":
+        return (-1,)
+    channels, *rest = manifest.latent_shape
+    return (-1, channels, -1, -1) if manifest.has_sizes else (-1, channels, *rest)
 
 
 def _picture_shape(manifest: Manifest) -> tuple[int, int, int]:
-    """(height, width, channel)"""
+    """(height, width, channel); -1: any of the model's sizes."""
     channels, height, width = manifest.image_shape
-    return height, width, channels
+    return (-1, -1, channels) if manifest.has_sizes else (height, width, channels)
 
 
 def _shape(order: Order) -> tuple[int, ...]:
     """(n, height, width, channel)"""
-    return len(order.rows), *_picture_shape(order.model.manifest)
+    channels, height, width = order.image_shape
+    return len(order.rows), height, width, channels
 
 
 def _response_head(infer: InferRequest, order: Order, values: Mapping[str, object]) -> dict[str, object]:

@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, Response
 
 from service import images
 from service.api.dialects.edits import edit_order
-from service.api.dialects.native import DialectRequest, prompt_fields, reads_text, size_fields, with_native
+from service.api.dialects.native import DialectRequest, prompt_fields, size_fields, with_native
 from service.api.http.endpoint import route
 from service.api.http.openapi import Answer, Handler, Operation
 from service.api.order import Order, Output, without
@@ -166,7 +166,7 @@ def _native(request: _ImagesRequest, manifest: Manifest) -> GenerateRequest:
     native = request.native(**size)
     if native.class_label is None:
         return request.native(**size, **prompt_fields(request.prompt, manifest))
-    if request.prompt.strip() and not reads_text(manifest):
+    if request.prompt.strip() and not manifest.reads_prompts:
         raise InvalidField.of("class_label", "excludes a prompt: both set the class", "one of the two; prompt empty")
     return native
 

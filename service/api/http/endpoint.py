@@ -18,10 +18,11 @@ from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.admission.lag import LoopLag
+from service.api.http.access import SECURITY, Guard, Headers
 from service.api.http.error_handlers import error_response
 from service.api.http.openapi import Operation, add_operations
 from service.api.http.request_id import HEADER, request_id
-from service.errors import TooBusy
+from service.errors import ServiceError, TooBusy
 from service.logs import AccessLog
 from service.request_info import WHOLE, info_of, route_path
 
@@ -76,7 +77,7 @@ class HeadRoute(APIRoute):
 
 
 class App(FastAPI):
-    """FastAPI with an access log, and a request id in every response.
+    """FastAPI with a check who may send requests, an access log, and the same headers in every response.
 
     Described routes that match a request are called before FastAPI's layers, which do nothing for them and cost several
     percent of a request. Put the busiest routes first: they are tried one after another.
@@ -84,8 +85,9 @@ class App(FastAPI):
 
     def __init__(self, **options: Any) -> None:  # noqa: ANN401  (FastAPI's own)
         super().__init__(**options)
-        #: Where requests are logged, and what rejects them while the event loop is overloaded; None until the service
-        #: is up.
+        #: Who may send requests, where they are logged, and what rejects them while the event loop is overloaded; None
+        #: until the service is up.
+        self.guard: Guard | None = None
         self.access_log: AccessLog | None = None
         self.lag: LoopLag | None = None
         self._described: list[DescribedRoute] = []
@@ -114,17 +116,34 @@ class App(FastAPI):
             await super().__call__(scope, receive, send)
             return
         info_of(scope).arrived_at = time.monotonic()
-        endpoint = self._endpoint(scope)
-        if endpoint is None:
-            await super().__call__(scope, receive, self._noting(scope, send))
-            return
         scope["app"] = self
-        response = await endpoint.response(scope, receive)
+        response = await self._checked(scope, receive)
+        if response is None:
+            endpoint = self._endpoint(scope)
+            if endpoint is None:
+                await super().__call__(scope, receive, self._noting(scope, send))
+                return
+            response = await endpoint.response(scope, receive)
         # A response that sends itself as the base class does is complete.
         if WHOLE in scope.get("extensions", ()) and type(response).__call__ is Response.__call__:
             await self._send_whole(scope, response, send)
         else:
             await response(scope, receive, self._noting(scope, send))
+
+    async def _checked(self, scope: Scope, receive: Receive) -> Response | None:
+        """The response to a request that is not handled; None for one that is."""
+        try:
+            rejection = info_of(scope).rejection
+            if rejection is not None:
+                raise rejection
+            return None if self.guard is None else self.guard.check(scope)
+        except ServiceError as failure:
+            return await error_response(Request(scope, receive), failure)
+
+    def _added(self, scope: Scope) -> Headers:
+        """Headers of every response."""
+        own = SECURITY if self.guard is None else self.guard.headers(scope)
+        return (*own, (HEADER, request_id(scope).encode()))
 
     def _endpoint(self, scope: Scope) -> Endpoint | None:
         """The endpoint of the described route that matches path and method, its parameters put into ``scope``."""
@@ -136,20 +155,22 @@ class App(FastAPI):
         return None
 
     async def _send_whole(self, scope: Scope, response: Response, send: Send) -> None:
-        info, headers = info_of(scope), [*response.raw_headers, (HEADER, request_id(scope).encode())]
+        info, headers = info_of(scope), [*response.raw_headers, *self._added(scope)]
         info.status = response.status_code
         await send({"type": WHOLE, "status": response.status_code, "headers": headers, "body": response.body})
         if self.access_log is not None:
             self.access_log.note(info, scope["method"], route_path(scope))
 
     def _noting(self, scope: Scope, send: Send) -> Send:
-        """``send`` that adds the request's id, and logs the request when all of the response is sent."""
-        info, identity = info_of(scope), (HEADER, request_id(scope).encode())
+        """``send`` that adds headers, and logs the request when all of the response is sent."""
+        info = info_of(scope)
 
         async def noting(message: Message) -> None:
             if message["type"] == "http.response.start":
                 info.status = message["status"]
-                message["headers"] = [*message["headers"], identity]
+                named = {name for name, _ in message["headers"]} - {b"vary"}
+                added = [header for header in self._added(scope) if header[0] not in named]
+                message["headers"] = [*message["headers"], *added]
             await send(message)
             if self.access_log is not None and message["type"] == "http.response.body" and not message.get("more_body"):
                 self.access_log.note(info, scope["method"], route_path(scope))

@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, Response
 from service.api.http.problem import PROBLEM_JSON, Problem, problem_of
 from service.api.http.request_id import request_id
 from service.api.state import state_of
-from service.errors import FieldProblem, ServiceError
+from service.errors import FieldProblem, ServiceError, UnknownModel
 from service.request_info import info_of, route_path
 
 log = logging.getLogger(__name__)
@@ -41,13 +41,23 @@ async def _service_error(request: Request, failure: Exception) -> Response:
     assert isinstance(failure, ServiceError)
     _count(request, failure.code)
     headers = {} if failure.retry_after_s is None else {"Retry-After": str(failure.retry_after_s)}
+    if failure.challenge is not None:
+        headers["WWW-Authenticate"] = failure.challenge
     return _answer(request, failure.status, failure.code, failure.detail, failure.problems, headers)
 
 
 async def _http_exception(request: Request, failure: Exception) -> Response:
     assert isinstance(failure, HTTPException)
+    if failure.status_code == HTTPStatus.NOT_FOUND and _lacks_model(request):
+        return await _service_error(request, UnknownModel("", state_of(request).engine.deployments))
     code = HTTPStatus(failure.status_code).phrase.lower().replace(" ", "-")
     return _answer(request, failure.status_code, code, failure.detail, (), dict(failure.headers or {}))
+
+
+def _lacks_model(request: Request) -> bool:
+    """Whether the path would be one of the service with the name of a model behind it."""
+    whole = f"{route_path(request.scope).rstrip('/')}/{{model}}"
+    return any(getattr(each, "path", None) == whole for each in request.app.routes)
 
 
 async def _client_closed(request: Request, failure: Exception) -> Response:  # noqa: ARG001

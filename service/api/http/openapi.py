@@ -37,6 +37,7 @@ HEADERS = {
     "Location": "URL of the job.",
     "Preference-Applied": "Which part of Prefer was applied.",
     "Retry-After": "Seconds after which to try again.",
+    "WWW-Authenticate": "How to authenticate (RFC 6750).",
     "Idempotent-Replayed": "true: the kept response to an earlier request with this Idempotency-Key.",
     "X-Accel-Buffering": "no: tells nginx not to buffer events.",
     "Inference-Header-Content-Length": "Length of the JSON in bytes; binary tensors follow it.",
@@ -53,6 +54,8 @@ PARAMETERS = {
 
 _ERRORS = {
     400: "The body is not valid JSON, or a form or image in it cannot be read; or a header is malformed.",
+    401: "The service has API keys, and the request has none, or one that is not valid.",
+    403: "The API key does not permit this; or a web page of another site sent the request.",
     404: "No such model, or not in that version (the answer names those that exist); or no such job any more.",
     406: "None of the formats in Accept is offered.",
     408: "The body did not arrive in time.",
@@ -60,17 +63,28 @@ _ERRORS = {
     410: "The job was canceled.",
     413: "The body, or an image in it, is too large.",
     415: "An uploaded image has a format that is not supported.",
+    421: "Host names no host of this service.",
     422: "A field is unknown, out of range, or not supported by this model; or the request alone exceeds the device "
     "time that one may take; or the Idempotency-Key belongs to another request.",
-    429: "The client's accepted work fills its share of the queue.",
+    429: "The client's accepted work fills its share of the queue, or it has too many jobs or event streams; or its "
+    "API key has used its device time.",
     500: "The model produced no usable image, or the service failed.",
     503: "The queue, the memory for waiting requests, or the job store is full; or the deadline cannot be met; or the "
     "model is unavailable; or the service is overloaded or stopping.",
     504: "The images were not ready before the deadline (timeout_ms, or the service's limit). The work was dropped.",
 }
 _RETRY = frozenset({409, 429, 503})
-#: Any route may fail, and any is refused when the event loop is overloaded.
-_ALWAYS = (500, 503)
+#: Any route may need an API key and the right Host, any may fail, and any is refused when the event loop is overloaded.
+_CHALLENGED = frozenset({401, 403})
+_GUARDED = (401, 403, 421)
+_ALWAYS = (*_GUARDED, 500, 503)
+
+#: The ways to present an API key, to a service that has keys.
+_SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    "password": {"type": "http", "scheme": "basic", "description": "The password is the key; any user."},
+}
 
 ERROR_HEADERS = ("X-Request-Id", "X-Model", "X-Model-Version", "Cache-Control", "Vary")
 
@@ -134,6 +148,8 @@ def add_operations(document: dict[str, Any], operations: Operations, tags: Seque
         for failing in {each.failing.name: each.failing for each in schemas.operations}.values()
         for status, response in _errors(_ERRORS, schemas.content(failing.content)).items()
     }
+    components["securitySchemes"] = _SCHEMES
+    document["security"] = [{}, *({name: []} for name in _SCHEMES)]
     components["parameters"] = {
         name: {"name": name, "in": "header", "required": False, **_described(text)} for name, text in PARAMETERS.items()
     }
@@ -141,14 +157,18 @@ def add_operations(document: dict[str, Any], operations: Operations, tags: Seque
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Error responses with those statuses, for FastAPI's own routes."""
-    return _errors(statuses, {PROBLEM_JSON: {"$ref": f"#/components/schemas/{Problem.__name__}"}})
+    return _errors((*_GUARDED, *statuses), {PROBLEM_JSON: {"$ref": f"#/components/schemas/{Problem.__name__}"}})
 
 
 def _errors(statuses: Iterable[int], content: Mapping[str, JsonSchema]) -> dict[int | str, dict[str, Any]]:
     return {
         status: {
             "description": _ERRORS[status],
-            "headers": response_headers(*ERROR_HEADERS, *(["Retry-After"] if status in _RETRY else [])),
+            "headers": response_headers(
+                *ERROR_HEADERS,
+                *(["Retry-After"] if status in _RETRY else []),
+                *(["WWW-Authenticate"] if status in _CHALLENGED else []),
+            ),
             "content": _media(content),
         }
         for status in statuses

@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse, Response
 from service.api.http.endpoint import HeadRoute
 from service.api.http.openapi import errors, response_headers
 from service.api.state import State, state_of
+from service.request_info import info_of
 
 router = APIRouter(tags=["operations"], route_class=HeadRoute)
 
@@ -45,14 +46,14 @@ async def live(request: Request) -> JSONResponse:
 async def ready(request: Request) -> JSONResponse:
     """200 when every model is verified and warmed and every engine runs; else 503, with the reasons."""
     state = state_of(request)
-    return JSONResponse(_readiness(state), status_code=200 if state.ready else 503)
+    return JSONResponse(_readiness(request, state), status_code=200 if state.ready else 503)
 
 
 @router.get("/health", response_class=JSONResponse, responses=_responses())
 async def health(request: Request) -> JSONResponse:
     """200 while the process answers, with the details of the other two; for people, and for probes that use HEAD."""
     state = state_of(request)
-    return JSONResponse({"live": state.engine.is_alive(), **_readiness(state)})
+    return JSONResponse({"live": state.engine.is_alive(), **_readiness(request, state)})
 
 
 @router.get("/metrics", response_class=Response, responses=_responses(media="text/plain"))
@@ -61,9 +62,13 @@ async def metrics(request: Request) -> Response:
     return Response(state_of(request).metrics.expose(), media_type=METRICS_TYPE)
 
 
-def _readiness(state: State) -> dict[str, object]:
+def _readiness(request: Request, state: State) -> dict[str, object]:
+    """The status; its details only for requests with a key, where there are keys."""
+    status = {"status": "ready" if state.ready else "not ready"}
+    if state.keys.required and info_of(request.scope).caller is None:
+        return {**status}
     return {
-        "status": "ready" if state.ready else "not ready",
+        **status,
         "models": {name: each.model.manifest.version for name, each in state.engine.deployments.items()},
         "refused": state.models.refused,
         "faults": state.faults,

@@ -72,8 +72,8 @@ def _card(deployment: Deployment, state: State) -> ModelCard:
     limits = {"n": settings.max_images, "frames": settings.max_images}
     if manifest.denoises:
         limits["steps"] = most_steps(model, settings)
-    if manifest.pipeline is not None and manifest.pipeline.tokens:
-        limits |= {"prompt": MAX_PROMPT, "tokens": manifest.pipeline.tokens - 2}
+    if manifest.conditioning is not None and manifest.reads_prompts:
+        limits |= {"prompt": MAX_PROMPT, "tokens": manifest.conditioning.words}
     return ModelCard(
         name=model.name,
         version=manifest.version,

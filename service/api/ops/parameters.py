@@ -11,7 +11,7 @@ from service.api.request.schemas import GenerateRequest, InterpolateRequest, Tas
 from service.api.request.start_fields import STRENGTH
 from service.api.tasks.encode import STEPS as INVERSION_STEPS
 from service.api.tasks.encode import EncodeRequest
-from service.contract.pipeline import Pipeline
+from service.contract.pipeline import Conditioning
 from service.engine.model import Model
 from service.settings import Settings
 
@@ -57,20 +57,23 @@ def _own(model: Model, settings: Settings) -> dict[str, Parameter]:
         own["steps"] = {"maximum": most, "default": min(defaults.steps, most)}
         own["solver"] = {"default": defaults.solver}
         own["guidance_scale"] = {"default": defaults.guidance_scale}
-    return own if model.manifest.pipeline is None else own | _of_pipeline(model.manifest.pipeline)
+    conditioning = model.manifest.conditioning
+    return own if conditioning is None else own | _of_conditioning(conditioning)
 
 
-def _of_pipeline(pipeline: Pipeline) -> dict[str, Parameter]:
-    sizes = pipeline.sizes
+def _of_conditioning(conditioning: Conditioning) -> dict[str, Parameter]:
+    sizes = conditioning.sizes
     side = {"minimum": sizes.smallest, "maximum": sizes.largest, "multipleOf": sizes.multiple}
     own: dict[str, Parameter] = {
         "width": {**side, "default": sizes.width},
         "height": {**side, "default": sizes.height},
-        "lora": {"examples": [*pipeline.loras]},
+        "lora": {"examples": [*conditioning.loras]},
         "strength": {"default": STRENGTH},
     }
     return own | (
-        {"control": {"enum": [*pipeline.controls], "default": pipeline.controls[0]}} if pipeline.controls else {}
+        {"control": {"enum": [*conditioning.controls], "default": conditioning.controls[0]}}
+        if conditioning.controls
+        else {}
     )
 
 

@@ -7,8 +7,10 @@ import asyncio
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from functools import lru_cache
-from typing import Annotated, ParamSpec, TypeVar, get_args, get_origin
+from types import UnionType
+from typing import Annotated, ParamSpec, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -36,6 +38,18 @@ MAX_ECHO = 80
 
 #: Most strings of one JSON body that may be uploads.
 MOST_UPLOADS = 16
+
+#: What other services call fields, where the nearest name here would mislead.
+_SYNONYMS = {
+    "cfg_scale": "guidance_scale",
+    "class": "class_label",
+    "guidance": "guidance_scale",
+    "num_images": "n",
+    "num_images_per_prompt": "n",
+    "num_inference_steps": "steps",
+    "sampler": "solver",
+    "scheduler": "solver",
+}
 
 #: Largest body in bytes that is parsed on the event loop, which must not block for more than milliseconds.
 INLINE_BYTES = 65_536
@@ -70,6 +84,15 @@ def parse_body(schema: type[Schema], request: Request, settings: Settings, body:
         return parse_fields(schema, form_fields(body, boundary, settings.max_body_bytes))
     check_json_size(body, settings.max_body_bytes)
     return parse_json(schema, body)
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """The end of a message that the field ``name`` is unknown: the one that it probably means, if any."""
+    names = {*known}
+    found = (
+        [_SYNONYMS[name]] if name in _SYNONYMS else get_close_matches(name[:MAX_ECHO], sorted(names), n=1, cutoff=0.7)
+    )
+    return f" (did you mean {found[0]}?)" if found and found[0] in names else ""
 
 
 def check_no_query(request: Request) -> None:
@@ -188,8 +211,18 @@ def _may_be_blank(schema: type[BaseModel], name: str, value: str | bytes) -> boo
 
 def _value(schema: type[BaseModel], name: str, given: list[str | bytes]) -> object:
     """The value of a field: a list where it occurs several times, or where only a list is valid."""
-    only_list = name in _repeatable(schema) and int not in get_args(_fields(schema)[name].annotation)
+    only_list = name in _repeatable(schema) and _is_list(_fields(schema)[name].annotation)
     return given if only_list or len(given) > 1 else given[0]
+
+
+def _is_list(annotation: object) -> bool:
+    """Whether the values of a field are lists, or absent."""
+    if get_origin(annotation) is Annotated:
+        return _is_list(get_args(annotation)[0])
+    kinds = [each for each in get_args(annotation) if each is not type(None)]
+    return get_origin(annotation) is list or (
+        get_origin(annotation) in (Union, UnionType) and all(map(_is_list, kinds))
+    )
 
 
 def _repeatable(schema: type[BaseModel]) -> frozenset[str]:
@@ -220,6 +253,8 @@ def _invalid(schema: type[BaseModel], failure: ValidationError) -> InvalidField:
             message = f"{problems[pointer].message}, or {message}"
         elif len(problems) == MAX_PROBLEMS:
             break
+        if unknown:
+            message += near(str(error["loc"][-1]), _fields(owner))
         allowed = ", ".join(sorted(_fields(owner))) if unknown and owner not in listed else None
         listed |= {owner} if unknown else set()
         problems[pointer] = FieldProblem(pointer, message, allowed)

@@ -37,37 +37,33 @@ def encodes(model: Model) -> bool:
 
 def reads_prompts(model: Model) -> bool:
     """Whether its pictures are of a prompt."""
-    return bool(model.manifest.pipeline and model.manifest.pipeline.text)
+    return model.manifest.reads_prompts
 
 
 def paints_in(model: Model) -> bool:
     """Whether it only redraws a part of a picture."""
-    return bool(model.manifest.pipeline and model.manifest.pipeline.paints_in)
+    return bool(model.manifest.conditioning and model.manifest.conditioning.paints_in)
 
 
 def starts_from_pictures(model: Model) -> bool:
     """Whether an uploaded picture can become its latent: by its encoder, or directly where latents are pictures."""
-    if model.manifest.pipeline is not None:
+    if model.manifest.conditioning is not None:
         return _has_task(model, "image-to-image", "inpaint")
     return encodes(model) or (denoises(model) and model.manifest.latent_shape == model.manifest.image_shape)
 
 
 def inverts(model: Model) -> bool:
-    """Whether the noise of an uploaded picture can be found; the solvers of a diffusers folder have no inverse."""
-    return denoises(model) and starts_from_pictures(model) and model.manifest.pipeline is None
+    """Whether the noise of an uploaded picture can be found: not by diffusers' solvers, nor for a prompt."""
+    return denoises(model) and starts_from_pictures(model) and model.manifest.conditioning is None
 
 
 def _has_task(model: Model, *tasks: str) -> bool:
-    return model.manifest.pipeline is not None and not set(tasks).isdisjoint(model.manifest.pipeline.tasks)
-
-
-def _has_sizes(model: Model) -> bool:
-    pipeline = model.manifest.pipeline
-    return pipeline is not None and pipeline.sizes.smallest <= pipeline.sizes.largest
+    conditioning = model.manifest.conditioning
+    return conditioning is not None and not set(tasks).isdisjoint(conditioning.tasks)
 
 
 def _is_guided(model: Model) -> bool:
-    return model.manifest.pipeline is None or model.manifest.pipeline.guidance != "none"
+    return model.manifest.conditioning is None or model.manifest.conditioning.guidance != "none"
 
 
 def _guides_classes(model: Model) -> bool:
@@ -109,7 +105,10 @@ def takes_steps(model: Model, task: TaskName) -> bool:
 
 
 class Need(NamedTuple):
-    """What a field requires of a model, and the message for a model that does not meet it."""
+    """What a field requires of a model, and the message for a model that does not meet it.
+
+    In the message, ``{classes}`` points a model with classes to class_label.
+    """
 
     met: Callable[[Model], bool]
     message: str = "is not supported by {name} (family {family})"
@@ -121,14 +120,14 @@ _STEP_FIELDS = frozenset(
     {"steps", "solver", "eta", "guidance_scale", "negative_class", "preview_every", "preview_kind"}
 )
 
-_CONTROLLED = Need(_ABILITIES["control"], "is not supported by {name}: it has no ControlNet")
-_SIZED = Need(_has_sizes, "is not supported by {name}: its pictures have one size")
+_CONTROLLED = Need(_ABILITIES["control"], "is not supported by {name}: it reads no control pictures")
+_SIZED = Need(lambda model: model.manifest.has_sizes, "is not supported by {name}: its pictures have one size")
 
 #: By field. Every model supports a field that is neither here nor above.
 _NEEDS: Mapping[str, Need] = {
-    "prompt": Need(reads_prompts, "is not supported by {name}: it reads no text; class_label selects its pictures"),
+    "prompt": Need(reads_prompts, "is not supported by {name}: it reads no text{classes}"),
     "negative_prompt": Need(
-        lambda model: bool(model.manifest.pipeline and model.manifest.pipeline.negative_prompt),
+        lambda model: bool(model.manifest.conditioning and model.manifest.conditioning.negative_prompt),
         "is not supported by {name}: its guidance reads no text",
     ),
     "class_label": Need(
@@ -164,4 +163,5 @@ def unsupported(model: Model, field: str, task: TaskName) -> str | None:
     need = _NEEDS.get(field)
     if need is None or need.met(model):
         return None
-    return need.message.format(name=model.name, family=model.manifest.family)
+    classes = " (did you mean class_label?)" if model.manifest.class_names else ""
+    return need.message.format(name=model.name, family=model.manifest.family, classes=classes)

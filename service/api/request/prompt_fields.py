@@ -1,4 +1,4 @@
-"""The fields of models in diffusers' format: prompts, sizes, LoRAs and control pictures."""
+"""The fields of models with prompts, or in diffusers' format: prompts, sizes, LoRAs and control pictures."""
 
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
@@ -6,8 +6,8 @@ from typing import TypeVar
 from pydantic import JsonValue
 
 from service.api.request.capabilities import paints_in, reads_prompts, unsupported
-from service.api.request.schemas import GenerateRequest, Lora, Params
-from service.contract.pipeline import Pipeline
+from service.api.request.schemas import GenerateRequest, Lora, Params, lora_of
+from service.contract.pipeline import Conditioning
 from service.engine.model import Model
 from service.engine.rows import Adapter, Size
 from service.errors import FieldProblem
@@ -53,17 +53,17 @@ def latent_shape_of(model: Model, size: Size | None) -> tuple[int, ...]:
 
 def is_guided(scale: float, model: Model) -> bool:
     """Whether a row with prompts takes two rows of a forward pass: a scale of at most 1 is no guidance."""
-    assert model.manifest.pipeline is not None
-    return model.manifest.pipeline.guidance == "classifier-free" and scale > 1
+    assert model.manifest.conditioning is not None
+    return model.manifest.conditioning.guidance == "classifier-free" and scale > 1
 
 
 def prompt_problems(request: GenerateRequest, model: Model, scale: float) -> list[FieldProblem]:
     """The problems of these fields, of those that ``model`` supports; ``scale`` of guidance is the one that acts."""
-    pipeline = model.manifest.pipeline
-    if pipeline is None:
+    conditioning = model.manifest.conditioning
+    if conditioning is None:
         return []
-    problems = [*_list_problems(request), *_size_problems(request, pipeline, model.name)]
-    problems += [*_lora_problems(request, model), *_control_problems(request, pipeline)]
+    problems = [*_list_problems(request), *_size_problems(request, conditioning, model.name)]
+    problems += [*_lora_problems(request, model), *_control_problems(request, conditioning)]
     if reads_prompts(model) and request.negative_prompt is not None and not is_guided(scale, model):
         says = "has no effect without guidance"
         problems.append(FieldProblem("#/negative_prompt", says, "leave it out; or guidance_scale above 1"))
@@ -78,8 +78,8 @@ def prompt_problems(request: GenerateRequest, model: Model, scale: float) -> lis
 
 def prompt_params(request: GenerateRequest, model: Model) -> Params:
     """These fields as responses report them, uploads excepted; none of a model without prompts."""
-    pipeline = model.manifest.pipeline
-    if pipeline is None or not reads_prompts(model):
+    conditioning = model.manifest.conditioning
+    if conditioning is None or not reads_prompts(model):
         return {}
     params: Params = {"prompt": _plain(request.prompt or "")}
     if request.negative_prompt is not None:
@@ -89,14 +89,14 @@ def prompt_params(request: GenerateRequest, model: Model) -> Params:
         each = [None if adapter is None else {**adapter._asdict()} for adapter in adapters_of(request)]
         params["lora"] = [*each] if isinstance(request.lora, list) else each[0]
     if request.control_image is not None:
-        params |= {"control": control_of(request, pipeline), "control_scale": _or(request.control_scale, 1.0)}
+        params |= {"control": control_of(request, conditioning), "control_scale": _or(request.control_scale, 1.0)}
         params |= {"control_start": request.control_start or 0.0, "control_end": _or(request.control_end, 1.0)}
     return params
 
 
-def control_of(request: GenerateRequest, pipeline: Pipeline) -> str:
-    """The ControlNet that reads the control picture."""
-    return request.control or pipeline.controls[0]
+def control_of(request: GenerateRequest, conditioning: Conditioning) -> str:
+    """The network that reads the control picture."""
+    return request.control or conditioning.controls[0]
 
 
 def _plain(value: str | list[str]) -> JsonValue:
@@ -110,7 +110,7 @@ def _or(value: float | None, default: float) -> float:
 def _adapter(lora: Lora | str | None) -> Adapter | None:
     if isinstance(lora, Lora):
         return Adapter(lora.name, lora.scale)
-    return None if lora is None else Adapter(lora)
+    return None if lora is None else Adapter(*lora_of(lora))
 
 
 def _list_problems(request: GenerateRequest) -> Iterator[FieldProblem]:
@@ -121,8 +121,8 @@ def _list_problems(request: GenerateRequest) -> Iterator[FieldProblem]:
             yield FieldProblem(f"#/{name}", says, f"one value, or a list of {request.count}")
 
 
-def _size_problems(request: GenerateRequest, pipeline: Pipeline, name: str) -> Iterator[FieldProblem]:
-    sizes = pipeline.sizes
+def _size_problems(request: GenerateRequest, conditioning: Conditioning, name: str) -> Iterator[FieldProblem]:
+    sizes = conditioning.sizes
     sides = {"width": request.width or sizes.width, "height": request.height or sizes.height}
     if sides == {"width": sizes.width, "height": sizes.height}:
         return
@@ -140,11 +140,11 @@ def _lora_problems(request: GenerateRequest, model: Model) -> Iterator[FieldProb
             return
 
 
-def _control_problems(request: GenerateRequest, pipeline: Pipeline) -> Iterator[FieldProblem]:
+def _control_problems(request: GenerateRequest, conditioning: Conditioning) -> Iterator[FieldProblem]:
     for name in _CONTROLS:
         if getattr(request, name) is not None and request.control_image is None:
             yield FieldProblem(f"#/{name}", "has no effect without control_image", "leave it out, or send a picture")
-    if request.control is not None and request.control not in pipeline.controls:
-        yield FieldProblem("#/control", "is not one of the model's ControlNets", ", ".join(pipeline.controls))
+    if request.control is not None and request.control not in conditioning.controls:
+        yield FieldProblem("#/control", "is not one of the model's controls", ", ".join(conditioning.controls))
     if (request.control_start or 0.0) >= _or(request.control_end, 1.0):
         yield FieldProblem("#/control_end", "is not after control_start", "above control_start, up to 1")

@@ -5,7 +5,7 @@ Which fields a model supports is in `capabilities`; bounds that depend on the mo
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import AfterValidator, Field, JsonValue
 
 from service.api.request.arrays import Numbers
 from service.api.request.fields import Fields
@@ -17,6 +17,8 @@ from service.images import grid_columns
 from service.sampling.interpolate import Easing
 
 MAX_SCALE = 32
+#: Largest magnitude of a LoRA's scale.
+MAX_LORA = 4
 
 TaskName = Literal["generate", "interpolate", "encode", "latent_map"]
 LayoutName = Literal["auto", "grid", "strip", "sprite", "list", "film"]
@@ -29,7 +31,6 @@ Seed = Annotated[
 ]
 Side = Annotated[int, Field(ge=1, le=16_384)]
 Share = Annotated[float, Field(ge=0, le=1)]
-LoraName = Annotated[str, Field(max_length=200)]
 Params = dict[str, JsonValue]
 
 
@@ -138,8 +139,33 @@ class Sampling(Task):
 class Lora(Fields):
     """A LoRA of the model, and how much of it is added."""
 
-    name: LoraName = Field(description="Its name, of those in GET /models/{name}.")
-    scale: float = Field(default=1.0, ge=-4, le=4, description="Factor of its weights; 0: without effect.")
+    name: Annotated[str, Field(max_length=200)] = Field(description="Its name, of those in GET /models/{name}.")
+    scale: float = Field(
+        default=1.0, ge=-MAX_LORA, le=MAX_LORA, description="Factor of its weights; 0: without effect."
+    )
+
+
+def lora_of(text: str) -> tuple[str, float]:
+    """Name and scale of a LoRA from ``name`` or ``name:scale``. Raises ValueError for a scale that is out of range."""
+    name, colon, scale = text.rpartition(":")
+    if not colon:
+        return text, 1.0
+    try:
+        factor = float(scale)
+    except ValueError:
+        raise ValueError(f"has a scale that is not a number: {scale[:32]!r}") from None
+    if not abs(factor) <= MAX_LORA:
+        raise ValueError(f"has a scale outside of -{MAX_LORA} to {MAX_LORA}: {scale[:32]}")
+    return name, factor
+
+
+def _checked_lora(text: str) -> str:
+    lora_of(text)
+    return text
+
+
+#: A LoRA in text, for forms and queries, which have no objects.
+LoraText = Annotated[str, Field(max_length=210), AfterValidator(_checked_lora)]
 
 
 class GenerateRequest(Sampling):
@@ -171,17 +197,18 @@ class GenerateRequest(Sampling):
     )
     width: Side | None = Field(default=None, description="Width in pixels, for models of several sizes.")
     height: Side | None = Field(default=None, description="Height in pixels, for models of several sizes.")
-    lora: Lora | LoraName | Annotated[list[Lora | LoraName | None], Field(fail_fast=True, min_length=1)] | None = Field(
+    lora: Lora | LoraText | Annotated[list[Lora | LoraText | None], Field(fail_fast=True, min_length=1)] | None = Field(
         default=None,
-        description="A LoRA of the model: its name, or an object with name and scale; or a list with one for each "
-        "picture, null for none.",
+        description="A LoRA of the model: name, name:scale, or an object with name and scale; or a list with one for "
+        "each picture, null for none.",
     )
     control_image: Upload | None = Field(
         default=None,
-        description="Picture that guides the composition, as the model's ControlNet reads it: edges, depth, a pose.",
+        description="Picture that guides the composition, as the model's control reads it: edges, depth, a pose, or a "
+        "sketch. A sketch is dark on white: a pixel is on a stroke where red, green or blue is under 192.",
     )
     control: Annotated[str, Field(max_length=64)] | None = Field(
-        default=None, description="Name of the ControlNet that reads control_image. Absent: the model's first."
+        default=None, description="Name of the control that reads control_image. Absent: the model's first."
     )
     control_scale: float | None = Field(
         default=None, ge=0, le=4, description="Strength of control_image, by default 1."

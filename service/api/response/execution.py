@@ -16,7 +16,7 @@ from service.engine.accepted import Accepted
 from service.engine.results import Latent, Preview
 from service.engine.rows import RowSpec
 from service.engine.submission import Submission
-from service.errors import DeadlineExceeded, TooExpensive
+from service.errors import DeadlineExceeded, RateExceeded, TooExpensive
 from service.metrics import Cancelled
 from service.request_info import info_of
 
@@ -63,9 +63,13 @@ async def execute(request: Request, state: State, order: Order) -> tuple[Order, 
 def admit(request: Request, state: State, order: Order, limit_s: float) -> "Execution":
     """Admit ``order``, which must be done ``limit_s`` seconds after ``request`` arrived. Computes nothing.
 
-    Raises MemoryFull, DeadlineExceeded, and as ``Engine.admit``.
+    The price is taken from the bucket of the request's API key, and not given back.
+    Raises MemoryFull, DeadlineExceeded, RateExceeded, and as ``Engine.admit``.
     """
-    arrived_at = info_of(request.scope).arrived_at
+    info = info_of(request.scope)
+    arrived_at, bucket = info.arrived_at, None if info.caller is None else info.caller.bucket
+    if bucket is not None and (wait_s := bucket.wait_s()):
+        raise RateExceeded(bucket.rate_ms_per_s, wait_s)
     deadline = deadline_of(arrived_at, order.asked.timeout_ms, limit_s)
     left_s = deadline.left_s()
     reservation = state.memory.reserve(order.size)
@@ -77,6 +81,8 @@ def admit(request: Request, state: State, order: Order, limit_s: float) -> "Exec
     except BaseException:
         reservation.release()
         raise
+    if bucket is not None:
+        bucket.take(accepted.price_ms)
     return Execution(order, accepted, reservation, deadline, arrived_at)
 
 

@@ -124,7 +124,7 @@ def with_previews(order: Order, *, live: bool) -> Order:
 def about_of(order: Order) -> About:
     """The description of ``order`` that clients see before it is computed."""
     version, steps = order.model.manifest.version, order.rows[0].plan.steps
-    return About(order.model.name, version, steps, order.seeds, order.params)
+    return About(order.model.name, version, steps, order.seeds, order.params, order.dialect)
 
 
 def _begin(state: State, job: PictureJob, execution: Execution, request: Request) -> None:

@@ -1,7 +1,7 @@
 """Pictures of prompts: an order's texts, uploads and sizes become the inputs of its rows."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,8 +17,10 @@ from service.api.request.schemas import GenerateRequest, Params
 from service.api.request.start_fields import strength_of
 from service.api.request.uploads import Fitted
 from service.api.state import State
+from service.api.tasks.prompt_warnings import sketch_warnings, unread_warnings
 from service.api.tasks.starts import data_uri, encoding, read_upload
-from service.engine.initial_latents import image_tensor, tensor_of
+from service.contract.text import SKETCH
+from service.engine.initial_latents import from_picture, image_tensor, repaint_mask, strokes, tensor_of
 from service.engine.model import Model
 from service.engine.parts import no_prompt, prompt_inputs, text_row
 from service.engine.pricing import Part
@@ -26,9 +28,6 @@ from service.engine.results import Latent
 from service.engine.rows import Adapter, RowSpec, encode_row
 from service.models.diffusers.rows import Control, conditioned, from_code, hidden, painted_in
 from service.settings import Settings
-
-#: Most characters of dropped text in a warning.
-MOST_SHOWN = 200
 
 
 @dataclass(frozen=True)
@@ -77,17 +76,24 @@ class _Sent:
         return image_tensor(self.fitted["image"].pixels) if "image" in self.fitted else None
 
     def mask(self, *, invert: bool) -> Tensor | None:
-        """(1, height, width), 1 where to redraw: these models do not blend grey."""
+        """(1, height, width), 1 where to redraw: models in diffusers' format do not blend grey."""
         if "mask" not in self.fitted:
             return None
         white = torch.from_numpy(self.fitted["mask"].pixels[None, :, :, 0] >= 128)
         return (white ^ invert).float()
 
-    def control(self) -> Tensor | None:
-        """(3, height, width) in [0, 1]."""
+    def soft_mask(self, model: Model, *, invert: bool) -> Tensor | None:
+        """As ``mask`` with levels in between, for models that blend."""
+        if "mask" not in self.fitted:
+            return None
+        return repaint_mask(self.fitted["mask"].pixels, model.manifest.latent_shape, invert=invert)
+
+    def control(self, name: str) -> Tensor | None:
+        """(3, height, width) in [0, 1]; of a sketch its strokes, (1, height, width)."""
         if "control_image" not in self.fitted:
             return None
-        return (image_tensor(self.fitted["control_image"].pixels) + 1) / 2
+        pixels = self.fitted["control_image"].pixels
+        return strokes(pixels) if name == SKETCH else (image_tensor(pixels) + 1) / 2
 
     @property
     def params(self) -> Params:
@@ -114,8 +120,8 @@ def prompted(order: Order, body: GenerateRequest, state: State) -> Order:
 
 
 def _asked(order: Order, body: GenerateRequest) -> _Asked:
-    count, pipeline, scale = len(order.rows), order.model.manifest.pipeline, order.params["guidance_scale"]
-    assert pipeline is not None
+    count, conditioning, scale = len(order.rows), order.model.manifest.conditioning, order.params["guidance_scale"]
+    assert conditioning is not None
     assert isinstance(scale, float | int)
     return _Asked(
         prompts=each_of(body.prompt or "", count),
@@ -124,7 +130,7 @@ def _asked(order: Order, body: GenerateRequest) -> _Asked:
         guidance_scale=scale,
         strength=strength_of(body),
         mask_invert=body.mask_invert,
-        control="" if body.control_image is None else control_of(body, pipeline),
+        control="" if body.control_image is None else control_of(body, conditioning),
         control_scale=1.0 if body.control_scale is None else body.control_scale,
         control_window=(body.control_start or 0.0, 1.0 if body.control_end is None else body.control_end),
         latents=None if body.latents is None else body.latents.numpy(),
@@ -150,8 +156,9 @@ async def _begin(settings: Settings, cache: PromptCache, asked: _Asked, order: O
     codes = await _encoded(order.model, order.rows[0], asked, sent, compute)
     rows = await asyncio.to_thread(_rows, order, asked, known, codes, sent)
     warnings = [
-        *_warnings(asked, known, order.model),
+        *unread_warnings(order.model, _readings(asked, known)),
         *(line for each in sent.fitted.values() for line in each.warnings),
+        *sketch_warnings(sent.control(asked.control)),
     ]
     return order._replace(rows=rows, params=order.params | sent.params, warnings=warnings)
 
@@ -172,7 +179,7 @@ async def _read(model: Model, reading: Reading, cache: PromptCache, compute: Com
     rows = [text_row(each.ids, text.adapter) for each, text in zip(tokens, reading.missing, strict=True)]
     known = {**reading.known}
     for text, each, numbers in zip(reading.missing, tokens, await compute(rows), strict=True):
-        known[text] = Embedding(prompt_inputs(model, numbers), each.dropped)
+        known[text] = Embedding(prompt_inputs(model, numbers), each.dropped, each.unknown)
         cache.keep(model, text, known[text])
     return known
 
@@ -180,7 +187,7 @@ async def _read(model: Model, reading: Reading, cache: PromptCache, compute: Com
 async def _encoded(model: Model, row: RowSpec, asked: _Asked, sent: _Sent, compute: Compute) -> Sequence[Latent]:
     """The encoder's results for the picture, and where the network is given it, for the picture without its mask."""
     image, mask = sent.image(), sent.mask(invert=asked.mask_invert)
-    if image is None:
+    if image is None or model.encode is None:
         return ()
     pictures = [image] if mask is None or not paints_in(model) else [image, hidden(image, mask)]
     return await compute([encode_row(picture, 0)._replace(size=row.size) for picture in pictures])
@@ -189,41 +196,38 @@ async def _encoded(model: Model, row: RowSpec, asked: _Asked, sent: _Sent, compu
 def _rows(
     order: Order, asked: _Asked, known: Mapping[Text, Embedding], codes: Sequence[Latent], sent: _Sent
 ) -> Sequence[RowSpec]:
-    mask, zeros = sent.mask(invert=asked.mask_invert), no_prompt(order.model) or {}
+    zeros = no_prompt(order.model) or {}
     controls = {}
-    if (hint := sent.control()) is not None:
+    if (hint := sent.control(asked.control)) is not None:
         controls[asked.control] = Control(hint, asked.control_scale, *asked.control_window)
     rows = []
     for index, row in enumerate(order.rows):
         adapter, away = asked.adapters[index], asked.away(index, order)
         own, negative = known[asked.text(index)].inputs, zeros if away is None else known[away].inputs
         row = conditioned(order.model, row, asked.guidance_scale, own, negative, controls=controls, adapter=adapter)
-        rows.append(_started(order.model, row, index, asked, codes, mask))
+        rows.append(_started(order.model, row, index, asked, codes, sent))
     return rows
 
 
-def _started(
-    model: Model, row: RowSpec, index: int, asked: _Asked, codes: Sequence[Latent], mask: Tensor | None
-) -> RowSpec:
+def _started(model: Model, row: RowSpec, index: int, asked: _Asked, codes: Sequence[Latent], sent: _Sent) -> RowSpec:
     """``row`` that begins from the latents or the picture of its request, if it has any."""
     if asked.latents is not None:
         return row._replace(latent=row.plan.start_from_noise(tensor_of(asked.latents[index])))
-    if not codes:
+    image, mask = sent.image(), sent.mask(invert=asked.mask_invert)
+    if image is None:
         return row
-    return (
-        from_code(row, codes[0]) if mask is None else painted_in(model, row, codes[0], codes[-1], mask, asked.strength)
-    )
+    if not codes:  # its latents are pictures
+        mask = sent.soft_mask(model, invert=asked.mask_invert)
+        return from_picture([row], image, mask, asked.strength)[0]
+    if mask is None:
+        return from_code(row, codes[0])
+    return painted_in(model, row, codes[0], codes[-1], mask, asked.strength)
 
 
-def _warnings(asked: _Asked, known: Mapping[Text, Embedding], model: Model) -> Sequence[str]:
-    """A line for each prompt that did not fit, with what was dropped."""
-    assert model.manifest.pipeline is not None
-    most = model.manifest.pipeline.tokens - 2
-    lines: dict[str, None] = {}
+def _readings(asked: _Asked, known: Mapping[Text, Embedding]) -> Iterator[tuple[str, Embedding]]:
+    """The texts that were read, with their field."""
     for field, prompts in (("prompt", asked.prompts), ("negative_prompt", asked.negatives)):
         for prompt, adapter in zip(prompts, asked.adapters, strict=True):
             read = known.get(Text(prompt, adapter)) if prompt else None
-            if read is not None and read.dropped:
-                shown = read.dropped[:MOST_SHOWN] + ("..." if len(read.dropped) > MOST_SHOWN else "")
-                lines[f"{field}: only the first {most} tokens are read; dropped: {shown}"] = None
-    return [*lines]
+            if read is not None:
+                yield field, read

@@ -9,8 +9,9 @@ from typing import Any
 from pydantic import ValidationError
 from torch import __version__ as torch_version
 
-from service.contract.manifest import DIFFUSERS_FILE, Artifact, Capability, Defaults, Manifest
+from service.contract.manifest import Artifact, Capability, Defaults, Manifest
 from service.contract.pipeline import Pipeline
+from service.contract.records import DIFFUSERS_FILE
 from service.models.diffusers.card import Card, describe
 from service.models.diffusers.configs import PixelUNet
 from service.models.diffusers.files import FolderError, read_json

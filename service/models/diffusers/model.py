@@ -12,7 +12,7 @@ from torch import Tensor
 from service.contract.files import ContractError
 from service.contract.manifest import Manifest, SolverName
 from service.contract.pipeline import Pipeline
-from service.engine.inputs import LABEL, Input
+from service.engine.inputs import declared_by
 from service.engine.model import Model
 from service.models.diffusers.folder import read_folder
 from service.models.diffusers.libraries import require_libraries
@@ -74,7 +74,7 @@ def described(manifest: Manifest, device: torch.device) -> Model:
         elsewhere,
         elsewhere,
         encode=elsewhere if has_vae else None,
-        inputs=_declared(pipeline),
+        inputs=declared_by(pipeline),
         prediction=pipeline.prediction_type,
         schedules=schedules_of(pipeline),
         decodes_apart=has_vae,
@@ -94,15 +94,6 @@ def schedules_of(pipeline: Pipeline) -> Mapping[SolverName, DiffusionSchedule]:
 def elsewhere(*_: object, **__: object) -> Any:
     """In place of a model's functions where engine processes compute them."""
     raise RuntimeError("engine processes compute this")
-
-
-def _declared(pipeline: Pipeline) -> dict[str, Input]:
-    text = {name: Input(shape, negative=True) for name, shape in pipeline.text.items()}
-    others = {
-        name: Input(shape, negative=name == LABEL, optional=name.startswith("hint"))
-        for name, shape in pipeline.inputs.items()
-    }
-    return text | others
 
 
 def _decoding(networks: Networks) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from service.contract.text import SKETCH
 from service.engine.model import Tokens
 from service.engine.rows import Adapter
 from service.models.diffusers.autoencoder import Autoencoder
@@ -79,8 +80,8 @@ def added(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def hint_names(control: str) -> tuple[str, str]:
-    """The names of a ControlNet's inputs: `hint` and `hint_scale`, followed by its name where a folder has several."""
-    return ("hint", "hint_scale") if control == "controlnet" else (f"hint_{control}", f"hint_scale_{control}")
+    """The names of a control's inputs: `hint` and `hint_scale`, followed by its name where a folder has several."""
+    return ("hint", "hint_scale") if control in ("controlnet", SKETCH) else (f"hint_{control}", f"hint_scale_{control}")
 
 
 def input_shapes(

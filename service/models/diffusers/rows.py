@@ -58,7 +58,8 @@ def conditioned(
     Raises:
         ValueError: as ``service.engine.inputs.check_conditions``.
     """
-    pipeline = pipeline_of(model)
+    pipeline = model.manifest.conditioning
+    assert pipeline is not None
     guided = pipeline.guidance == "classifier-free" and guidance_scale > 1
     inputs = dict(prompt)
     windows: dict[str, tuple[int, int]] = {}

@@ -5,13 +5,26 @@ import { readEvents } from "./sse.js";
 /** An error to show to the user. `errors` lists the fields at fault: `field`, `message`, `allowed`. */
 export class Problem extends Error {
   constructor({ title, detail, status = 0, errors = [], retryAfter = null }) {
-    super(detail);
-    this.title = title;
+    // The countdown replaces the sentence's last words.
+    super(detail.replace(/ Try again in \d+ s\.$/, ""));
+    this.title = TITLES[status] ?? title;
     this.status = status;
     this.errors = errors.map(({ pointer, message, allowed }) => ({ field: pointer.slice(2), message, allowed }));
-    this.retryAfter = retryAfter;
+    this.retryAfter = Number(retryAfter) || null;
   }
 }
+
+/** Titles for people by status; the service sends the names of HTTP. */
+const TITLES = {
+  404: "Not found",
+  413: "The picture is too large",
+  415: "The picture cannot be read",
+  422: "A setting does not fit",
+  429: "Too many pictures at once",
+  500: "The model failed",
+  503: "The service is busy",
+  504: "It took too long",
+};
 
 const UNREACHABLE = {
   title: "The service does not answer",

@@ -31,11 +31,9 @@ export function stepChoices({ most, value }) {
   return [...new Set([...round, value, most])].sort((a, b) => a - b);
 }
 
-/** Width on the page in CSS pixels: the whole multiple of the picture's width nearest to `wanted`. */
-export function shownWidth(card, wanted) {
-  const width = card.image_shape[2];
-  return width * Math.max(1, Math.round(wanted / width));
-}
+/** Width on the page in CSS pixels of a picture of `width` pixels: near `wanted`, a whole multiple if it is enlarged. */
+export const shownWidth = (width, wanted) =>
+  width >= wanted ? wanted : width * Math.max(1, Math.round(wanted / width));
 
 /** Whether its pictures are grey, so that they can be shown inverted. */
 export const isGrey = (card) => card.image_shape[0] === 1;

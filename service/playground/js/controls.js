@@ -1,15 +1,21 @@
 // Form controls of the settings column: a label, a control and its value.
 
-import { fieldsOf, sampling, stepChoices } from "./card.js";
 import { h, uniqueId } from "./dom.js";
 import { anySeed, change, note, number } from "./state.js";
 
 /** A named group of settings. */
 export const group = (title, ...children) => h("fieldset", { class: "group" }, h("legend", {}, title), ...children);
 
-/** The button that submits a view's settings; it is always visible. */
-export const sendButton = (text) =>
-  h("div", { class: "submit" }, h("button", { class: "primary wide", type: "submit" }, text));
+/** The button that submits a view's settings; always visible. On a phone another one shows all settings. */
+export function sendButton(text) {
+  const more = h("button", { type: "button", class: "more", "aria-expanded": "false" }, "Settings");
+  more.addEventListener("click", () => {
+    const form = more.closest("form");
+    more.setAttribute("aria-expanded", form.classList.toggle("open"));
+    form.scrollIntoView({ block: "start" });
+  });
+  return h("div", { class: "submit" }, more, h("button", { class: "primary wide", type: "submit" }, text));
+}
 
 /** A slider that shows its value. `choices`, if given, are its values; they need not be evenly spaced. */
 export function slider({ label, min, max, step = 1, value, choices, show = String, hint, on }) {
@@ -58,7 +64,8 @@ function segmented({ label, choices, value, on }) {
   return h("fieldset", { class: "field segmented" }, h("legend", {}, label), h("div", {}, buttons));
 }
 
-function list({ label, choices, value, on }) {
+/** One of several choices as a list. */
+export function list({ label, choices, value, on }) {
   const id = uniqueId("list");
   const select = h(
     "select",
@@ -66,6 +73,14 @@ function list({ label, choices, value, on }) {
     choices.map((each) => h("option", { value: each, selected: each === value }, each)),
   );
   return h("div", { class: "field" }, h("label", { for: id }, label), select);
+}
+
+/** A field for text of several lines. */
+export function textArea({ label, value, on, unseen = false }) {
+  const id = uniqueId("text");
+  const area = h("textarea", { id, rows: 3, maxLength: 10_000, oninput: () => on(area.value) });
+  area.value = value ?? "";
+  return h("div", { class: "field" }, h("label", { for: id, class: unseen ? "unseen" : "" }, label), area);
 }
 
 const SEVERAL_HINT = "One row per class. None selected: all in turn.";
@@ -143,102 +158,6 @@ export function seedForm(seed, make, ...controls) {
     make();
   };
   return h("form", { onsubmit }, ...controls);
-}
-
-/** Steps, solver and guidance of a diffusion model, kept in the state. `task` decides which solvers are offered. */
-export function samplingControls(card, state, { task = "generate", guided = true } = {}) {
-  const { steps, solver, guidance } = sampling(card, task);
-  const chosen = state.solver && solver.choices.includes(state.solver) ? state.solver : solver.value;
-  const stops = stepChoices(steps);
-  const wanted = number(state.steps, steps.value);
-  return group(
-    "Sampling",
-    slider({
-      label: "Steps",
-      choices: [...new Set([...stops, wanted])].sort((a, b) => a - b),
-      value: wanted,
-      on: (value) => note({ steps: value }),
-    }),
-    guided &&
-      guidance &&
-      slider({
-        label: "Guidance",
-        min: guidance.least,
-        max: Math.min(10, guidance.most),
-        step: 0.5,
-        value: number(state.guidance, guidance.value),
-        show: (value) => value.toFixed(1),
-        on: (value) => note({ guidance: value }),
-      }),
-    choice({ label: "Solver", choices: solver.choices, value: chosen, on: (value) => note({ solver: value }) }),
-  );
-}
-
-/** Prompt, negative prompt and LoRA of a model that reads text, kept in the state; null for any other. */
-export function promptControls(card, state) {
-  const { prompt, negative_prompt: negative, lora } = fieldsOf(card, "generate");
-  if (!prompt) return null;
-  return group(
-    "Prompt",
-    textArea({ label: "Prompt", value: state.prompt, on: (value) => note({ prompt: value }) }),
-    negative && textArea({ label: "Negative prompt", value: state.negative, on: (value) => note({ negative: value }) }),
-    lora &&
-      list({
-        label: "LoRA",
-        choices: [NO_LORA, ...lora.examples],
-        value: state.lora ?? NO_LORA,
-        on: (value) => note({ lora: value === NO_LORA ? null : value }),
-      }),
-  );
-}
-
-const NO_LORA = "none";
-
-function textArea({ label, value, on }) {
-  const id = uniqueId("text");
-  const area = h("textarea", { id, rows: 3, maxLength: 10_000, oninput: () => on(area.value) });
-  area.value = value ?? "";
-  return h("div", { class: "field" }, h("label", { for: id }, label), area);
-}
-
-/** The request fields of `promptControls`. */
-export function promptFields(card, state) {
-  const { prompt, negative_prompt: negative, lora } = fieldsOf(card, "generate");
-  return {
-    ...(prompt && state.prompt && { prompt: state.prompt }),
-    ...(negative && state.negative && { negative_prompt: state.negative }),
-    ...(lora?.examples.includes(state.lora) && { lora: state.lora }),
-  };
-}
-
-/** Truncation of a model without steps, kept in the state. */
-export function truncationControl(card, state) {
-  const { truncation } = fieldsOf(card, "generate");
-  if (!truncation) return null;
-  return group(
-    "Sampling",
-    slider({
-      label: "Truncation",
-      min: truncation.minimum,
-      max: truncation.maximum,
-      step: 0.05,
-      value: number(state.truncation, 1),
-      show: (value) => value.toFixed(2),
-      hint: "Below 1 pictures vary less.",
-      on: (value) => note({ truncation: value }),
-    }),
-  );
-}
-
-/** The request fields of `samplingControls`. */
-export function samplingFields(card, state, task = "generate") {
-  const { solver, guidance } = sampling(card, task);
-  return {
-    ...(task === "generate" && promptFields(card, state)),
-    ...(state.steps && { steps: number(state.steps) }),
-    ...(guidance && state.guidance && { guidance_scale: number(state.guidance) }),
-    ...(solver.choices.includes(state.solver) && { solver: state.solver }),
-  };
 }
 
 /** The classes in the state, as indices. */

@@ -31,6 +31,13 @@ export function duration(ms) {
   return ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(ms < 10_000 ? 1 : 0)} s`;
 }
 
+/** Width in pixels of a picture that is saved enlarged, and the largest factor that the service accepts. */
+const ENLARGED = 512;
+const MOST_SCALE = 32;
+
+/** The factor that makes a picture of `width` pixels comfortably large. */
+export const enlargement = (width) => Math.min(MOST_SCALE, Math.max(1, Math.floor(ENLARGED / width)));
+
 /** Save a blob as a file. */
 export function download(blob, name) {
   const url = URL.createObjectURL(blob);
@@ -49,25 +56,11 @@ export const dataUrl = (picture) => `data:${picture.mime};base64,${picture.b64_j
 /** The pixels of a picture, ready to draw. */
 export const bitmap = (picture) => createImageBitmap(pngBlob(picture));
 
-/** A file as a data URL. */
-function asDataUrl(blob) {
-  return new Promise((resolve, reject) => {
-    const reader = new FileReader();
-    reader.onload = () => resolve(reader.result);
-    reader.onerror = () => reject(reader.error);
-    reader.readAsDataURL(blob);
-  });
-}
+/** A canvas of `width` × `height` pixels. */
+export const canvasOf = (width, height, name = "") => h("canvas", { width, height, class: name });
 
-/** Longest side of an upload in pixels: models are far smaller, and the service rejects large files. */
-const LONGEST_UPLOAD = 512;
+/** The context of a canvas whose pixels are read often. */
+export const contextOf = (canvas) => canvas.getContext("2d", { willReadFrequently: true });
 
-/** A picture file as a data URL, downscaled to LONGEST_UPLOAD: a photo has 12 megapixels. */
-export async function asUpload(file) {
-  const picture = await createImageBitmap(file);
-  const scale = LONGEST_UPLOAD / Math.max(picture.width, picture.height);
-  if (scale >= 1) return asDataUrl(file);
-  const canvas = new OffscreenCanvas(Math.ceil(picture.width * scale), Math.ceil(picture.height * scale));
-  canvas.getContext("2d").drawImage(picture, 0, 0, canvas.width, canvas.height);
-  return asDataUrl(await canvas.convertToBlob());
-}
+/** The pixels of a picture at a data URL. Decoded here: the page's policy forbids to fetch one. */
+export const bitmapOf = (url) => createImageBitmap(new Blob([fromBase64(url.slice(url.indexOf(",") + 1))]));

@@ -1,23 +1,23 @@
 // The film view: the denoising steps of one picture, live, and the same seed at several guidance scales.
 
-import { stream } from "./api.js";
-import { guidesClasses, isGrey, sampling, shownWidth } from "./card.js";
+import { getFile, stream } from "./api.js";
+import { guidesClasses, isGrey, sampling } from "./card.js";
 import {
   classChips,
   classNamesOf,
   classesOf,
   group,
-  promptControls,
-  samplingControls,
-  samplingFields,
   seedField,
   seedForm,
   seedOf,
   sendButton,
 } from "./controls.js";
-import { bitmap, h, uniqueId } from "./dom.js";
+import { copyLink } from "./copy.js";
+import { bitmap, download, enlargement, h, uniqueId } from "./dom.js";
 import { Player, paint, screen } from "./player.js";
 import { Progress, runner } from "./progress.js";
+import { promptControls, sizeControls } from "./prompt.js";
+import { samplingControls, samplingFields } from "./sampling.js";
 import { note, number, read } from "./state.js";
 
 const COMPARED = [1, 3, 5, 7];
@@ -46,8 +46,8 @@ class Film {
 export function mount({ card, stage, aside, signal }) {
   const progress = new Progress();
   const run = runner(progress, signal);
-  const noisy = screen(card, shownWidth(card, 252), "The noisy state");
-  const clean = screen(card, shownWidth(card, 252), "The predicted picture");
+  const noisy = screen(card, 252, "The noisy state");
+  const clean = screen(card, 252, "The predicted picture");
   const compared = h("div", { class: "compared" });
   const strip = h("div", { class: "strip", role: "group", "aria-label": "Steps" });
   let films = [];
@@ -69,6 +69,8 @@ export function mount({ card, stage, aside, signal }) {
       player.seek(films[0].frames.length - 1);
     });
   settings(card, aside, generate);
+  const onclick = () => run((stop) => saveFilm(card, progress, stop));
+  const gif = h("button", { type: "button", onclick }, "Save as GIF");
   stage.append(
     progress.element,
     progress.failure,
@@ -91,6 +93,7 @@ export function mount({ card, stage, aside, signal }) {
     ),
     player.element,
     strip,
+    h("div", { class: "actions" }, gif, copyLink()),
   );
   generate();
 }
@@ -113,6 +116,7 @@ function settings(card, aside, generate) {
         },
       }),
       group("Picture", seed),
+      sizeControls(card, state),
       samplingControls(card, state),
       guidesClasses(card) && compareBox(state, generate),
       sendButton("Generate"),
@@ -157,7 +161,7 @@ function prepareFilms(card, { noisy, clean, compared }) {
   const compares = guidesClasses(card) && state.compare !== "0";
   const scales = COMPARED.filter((scale) => compares && scale >= guidance.least && scale <= guidance.most);
   const screens = scales.map((scale) =>
-    screen(card, shownWidth(card, 112), `The predicted picture at guidance ${scale}`),
+    screen(card, 112, `The predicted picture at guidance ${scale}`),
   );
   const figures = screens.map((canvas, at) =>
     h("figure", {}, h("div", { class: "mat" }, canvas), h("figcaption", {}, `guidance ${scales[at]}`)),
@@ -177,23 +181,37 @@ async function generateFilms(card, films, player, progress, stop) {
     films.map((film, at) => generateFilm(card, film, at ? {} : { player, progress }, stop)),
   );
   player.count(films[0].frames.length, { follow: true });
-  progress.done(films.length > 1 ? `${films.length} films` : "1 film", answers[0].timings);
+  progress.done(films.length > 1 ? `${films.length} films` : "1 film", answers[0].timings, answers[0].warnings);
+}
+
+/** The request of one film at guidance `scale`. */
+function requestOf(card, state, scale) {
+  const [label] = classNamesOf(state, card);
+  const fields = samplingFields(card, state);
+  const steps = fields.steps ?? sampling(card).steps.value;
+  return {
+    seed: seedOf(state),
+    ...(label !== undefined && { class_label: label }),
+    ...fields,
+    ...(guidesClasses(card) && { guidance_scale: scale }),
+    preview_every: Math.max(1, Math.ceil(steps / MOST_FRAMES)),
+    preview_kind: "both",
+  };
+}
+
+/** Save the film as a GIF. */
+async function saveFilm(card, progress, signal) {
+  const state = read();
+  const body = { ...requestOf(card, state, number(state.guidance, sampling(card).guidance?.value)) };
+  const scale = enlargement(2 * card.image_shape[2]);
+  const file = await getFile(`generate/${card.name}`, { body: { ...body, scale }, accept: "image/gif", signal });
+  download(file, `${card.name}-${seedOf(state)}-film.gif`);
+  progress.idle("Saved");
 }
 
 /** Generate one film, live; only the first one reports progress. */
 async function generateFilm(card, film, { player, progress }, stop) {
-  const state = read();
-  const fields = samplingFields(card, state);
-  const steps = fields.steps ?? sampling(card).steps.value;
-  const [label] = classNamesOf(state, card);
-  const body = {
-    seed: seedOf(state),
-    ...(label !== undefined && { class_label: label }),
-    ...fields,
-    ...(guidesClasses(card) && { guidance_scale: film.scale }),
-    preview_every: Math.max(1, Math.ceil(steps / MOST_FRAMES)),
-    preview_kind: "both",
-  };
+  const body = requestOf(card, read(), film.scale);
   // Decoding is asynchronous; the chain keeps frames in order.
   let last = Promise.resolve();
   const add = (event) => {
@@ -217,6 +235,7 @@ async function generateFilm(card, film, { player, progress }, stop) {
   const answer = await stream(`generate/${card.name}`, body, on, stop);
   await last;
   const picture = await bitmap(answer.images[0]);
+  const steps = answer.params.steps;
   film.frames.push({ step: steps, steps, t: null, xt: picture, x0: picture });
   return answer;
 }

@@ -1,24 +1,23 @@
 // The gallery view: seeds as columns, classes as rows.
 
 import { getFile } from "./api.js";
-import { denoises, fieldsOf, readsText } from "./card.js";
+import { denoises, readsText } from "./card.js";
 import {
   classChips,
   classNamesOf,
   classesOf,
   group,
-  promptControls,
-  samplingControls,
-  samplingFields,
   seedField,
   seedForm,
   seedOf,
   slider,
   sendButton,
-  truncationControl,
 } from "./controls.js";
+import { copyLink } from "./copy.js";
 import { download, h } from "./dom.js";
 import { Progress, runner } from "./progress.js";
+import { promptControls, sizeControls } from "./prompt.js";
+import { samplingControls, samplingFields, truncationControl, truncationField } from "./sampling.js";
 import { Sheet } from "./sheet.js";
 import { note, number, read } from "./state.js";
 
@@ -67,21 +66,22 @@ function settings(card, aside, generate) {
         names: card.class_names,
         selected: classesOf(state, card),
         several: true,
-        on: (found) => note({ classes: found.join(",") }),
+        on: (found) => {
+          note({ classes: found.join(",") });
+          generate();
+        },
       }),
       group(
         "Pictures",
         slider({ label: "How many", min: 1, max: card.limits.n, value: countOf(state, card), on: (n) => note({ n }) }),
         seed,
       ),
+      sizeControls(card, state),
       denoises(card) ? samplingControls(card, state) : truncationControl(card, state),
       sendButton("Generate"),
     ),
   );
 }
-
-const truncationField = (card, state) =>
-  state.truncation && "truncation" in fieldsOf(card, "generate") ? { truncation: number(state.truncation) } : {};
 
 /** Number of pictures: of each selected class, or in all. */
 function countOf(state, card) {
@@ -111,9 +111,11 @@ function offerFiles(files, save) {
   files.replaceChildren(
     h("span", { class: "hint" }, "Save all as"),
     button("PNG", "image/png"),
+    button("WebP", "image/webp"),
     button("npy", "application/x-npy"),
     button("zip", "application/zip"),
-    h("span", { class: "hint" }, "Drop a PNG of this service on the page to restore its settings."),
+    copyLink(),
+    h("p", { class: "hint" }, "Drop or paste a PNG of this service on the page to restore its settings."),
   );
   files.hidden = false;
 }

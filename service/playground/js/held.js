@@ -1,15 +1,15 @@
-// The picture that one view passes to another. It is too long for the address.
+// The pictures that are passed to a view. They are too long for the address.
 
-let image = null;
+let pictures = {};
 
-/** Store `blob`, a picture file, for the next view. */
-export function keepImage(blob) {
-  image = blob;
+/** Store pictures for the next view: data URLs `image`, `mask`, `control`, `from`, `to`, or a `file`. */
+export function hold(held) {
+  pictures = held;
 }
 
-/** Return the stored picture and forget it. */
-export function takeImage() {
-  const kept = image;
-  image = null;
+/** Return the stored pictures and forget them. */
+export function takeHeld() {
+  const kept = pictures;
+  pictures = {};
   return kept;
 }

@@ -2,28 +2,28 @@
 
 import { getFile, stream } from "./api.js";
 import { bars } from "./chart.js";
-import { can, denoises, isGrey, shownWidth } from "./card.js";
+import { denoises, isGrey } from "./card.js";
 import {
   classChips,
   classNamesOf,
   classesOf,
   group,
-  samplingControls,
-  samplingFields,
   choice,
   slider,
   sendButton,
 } from "./controls.js";
-import { asUpload, bitmap, dataUrl, download, h, uniqueId } from "./dom.js";
+import { copyLink } from "./copy.js";
+import { bitmap, dataUrl, download, enlargement, h } from "./dom.js";
+import { End, swap, viaField, viaOf } from "./ends.js";
+import { takeHeld } from "./held.js";
 import { Player, paint, screen } from "./player.js";
 import { Progress, runner } from "./progress.js";
+import { samplingControls, samplingFields } from "./sampling.js";
 import { anySeed, change, note, number, read } from "./state.js";
 
 const FRAMES = 24;
 const METHODS = ["auto", "linear", "slerp"];
 const WAYS = ["there and back", "once"];
-/** Uploaded pictures that replace the seeds of end points, as data URLs: too long for the address. */
-const uploads = { from: null, to: null };
 
 export const lede = "A path between two pictures. Move the slider or press Play.";
 
@@ -33,7 +33,7 @@ export function mount({ card, stage, aside, signal }) {
   if (!state.from || !state.to) note({ from: state.from ?? state.seed ?? anySeed(), to: state.to ?? anySeed() });
   const progress = new Progress();
   const run = runner(progress, signal);
-  const canvas = screen(card, shownWidth(card, 336), "The current frame");
+  const canvas = screen(card, 336, "The current frame");
   const strip = h("div", { class: "strip", role: "group", "aria-label": "Frames" });
   const curve = h("div", { class: "curve" });
   const frames = [];
@@ -50,8 +50,13 @@ export function mount({ card, stage, aside, signal }) {
   });
   const walk = () => run((stop) => fill({ card, frames, strip, curve, ends, player, progress }, stop));
   const ends = { from: new End(card, "from", "From", walk), to: new End(card, "to", "To", walk) };
+  const held = takeHeld();
+  for (const name of ["from", "to"]) if (held[name]) ends[name].set(held[name]);
   settings(card, aside, ends, walk);
-  const gif = h("button", { type: "button", onclick: () => run(() => saveGif(card, progress)) }, "Save as GIF");
+  const save = (text, accept, ending) => {
+    const onclick = () => run((stop) => saveFilm(card, ends, { accept, ending }, progress, stop));
+    return h("button", { type: "button", onclick }, text);
+  };
   stage.append(
     progress.element,
     progress.failure,
@@ -59,7 +64,13 @@ export function mount({ card, stage, aside, signal }) {
     player.element,
     curve,
     strip,
-    h("div", { class: "actions" }, gif),
+    h(
+      "div",
+      { class: "actions" },
+      save("Save as GIF", "image/gif", "gif"),
+      save("Save as PNG strip", "image/png", "png"),
+      copyLink(),
+    ),
   );
   walk();
 }
@@ -75,12 +86,15 @@ function settings(card, aside, ends, walk) {
     h(
       "form",
       { onsubmit: submit },
-      group("End points", ends.from.field, ends.to.field, swap()),
+      group("End points", ends.from.field, viaField(state), ends.to.field, swap(ends, walk)),
       classChips({
         names: card.class_names,
         selected: classesOf(state, card).slice(0, 1),
         several: false,
-        on: ([found]) => note({ classes: found }),
+        on: ([found]) => {
+          note({ classes: found });
+          walk();
+        },
       }),
       group(
         "Path",
@@ -110,99 +124,15 @@ function settings(card, aside, ends, walk) {
   );
 }
 
-const swap = () => {
-  const onclick = () => {
-    [uploads.from, uploads.to] = [uploads.to, uploads.from];
-    const { from, to } = read();
-    change({ from: to, to: from });
-  };
-  return h("button", { type: "button", class: "quiet", onclick }, "Swap");
-};
-
-/** One end point: a seed, or an uploaded picture if the model supports it. */
-class End {
-  #image;
-  #input;
-  #name;
-  #walk;
-
-  constructor(card, name, title, walk) {
-    const id = uniqueId(name);
-    this.#name = name;
-    this.#walk = walk;
-    this.#image = h("img", { alt: "", class: isGrey(card) ? "grey" : "", hidden: true });
-    this.#input = h("input", {
-      id,
-      type: "number",
-      min: 0,
-      max: 2 ** 32 - 1,
-      value: read()[name],
-      oninput: () => this.#take(),
-    });
-    this.field = h("div", { class: "field" }, h("label", { for: id }, `${title} seed`), this.#input);
-    const another = h("button", { type: "button", class: "quiet", onclick: () => this.#another() }, "New seed");
-    const takesPictures = can(card, "variations") || can(card, "invert");
-    this.figure = h(
-      "figure",
-      { class: "end" },
-      h("div", { class: "mat small" }, this.#image),
-      h("figcaption", {}, title),
-      another,
-      takesPictures && this.#fileButton(title),
-    );
-    if (takesPictures) this.figure.addEventListener("drop", (event) => this.#dropped(event));
-  }
-
-  /** Show `picture` as this end point. */
-  show(picture) {
-    this.#image.src = dataUrl(picture);
-    this.#image.alt = `End point: ${picture.class_label ?? "no class"}`;
-    this.#image.hidden = false;
-  }
-
-  #take() {
-    uploads[this.#name] = null;
-    note({ [this.#name]: number(this.#input.value, 0) });
-  }
-
-  #another() {
-    this.#input.value = anySeed();
-    this.#take();
-    this.#walk();
-  }
-
-  #fileButton(title) {
-    const file = h("input", {
-      type: "file",
-      accept: "image/png,image/jpeg,image/webp",
-      class: "unseen",
-      "aria-label": `${title}: upload a picture`,
-    });
-    file.addEventListener("change", () => file.files[0] && this.#upload(file.files[0]));
-    return h("label", { class: "quiet button" }, file, "Upload");
-  }
-
-  #dropped(event) {
-    event.preventDefault();
-    const [file] = event.dataTransfer.files;
-    if (file) this.#upload(file);
-  }
-
-  async #upload(file) {
-    uploads[this.#name] = await asUpload(file);
-    this.#walk();
-  }
-}
-
-/** The request for `state`. */
-export function requestOf(state, card) {
+/** The request for `state` and the end points. */
+function requestOf(state, card, { from, to }) {
   const [label] = classNamesOf(state, card);
-  const end = (name) => (uploads[name] ? { image: uploads[name] } : { seed: number(state[name], 0) });
+  const via = viaOf(state).map((seed) => ({ seed }));
+  const points = via.length ? { points: [from.point, ...via, to.point] } : { from: from.point, to: to.point };
   return {
     model: card.name,
-    from: end("from"),
-    to: end("to"),
-    frames: Math.min(number(state.frames, FRAMES), card.limits.frames),
+    ...points,
+    frames: Math.min(Math.max(number(state.frames, FRAMES), via.length + 2), card.limits.frames),
     ...(label !== undefined && { class_label: label }),
     ...(METHODS.includes(state.method) && { method: state.method }),
     ...(denoises(card) ? samplingFields(card, state, "interpolate") : {}),
@@ -210,7 +140,7 @@ export function requestOf(state, card) {
 }
 
 async function fill({ card, frames, strip, curve, ends, player, progress }, stop) {
-  const body = requestOf(read(), card);
+  const body = requestOf(read(), card, ends);
   player.pause();
   const slots = Array.from({ length: body.frames }, (_, index) =>
     h("button", {
@@ -238,7 +168,7 @@ async function fill({ card, frames, strip, curve, ends, player, progress }, stop
   ends.from.show(answer.images[0]);
   ends.to.show(answer.images.at(-1));
   drawCurve(curve, answer.path);
-  progress.done(`${frames.length} frames`, answer.timings);
+  progress.done(`${frames.length} frames`, answer.timings, answer.warnings);
   player.count(frames.length);
   player.autoplay();
 }
@@ -254,11 +184,9 @@ function drawCurve(curve, path) {
   curve.append(chart, h("p", { class: "hint" }, `Difference of each frame from the one before.${note}`));
 }
 
-async function saveGif(card, progress) {
-  const body = requestOf(read(), card);
-  download(
-    await getFile("interpolate", { body: { ...body, scale: 8, loop: !read().once }, accept: "image/gif" }),
-    `${card.name}-walk.gif`,
-  );
+async function saveFilm(card, ends, { accept, ending }, progress, stop) {
+  const scale = accept === "image/gif" ? enlargement(card.image_shape[2]) : 1;
+  const body = { ...requestOf(read(), card, ends), scale, ...(accept === "image/gif" && { loop: !read().once }) };
+  download(await getFile("interpolate", { body, accept, signal: stop }), `${card.name}-walk.${ending}`);
   progress.idle("Saved");
 }

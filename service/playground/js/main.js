@@ -1,17 +1,21 @@
 // The frame of the page: model, view, theme. Everything else belongs to the views.
 
-import { getJson, inspect } from "./api.js";
-import { can, denoises, describe, p50 } from "./card.js";
+import { getJson } from "./api.js";
+import { can, denoises, describe, p50, readsText } from "./card.js";
+import * as compare from "./compare.js";
 import { duration, h } from "./dom.js";
 import * as draw from "./draw.js";
+import { takeDrops } from "./drops.js";
 import * as film from "./film.js";
 import * as gallery from "./gallery.js";
 import * as interpolate from "./interpolate.js";
 import { followStats } from "./live.js";
 import * as map from "./map.js";
 import { Progress } from "./progress.js";
+import * as sketch from "./sketch.js";
 import { change, listen, read } from "./state.js";
 import { installTheme } from "./theme.js";
+import { showTrail } from "./trail.js";
 
 const VIEWS = [
   { name: "gallery", title: "Gallery", view: gallery, fits: (card) => can(card, "generate") },
@@ -19,7 +23,17 @@ const VIEWS = [
   { name: "film", title: "Film", view: film, fits: denoises },
   { name: "map", title: "Map", view: map, fits: (card) => can(card, "latent_map") },
   { name: "draw", title: "Draw", view: draw, fits: (card) => can(card, "image_to_image") || can(card, "variations") },
+  { name: "sketch", title: "Sketch", view: sketch, fits: (card) => can(card, "control") },
+  { name: "compare", title: "Compare", view: compare, fits: (card) => can(card, "generate") },
 ];
+
+/** Settings that are not valid for another model. */
+const OF_MODEL = [
+  ...["steps", "solver", "guidance", "truncation", "spread", "strength", "width", "height", "lora", "lora_scale"],
+  ...["control", "control_scale", "control_start", "control_end", "by"],
+];
+/** Models whose pictures have more pixels across are shown smooth when they are scaled. */
+const FINE = 128;
 
 const main = document.getElementById("main");
 let cards = [];
@@ -37,8 +51,9 @@ async function start() {
   }
   if (!cards.length) return main.replaceChildren(empty());
   listen(show);
-  takeDrops();
+  takeDrops(cards);
   show();
+  showTrail();
   followStats(document.getElementById("live"), cards, showLatency);
 }
 
@@ -55,10 +70,14 @@ const empty = () =>
     ),
   );
 
+/** The model that the page opens with: one of prompts whose pictures are small enough to be quick, or a diffusion model. */
+const first = () =>
+  cards.find((card) => readsText(card) && card.image_shape[2] <= FINE) ?? cards.find(denoises) ?? cards[0];
+
 /** Build the page for the state. */
 function show() {
   const state = read();
-  const card = cards.find(({ name }) => name === state.model) ?? cards.find(denoises) ?? cards[0];
+  const card = cards.find(({ name }) => name === state.model) ?? first();
   const views = VIEWS.filter(({ fits }) => fits(card));
   const chosen = views.find(({ name }) => name === state.view) ?? views[0];
   if (chosen.name !== state.view || card.name !== state.model) {
@@ -74,7 +93,8 @@ function show() {
   document.getElementById("about").textContent = describe(card);
   main.replaceChildren(aside, stage);
   document.title = `${chosen.title} · ${card.name} · genserve`;
-  chosen.view.mount({ card, stage, aside, signal: mounted.signal });
+  document.documentElement.dataset.detail = card.image_shape[2] > FINE ? "fine" : "coarse";
+  chosen.view.mount({ card, cards, stage, aside, signal: mounted.signal });
 }
 
 /** A row of links that look like tabs; the current one has aria-current. */
@@ -96,7 +116,14 @@ function links(element, items) {
       ),
     ),
   );
-  if (focused) element.querySelector("[aria-current]")?.focus();
+  const here = element.querySelector("[aria-current]");
+  if (focused) here?.focus();
+  if (here) centre(here, element);
+}
+
+/** Scroll `row` so that `item` is in its middle; on a phone it may be far to the right. */
+function centre(item, row) {
+  row.scrollLeft = item.offsetLeft - row.offsetLeft - (row.clientWidth - item.offsetWidth) / 2;
 }
 
 function showModels(card) {
@@ -104,16 +131,7 @@ function showModels(card) {
     document.getElementById("models"),
     cards.map((each) => ({
       here: each === card,
-      // Sampling settings are not valid for another model.
-      patch: {
-        model: each.name,
-        steps: null,
-        solver: null,
-        guidance: null,
-        truncation: null,
-        spread: null,
-        strength: null,
-      },
+      patch: { ...Object.fromEntries(OF_MODEL.map((name) => [name, null])), model: each.name },
       content: [
         h("b", {}, each.name),
         h("span", { class: "figure", "data-model": each.name }, p50(each) === null ? "" : `p50 ${duration(p50(each))}`),
@@ -134,54 +152,6 @@ function showLatency(model, ms) {
   if (ms === null) return;
   card.latency = { ...card.latency, request: { ...card.latency?.request, p50_ms: ms } };
   document.querySelector(`[data-model="${model}"]`)?.replaceChildren(`p50 ${duration(ms)}`);
-}
-
-/** A dropped PNG of this service restores its settings. */
-function takeDrops() {
-  addEventListener("dragover", (event) => event.preventDefault());
-  addEventListener("drop", async (event) => {
-    if (event.defaultPrevented) return;
-    event.preventDefault();
-    const [file] = event.dataTransfer.files;
-    if (file) await restore(file);
-  });
-}
-
-async function restore(file) {
-  const notice = h("p", { class: "notice", role: "status" });
-  try {
-    const { model, path, params } = await inspect(file);
-    const names = cards.find(({ name }) => name === model)?.class_names ?? [];
-    const labels = [params.class_label].flat().filter((label) => label !== null && label !== undefined);
-    const shared = {
-      model,
-      classes: [...new Set(labels)]
-        .map((label) => names.indexOf(label))
-        .filter((index) => index >= 0)
-        .join(","),
-      steps: params.steps,
-      solver: params.solver,
-      guidance: params.guidance_scale,
-      prompt: [params.prompt].flat()[0],
-      negative: [params.negative_prompt].flat()[0],
-      lora: [params.lora].flat()[0]?.name,
-    };
-    if (path === "/interpolate")
-      change({
-        view: "interpolate",
-        from: params.from?.seed,
-        to: params.to?.seed,
-        frames: params.frames,
-        method: params.method,
-        ...shared,
-      });
-    else change({ view: "gallery", n: params.n, seed: params.seed ?? params.seeds?.[0], lock: 1, ...shared });
-    notice.textContent = "Settings restored from the picture.";
-  } catch (problem) {
-    notice.textContent = problem.message;
-  }
-  document.body.append(notice);
-  setTimeout(() => notice.remove(), 5000);
 }
 
 installTheme(document.getElementById("theme"), document.getElementById("tone"));

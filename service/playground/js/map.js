@@ -1,7 +1,7 @@
 // The map view: training pictures in the latent plane, and the decoded picture of any point.
 
 import { getFile, getJson } from "./api.js";
-import { isGrey, shownWidth } from "./card.js";
+import { isGrey } from "./card.js";
 import { classChips, classNamesOf, classesOf, group } from "./controls.js";
 import { h } from "./dom.js";
 import { paint, screen } from "./player.js";
@@ -46,7 +46,7 @@ export function mount({ card, stage, aside, signal }) {
     sprite,
     canvas,
   );
-  const picture = screen(card, shownWidth(card, 252), "The picture at this point");
+  const picture = screen(card, 252, "The picture at this point");
   const caption = h("figcaption");
   const view = { card, sky, sprite, canvas, picture, caption, progress, signal };
   let explorer = null;

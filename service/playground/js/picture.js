@@ -1,10 +1,11 @@
-// The dialog of one picture: its parameters and actions.
+// The dialog of one picture: its parameters, what can be done with it, and its files.
 
-import { can, denoises, isGrey } from "./card.js";
 import { getFile, inspect } from "./api.js";
-import { dataUrl, download, h, pngBlob } from "./dom.js";
+import { can, denoises, fieldsOf, isGrey } from "./card.js";
+import { copyButton } from "./copy.js";
+import { dataUrl, download, enlargement, h, pngBlob } from "./dom.js";
+import { hold } from "./held.js";
 import { change } from "./state.js";
-import { keepImage } from "./held.js";
 
 /** A picture in the grid, as a button that opens it. */
 export function tile(picture, open, grey) {
@@ -13,136 +14,127 @@ export function tile(picture, open, grey) {
   return h("button", { type: "button", class: `tile ${grey ? "grey" : ""}`, title: name, onclick: open }, image);
 }
 
+const button = (text, onclick, name = "") => h("button", { type: "button", class: name, onclick }, text);
+
 /** Open `pictures[index]` of `card`'s model in a dialog; the arrow keys show its neighbours. */
 export function openPicture(pictures, index, card) {
-  const dialog = h("dialog", {
-    class: "picture",
-    "aria-label": "A picture and its parameters",
-    onclose: () => dialog.remove(),
-  });
+  const dialog = h("dialog", { class: "picture", tabIndex: -1, "aria-label": "A picture and its parameters" });
+  const place = h("span", { class: "hint", role: "status" });
+  const shown = h("div", { class: "shown" });
   const show = (at) => {
     index = (at + pictures.length) % pictures.length;
-    dialog.replaceChildren(...content(pictures[index], card, dialog));
-    describe(pictures[index], dialog).catch((problem) => fail(dialog, problem));
+    place.textContent = `${index + 1} of ${pictures.length}`;
+    shown.replaceChildren(...content(pictures[index], card, dialog));
+    // The focused button may have been replaced; without a focus in the dialog its keys do nothing.
+    if (!dialog.contains(document.activeElement)) dialog.focus();
   };
   dialog.addEventListener("keydown", (event) => {
-    if (event.key === "ArrowRight") show(index + 1);
-    if (event.key === "ArrowLeft") show(index - 1);
+    const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (by && pictures.length > 1) show(index + by);
   });
-  dialog.addEventListener("click", (event) => {
-    if (event.target === dialog) dialog.close();
-  });
+  dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
+  dialog.addEventListener("close", () => dialog.remove());
+  const turn =
+    pictures.length > 1 && [button("Previous", () => show(index - 1)), button("Next", () => show(index + 1))];
+  dialog.append(h("header", { class: "row" }, turn, place, button("Close", () => dialog.close(), "quiet close")), shown);
   document.body.append(dialog);
   show(index);
   dialog.showModal();
 }
 
 function content(picture, card, dialog) {
-  const leave = (patch) => () => {
-    dialog.close();
-    change(patch);
-  };
-  const action = (text, onclick) => h("button", { type: "button", onclick }, text);
-  const { seed } = picture;
-  const label = card.class_names.indexOf(picture.class_label);
-  const classes = label < 0 ? null : label;
+  const facts = h("dl", { class: "facts" });
+  const commands = h("div", { class: "commands", hidden: true });
+  const about = h(
+    "div",
+    { class: "about" },
+    h("h2", {}, picture.class_label ?? `Seed ${picture.seed}`),
+    facts,
+    h("div", { class: "actions" }, actions(picture, card, dialog)),
+    commands,
+  );
+  describe(picture, card, facts, commands).catch((problem) => fail(about, problem));
   return [
     h(
       "div",
       { class: `mat ${isGrey(card) ? "grey" : ""}` },
       h("img", { src: dataUrl(picture), alt: picture.class_label ?? "picture" }),
     ),
-    h(
-      "div",
-      { class: "about" },
-      h(
-        "header",
-        {},
-        h("h2", {}, picture.class_label ?? "No class"),
-        h(
-          "button",
-          { type: "button", class: "quiet close", "aria-label": "Close", onclick: () => dialog.close() },
-          "Close",
-        ),
-      ),
-      h("dl", { class: "facts" }),
-      h(
-        "div",
-        { class: "actions" },
-        picture.alone && action("Use as seed", leave({ view: "gallery", seed, lock: 1, classes })),
-        picture.alone &&
-          can(card, "interpolate") &&
-          action("Interpolate from", leave({ view: "interpolate", from: seed, classes })),
-        picture.alone &&
-          can(card, "interpolate") &&
-          action("Interpolate to", leave({ view: "interpolate", to: seed, classes })),
-        picture.alone && denoises(card) && action("Film", leave({ view: "film", seed, classes })),
-        action("Use as image", () => {
-          keepImage(pngBlob(picture));
-          leave({ view: "draw" })();
-        }),
-      ),
-      h("div", { class: "commands", hidden: true }),
-    ),
+    about,
   ];
 }
 
-async function describe(picture, dialog) {
+/** Buttons that continue with the picture in a view. */
+function actions(picture, card, dialog) {
+  const { seed } = picture;
+  const label = card.class_names.indexOf(picture.class_label);
+  const go = (text, patch) =>
+    button(text, () => {
+      dialog.close();
+      change({ ...patch, ...(label >= 0 && { classes: label }) });
+    });
+  const fromSeed = picture.alone && [
+    go("Lock this seed", { view: "gallery", seed, lock: 1 }),
+    can(card, "interpolate") && go("Interpolate from", { view: "interpolate", from: seed }),
+    can(card, "interpolate") && go("Interpolate to", { view: "interpolate", to: seed }),
+    denoises(card) && go("Film", { view: "film", seed }),
+    go("Compare", { view: "compare", seed }),
+  ];
+  const takesPictures = can(card, "image_to_image") || can(card, "variations");
+  const asImage = button("Use as image", () => {
+    hold({ image: dataUrl(picture) });
+    dialog.close();
+    change({ view: "draw" });
+  });
+  return [...(fromSeed || []), takesPictures && asImage];
+}
+
+/** Fill in the parameters in the picture's file, and the commands and files that they make. */
+async function describe(picture, card, facts, commands) {
   const png = pngBlob(picture);
   const found = await inspect(png);
-  const facts = dialog.querySelector(".facts");
-  if (!facts) return;
   const shown = { model: `${found.model} ${found.model_version}`, ...found.params };
   facts.append(
     ...Object.entries(shown)
+      .map(([name, value]) => [name, value?.name ? `${value.name} × ${value.scale}` : value])
       .filter(([, value]) => value !== null && String(value).length < 64)
       .map(([name, value]) => h("div", {}, h("dt", {}, name.replaceAll("_", " ")), h("dd", {}, String(value)))),
   );
-  const commands = dialog.querySelector(".commands");
-  const name = `${found.model}-${picture.seed ?? "picture"}`;
-  const asNpy = () =>
-    getFile(found.path, { body: found.params, accept: "application/x-npy" })
-      .then((file) => download(file, `${name}.npy`))
-      .catch((problem) => fail(dialog, problem));
   const code = h("pre", { tabIndex: 0, "aria-label": "Command" }, found.curl);
   commands.append(
     code,
     h(
       "div",
       { class: "actions" },
-      copyButton("Copy as curl", found.curl, code),
-      copyButton("Copy as Python", found.python, code),
-      h("button", { type: "button", onclick: () => download(png, `${name}.png`) }, "PNG"),
-      h("button", { type: "button", onclick: asNpy }, "npy"),
+      copyButton("Copy as curl", () => found.curl, code),
+      copyButton("Copy as Python", () => found.python, code),
     ),
+    h("div", { class: "actions" }, h("span", { class: "hint" }, "Save as"), files(picture, card, found, commands)),
   );
   commands.hidden = false;
 }
 
-/** Show an error in the dialog. */
-function fail(dialog, problem) {
-  dialog
-    .querySelector(".about")
-    ?.append(h("p", { class: "hint", role: "alert" }, `${problem.title}: ${problem.message}`));
+function files(picture, card, { model, path, params }, commands) {
+  const name = `${model}-${picture.seed ?? "picture"}`;
+  const scale = enlargement(picture.width);
+  const save = (text, accept, ending, more = {}) =>
+    button(text, () =>
+      getFile(path, { body: { ...params, ...more }, accept })
+        .then((file) => download(file, `${name}.${ending}`))
+        .catch((problem) => fail(commands, problem)),
+    );
+  const plain = [button("PNG", () => download(pngBlob(picture), `${name}.png`))];
+  if (scale > 1) plain.push(save(`PNG ${scale} × larger`, "image/png", `${scale}x.png`, { scale }));
+  const film = denoises(card) && "fps" in fieldsOf(card, "generate");
+  return [
+    ...plain,
+    save("WebP", "image/webp", "webp", { scale }),
+    film && save("Film as GIF", "image/gif", "gif", { scale, n: 1 }),
+    save("npy", "application/x-npy", "npy"),
+  ];
 }
 
-function copyButton(text, command, code) {
-  const button = h("button", { type: "button" }, text);
-  button.addEventListener("click", async () => {
-    code.textContent = command;
-    button.textContent = (await copy(command, code)) ? "Copied" : "Selected: press Ctrl+C";
-    setTimeout(() => (button.textContent = text), 1600);
-  });
-  return button;
-}
-
-// The clipboard needs localhost or TLS; otherwise the text is selected.
-async function copy(text, code) {
-  try {
-    await navigator.clipboard.writeText(text);
-    return true;
-  } catch {
-    getSelection().selectAllChildren(code);
-    return false;
-  }
+/** Show an error in `element`. */
+function fail(element, problem) {
+  element.append(h("p", { class: "hint", role: "alert" }, problem.message));
 }

@@ -1,5 +1,6 @@
 // Frames with a slider and a play button.
 
+import { shownWidth } from "./card.js";
 import { h, reducedMotion, uniqueId } from "./dom.js";
 
 const FRAMES_PER_SECOND = 12;
@@ -92,8 +93,8 @@ export class Player {
   }
 }
 
-/** A canvas for pictures of `card`'s model, `width` CSS pixels wide. */
-export function screen(card, width, label) {
+/** A canvas for pictures of `card`'s model, about `wanted` CSS pixels wide. */
+export function screen(card, wanted, label) {
   const [channels, height, columns] = card.image_shape;
   const canvas = h("canvas", {
     width: columns,
@@ -102,13 +103,16 @@ export function screen(card, width, label) {
     role: "img",
     "aria-label": label,
   });
-  canvas.style.setProperty("--width", `${width}px`);
+  canvas.style.setProperty("--width", `${shownWidth(columns, wanted)}px`);
   return canvas;
 }
 
-/** Draw `pixels` on `canvas`; clear it if there are none. */
+/** Draw `pixels` on `canvas`, which takes their size; clear it if there are none. */
 export function paint(canvas, pixels) {
   const context = canvas.getContext("2d");
+  if (pixels && (canvas.width !== pixels.width || canvas.height !== pixels.height)) {
+    Object.assign(canvas, { width: pixels.width, height: pixels.height });
+  }
   if (pixels) context.drawImage(pixels, 0, 0);
   else context.clearRect(0, 0, canvas.width, canvas.height);
 }

@@ -4,6 +4,8 @@ import { stream } from "./api.js";
 import { denoises, isGrey, sampling, shownWidth } from "./card.js";
 import { bitmap, h } from "./dom.js";
 import { openPicture, tile } from "./picture.js";
+import { sizeOf } from "./prompt.js";
+import { remember } from "./trail.js";
 
 const WANTED_TILE = matchMedia("(width < 900px)").matches ? 84 : 112;
 /** Previews of each picture. */
@@ -14,30 +16,49 @@ export class Sheet {
   #card;
   #slots = [];
   #made = [];
+  /** Share of its steps that each picture has taken. */
+  #shares = [];
 
   constructor(card) {
     this.#card = card;
-    this.element.style.setProperty("--tile", `${shownWidth(card, WANTED_TILE)}px`);
   }
 
   /** Generate the pictures of `body` in rows named `rows` (or one row without a name). Throws as `stream`. */
   async fill(body, rows, progress, stop) {
     const total = body.seeds?.length ?? body.n;
+    this.#shape(sizeOf(this.#card, body));
     this.#layOut(total, rows);
     const every = denoises(this.#card) ? { preview_every: Math.max(1, Math.ceil(this.#steps(body) / PREVIEWS)) } : {};
+    const alone = !body.image && !body.control_image;
+    const report = (index, share) => {
+      this.#shares[index] = share;
+      progress.running(this.#shares.reduce((sum, each) => sum + each) / total, `${this.#pictures.length} of ${total}`);
+    };
     const on = {
       queued: (event) => progress.queued(event),
       started: () => progress.running(0, "Computing"),
-      preview: async (event) => this.#preview(event.index, await bitmap(event)),
+      preview: async (event) => {
+        report(event.index, event.step / event.steps);
+        this.#preview(event.index, await bitmap(event));
+      },
       image: (picture) => {
-        this.#put({ ...picture, alone: !body.image });
-        progress.running(this.#pictures.length / total, `${this.#pictures.length} of ${total}`);
+        this.#put({ ...picture, alone });
+        report(picture.index, 1);
       },
     };
-    const answer = await stream(`generate/${this.#card.name}`, { ...body, ...every }, on, stop);
-    this.element.setAttribute("aria-busy", "false");
-    progress.done(total === 1 ? "1 picture" : `${total} pictures`, answer.timings);
-    return answer;
+    try {
+      const answer = await stream(`generate/${this.#card.name}`, { ...body, ...every }, on, stop);
+      progress.done(total === 1 ? "1 picture" : `${total} pictures`, answer.timings, answer.warnings);
+      if (alone) remember(this.#card, answer.images[0]);
+      return answer;
+    } finally {
+      this.element.setAttribute("aria-busy", "false");
+    }
+  }
+
+  #shape({ width, height }) {
+    this.element.style.setProperty("--tile", `${shownWidth(width, WANTED_TILE)}px`);
+    this.element.style.setProperty("--aspect", `${width} / ${height}`);
   }
 
   get #pictures() {
@@ -51,6 +72,7 @@ export class Sheet {
   #layOut(total, rows) {
     const tone = isGrey(this.#card) ? "grey" : "";
     this.#made = [];
+    this.#shares = new Array(total).fill(0);
     this.#slots = Array.from({ length: total }, () => h("div", { class: `tile slot ${tone}` }));
     const columns = rows.length ? total / rows.length : total;
     const sections = (rows.length ? rows : [null]).map((name, row) =>

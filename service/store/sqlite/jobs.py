@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -108,9 +109,9 @@ class SqliteJobs(Generic[Work, Result]):
         live = self._live.get(id)
         return self._view(await self._source.find(id)) if live is None else live.job
 
-    async def of(self, client: str, most: int) -> Sequence[JobView[Result]]:
+    async def of(self, client: str, most: int, *, only_open: bool = False) -> Sequence[JobView[Result]]:
         """As ``JobStore.of``."""
-        expired = self._clock() - self._limits.jobs.keep_s
+        expired = math.inf if only_open else self._clock() - self._limits.jobs.keep_s
         rows = await self._database.read(records.of_client, client, most, expired)
         return [self._view(row) for row in rows]
 

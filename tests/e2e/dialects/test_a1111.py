@@ -1,7 +1,7 @@
 """PyPI's `webuiapi` against the service, with a model that reads prompts."""
 
-import signal
-from collections.abc import Iterator
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -10,23 +10,11 @@ from PIL import Image
 
 from service.images import Pixels, encode_png
 from tests.e2e.dialects.conftest import native
-from tests.e2e.process import Service, serving
+from tests.e2e.process import Service
 from tests.service.api.conftest import assert_same
-from tests.service.models.diffusers.tiny import write_folder, write_lora
 
 PROMPT = "a red fox"
 FIELDS = {"prompt": PROMPT, "seed": 3, "steps": 4, "guidance_scale": 7.0, "solver": "euler_ancestral"}
-
-
-@pytest.fixture(scope="module")
-def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A process with a tiny folder that has a LoRA."""
-    weights = tmp_path_factory.mktemp("a1111") / "weights"
-    write_lora(write_folder(weights / "sd", "sd"), "ink", seed=1)
-    with serving(weights, engine_threads=1, max_bucket=8, max_queue_ms=1e9) as running:
-        yield running
-        running.stop(signal.SIGTERM)
-        assert running.errors_logged() == []
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +54,43 @@ def test_image_to_image(api: webuiapi.WebUIApi, studio: Service) -> None:
     assert answer.status_code == 200, answer.text
     expected = np.frombuffer(answer.content[-16 * 16 * 3 :], np.uint8).reshape(16, 16, 3)
     assert_same(pixels(made.image), expected)
+
+
+def test_a_unit_of_the_controlnet(api: webuiapi.WebUIApi, studio: Service) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    unit = webuiapi.ControlNetUnit(image=Image.fromarray(picture), weight=0.8, guidance_start=0.25, guidance_end=0.75)
+    made = api.txt2img(prompt=PROMPT, seed=3, width=16, height=16, controlnet_units=[unit])
+    form = {name: str(value) for name, value in FIELDS.items()} | {"format": "npy"}
+    form |= {"control_scale": "0.8", "control_start": "0.25", "control_end": "0.75"}
+    answer = studio.client.post("/generate/sd", data=form, files={"control_image": encode_png(picture)})
+    assert answer.status_code == 200, answer.text
+    assert_same(pixels(made.image), np.frombuffer(answer.content[-16 * 16 * 3 :], np.uint8).reshape(16, 16, 3))
+    assert api.controlnet_model_list() == ["controlnet"]
+    with pytest.raises(RuntimeError, match="one unit"):
+        api.txt2img(prompt=PROMPT, width=16, height=16, controlnet_units=[unit, unit])
+
+
+def test_progress_and_interrupt(api: webuiapi.WebUIApi) -> None:
+    failures: list[str] = []
+
+    def draw() -> None:
+        try:
+            api.txt2img(prompt=PROMPT, width=32, height=32, steps=1000, batch_size=16)
+        except RuntimeError as failure:
+            failures.append(str(failure))
+
+    drawing = threading.Thread(target=draw)
+    drawing.start()
+    give_up = time.monotonic() + 30
+    while api.get_progress()["current_image"] is None and time.monotonic() < give_up:
+        time.sleep(0.01)
+    told = api.get_progress()
+    assert told["current_image"] is not None
+    assert told["state"]["sampling_steps"] == 1000
+    api.interrupt()
+    drawing.join(30)
+    assert len(failures) == 1
+    assert "410" in failures[0]
 
 
 def test_what_is_served(api: webuiapi.WebUIApi) -> None:

@@ -111,6 +111,18 @@ def test_latents_are_what_pictures_begin_from(
     assert_same(client.infer("vae", [tensor]).as_numpy("images"), expected)
 
 
+@pytest.mark.parametrize("binary", [True, False])
+def test_prompts_are_texts(studio: Service, binary: bool) -> None:
+    prompts = ["a red Café", "an owl"]
+    tensor = triton.InferInput("prompt", [2], "BYTES")
+    tensor.set_data_from_numpy(np.array([each.encode() for each in prompts], dtype=object), binary_data=binary)
+    with triton.InferenceServerClient(f"127.0.0.1:{studio.port}", network_timeout=60) as connected:
+        seed = triton.InferInput("seed", [2], "INT64").set_data_from_numpy(np.array([3, 4], np.int64))
+        answer = connected.infer("sd", [tensor, seed], parameters={"steps": 3, "width": 24})
+    expected = native(studio, "sd", prompt=prompts, seeds=[3, 4], steps=3, width=24)
+    assert_same(answer.as_numpy("images"), expected)
+
+
 def test_no_tensor_at_all_is_a_number_of_pictures(client: triton.InferenceServerClient) -> None:
     assert client.infer("vae", [], parameters={"n": 5}).as_numpy("images").shape == (5, 8, 8, 1)
 
@@ -138,7 +150,12 @@ def test_statistics_count_what_was_made(client: triton.InferenceServerClient) ->
         ("nothing", {}, "", "There is no model 'nothing'"),
         ("vae", {}, "1", "vae is not served in that version"),
         ("vae", {"steps": 4}, "", "steps: is not supported by vae"),
-        ("ddpm", {"step": 4}, "", "parameters/step: there is no such field. Allowed: binary_data_output, "),
+        (
+            "ddpm",
+            {"step": 4},
+            "",
+            "parameters/step: there is no such field (did you mean steps?). Allowed: binary_data_output, ",
+        ),
     ],
 )
 def test_an_error_is_its_sentence(

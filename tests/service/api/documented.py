@@ -7,8 +7,13 @@ from typing import Any
 
 import httpx2
 
+from service.api.http.access import SECURITY
+
 Document = dict[str, Any]
 
+#: Headers of every answer, and of every answer to an API key or a page of another origin: docs/API.md has them once.
+EVERYWHERE = {name.decode() for name, _ in SECURITY} | {"ratelimit", "ratelimit-policy"}
+EVERYWHERE |= {"access-control-allow-origin", "access-control-expose-headers"}
 #: Headers of the transport, which OpenAPI documents elsewhere or not at all.
 TRANSPORT = {"content-type", "content-length", "date", "server", "transfer-encoding", "connection"}
 
@@ -32,7 +37,7 @@ def undocumented(document: Document, response: httpx2.Response) -> list[str]:
     if status not in operation["responses"]:
         return [f"status {status}"]
     described = resolved(document, operation["responses"][status])
-    known = {name.lower() for name in described.get("headers", {})} | TRANSPORT
+    known = {name.lower() for name in described.get("headers", {})} | TRANSPORT | EVERYWHERE
     found = [f"{status}: header {name}" for name in response.headers if name not in known]
     media = response.headers.get("content-type", "").partition(";")[0]
     content = described.get("content", {})

@@ -12,9 +12,7 @@ import torch
 from torch import nn
 
 from service.background import Background
-from service.contract.manifest import read_manifest
-from service.engine.rows import encode_row
-from service.errors import (
+from service.change_errors import (
     AlreadyServed,
     ChangeUnderWay,
     ModelUnusable,
@@ -22,6 +20,8 @@ from service.errors import (
     NotServed,
     UnknownFolder,
 )
+from service.contract.manifest import read_manifest
+from service.engine.rows import encode_row
 from service.models import local_fleet
 from service.models.manager import ChangeResult
 from service.models.registry import load_registry

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from service.background import Background
+from service.change_errors import ChangeError, FolderNotWritable, ModelUnusable, WeightsUnreadable
 from service.contract.manifest import MANIFEST_FILE, read_manifest
-from service.errors import ChangeError, FolderNotWritable, ModelUnusable, WeightsUnreadable
 from service.models import manager as manager_module
 from service.settings import Settings
 from tests.service.artefacts import write_autoencoder

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from service.contract.manifest import read_history, read_manifest
 from trainer.__main__ import main
+from trainer.objectives.base import Position
 from trainer.objectives.ddpm import DdpmObjective
 from trainer.objectives.gan import GanObjective
 from trainer.run import checkpoint, folder
@@ -219,8 +221,29 @@ def test_a_finished_run_is_extended(photos: Path, tmp_path: Path, capsys: pytest
     assert (state["step"], config.steps) == (12, 12)
     assert [(each.at, each.planned) for each in config.extended] == [(5, 5)]
     shorter = error_of(capsys, "train", "gan", "--out", run, "--resume", "--epochs", "2")
-    assert "started with 12 steps and can only be extended" in shorter
+    assert "has already done 12 steps, not 10" in shorter
     assert pasted(shorter)[0] == "export"
+
+
+def test_an_interrupted_run_is_shortened(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, step = tmp_path / "run", GanObjective.train_step
+
+    def interrupted(objective: GanObjective, images: Tensor, label: Tensor, at: Position) -> dict[str, Tensor]:
+        if at.step == 2:
+            signal.raise_signal(signal.SIGTERM)
+        return step(objective, images, label, at)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(GanObjective, "train_step", interrupted)
+        options = ["--dataset", f"folder:{photos}", "--out", str(run), *SMALL]
+        assert main(["train", "gan", *options]) == 128 + signal.SIGTERM
+    assert main(["train", "gan", "--out", str(run), "--resume", "--steps", "4", "--device", "cpu"]) == 0
+    assert "shortened from 5 to 4 steps" in capsys.readouterr().out
+    config, state = checkpoint.load(run)
+    assert (state["step"], config.steps) == (4, 4)
+    assert [(each.at, each.planned) for each in config.extended] == [(3, 5)]
 
 
 # Presets of one's own

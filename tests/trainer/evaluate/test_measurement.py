@@ -68,7 +68,7 @@ def test_another_file_is_no_measurement(tmp_path: Path, text: str) -> None:
 
 def test_the_manifest_and_the_card_get_the_scores(model: Path) -> None:
     before = (model / "card.md").read_text()
-    publish(model, measured())
+    publish(model, scores(measured()))
     manifest, card = read_manifest(model), (model / "card.md").read_text()
     assert manifest.quality == scores(measured())
     score = manifest.quality[0]
@@ -83,9 +83,9 @@ def test_the_manifest_and_the_card_get_the_scores(model: Path) -> None:
 
 
 def test_scores_of_the_same_sampler_are_replaced_and_of_others_kept(model: Path) -> None:
-    publish(model, measured("ddim 5 steps"))
-    publish(model, measured("ddim 10 steps"))
-    publish(model, measured("ddim 5 steps"))
+    publish(model, scores(measured("ddim 5 steps")))
+    publish(model, scores(measured("ddim 10 steps")))
+    publish(model, scores(measured("ddim 5 steps")))
     count = len(QUALITY.scores())
     samplers = [score.sampler for score in read_manifest(model).quality]
     assert samplers == ["ddim 5 steps"] * count + ["ddim 10 steps"] * count
@@ -93,15 +93,15 @@ def test_scores_of_the_same_sampler_are_replaced_and_of_others_kept(model: Path)
 
 
 def test_scores_of_another_evaluator_do_not_stay(model: Path) -> None:
-    publish(model, measured("ddim 5 steps"))
-    publish(model, measured("ddim 10 steps", evaluator="99999999"))
+    publish(model, scores(measured("ddim 5 steps")))
+    publish(model, scores(measured("ddim 10 steps", evaluator="99999999")))
     assert {score.sampler for score in read_manifest(model).quality} == {"ddim 10 steps"}
 
 
 def test_a_card_without_a_place_leaves_the_manifest_alone(model: Path) -> None:
     (model / "card.md").write_text("# mine\n")
     with pytest.raises(EvaluationError, match=r"card\.md: no section Quality"):
-        publish(model, measured())
+        publish(model, scores(measured()))
     assert read_manifest(model).quality == ()
     with pytest.raises(ContractError):
-        publish(model.parent, measured())
+        publish(model.parent, scores(measured()))

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from service.settings import Settings
@@ -47,6 +48,14 @@ NOTHING: dict[str, Any] = {
     "alwayson_scripts": {"ADetailer": {"args": [False]}, "ControlNet": {"args": []}},
 }
 DDPM: dict[str, Any] = {"override_settings": {"sd_model_checkpoint": "ddpm"}}
+
+
+UNIT = "alwayson_scripts/ControlNet/args/0"
+PICTURE = base64_png(some_picture())
+
+
+def control(*units: dict[str, Any]) -> dict[str, Any]:
+    return {"alwayson_scripts": {"controlnet": {"args": [*units]}}}
 
 
 def draw(client: TestClient, to: str = "txt2img", **fields: Any) -> Any:
@@ -92,18 +101,20 @@ def test_a_picture_is_redrawn(client: TestClient) -> None:
     ("fields", "pointer", "says"),
     [
         ({"colour": "red"}, "colour", "no such field"),
+        ({"step": 3}, "step", "(did you mean steps?)"),
         ({"enable_hr": True}, "enable_hr", "not supported"),
         ({"styles": ["ink"]}, "styles", "not supported"),
-        ({"alwayson_scripts": {"ControlNet": {"args": [{"image": "x"}]}}}, "alwayson_scripts", "'ControlNet'"),
+        ({"alwayson_scripts": {"Roop": {"args": [1]}}}, "alwayson_scripts", "'Roop'"),
+        (control({"image": PICTURE}), f"{UNIT}/image", "it has no ControlNet"),
         ({"scheduler": "karras"}, "scheduler", "automatic"),
         ({"sampler_name": "Heun"}, "sampler_name", "Euler a, Euler, DPM++ 2M"),
-        ({"sampler_name": "LCM"}, "solver", "'ddim'"),
+        ({"sampler_name": "LCM"}, "sampler_name", "'ddim'"),
         ({"seed": -2}, "seed", "greater than or equal to -1"),
         ({"cfg_scale": 21.0}, "cfg_scale", "less than or equal to 20"),
         ({"prompt": "<lora:a:1> <lora:b:1>"}, "prompt", "one <lora:name:scale>"),
         ({"prompt": "<lora:a:1.2.3>"}, "prompt", "not a number"),
-        ({"prompt": "<lora:a>"}, "lora", "has no LoRAs"),
-        ({"n_iter": 65}, "n", "up to 64"),
+        ({"prompt": "<lora:a>"}, "prompt", "has no LoRAs"),
+        ({"n_iter": 65}, "batch_size", "up to 64"),
     ],
 )
 def test_what_is_lacking_is_refused(client: TestClient, fields: dict[str, Any], pointer: str, says: str) -> None:
@@ -123,6 +134,7 @@ def test_what_is_served(client: TestClient) -> None:
     assert "DDIM" in [each["name"] for each in client.get("/sdapi/v1/samplers").json()]
     assert client.get("/sdapi/v1/loras").json() == []
     assert client.get("/sdapi/v1/scripts").json() == {"txt2img": [], "img2img": []}
+    assert client.get("/controlnet/model_list").json() == {"model_list": []}
     named: dict[str, Any] = {
         "override_settings": {"sd_model_checkpoint": models[1]["title"], "CLIP_stop_at_last_layers": 1}
     }
@@ -141,18 +153,60 @@ def test_nothing_is_in_progress(client: TestClient) -> None:
     assert (told["progress"], told["state"]["job_count"]) == (0.0, 0)
 
 
-async def test_a_request_is_interrupted_by_its_client_only(all_tasks: Settings) -> None:
+async def progress(app: FastAPI, query: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((await ask(app, "/sdapi/v1/progress", method="GET", query=query)).body)
+    return found
+
+
+async def test_requests_are_interrupted_by_their_client_only(all_tasks: Settings) -> None:
     async with running(all_tasks) as app:
-        body = to_body({**DDPM, "n_iter": 64, "steps": LONG["steps"]})
-        drawing = asyncio.create_task(ask(app, "/sdapi/v1/txt2img", body))
-        await accepted(app)
-        told = json.loads((await ask(app, "/sdapi/v1/progress", method="GET")).body)
-        assert (told["state"]["job_count"], told["state"]["sampling_steps"]) == (1, 1000)
-        await ask(app, "/sdapi/v1/interrupt", client="192.0.2.1")
-        assert not drawing.done()
+        body = to_body({**DDPM, "n_iter": 32, "steps": LONG["steps"]})
+        drawing = [asyncio.create_task(ask(app, "/sdapi/v1/txt2img", body)) for _ in range(2)]
+        other = asyncio.create_task(ask(app, "/sdapi/v1/txt2img", body, client="192.0.2.1"))
+        job = await ask(app, "/generate/ddpm", to_body(LONG), headers={"Prefer": "respond-async"})
+        while (told := await progress(app))["state"]["job_count"] < 2:
+            await asyncio.sleep(0)
+        assert (told["state"]["job_count"], told["state"]["sampling_steps"]) == (2, 1000)
+        await ask(app, "/sdapi/v1/interrupt", client="192.0.2.2")
+        assert not any(each.done() for each in drawing)
         await ask(app, "/sdapi/v1/interrupt")
-        assert (await drawing).status == 410
+        assert [(await each).status for each in drawing] == [410, 410]
+        assert not other.done()
+        assert json.loads((await ask(app, job.headers["location"], method="GET")).body)["status"] != "canceled"
+        await ask(app, f"{job.headers['location']}/cancel")
+        await ask(app, "/sdapi/v1/interrupt", client="192.0.2.1")
+        assert (await other).status == 410
         await idle(app)
+
+
+async def test_progress_shows_the_latest_picture(all_tasks: Settings) -> None:
+    async with running(all_tasks) as app:
+        settings = {"sd_model_checkpoint": "ddpm", "show_progress_every_n_steps": 5}
+        body = to_body({"override_settings": settings, "n_iter": 64, "steps": LONG["steps"]})
+        drawing = asyncio.create_task(ask(app, "/sdapi/v1/txt2img", body))
+        while (told := await progress(app))["current_image"] is None:
+            await asyncio.sleep(0)
+        first = told["current_image"]
+        assert decode(base64.b64decode(first)).shape == (8, 8, 1)
+        while (await progress(app))["current_image"] == first:
+            await asyncio.sleep(0)
+        assert (await progress(app, "skip_current_image=true"))["current_image"] is None
+        assert (await progress(app, "skip_current_image=false"))["current_image"] is not None
+        await ask(app, "/sdapi/v1/interrupt")
+        await drawing
+
+
+@pytest.mark.parametrize("setting", [{"live_previews_enable": False}, {"show_progress_every_n_steps": -1}])
+async def test_progress_without_a_picture(all_tasks: Settings, setting: dict[str, Any]) -> None:
+    async with running(all_tasks) as app:
+        settings = {"sd_model_checkpoint": "ddpm", **setting}
+        body = to_body({"override_settings": settings, "n_iter": 64, "steps": LONG["steps"]})
+        drawing = asyncio.create_task(ask(app, "/sdapi/v1/txt2img", body))
+        while (told := await progress(app))["state"]["sampling_step"] < 2:
+            await asyncio.sleep(0)
+        assert told["current_image"] is None
+        await ask(app, "/sdapi/v1/interrupt")
+        await drawing
 
 
 async def test_a_client_that_leaves_ends_its_work(all_tasks: Settings) -> None:

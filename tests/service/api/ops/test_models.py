@@ -131,7 +131,15 @@ def test_a_method_that_a_path_does_not_have(client: TestClient, method: str, pat
     assert set(response.headers["allow"].split(", ")) == allowed
 
 
-@pytest.mark.parametrize("path", ["/generate", "/generate/", "/generate/vae/more", "/model", "/favicon.ico"])
+@pytest.mark.parametrize(
+    ("method", "path"), [("POST", "/generate"), ("GET", "/generate/"), ("POST", "/encode"), ("GET", "/latent-map")]
+)
+def test_a_path_without_its_model_is_told_the_known_ones(client: TestClient, method: str, path: str) -> None:
+    detail = problem(client.request(method, path), 404, "unknown-model")["detail"]
+    assert detail == "The name of a model is missing. The models are: ddpm, vae."
+
+
+@pytest.mark.parametrize("path", ["/generate/vae/more", "/model", "/favicon.ico"])
 def test_a_path_that_is_not_there(client: TestClient, path: str) -> None:
     problem(client.get(path), 404, "not-found")
 

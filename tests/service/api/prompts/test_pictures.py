@@ -17,6 +17,7 @@ from tests.service.api.conftest import (
     assert_same,
     base64_png,
     decode,
+    load,
     pictures,
     read_events,
     series,
@@ -195,6 +196,25 @@ def test_a_form(studio: TestClient) -> None:
     assert_same(
         decode(sent.content), pictures(studio, "sd", **FIELDS, image=base64_png(some_colours()), strength=0.6)[0]
     )
+
+
+def test_a_lora_in_a_form(studio: TestClient) -> None:
+    fields = {name: str(value) for name, value in FIELDS.items()} | {"format": "npy"}
+    one = studio.post("/generate/control", files=[*_parts(fields | {"lora": "ink:0.7", "n": "2"})])
+    two = studio.post("/generate/control", files=[*_parts(fields | {"n": "2"}), *_parts({"lora": "ink:0.7"}) * 2])
+    assert one.status_code == two.status_code == 200, one.text + two.text
+    made = pictures(studio, "control", **FIELDS, n=2, lora={"name": "ink", "scale": 0.7})
+    assert_same(load(one.content), made)
+    assert_same(load(two.content), made)
+    mixed = studio.post(
+        "/generate/control", files=[*_parts(fields | {"n": "2", "lora": "ink:0"}), *_parts({"lora": "chalk"})]
+    )
+    assert_same(load(mixed.content), pictures(studio, "control", **FIELDS, n=2, lora=[None, "chalk"]))
+
+
+def _parts(fields: dict[str, str]) -> list[tuple[str, tuple[None, str]]]:
+    """Parts of a form that are not files."""
+    return [(name, (None, value)) for name, value in fields.items()]
 
 
 def _task(pipe: Any, task: str) -> Any:

@@ -36,7 +36,10 @@ LIMIT = Settings.model_fields["max_body_bytes"].default
     ("body", "pointer", "said"),
     [
         ('{"colour": "red"}', "#/colour", f"no such field {GENERATE_FIELDS}"),
-        ('{"Seed": 1}', "#/Seed", "no such field"),
+        ('{"Seed": 1}', "#/Seed", "no such field (did you mean seed?)"),
+        ('{"class": 7}', "#/class", "no such field (did you mean class_label?)"),
+        ('{"cfg_scale": 7}', "#/cfg_scale", "(did you mean guidance_scale?)"),
+        ('{"promt": "a fox"}', "#/promt", "(did you mean prompt?)"),
         ('{"model": "vae"}', "#/model", "no such field"),
         ("[]", "#", "object"),
         ("null", "#", "object"),
