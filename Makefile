@@ -34,7 +34,7 @@ train_peers := diffusers lucidrains
 
 rest := slow or browser or containers or prometheus or gpu
 
-.PHONY: help install page-pictures bench-api-servers bench-fair bench-gpu bench-kill bench-latency bench-limit bench-metrics bench-mixed bench-overload bench-peers bench-png bench-prepare bench-processes bench-quality bench-rest bench-revisions bench-train bench-transport serve test test-all test-containers lint train which-model clean
+.PHONY: help install page-pictures bench-api-servers bench-fair bench-gpu bench-kill bench-latency bench-limit bench-metrics bench-mixed bench-overload bench-peers bench-png bench-prepare bench-processes bench-prompts bench-quality bench-rest bench-revisions bench-train bench-transport serve test test-all test-containers lint train which-model clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' Makefile
@@ -116,6 +116,9 @@ bench-prepare: $(VENV)/.serve  ## ways to prepare a model for serving on a CPU
 bench-processes: $(VENV)/.serve  ## the service in several processes against one, in bursts in turn; 10 minutes
 	$(python) -m benchmarks.processes $(ARGS)
 
+bench-prompts: $(VENV)/.diffusers  ## mixed prompts to a folder of diffusers, against pipe(...) in line and in batches; 12 minutes; [ARGS=--quick]
+	$(python) -m benchmarks.prompts $(ARGS)
+
 bench-quality: $(VENV)/.train $(train_peers:%=$(VENV)/peers/%/.ready)  ## quality after equal training, with lucidrains' and diffusers' trainers; two hours
 	$(python) -m benchmarks.quality $(ARGS)
 
@@ -160,6 +163,11 @@ $(VENV)/.serve: pyproject.toml $(VENV)/.torch
 	@$(pip) -e '.[client]'
 	@touch $@
 
+$(VENV)/.diffusers: pyproject.toml $(VENV)/.torch
+	@echo "==> the packages of diffusers' folders"
+	@$(pip) -e '.[client,diffusers]'
+	@touch $(VENV)/.serve $@
+
 $(VENV)/.train: pyproject.toml $(VENV)/.torchvision
 	@echo "==> the trainer's packages"
 	@$(pip) -e '.[train]'
@@ -168,7 +176,7 @@ $(VENV)/.train: pyproject.toml $(VENV)/.torchvision
 $(VENV)/.dev: pyproject.toml $(VENV)/.torchvision
 	@echo "==> the tests' and linters' packages"
 	@$(pip) -e '.[dev]'
-	@touch $(VENV)/.serve $(VENV)/.train $@
+	@touch $(VENV)/.serve $(VENV)/.diffusers $(VENV)/.train $@
 
 # Needs no torch, unlike the other peers. More specific than their rule, so it comes first.
 $(client_peers:%=$(VENV)/peers/%/.ready): $(VENV)/peers/%/.ready: tests/e2e/dialects/requirements-%.txt | $(VENV)/bin/pip
