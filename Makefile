@@ -36,7 +36,7 @@ train_peers := diffusers lucidrains
 
 rest := slow or browser or containers or prometheus or gpu
 
-.PHONY: help install install-diffusers page-pictures bench-api-servers bench-fair bench-gpu bench-kill bench-latency bench-limit bench-metrics bench-mixed bench-overload bench-peers bench-png bench-prepare bench-processes bench-quality bench-rest bench-revisions bench-train bench-transport serve serve-diffusers test test-all test-containers lint train which-model clean
+.PHONY: $(shell awk -F: '/^[a-z-]+:/ { print $$1 }' Makefile)
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' Makefile
@@ -121,6 +121,9 @@ bench-prepare: $(VENV)/.serve  ## ways to prepare a model for serving on a CPU
 
 bench-processes: $(VENV)/.serve  ## the service in several processes against one, in bursts in turn; 10 minutes
 	$(python) -m benchmarks.processes $(ARGS)
+
+bench-prompts: $(VENV)/.diffusers  ## mixed prompts to a folder of diffusers, against pipe(...) in line and in batches; 12 minutes; [ARGS=--quick]
+	$(python) -m benchmarks.prompts $(ARGS)
 
 bench-quality: $(VENV)/.train $(train_peers:%=$(VENV)/peers/%/.ready)  ## quality after equal training, with lucidrains' and diffusers' trainers; two hours
 	$(python) -m benchmarks.quality $(ARGS)

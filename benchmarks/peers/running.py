@@ -17,7 +17,7 @@ from pathlib import Path
 OUR_ENVIRONMENT = Path(sys.prefix)
 PEER_ENVIRONMENTS = OUR_ENVIRONMENT / "peers"
 
-START_S, STOP_S = 60.0, 10.0
+START_S, STOP_S = 180.0, 10.0
 
 
 @dataclass(frozen=True)

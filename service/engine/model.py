@@ -73,6 +73,7 @@ class Model:
     ``encode``: (batch, channel, height, width) in [-1, 1], inputs -> mean and log-variance, (batch, *latent) each; None
     without an encoder. ``latent_map``: the codes of training pictures, None without such a file.
     ``decodes_apart``: a picture is decoded in a lane of its own, because that takes as long as several steps.
+    ``preview``: an approximation of ``decode`` that costs nearly nothing, for the previews of such a model.
     ``adapters``: the names of its LoRAs. ``encode_text``: ids (batch, encoders, tokens) int64, and ``adapters`` as in
     ``denoise``, -> the inputs that prompts give; None for models without prompts. ``tokenize``: the ids of a prompt.
     """
@@ -88,6 +89,7 @@ class Model:
     prediction: PredictionType | None = None
     schedules: Mapping[SolverName, DiffusionSchedule] = field(default_factory=dict)
     decodes_apart: bool = False
+    preview: Decode | None = None
     adapters: tuple[str, ...] = ()
     encode_text: Callable[..., Mapping[str, Tensor]] | None = None
     tokenize: Callable[[str], Tokens] | None = None

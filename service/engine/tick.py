@@ -269,7 +269,12 @@ def _with_extras(model: Model, x: Tensor, x_start: Tensor, batch: Batch, extras:
 
 
 def _shown(model: Model, latents: Tensor, batch: Batch, flags: Flags) -> dict[int, Picture]:
-    """The decoded ``latents`` (3 rows, *latent) of the batch that ``flags`` mark, by place."""
+    """The decoded ``latents`` (3 rows, *latent) of the batch that ``flags`` mark, by place.
+
+    A model that decodes apart ends all rows as latents, so only previews are left, and they are approximations.
+    """
+    if model.preview is not None:
+        return _by_row(flags, *_decode(model, model.preview, latents, {}, flags))
     inputs = {name: torch.cat([tensor] * 3) for name, tensor in batch.inputs.items()}
     return _by_row(flags, *_decode(model, model.decode, latents, inputs, flags))
 

@@ -19,6 +19,7 @@ from service.models.buckets import at_fixed_sizes
 from service.models.diffusers.model import described, elsewhere, load_diffusers, with_tokenizers
 from service.models.folders import Unusable, model_directories, read_any_manifest
 from service.models.golden import check_golden
+from service.models.previews import with_previews
 from service.models.text_model import text_model
 from service.models.torchscript import load_map, load_model
 from service.models.warmup import RunExclusive, run_directly, warm_up
@@ -91,7 +92,7 @@ def prepare(
     ``costs`` knows is not measured.
     """
     with unusable(directory):
-        model = load(directory, device, manifest)
+        model = with_previews(load(directory, device, manifest), run_exclusive)
         parts = encoder_of(model), text_encoder_of(model), decoder_of(model)
         served = _warmed(model, settings, run_exclusive, costs.model)
         run_exclusive(lambda: check_golden(served.model))

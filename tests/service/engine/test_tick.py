@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.engine.model import Model
-from service.engine.tick import Batch, Flags, Step, StepResult, run, run_isolating
+from service.engine.tick import X_START, X_T, Batch, Extras, Flags, Step, StepResult, run, run_isolating
+from service.sampling.pixels import to_uint8
 from service.sampling.step import Guidance, Inputs
 from tests.service.engine.conftest import Watched
 
@@ -145,3 +148,31 @@ def test_rows_of_different_plans_step_as_they_would_alone(diffusion: Model) -> N
         alone = run(diffusion, batch.part(slice(row, row + 1)))
         torch.testing.assert_close(together.x[row], alone.x[0], rtol=0, atol=1e-6)
         torch.testing.assert_close(together.x_start[row], alone.x_start[0], rtol=0, atol=1e-6)
+
+
+def test_previews_of_a_model_that_decodes_apart_are_not_decoded(diffusion: Model) -> None:
+    """Its decoder takes as long as several steps, and the other rows of the tick would wait."""
+
+    def no_decode(*_: object) -> torch.Tensor:
+        raise AssertionError("decoded within the tick")
+
+    def preview(latent: torch.Tensor, inputs: Inputs) -> torch.Tensor:
+        assert not inputs
+        return latent.clamp(-1, 1)
+
+    rows = 3
+    extras = Extras(np.ones(rows, np.bool_), np.array([X_START, 0, X_START | X_T]))
+    coefficients = diffusion.plan("ddim", 5).table[1].float().expand(rows, 5)
+    step = Step(torch.zeros(rows, 1, 8, 8), coefficients, np.zeros(rows, np.bool_), extras=extras)
+    x = torch.linspace(-2, 2, rows * 64).reshape(rows, 1, 8, 8)
+    inputs = {"label": torch.zeros(rows, dtype=torch.int64)}
+    model = replace(diffusion, decode=no_decode, preview=preview)
+    result = run(model, Batch(x, inputs, np.array([True, False, False]), step))
+    assert [(each.row, each.x_start is None, each.x_t is None) for each in result.previews] == [
+        (0, False, True),
+        (2, False, False),
+    ]
+    shown = result.previews[1].x_t
+    assert shown is not None
+    np.testing.assert_array_equal(shown, to_uint8(x[2:].clamp(-1, 1))[0].numpy())
+    assert np.shape(result.results[0]) == (1, 8, 8)  # a latent

@@ -129,14 +129,24 @@ async def test_a_cancelled_request_leaves_no_row_behind(folder_of: FolderOf) -> 
         assert own.deployment.gate.accepted_ms == 0
 
 
-async def test_previews_are_pictures(folder_of: FolderOf) -> None:
+async def test_previews_have_the_size_of_their_pictures(folder_of: FolderOf) -> None:
     async with studio(folder_of("sd")) as (own, _):
         row = await own.row(0, "a fox", None, 7.5, steps=4)
-        job = own.engine.submit(own.deployment, [row._replace(film=Film(2))])
-        seen: list[tuple[int, ...]] = []
-        job.on_preview = lambda preview: seen.append((preview.step, *preview.x_start.shape))
+        job = own.engine.submit(own.deployment, [row._replace(film=Film(2, "both"))])
+        seen: list[tuple[object, ...]] = []
+        job.on_preview = lambda preview: seen.append((preview.step, preview.x_start.shape, preview.x_t.shape))
         await job.future
-    assert seen == [(0, 16, 16, 3), (2, 16, 16, 3)]
+        small = row._replace(film=Film(4), size=(16, 8))
+        job = own.engine.submit(own.deployment, [small])
+        job.on_preview = lambda preview: seen.append((preview.step, preview.x_start.shape))
+        await job.future
+        assert own.sample("tick_rows_sum", "/decode") == 2  # those of the two final pictures
+    assert seen == [(0, (16, 16, 3), (16, 16, 3)), (2, (16, 16, 3), (16, 16, 3)), (0, (16, 8, 3))]
+
+
+def test_a_folder_of_pixels_shows_its_previews_exactly(folder_of: FolderOf) -> None:
+    """Its decoder costs nothing."""
+    assert prepare(folder_of("ddpm"), CPU, Settings(max_bucket=1, device="cpu")).model.preview is None
 
 
 async def test_an_engine_process_gives_the_same_pictures(lora_folder: Path, tmp_path: Path) -> None:
