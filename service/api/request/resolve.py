@@ -65,7 +65,7 @@ def resolve(request: GenerateRequest | InterpolateRequest, model: Model, media: 
     negative = labels_of([request.negative_class], model, "negative_class", problems)[0]
     problems += step_problems(request, model, settings) + _guidance_problems(request, model, labels)
     if problems:
-        raise InvalidField(_first_of_each(problems))
+        raise InvalidField(first_of_each(problems))
     return _resolved(request, model, labels, negative, media, settings)
 
 
@@ -240,7 +240,7 @@ def _listed(labels: Sequence[int], manifest: Manifest) -> str:
     return ", ".join(f"{label} {names[label]}" if label < len(names) else NO_CLASS for label in labels)
 
 
-def _first_of_each(problems: Sequence[FieldProblem]) -> Sequence[FieldProblem]:
+def first_of_each(problems: Sequence[FieldProblem]) -> Sequence[FieldProblem]:
     """The first problem of each field: later ones usually follow from it."""
     return list({problem.pointer: problem for problem in reversed(problems)}.values())[::-1]
 

@@ -99,7 +99,7 @@ def test_uploads_are_decoded_before_texts_are_read(studio: TestClient) -> None:
 @pytest.mark.parametrize(
     ("path", "fields"),
     [
-        ("encode/sd", {"image": PICTURE}),
+        ("encode/classes", {"image": PICTURE}),
         ("interpolate", {"model": "lcm"}),
         ("interpolate", {"model": "inpaint9"}),
     ],
