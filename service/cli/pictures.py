@@ -135,7 +135,8 @@ def _add_interpolate(commands: Commands) -> None:
         "generate the pictures between two pictures",
         "examples:\n"
         "  genserve interpolate vae --from-seed 1 --to-seed 2 -o strip.png\n"
-        "  genserve interpolate ddpm --class-label dress --frames 30 --scale 8 -o walk.gif\n",
+        "  genserve interpolate ddpm --class-label dress --frames 30 --scale 8 -o walk.gif\n"
+        "  genserve interpolate sd --from-seed 1 --from-prompt 'a hut' --to-seed 1 --to-prompt 'a fort' -o walk.gif\n",
     )
     for end, which_end in (("from", "start"), ("to", "end")):
         which = interpolate.add_mutually_exclusive_group()
@@ -143,7 +144,10 @@ def _add_interpolate(commands: Commands) -> None:
             f"--{end}-seed", type=int, metavar="SEED", help=f"seed of the path's {which_end} (default: random)"
         )
         which.add_argument(f"--{end}-image", type=_picture, metavar="FILE", help=f"picture of the path's {which_end}")
-    _add_fields(interpolate, "frames", "method", "easing", "fps")
+        interpolate.add_argument(f"--{end}-prompt", metavar="TEXT", help=f"prompt of the path's {which_end}")
+    _add_fields(
+        interpolate, "frames", "method", "easing", "fps", "prompt", "negative_prompt", "width", "height", "lora"
+    )
     interpolate.set_defaults(run=_runner(_path, ".png"))
 
 
@@ -237,12 +241,11 @@ def _generation(arguments: argparse.Namespace, fields: dict[str, Any]) -> "Call[
 def _path(arguments: argparse.Namespace, fields: dict[str, Any]) -> "Call[Any]":
     from service.client import calls
 
-    ends = [_end(arguments.from_seed, arguments.from_image), _end(arguments.to_seed, arguments.to_image)]
-    return calls.interpolate(arguments.model, ends, fields)
+    return calls.interpolate(arguments.model, [_end(arguments, "from"), _end(arguments, "to")], fields)
 
 
-def _end(seed: int | None, image: bytes | None) -> "Point":
-    found = {"seed": seed, "image": image}
+def _end(arguments: argparse.Namespace, end: str) -> "Point":
+    found = {name: getattr(arguments, f"{end}_{name}") for name in ("seed", "image", "prompt")}
     return cast("Point", {name: value for name, value in found.items() if value is not None})
 
 

@@ -78,6 +78,11 @@ class PathFields(SamplingFields, total=False):
     easing: Literal["linear", "cosine"]
     loop: bool
     class_label: ClassLabel
+    prompt: str
+    negative_prompt: str
+    width: int
+    height: int
+    lora: str | Lora
     solver: str
 
 
@@ -96,6 +101,7 @@ class Point(TypedDict, total=False):
     image: Upload
     latents: Latents
     class_label: ClassLabel
+    prompt: str
 
 
 def generate_body(fields: Mapping[str, Any]) -> Body:

@@ -30,6 +30,8 @@ MAX_MANIFEST_BYTES = 1 << 20
 MAX_REASON = 300
 
 SolverName = Literal["ddpm", "ddim", "dpmpp_2m", "consistency", "euler", "euler_ancestral", "lcm"]
+#: The solvers that add no noise: the starting noise alone decides the picture.
+DeterministicSolver = Literal["ddim", "dpmpp_2m", "euler"]
 Capability = Literal["generate", "interpolate", "encode", "decode"]
 ManifestFamily = Literal["autoencoder", "vae", "gan", "ddpm", "ldm", "diffusers"]
 

@@ -8,9 +8,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from service.engine.inputs import LABEL
 from service.engine.model import Model
 from service.engine.results import Latent, Picture
-from service.engine.rows import RowSpec
+from service.engine.rows import Conditions, RowSpec
 from service.sampling.interpolate import InterpolationMethod, walk
 from service.sampling.noise import RowNoise
 from service.sampling.pixels import from_uint8
@@ -119,12 +120,15 @@ def blended(row: RowSpec, before: int, after: int, share: float) -> RowSpec:
 def decoded(model: Model, row: RowSpec, x_start: Tensor) -> RowSpec:
     """``row`` that decodes a clean latent (*latent).
 
-    A denoising model reaches it in one step by inpainting with everything known.
+    A denoising model reaches it in one step by inpainting with everything known, whatever it is conditioned on.
     """
     if model.denoise is None:
         return row._replace(latent=x_start)
-    plan, known = model.plan("ddim", 1), Inpaint(torch.zeros(1), x_start)
-    return row._replace(plan=plan, latent=None, inpaint=known, guidance_scale=1.0, negative_label=None)
+    plan, known = model.plan("ddim" if "ddim" in model.solvers else None, 1), Inpaint(torch.zeros(1), x_start)
+    needed = {name: each for name, each in model.inputs.items() if name != LABEL and not each.optional}
+    conditions = Conditions({name: torch.zeros(each.shape) for name, each in needed.items()}) if needed else None
+    row = row._replace(plan=plan, latent=None, inpaint=known, conditions=conditions)
+    return row._replace(guidance_scale=1.0, negative_label=None)
 
 
 def at_point(model: Model, point: Sequence[float]) -> Tensor:

@@ -31,8 +31,8 @@ def denoises(model: Model) -> bool:
 
 
 def encodes(model: Model) -> bool:
-    """Whether clients can use its encoder; that of a model with prompts only serves its own pictures."""
-    return model.encode is not None and model.manifest.pipeline is None
+    """Whether it has an encoder."""
+    return model.encode is not None
 
 
 def reads_prompts(model: Model) -> bool:

@@ -6,13 +6,15 @@ from typing import TypeVar
 from pydantic import JsonValue
 
 from service.api.request.capabilities import paints_in, reads_prompts, unsupported
-from service.api.request.schemas import GenerateRequest, Lora, Params, lora_of
+from service.api.request.schemas import GenerateRequest, InterpolateRequest, Lora, Params, lora_of
 from service.contract.pipeline import Conditioning
 from service.engine.model import Model
 from service.engine.rows import Adapter, Size
 from service.errors import FieldProblem
 
 Value = TypeVar("Value")
+#: A request of a task that reads prompts.
+Prompting = GenerateRequest | InterpolateRequest
 
 #: Fields that may have a value for each picture.
 LISTS = ("prompt", "negative_prompt", "lora")
@@ -26,12 +28,12 @@ def each_of(value: Value | list[Value], count: int) -> Sequence[Value]:
     return value if isinstance(value, list) else [value] * count
 
 
-def adapters_of(request: GenerateRequest) -> Sequence[Adapter | None]:
+def adapters_of(request: Prompting) -> Sequence[Adapter | None]:
     """The LoRA of each picture."""
     return [_adapter(each) for each in each_of(request.lora, request.count)]
 
 
-def size_of(request: GenerateRequest, model: Model) -> Size | None:
+def size_of(request: Prompting, model: Model) -> Size | None:
     """The height and width of the pictures; None for the model's own."""
     _, *own = model.manifest.image_shape
     size = request.height or own[0], request.width or own[1]
@@ -57,38 +59,42 @@ def is_guided(scale: float, model: Model) -> bool:
     return model.manifest.conditioning.guidance == "classifier-free" and scale > 1
 
 
-def prompt_problems(request: GenerateRequest, model: Model, scale: float) -> list[FieldProblem]:
+def prompt_problems(request: Prompting, model: Model, scale: float) -> list[FieldProblem]:
     """The problems of these fields, of those that ``model`` supports; ``scale`` of guidance is the one that acts."""
     conditioning = model.manifest.conditioning
     if conditioning is None:
         return []
     problems = [*_list_problems(request), *_size_problems(request, conditioning, model.name)]
-    problems += [*_lora_problems(request, model), *_control_problems(request, conditioning)]
+    problems += _lora_problems(request, model)
+    if isinstance(request, GenerateRequest):
+        problems += _control_problems(request, conditioning)
     if reads_prompts(model) and request.negative_prompt is not None and not is_guided(scale, model):
         says = "has no effect without guidance"
         problems.append(FieldProblem("#/negative_prompt", says, "leave it out; or guidance_scale above 1"))
-    if paints_in(model):
+    if paints_in(model) and isinstance(request, GenerateRequest):
         problems += [
             FieldProblem(f"#/{name}", f"is needed: {model.name} only redraws a part of a picture")
             for name in ("image", "mask")
             if getattr(request, name) is None
         ]
-    return [each for each in problems if unsupported(model, each.pointer.split("/")[1], "generate") is None]
+    return [each for each in problems if unsupported(model, each.pointer.split("/")[1], request.task) is None]
 
 
-def prompt_params(request: GenerateRequest, model: Model) -> Params:
+def prompt_params(request: Prompting, model: Model) -> Params:
     """These fields as responses report them, uploads excepted; none of a model without prompts."""
     conditioning = model.manifest.conditioning
     if conditioning is None or not reads_prompts(model):
         return {}
-    params: Params = {"prompt": _plain(request.prompt or "")}
+    params: Params = {}
+    if isinstance(request, GenerateRequest) or request.prompt is not None:
+        params["prompt"] = _plain(request.prompt or "")
     if request.negative_prompt is not None:
         params["negative_prompt"] = _plain(request.negative_prompt)
     _, params["height"], params["width"] = image_shape_of(model, size_of(request, model))
     if request.lora is not None:
         each = [None if adapter is None else {**adapter._asdict()} for adapter in adapters_of(request)]
         params["lora"] = [*each] if isinstance(request.lora, list) else each[0]
-    if request.control_image is not None:
+    if isinstance(request, GenerateRequest) and request.control_image is not None:
         params |= {"control": control_of(request, conditioning), "control_scale": _or(request.control_scale, 1.0)}
         params |= {"control_start": request.control_start or 0.0, "control_end": _or(request.control_end, 1.0)}
     return params
@@ -113,7 +119,7 @@ def _adapter(lora: Lora | str | None) -> Adapter | None:
     return None if lora is None else Adapter(*lora_of(lora))
 
 
-def _list_problems(request: GenerateRequest) -> Iterator[FieldProblem]:
+def _list_problems(request: Prompting) -> Iterator[FieldProblem]:
     for name in LISTS:
         value = getattr(request, name)
         if isinstance(value, list) and len(value) != request.count:
@@ -121,7 +127,7 @@ def _list_problems(request: GenerateRequest) -> Iterator[FieldProblem]:
             yield FieldProblem(f"#/{name}", says, f"one value, or a list of {request.count}")
 
 
-def _size_problems(request: GenerateRequest, conditioning: Conditioning, name: str) -> Iterator[FieldProblem]:
+def _size_problems(request: Prompting, conditioning: Conditioning, name: str) -> Iterator[FieldProblem]:
     sizes = conditioning.sizes
     sides = {"width": request.width or sizes.width, "height": request.height or sizes.height}
     if sides == {"width": sizes.width, "height": sizes.height}:
@@ -132,7 +138,7 @@ def _size_problems(request: GenerateRequest, conditioning: Conditioning, name: s
             yield FieldProblem(f"#/{field}", f"{side} is not supported by {name}", allowed)
 
 
-def _lora_problems(request: GenerateRequest, model: Model) -> Iterator[FieldProblem]:
+def _lora_problems(request: Prompting, model: Model) -> Iterator[FieldProblem]:
     for adapter in adapters_of(request) if request.lora is not None else ():
         if adapter is not None and adapter.name not in model.adapters:
             shown = ", ".join(model.adapters[:_MOST_LISTED])

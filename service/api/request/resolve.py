@@ -1,7 +1,7 @@
 """A request against its model: defaults filled in, class names looked up, bounds by model and settings checked."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 from pydantic import JsonValue
 
@@ -11,7 +11,7 @@ from service.api.request.prompt_fields import image_shape_of, is_guided, prompt_
 from service.api.request.schemas import GenerateRequest, InterpolateRequest, Params, Task
 from service.api.request.start_fields import list_problem, start_problems, strength_of
 from service.contract.classes import NO_CLASS, ClassNotFound, has_numeric_names, label_of
-from service.contract.manifest import Defaults, Manifest, SolverName
+from service.contract.manifest import Defaults, DeterministicSolver, Manifest, SolverName
 from service.engine.model import Model
 from service.engine.rows import RowSpec, Size
 from service.errors import FieldProblem, InvalidField, UnknownVersion
@@ -56,7 +56,7 @@ def resolve(request: GenerateRequest | InterpolateRequest, model: Model, media: 
     problems = field_problems(request, model) + _count_problems(request, settings)
     if isinstance(request, GenerateRequest):
         problems += start_problems(request, model)
-        problems += prompt_problems(request, model, _default_scale(request, model))
+    problems += prompt_problems(request, model, _default_scale(request, model))
     classes = request.class_label if isinstance(request.class_label, list) else [request.class_label]
     labels = labels_of(classes, model.manifest, "class_label", problems)
     if isinstance(request, GenerateRequest) and request.has_start and not model.manifest.needs_class:
@@ -64,7 +64,7 @@ def resolve(request: GenerateRequest | InterpolateRequest, model: Model, media: 
     negative = labels_of([request.negative_class], model.manifest, "negative_class", problems)[0]
     problems += step_problems(request, model, settings) + _guidance_problems(request, model, labels)
     if problems:
-        raise InvalidField(_first_of_each(problems))
+        raise InvalidField(first_of_each(problems))
     return _resolved(request, model, labels, negative, media, settings)
 
 
@@ -136,10 +136,10 @@ def _resolved(
     shown: list[JsonValue] = [None if label is None else names[label] for label in labels]
     params: Params = {"class_label": shown if isinstance(request.class_label, list) else shown[0]}
     plan, size = EMPTY_PLAN, None
-    if isinstance(request, GenerateRequest) and reads_prompts(model):
+    if reads_prompts(model):
         params, size = prompt_params(request, model), size_of(request, model)
     if defaults is not None:
-        solver = request.solver or _default_solver(request, defaults)
+        solver = request.solver or _default_solver(request, model, defaults)
         steps = request.steps or min(defaults.steps, settings.max_steps)
         eta, strength = 0.0, 1.0
         if isinstance(request, GenerateRequest):
@@ -170,7 +170,7 @@ def _plan(model: Model, solver: SolverName, steps: int, eta: float, strength: fl
         raise InvalidField.of(field, reason) from None
 
 
-def _default_scale(request: GenerateRequest, model: Model) -> float:
+def _default_scale(request: GenerateRequest | InterpolateRequest, model: Model) -> float:
     """The guidance scale of a model with prompts."""
     if request.guidance_scale is not None:
         return request.guidance_scale
@@ -182,12 +182,13 @@ def _have_classes(labels: Sequence[int | None], manifest: Manifest) -> bool:
     return bool(manifest.class_names) and manifest.null_label not in labels
 
 
-def _default_solver(request: GenerateRequest | InterpolateRequest, defaults: Defaults) -> SolverName:
+def _default_solver(request: GenerateRequest | InterpolateRequest, model: Model, defaults: Defaults) -> SolverName:
     """The manifest's; for a path a deterministic one, and ddim where pictures are inverted, as inversion is DDIM's."""
     if not isinstance(request, InterpolateRequest):
         return defaults.solver
     inverted = any(point.image is not None for point in request.key_points)
-    return "ddim" if inverted or defaults.solver in ("ddpm", "consistency") else defaults.solver
+    usable = [solver for solver in get_args(DeterministicSolver) if solver in model.solvers]
+    return usable[0] if inverted or defaults.solver not in usable else defaults.solver
 
 
 def labels_of(
@@ -233,7 +234,7 @@ def _listed(labels: Sequence[int], manifest: Manifest) -> str:
     return ", ".join(f"{label} {names[label]}" if label < len(names) else NO_CLASS for label in labels)
 
 
-def _first_of_each(problems: Sequence[FieldProblem]) -> Sequence[FieldProblem]:
+def first_of_each(problems: Sequence[FieldProblem]) -> Sequence[FieldProblem]:
     """The first problem of each field: later ones usually follow from it."""
     return list({problem.pointer: problem for problem in reversed(problems)}.values())[::-1]
 

@@ -12,7 +12,7 @@ from service.api.request.fields import Fields
 from service.api.request.negotiation import Format
 from service.api.request.prompt_text import Prompt
 from service.api.request.uploads import Upload
-from service.contract.manifest import NAME, SolverName
+from service.contract.manifest import NAME, DeterministicSolver, SolverName
 from service.images import grid_columns
 from service.sampling.interpolate import Easing
 
@@ -123,6 +123,9 @@ class Task(Showing):
 class Sampling(Task):
     """The fields that /generate and /interpolate share."""
 
+    width: Side | None = Field(default=None, description="Width in pixels, for models of several sizes.")
+    height: Side | None = Field(default=None, description="Height in pixels, for models of several sizes.")
+
     guidance_scale: float | None = Field(
         default=None,
         ge=0,
@@ -195,8 +198,6 @@ class GenerateRequest(Sampling):
         description="What guidance leads away from, or a list with one text for each picture. Models with "
         "prompts only.",
     )
-    width: Side | None = Field(default=None, description="Width in pixels, for models of several sizes.")
-    height: Side | None = Field(default=None, description="Height in pixels, for models of several sizes.")
     lora: Lora | LoraText | Annotated[list[Lora | LoraText | None], Field(fail_fast=True, min_length=1)] | None = Field(
         default=None,
         description="A LoRA of the model: name, name:scale, or an object with name and scale; or a list with one for "
@@ -294,6 +295,9 @@ class Point(Fields):
     class_label: ClassLabel | None = Field(
         default=None, description="Index or name of a class. Absent: the class of the whole path."
     )
+    prompt: Prompt | None = Field(
+        default=None, description="What its picture shows. Absent: the prompt of the whole path."
+    )
 
 
 class InterpolateRequest(Sampling):
@@ -324,7 +328,15 @@ class InterpolateRequest(Sampling):
         "the class of the first point, which its seed decides if necessary.",
         examples=[7],
     )
-    solver: Literal["ddim", "dpmpp_2m"] | None = Field(
+    prompt: Prompt | None = Field(
+        default=None,
+        description="What the pictures of all points show that have no prompt of their own. Models with prompts only.",
+    )
+    negative_prompt: Prompt | None = Field(
+        default=None, description="What guidance leads away from, on the whole path. Models with prompts only."
+    )
+    lora: Lora | LoraText | None = Field(default=None, description="A LoRA of the model, as in /generate.")
+    solver: DeterministicSolver | None = Field(
         default=None,
         description="A deterministic solver, so that the starting noise alone decides the picture. With images: ddim.",
     )

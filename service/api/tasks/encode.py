@@ -14,7 +14,14 @@ from service.api.request.body import read_request
 from service.api.request.capabilities import encodes, inverts
 from service.api.request.layout import layout_of, layout_params
 from service.api.request.negotiation import EVENT_STREAM, JSON, PICTURES
-from service.api.request.resolve import check_version, field_problems, labels_of, most_steps, step_problems
+from service.api.request.resolve import (
+    check_version,
+    field_problems,
+    first_of_each,
+    labels_of,
+    most_steps,
+    step_problems,
+)
 from service.api.request.response_mode import ResponseMode, response_mode_of
 from service.api.request.schemas import ClassLabel, Params, Task
 from service.api.request.start_fields import class_count_problem
@@ -156,7 +163,7 @@ def _check(body: EncodeRequest, model: Model, state: State) -> Sequence[int]:
         problems.append(problem)
     labels = labels_of(asked, model.manifest, "class_label", problems)
     if problems:
-        raise InvalidField(problems)
+        raise InvalidField(first_of_each(problems))
     return [model.manifest.null_label if label is None else label for label in labels]
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from service.api.http.endpoint import route
 from service.api.order import Compute, Order, Walk, without
 from service.api.request.body import read_request
+from service.api.request.capabilities import reads_prompts
 from service.api.request.resolve import resolve
 from service.api.request.response_mode import ResponseMode, response_mode_of
 from service.api.request.schemas import InterpolateRequest, Params
@@ -27,6 +28,7 @@ from service.api.tasks.path_points import (
     point_params,
     uploads_of,
 )
+from service.api.tasks.prompted_path import with_prompts
 from service.engine.deployment import Deployment
 from service.engine.initial_latents import Leg, blended, legs, path_latents
 from service.sampling.interpolate import InterpolationMethod, positions
@@ -38,7 +40,7 @@ async def post_interpolate(request: Request) -> Response:
 
     `format`, else Accept, selects the format as in /generate; a single image is a strip, and image/gif an animation.
     Without `class_label` all frames have the class of the first point. Models that denoise start from interpolated
-    noise, use a deterministic solver, and can change from class to class.
+    noise, use a deterministic solver, and can change from class to class, or from prompt to prompt.
     """
     state = state_of(request)
     return await respond(
@@ -75,7 +77,7 @@ def interpolate_order(state: State, body: InterpolateRequest, deployment: Deploy
         "frames": body.frames,
         "method": path.method,
     }
-    return Order(
+    order = Order(
         deployment=deployment,
         rows=[blended(row, points[leg.before].label, points[leg.after].label, leg.share) for leg in path.legs],
         asked=without(body, bytes),
@@ -89,6 +91,7 @@ def interpolate_order(state: State, body: InterpolateRequest, deployment: Deploy
         before=parts_before(model, points, steps),
         begin=partial(_begin, state.settings, path, steps),
     )
+    return with_prompts(order, body, path.legs, points, state) if reads_prompts(model) else order
 
 
 class _Path(NamedTuple):
@@ -111,7 +114,10 @@ async def _begin(settings: Settings, path: _Path, steps: int, order: Order, comp
     latents = path_latents(ends.latents, path.position, path.method)
     sent = [ends.sent[leg.before] if leg.share == 0 else None for leg in path.legs]
     return order._replace(
-        rows=[row._replace(latent=latent) for row, latent in zip(order.rows, latents, strict=True)],
+        rows=[
+            row._replace(latent=row.plan.start_from_noise(latent))
+            for row, latent in zip(order.rows, latents, strict=True)
+        ],
         params=order.params | point_params(order.asked, path.points, ends.sent),
         warnings=ends.warnings,
         walk=Walk([leg.before + leg.share for leg in path.legs], [float(latent.norm()) for latent in latents], sent),

@@ -9,24 +9,28 @@ from torch import Tensor
 from service import images
 from service.api.order import Compute, Order, Uploads
 from service.api.request.arrays import Array, to_base64
-from service.api.request.capabilities import denoises, unsupported
+from service.api.request.capabilities import denoises, reads_prompts, unsupported
+from service.api.request.capabilities import inverts as can_invert
+from service.api.request.prompt_fields import latent_shape_of, size_of
 from service.api.request.resolve import Resolved, labels_of, no_class_problem
 from service.api.request.schemas import ClassLabel, InterpolateRequest, Params, Point
 from service.api.request.start_fields import written
 from service.api.request.uploads import Fitted
 from service.api.tasks.starts import clean_latents, data_uri, encoding, inverted, inverting, read_upload
-from service.engine.initial_latents import image_tensor, seed_latent, tensor_of
+from service.engine.initial_latents import image_tensor, tensor_of
 from service.engine.model import Model
 from service.engine.pricing import Part
+from service.engine.rows import Size
 from service.errors import FieldProblem, InvalidField
 from service.sampling.interpolate import InterpolationMethod
+from service.sampling.noise import RowNoise
 from service.settings import Settings
 
 
 class KeyPoint(NamedTuple):
     """A checked point: its field, seed if it has one, label, latent if given, and whether a picture was uploaded.
 
-    ``own_class`` is the class that its own field names.
+    ``own_class`` is the class that its own field names, ``prompt`` the text of its own.
     """
 
     name: str
@@ -35,6 +39,7 @@ class KeyPoint(NamedTuple):
     latents: Array | None
     own_class: ClassLabel | None
     sent: bool
+    prompt: str | None = None
 
 
 class Ends(NamedTuple):
@@ -59,17 +64,19 @@ def key_points(body: InterpolateRequest, model: Model, resolved: Resolved) -> li
         common = resolved.null_label if seeds[0] is None else resolved.label_of(seeds[0])
     labels = [common if label is None else label for label in own]
     return [
-        KeyPoint(name, seed, label, point.latents, point.class_label, point.image is not None)
+        KeyPoint(name, seed, label, point.latents, point.class_label, point.image is not None, point.prompt)
         for name, point, seed, label in zip(names, points, seeds, labels, strict=True)
     ]
 
 
 def guided(body: InterpolateRequest, model: Model, resolved: Resolved, points: Sequence[KeyPoint]) -> Resolved:
-    """``resolved``, without guidance if ``points`` have several classes or none.
+    """``resolved``, without guidance if ``points`` have several classes or none; prompts are guided all the same.
 
     Raises InvalidField where ``body`` asks for guidance then, or where the model cannot blend classes.
     """
     labels = {point.label for point in points}
+    if reads_prompts(model):
+        return resolved
     if len(labels) == 1 and resolved.null_label not in labels:
         return resolved
     if len(labels) > 1 and not denoises(model):
@@ -113,7 +120,7 @@ async def ends_of(settings: Settings, points: Sequence[KeyPoint], steps: int, or
         latents = [tensor_of(latent) for latent in await inverted(model, latents, labels, steps, compute)]
     encoded = iter(latents)
     return Ends(
-        latents=[next(encoded) if point.sent else _latent(point, model) for point in points],
+        latents=[next(encoded) if point.sent else _latent(point, model, order.rows[0].size) for point in points],
         sent=[None if each is None else each.pixels for each in fitted],
         warnings=[warning for each in fitted if each is not None for warning in each.warnings],
     )
@@ -141,6 +148,7 @@ def _names(body: InterpolateRequest) -> Iterator[str]:
 def _problems(body: InterpolateRequest, model: Model) -> Iterator[FieldProblem]:
     if body.points is not None and (body.start or body.end):
         yield FieldProblem("#/points", "conflicts with from and to", "one of the two")
+    shape = latent_shape_of(model, size_of(body, model))
     inverts = denoises(model) and any(point.image is not None for point in body.key_points)
     if inverts and body.solver not in (None, "ddim"):
         yield FieldProblem("#/solver", "cannot invert uploaded pictures", "ddim")
@@ -148,12 +156,17 @@ def _problems(body: InterpolateRequest, model: Model) -> Iterator[FieldProblem]:
         given = [field for field in ("seed", "image", "latents") if getattr(point, field) is not None]
         for field in given[1:]:
             yield FieldProblem(f"#/{name}/{field}", f"conflicts with {given[0]}", "one of the two")
+        for field in ("prompt", "class_label"):
+            says = unsupported(model, field, "interpolate")
+            if getattr(point, field) is not None and says is not None:
+                yield FieldProblem(f"#/{name}/{field}", says, "leave it out")
         says = unsupported(model, "image", "interpolate")
+        if says is None and denoises(model) and not can_invert(model):
+            says = f"is not supported by {model.name}: it finds no noise that a picture comes from"
         if point.image is not None and says is not None:
             yield FieldProblem(f"#/{name}/image", says, "seed, latents")
-        if point.latents is not None and point.latents.shape != model.manifest.latent_shape:
-            says = f"has shape {written(point.latents.shape)}"
-            yield FieldProblem(f"#/{name}/latents", says, written(model.manifest.latent_shape))
+        if point.latents is not None and point.latents.shape != shape:
+            yield FieldProblem(f"#/{name}/latents", f"has shape {written(point.latents.shape)}", written(shape))
 
 
 def _seed(point: Point) -> int | None:
@@ -170,11 +183,11 @@ def _label(point: Point, name: str, model: Model) -> int | None:
     return label
 
 
-def _latent(point: KeyPoint, model: Model) -> Tensor:
+def _latent(point: KeyPoint, model: Model, size: Size | None) -> Tensor:
     if point.latents is not None:
         return tensor_of(point.latents.numpy())
     assert point.seed is not None
-    return seed_latent(model, point.seed)
+    return RowNoise(point.seed).draw(latent_shape_of(model, size))
 
 
 def _params_of(point: KeyPoint, sent: images.Pixels | None) -> Params:
@@ -188,4 +201,6 @@ def _params_of(point: KeyPoint, sent: images.Pixels | None) -> Params:
         params["seed"] = point.seed
     if point.own_class is not None:
         params["class_label"] = point.own_class
+    if point.prompt is not None:
+        params["prompt"] = point.prompt
     return params

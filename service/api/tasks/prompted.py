@@ -1,7 +1,7 @@
 """Pictures of prompts: an order's texts, uploads and sizes become the inputs of its rows."""
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from service.api.order import Compute, Order, Uploads, relative_pixels, without
-from service.api.prompts import Embedding, PromptCache, Reading, Text
+from service.api.prompts import Embedding, PromptCache, Text
 from service.api.request.arrays import Floats, to_base64
 from service.api.request.capabilities import paints_in
 from service.api.request.prompt_fields import adapters_of, control_of, each_of
@@ -17,28 +17,23 @@ from service.api.request.schemas import GenerateRequest, Params
 from service.api.request.start_fields import strength_of
 from service.api.request.uploads import Fitted
 from service.api.state import State
-from service.api.tasks.prompt_warnings import sketch_warnings, unread_warnings
+from service.api.tasks.prompt_warnings import sketch_warnings
 from service.api.tasks.starts import data_uri, encoding, read_upload
+from service.api.tasks.texts import Texts, read_texts, reading_parts
 from service.contract.text import SKETCH
 from service.engine.initial_latents import from_picture, image_tensor, repaint_mask, strokes, tensor_of
 from service.engine.model import Model
-from service.engine.parts import no_prompt, prompt_inputs, text_row
-from service.engine.pricing import Part
 from service.engine.results import Latent
-from service.engine.rows import Adapter, RowSpec, encode_row
+from service.engine.rows import RowSpec, encode_row
 from service.models.diffusers.rows import Control, conditioned, from_code, hidden, painted_in
 from service.settings import Settings
 
 
 @dataclass(frozen=True)
 class _Asked:
-    """What the rows of an order are conditioned on: for each picture its prompt, the one that guidance leads away from
-    (None for no prompt), and its LoRA; for all of them the rest.
-    """
+    """What the rows of an order are conditioned on: the texts for each picture; for all of them the rest."""
 
-    prompts: Sequence[str]
-    negatives: Sequence[str | None]
-    adapters: Sequence[Adapter | None]
+    texts: Texts
     guidance_scale: float
     strength: float
     mask_invert: bool
@@ -46,23 +41,6 @@ class _Asked:
     control_scale: float
     control_window: tuple[float, float]
     latents: Floats | None
-
-    def text(self, index: int) -> Text:
-        """The text of a picture."""
-        return Text(self.prompts[index], self.adapters[index])
-
-    def away(self, index: int, order: Order) -> Text | None:
-        """The text that guidance leads a picture away from; None where it is none, or without guidance."""
-        negative = self.negatives[index]
-        if order.rows[index].weight == 1 or (negative is None and no_prompt(order.model) is not None):
-            return None
-        return Text(negative or "", self.adapters[index])
-
-    def texts(self, order: Order) -> Sequence[Text]:
-        """The texts that must be read."""
-        pictures = range(len(order.rows))
-        away = [self.away(index, order) for index in pictures]
-        return [*map(self.text, pictures), *(each for each in away if each is not None)]
 
 
 @dataclass(frozen=True)
@@ -104,16 +82,15 @@ class _Sent:
 def prompted(order: Order, body: GenerateRequest, state: State) -> Order:
     """``order`` of a model with prompts, conditioned as ``body`` says."""
     model, asked = order.model, _asked(order, body)
-    reading = state.prompts.read(model, asked.texts(order))
+    reading = state.prompts.read(model, asked.texts.all(model))
     files = {"image": body.image, "mask": body.mask, "control_image": body.control_image}
     sent = {field: file for field, file in files.items() if file is not None}
     pictures = 0 if body.image is None else 1 + paints_in(model)
-    texts = [Part(len(reading.missing), 1, reads=True)] if reading.missing else []
     return order._replace(
         asked=without(order.asked, bytes),
         uploads=Uploads(sent) if sent else None,
         reading=reading,
-        before=[*texts, *encoding(model, pictures, relative_pixels(model, order.rows[0].size))],
+        before=[*reading_parts(reading), *encoding(model, pictures, relative_pixels(model, order.rows[0].size))],
         begin=partial(_begin, state.settings, state.prompts, asked),
         params=order.params | _start_params(body),
     )
@@ -124,9 +101,12 @@ def _asked(order: Order, body: GenerateRequest) -> _Asked:
     assert conditioning is not None
     assert isinstance(scale, float | int)
     return _Asked(
-        prompts=each_of(body.prompt or "", count),
-        negatives=each_of(body.negative_prompt, count),  # type: ignore[arg-type]
-        adapters=adapters_of(body),
+        texts=Texts(
+            prompts=each_of(body.prompt or "", count),
+            negatives=each_of(body.negative_prompt, count),  # type: ignore[arg-type]
+            adapters=adapters_of(body),
+            guided=order.rows[0].weight != 1,
+        ),
         guidance_scale=scale,
         strength=strength_of(body),
         mask_invert=body.mask_invert,
@@ -152,11 +132,11 @@ async def _begin(settings: Settings, cache: PromptCache, asked: _Asked, order: O
     """Rows with their inputs: first all uploads are decoded, then the texts are read, then the pictures encoded."""
     sent = await _decoded(order, settings)
     assert order.reading is not None
-    known = await _read(order.model, order.reading, cache, compute)
+    known = await read_texts(order.model, order.reading, cache, compute)
     codes = await _encoded(order.model, order.rows[0], asked, sent, compute)
     rows = await asyncio.to_thread(_rows, order, asked, known, codes, sent)
     warnings = [
-        *unread_warnings(order.model, _readings(asked, known)),
+        *asked.texts.warnings(order.model, known),
         *(line for each in sent.fitted.values() for line in each.warnings),
         *sketch_warnings(sent.control(asked.control)),
     ]
@@ -167,21 +147,6 @@ async def _decoded(order: Order, settings: Settings) -> _Sent:
     fields = [] if order.uploads is None else [*order.uploads.files]
     channels = {"mask": 1}
     return _Sent({field: await read_upload(order, field, settings, channels=channels.get(field)) for field in fields})
-
-
-async def _read(model: Model, reading: Reading, cache: PromptCache, compute: Compute) -> Mapping[Text, Embedding]:
-    """The embeddings of all texts; those that were missing are kept."""
-    if not reading.missing:
-        return reading.known
-    assert model.tokenize is not None
-    tokenize = model.tokenize
-    tokens = await asyncio.to_thread(lambda: [tokenize(text.prompt) for text in reading.missing])
-    rows = [text_row(each.ids, text.adapter) for each, text in zip(tokens, reading.missing, strict=True)]
-    known = {**reading.known}
-    for text, each, numbers in zip(reading.missing, tokens, await compute(rows), strict=True):
-        known[text] = Embedding(prompt_inputs(model, numbers), each.dropped, each.unknown)
-        cache.keep(model, text, known[text])
-    return known
 
 
 async def _encoded(model: Model, row: RowSpec, asked: _Asked, sent: _Sent, compute: Compute) -> Sequence[Latent]:
@@ -196,14 +161,12 @@ async def _encoded(model: Model, row: RowSpec, asked: _Asked, sent: _Sent, compu
 def _rows(
     order: Order, asked: _Asked, known: Mapping[Text, Embedding], codes: Sequence[Latent], sent: _Sent
 ) -> Sequence[RowSpec]:
-    zeros = no_prompt(order.model) or {}
     controls = {}
     if (hint := sent.control(asked.control)) is not None:
         controls[asked.control] = Control(hint, asked.control_scale, *asked.control_window)
     rows = []
     for index, row in enumerate(order.rows):
-        adapter, away = asked.adapters[index], asked.away(index, order)
-        own, negative = known[asked.text(index)].inputs, zeros if away is None else known[away].inputs
+        adapter, (own, negative) = asked.texts.adapters[index], asked.texts.inputs(index, order.model, known)
         row = conditioned(order.model, row, asked.guidance_scale, own, negative, controls=controls, adapter=adapter)
         rows.append(_started(order.model, row, index, asked, codes, sent))
     return rows
@@ -222,12 +185,3 @@ def _started(model: Model, row: RowSpec, index: int, asked: _Asked, codes: Seque
     if mask is None:
         return from_code(row, codes[0])
     return painted_in(model, row, codes[0], codes[-1], mask, asked.strength)
-
-
-def _readings(asked: _Asked, known: Mapping[Text, Embedding]) -> Iterator[tuple[str, Embedding]]:
-    """The texts that were read, with their field."""
-    for field, prompts in (("prompt", asked.prompts), ("negative_prompt", asked.negatives)):
-        for prompt, adapter in zip(prompts, asked.adapters, strict=True):
-            read = known.get(Text(prompt, adapter)) if prompt else None
-            if read is not None:
-                yield field, read

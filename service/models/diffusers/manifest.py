@@ -4,12 +4,12 @@ import math
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 from torch import __version__ as torch_version
 
-from service.contract.manifest import Artifact, Capability, Defaults, Manifest
+from service.contract.manifest import Artifact, Capability, Defaults, DeterministicSolver, Manifest
 from service.contract.pipeline import Pipeline
 from service.contract.records import DIFFUSERS_FILE
 from service.models.diffusers.card import Card, describe
@@ -74,7 +74,7 @@ def _manifest(directory: Path, folder: DiffusersFolder) -> Manifest:
             class_names=card.class_names or tuple(str(label) for label in range(card.classes)),
             noise_schedule=None,
             t_max=None,
-            capabilities=_capabilities(folder),
+            capabilities=_capabilities(folder, card),
             defaults=_defaults(card),
             inference_dtype=card.dtype or "float32",  # type: ignore[arg-type]
             artifact=_artifact(folder),
@@ -87,8 +87,10 @@ def _manifest(directory: Path, folder: DiffusersFolder) -> Manifest:
         raise FolderError(directory, f"{'.'.join(map(str, error['loc']))}: {error['msg']}") from failure
 
 
-def _capabilities(folder: DiffusersFolder) -> tuple[Capability, ...]:
-    return ("generate", "interpolate") if folder.kind == "pixel" else ("generate",)
+def _capabilities(folder: DiffusersFolder, card: Card) -> tuple[Capability, ...]:
+    """A path needs a solver that adds no noise, and pictures that begin from nothing else."""
+    deterministic = not {*get_args(DeterministicSolver)}.isdisjoint(_solvers(folder, card))
+    return ("generate", "interpolate") if deterministic and not folder.paints_in else ("generate",)
 
 
 def _defaults(card: Card) -> Defaults:

@@ -47,6 +47,17 @@ def somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                 "format": "webp",
             },
         ),
+        (
+            "interpolate sd --from-seed 1 --from-prompt hut --to-seed 1 --prompt castle --lora ink --format gif",
+            {
+                "model": "sd",
+                "from": {"seed": 1, "prompt": "hut"},
+                "to": {"seed": 1},
+                "prompt": "castle",
+                "lora": "ink",
+                "format": "gif",
+            },
+        ),
     ],
 )
 def test_options_are_the_fields_of_a_request(fake: FakeService, command: str, asked: dict[str, Any]) -> None:

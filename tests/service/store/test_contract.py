@@ -178,6 +178,7 @@ async def test_a_client_sees_its_own_jobs_the_latest_first(store: Opened) -> Non
     assert [job.id for job in await store.jobs.of("a", 10)] == ["4", "2", "0"]
     assert [job.id for job in await store.jobs.of("b", 2)] == ["5", "3"]
     assert await store.jobs.of("c", 10) == []
+    assert [job.id for job in await store.jobs.of("a", 10, only_open=True)] == ["2", "0"]
 
 
 async def test_who_waits_is_told_of_the_end(store: Opened) -> None:

@@ -251,7 +251,10 @@ def test_open_inference_refuses_texts(studio: TestClient, data: bytes, says: str
 def test_a_card_has_what_a_form_needs(studio: TestClient) -> None:
     card = studio.get("/models/control").json()
     fields, pipeline = card["tasks"]["generate"], card["manifest"]["pipeline"]
-    assert card["does"] == ["generate", "text_to_image", "image_to_image", "inpaint", "control"]
+    does = ["generate", "text_to_image", "image_to_image", "inpaint", "control", "encode", "interpolate"]
+    assert card["does"] == does
+    assert card["tasks"]["interpolate"].keys() >= {"prompt", "negative_prompt", "width", "lora", "from"}
+    assert card["tasks"]["interpolate"]["solver"]["enum"] == ["ddim", "dpmpp_2m", "euler"]
     assert fields.keys().isdisjoint({"class_label", "negative_class", "truncation", "spread", "point"})
     assert (fields["width"]["multipleOf"], fields["width"]["maximum"]) == (4, 32)
     assert fields["control"]["enum"] == ["controlnet"]
@@ -260,7 +263,7 @@ def test_a_card_has_what_a_form_needs(studio: TestClient) -> None:
     assert (card["limits"]["tokens"], card["limits"]["prompt"]) == (14, 10_000)
     assert (pipeline["prediction_type"], pipeline["loras"]) == ("epsilon", ["chalk", "ink"])
     painter = studio.get("/models/inpaint9").json()
-    assert painter["does"] == ["inpaint"]
+    assert painter["does"] == ["inpaint", "encode"]
     assert "mask" in painter["tasks"]["generate"]
     classes = studio.get("/models/classes").json()
     lacking = {"prompt", "width", "lora", "image", "guidance_scale", "negative_class"}

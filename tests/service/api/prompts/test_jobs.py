@@ -24,6 +24,17 @@ REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {
         "/generate/control",
         {"prompt": "a fox", "image": PICTURE, "mask": MASK, "control_image": PICTURE, "control_end": 0.5, "width": 24},
     ),
+    "a path": (
+        "/interpolate",
+        {
+            "model": "control",
+            "from": {"prompt": "a fox"},
+            "to": {"seed": 3},
+            "prompt": "an owl",
+            "width": 24,
+            "frames": 3,
+        },
+    ),
     "Hugging Face": ("/generate/control", {"inputs": "a fox", "parameters": {"num_inference_steps": 2, "width": 24}}),
     "an edit": (
         "/v1/images/edits",

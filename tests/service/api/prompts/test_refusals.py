@@ -99,9 +99,38 @@ def test_uploads_are_decoded_before_texts_are_read(studio: TestClient) -> None:
     assert text_rows(studio) == rows
 
 
-@pytest.mark.parametrize(("path", "fields"), [("encode/sd", {"image": PICTURE}), ("interpolate", {"model": "sd"})])
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("encode/classes", {"image": PICTURE}),
+        ("interpolate", {"model": "lcm"}),
+        ("interpolate", {"model": "inpaint9"}),
+    ],
+)
 def test_tasks_that_these_models_do_not_have(studio: TestClient, path: str, fields: dict[str, Any]) -> None:
-    assert "sd cannot" in refused(studio.post(f"/{path}", json=fields), "#/model")
+    assert "cannot" in refused(studio.post(f"/{path}", json=fields), "#/model")
+
+
+@pytest.mark.parametrize(
+    ("fields", "pointer", "says"),
+    [
+        ({"from": {"image": PICTURE}}, "from/image", "no noise that a picture comes from seed, latents"),
+        ({"to": {"class_label": 1}}, "to/class_label", "describe it in prompt"),
+        ({"class_label": 1}, "class_label", "describe it in prompt"),
+        ({"from": {"prompt": "a\0b"}}, "from/prompt", "U+0000"),
+        ({"from": {"latents": np.zeros((4, 8, 8)).tolist()}, "width": 24}, "from/latents", "(4, 8, 12)"),
+        ({"solver": "euler_ancestral"}, "solver", "'euler'"),
+        ({"width": 33}, "width", "a multiple of 4"),
+        ({"lora": "oil"}, "lora", "chalk, ink"),
+        ({"negative_prompt": "rain", "guidance_scale": 1.0}, "negative_prompt", "without guidance"),
+        ({"model": "classes", "from": {"prompt": "a fox"}}, "from/prompt", "(did you mean class_label?)"),
+        ({"model": "classes", "prompt": "a fox"}, "prompt", "(did you mean class_label?)"),
+    ],
+)
+def test_a_path_that_the_model_does_not_have(
+    studio: TestClient, fields: dict[str, Any], pointer: str, says: str
+) -> None:
+    assert says in refused(studio.post("/interpolate", json={"model": "control", **fields}), f"#/{pointer}")
 
 
 def test_a_folder_of_pixels_interpolates(studio: TestClient) -> None:

@@ -28,9 +28,9 @@ from tests.service.artefacts import CLASS_NAMES
 
 ENDS = {"from": {"seed": 3}, "to": {"seed": 8}}
 FIELDS = (
-    "class_label, easing, format, fps, frames, from, guidance_scale, layout, loop, metadata, method, model, "
-    "negative_class, points, preview_every, preview_kind, "
-    "quality, scale, solver, steps, stream, timeout_ms, to, version"
+    "class_label, easing, format, fps, frames, from, guidance_scale, height, layout, loop, lora, metadata, method, "
+    "model, negative_class, negative_prompt, points, preview_every, preview_kind, prompt, quality, "
+    "scale, solver, steps, stream, timeout_ms, to, version, width"
 )
 
 
@@ -154,7 +154,7 @@ def test_json_names_the_seeds_of_the_ends_only(client: TestClient) -> None:
 @pytest.mark.parametrize(
     ("fields", "pointer", "said"),
     [
-        ({"solver": "ddpm"}, "#/solver", "'ddim' or 'dpmpp_2m'"),
+        ({"solver": "ddpm"}, "#/solver", "'ddim', 'dpmpp_2m' or 'euler'"),
         ({"method": "cubic"}, "#/method", "'auto', 'linear' or 'slerp'"),
         ({"frames": 1}, "#/frames", "greater than or equal to 2"),
         ({"frames": "ten"}, "#/frames", "valid integer"),
@@ -165,7 +165,11 @@ def test_json_names_the_seeds_of_the_ends_only(client: TestClient) -> None:
         ({"from": {"seed": -1}}, "#/from/seed", "greater than or equal to 0"),
         ({"to": {"seed": 2**32}}, "#/to/seed", "less than 4294967296"),
         ({"to": {"seed": True}}, "#/to/seed", "valid integer"),
-        ({"to": {"sed": 1}}, "#/to/sed", "no such field class_label, image, latents, seed"),
+        (
+            {"to": {"sed": 1}},
+            "#/to/sed",
+            "(did you mean seed?) class_label, image, latents, prompt, seed",
+        ),
         ({"scale": 0}, "#/scale", "greater than or equal to 1"),
         ({"timeout_ms": 0}, "#/timeout_ms", "greater than or equal to 1"),
         ({"timeout_ms": "5"}, "#/timeout_ms", "valid integer"),
