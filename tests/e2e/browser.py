@@ -32,6 +32,17 @@ CanvasRenderingContext2D.prototype.drawImage = function (...rest) {
 };
 """
 
+#: The pixel values of a picture, in the browser.
+DECODE = """async url => {
+  const image = new Image();
+  image.src = url;
+  await image.decode();
+  const canvas = new OffscreenCanvas(image.width, image.height);
+  const context = canvas.getContext("2d");
+  context.drawImage(image, 0, 0);
+  return [...context.getImageData(0, 0, canvas.width, canvas.height).data];
+}"""
+
 
 @contextmanager
 def chromium() -> Iterator[Browser]:

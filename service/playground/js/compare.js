@@ -77,40 +77,40 @@ async function compare({ card, cards, rows, progress }, stop) {
   const chosen = axes[state.by] ?? Object.values(axes)[0] ?? [];
   const lines = chosen.map((each) => line(each));
   rows.replaceChildren(...lines.map(({ element }) => element));
-  for (const [index, { sheet, card: own, fields, report }] of lines.entries()) {
+  const spent = { total_ms: 0, queue_ms: 0 };
+  for (const [index, { title, sheet, card: own, fields, report }] of lines.entries()) {
     const quiet = {
       queued: (event) => progress.queued(event),
-      running: (done, text) => progress.running((index + done) / lines.length, `${lines[index].title}: ${text}`),
-      done: (_, timings) => report(timings),
+      running: (done, text) => progress.running((index + done) / lines.length, `${title}: ${text}`),
+      done: (_, timings) => report(timings, qualityOf(own, own === card ? { ...state, ...fields } : {})),
     };
-    const body = requestOf(state, own, card, fields);
-    await sheet.fill(body, [], quiet, stop);
+    const { timings } = await sheet.fill(requestOf(state, own, card, fields), [], quiet, stop);
+    for (const name of Object.keys(spent)) spent[name] += timings[name];
   }
-  progress.idle();
+  progress.done(plural(lines.length, "row"), spent);
 }
 
 /** One row: a title, its time, the model's measured quality, and its pictures. */
 function line({ title, card, fields }) {
   const sheet = new Sheet(card);
   const facts = h("p", { class: "hint" }, "waiting");
-  const report = ({ compute_ms: computed, total_ms: total }) => {
-    facts.textContent = [`${duration(computed)} computing`, `${duration(total)} in all`, qualityOf(card, fields)]
-      .filter(Boolean)
-      .join(" · ");
+  const report = ({ compute_ms: computed, total_ms: total }, quality) => {
+    const parts = [`${duration(computed)} computing`, `${duration(total)} in all`, quality];
+    facts.textContent = parts.filter(Boolean).join(" · ");
   };
   const element = h("section", { class: "compared-row" }, h("header", {}, h("h2", {}, title), facts), sheet.element);
   return { title, card, fields, sheet, report, element };
 }
 
-/** The model's measured quality with the row's sampling; empty if that was not measured. */
-function qualityOf(card, fields) {
+/** The model's measured quality with `settings`, of the state or a row; empty if that was not measured. */
+function qualityOf(card, settings) {
+  if (["guidance", "guidance_scale", "truncation"].some((name) => name in settings)) return "";
   const { steps, solver } = denoises(card) ? sampling(card) : {};
-  const count = fields.steps ?? number(read().steps, steps?.value);
-  const sampler = `${fields.solver ?? read().solver ?? solver?.value} ${plural(count, "step")}`;
-  const found = card.manifest.quality?.find((each) => each.sampler === null || each.sampler === sampler);
-  return found && !("guidance_scale" in fields) && !("truncation" in fields)
-    ? `${found.metric} ${found.value.toPrecision(2)}`
-    : "";
+  const count = number(settings.steps, steps?.value);
+  // A model without steps has no sampler.
+  const names = [null, undefined, `${settings.solver ?? solver?.value} ${plural(count, "step")}`];
+  const found = card.manifest.quality?.find(({ sampler }) => names.includes(sampler));
+  return found ? `${found.metric} ${found.value.toPrecision(2)}` : "";
 }
 
 /** The request of a row: the sampling settings in the state are those of the chosen model `card`. */

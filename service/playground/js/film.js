@@ -19,6 +19,7 @@ import { Progress, runner } from "./progress.js";
 import { promptControls, sizeControls } from "./prompt.js";
 import { samplingControls, samplingFields } from "./sampling.js";
 import { note, number, read } from "./state.js";
+import { remember } from "./trail.js";
 
 const COMPARED = [1, 3, 5, 7];
 const MOST_FRAMES = 50;
@@ -174,6 +175,7 @@ function prepareFilms(card, { noisy, clean, compared }) {
 }
 
 async function generateFilms(card, films, player, progress, stop) {
+  const { hash } = location;
   player.pause();
   player.count(0);
   films.forEach((film) => film.show(0));
@@ -182,6 +184,7 @@ async function generateFilms(card, films, player, progress, stop) {
   );
   player.count(films[0].frames.length, { follow: true });
   progress.done(films.length > 1 ? `${films.length} films` : "1 film", answers[0].timings, answers[0].warnings);
+  remember(card, answers[0].images[0], hash);
 }
 
 /** The request of one film at guidance `scale`. */

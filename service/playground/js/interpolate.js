@@ -20,6 +20,7 @@ import { Player, paint, screen } from "./player.js";
 import { Progress, runner } from "./progress.js";
 import { samplingControls, samplingFields } from "./sampling.js";
 import { anySeed, change, note, number, read } from "./state.js";
+import { remember } from "./trail.js";
 
 const FRAMES = 24;
 const METHODS = ["auto", "linear", "slerp"];
@@ -140,6 +141,7 @@ function requestOf(state, card, { from, to }) {
 }
 
 async function fill({ card, frames, strip, curve, ends, player, progress }, stop) {
+  const { hash } = location;
   const body = requestOf(read(), card, ends);
   player.pause();
   const slots = Array.from({ length: body.frames }, (_, index) =>
@@ -169,6 +171,7 @@ async function fill({ card, frames, strip, curve, ends, player, progress }, stop
   ends.to.show(answer.images.at(-1));
   drawCurve(curve, answer.path);
   progress.done(`${frames.length} frames`, answer.timings, answer.warnings);
+  if (!ends.from.picture && !ends.to.picture) remember(card, answer.images[0], hash);
   player.count(frames.length);
   player.autoplay();
 }

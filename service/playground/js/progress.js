@@ -76,7 +76,7 @@ export class Progress {
     const again = h("button", { type: "button", class: "primary", onclick: retry }, "Try again");
     const count = h("p", { class: "hint", "aria-live": "off" });
     this.failure.replaceChildren(
-      h("div", { role: "alert" }, h("h3", {}, problem.title || "The request failed"), ...text),
+      h("div", { role: "alert" }, h("h2", {}, problem.title || "The request failed"), ...text),
       count,
       h("div", { class: "actions" }, again),
     );

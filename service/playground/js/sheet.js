@@ -29,6 +29,7 @@ export class Sheet {
     this.#shape(sizeOf(this.#card, body));
     this.#layOut(total, rows);
     const every = denoises(this.#card) ? { preview_every: Math.max(1, Math.ceil(this.#steps(body) / PREVIEWS)) } : {};
+    const { hash } = location;
     const alone = !body.image && !body.control_image;
     const report = (index, share) => {
       this.#shares[index] = share;
@@ -49,10 +50,11 @@ export class Sheet {
     try {
       const answer = await stream(`generate/${this.#card.name}`, { ...body, ...every }, on, stop);
       progress.done(total === 1 ? "1 picture" : `${total} pictures`, answer.timings, answer.warnings);
-      if (alone) remember(this.#card, answer.images[0]);
+      if (alone) remember(this.#card, answer.images[0], hash);
       return answer;
     } finally {
       this.element.setAttribute("aria-busy", "false");
+      this.#dropEmpty();
     }
   }
 
@@ -85,6 +87,12 @@ export class Sheet {
     );
     this.element.setAttribute("aria-busy", "true");
     this.element.replaceChildren(...sections);
+  }
+
+  /** Remove the places of pictures that did not come. */
+  #dropEmpty() {
+    for (const slot of this.element.querySelectorAll(".slot")) slot.remove();
+    for (const row of this.element.querySelectorAll(".sheet-row:not(:has(.tile))")) row.remove();
   }
 
   /** Show a preview in the slot of its picture. */
