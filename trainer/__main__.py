@@ -9,6 +9,7 @@ from trainer import export
 from trainer.commands.evaluate import add_evaluation
 from trainer.commands.export import add_export
 from trainer.commands.options import UsageError
+from trainer.commands.samples import add_samples
 from trainer.commands.train import add_train
 from trainer.compute.memory import OutOfMemory, is_out_of_memory
 from trainer.data import DataError
@@ -32,6 +33,7 @@ examples:
   torchrun --nproc-per-node 2 -m trainer train ddpm              two processes or GPUs, with the losses of one
   python -m trainer export runs/vae weights/my-vae               export it as a model for the service
   python -m trainer evaluate weights/vae                         score it; see evaluate --help
+  python -m trainer samples runs/emoji emoji.png                 images of fixed prompts, with fixed seeds
 """
 
 
@@ -87,6 +89,7 @@ def parser() -> argparse.ArgumentParser:
     add_train(commands, EXAMPLES)
     add_export(commands, EXAMPLES)
     add_evaluation(commands)
+    add_samples(commands)
     return top
 
 

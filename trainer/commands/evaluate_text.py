@@ -162,7 +162,8 @@ def _measure(
         if options.pictures is not None:
             write(options.pictures / sheet_name(sampler, group), group_sheet(group, pictures))
 
-    for curves in text_curves.measure(subject.parts, reference, samplers, curves, device, show):
+    for measured in text_curves.measure(subject.parts, reference, samplers, curves, device, show):
+        curves = measured
         if options.json is not None:
             text_curves.write_json(options.json, curves)
     return curves

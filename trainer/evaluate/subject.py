@@ -1,6 +1,5 @@
 """The model to evaluate, from an exported model or a run, with parts that are ready to generate."""
 
-import hashlib
 import io
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -25,15 +24,20 @@ from trainer.text.words import read_tokenizer
 class Subject:
     """A model to evaluate: ``dataset`` is its training data, ``class_names`` its classes, if any.
 
-    ``version`` differs for other weights: that of the manifest, or eight characters of the hash of a checkpoint.
+    ``checkpoint`` is the version of a run's checkpoint.
     """
 
     name: str
-    version: str
     dataset: str
     class_names: tuple[str, ...]
     parts: Parts
     manifest: Manifest | None = None
+    checkpoint: str = ""
+
+    @property
+    def version(self) -> str:
+        """Eight characters that differ for other weights."""
+        return self.checkpoint if self.manifest is None else self.manifest.version
 
 
 def load_subject(folder: Path, device: torch.device) -> Subject:
@@ -48,8 +52,8 @@ def load_subject(folder: Path, device: torch.device) -> Subject:
         parts = averaged_parts(config, state)
         if not parts.generates:
             raise EvaluationError(f"{folder} does not generate images: it is the run of an {config.family}")
-        classes = DataFacts(**state["data"]).class_names
-        return Subject(folder.name, _version(folder), config.dataset, classes, _placed(parts, device))
+        classes, version = DataFacts(**state["data"]).class_names, checkpoint.version(folder)
+        return Subject(folder.name, config.dataset, classes, _placed(parts, device), checkpoint=version)
     raise EvaluationError(f"{folder} contains neither {MANIFEST_FILE} of a model nor {checkpoint.FILE_NAME} of a run")
 
 
@@ -63,31 +67,21 @@ def load_artefact(folder: Path, device: torch.device) -> Subject:
     try:
         container = torch.jit.load(io.BytesIO(payload), map_location="cpu")  # type: ignore[no-untyped-call]
         container.float()
-        parts = _parts(manifest, container)
+        parts = Parts(
+            image_shape=manifest.image_shape,
+            classes=manifest.null_label,
+            latent_shape=manifest.latent_shape,
+            decode=container.decode,
+            diffusion=_diffusion(manifest),
+            denoise=container.denoise if manifest.denoises else None,
+        )
         if manifest.text is not None:
             parts = _with_text(parts, manifest.text, container.encode_text, read_tokenizer(folder, manifest.text))
     except (RuntimeError, AttributeError) as failure:
         path = folder / manifest.artifact.file
         raise EvaluationError(f"{path} is not a TorchScript artefact of family {manifest.family}") from failure
     placed = _placed(parts, device, freeze=True)
-    return Subject(manifest.name, manifest.version, manifest.made_from.name, manifest.class_names, placed, manifest)
-
-
-def _parts(manifest: Manifest, container: torch.jit.ScriptModule) -> Parts:
-    """The functions of an artefact."""
-    return Parts(
-        image_shape=manifest.image_shape,
-        classes=manifest.null_label,
-        latent_shape=manifest.latent_shape,
-        decode=container.decode,
-        diffusion=_diffusion(manifest),
-        denoise=container.denoise if manifest.denoises else None,
-    )
-
-
-def _version(run: Path) -> str:
-    with (run / checkpoint.FILE_NAME).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:8]
+    return Subject(manifest.name, manifest.made_from.name, manifest.class_names, placed, manifest)
 
 
 def _with_text(parts: Parts, text: TextModel, encode_text: nn.Module, tokenizer: Tokenizer) -> TextParts:

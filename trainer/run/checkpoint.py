@@ -1,5 +1,6 @@
 """The state of a run on disk: replaced atomically, read without unpickling code."""
 
+import hashlib
 import io
 from dataclasses import replace
 from pathlib import Path
@@ -61,6 +62,12 @@ def load(run: Path) -> tuple[RunConfig, dict[str, Any]]:
         raise CheckpointError(
             f"{path} has a config that this version cannot read, field {field}: {first['msg']}"
         ) from failure
+
+
+def version(run: Path) -> str:
+    """The first eight characters of the checkpoint's SHA-256. Raises OSError."""
+    with (run / FILE_NAME).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:8]
 
 
 def data_difference(state: dict[str, Any], data: ImageData, *, changed_data: bool = False) -> str:

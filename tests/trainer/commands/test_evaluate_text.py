@@ -24,28 +24,27 @@ def test_an_evaluator_is_trained_and_says_how_far_it_can_be_trusted(evaluator_fo
     assert set(facts["recall"]) == {"training", "combination"}, "three unseen names are too few to be scored"
 
 
-def test_a_run_is_scored_by_groups(
+def test_a_run_is_scored_by_groups_and_continued(
     evaluator_folder: Path, text_run: TrainingRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    report = tmp_path / "scores.json"
-    options = [
-        "--evaluator",
-        str(evaluator_folder),
-        "--data-dir",
-        str(EMOJI),
-        "--samples",
-        "1000",
-        "--json",
-        str(report),
-    ]
-    assert main(["evaluate", str(text_run.folder), *options, "--samples", "1000", "--steps", "1"]) == 0
+    report, pictures = tmp_path / "scores.json", tmp_path / "pictures"
+    command = ["evaluate", str(text_run.folder), "--evaluator", str(evaluator_folder), "--data-dir", str(EMOJI)]
+    command += ["--samples", "20", "--json", str(report), "--pictures", str(pictures), "--steps", "1"]
+    assert main(command) == 0
     printed = capsys.readouterr().out
-    assert "| | training | combination |" in printed
-    assert "| pictures | 58 | 6 |" in printed
+    assert "| | training | combination | colour rules |" in printed
+    assert "| pictures | 20 | 6 |" in printed
     written = json.loads(report.read_text())
-    assert [each["group"] for each in written["groups"]] == ["training", "combination"]
-    assert written["sampler"] == "dpmpp_2m 1 step, guidance 3"
-    assert 0.0 <= written["groups"][0]["recall"] <= 1.0
+    assert [each["scores"]["group"] for each in written["points"]] == ["training", "combination", "colour rules"]
+    assert [each["sampler"] for each in written["points"]] == ["dpmpp_2m 1 step, guidance 3"] * 3
+    assert 0.0 <= written["points"][0]["scores"]["recall"] <= 1.0
+    sheet = pictures / "combination-dpmpp-2m-1-step-guidance-3.png"
+    sheet.unlink()
+    assert main([*command, "--guidance-scale", "1,3"]) == 0
+    assert len(json.loads(report.read_text())["points"]) == 6
+    assert not sheet.exists(), "known points are not measured again"
+    assert (pictures / "combination-dpmpp-2m-1-step.png").is_file()
+    assert (pictures / f"{text_run.folder.name}-guidance-scale.png").is_file()
 
 
 def test_an_evaluator_is_replaced_only_when_that_is_said(

@@ -6,9 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.trainer.conftest import EMOJI
 from trainer.data import ImageData, load_fashion_mnist
+from trainer.data.emoji import load_emoji
 from trainer.evaluate.evaluator import Evaluator, load_evaluator
 from trainer.evaluate.quality import Reference, against_training
+from trainer.evaluate.text_evaluator import load_text_evaluator
+from trainer.evaluate.text_quality import TextReference, pool
 
 SHIPPED = Path(__file__).parents[3] / "weights" / "evaluator"
 
@@ -35,3 +39,10 @@ def test_split(sample_folder: Path) -> ImageData:
 def reference(evaluator: Evaluator, train: ImageData) -> Reference:
     """600 real pictures, with 600 others as floor."""
     return against_training(evaluator, train, 600)
+
+
+@pytest.fixture(scope="session")
+def text_reference() -> TextReference:
+    """The shipped text evaluator and the committed emoji."""
+    _, evaluator = load_text_evaluator(SHIPPED.parent / "text-evaluator", torch.device("cpu"))
+    return TextReference(evaluator, pool(load_emoji(EMOJI), load_emoji(EMOJI, train=False)))

@@ -1,9 +1,7 @@
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
 from tests.trainer.conftest import EMOJI
 from trainer.data import ImageData, to_unit_range
@@ -16,7 +14,7 @@ from trainer.evaluate.text_evaluator import (
     load_text_evaluator,
     write_text_evaluator,
 )
-from trainer.evaluate.text_quality import Pool, pool, real_recall, score_group
+from trainer.evaluate.text_quality import TextReference, pool
 from trainer.evaluate.towers import BATCH_SIZE, Towers, augment, train_towers
 
 CPU = torch.device("cpu")
@@ -25,11 +23,6 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def splits() -> tuple[ImageData, ImageData]:
     return load_emoji(EMOJI), load_emoji(EMOJI, train=False)
-
-
-@pytest.fixture(scope="module")
-def everything(splits: tuple[ImageData, ImageData]) -> Pool:
-    return pool(*splits)
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +51,8 @@ def evaluator(evaluator_folder: Path) -> TextEvaluator:
     return load_text_evaluator(evaluator_folder, CPU)[1]
 
 
-def test_it_tells_most_training_pictures_apart(evaluator: TextEvaluator, everything: Pool) -> None:
-    assert real_recall(evaluator, everything, "training", 58) > 0.3
+def test_it_tells_most_training_pictures_apart(evaluator: TextEvaluator, splits: tuple[ImageData, ImageData]) -> None:
+    assert TextReference(evaluator, pool(*splits)).real_recall("training", 58) > 0.3
 
 
 def test_what_is_loaded_is_what_was_written(evaluator_folder: Path) -> None:
@@ -83,61 +76,6 @@ def test_an_altered_file_is_refused(evaluator_folder: Path, tmp_path: Path, whic
 def test_a_missing_evaluator_is_named(tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match=FACTS_FILE):
         load_text_evaluator(tmp_path, CPU)
-
-
-def test_real_pictures_have_the_ceilings_scores(evaluator: TextEvaluator, everything: Pool) -> None:
-    images = dict(zip(everything.captions.names, everything.images, strict=True))
-
-    def perfect(names: Sequence[str], seed: int, hints: Tensor | None) -> Tensor:
-        return torch.stack([images[name] for name in names])
-
-    scores = score_group(evaluator, everything, "training", perfect, most=30)
-    assert scores.pictures == 30
-    assert scores.recall == scores.ceiling
-    assert scores.distance == pytest.approx(0.0, abs=1e-3)
-    assert scores.floor > scores.distance
-    assert (scores.coverage, scores.copies) == (1.0, 1.0)
-    assert set(scores.rules.values()) == {1.0}
-
-
-def test_pictures_of_something_else_score_worse(evaluator: TextEvaluator, everything: Pool) -> None:
-    def one_for_all(names: Sequence[str], seed: int, hints: Tensor | None) -> Tensor:
-        return everything.images[:1].expand(len(names), -1, -1, -1)
-
-    scores = score_group(evaluator, everything, "training", one_for_all, most=30)
-    assert scores.recall <= 1 / 15
-    assert scores.distance > scores.floor
-    assert scores.coverage < 0.5
-    assert max(scores.rules.values()) < 1.0
-
-
-def test_pictures_that_keep_to_their_drawings_are_told_from_others(evaluator: TextEvaluator, everything: Pool) -> None:
-    images = dict(zip(everything.captions.names, everything.images, strict=True))
-
-    def perfect(names: Sequence[str], seed: int, hints: Tensor | None) -> Tensor:
-        assert hints is not None
-        assert hints.shape == (len(names), 1, 64, 64)
-        return torch.stack([images[name] for name in names])
-
-    def another(names: Sequence[str], seed: int, hints: Tensor | None) -> Tensor:
-        return perfect(names, seed, hints).flip(3)
-
-    good, bad = (
-        score_group(evaluator, everything, "training", draw, most=30, drawings=True).followed
-        for draw in (perfect, another)
-    )
-    assert good is not None
-    assert bad is not None
-    assert good > 0.95 > bad
-
-
-def test_each_held_out_group_is_scored_by_itself(evaluator: TextEvaluator, everything: Pool) -> None:
-    def grey(names: Sequence[str], seed: int, hints: Tensor | None) -> Tensor:
-        return torch.full((len(names), 3, 64, 64), 128, dtype=torch.uint8)
-
-    assert score_group(evaluator, everything, "combination", grey, most=100).pictures == 6
-    with pytest.raises(ValueError, match="at least 6"):
-        score_group(evaluator, everything, "unseen", grey, most=100)
 
 
 def test_augmented_pictures_stay_white_around_and_in_place() -> None:
