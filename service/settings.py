@@ -20,8 +20,10 @@ from pydantic import (
     ValidationInfo,
     field_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import SettingsConfigDict
 
+from service.connection_settings import ConnectionSettings
 from service.setting_texts import GROUPS, SettingText, setting, shown, variable
 
 #: A path without a trailing slash: empty, or segments of characters that need no escaping in a URL.
@@ -31,10 +33,10 @@ _PUBLIC_URL = re.compile(r"https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5}
 #: Its work is shared with the others through a file of so many slots (service/admission/shared.py).
 MOST_API_SERVERS = 64
 
-_serving, _models, _engine, _limits, _jobs, _uploads, _proxies, _logs = (partial(setting, group) for group in GROUPS)
+_serving, _, _models, _engine, _limits, _jobs, _uploads, _proxies, _logs = (partial(setting, each) for each in GROUPS)
 
 
-class Settings(BaseSettings):
+class Settings(ConnectionSettings):
     """Read once at start by `__main__` and passed on from there."""
 
     model_config = SettingsConfigDict(env_prefix="GENSERVE_", extra="ignore", frozen=True, allow_inf_nan=False)
@@ -66,12 +68,6 @@ class Settings(BaseSettings):
         60.0,
         "Longest time to answer a request. Then the answer is 504, and the request's work is dropped.",
         "If clients give up earlier, or slow models need longer.",
-        "s",
-    )
-    drain_s: PositiveFloat = _serving(
-        20.0,
-        "Time that accepted requests get to finish after SIGTERM.",
-        "Keep it below the time after which your supervisor kills the process.",
         "s",
     )
     max_lag_ms: PositiveFloat = _serving(
@@ -388,7 +384,11 @@ class Settings(BaseSettings):
     @classmethod
     def texts(cls) -> Iterator[SettingText]:
         """The texts of all settings, group by group."""
-        for name, field in cls.model_fields.items():
-            assert isinstance(field.json_schema_extra, dict)
-            group, unit, change = (str(field.json_schema_extra[key]) for key in ("group", "unit", "change"))
-            yield SettingText(group, variable(name), shown(field.default), unit, str(field.description), change)
+        yield from sorted(map(_text, cls.model_fields.items()), key=lambda text: GROUPS.index(text.group))
+
+
+def _text(setting: tuple[str, FieldInfo]) -> SettingText:
+    name, field = setting
+    assert isinstance(field.json_schema_extra, dict)
+    group, unit, change = (str(field.json_schema_extra[key]) for key in ("group", "unit", "change"))
+    return SettingText(group, variable(name), shown(field.default), unit, str(field.description), change)

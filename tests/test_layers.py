@@ -27,7 +27,8 @@ LAYERS = {
         {"contract", "decoding", "nvml"},
         {"logs", "supervision"},
         {"client", "errors", "request_info", "settings", "metrics", "process", "background"},
-        {"series", "setting_texts"},
+        {"series", "connection_settings"},
+        {"setting_texts"},
     ),
     "trainer": (
         {"__main__"},
