@@ -36,6 +36,10 @@ FailedRow = Literal["raised", "not-finite", "engine"]
 #: Why accepted work is dropped: the client closed the connection, or the deadline passed.
 Cancelled = Literal["client-left", "too-late"]
 
+#: Why the service closed a connection: there were too many, or its client read too slowly; "memory" if only too slowly
+#: for what waited in memory for all of them.
+Closed = Literal["too-many", "slow-reader", "memory"]
+
 AnyFamily = TypeVar("AnyFamily", Counters, Gauges, Histograms)
 
 
@@ -170,6 +174,9 @@ class Metrics(Collector):
         self.process_deaths = self._counter(
             "process_deaths", "Processes of the service that ended unasked and were replaced", "kind"
         )
+        self.closed_connections = self._counter("closed_connections", "Connections that a limit closed", "reason")
+        for reason in get_args(Closed):
+            self.closed_connections.labels(reason)
         self.lost_log_lines = self._counter(
             "lost_log_lines", "Access log lines lost because standard error was not read"
         ).labels()

@@ -3,7 +3,9 @@
 import ctypes
 import gc
 import os
+import resource
 import signal
+import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -88,6 +90,13 @@ def lower_priority() -> None:
     """Have the calling thread give way to others, which it cannot undo. No effect where it is not supported."""
     with suppress(AttributeError, OSError):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOW_PRIORITY)
+
+
+def raise_file_limit() -> int:
+    """Let this process have as many files and sockets open as it may; returns how many. The default is often 1,024."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard if hard != resource.RLIM_INFINITY else sys.maxsize
 
 
 def pin_to_core(core: int) -> None:

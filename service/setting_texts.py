@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from pydantic import Field
 
 #: Groups of settings, in the order of `Settings`.
-GROUPS = ("serving", "access", "models", "engine", "limits", "jobs", "uploads", "proxies", "logs")
+GROUPS = ("serving", "connections", "access", "models", "engine", "limits", "jobs", "uploads", "proxies", "logs")
 
 
 class SettingText(NamedTuple):

@@ -16,21 +16,23 @@ from pydantic import (
     StringConstraints,
     field_validator,
 )
+from pydantic.fields import FieldInfo
 from pydantic_settings import SettingsConfigDict
 
 from service.access.proxy_settings import ProxySettings
 from service.access.settings import AccessSettings
+from service.connection_settings import ConnectionSettings
 from service.setting_texts import GROUPS, SettingText, setting, shown, variable
 
 #: Its work is shared with the others through a file of so many slots (service/admission/shared.py).
 MOST_API_SERVERS = 64
 
 _serving, _models, _engine, _limits, _jobs, _uploads, _logs = (
-    partial(setting, group) for group in GROUPS if group not in ("access", "proxies")
+    partial(setting, group) for group in GROUPS if group not in ("connections", "access", "proxies")
 )
 
 
-class Settings(AccessSettings, ProxySettings):
+class Settings(AccessSettings, ProxySettings, ConnectionSettings):
     """Read once at start by `__main__` and passed on from there."""
 
     model_config = SettingsConfigDict(env_prefix="GENSERVE_", extra="ignore", frozen=True, allow_inf_nan=False)
@@ -61,12 +63,6 @@ class Settings(AccessSettings, ProxySettings):
         60.0,
         "Longest time to answer a request. Then the answer is 504, and the request's work is dropped.",
         "If clients give up earlier, or slow models need longer.",
-        "s",
-    )
-    drain_s: PositiveFloat = _serving(
-        20.0,
-        "Time that accepted requests get to finish after SIGTERM.",
-        "Keep it below the time after which your supervisor kills the process.",
         "s",
     )
     max_lag_ms: PositiveFloat = _serving(
@@ -331,9 +327,11 @@ class Settings(AccessSettings, ProxySettings):
     @classmethod
     def texts(cls) -> Sequence[SettingText]:
         """The texts of all settings, group by group."""
-        texts = []
-        for name, field in cls.model_fields.items():
-            assert isinstance(field.json_schema_extra, dict)
-            group, unit, change = (str(field.json_schema_extra[key]) for key in ("group", "unit", "change"))
-            texts.append(SettingText(group, variable(name), shown(field.default), unit, str(field.description), change))
-        return sorted(texts, key=lambda text: GROUPS.index(text.group))
+        yield from sorted(map(_text, cls.model_fields.items()), key=lambda text: GROUPS.index(text.group))
+
+
+def _text(setting: tuple[str, FieldInfo]) -> SettingText:
+    name, field = setting
+    assert isinstance(field.json_schema_extra, dict)
+    group, unit, change = (str(field.json_schema_extra[key]) for key in ("group", "unit", "change"))
+    return SettingText(group, variable(name), shown(field.default), unit, str(field.description), change)

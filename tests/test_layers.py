@@ -28,7 +28,8 @@ LAYERS = {
         {"logs", "supervision"},
         {"client", "request_info", "settings", "metrics", "process", "background"},
         {"access", "change_errors", "errors"},
-        {"series", "setting_texts"},
+        {"series", "connection_settings"},
+        {"setting_texts"},
     ),
     "trainer": (
         {"__main__"},

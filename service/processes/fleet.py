@@ -110,6 +110,11 @@ class ProcessFleet:
         ended = [asyncio.create_task(member.child.wait()) for member in self._members]
         if ended:
             await asyncio.wait(ended, timeout=STOP_S)
+        self.kill()
+
+    def kill(self) -> None:
+        """End all engine processes at once."""
+        self._stopping = True
         for member in self._members:
             member.child.kill()
 

@@ -109,6 +109,7 @@ class Supervisor:
     """Keeps the processes of one service running."""
 
     def __init__(self, folder: RunFolder, listeners: list[list[socket.socket]], settings: Settings) -> None:
+        settings = settings.model_copy(update={"api_servers": len(listeners)})
         if len(listeners) > 1 and settings.store == "memory":  # any of them must answer for a job of another
             settings = settings.model_copy(update={"store": f"sqlite:///{folder.file('jobs.db')}"})
         self._folder, self._listeners, self._settings = folder, listeners, settings
@@ -118,6 +119,7 @@ class Supervisor:
         self._budget = RestartBudget()
         self._catalogs = itertools.count(1)
         self._stopping = asyncio.Event()
+        self._stop_signal = signal.SIGTERM
         self._reason: str | None = None
         metrics_folder(folder.path).mkdir(mode=0o700)
         self._metrics = Metrics.shared(metrics_folder(folder.path), "supervisor")
@@ -226,7 +228,8 @@ class Supervisor:
             self._fail(f"{self._budget.most} processes died within {self._budget.within_s:g} s")
             return
         await asyncio.sleep(self._budget.delay_s())
-        await self._start_api(api.seat.slot)
+        if not self._stopping.is_set():
+            await self._start_api(api.seat.slot)
 
     def _tell_later(self) -> None:
         self._start(self._tell_all())
@@ -265,21 +268,25 @@ class Supervisor:
         self._stopping.set()
 
     def _stop(self, number: int) -> None:
-        if self._stopping.is_set() and number == signal.SIGINT:
+        if self._stopping.is_set():
             for api in self._used:
                 api.child.kill()
+            self._fleet.kill()
+        self._stop_signal = number
         self._stopping.set()
 
     async def _end(self) -> None:
         """End the API processes, which finish their requests, and then the engines."""
+        for listener in itertools.chain(*self._listeners):  # else connections could still be made, and never answered
+            listener.close()
         for api in self._used:
             if api.listening.is_set():
-                api.child.terminate()
+                api.child.terminate(self._stop_signal)
             else:  # it waits for the models and has no request
                 api.child.kill()
         ended = [asyncio.create_task(api.child.wait()) for api in self._used]
         if ended:
-            await asyncio.wait(ended, timeout=self._settings.drain_s + END_S)
+            await asyncio.wait(ended, timeout=self._settings.drain_delay_s + self._settings.drain_s + END_S)
         for api in list(self._used):
             api.child.kill()
         await self._fleet.stop()

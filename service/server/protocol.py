@@ -2,25 +2,46 @@
 
 - A running request is notified when the client closes the connection; a half-closed connection still gets its answer.
 - A body that came with its head is in the request's ``RequestInfo`` before the handler runs.
-- The head of a request is bounded in bytes and in time, and so is the number of pipelined requests.
+- The head of a request is bounded in bytes, headers and time, and so is the number of pipelined requests.
+- The number of connections is bounded, and so are the time and the memory for responses that are not read.
 - A request to switch protocols is answered in HTTP/1.1, with its body. CONNECT is rejected.
 - Malformed input does not end the requests before it.
 - A response of unknown length to HTTP/1.0 ends with the connection: HTTP/1.0 has no chunks.
+- When the service stops, each connection ends with a complete response.
 """
 
 import asyncio
+import fcntl
+import struct
+import sys
+import termios
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from contextlib import suppress
+from functools import partial
+from typing import Any
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service.request_info import WHOLE, Disconnect, RequestInfo, info_of
+from service.server.connections import Connections
 from service.server.half_closed import PROBE_DELAYS_S, probe
+from service.server.rejections import (
+    MALFORMED,
+    NO_TUNNEL,
+    STOPPING,
+    TOO_LONG,
+    TOO_MANY,
+    TOO_SLOW,
+    Rejection,
+    rejection_bytes,
+    response_bytes,
+)
 
-#: Limits of a request's head (first line and headers): bytes, and seconds from its first byte. The limit in bytes also
-#: applies to trailers.
+#: Limits of a request's head (first line and headers): bytes, headers, and seconds from its first byte. The limit in
+#: bytes also applies to trailers. Every handler may search all headers several times.
 MAX_HEAD_BYTES = 65_536
+MAX_HEADERS = 256
 MAX_HEAD_S = 10.0
 
 #: Parsing pauses while more requests than these wait behind the running one. That is checked after every slice of
@@ -31,26 +52,26 @@ SLICE_BYTES = 4096
 EXTENSIONS: dict[str, dict[object, object]] = {WHOLE: {}}
 
 
-class Rejection(NamedTuple):
-    """The last response on a connection, to input that never becomes a request."""
-
-    status: int
-    text: bytes
-    headers: tuple[tuple[bytes, bytes], ...] = ()
-
-
-MALFORMED = Rejection(400, b"Invalid HTTP request received.")
-#: 405 requires Allow; it is empty because no method is allowed on the target of a tunnel.
-NO_TUNNEL = Rejection(405, b"CONNECT is not supported: this is not a proxy.", ((b"allow", b""),))
-TOO_SLOW = Rejection(408, b"The head of the request took too long to arrive.")
-TOO_LONG = Rejection(431, b"The head of the request is too long.")
-
-
 class Cycle(RequestResponseCycle):
     """A request and its response: HTTP/1.0 gets it without chunks, and a complete one may be one message, ``WHOLE``."""
 
     #: Whether the body ends where the connection does.
     _ends_by_closing = False
+
+    async def run_asgi(self, app: Any) -> None:  # noqa: ANN401  (uvicorn's private type)
+        """Answer the request. One that is cancelled, because the time to stop is over, is answered too."""
+        await super().run_asgi(partial(self._run, app))  # type: ignore[arg-type]
+
+    async def _run(self, app: Any, *channels: Any) -> None:  # noqa: ANN401
+        try:
+            await app(*channels)
+        except asyncio.CancelledError:
+            if self.response_complete or self.disconnected:
+                return
+            if not self.response_started:
+                self.transport.write(rejection_bytes(STOPPING, self.default_headers))
+            self.response_started = self.response_complete = True
+            self.transport.close()
 
     async def send(self, message: Any) -> None:  # noqa: ANN401  (uvicorn's union of messages, and one more)
         """Send a message of ASGI, or status, headers and body at once.
@@ -70,7 +91,7 @@ class Cycle(RequestResponseCycle):
         if not self.keep_alive:
             headers.append((b"connection", b"close"))
         body = b"" if self.scope["method"] == "HEAD" else message["body"]
-        self.transport.write(_answer(message["status"], headers, body))
+        self.transport.write(response_bytes(message["status"], headers, body))
         self.response_started = self.response_complete = True
         self.message_event.set()
         if not self.keep_alive:
@@ -86,12 +107,20 @@ class Cycle(RequestResponseCycle):
             self.expected_content_length = len(message.get("body", b""))
 
 
-def _answer(status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> bytes:
-    return b"%b%b\r\n\r\n%b" % (STATUS_LINE[status], b"\r\n".join(map(b": ".join, headers)), body)
-
-
 def _info(cycle: RequestResponseCycle) -> RequestInfo:
     return info_of(cycle.scope)  # type: ignore[arg-type]  # uvicorn types scopes as what ASGI itself puts there
+
+
+def _arrived_bytes(transport: asyncio.Transport) -> int:
+    """How many bytes the kernel has that were not read yet."""
+    count = bytearray(struct.calcsize("i"))
+    with suppress(AttributeError, OSError):  # no socket
+        fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.FIONREAD, count)
+    return int.from_bytes(count, sys.byteorder)
+
+
+class TooManyHeaders(Exception):
+    """A head has more than ``MAX_HEADERS`` headers."""
 
 
 class Protocol(HttpToolsProtocol):
@@ -101,6 +130,7 @@ class Protocol(HttpToolsProtocol):
     as much as validating it.
     """
 
+    server_state: Connections
     #: The running request. uvicorn's ``cycle`` is the newest one, which with pipelining is another.
     _running: RequestResponseCycle | None = None
     #: Whether input is discarded, because earlier input was rejected.
@@ -118,6 +148,10 @@ class Protocol(HttpToolsProtocol):
         """A client connected. Proxies connect in advance: it may be silent for as long as between two requests."""
         super().connection_made(transport)
         self._disconnect = Disconnect()
+        if len(self.connections) > self.server_state.limits.connections:
+            self.server_state.closed("too-many")
+            self._reject(TOO_MANY)
+            return
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
     def data_received(self, data: bytes) -> None:
@@ -145,8 +179,8 @@ class Protocol(HttpToolsProtocol):
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as stopped:
             done = self._ignore_upgrade(stopped.args[0])
-        except httptools.HttpParserError:
-            self._reject(MALFORMED)
+        except httptools.HttpParserError as failure:
+            self._reject(TOO_LONG if isinstance(failure.__context__, TooManyHeaders) else MALFORMED)
         if self._pending_bytes > MAX_HEAD_BYTES:
             self._reject(TOO_LONG)
         return done
@@ -192,10 +226,7 @@ class Protocol(HttpToolsProtocol):
         if self._owes_answer:
             self.cycle.keep_alive = False
             return
-        length = (b"content-length", b"%d" % len(rejection.text))
-        headers = [(b"content-type", b"text/plain; charset=utf-8"), length, (b"connection", b"close")]
-        defaults = self.server_state.default_headers
-        self.transport.write(_answer(rejection.status, [*defaults, *rejection.headers, *headers], rejection.text))
+        self.transport.write(rejection_bytes(rejection, self.server_state.default_headers))
         self.transport.close()
 
     def _time_out(self) -> None:
@@ -227,15 +258,39 @@ class Protocol(HttpToolsProtocol):
             self._head_timer.cancel()
             self._head_timer = None
 
+    def pause_writing(self) -> None:
+        """Much of a response waits for the client to read."""
+        super().pause_writing()
+        self.server_state.readers.paused(self.transport)
+
+    def end_soon(self) -> None:
+        """Make the response under way the last one, if its head can still say so, and no other request waits."""
+        if self._busy and self.cycle is self._running and not self.cycle.response_started and not self._unread:
+            self.cycle.keep_alive = False
+
+    def end(self) -> bool:
+        """Close the connection after its last response; False while a request may be on its way."""
+        if self._busy:
+            self.cycle.keep_alive = False
+            return True
+        if self.cycle is None or self._pending_bytes or self._unread or _arrived_bytes(self.transport):
+            return self.transport.is_closing()
+        self.transport.close()
+        return True
+
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:  # noqa: ANN401  (uvicorn's private type)
         self._running = cycle
         cycle.__class__ = Cycle  # uvicorn has no setting for it
         cycle.scope["extensions"] = EXTENSIONS
         _info(cycle).disconnect = self._disconnect
         super()._start_asgi_task(cycle, app)
+        if self.server_state.stopping:
+            self.end_soon()
 
     def on_headers_complete(self) -> None:
         """A head is complete."""
+        if len(self.headers) > MAX_HEADERS:
+            raise TooManyHeaders
         if not self.parser.should_upgrade():
             self._pending_bytes = 0
             super().on_headers_complete()

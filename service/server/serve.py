@@ -17,8 +17,12 @@ from fastapi import FastAPI
 from service.access.keys import KeyFile, KeysRefused
 from service.admin import create_admin
 from service.background import log_failure
+from service.metrics import Closed
 from service.models.manager import ModelManager
+from service.process import raise_file_limit
+from service.server.connections import NO_LIMITS, Connections, Limits
 from service.server.hosts import with_hosts
+from service.server.listening import refuse_new
 from service.server.protocol import Protocol
 from service.server.proxy import behind_proxy
 from service.settings import Settings
@@ -35,6 +39,15 @@ FindKeys = Callable[[], KeyFile | None]
 #: Reloads under way: the event loop keeps no reference to tasks.
 _reloads: set[asyncio.Task[Any]] = set()
 
+#: While the server stops: seconds between two looks; seconds for the kernel's last connections to arrive here, and for
+#: clients that have connected and not sent a request.
+STOP_POLL_S = 0.02
+LAST_ACCEPT_S = 0.1
+LAST_REQUEST_S = 0.5
+
+#: File descriptors that connections leave to the rest of the service.
+SPARE_FILES = 256
+
 #: Maximum number of new connections accepted in one iteration of the event loop.
 MAX_ACCEPTED = 256
 
@@ -46,13 +59,30 @@ class Server(uvicorn.Server):
     seconds.
     """
 
-    def __init__(self, config: uvicorn.Config, on_listening: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        *,
+        limits: Limits = NO_LIMITS,
+        delay_s: float = 0.0,
+        on_listening: Callable[[], None] = lambda: None,
+        on_stopping: Callable[[], None] = lambda: None,
+        on_closed: Callable[[Closed], None] = lambda _: None,
+    ) -> None:
+        """``on_stopping`` is called ``delay_s`` before connections are refused, ``on_closed`` as of ``Connections``."""
         super().__init__(config)
-        self._on_listening = on_listening
+        self.server_state: Connections = Connections(limits, on_closed)
+        self._delay_s, self._on_listening, self._on_stopping = delay_s, on_listening, on_stopping
 
     def stop(self, number: int) -> None:
-        """Finish running requests and stop; a second SIGINT stops without waiting."""
-        self.handle_exit(number, None)
+        """Finish the requests and stop; new ones are still accepted for a while, but not after a person's SIGINT."""
+        if number == signal.SIGINT:
+            self._delay_s = 0.0
+        self.should_exit = True
+
+    def stop_now(self) -> None:
+        """Stop without waiting for any request."""
+        self.should_exit = self.force_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen; connections that libuv has not accepted yet are accepted through copies of its sockets."""
@@ -64,14 +94,40 @@ class Server(uvicorn.Server):
         for each in self._copies:
             # After libuv accepted its one: that is cheaper, and usually there is no other.
             self._loop.add_reader(each, self._loop.call_soon, self._accept, each)
+        self._looking = self._loop.create_task(self.server_state.readers.keep_looking())
+        self._looking.add_done_callback(log_failure)
         self._on_listening()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop listening, and wait for running requests."""
+        """Say that the service stops, accept connections for a while, and finish what was accepted."""
+        self.server_state.stopping = True
+        self._on_stopping()
+        for connection in self.server_state.connections:
+            _ours(connection).end_soon()
+        await self._wait(self._delay_s, lambda: False)
+        for each in self._copies:
+            refuse_new(each)
+        await self._wait(LAST_ACCEPT_S, lambda: False)
         for each in self._copies:
             self._loop.remove_reader(each)
+            self._accept(each)
+        for server in self.servers:
+            server.close()
+        for each in self._copies:
             each.close()
+        await self._wait(LAST_REQUEST_S, self._all_end)
         await super().shutdown(sockets)
+        self._looking.cancel()
+
+    async def _wait(self, most_s: float, over: Callable[[], bool]) -> None:
+        """Wait until ``over``, until the time is up, or until nothing is waited for any more."""
+        give_up = self._loop.time() + most_s
+        while not over() and self._loop.time() < give_up and not self.force_exit:
+            await asyncio.sleep(STOP_POLL_S)
+
+    def _all_end(self) -> bool:
+        """Whether all connections are closed, or will be after a response."""
+        return not self._connecting and all([_ours(each).end() for each in [*self.server_state.connections]])
 
     def _accept(self, listener: socket.socket) -> None:
         for _ in range(MAX_ACCEPTED):
@@ -122,11 +178,39 @@ def public_server(app: FastAPI, settings: Settings, on_listening: Callable[[], N
         "proxy_headers": bool(settings.forwarded_allow_ips),
         "forwarded_allow_ips": settings.forwarded_allow_ips,
     }
-    return Server(uvicorn.Config(with_hosts(behind_proxy(app, settings), settings), **options), on_listening)
+    return Server(
+        uvicorn.Config(with_hosts(behind_proxy(app, settings), settings), **options),
+        limits=limits_of(settings),
+        delay_s=settings.drain_delay_s,
+        on_listening=on_listening,
+        on_stopping=partial(_set_stopping, app),
+        on_closed=partial(_count_closed, app),
+    )
+
+
+def limits_of(settings: Settings) -> Limits:
+    """The limits of one API process: its share of those of the service, and no more connections than files."""
+    processes = settings.api_servers if isinstance(settings.api_servers, int) else 1
+    connections = min(settings.max_connections // processes, raise_file_limit() - SPARE_FILES)
+    return Limits(max(1, connections), settings.min_read_rate, settings.max_unread_bytes // processes)
+
+
+def _set_stopping(app: FastAPI) -> None:
+    app.state.stopping = True
+
+
+def _count_closed(app: FastAPI, reason: Closed) -> None:
+    app.state.service.metrics.closed_connections.labels(reason).inc()
+
+
+def _ours(connection: object) -> Protocol:
+    """A connection as what it is; uvicorn's types allow any protocol."""
+    assert isinstance(connection, Protocol)
+    return connection
 
 
 async def _serve_at(public: Server, sockets: list[socket.socket]) -> None:
-    handle_signals(public.stop, lambda: None)
+    handle_signals(public.stop, lambda: None)  # its supervisor kills it if it has to end at once
     await public.serve(sockets)
 
 
@@ -136,6 +220,8 @@ async def _serve(
     admin = admin_server(manager, keys, settings)
 
     def stop(number: int) -> None:
+        if public.should_exit:
+            public.stop_now()
         public.stop(number)
         admin.stop(number)
 
@@ -149,7 +235,8 @@ async def _serve(
 
 def admin_server(manager: FindManager, keys: FindKeys, settings: Settings) -> Server:
     """The server of the operator's application."""
-    return Server(uvicorn.Config(create_admin(manager, keys), lifespan="off", **_options(settings)))
+    options = {"http": Protocol, "lifespan": "off", **_options(settings)}
+    return Server(uvicorn.Config(create_admin(manager, keys), **options))
 
 
 @asynccontextmanager

@@ -141,10 +141,10 @@ class Child:
         """How the process ended, in words: "exit code 3", "killed by signal SIGKILL"; or "running"."""
         return reason_of(self._exit.result()) if self._exit.done() else "running"
 
-    def terminate(self) -> None:
-        """Ask the process to stop, with SIGTERM. Nothing happens if it has ended."""
+    def terminate(self, number: int = signal.SIGTERM) -> None:
+        """Ask the process to stop, with a signal. Nothing happens if it has ended."""
         if self.running:
-            self._process.terminate()
+            os.kill(self.pid, number)
 
     def kill(self) -> None:
         """End the process at once, with SIGKILL, also if it is stopped or hangs."""

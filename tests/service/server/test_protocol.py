@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
-from uvicorn.server import ServerState
 
 from service.request_info import info_of
 from service.server import protocol
+from service.server.connections import Connections
 from service.server.protocol import MAX_HEAD_BYTES, MOST_PIPELINED, SLICE_BYTES, Protocol
 
 REQUEST = b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 4\r\n\r\n"
@@ -30,6 +30,9 @@ class Transport(asyncio.Transport):
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.sent += data
 
+    def get_write_buffer_size(self) -> int:
+        return 0
+
     def is_closing(self) -> bool:
         return self.closed
 
@@ -48,7 +51,7 @@ async def speak(app: Any, *packets: bytes, wait_s: float = 0, answers: int = 0, 
     options = {"http": Protocol, "log_config": None, "ws": "none", "lifespan": "off", "proxy_headers": False} | options
     config = uvicorn.Config(app, **options)
     config.load()
-    connection = options["http"](config=config, server_state=ServerState(), app_state={})
+    connection = options["http"](config=config, server_state=Connections(), app_state={})
     transport = Transport()
     connection.connection_made(transport)
     for packet in packets:
