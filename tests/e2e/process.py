@@ -149,7 +149,7 @@ def reset(connection: socket.socket) -> None:
 
 def post(path: str, body: bytes, *headers: str) -> bytes:
     """A request as bytes."""
-    lines = [f"POST {path} HTTP/1.1", "Host: test", f"Content-Length: {len(body)}", *headers]
+    lines = [f"POST {path} HTTP/1.1", "Host: localhost", f"Content-Length: {len(body)}", *headers]
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
