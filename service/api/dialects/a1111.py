@@ -134,7 +134,7 @@ async def img2img(http_request: Request) -> Response:
 
 
 async def progress(http_request: Request) -> Response:
-    """Progress of the oldest open job of the client, by its address."""
+    """Progress of the oldest open job of the client, by its API key or address."""
     jobs = await state_of(http_request).jobs.of(client_of(http_request), _LISTED)
     own = [job for job in jobs if not job.done]
     fraction, eta_s, steps = 0.0, 0.0, 0
@@ -147,7 +147,7 @@ async def progress(http_request: Request) -> Response:
 
 
 async def interrupt(http_request: Request) -> Response:
-    """Cancel the open jobs of the client, by its address."""
+    """Cancel the open jobs of the client, by its API key or address."""
     jobs = state_of(http_request).jobs
     for job in await jobs.of(client_of(http_request), _LISTED):
         if not job.done:

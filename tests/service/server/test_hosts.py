@@ -30,7 +30,15 @@ def allows(app: Any, host: bytes | None) -> bool:
     return rejection is None
 
 
-OWN = [b"localhost", b"localhost:8000", b"LocalHost:8000", b"127.0.0.1", b"127.0.0.1:8000", b"[::1]", b"[::1]:8000"]
+OWN: list[bytes | None] = [
+    b"localhost",
+    b"localhost:8000",
+    b"LocalHost:8000",
+    b"127.0.0.1",
+    b"127.0.0.1:8000",
+    b"[::1]",
+    b"[::1]:8000",
+]
 OWN += [b"192.168.1.5:8000", None]
 OTHER = [b"evil.example", b"evil.example:8000", b"localhost.evil.example", b"127.0.0.1.evil.example", b"", b"x", b":80"]
 OTHER += [b"localhost:", b"localhost@evil.example", b"evil.example/localhost", b"[evil.example]", b"\xff", b"a:b:c"]
