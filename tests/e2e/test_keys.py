@@ -12,6 +12,7 @@ import pytest
 
 from service.access.keys import line_of
 from tests.e2e.process import SECONDS, Service, descendants, read_to_end, serving
+from tests.service.artefacts import write_diffusion
 
 pytestmark = pytest.mark.slow
 
@@ -22,7 +23,7 @@ def bearer(key: str) -> dict[str, str]:
 
 GOOD, ADMIN, SLOW = "the-good-key", "the-admin-key", "the-slow-key"
 LINES = [line_of("good", GOOD, ["generate"]), line_of("admin", ADMIN, ["admin", "metrics"])]
-LINES.append(line_of("slow", SLOW, ["generate"], rate=0.01))
+LINES.append(line_of("slow", SLOW, ["generate"], rate=0.001))
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +31,13 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("keys") / "keys.toml"
     path.write_text("\n".join(LINES))
     return path
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    write_diffusion(folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
