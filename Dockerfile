@@ -36,7 +36,8 @@ COPY service/ service/
 COPY weights/ weights/
 USER 1000:1000
 ARG GIT_COMMIT
-ENV GENSERVE_HOST=0.0.0.0 GENSERVE_PORT=8000 GENSERVE_COMMIT=${GIT_COMMIT:-unknown}
+# Who can reach the container's port is decided where it is published: on loopback, unless you also set API keys.
+ENV GENSERVE_HOST=0.0.0.0 GENSERVE_PORT=8000 GENSERVE_ALLOW_ANONYMOUS=true GENSERVE_COMMIT=${GIT_COMMIT:-unknown}
 EXPOSE 8000
 # http.client, because urllib would send even this request to a proxy of the environment.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["python", "-c", "\

@@ -35,8 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for error in failure.errors():
             print(f"error: {variable(str(error['loc'][0]))}: {error['msg']}", file=sys.stderr)
         return 2
-    if refusal := _refusal(settings):
-        print(f"error: {refusal}", file=sys.stderr)
+    if (reason := refusal(settings)) is not None:
+        print(f"error: {reason}", file=sys.stderr)
         return 2
     logs.configure(settings.log_level, settings.log_format)
     keep_memory()
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
 
-def _refusal(settings: Settings) -> str | None:
+def refusal(settings: Settings) -> str | None:
     """Why the service must not listen with these settings; None if it may."""
     if settings.api_keys_file is not None:
         try:

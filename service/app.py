@@ -15,6 +15,7 @@ from fastapi.telemetry import TelemetryConfig
 from service import nvml
 from service.access.buckets import Buckets
 from service.access.keys import KeyFile, KeyRing
+from service.access.streams import Streams
 from service.admission.lag import LoopLag
 from service.admission.memory import Memory
 from service.api.dialects import a1111, edits, hugging_face, open_inference, openai
@@ -174,9 +175,9 @@ async def state_with(
     background = Background(lambda step: metrics.background_failures.labels(step).inc())
     resolved, memory = ResolvedCache(settings), Memory(settings.max_waiting_bytes)
     translators = (hugging_face.translate,)
-    return State(
-        settings, engine, models, metrics, store, history, resolved, memory, background, keys, key_file, translators
-    )
+    streams = Streams(settings.client_streams)
+    parts = (store, history, resolved, memory, background, keys, streams, key_file, translators)
+    return State(settings, engine, models, metrics, *parts)
 
 
 def _deploy(engine: Engine, served: Served, registry: Registry, settings: Settings) -> None:

@@ -179,8 +179,8 @@ class Settings(AccessSettings, ProxySettings, ConnectionSettings):
     )
     client_share: PositiveFloat = _limits(
         0.5,
-        "Fraction of GENSERVE_MAX_QUEUE_MS and of the bounds of jobs that one client, an API key or an IP address, may "
-        "use. Beyond it: 429; of ended jobs its own oldest are dropped.",
+        "Fraction of GENSERVE_MAX_QUEUE_MS, and of GENSERVE_MAX_JOBS in progress, that one client may use: an API key, "
+        "or an IP address. Beyond it: 429.",
         "Set 1 behind a proxy that is not in GENSERVE_FORWARDED_ALLOW_IPS: all its clients share one address.",
         "fraction",
         le=1.0,
@@ -233,7 +233,8 @@ class Settings(AccessSettings, ProxySettings, ConnectionSettings):
     )
     max_jobs: PositiveInt = _jobs(
         1000,
-        "Maximum number of kept jobs, and of answers to Idempotency-Keys. Those that ended first are dropped first.",
+        "Maximum number of kept jobs, and of answers to Idempotency-Keys. If there are more, the client "
+        "that has most loses those that ended first.",
         "If many clients use jobs.",
         "jobs",
     )

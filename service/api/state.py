@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 from starlette.requests import Request
 
 from service.access.keys import KeyFile, KeyRing
+from service.access.streams import Streams
 from service.admission.memory import Memory
 from service.api.order import Order, Output
 from service.api.prompts import PromptCache
@@ -64,6 +65,7 @@ class State:
     memory: Memory
     background: Background
     keys: KeyRing
+    streams: Streams
     #: Where this process reads them from; None where another process does, or there are none.
     key_file: KeyFile | None = None
     translators: Sequence[BodyTranslator] = ()

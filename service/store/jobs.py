@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Generic, NamedTuple, Protocol
 
-from service.errors import JobExpired, JobsFull, ServiceError, ServiceStopping, UnknownJob
-from service.store.bounded import BoundedStore, Bounds
+from service.errors import ClientJobsFull, JobExpired, JobsFull, ServiceError, ServiceStopping, UnknownJob
+from service.store.bounded import BoundedStore, Bounds, Held
 from service.store.job import Job, JobView, Result, Work
 
 #: Number of expired ids that are remembered, for each job that the bounds allow.
@@ -27,7 +27,8 @@ class JobStore(Protocol[Work, Result]):
     """Jobs by id, bounded in number, bytes and time, of all processes that share the store.
 
     A ``Job`` is computed by the process that adds it; the store follows its log. Other processes get views of what the
-    store keeps, which is plain data. Jobs that ended first are removed first; open jobs are never removed.
+    store keeps, which is plain data. Where room is needed, the client that holds most loses its oldest ended jobs; open
+    jobs are never removed.
 
     Every method but ``close`` raises StoreUnavailable where the store cannot be read or written.
     """
@@ -41,7 +42,7 @@ class JobStore(Protocol[Work, Result]):
         """Number of kept jobs that ended in this process, or in one that this process took over from."""
 
     async def add(self, job: Job[Work, Result], recipe: Callable[[], bytes]) -> None:
-        """Add an open job, and keep ``recipe()`` to compute it again. Raises JobsFull."""
+        """Add an open job, and keep ``recipe()`` to compute it again. Raises JobsFull, ClientJobsFull."""
 
     async def get(self, id: str) -> JobView[Result]:
         """The job of that id. Raises JobExpired if it was removed, UnknownJob if there was none."""
@@ -100,9 +101,14 @@ class MemoryJobs(Generic[Work, Result]):
         return self._ended.size + sum(job.size for job in self._open.values())
 
     async def add(self, job: Job[Work, Result], recipe: Callable[[], bytes]) -> None:  # noqa: ARG002
-        """Add an open job; it is not computed again. Raises JobsFull."""
+        """Add an open job; it is not computed again. Raises JobsFull, ClientJobsFull."""
         if len(self._open) >= self._bounds.most:
             raise JobsFull(self._bounds.most)
+        self._trim()
+        held = self._held(job)
+        own = held[job.client].number
+        if own > self._bounds.most_of_client or self._ended.takes_from_less(job.client, held):
+            raise ClientJobsFull(own - 1)
         self._open[job.id] = job
         job.on_end(lambda: self._end(job))
         self._trim()
@@ -165,11 +171,20 @@ class MemoryJobs(Generic[Work, Result]):
 
     def _end(self, job: Job[Work, Result]) -> None:
         if self._open.pop(job.id, None) is not None:
-            self._ended.put(job.id, job, job.size, self._clock())
+            self._ended.put(job.id, job, job.size, self._clock(), job.client)
             self._trim()
 
     def _trim(self) -> None:
-        self._ended.trim(self._clock(), len(self._open), sum(job.size for job in self._open.values()))
+        total = Held(len(self._open), sum(job.size for job in self._open.values()))
+        self._ended.trim(self._clock(), total, self._held)
+
+    def _held(self, *more: Job[Work, Result]) -> dict[str, Held]:
+        """What the open jobs of each client hold, and ``more``."""
+        held: dict[str, Held] = {}
+        for job in (*self._open.values(), *more):
+            count, size = held.get(job.client, Held())
+            held[job.client] = Held(count + 1, size + job.size)
+        return held
 
     def _gone_now(self, id: str) -> None:
         self._gone[id] = None

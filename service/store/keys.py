@@ -40,7 +40,7 @@ class KeyedAnswers(Protocol):
         """The kept answer of ``key``, or None: then the caller must compute it and call ``keep`` or ``release``.
 
         Raises:
-            KeyInUse: the answer is being computed, or the maximum number of other answers is.
+            KeyInUse: the answer is being computed, or the maximum number of other answers is, of all or of the client.
             KeyReused: the key was used for another request.
             StoreUnavailable: the store cannot be read or written.
         """
@@ -69,7 +69,8 @@ class MemoryKeys:
             raise KeyReused
         if kept:
             return kept[1]
-        if key in self._open or len(self._open) >= self._bounds.most:
+        own = sum(each.client == key.client for each in self._open)
+        if key in self._open or len(self._open) >= self._bounds.most or own >= self._bounds.most_of_client:
             raise KeyInUse
         self._open[key] = fingerprint
         return None
@@ -77,7 +78,7 @@ class MemoryKeys:
     async def keep(self, key: Key, answer: KeptAnswer) -> None:
         """As ``KeyedAnswers.keep``."""
         now = self._clock()
-        self._kept.put(key, (self._open.pop(key), answer), answer.size, now)
+        self._kept.put(key, (self._open.pop(key), answer), answer.size, now, key.client)
         self._kept.trim(now)
 
     async def release(self, key: Key) -> None:

@@ -29,7 +29,7 @@ class Store(NamedTuple, Generic[Work, Result]):
 
 async def open_store(settings: Settings, codec: Codec[Work, Result]) -> Store[Work, Result]:
     """Open the store. Raises StoreRefused where the file cannot be used, StoreUnavailable where it is locked."""
-    bounds = Bounds(settings.max_jobs, settings.job_bytes, settings.job_keep_s)
+    bounds = Bounds(settings.max_jobs, settings.job_bytes, settings.job_keep_s, settings.client_share)
     path = settings.store_path
     if path is None:
         kept: MemoryJobs[Work, Result] = MemoryJobs(bounds, time.monotonic)

@@ -49,6 +49,10 @@ class Service:
         """A plain connection."""
         return socket.create_connection(("127.0.0.1", self.port), timeout=SECONDS)
 
+    def fresh(self) -> httpx2.Client:
+        """A client with connections of its own, which any API process may get."""
+        return httpx2.Client(base_url=self.client.base_url, timeout=SECONDS)
+
     def stop(self, signal: int) -> int:
         """Send a signal and return the exit code; the log is complete afterwards."""
         self.process.send_signal(signal)
@@ -149,7 +153,7 @@ def reset(connection: socket.socket) -> None:
 
 def post(path: str, body: bytes, *headers: str) -> bytes:
     """A request as bytes."""
-    lines = [f"POST {path} HTTP/1.1", "Host: test", f"Content-Length: {len(body)}", *headers]
+    lines = [f"POST {path} HTTP/1.1", "Host: localhost", f"Content-Length: {len(body)}", *headers]
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 

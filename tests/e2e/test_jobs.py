@@ -69,7 +69,7 @@ def test_previews_come_live_and_in_order(service: Service) -> None:
     "sent",
     [
         pytest.param(post("/generate/ddpm", json.dumps({**LONG, "stream": True}).encode()), id="POST"),
-        pytest.param(b"GET /generate/ddpm?n=64&steps=1000&stream=true HTTP/1.1\r\nHost: test\r\n\r\n", id="GET"),
+        pytest.param(b"GET /generate/ddpm?n=64&steps=1000&stream=true HTTP/1.1\r\nHost: localhost\r\n\r\n", id="GET"),
         pytest.param(post("/generate/ddpm", json.dumps(LONG).encode(), "Prefer: wait=60"), id="wait"),
     ],
 )

@@ -80,7 +80,7 @@ def test_concurrent_requests_share_calls(service: Service) -> None:
         pytest.param(post("/generate/ddpm", LONG, "Connection: close"), True, id="close"),
         pytest.param(post("/generate/ddpm", LONG) * 2, True, id="pipelined"),
         pytest.param(post("/interpolate", b'{"model": "ddpm", "frames": 64, "steps": 1000}'), True, id="interpolate"),
-        pytest.param(b"GET /generate/ddpm?n=64&steps=1000 HTTP/1.1\r\nHost: test\r\n\r\n", True, id="get"),
+        pytest.param(b"GET /generate/ddpm?n=64&steps=1000 HTTP/1.1\r\nHost: localhost\r\n\r\n", True, id="get"),
         pytest.param(post("/generate/ddpm", LONG)[:-5], False, id="half a body"),
         pytest.param(post("/generate/ddpm", LONG)[:40], False, id="half a header"),
         pytest.param(b"", False, id="nothing"),
@@ -248,7 +248,7 @@ def test_a_client_that_half_closes_gets_its_picture(service: Service, version: s
 
 def test_events_for_http_1_0_end_with_the_connection(service: Service) -> None:
     with service.connect() as connection:
-        connection.sendall(b"GET /generate/ddpm?stream=true HTTP/1.0\r\nHost: test\r\n\r\n")
+        connection.sendall(b"GET /generate/ddpm?stream=true HTTP/1.0\r\nHost: localhost\r\n\r\n")
         head, _, events = read_to_end(connection).partition(b"\r\n\r\n")
     assert b"chunked" not in head
     assert events.startswith(b"id: 1\nevent: queued\n")

@@ -157,7 +157,7 @@ def test_a_dead_or_hanging_api_process_is_replaced_and_the_others_go_on(weights:
         until(lambda: service.processes("api-").get("api-0") not in (None, apis["api-0"]), "not replaced")
         for _ in range(20):  # connections come to both; those of the new process wait until it listens
             with service.connect() as connection:
-                connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+                connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
                 assert connection.recv(64).startswith(b"HTTP/1.1 200")
         assert service.processes("api-")["api-1"] == apis["api-1"]
 

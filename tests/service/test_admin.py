@@ -5,6 +5,8 @@ import httpx2
 import pytest
 from starlette.testclient import TestClient
 
+from service.access.buckets import Buckets
+from service.access.keys import KeyFile, line_of
 from service.admin import create_admin
 from service.app import create_app
 from service.contract.manifest import read_manifest
@@ -111,3 +113,56 @@ def test_the_public_port_takes_no_commands(public: TestClient, path: str) -> Non
 def test_before_the_models_are_loaded_there_is_nothing_to_change(settings: Settings) -> None:
     admin = TestClient(create_admin(lambda: None), base_url="http://localhost")
     refused(admin.post("/reload"), 503, "starting")
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> KeyFile:
+    path = tmp_path / "keys.toml"
+    path.write_text("\n".join(line_of(scope, f"key-for-{scope}", [scope]) for scope in ("admin", "generate")))
+    return KeyFile(path, Buckets())
+
+
+@pytest.fixture
+def guarded(public: TestClient, keys: KeyFile) -> TestClient:
+    """The operator's client of a service with API keys."""
+    manager = public.app.state.service.models  # type: ignore[attr-defined]
+    client = TestClient(create_admin(lambda: manager, lambda: keys), base_url="http://127.0.0.1")
+    client.portal = public.portal
+    return client
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+COMMANDS = [("GET", "/models"), ("POST", "/reload")]
+COMMANDS += [("POST", f"/models/vae/{command}") for command in ("load", "reload", "unload", "rollback")]
+
+
+@pytest.mark.parametrize(("method", "path"), COMMANDS)
+def test_with_keys_a_command_needs_the_scope_admin(guarded: TestClient, method: str, path: str) -> None:
+    for headers, status, code in (
+        ({}, 401, "no-valid-key"),
+        (bearer("nothing"), 401, "no-valid-key"),
+        (bearer("key-for-generate"), 403, "wrong-scope"),
+    ):
+        response = guarded.request(method, path, headers=headers)
+        refused(response, status, code)
+        assert response.headers["www-authenticate"].startswith("Bearer ")
+    assert guarded.request(method, path, headers=bearer("key-for-admin")).status_code in (200, 409)
+
+
+def test_a_reload_reads_the_keys_and_says_what_is_wrong_with_them(
+    guarded: TestClient, keys: KeyFile, tmp_path: Path
+) -> None:
+    path, admin = tmp_path / "keys.toml", bearer("key-for-admin")
+    valid = path.read_text()
+    path.write_text(valid + "\n" + line_of("more", "another", ["generate"]))
+    response = guarded.post("/reload", headers=admin)
+    assert (response.status_code, response.json()[0]) == (200, {"keys": 3, "outcome": "read"})
+    path.write_text(valid + "nonsense")
+    response = guarded.post("/reload", headers=admin)
+    assert response.status_code == 207
+    assert response.json()[0]["code"] == "keys-unusable"
+    assert "The API keys stay as they are." in response.json()[0]["detail"]
+    assert keys.ring.find("another") is not None

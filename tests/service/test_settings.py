@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from service.__main__ import main
+from service.__main__ import main, refusal
+from service.access.keys import line_of
 from service.setting_texts import GROUPS, variable
 from service.settings import Settings
 
@@ -134,6 +135,13 @@ WRONG = [
     ("LOG_FORMAT", "xml"),
     ("ADMIN_PORT", "65536"),
     ("WATCH_S", "-1"),
+    ("ALLOWED_HOSTS", "example.org:80"),
+    ("ALLOWED_HOSTS", "https://example.org"),
+    ("CORS_ORIGINS", "example.org"),
+    ("CORS_ORIGINS", "https://example.org/"),
+    ("CORS_ORIGINS", "https://user@example.org"),
+    ("CLIENT_STREAMS", "0"),
+    ("ALLOW_ANONYMOUS", "perhaps"),
 ]
 
 
@@ -159,6 +167,46 @@ def test_every_wrong_variable_is_named(monkeypatch: pytest.MonkeyPatch, capsys: 
         "GENSERVE_PORT",
         "GENSERVE_DEVICE",
     ]
+
+
+EXPOSED = ["0.0.0.0", "::", "", "192.168.1.5", "example.org"]
+
+
+@pytest.mark.parametrize("host", EXPOSED)
+def test_an_address_that_others_reach_needs_keys(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], host: str
+) -> None:
+    monkeypatch.setenv("GENSERVE_HOST", host)
+    monkeypatch.setattr(sys, "argv", ["python -m service"])
+    assert main() == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: GENSERVE_HOST: ")
+    assert all(name in line for name in ("GENSERVE_API_KEYS_FILE", "genserve key new", "GENSERVE_ALLOW_ANONYMOUS=true"))
+
+
+@pytest.mark.parametrize("host", EXPOSED)
+def test_or_that_anonymous_requests_are_meant(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, host: str) -> None:
+    assert refusal(Settings(host=host, allow_anonymous=True)) is None
+    keys = tmp_path / "keys.toml"
+    keys.write_text(line_of("alice", "secret", ["generate"]))
+    assert refusal(Settings(host=host, api_keys_file=keys)) is None
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "::1", "localhost"])
+def test_loopback_needs_no_keys(host: str) -> None:
+    assert refusal(Settings(host=host)) is None
+
+
+def test_a_broken_file_of_keys_stops_the_service(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["python -m service"])
+    for content in ("alice = ", ""):
+        (tmp_path / "keys.toml").write_text(content)
+        monkeypatch.setenv("GENSERVE_API_KEYS_FILE", "keys.toml")
+        assert main() == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: GENSERVE_API_KEYS_FILE: keys.toml: ")
 
 
 def test_settings_have_texts_in_groups() -> None:

@@ -130,7 +130,7 @@ def test_nobody_who_left_keeps_a_place_in_the_queue(weights: Path) -> None:
         assert response.status_code == 200
 
 
-HOST = b"Host: test\r\n"
+HOST = b"Host: localhost\r\n"
 MALFORMED: dict[str, bytes] = {
     "noise": bytes(Random(1).randbytes(4096)),
     "zeros": bytes(4096),
@@ -156,7 +156,7 @@ MALFORMED: dict[str, bytes] = {
     "header without colon": b"GET / HTTP/1.1\r\nHost test\r\n\r\n",
     "header with NUL": b"GET / HTTP/1.1\r\nHost: a\x00b\r\n\r\n",
     "space before colon": b"GET / HTTP/1.1\r\nHost : test\r\n\r\n",
-    "folded header": b"GET / HTTP/1.1\r\nHost: test\r\n folded\r\n\r\n",
+    "folded header": b"GET / HTTP/1.1\r\nHost: localhost\r\n folded\r\n\r\n",
     "many headers": b"GET / HTTP/1.1\r\n" + b"".join(b"X-%d: 1\r\n" % number for number in range(10_000)) + b"\r\n",
     "long header": b"GET / HTTP/1.1\r\nX: " + b"a" * 300_000 + b"\r\n\r\n",
     "bytes in Accept": b"POST /generate/vae HTTP/1.1\r\nAccept: \xff\xfe;q=\xff\r\n" + HOST + b"\r\n",

@@ -50,7 +50,7 @@ async def img2img(http_request: Request) -> Response:
 
 
 async def progress(http_request: Request) -> Response:
-    """Progress of the client's oldest open request to txt2img or img2img, by its address.
+    """Progress of the client's oldest open request to txt2img or img2img, by its API key or address.
 
     `current_image` is the latest picture of its denoising, in base64; `skip_current_image=true` leaves it out.
     """
@@ -69,7 +69,7 @@ async def progress(http_request: Request) -> Response:
 
 
 async def interrupt(http_request: Request) -> Response:
-    """Cancel the client's open requests to txt2img and img2img, by its address."""
+    """Cancel the client's open requests to txt2img and img2img, by its API key or address."""
     jobs = state_of(http_request).jobs
     for job in await _open_jobs(http_request):
         await jobs.cancel(job.id)

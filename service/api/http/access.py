@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from service.access.buckets import BURST_S
-from service.access.keys import Caller, KeyRing
+from service.access.keys import SCOPES, Caller, KeyRing
 from service.access.settings import listed
 from service.errors import CrossSite, NoKey, WrongScope
 from service.request_info import info_of, route_path
@@ -111,8 +111,8 @@ class Guard:
             path = route_path(scope)
             public = path in PUBLIC or path.startswith(PUBLIC_FOLDERS)
             try:
-                caller = authorize(headers, self._keys, _SCOPES.get(path, _GENERATE))
-            except (NoKey, WrongScope):
+                caller = authorize(headers, self._keys, SCOPES if public else _SCOPES.get(path, _GENERATE))
+            except NoKey:
                 if not public:
                     raise
             else:

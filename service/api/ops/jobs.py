@@ -3,6 +3,8 @@
 The id of a job is random and serves as its access token.
 """
 
+from functools import partial
+
 from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -18,7 +20,7 @@ from service.api.response.job_answers import result, status_of, wait_for
 from service.api.response.reproduce import root_of
 from service.api.response.schemas import JobList, JobStatus
 from service.api.state import AnyJob, client_of, state_of
-from service.errors import BadRequest
+from service.errors import BadRequest, StreamsFull
 
 #: Maximum number of jobs in a list.
 LISTED = 100
@@ -27,7 +29,7 @@ _NO_STORE = {"Cache-Control": "no-store"}
 
 
 async def list_jobs(request: Request) -> Response:
-    """List the latest 100 jobs of the client, by its address: behind an untrusted proxy, all clients share one.
+    """List the latest 100 jobs of the client: of its API key, else of its address, which an untrusted proxy hides.
 
     A request with `Prefer: respond-async`, or answered with events, creates a job.
     """
@@ -61,13 +63,17 @@ async def get_job_events(request: Request) -> Response:
     """Events of a job as server-sent events, past ones first.
 
     `queued`, `started`, `preview`, `image`, then `completed` or `error`. With Last-Event-ID only later ones; old
-    previews are not kept. 204 after the last event, so that EventSource stops reconnecting.
+    previews are not kept. 204 after the last event, so that EventSource stops reconnecting. 429 while the client
+    follows too many jobs.
     """
     job = await _job(request)
     after = _last_event(request)
     if job.done and after >= job.last_event:
         return Response(status_code=204)
-    return EventStream(job, after=after)
+    streams, client = state_of(request).streams, client_of(request)
+    if streams.full(client):
+        raise StreamsFull(streams.most)
+    return EventStream(job, after=after, while_open=partial(streams.following, client))
 
 
 async def cancel_job(request: Request) -> Response:
@@ -102,7 +108,7 @@ ROUTES = (
     ),
     route(
         "/jobs/{id}/events",
-        {"GET": Operation(get_job_events, "jobs", _EVENTS, [400, 404, 503], headers=["Last-Event-ID"])},
+        {"GET": Operation(get_job_events, "jobs", _EVENTS, [400, 404, 429, 503], headers=["Last-Event-ID"])},
     ),
     route("/jobs/{id}/cancel", {"POST": Operation(cancel_job, "jobs", _JOB, [404, 503])}),
 )

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 from starlette.requests import Request
@@ -46,7 +47,8 @@ async def answer_as_events(request: Request, state: State, order: Order) -> Resp
 class EventStream(Response):
     """The events of ``job`` after the event with id ``after``, each encoded by ``write``, until the last one.
 
-    ``own``: the job, if it belongs to this connection and ends with it. ``closing`` is sent after the last event.
+    ``own``: the job, if it belongs to this connection and ends with it. ``while_open`` is entered while events are
+    sent. ``closing`` is sent after the last event.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class EventStream(Response):
         after: int = 0,
         write: Write | None = None,
         closing: bytes = b"",
+        while_open: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         super().__init__(
             headers={
@@ -71,6 +74,7 @@ class EventStream(Response):
         )
         del self.headers["content-length"]
         self._job, self._own, self._after, self._closing = job, own, after, closing
+        self._while_open = while_open
         self._write = write or partial(write_event, job)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  (ASGI's)
@@ -85,7 +89,7 @@ class EventStream(Response):
                 end_with_connection(self._own, info_of(scope).disconnect)
 
     async def _send_events(self, disconnect: Disconnect, send: Send) -> None:
-        with self._job.listen(self._after) as listener:
+        with self._while_open(), self._job.listen(self._after) as listener:
             disconnect.on_disconnect(listener.close)
             try:
                 async for chunk in self._chunks(listener):

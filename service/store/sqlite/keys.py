@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pydantic_core import from_json, to_json
 
 from service.errors import KeyInUse, KeyReused, StoreUnavailable
-from service.store.bounded import Bounds
+from service.store.bounded import Bounds, Held
 from service.store.keys import KeptAnswer, Key
 from service.store.sqlite.database import Database
 
@@ -78,8 +78,9 @@ def _claim(
         if kept is None:
             raise KeyInUse
         return KeptAnswer(status, _headers_from(headers), body)
-    (count,) = db.execute("SELECT count(*) FROM answers WHERE kept IS NULL").fetchone()
-    if count >= bounds.most:
+    opened = "SELECT count(*), count(*) FILTER (WHERE client = ?) FROM answers WHERE kept IS NULL"
+    count, own = db.execute(opened, (key.client,)).fetchone()
+    if count >= bounds.most or own >= bounds.most_of_client:
         raise KeyInUse
     db.execute("INSERT INTO answers (client, name, fingerprint, owner) VALUES (?, ?, ?, ?)", (*key, fingerprint, owner))
     return None
@@ -100,16 +101,17 @@ def _release(db: sqlite3.Connection, owner: str, key: Key) -> None:
 
 
 def _trim(db: sqlite3.Connection, now: float, bounds: Bounds) -> None:
-    count, size = db.execute("SELECT count(*), coalesce(sum(size), 0) FROM answers WHERE kept IS NOT NULL").fetchone()
-    last = None
-    for number, kept, its_size in db.execute(
-        "SELECT number, kept, size FROM answers WHERE kept IS NOT NULL ORDER BY number"
-    ):
-        if now < kept + bounds.keep_s and count <= bounds.most and size <= bounds.most_bytes:
-            break
-        last, count, size = number, count - 1, size - its_size
-    if last is not None:
-        db.execute("DELETE FROM answers WHERE kept IS NOT NULL AND number <= ?", (last,))
+    """Remove expired answers, then the oldest of the client that holds most until the rest is within bounds."""
+    db.execute("DELETE FROM answers WHERE kept + ? <= ?", (bounds.keep_s, now))
+    held = "SELECT count(*), coalesce(sum(size), 0) FROM answers WHERE kept IS NOT NULL"
+    while not bounds.fit(Held(*db.execute(held).fetchone())):
+        clients = db.execute(f"{held.replace('FROM', ', client FROM')} GROUP BY client").fetchall()
+        _, client = max((bounds.part(Held(count, size)), client) for count, size, client in clients)
+        db.execute(
+            "DELETE FROM answers WHERE number = "
+            "(SELECT min(number) FROM answers WHERE kept IS NOT NULL AND client = ?)",
+            (client,),
+        )
 
 
 def _headers_to(headers: Sequence[tuple[bytes, bytes]]) -> bytes:

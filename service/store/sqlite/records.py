@@ -4,8 +4,8 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from service.errors import JobExpired, JobsFull, MemoryFull, UnknownJob
-from service.store.bounded import Bounds
+from service.errors import ClientJobsFull, JobExpired, JobsFull, MemoryFull, UnknownJob
+from service.store.bounded import Bounds, Held
 from service.store.job import JobProgress, State
 from service.store.jobs import GONE_PER_JOB, Interrupted
 
@@ -78,11 +78,13 @@ _NOW = "UPDATE jobs SET state = ?, fraction = ?, queue_position = ?, eta_ms = ?,
 
 
 def add(db: sqlite3.Connection, owner: str, news: News, new: New, now: float, limits: Limits) -> None:
-    """Add an open job. Raises JobsFull, MemoryFull."""
+    """Add an open job. Raises JobsFull, ClientJobsFull, MemoryFull."""
     recipe = new.recipe()
     count, held = db.execute("SELECT count(*), coalesce(sum(recipe_size), 0) FROM jobs WHERE ended IS NULL").fetchone()
     if count >= limits.jobs.most:
         raise JobsFull(limits.jobs.most)
+    if (own := _open_of_client(db, new.client)) >= limits.jobs.most_of_client:
+        raise ClientJobsFull(own)
     if held + len(recipe) > limits.recipe_bytes:
         raise MemoryFull(held, limits.recipe_bytes)
     db.execute(
@@ -91,7 +93,7 @@ def add(db: sqlite3.Connection, owner: str, news: News, new: New, now: float, li
         (news.id, new.client, new.model, new.created, owner, news.state, len(recipe), news.size, news.about),
     )
     db.execute("INSERT INTO blobs (job, kind, data) VALUES (?, 'recipe', ?)", (news.id, recipe))
-    trim(db, now, limits.jobs)
+    trim(db, now, limits.jobs, new.client)
 
 
 def tell(db: sqlite3.Connection, owner: str | None, all_news: Sequence[News], now: float, bounds: Bounds) -> list[str]:
@@ -265,24 +267,53 @@ def unclaim(db: sqlite3.Connection, id: str, owner: str) -> None:
     db.execute("UPDATE jobs SET owner = NULL WHERE id = ? AND owner = ? AND ended IS NULL", (id, owner))
 
 
-def trim(db: sqlite3.Connection, now: float, bounds: Bounds) -> None:
-    """Remove expired jobs, then those that ended first until the rest is within ``bounds``."""
-    totals = "SELECT count(*), coalesce(sum(size), 0) FROM jobs WHERE ended IS"
-    (open_count, open_size), (ended_count, ended_size) = (
-        db.execute(f"{totals} {which}").fetchone() for which in ("NULL", "NOT NULL")
-    )
-    count, size = open_count + ended_count, open_size + ended_size
-    ended = db.execute("SELECT id, ended, size FROM jobs WHERE ended IS NOT NULL ORDER BY end_number")
-    leaving = []
-    for id, at, its_size in ended:
-        if now < at + bounds.keep_s and count <= bounds.most and size <= bounds.most_bytes:
-            break
-        leaving.append(id)
-        count, size = count - 1, size - its_size
+def trim(db: sqlite3.Connection, now: float, bounds: Bounds, adding: str | None = None) -> None:
+    """Remove expired jobs, then those that ended first of the client that holds most, until the rest is within bounds.
+
+    Raises ClientJobsFull where ``adding``, the client that has just added a job, would take from one that holds less.
+    """
+    expired = db.execute("SELECT id FROM jobs WHERE ended + ? <= ? ORDER BY end_number", (bounds.keep_s, now))
+    leaving = [id for (id,) in expired]
     for id in leaving:
         _remove(db, id)
+    while not _fits(db, bounds) and (largest := _largest(db, bounds)) is not None:
+        client, part = largest
+        if adding is not None and _part(db, adding, bounds) > part:
+            raise ClientJobsFull(_open_of_client(db, adding) - 1)
+        (id,) = db.execute(
+            "SELECT id FROM jobs WHERE client = ? AND ended IS NOT NULL ORDER BY end_number LIMIT 1", (client,)
+        ).fetchone()
+        _remove(db, id)
+        leaving.append(id)
     if leaving:
         _forget_oldest(db, bounds)
+
+
+_HELD = "count(*), coalesce(sum(size), 0)"
+
+
+def _fits(db: sqlite3.Connection, bounds: Bounds) -> bool:
+    # Two queries, each on an index of its own.
+    held = [db.execute(f"SELECT {_HELD} FROM jobs WHERE ended IS {which}").fetchone() for which in ("NULL", "NOT NULL")]
+    return bounds.fit(Held(*map(sum, zip(*held, strict=True))))
+
+
+def _largest(db: sqlite3.Connection, bounds: Bounds) -> tuple[str, float] | None:
+    """The client with ended jobs that holds most, and the part of the bounds that it holds; None if there is none."""
+    held = db.execute(f"SELECT {_HELD}, client FROM jobs GROUP BY client HAVING count(ended) > 0").fetchall()
+    parts = [(bounds.part(Held(count, size)), client) for count, size, client in held]
+    part, client = max(parts, default=(0.0, None))
+    return None if client is None else (client, part)
+
+
+def _part(db: sqlite3.Connection, client: str, bounds: Bounds) -> float:
+    return bounds.part(Held(*db.execute(f"SELECT {_HELD} FROM jobs WHERE client = ?", (client,)).fetchone()))
+
+
+def _open_of_client(db: sqlite3.Connection, client: str) -> int:
+    found = db.execute("SELECT count(*) FROM jobs WHERE client = ? AND ended IS NULL", (client,)).fetchone()
+    count: int = found[0]
+    return count
 
 
 def _tell(db: sqlite3.Connection, owner: str | None, news: News, now: float) -> bool:

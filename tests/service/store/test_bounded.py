@@ -2,34 +2,71 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.store.bounded import BoundedStore, Bounds
+from service.store.bounded import BoundedStore, Bounds, Held
+
+STEPS = st.lists(
+    st.tuples(
+        st.integers(0, 4),
+        st.integers(0, 40),
+        st.sampled_from("abc"),
+        st.dictionaries(st.sampled_from("abcd"), st.builds(Held, st.integers(0, 3), st.integers(0, 30)), max_size=3),
+    ),
+    max_size=30,
+)
+
+
+@given(steps=STEPS, bounds=st.builds(Bounds, st.integers(1, 5), st.integers(1, 100), st.integers(1, 10).map(float)))
+def test_the_oldest_of_the_largest_leave_and_only_when_they_must(
+    steps: list[tuple[int, int, str, dict[str, Held]]], bounds: Bounds
+) -> None:
+    left: list[int] = []
+    shelf: BoundedStore[int, int] = BoundedStore(bounds, left.append)
+    kept: dict[int, tuple[int, float, str]] = {}
+    now = 0.0
+
+    def part(owner: str, others: dict[str, Held]) -> float:
+        count, size = others.get(owner, Held())
+        own = [its_size for its_size, _, its_owner in kept.values() if its_owner == owner]
+        return bounds.part(Held(count + len(own), size + sum(own)))
+
+    for key, (elapsed, size, owner, others) in enumerate(steps):
+        now += elapsed
+        shelf.put(key, -key, size, now, owner)
+        kept[key] = size, now + bounds.keep_s, owner
+        left.clear()
+        total = Held(sum(each.number for each in others.values()), sum(each.size for each in others.values()))
+        shelf.trim(now, total, lambda others=others: others)  # type: ignore[misc]
+        for gone in left:
+            _, until, its_owner = kept[gone]
+            if until > now:
+                # There was too much, its owner held most of those that had something, and it was the owner's oldest.
+                assert not bounds.fit(
+                    Held(len(kept) + total.number, sum(each[0] for each in kept.values()) + total.size)
+                )
+                owners = {each[2] for each in kept.values()}
+                assert part(its_owner, others) == max(part(each, others) for each in owners)
+                assert gone == min(each for each in kept if kept[each][2] == its_owner)
+            del kept[gone]
+        assert list(shelf) == [-each for each in kept]
+        assert all(until > now for _, until, _ in kept.values())
+        assert shelf.size == sum(each[0] for each in kept.values())
+        if kept:
+            assert bounds.fit(Held(len(kept) + total.number, shelf.size + total.size))
 
 
 @given(
-    steps=st.lists(
-        st.tuples(st.integers(0, 4), st.integers(0, 40), st.integers(0, 3), st.integers(0, 30)), max_size=30
-    ),
-    bounds=st.builds(Bounds, st.integers(1, 5), st.integers(1, 100), st.integers(1, 10).map(float)),
+    flood=st.lists(st.tuples(st.sampled_from("xyz"), st.integers(0, 40)), max_size=60),
+    own=st.lists(st.integers(0, 5), max_size=3),
 )
-def test_the_oldest_leave_and_only_when_they_must(steps: list[tuple[int, int, int, int]], bounds: Bounds) -> None:
-    left: list[int] = []
-    shelf: BoundedStore[int, int] = BoundedStore(bounds, left.append)
-    known: list[tuple[int, int, float]] = []
-    now = 0.0
-    for key, (elapsed, size, others, others_size) in enumerate(steps):
-        now += elapsed
-        shelf.put(key, -key, size, now)
-        known.append((key, size, now + bounds.keep_s))
-        shelf.trim(now, others, others_size)
-        kept = [each for each in known if each[0] not in left]
-        # The youngest are kept, all within bounds, and the last that left would have been too old or too much.
-        assert left == [each[0] for each in known[: len(left)]]
-        assert list(shelf) == [-each[0] for each in kept]
-        assert all(until > now for _, _, until in kept)
-        if kept:
-            assert len(kept) + others <= bounds.most
-            assert shelf.size + others_size <= bounds.most_bytes
-        assert shelf.size == sum(size for _, size, _ in kept)
+def test_an_equal_part_of_the_bounds_outlasts_any_flood(flood: list[tuple[str, int]], own: list[int]) -> None:
+    """Three results of at most 5 bytes are less than a fourth of 12 results or 60 bytes."""
+    shelf: BoundedStore[int, str] = BoundedStore(Bounds(12, 60, 100.0))
+    for key, size in enumerate(own):
+        shelf.put(-key - 1, "own", size, 0.0, "good")
+    for key, (owner, size) in enumerate(flood):
+        shelf.put(key, owner, size, 1.0, owner)
+        shelf.trim(1.0)
+        assert all(shelf.get(-each - 1) == "own" for each in range(len(own)))
 
 
 @given(sizes=st.lists(st.integers(0, 10), min_size=1, max_size=8))

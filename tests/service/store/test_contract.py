@@ -6,7 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from service.errors import ComputeFailed, JobExpired, JobsFull, KeyInUse, KeyReused, ServiceStopping, UnknownJob
+from service.errors import (
+    ClientJobsFull,
+    ComputeFailed,
+    JobExpired,
+    JobsFull,
+    KeyInUse,
+    KeyReused,
+    ServiceStopping,
+    UnknownJob,
+)
 from service.store.bounded import Bounds
 from service.store.events import Event
 from service.store.job import RECORD_BYTES, JobProgress, JobView
@@ -151,6 +160,51 @@ async def test_one_that_alone_is_too_large_is_not_kept(kind: str, tmp_path: Path
             await store.jobs.remove("large")
 
 
+@pytest.mark.parametrize("kind", KINDS)
+async def test_one_client_has_only_its_share_of_the_open_jobs(kind: str, tmp_path: Path) -> None:
+    async with opened(kind, tmp_path, Bounds(5, 1 << 20, 600.0, client_share=0.5)) as store:
+        for id in ("one", "two"):
+            await store.jobs.add(make(id), recipe)
+        with pytest.raises(ClientJobsFull, match="2 of your jobs"):
+            await store.jobs.add(make("three"), recipe)
+        await store.jobs.add(make("other", "b"), recipe)
+        await store.jobs.cancel("one")
+        await store.jobs.add(make("three"), recipe)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_flood_of_jobs_takes_no_result_of_another_client(kind: str, tmp_path: Path) -> None:
+    async with opened(kind, tmp_path, Bounds(6, 1 << 20, 600.0)) as store:
+        own = [make(f"own-{number}", "good") for number in range(2)]
+        for job in own:
+            await store.jobs.add(job, recipe)
+            succeed(job)
+        await store.settle()
+        for number in range(20):
+            job = make(str(number), f"flood-{number % 2}")
+            await store.jobs.add(job, recipe)
+            succeed(job, "x" * 1000)
+            await store.settle()
+        for job in own:
+            assert await (await store.jobs.get(job.id)).output() == "result"
+        assert len(await store.jobs.of("flood-0", 10)) + len(await store.jobs.of("flood-1", 10)) == 4
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_nor_do_jobs_that_do_not_end(kind: str, tmp_path: Path) -> None:
+    async with opened(kind, tmp_path, Bounds(6, 1 << 20, 600.0)) as store:
+        own = make("own", "good")
+        await store.jobs.add(own, recipe)
+        succeed(own)
+        await store.settle()
+        for number in range(5):
+            await store.jobs.add(make(str(number), "flood"), recipe)
+        with pytest.raises(ClientJobsFull, match="5 of your jobs"):
+            await store.jobs.add(make("more", "flood"), recipe)
+        assert await (await store.jobs.get("own")).output() == "result"
+        await store.jobs.add(make("new", "good"), recipe)  # it takes the room of its own
+
+
 @pytest.mark.parametrize("ends", [False, True])
 async def test_removing_ends_and_forgets_and_may_be_repeated(store: Opened, ends: bool) -> None:
     job = make("one")
@@ -264,3 +318,20 @@ async def test_the_oldest_answers_make_room(kind: str, sizes: list[int], tmp_pat
         for number in reversed(range(max(oldest_kept - 1, 0), len(sizes))):
             kept = await store.keyed.claim(Key("client", str(number)), b"body")
             assert (kept is not None) == (number >= oldest_kept)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_answers_of_one_client_take_no_room_of_another(kind: str, tmp_path: Path) -> None:
+    async with opened(kind, tmp_path, Bounds(4, 1 << 20, 600.0, client_share=0.5)) as store:
+        assert await store.keyed.claim(ONE, b"body") is None
+        await store.keyed.keep(ONE, answer())
+        for number in range(10):
+            key = Key("flood", str(number))
+            assert await store.keyed.claim(key, b"body") is None
+            await store.keyed.keep(key, answer("x" * 1000))
+        assert await store.keyed.claim(ONE, b"body") is not None
+        for number in range(2):
+            await store.keyed.claim(Key("flood", f"open-{number}"), b"body")
+        with pytest.raises(KeyInUse):
+            await store.keyed.claim(Key("flood", "another"), b"body")
+        assert await store.keyed.claim(TWO, b"body") is None

@@ -36,7 +36,7 @@ HOW: dict[str, Callable[[Record], None]] = {
 class Same(RuleBasedStateMachine):
     """Whatever happens to jobs, a store in a file tells the same of them as one in memory."""
 
-    BOUNDS = Bounds(3, 4 * RECORD_BYTES, 10.0)
+    BOUNDS = Bounds(4, 6 * RECORD_BYTES, 10.0, client_share=0.5)
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ class Same(RuleBasedStateMachine):
     @rule(fill=st.integers(0, RECORD_BYTES))
     def add(self, fill: int) -> None:
         id = str(len(self.jobs))
-        pair = [make(id, "ab"[fill % 2], len(self.jobs), fill) for _ in self.stores]
+        pair = [make(id, "abc"[fill % 3], len(self.jobs), fill) for _ in self.stores]
         self.jobs[id] = pair
         of_store = dict(zip(map(id_of, self.stores), pair, strict=True))
 
@@ -118,7 +118,7 @@ class Same(RuleBasedStateMachine):
     def they_tell_the_same(self) -> None:
         for id in [*self.jobs, "never"]:
             self.alike(lambda store, id=id: told_of(store, id))  # type: ignore[misc]
-        for client in "ab":
+        for client in "abc":
             self.alike(lambda store, client=client: listed(store, client))  # type: ignore[misc]
         assert self.stores[0].jobs.open == self.stores[1].jobs.open
 
