@@ -4,7 +4,6 @@ from pathlib import Path
 import pytest
 
 from tests.trainer.conftest import EMOJI
-from trainer import suggestions
 from trainer.__main__ import main
 from trainer.run.loop import TrainingRun
 
@@ -76,19 +75,6 @@ def test_options_without_effect_are_rejected(
 ) -> None:
     assert main(["evaluate", str(text_run.folder), "--data-dir", str(EMOJI), *option]) == 1
     assert f"{option[0]}" in capsys.readouterr().err
-
-
-def test_a_text_run_is_evaluated_and_not_exported(
-    text_run: TrainingRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    target = tmp_path / "weights" / "text"
-    assert main(["export", str(text_run.folder), str(target)]) == 1
-    message = capsys.readouterr().err
-    assert "cannot be exported yet: the service does not take captions" in message
-    assert f"python -m trainer evaluate {text_run.folder}" in message
-    assert not target.exists()
-    moved = suggestions.use(text_run.config, text_run.folder, EMOJI)
-    assert moved == f"python -m trainer evaluate {text_run.folder} --data-dir {EMOJI}"
 
 
 def test_scores_do_not_select_the_weights_of_a_text_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
