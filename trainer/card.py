@@ -125,7 +125,7 @@ TEMPLATE = """\
 | --- | --- |
 | images seen | {seen:,} in {epochs:g} epochs of {images:,} |
 | time | {time} on {device} |
-| precision | {precision} in training, {inference} in this file |
+| precision | {precision} in training, {inference} in use |
 | weights | exponential moving average, {decay} per step, after {kept}; {parameters:,} parameters |
 | losses of the last epoch | {losses} |
 

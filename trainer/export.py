@@ -307,7 +307,13 @@ def _text(parts: Parts, words: bytes | None) -> TextModel | None:
         return None
     sha256 = hashlib.sha256(words).hexdigest()
     named = WordsFile(file=words_file(sha256), size=len(words), sha256=sha256)
-    return TextModel(tokens=parts.tokens, width=parts.context, words=named, hint_shape=parts.hint_shape)
+    return TextModel(
+        tokens=parts.tokens,
+        width=parts.context,
+        vocabulary=parts.tokenizer.get_vocab_size(),
+        words=named,
+        hint_shape=parts.hint_shape,
+    )
 
 
 def _with_scores(target: Path, manifest: Manifest) -> Manifest:

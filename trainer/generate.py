@@ -29,10 +29,19 @@ class NotFinite(Exception):
 
 
 @torch.inference_mode()
-def generate(parts: Parts, label: Tensor, seeds: Sequence[int], plan: Plan, *, guidance_scale: float = 1.0) -> Tensor:
+def generate(
+    parts: Parts,
+    label: Tensor,
+    seeds: Sequence[int],
+    plan: Plan,
+    *,
+    guidance_scale: float = 1.0,
+    negative: Tensor | None = None,
+) -> Tensor:
     """uint8 (batch, height, width, channel): an image for each label (batch,) and seed; scale 1 is no guidance.
 
-    Raises NotFinite when the output is not finite: as uint8 it would look like a valid image.
+    Guidance leads away from the labels ``negative``, (batch,); None for no class. Raises NotFinite when the output is
+    not finite: as uint8 it would look like a valid image.
     """
     device = label.device
     noises = [RowNoise(seed) for seed in seeds]
@@ -45,7 +54,7 @@ def generate(parts: Parts, label: Tensor, seeds: Sequence[int], plan: Plan, *, g
             noises,
             {"label": label},
             plan,
-            negative={"label": torch.full_like(label, parts.classes)},
+            negative={"label": torch.full_like(label, parts.classes) if negative is None else negative},
             guidance_scale=guidance_scale,
             x0_range=parts.diffusion.x0_range,
         )
@@ -97,7 +106,8 @@ def pictures_of(
     assert parts.diffusion is not None
     scale = parts.diffusion.defaults.guidance_scale if guidance_scale is None else guidance_scale
     model, label = prompted(parts, prompts, device, hints), torch.arange(len(prompts), device=device)
-    return generate(model, label, seeds, plan or default_plan(parts), guidance_scale=scale).cpu()
+    plan, away = plan or default_plan(parts), label + len(prompts)
+    return generate(model, label, seeds, plan, guidance_scale=scale, negative=away).cpu()
 
 
 @torch.inference_mode()

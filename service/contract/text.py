@@ -29,13 +29,14 @@ class WordsFile(HashedFile):
 class TextModel(Record):
     """A model that reads prompts: `encode_text(tokens, mask)` gives its context, (batch, `tokens`, `width`).
 
-    A prompt has at most `tokens` tokens, the first of which marks its start. Words without a token are left out, and
-    longer prompts are cut. `hint_shape`, (1, height, width), is of a drawing that is 1 on a stroke; None for a model
-    without control by drawings.
+    A prompt has at most `tokens` tokens below `vocabulary`, the first of which marks its start. Words without a token
+    are left out, and longer prompts are cut. `hint_shape`, (1, height, width), is of a drawing that is 1 on a stroke;
+    None for a model without control by drawings.
     """
 
     tokens: Annotated[int, Field(ge=2, le=1024)]
     width: Annotated[int, Field(ge=1, le=8192)]
+    vocabulary: Annotated[int, Field(ge=8, le=1 << 20)]
     words: WordsFile
     unknown_words: Literal["ignored"] = "ignored"
     hint_shape: ImageShape | None = None

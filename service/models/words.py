@@ -15,6 +15,8 @@ from service.engine.model import Tokens
 
 #: Variation selectors, which ask for a pictograph in colours or in black: names are of either.
 _SELECTORS = {0xFE0E: None, 0xFE0F: None}
+#: The categories of pictographs: symbols, and those that are newer than Python's table of characters.
+_SYMBOLS = ("So", "Cn")
 
 
 class Words:
@@ -45,12 +47,12 @@ class Words:
         ids[0, : len(kept)] = torch.tensor([encoding.ids[place] for place in kept])
         spans = zip(encoding.ids, encoding.offsets, strict=True)
         words = [text[first:last] for token, (first, last) in spans if token == UNKNOWN and last <= end]
-        symbols = [character for character in text[:end] if unicodedata.category(character) == "So"]
+        symbols = [character for character in text[:end] if unicodedata.category(character) in _SYMBOLS]
         return Tokens(ids, text[end:], tuple(dict.fromkeys([*words, *symbols])))
 
     def _named(self, prompt: str) -> str:
-        """``prompt`` with the names of its pictographs, the longest that begins at each place."""
-        return "".join(self._pieces(prompt.translate(_SELECTORS)))
+        """``prompt`` with the names of its pictographs, the longest that begins at each place, and single spaces."""
+        return " ".join("".join(self._pieces(prompt.translate(_SELECTORS))).split())
 
     def _pieces(self, prompt: str) -> Iterator[str]:
         place = 0
@@ -75,6 +77,9 @@ def load_words(directory: Path, text: TextModel) -> Words:
         raise
     except Exception as failure:  # the tokenizers library raises plain Exceptions
         raise ContractError(path, f"not a file of words: {failure}") from failure
+    largest = max(tokenizer.get_vocab().values(), default=0)
+    if largest >= text.vocabulary:  # on a GPU such a token would end the process
+        raise ContractError(path, f"token {largest}, but the text encoder has {text.vocabulary}")
     if tokenizer.id_to_token(UNKNOWN) is None or not tokenizer.encode("").ids:
         raise ContractError(path, "its tokenizer has no token for unknown words, or none for the start of a prompt")
     return Words(tokenizer, words.pictographs, text.tokens)

@@ -1,14 +1,16 @@
 """Artefacts for tests, made without the trainer: tiny networks whose pictures are easy to predict."""
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import Tensor, nn
 
-from service.contract.artifact import write_artifact, write_latents
+from service.contract.artifact import write_artifact, write_latents, write_words
 from service.contract.manifest import (
     Dataset,
     Defaults,
@@ -18,11 +20,17 @@ from service.contract.manifest import (
     Training,
     write_manifest,
 )
+from service.contract.text import TextModel, Words
 from service.sampling.latent_map import LatentMap, pack, project
 
 CLASS_NAMES = ("t-shirt", "trouser", "bag")
 IMAGE_SHAPE = (1, 8, 8)
 LATENT_SHAPE = (4,)
+TEXT_SHAPE = (3, 8, 8)
+TOKENS = 6
+VOCABULARY = ("[PAD]", "[UNK]", "[START]", "red", "green", "heart", "apple", "flag", "ireland", "woman")
+PICTOGRAPHS = {"\u2764": "red heart", "\U0001f1ee\U0001f1ea": "flag: Ireland", "\U0001f469": "woman"}
+PICTOGRAPHS["\U0001f469\u200d\u2764"] = "woman apple"
 #: A latent whose first number is beyond this is poison to PoisonDecode.
 POISON = 100.0
 
@@ -159,6 +167,81 @@ def write_diffusion(weights: Path, name: str = "ddpm", denoise: nn.Module | None
     )
 
 
+class ReadText(nn.Module):
+    """A fixed vector for each token."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.vectors = nn.Parameter(torch.randn(len(VOCABULARY), 4, generator=torch.Generator().manual_seed(2)))
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        return self.vectors[tokens] * mask[:, :, None].float()
+
+
+class TextDenoise(nn.Module):
+    """Pulls towards the mean of a prompt's vectors; strokes of a drawing become white."""
+
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        context: Tensor,
+        context_mask: Tensor,
+        hint: Tensor | None = None,
+        hint_scale: Tensor | None = None,
+    ) -> Tensor:
+        present = context_mask.float()
+        level = (context * present[:, :, None]).sum(dim=1) / present.sum(dim=1, keepdim=True)
+        x_start = torch.tanh(0.5 * x + level[:, :3, None, None] + 0.1 * t[:, None, None, None])
+        if hint is not None and hint_scale is not None:
+            x_start = torch.maximum(x_start, 2 * hint_scale[:, None, None, None] * hint - 1)
+        return x_start
+
+
+class TextDecode(nn.Module):
+    def forward(self, z: Tensor) -> Tensor:
+        return z
+
+
+def text_tokenizer() -> Tokenizer:
+    """The words of ``VOCABULARY``, split and cut as the trainer's tokenizer does."""
+    tokenizer = Tokenizer(models.WordLevel({word: token for token, word in enumerate(VOCABULARY)}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[^\p{L}\p{N}]+"), "removed")
+    tokenizer.post_processor = processors.TemplateProcessing(single="[START] $A", special_tokens=[("[START]", 2)])
+    tokenizer.enable_truncation(TOKENS)
+    return tokenizer
+
+
+def write_text(weights: Path, name: str = "emoji", *, sketches: bool = False, **fields: Any) -> Manifest:
+    """weights/<name>: text to image in pixels, with weights in float16; ``sketches``: with control by drawings."""
+    file = Words(tokenizer=json.loads(text_tokenizer().to_str()), pictographs=PICTOGRAPHS)
+    words = write_words(_made(weights / name), file.model_dump_json().encode())
+    return _write(
+        weights / name,
+        Container(decode=TextDecode(), denoise=TextDenoise(), encode_text=ReadText().half()),
+        **{
+            "family": "ddpm",
+            "image_shape": TEXT_SHAPE,
+            "latent_shape": TEXT_SHAPE,
+            "class_names": (),
+            "capabilities": ("generate",),
+            "x0_range": (-1.0, 1.0),
+            "noise_schedule": NoiseSchedule(kind="flow", timesteps=1000),
+            "t_max": 1.0,
+            "defaults": Defaults(steps=4, solver="dpmpp_2m", guidance_scale=3.0),
+            "text": TextModel(
+                tokens=TOKENS,
+                width=4,
+                vocabulary=len(VOCABULARY),
+                words=words,
+                hint_shape=(1, 8, 8) if sketches else None,
+            ),
+            **fields,
+        },
+    )
+
+
 def _made(directory: Path) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     return directory
@@ -171,8 +254,6 @@ def _write(directory: Path, container: nn.Module, **fields: Any) -> Manifest:
     manifest = Manifest(
         schema_version=1,
         name=directory.name,
-        image_shape=IMAGE_SHAPE,
-        class_names=CLASS_NAMES,
         inference_dtype="float32",
         artifact=write_artifact(directory, file.getvalue()),
         dataset=Dataset(name="none", licence="CC0", source="https://example.org/none", images=1),
@@ -190,6 +271,8 @@ def _write(directory: Path, container: nn.Module, **fields: Any) -> Manifest:
         torch_version=torch.__version__,
         created="2026-01-01",
         **{
+            "image_shape": IMAGE_SHAPE,
+            "class_names": CLASS_NAMES,
             "capabilities": ("generate", "interpolate"),
             "x0_range": None,
             "noise_schedule": None,

@@ -47,7 +47,8 @@ class ControlledUNet(nn.Module):
     """``forward(x, t, context, context_mask, hint, hint_scale)``: the U-Net with a drawing as additional input.
 
     ``hint`` (batch, 1, height, width) is 1 on a stroke, 0 elsewhere; ``hint_scale`` (batch,) scales its effect. A row
-    with scale 0 equals the output of the U-Net alone. The U-Net itself is not trained.
+    with scale 0 equals the output of the U-Net alone, which a call without them computes. The U-Net itself is not
+    trained.
     """
 
     def __init__(self, unet: TextUNet) -> None:
@@ -61,8 +62,17 @@ class ControlledUNet(nn.Module):
             getattr(self.drawn, name).load_state_dict(getattr(self.unet, name).state_dict())
 
     def forward(
-        self, x: Tensor, t: Tensor, context: Tensor, context_mask: Tensor, hint: Tensor, hint_scale: Tensor
+        self,
+        x: Tensor,
+        t: Tensor,
+        context: Tensor,
+        context_mask: Tensor,
+        hint: Tensor | None = None,
+        hint_scale: Tensor | None = None,
     ) -> Tensor:
+        if hint is None or hint_scale is None:
+            plain: Tensor = self.unet(x, t, context, context_mask)
+            return plain
         to_fine, to_coarse = self.drawn(x, t, context, context_mask, hint)
         scale = hint_scale[:, None, None, None]
         output: Tensor = self.unet(x, t, context, context_mask, scale * to_fine, scale * to_coarse)
@@ -73,6 +83,12 @@ class ControlXStart(OutputToXStart):
     """The prediction of a controlled network, converted to x_start."""
 
     def forward(
-        self, x: Tensor, t: Tensor, context: Tensor, context_mask: Tensor, hint: Tensor, hint_scale: Tensor
+        self,
+        x: Tensor,
+        t: Tensor,
+        context: Tensor,
+        context_mask: Tensor,
+        hint: Tensor | None = None,
+        hint_scale: Tensor | None = None,
     ) -> Tensor:
         return self.combine(x, t, self.network(x, t, context, context_mask, hint, hint_scale))

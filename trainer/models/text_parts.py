@@ -18,7 +18,7 @@ class TextParts(Parts):
     encode_text: tokens (batch, ``tokens``) int64, mask, bool -> (batch, ``tokens``, ``context``) float.
     denoise: x (batch, *latent), t (batch,) float in (0, 1], context, its mask -> predicted clean x_start. With a
         ``hint_shape`` (channel, height, width) there are two more arguments, a drawing (batch, *hint) in [0, 1] and its
-        scale (batch,).
+        scale (batch,), which may be left out.
     decode: z (batch, *latent) -> image (batch, channel, height, width) in [-1, 1].
     """
 
@@ -89,20 +89,17 @@ class WithoutLabel(nn.Module):
 
 @torch.inference_mode()
 def prompted(parts: TextParts, prompts: Sequence[str], device: torch.device, hints: Tensor | None = None) -> Parts:
-    """``parts`` as a model with a class for each of ``prompts``; the label after the last is the empty caption.
+    """``parts`` as a model with a class for each of ``prompts``, and after them one for each without its caption.
 
-    ``hints`` (prompts, *hint) are drawings for a model that takes them; without them their scale is 0. The empty
-    caption has no drawing.
+    ``hints`` (prompts, *hint) are drawings for a model that takes them, which the empty captions have too: guidance
+    leads away from a picture of the same drawing.
     """
     assert parts.denoise is not None
-    tokens, mask = (each.to(device) for each in tokenize(parts.tokenizer, [*prompts, ""], parts.tokens))
+    captions = [*prompts, *[""] * len(prompts)]
+    tokens, mask = (each.to(device) for each in tokenize(parts.tokenizer, captions, parts.tokens))
     inputs = [parts.encode_text(tokens, mask), mask]
-    if parts.hint_shape is not None:
-        drawn = torch.zeros(len(prompts) + 1, *parts.hint_shape, device=device)
-        scale = torch.zeros(len(prompts) + 1, device=device)
-        if hints is not None:
-            drawn[:-1], scale[:-1] = hints.to(device), 1.0
-        inputs += [drawn, scale]
+    if hints is not None:
+        inputs += [torch.cat([hints, hints]).to(device), torch.ones(len(captions), device=device)]
     return Parts(
         parts.image_shape,
         len(prompts),

@@ -4,10 +4,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from service.models.diffusers.rows import Control
+from tests.service.models.diffusers.served import studio
 from tests.trainer.conftest import TEXT, MakeTextConfig
 from trainer.data import ImageData, to_unit_range
 from trainer.data.strokes import edges
-from trainer.export import averaged_parts, compare, load, script
+from trainer.export import averaged_parts, compare, export, load, script
 from trainer.generate import pictures_of
 from trainer.models.text_parts import TextParts, random_text_inputs
 from trainer.objectives.base import Position
@@ -107,3 +109,19 @@ def test_other_captions_are_read_with_the_words_of_the_model_it_began_with(
     label = torch.arange(3)
     for one, same in zip(*(each.captions_of(label, label) for each in (run.objective, resumed.objective)), strict=True):
         assert torch.equal(one, same)
+
+
+async def test_the_service_takes_its_drawings(control_run: TrainingRun, parts: TextParts, tmp_path: Path) -> None:
+    """And without one it computes the U-Net alone."""
+    data = control_run.data
+    manifest = export(control_run.folder, tmp_path / "sketch", data)
+    assert manifest.text is not None
+    assert manifest.text.hint_shape == (1, 64, 64)
+    hints = edges(to_unit_range(data.images[:1]))
+    wanted = [pictures_of(parts, ["red heart"], [1], CPU, hints=hint) for hint in (hints, None)]
+    async with studio(tmp_path / "sketch", max_bucket=2) as (own, _):
+        steps = own.model.plan().steps
+        controls = [Control(hints[0]), None]
+        rows = [await own.row(1, "red heart", None, 3.0, steps=steps, control=each) for each in controls]
+        made = torch.from_numpy(await own.pictures(rows))
+    torch.testing.assert_close(made.int(), torch.cat(wanted).int(), atol=1, rtol=0)

@@ -1,10 +1,15 @@
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 
+from service.contract.manifest import Defaults
+from service.models.golden import check_golden
+from service.models.torchscript import load_model
 from tests.trainer.conftest import TEXT, MakeTextConfig
 from trainer.data import ImageData, to_unit_range
-from trainer.export import averaged_parts, compare, load, script
+from trainer.export import averaged_parts, compare, export, load, script
 from trainer.generate import default_plan, pictures_of
 from trainer.models.text_parts import TextParts
 from trainer.objectives.base import Position
@@ -46,6 +51,12 @@ def test_it_draws_in_four_steps_without_guidance(few_run: TrainingRun) -> None:
     assert (default_plan(parts).steps, parts.diffusion.defaults.guidance_scale) == (4, 1.0)
     compare(parts, load(script(parts), parts))
     assert pictures_of(parts, ["red heart"], [1], CPU).shape == (1, 64, 64, 3)
+
+
+def test_it_is_exported_with_its_sampler(few_run: TrainingRun, tmp_path: Path) -> None:
+    manifest = export(few_run.folder, tmp_path / "quick", None)
+    assert manifest.defaults == Defaults(steps=4, solver="consistency", guidance_scale=1.0)
+    check_golden(load_model(tmp_path / "quick", CPU))
 
 
 def test_only_the_students_unet_learns(few_run: TrainingRun, text_run: TrainingRun) -> None:

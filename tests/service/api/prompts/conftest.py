@@ -14,6 +14,7 @@ from service.app import create_app
 from service.images import Pixels
 from tests.service.api.conftest import settings_of
 from tests.service.api.documented import checker
+from tests.service.artefacts import write_text
 from tests.service.models.diffusers.test_parity import levels_of
 from tests.service.models.diffusers.tiny import diffusers_class, write_folder, write_lora
 
@@ -31,12 +32,16 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="package")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folders ``NAMES``; control has the LoRAs ink, which changes the text encoder too, and chalk."""
+    """The folders ``NAMES``; control has the LoRAs ink, which changes the text encoder too, and chalk. And two models
+    of the trainer's, emoji and sketch.
+    """
     root = tmp_path_factory.mktemp("prompts") / "weights"
     for name in NAMES:
         write_folder(root / name, name)
     write_lora(root / "control", "ink", seed=1, text=True)
     write_lora(root / "control", "chalk", seed=2)
+    write_text(root, "emoji")
+    write_text(root, "sketch", sketches=True)
     return root
 
 
