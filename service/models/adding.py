@@ -8,7 +8,8 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from service.contract.manifest import DIFFUSERS_FILE, MANIFEST_FILE, NAME, Manifest, is_model_name
+from service.contract.manifest import MANIFEST_FILE, NAME, Manifest, is_model_name
+from service.contract.records import DIFFUSERS_FILE
 from service.models.diffusers.files import require_data, scan
 from service.models.diffusers.folder import lora_file, read_folder, with_lora
 from service.models.diffusers.load import check_networks
