@@ -51,7 +51,7 @@ PEERS = {ONE: 1, BATCHES: CLIENTS}
 ROWS = (1, 2, 4, 8, 16)
 GOAL_P99, GOAL_OF_ONE, GOAL_OF_BARE = 10.0, 1.3, 0.9
 #: Nothing may be refused: the peers refuse nothing.
-UNBOUNDED = {"max_queue_ms": "1e9", "client_share": "1", "request_timeout_s": "1e6"}
+UNBOUNDED = {"max_queue_ms": "1e9", "client_share": "1", "request_timeout_s": "1e6", "max_lag_ms": "1e9"}
 SAME_PICTURE = {"prompt": "a lighthouse", "steps": SHORTEST, "guidance_scale": 7.5, "seed": 2026}
 
 #: Rows per second of a bare loop, by the rows of its calls.

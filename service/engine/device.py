@@ -273,8 +273,10 @@ class Device:
             return None
         lane = min(waiting, key=lambda lane: lane.served_ms)
         self._virtual_ms = lane.served_ms
-        self._note_model(lane.model.name)
-        shared = len(waiting) > 1 or time.monotonic() < self._shared_until
+        # Parts of a model serve the same requests, so that none of them gains from short ticks of the others.
+        model = lane.model.manifest.name
+        self._note_model(model)
+        shared = time.monotonic() < self._shared_until or any(each.model.manifest.name != model for each in waiting)
         slots = lane.claim(self._tick_budget_ms if shared else None, self._free_threads)
         rejected = lane.take_rejected()
         if rejected:

@@ -16,6 +16,7 @@ from service.engine.delivery import deliver
 from service.engine.device import SHARED_S, Device
 from service.engine.lane import Lane, TickResult
 from service.engine.model import Model
+from service.engine.parts import Decoder
 from service.engine.results import Picture
 from service.engine.rows import Film
 from service.engine.submission import Submission
@@ -211,16 +212,30 @@ async def test_the_least_served_lane_goes_next(one_shot: Model, diffusion: Model
     assert next_tick(device)[0] is lanes[1]
 
 
-async def test_a_waiting_lane_caps_the_bucket_of_the_other(one_shot: Model) -> None:
+async def test_a_waiting_model_caps_the_bucket_of_the_other(one_shot: Model, diffusion: Model) -> None:
     cost = CostModel({1: 10.0, 2: 12.0, 4: 16.0})
-    lanes = [new_lane(one_shot, rows=64, cost=cost) for _ in range(2)]
+    lanes = [new_lane(model, rows=64, cost=cost) for model in (one_shot, diffusion)]
     device = Device(1, tick_budget_ms=12.0, deliver=deliver)
     submit(device, lanes[0], 8, one_shot)
     _, slots = next_tick(device)
     assert len(slots) == 4  # alone: its best bucket
     device._finish_tick(lanes[0], TickResult(slots, slots[:0], []), spent_ms=1.0)
-    submit(device, lanes[1], 8, one_shot)
+    submit(device, lanes[1], 8, diffusion)
     assert len(next_tick(device)[1]) == 2  # 16 ms would be beyond the budget of 12
+
+
+async def test_parts_of_one_model_do_not_cap_each_other(one_shot: Model) -> None:
+    """Texts and pictures are encoded and decoded all the time while the rows of others take their steps."""
+    cost = CostModel({1: 10.0, 2: 12.0, 4: 16.0})
+    decoder = Decoder(one_shot.manifest, one_shot.device, one_shot.decode, None)
+    lanes = [new_lane(model, rows=64, cost=cost) for model in (one_shot, decoder)]
+    device = Device(1, tick_budget_ms=12.0, deliver=deliver)
+    for lane in lanes:
+        submit(device, lane, 8, one_shot)
+    for _ in range(4):
+        lane, slots = next_tick(device)
+        assert len(slots) == 4
+        device._finish_tick(lane, TickResult(slots, slots[:0], []), spent_ms=1.0)
 
 
 def test_another_model_served_recently_caps_the_bucket_too(
