@@ -88,8 +88,9 @@ _METAVARS: dict[Callable[[str], Any], str] = {
     _text: "TEXT",
     _lora: "NAME[:SCALE]",
 }
-#: Options of models that read prompts.
-_PROMPTS = ("prompt", "negative_prompt", "width", "height", "lora", "control_image", "control_scale")
+#: Options of models that read prompts, and those of pictures alone.
+_TEXTS = ("prompt", "negative_prompt", "width", "height", "lora")
+_PROMPTS = (*_TEXTS, "control_image", "control_scale")
 
 
 def add_commands(commands: Commands) -> None:
@@ -136,7 +137,7 @@ def _add_interpolate(commands: Commands) -> None:
         "examples:\n"
         "  genserve interpolate vae --from-seed 1 --to-seed 2 -o strip.png\n"
         "  genserve interpolate ddpm --class-label dress --frames 30 --scale 8 -o walk.gif\n"
-        "  genserve interpolate sd --from-seed 1 --from-prompt 'a hut' --to-seed 1 --to-prompt 'a fort' -o walk.gif\n",
+        "  genserve interpolate sd --from-seed 1 --from-prompt hut --to-seed 1 --to-prompt castle -o walk.gif\n",
     )
     for end, which_end in (("from", "start"), ("to", "end")):
         which = interpolate.add_mutually_exclusive_group()
@@ -145,9 +146,7 @@ def _add_interpolate(commands: Commands) -> None:
         )
         which.add_argument(f"--{end}-image", type=_picture, metavar="FILE", help=f"picture of the path's {which_end}")
         interpolate.add_argument(f"--{end}-prompt", metavar="TEXT", help=f"prompt of the path's {which_end}")
-    _add_fields(
-        interpolate, "frames", "method", "easing", "fps", "prompt", "negative_prompt", "width", "height", "lora"
-    )
+    _add_fields(interpolate, "frames", "method", "easing", "fps", *_TEXTS)
     interpolate.set_defaults(run=_runner(_path, ".png"))
 
 

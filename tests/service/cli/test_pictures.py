@@ -48,7 +48,7 @@ def somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             },
         ),
         (
-            "interpolate sd --from-seed 1 --from-prompt hut --to-seed 1 --prompt castle --lora ink --format gif",
+            "interpolate sd --from-seed 1 --from-prompt hut --to-seed 1 --prompt castle --lora ink -o walk.gif",
             {
                 "model": "sd",
                 "from": {"seed": 1, "prompt": "hut"},
