@@ -181,7 +181,7 @@ def test_a_picture_can_be_saved(
             page.get_by_role("dialog").get_by_role("button", name=button).click()
         file = Image.open(io.BytesIO(download.value.path().read_bytes()))
         assert file.format == kind
-        assert file.height == side
+        assert side <= file.height <= 1.2 * side
         assert getattr(file, "n_frames", 1) >= frames
 
 
@@ -199,11 +199,8 @@ def test_films_can_be_saved(browser: Browser, shipped: Service, view: str) -> No
 def test_models_are_compared_at_one_seed(browser: Browser, shipped: Service) -> None:
     with visiting(browser, shipped.port) as visit:
         page = visit.open("#compare?model=ddpm&seed=5&n=2&classes=8")
-        names = [
-            card["name"]
-            for card in shipped.client.get("/models").json()
-            if "bag" in card["class_names"] and "generate" in card["does"]
-        ]
+        cards = [card for card in shipped.client.get("/models").json() if "bag" in card["class_names"]]
+        names = [card["name"] for card in cards if "generate" in card["does"]]
         rows = page.locator(".compared-row")
         expect(rows.locator("h2")).to_have_text(names)
         for row in rows.all():
