@@ -55,6 +55,22 @@ def shipped() -> Iterator[Service]:
         assert running.errors_logged() == []
 
 
+@pytest.fixture(scope="module")
+def prompted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """Tiny diffusers folders that read prompts: sd, with two LoRAs, and control, with a ControlNet."""
+    pytest.importorskip("diffusers", reason="needs the diffusers extra")
+    from tests.service.models.diffusers.tiny import write_folder, write_lora
+
+    weights = tmp_path_factory.mktemp("prompted") / "weights"
+    for name in ("sd", "control"):
+        write_folder(weights / name, name)
+    write_lora(weights / "sd", "ink", 1)
+    write_lora(weights / "sd", "oil", 2)
+    with serving(weights, engine_threads=1) as running:
+        yield running
+        assert running.errors_logged() == []
+
+
 @pytest.fixture(scope="session")
 def mapped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """The shipped ddpm, and the vae with a latent map of the committed sample of its data set."""

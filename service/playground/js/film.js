@@ -205,9 +205,9 @@ function requestOf(card, state, scale) {
 /** Save the film as a GIF. */
 async function saveFilm(card, progress, signal) {
   const state = read();
-  const body = { ...requestOf(card, state, number(state.guidance, sampling(card).guidance?.value)) };
+  const body = requestOf(card, state, number(state.guidance, sampling(card).guidance?.value));
   const scale = enlargement(2 * card.image_shape[2]);
-  const file = await getFile(`generate/${card.name}`, { body: { ...body, scale }, accept: "image/gif", signal });
+  const file = await getFile(`generate/${card.name}`, { body: { ...body, scale, layout: "film" }, accept: "image/gif", signal });
   download(file, `${card.name}-${seedOf(state)}-film.gif`);
   progress.idle("Saved");
 }

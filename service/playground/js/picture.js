@@ -125,11 +125,11 @@ function files(picture, card, { model, path, params }, commands) {
     );
   const plain = [button("PNG", () => download(pngBlob(picture), `${name}.png`))];
   if (scale > 1) plain.push(save(`PNG ${scale} × larger`, "image/png", `${scale}x.png`, { scale }));
-  const film = denoises(card) && "fps" in fieldsOf(card, "generate");
+  const film = fieldsOf(card, "generate").layout?.enum.includes("film");
   return [
     ...plain,
     save("WebP", "image/webp", "webp", { scale }),
-    film && save("Film as GIF", "image/gif", "gif", { scale, n: 1 }),
+    film && save("Film as GIF", "image/gif", "gif", { layout: "film", scale: enlargement(2 * picture.width) }),
     save("npy", "application/x-npy", "npy"),
   ];
 }

@@ -54,8 +54,8 @@ def test_a_request_can_be_cancelled(browser: Browser, shipped: Service) -> None:
 
 def test_progress_estimates_the_time_left(browser: Browser, shipped: Service) -> None:
     with visiting(browser, shipped.port) as visit:
-        page = visit.open("#gallery?model=ddpm&seed=7&n=16&steps=900", wait=False)
-        text = re.compile(r"^0 of 16 · about [\d.]+ m?s left$")
+        page = visit.open("#gallery?model=ddpm&seed=7&n=2&steps=900", wait=False)
+        text = re.compile(r"^0 of 2 · about [\d.]+ m?s left$")
         expect(page.locator(".progress-text")).to_have_text(text, timeout=60_000)
         share = page.locator(".progress progress").evaluate("bar => bar.value")
         assert 0 < share < 1
@@ -169,7 +169,7 @@ def test_arrow_keys_turn_the_pages_of_the_dialog(browser: Browser, shipped: Serv
 
 @pytest.mark.parametrize(
     ("button", "kind", "side", "frames"),
-    [("PNG 18 × larger", "PNG", 504, 1), ("WebP", "WEBP", 504, 1), ("Film as GIF", "GIF", 504, 3)],
+    [("PNG 18 × larger", "PNG", 504, 1), ("WebP", "WEBP", 504, 1), ("Film as GIF", "GIF", 252, 3)],
 )
 def test_a_picture_can_be_saved(
     browser: Browser, shipped: Service, button: str, kind: str, side: int, frames: int
@@ -181,7 +181,7 @@ def test_a_picture_can_be_saved(
             page.get_by_role("dialog").get_by_role("button", name=button).click()
         file = Image.open(io.BytesIO(download.value.path().read_bytes()))
         assert file.format == kind
-        assert file.height == side
+        assert side <= file.height <= 1.2 * side
         assert getattr(file, "n_frames", 1) >= frames
 
 
@@ -199,7 +199,8 @@ def test_films_can_be_saved(browser: Browser, shipped: Service, view: str) -> No
 def test_models_are_compared_at_one_seed(browser: Browser, shipped: Service) -> None:
     with visiting(browser, shipped.port) as visit:
         page = visit.open("#compare?model=ddpm&seed=5&n=2&classes=8")
-        names = [card["name"] for card in shipped.client.get("/models").json() if "generate" in card["does"]]
+        cards = [card for card in shipped.client.get("/models").json() if "bag" in card["class_names"]]
+        names = [card["name"] for card in cards if "generate" in card["does"]]
         rows = page.locator(".compared-row")
         expect(rows.locator("h2")).to_have_text(names)
         for row in rows.all():
@@ -213,12 +214,12 @@ def test_settings_are_compared_at_one_seed(browser: Browser, shipped: Service) -
     with visiting(browser, shipped.port) as visit:
         page = visit.open("#compare?model=ddpm&seed=5&n=1&classes=8&by=models&steps=5")
         sent = bodies_of(page, "/generate/ddpm")
-        page.get_by_label("Compare", exact=True).select_option("guidance")
+        page.get_by_role("combobox", name="Compare").select_option("guidance")
         expect(page.locator(".compared-row h2")).to_have_text([f"guidance {scale}" for scale in (1, 2, 3, 5, 7, 10)])
         expect(page.locator(DONE)).to_be_attached()
         expect(page.locator("button.tile")).to_have_count(6)
         assert [each["guidance_scale"] for each in sent] == [1, 2, 3, 5, 7, 10]
         assert {each["steps"] for each in sent} == {5}
-        page.get_by_label("Compare", exact=True).select_option("solver")
+        page.get_by_role("combobox", name="Compare").select_option("solver")
         expect(page.locator(".compared-row h2").first).to_have_text("ddpm")
         expect(page.locator(DONE)).to_be_attached()
