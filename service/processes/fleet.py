@@ -24,8 +24,8 @@ log = logging.getLogger(__name__)
 WATCH_S = 0.1
 #: A longer pause between two looks means that this process was paused, and perhaps the engines with it.
 PAUSED_S = 1.0
-#: Seconds for which engines may finish their ticks at the end.
-STOP_S = 10.0
+#: Seconds for which engines may finish their ticks at the end: nobody waits for the results.
+STOP_S = 1.0
 
 
 class TooManyDeaths(Exception):
