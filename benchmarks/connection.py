@@ -63,6 +63,7 @@ class Connection(asyncio.Protocol):
         head = head.lower()
         if found and len(content) >= int(head.split(b"content-length:")[1].split(b"\r\n", 1)[0]):
             self._received = b""
+            self.is_open = self.is_open and b"\r\nconnection: close" not in head
             if self._answer is not None and not self._answer.done():
                 self._answer.set_result(Answer(int(head.split(b" ", 2)[1]), b"\r\nretry-after:" in head, content))
 

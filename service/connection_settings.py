@@ -42,8 +42,8 @@ class ConnectionSettings(BaseSettings):
     )
     drain_delay_s: NonNegativeFloat = _connections(
         1.0,
-        "Time after SIGTERM for which new connections are still accepted, while /health/ready is 503 and every response "
-        "is the last one of its connection. After SIGINT (Ctrl+C): none.",
+        "Time after SIGTERM for which new connections are still accepted, while /health/ready is 503 and responses end "
+        "their connections. After SIGINT (Ctrl+C): none.",
         "Behind a load balancer: more than the time between two of its health checks.",
         "s",
     )

@@ -314,6 +314,11 @@ class Settings(AccessSettings, ProxySettings, ConnectionSettings):
         return None if self.store == "memory" else Path(self.store.removeprefix("sqlite:///"))
 
     @property
+    def processes(self) -> int:
+        """The API processes that share limits; the supervisor tells them what "auto" is."""
+        return 1 if self.engine == "inline" or self.api_servers == "auto" else self.api_servers
+
+    @property
     def request_limit_ms(self) -> float:
         """Limit of one request's predicted device time, in milliseconds."""
         return self.max_queue_ms / 2 if self.max_request_ms is None else self.max_request_ms

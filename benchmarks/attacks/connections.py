@@ -84,7 +84,10 @@ async def pipelining(service: Service, scale: float) -> list[Demand]:
 async def held_bodies(service: Service, scale: float) -> list[Demand]:
     """Bodies that are complete but for a byte."""
     size = 13_000_000
-    head = b"POST /interpolate HTTP/1.1\r\n%bcontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % (HOST, size)
+    head = b"POST /interpolate HTTP/1.1\r\n%bcontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % (
+        HOST,
+        size,
+    )
     body = b'{"model": "vae", "image_a": "' + b"A" * size
     before_mib = service.memory_mib()
     most_mib = before_mib

@@ -1,6 +1,6 @@
 """Attacks with input that is slow to parse: the worst that a request may contain, for each parser.
 
-Each one is sent again and again on a few connections, and what others wait for tells whether the event loop was blocked.
+Each one is sent again and again on a few connections; what others wait for tells whether the event loop was blocked.
 """
 
 import asyncio
@@ -48,8 +48,14 @@ def worst_inputs() -> Iterator[tuple[str, bytes]]:
     yield "latents", _post(b'{"latents":[' + b",".join([b"[0]"] * 16_000) + b"]}")
     yield "form, boundaries", _form(b"\r\n--b" * 12_000)
     yield "form, almost boundaries", _form(b"--b\r\n" + b"\r\n--" * 16_000)
-    yield "form, parts", _form(b"".join(b'--b\r\ncontent-disposition: form-data; name="a"\r\n\r\n\r\n' for _ in range(1200)))
-    yield "form, header", _form(b"--b\r\ncontent-disposition: form-data" + b'; a="\\"' * 1000 + b"\r\n\r\n\r\n--b--\r\n")
+    yield (
+        "form, parts",
+        _form(b"".join(b'--b\r\ncontent-disposition: form-data; name="a"\r\n\r\n\r\n' for _ in range(1200))),
+    )
+    yield (
+        "form, header",
+        _form(b"--b\r\ncontent-disposition: form-data" + b'; a="\\"' * 1000 + b"\r\n\r\n\r\n--b--\r\n"),
+    )
     yield "form, padding", _form(b"--b" + b" " * 65_000)
     yield "content type", _post(b"--b\r\n", **{"content-type": b"multipart/form-data" + b'; a="\\"' * 7500})
     yield "base64", _reconstruct(b"A" * 6_600_000)
@@ -85,7 +91,9 @@ def _request(line: bytes, headers: list[bytes] = [], body: bytes = b"") -> bytes
 
 
 def _post(body: bytes, **headers: bytes) -> bytes:
-    return _request(b"POST /generate/quick-gan", [b"%b: %b" % (name.encode(), each) for name, each in headers.items()], body)
+    return _request(
+        b"POST /generate/quick-gan", [b"%b: %b" % (name.encode(), each) for name, each in headers.items()], body
+    )
 
 
 def _form(body: bytes) -> bytes:

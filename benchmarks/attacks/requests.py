@@ -22,7 +22,9 @@ async def cheap_reads(service: Service, scale: float) -> list[Demand]:
         request = SMALL.replace(b"/health/live", path.encode())
         async with watching(service.port) as watch:
             await asyncio.gather(*(_read(service.port, request, SECONDS * scale) for _ in range(CLIENTS)))
-        demands.append(Demand(f"{path}: p50 of good requests, ms", watch.p50_ms, max(4 * TIMES * usual.p50_ms, LEAST_MS / 2)))
+        demands.append(
+            Demand(f"{path}: p50 of good requests, ms", watch.p50_ms, max(4 * TIMES * usual.p50_ms, LEAST_MS / 2))
+        )
         demands.append(Demand(f"{path}: good requests that failed", watch.failed, 0))
     return demands
 

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from service.access.keys import KeyFile, KeyRing
 from service.access.streams import Streams
 from service.admission.memory import Memory
+from service.api.http.paced import Paced
 from service.api.order import Order, Output
 from service.api.prompts import PromptCache
 from service.api.request.body import BodyTranslator
@@ -51,7 +52,7 @@ class ModelStates(Protocol):
     def ready(self) -> bool: ...  # noqa: D102
 
 
-@dataclass(frozen=True)
+@dataclass
 class State:
     """The parts of a running service."""
 
@@ -70,6 +71,9 @@ class State:
     key_file: KeyFile | None = None
     translators: Sequence[BodyTranslator] = ()
     prompts: PromptCache = field(default_factory=PromptCache)
+    paced: Paced = field(default_factory=Paced)
+    #: Whether the service is about to end: it answers, and wants no new clients.
+    stopping: bool = False
 
     @property
     def jobs(self) -> JobStore[Order, JobResult]:
@@ -85,16 +89,17 @@ class State:
     def faults(self) -> dict[str, str]:
         """Reasons of failure by part of the service; models are not included."""
         fault = self.engine.fault
-        return ({} if fault is None else {"engine": fault}) | self.background.failing
+        ends = {"service": "it is stopping"} if self.stopping else {}
+        return ends | ({} if fault is None else {"engine": fault}) | self.background.failing
 
     @property
     def ready(self) -> bool:
-        """Whether every model serves and every engine runs.
+        """Whether every model serves, every engine runs, and the service is not stopping.
 
         A failing background step is reported in ``faults`` only: requests are served without it, and a failure of a
         disk that all instances share would otherwise make all of them unready.
         """
-        return self.models.ready and self.engine.fault is None
+        return self.models.ready and self.engine.fault is None and not self.stopping
 
     def deployment(self, name: str) -> Deployment:
         """The deployment for new requests to that model. Raises UnknownModel; ModelUnavailable if it failed to load."""

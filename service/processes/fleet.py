@@ -20,8 +20,8 @@ from service.supervision.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 
-#: Seconds for which engines may finish their ticks at the end.
-STOP_S = 10.0
+#: Seconds for which engines may finish their ticks at the end: nobody waits for the results.
+STOP_S = 1.0
 
 
 class TooManyDeaths(Exception):

@@ -15,7 +15,7 @@ import fcntl
 import struct
 import sys
 import termios
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -32,16 +32,18 @@ from service.server.rejections import (
     STOPPING,
     TOO_LONG,
     TOO_MANY,
+    TOO_MANY_FIELDS,
     TOO_SLOW,
     Rejection,
     rejection_bytes,
     response_bytes,
 )
 
-#: Limits of a request's head (first line and headers): bytes, headers, and seconds from its first byte. The limit in
-#: bytes also applies to trailers. Every handler may search all headers several times.
+#: Limits of a request's head (first line and headers): bytes, headers, fields of the query, and seconds from its first
+#: byte. The limit in bytes also applies to trailers. Headers and fields are counted because a short one costs as much
+#: as a long one.
 MAX_HEAD_BYTES = 65_536
-MAX_HEADERS = 256
+MAX_HEADERS = MAX_QUERY_FIELDS = 256
 MAX_HEAD_S = 10.0
 
 #: Parsing pauses while more requests than these wait behind the running one. That is checked after every slice of
@@ -55,6 +57,8 @@ EXTENSIONS: dict[str, dict[object, object]] = {WHOLE: {}}
 class Cycle(RequestResponseCycle):
     """A request and its response: HTTP/1.0 gets it without chunks, and a complete one may be one message, ``WHOLE``."""
 
+    #: Called before the head is sent, when the service stops.
+    before_head: Callable[[], None] | None = None
     #: Whether the body ends where the connection does.
     _ends_by_closing = False
 
@@ -65,6 +69,7 @@ class Cycle(RequestResponseCycle):
     async def _run(self, app: Any, *channels: Any) -> None:  # noqa: ANN401
         try:
             await app(*channels)
+            self.before_head = None
         except asyncio.CancelledError:
             if self.response_complete or self.disconnected:
                 return
@@ -78,6 +83,8 @@ class Cycle(RequestResponseCycle):
 
         The headers of a complete response are written unchecked: the service made them itself.
         """
+        if self.before_head is not None and not self.response_started:
+            self.before_head()
         if message["type"] != WHOLE:
             if self.scope["http_version"] != "1.1":
                 self._avoid_chunks(message)
@@ -119,8 +126,11 @@ def _arrived_bytes(transport: asyncio.Transport) -> int:
     return int.from_bytes(count, sys.byteorder)
 
 
-class TooManyHeaders(Exception):
-    """A head has more than ``MAX_HEADERS`` headers."""
+class Rejected(Exception):
+    """A callback of the parser rejects the request, which stops the parser."""
+
+    def __init__(self, rejection: Rejection) -> None:
+        self.rejection = rejection
 
 
 class Protocol(HttpToolsProtocol):
@@ -180,7 +190,8 @@ class Protocol(HttpToolsProtocol):
         except httptools.HttpParserUpgrade as stopped:
             done = self._ignore_upgrade(stopped.args[0])
         except httptools.HttpParserError as failure:
-            self._reject(TOO_LONG if isinstance(failure.__context__, TooManyHeaders) else MALFORMED)
+            cause = failure.__context__
+            self._reject(cause.rejection if isinstance(cause, Rejected) else MALFORMED)
         if self._pending_bytes > MAX_HEAD_BYTES:
             self._reject(TOO_LONG)
         return done
@@ -264,8 +275,12 @@ class Protocol(HttpToolsProtocol):
         self.server_state.readers.paused(self.transport)
 
     def end_soon(self) -> None:
-        """Make the response under way the last one, if its head can still say so, and no other request waits."""
-        if self._busy and self.cycle is self._running and not self.cycle.response_started and not self._unread:
+        """Make the running request's response the last one, if its head is not sent and no other request waits then."""
+        if isinstance(self._running, Cycle):
+            self._running.before_head = self._end_with_response
+
+    def _end_with_response(self) -> None:
+        if self.cycle is self._running and not self._unread:
             self.cycle.keep_alive = False
 
     def end(self) -> bool:
@@ -283,14 +298,16 @@ class Protocol(HttpToolsProtocol):
         cycle.__class__ = Cycle  # uvicorn has no setting for it
         cycle.scope["extensions"] = EXTENSIONS
         _info(cycle).disconnect = self._disconnect
-        super()._start_asgi_task(cycle, app)
         if self.server_state.stopping:
             self.end_soon()
+        super()._start_asgi_task(cycle, app)
 
     def on_headers_complete(self) -> None:
         """A head is complete."""
         if len(self.headers) > MAX_HEADERS:
-            raise TooManyHeaders
+            raise Rejected(TOO_LONG)
+        if self.url.count(b"&") >= MAX_QUERY_FIELDS:
+            raise Rejected(TOO_MANY_FIELDS)
         if not self.parser.should_upgrade():
             self._pending_bytes = 0
             super().on_headers_complete()

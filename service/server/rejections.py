@@ -26,7 +26,8 @@ MALFORMED = Rejection(400, "The request is not valid HTTP.")
 #: 405 requires Allow; it is empty because no method is allowed on the target of a tunnel.
 NO_TUNNEL = Rejection(405, "CONNECT is not supported: this is not a proxy.", ((b"allow", b""),))
 TOO_SLOW = Rejection(408, "The head of the request took too long to arrive.")
-TOO_LONG = Rejection(431, "The head of the request is too long.")
+TOO_MANY_FIELDS = Rejection(414, "The query has too many fields.")
+TOO_LONG = Rejection(431, "The head of the request is too long, or has too many headers.")
 TOO_MANY = Rejection(503, "There are too many connections. Try again in 1 s.", ((b"retry-after", b"1"),))
 STOPPING = Rejection(503, "The service stops. Try again in 1 s.", ((b"retry-after", b"1"),), ServiceStopping.code)
 

@@ -104,10 +104,10 @@ class Server(uvicorn.Server):
         self._on_stopping()
         for connection in self.server_state.connections:
             _ours(connection).end_soon()
-        await self._wait(self._delay_s, lambda: False)
+        await self._wait(self._delay_s)
         for each in self._copies:
             refuse_new(each)
-        await self._wait(LAST_ACCEPT_S, lambda: False)
+        await self._wait(LAST_ACCEPT_S)
         for each in self._copies:
             self._loop.remove_reader(each)
             self._accept(each)
@@ -116,18 +116,28 @@ class Server(uvicorn.Server):
         for each in self._copies:
             each.close()
         await self._wait(LAST_REQUEST_S, self._all_end)
+        aborting = self._loop.create_task(self._abort_all())
         await super().shutdown(sockets)
+        aborting.cancel()
         self._looking.cancel()
 
-    async def _wait(self, most_s: float, over: Callable[[], bool]) -> None:
-        """Wait until ``over``, until the time is up, or until nothing is waited for any more."""
+    async def _abort_all(self) -> None:
+        """Close all connections at once if the server has to end at once: uvicorn would wait for them."""
+        while not self.force_exit:
+            await asyncio.sleep(STOP_POLL_S)
+        for connection in list(self.server_state.connections):
+            _ours(connection).transport.abort()
+
+    async def _wait(self, most_s: float, over: Callable[[], bool] = lambda: False) -> None:
+        """Wait until the time is up, until ``over``, or until the server stops at once."""
         give_up = self._loop.time() + most_s
         while not over() and self._loop.time() < give_up and not self.force_exit:
             await asyncio.sleep(STOP_POLL_S)
 
     def _all_end(self) -> bool:
         """Whether all connections are closed, or will be after a response."""
-        return not self._connecting and all([_ours(each).end() for each in [*self.server_state.connections]])
+        ended = [_ours(each).end() for each in [*self.server_state.connections]]
+        return not self._connecting and all(ended)
 
     def _accept(self, listener: socket.socket) -> None:
         for _ in range(MAX_ACCEPTED):
@@ -190,13 +200,12 @@ def public_server(app: FastAPI, settings: Settings, on_listening: Callable[[], N
 
 def limits_of(settings: Settings) -> Limits:
     """The limits of one API process: its share of those of the service, and no more connections than files."""
-    processes = settings.api_servers if isinstance(settings.api_servers, int) else 1
-    connections = min(settings.max_connections // processes, raise_file_limit() - SPARE_FILES)
-    return Limits(max(1, connections), settings.min_read_rate, settings.max_unread_bytes // processes)
+    connections = min(settings.max_connections // settings.processes, raise_file_limit() - SPARE_FILES)
+    return Limits(max(1, connections), settings.min_read_rate, settings.max_unread_bytes // settings.processes)
 
 
 def _set_stopping(app: FastAPI) -> None:
-    app.state.stopping = True
+    app.state.service.stopping = True
 
 
 def _count_closed(app: FastAPI, reason: Closed) -> None:

@@ -4,13 +4,17 @@ FastAPI's own routes resolve dependencies and read fields of bodies that these h
 raw bodies and return bytes: docs/decisions/0005-plain-asgi-routes.md.
 """
 
+import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from http import HTTPStatus
 from typing import Any
+from urllib.parse import urlsplit
 
 from fastapi import FastAPI
 from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
 from fastapi.routing import APIRoute
+from pydantic_core import to_json
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
@@ -84,7 +88,11 @@ class App(FastAPI):
     """
 
     def __init__(self, **options: Any) -> None:  # noqa: ANN401  (FastAPI's own)
-        super().__init__(**options)
+        super().__init__(**options, openapi_url=None)
+        #: The OpenAPI document by the root path, which is the proxy's or none.
+        self._encoded: dict[str, bytes] = {}
+        self._encoding = asyncio.Lock()
+        self.add_route("/openapi.json", self.openapi_json)
         #: Who may send requests, where they are logged, and what rejects them while the event loop is overloaded; None
         #: until the service is up.
         self.guard: Guard | None = None
@@ -109,6 +117,18 @@ class App(FastAPI):
             add_operations(document, described, [tag["name"] for tag in self.openapi_tags or ()])
         assert self.openapi_schema is not None
         return self.openapi_schema
+
+    async def openapi_json(self, request: Request) -> Response:
+        """GET /openapi.json: the document, encoded once. It is made in a thread because that takes a second."""
+        root = request.scope.get("root_path", "").rstrip("/")
+        async with self._encoding:
+            if root not in self._encoded:
+                self._encoded[root] = await asyncio.to_thread(self._encode, root)
+        return Response(self._encoded[root], media_type="application/json")
+
+    def _encode(self, root: str) -> bytes:
+        document = self.openapi()
+        return to_json({**document, "servers": [{"url": root}]} if root else document)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request, or the lifespan."""
@@ -168,6 +188,8 @@ class App(FastAPI):
         async def noting(message: Message) -> None:
             if message["type"] == "http.response.start":
                 info.status = message["status"]
+                if info.status == HTTPStatus.TEMPORARY_REDIRECT:
+                    message["headers"] = [_relative(*header) for header in message["headers"]]
                 named = {name for name, _ in message["headers"]} - {b"vary"}
                 added = [header for header in self._added(scope) if header[0] not in named]
                 message["headers"] = [*message["headers"], *added]
@@ -176,3 +198,8 @@ class App(FastAPI):
                 self.access_log.note(info, scope["method"], route_path(scope))
 
         return noting
+
+
+def _relative(name: bytes, value: bytes) -> tuple[bytes, bytes]:
+    """A header of Starlette's redirect to a path without its last slash, without the host, which the sender chose."""
+    return (name, value) if name != b"location" else (name, urlsplit(value)._replace(scheme=b"", netloc=b"").geturl())

@@ -59,7 +59,8 @@ async def health(request: Request) -> JSONResponse:
 @router.get("/metrics", response_class=Response, responses=_responses(media="text/plain"))
 async def metrics(request: Request) -> Response:
     """Every series, in Prometheus' text format."""
-    return Response(state_of(request).metrics.expose(), media_type=METRICS_TYPE)
+    state = state_of(request)
+    return Response(await state.paced.get("metrics", state.metrics.expose), media_type=METRICS_TYPE)
 
 
 def _readiness(request: Request, state: State) -> dict[str, object]:

@@ -3,13 +3,15 @@
 from typing import Any
 
 from fastapi import APIRouter
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, TypeAdapter
 from starlette.requests import Request
+from starlette.responses import Response
 
 from service.api.http.endpoint import HeadRoute
 from service.api.http.openapi import errors, response_headers
 from service.api.ops.parameters import tasks_of
 from service.api.request.capabilities import Ability, abilities
+from service.api.request.negotiation import JSON
 from service.api.request.prompt_text import MAX_PROMPT
 from service.api.request.resolve import most_steps
 from service.api.state import State, deployment_of, state_of
@@ -44,14 +46,21 @@ class ModelCard(BaseModel):
     manifest: Manifest
 
 
+_CARDS = TypeAdapter(list[ModelCard])
+
 _OK: dict[int | str, dict[str, Any]] = {200: {"headers": response_headers("X-Request-Id")}}
 
 
-@router.get("/models", response_model_exclude={"__all__": _HIDDEN}, responses={**_OK, **errors(500)})
-async def list_models(request: Request) -> list[ModelCard]:
+@router.get("/models", response_model=list[ModelCard], responses={**_OK, **errors(500)})
+async def list_models(request: Request) -> Response:
     """List the served models."""
     state = state_of(request)
-    return [_card(deployment, state) for deployment in state.engine.deployments.values()]
+    return Response(await state.paced.get("models", lambda: _cards(state)), media_type=JSON)
+
+
+def _cards(state: State) -> bytes:
+    cards = [_card(deployment, state) for deployment in state.engine.deployments.values()]
+    return _CARDS.dump_json(cards, exclude={"__all__": _HIDDEN})
 
 
 @router.get(

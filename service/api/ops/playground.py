@@ -5,6 +5,7 @@ from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from fastapi import APIRouter
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -86,9 +87,9 @@ async def asset(name: str, request: Request) -> Response:
 
 
 def answer_asset(request: Request, found: Asset | None) -> Response:
-    """A file; 304 where the client has it, 404 where there is none."""
+    """A file; 304 where the client has it. Raises HTTPException where there is none."""
     if found is None:
-        return Response("There is no such file.", 404, HEADERS, "text/plain")
+        raise HTTPException(404, "There is no such file.", HEADERS)
     if not_modified(request, found.cache):
         return unchanged(found.cache)
     kept = {"ETag": found.cache.etag.decode(), "Cache-Control": found.cache.control.decode()}

@@ -9,7 +9,7 @@ from service.api.http.openapi import Answer, Operation
 from service.api.request.body import parse_query
 from service.api.request.fields import Fields
 from service.api.request.negotiation import JSON
-from service.api.state import state_of
+from service.api.state import State, state_of
 from service.history import LONGEST_S, STAGES, STEP_S, Latency, Snapshot, increase, latency, quantile_ms, steps
 
 
@@ -55,10 +55,14 @@ async def get_stats(request: Request) -> Response:
     """Requests, latencies, queues and errors of each model in the last seconds."""
     state = state_of(request)
     asked = parse_query(StatsRequest, request)
-    looks = state.history.since(asked.window)
+    body = await state.paced.get(("stats", asked.window), lambda: _stats(state, asked.window))
+    return Response(body, media_type=JSON, headers={"Cache-Control": "no-store"})
+
+
+def _stats(state: State, window_s: int) -> bytes:
+    looks = state.history.since(window_s)
     models = {name: _model(looks, name) for name in looks[-1].models}
-    answer = Stats(window_s=asked.window, step_s=STEP_S, models=models)
-    return Response(answer.model_dump_json(), media_type=JSON, headers={"Cache-Control": "no-store"})
+    return Stats(window_s=window_s, step_s=STEP_S, models=models).model_dump_json().encode()
 
 
 ROUTE = route(

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from starlette.requests import Request
 
+from service.admission.memory import Memory
 from service.api.request.form import boundary_of, form_fields
 from service.api.request.schemas import GenerateRequest, Showing
 from service.api.request.uploads import PICTURE_FIELD, is_picture
@@ -50,6 +51,8 @@ _SYNONYMS = {
     "sampler": "solver",
     "scheduler": "solver",
 }
+#: Most members of all objects of a JSON body, counted by their colons. Each unknown one becomes an error with a text.
+MOST_MEMBERS = 4096
 
 #: Largest body in bytes that is parsed on the event loop, which must not block for more than milliseconds.
 INLINE_BYTES = 65_536
@@ -110,7 +113,8 @@ def echoed(name: str) -> str:
 async def read_body(request: Request, settings: Settings, pictures: int = 0) -> bytes:
     """The complete body; its limit grows with the number of uploaded ``pictures``.
 
-    Raises BodyTooLarge as soon as the limit is exceeded, BodyTooSlow when the body is not complete in time.
+    Raises BodyTooLarge as soon as the limit is exceeded, BodyTooSlow when the body is not complete in time, and
+    MemoryFull when too much of other bodies has arrived.
     """
     # Base64 needs four bytes for three.
     limit = settings.max_body_bytes + pictures * (settings.max_image_bytes * 4 // 3 + 4)
@@ -135,16 +139,31 @@ def check_json_size(body: bytes, most: int) -> None:
         raise BodyTooLarge(most)
 
 
+def _arriving(settings: Settings) -> Memory:
+    """The bytes of all bodies of which a part has arrived: this process's share of the limit."""
+    return _memory(settings.max_arriving_bytes // settings.processes)
+
+
+@lru_cache
+def _memory(most: int) -> Memory:
+    return Memory(most)
+
+
 async def _receive(request: Request, settings: Settings, limit: int) -> bytes:
     body = bytearray()
+    arriving = _arriving(settings).reserve(0)
     try:
         async with asyncio.timeout(settings.body_timeout_s):
             async for chunk in request.stream():
-                body += chunk
-                if len(body) > limit:
+                if len(body) + len(chunk) > limit:
                     raise BodyTooLarge(limit)
+                # Small bodies are never refused: they are bounded by the number of connections.
+                arriving.grow(max(0, len(body) + len(chunk) - INLINE_BYTES))
+                body += chunk
     except TimeoutError:
         raise BodyTooSlow(settings.body_timeout_s) from None
+    finally:
+        arriving.release()
     info_of(request.scope).arrived_at = time.monotonic()  # time that the client took to send is not counted
     return bytes(body)
 
@@ -152,8 +171,11 @@ async def _receive(request: Request, settings: Settings, limit: int) -> bytes:
 def parse_json(schema: type[Schema], body: bytes) -> Schema:
     """The request in the JSON ``body``; an empty body is {}.
 
-    Raises BadRequest where it is not JSON, InvalidField where it does not match the schema, or its text is no Unicode.
+    Raises BadRequest where it is not JSON or has too many members, InvalidField where it does not match the schema, or
+    its text is no Unicode.
     """
+    if body.count(b":") > MOST_MEMBERS:
+        raise BadRequest(f"The body has more than {MOST_MEMBERS} members or colons.")
     try:
         return schema.model_validate_json(body.strip() or b"{}")
     except ValidationError as failure:

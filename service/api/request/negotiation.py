@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import islice
 from typing import Literal
 
 from starlette.requests import Request
@@ -44,9 +45,15 @@ def choose(accept: Iterable[str], offered: Sequence[str]) -> str:
     return _choose(tuple(accept), tuple(offered))
 
 
+#: Media types of a request, and parameters of each, that are read: the others have no effect. Clients send about ten.
+MOST_RANGES = 64
+MOST_PARAMETERS = 8
+
+
 @lru_cache(maxsize=64)  # clients repeat their headers; these are bounded, and so is the cache
 def _choose(accept: tuple[str, ...], offered: tuple[str, ...]) -> str:
-    ranges = [_parse(part) for line in accept for part in line.split(",") if part.strip()]
+    parts = (part for line in accept for part in line.split(",", MOST_RANGES) if part.strip())
+    ranges = [_parse(part) for part in islice(parts, MOST_RANGES)]
     if not ranges:
         return offered[0]
     best = max(offered, key=lambda media: _quality(media, ranges))  # max keeps the first of equals
@@ -56,7 +63,7 @@ def _choose(accept: tuple[str, ...], offered: tuple[str, ...]) -> str:
 
 
 def _parse(part: str) -> tuple[str, float]:
-    media, *parameters = (piece.strip().lower() for piece in part.split(";"))
+    media, *parameters = (piece.strip().lower() for piece in part.split(";", MOST_PARAMETERS))
     text = next((value[2:] for value in parameters if value.startswith("q=")), "1")
     try:
         quality = float(text)

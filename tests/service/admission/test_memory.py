@@ -32,3 +32,16 @@ def test_what_is_released_is_held_no_more(sizes: list[tuple[int, int]]) -> None:
     for each in held:
         each.release()
     assert memory.reserved == 0
+
+
+def test_growth_is_refused_beyond_the_bound_and_what_is_held_stays() -> None:
+    memory = Memory(100)
+    first, second = memory.reserve(0), memory.reserve(30)
+    first.grow(70)
+    with pytest.raises(MemoryFull):
+        first.grow(71)
+    second.release()
+    first.grow(100)
+    assert memory.reserved == 100
+    first.release()
+    assert memory.reserved == 0

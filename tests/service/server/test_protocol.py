@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 from service.request_info import info_of
 from service.server import protocol
 from service.server.connections import Connections
-from service.server.protocol import MAX_HEAD_BYTES, MOST_PIPELINED, SLICE_BYTES, Protocol
+from service.server.protocol import MAX_HEAD_BYTES, MAX_HEADERS, MAX_QUERY_FIELDS, MOST_PIPELINED, SLICE_BYTES, Protocol
 
 REQUEST = b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 4\r\n\r\n"
 
@@ -352,3 +352,24 @@ def test_a_head_behind_a_request_that_takes_long_is_waited_for(monkeypatch: pyte
     transport = asyncio.run(speak(slow, REQUEST + b"body" + REQUEST[:20], wait_s=0.3))
     assert transport.sent.startswith(b"HTTP/1.1 200 ")
     assert not transport.closed
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"GET / HTTP/1.1\r\n" + b"x:\r\n" * (MAX_HEADERS + 1), b"431"),
+        (b"GET /?" + b"a&" * MAX_QUERY_FIELDS + b" HTTP/1.1\r\n", b"414"),
+        (b"nothing\r\n", b"400"),
+    ],
+)
+def test_a_head_of_many_parts_is_refused_before_it_is_handled(head: bytes, status: bytes) -> None:
+    """Each part costs every handler time, however short it is."""
+    transport = asyncio.run(speak(ok, head + b"\r\n"))
+    assert transport.sent.startswith(b"HTTP/1.1 %b " % status)
+    assert b"\r\ncontent-type: application/problem+json\r\n" in transport.sent
+    assert transport.closed
+
+
+def test_a_head_of_as_many_parts_as_allowed_is_handled() -> None:
+    head = b"GET /?" + b"a&" * (MAX_QUERY_FIELDS - 1) + b" HTTP/1.1\r\n" + b"x:\r\n" * MAX_HEADERS
+    assert asyncio.run(speak(ok, head + b"\r\n")).sent.startswith(b"HTTP/1.1 200 ")

@@ -67,7 +67,7 @@ def test_a_job_is_found_where_its_urls_lead(client: TestClient) -> None:
 def test_a_redirect_leads_back_through_the_proxy(client: TestClient) -> None:
     redirect = client.get("/models/?a=b")
     assert redirect.status_code == 307
-    assert redirect.headers["location"] == f"{PUBLIC}/models?a=b"
+    assert redirect.headers["location"] == "/pictures/models?a=b"
 
 
 def test_the_page_needs_its_slash(running: TestClient) -> None:

@@ -86,7 +86,7 @@ def test_a_slash_at_the_end_leads_to_the_path_without_it(client: TestClient) -> 
     for path in ("/generate/vae", "/interpolate"):
         response = client.post(f"{path}/", follow_redirects=False)
         assert response.status_code == 307
-        assert response.headers["location"] == f"http://testserver{path}"
+        assert response.headers["location"] == path  # without Host, which the sender chose
     assert client.post("/generate/vae/").status_code == 200
 
 

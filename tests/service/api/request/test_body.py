@@ -17,7 +17,7 @@ from starlette.types import Message
 from service.api.request.body import INLINE_BYTES, off_loop, read_body
 from service.api.request.schemas import GenerateRequest
 from service.decoding.pool import readers_of
-from service.errors import BodyTooLarge, BodyTooSlow
+from service.errors import BodyTooLarge, BodyTooSlow, MemoryFull
 from service.images import encode_png
 from service.request_info import KEY, RequestInfo
 from service.settings import Settings
@@ -150,7 +150,7 @@ def test_every_wrong_field_is_named(client: TestClient) -> None:
         b'{"class_label": "\xed\xa0\x80"}',
         b"\x00\x00",
         b"[" * 50_000,
-        b'{"a":' * 10_000,
+        b'{"a":' * 4_000,
         b'{"seed": ' + b"9" * 5000 + b"}",
     ],
 )
@@ -358,3 +358,30 @@ def test_without_a_body_the_query_is_the_request(client: TestClient) -> None:
 )
 def test_messages_do_not_use_pythons_terms(client: TestClient, path: str, body: dict[str, object], said: str) -> None:
     assert said in problem(client.post(path, json=body), 422, "invalid-field")["detail"]
+
+
+async def test_bodies_that_arrive_hold_a_bounded_number_of_bytes(tmp_path: Path) -> None:
+    """Each of them may be complete but for a byte; a small one is read all the same."""
+    small, held = 1000, asyncio.Event()
+    limits = Settings(weights_dir=tmp_path, max_arriving_bytes=2_000_000, max_image_bytes=3_000_000)
+
+    def arriving(first: bytes, rest: bytes) -> Request:
+        chunks = iter([first])
+
+        async def receive() -> Message:
+            if chunk := next(chunks, b""):
+                return {"type": "http.request", "body": chunk, "more_body": True}
+            await held.wait()
+            return {"type": "http.request", "body": rest, "more_body": False}
+
+        return Request({"type": "http", "headers": []}, receive)
+
+    holding = [asyncio.create_task(read_body(arriving(bytes(900_000), b"x"), limits, 1)) for _ in range(2)]
+    await asyncio.sleep(0)
+    with pytest.raises(MemoryFull):
+        await read_body(arriving(bytes(900_000), b"x"), limits, 1)
+    late = asyncio.create_task(read_body(arriving(bytes(small), b"x"), limits, 1))
+    await asyncio.sleep(0)
+    held.set()
+    assert [len(await each) for each in (*holding, late)] == [900_001, 900_001, small + 1]
+    assert len(await read_body(arriving(bytes(900_000), b"x"), limits, 1)) == 900_001

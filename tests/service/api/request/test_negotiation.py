@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
+from service.api.request import negotiation
 from service.api.request.negotiation import GIF, JPEG, JSON, MEDIA, NPY, PICTURES, PNG, WEBP, ZIP, choose
 from service.errors import NotAcceptable
 from tests.service.api.conftest import problem
@@ -114,3 +115,15 @@ def test_the_highest_quality_wins(qualities: list[float], space: str) -> None:
         f"{media};{space}q={quality}" for media, quality in zip(offered, qualities, strict=True)
     )
     assert choose([header], offered) == offered[qualities.index(0.9)]
+
+
+def test_few_media_types_of_a_long_header_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """60,000 bytes of them took 15 ms, in which nobody else was answered."""
+    read: list[str] = []
+    parse = negotiation._parse
+    monkeypatch.setattr(negotiation, "_parse", lambda part: parse(read.append(part) or part))  # type: ignore[func-returns-value]
+    for accept in (["a/a," * 15_000], ["a/a"] * 4000, ["a/a," * 100] * 100):
+        with pytest.raises(NotAcceptable):
+            choose(accept, PICTURES)
+    assert len(read) <= 3 * negotiation.MOST_RANGES
+    assert choose(["text/html," * 60 + "image/png"], PICTURES) == PNG
