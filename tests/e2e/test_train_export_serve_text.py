@@ -15,7 +15,7 @@ from tests.e2e.process import ROOT, Service, serving
 from tests.e2e.test_train_export_serve import run_trainer
 from tests.trainer.conftest import EMOJI
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 TRAIN = ["--data-dir", str(EMOJI), "--device", "cpu", "--precision", "fp32", "--batch-size", "16", "--epochs", "1"]
 #: The models, and whether they start from emoji.

@@ -191,7 +191,8 @@ class GenerateRequest(Sampling):
     prompt: Prompt | Annotated[list[Prompt], Field(fail_fast=True, min_length=1)] | None = Field(
         default=None,
         description="What the picture shows, or a list with one text for each picture; n may then be omitted. Absent: "
-        "the empty prompt. Text that exceeds the model's tokens is dropped, with a warning. Models with prompts only.",
+        "the empty prompt. Text that exceeds the model's tokens is dropped, with a warning. Models of the trainer read "
+        "emoji as their names, and ignore unknown words, with a warning. Models with prompts only.",
     )
     negative_prompt: Prompt | Annotated[list[Prompt], Field(fail_fast=True, min_length=1)] | None = Field(
         default=None,
