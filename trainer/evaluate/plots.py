@@ -81,6 +81,7 @@ def _text_picture(curves: TextCurves, points: list[TextPoint], axis: TextAxis) -
         f"evaluator {curves.evaluator}; dotted: real images",
         fontsize=9,
     )
+    ticks = sorted({getattr(point, axis) for point in points})
     for axes, name in zip(figure.subplots(2, 2).flat, PANELS, strict=True):
         for colour, (group, line) in enumerate(_by_group(points)):
             xs = [getattr(point, axis) for point in line]
@@ -88,7 +89,7 @@ def _text_picture(curves: TextCurves, points: list[TextPoint], axis: TextAxis) -
             if (real := TITLES[name][1]) is not None:
                 axes.axhline(getattr(line[0].scores, real), color=f"C{colour}", linestyle=":")
         axes.set(xscale="log", xlabel=TEXT_AXES[axis], ylabel=TITLES[name][0])
-        axes.set_xticks(xs, [f"{x:g}" for x in xs], minor=False)
+        axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
         axes.minorticks_off()
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
