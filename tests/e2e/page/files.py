@@ -1,6 +1,7 @@
 """Picture files for the page, and what the page draws of them."""
 
 import io
+import json
 from typing import Any
 
 import numpy as np
@@ -61,8 +62,8 @@ def bodies_of(page: Page, path: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
 
     def look(request: Request) -> None:
-        if request.method == "POST" and path in request.url and request.post_data:
-            found.append(request.post_data_json)
+        if request.method == "POST" and path in request.url:
+            found.append(json.loads(request.post_data or "{}"))
 
     page.on("request", look)
     return found

@@ -132,7 +132,7 @@ def test_a_mask_can_be_opened(browser: Browser, shipped: Service) -> None:
         page = visit.open(PAD, wait=False)
         page.get_by_label("Open a mask").set_input_files(upload(png_of(mask)))
         page.get_by_role("button", name="Fill").click()
-        page.wait_for_function(PAINTED, ".pad .mask")
+        page.wait_for_function(PAINTED, arg=".pad .mask")
         assert np.array_equal(pixels_of(page, ".pad .mask")[:, :, 3], np.asarray(mask))
         page.locator(".pad").press("Space")
         sent = bodies_of(page, "/generate")
