@@ -34,7 +34,7 @@ train_peers := diffusers lucidrains
 
 rest := slow or browser or containers or prometheus or gpu
 
-.PHONY: help install page-pictures bench-api-servers bench-fair bench-gpu bench-kill bench-latency bench-limit bench-metrics bench-mixed bench-overload bench-peers bench-png bench-prepare bench-processes bench-quality bench-rest bench-revisions bench-train bench-transport serve test test-all test-containers lint train which-model clean
+.PHONY: help install page-pictures bench-api-servers bench-fair bench-gpu bench-kill bench-latency bench-limit bench-metrics bench-mixed bench-overload bench-peers bench-png bench-prepare bench-processes bench-quality bench-rest bench-revisions bench-tenants bench-train bench-transport serve test test-all test-containers lint train which-model clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' Makefile
@@ -125,6 +125,9 @@ bench-rest: $(VENV)/.serve  ## seconds to ready, idle processor time and memory 
 bench-revisions: $(VENV)/.serve  ## this tree's service against REVISION=..., in bursts in turn; 10 minutes
 	@[ -n "$(REVISION)" ] || { echo "which revision? for example: make bench-revisions REVISION=HEAD~10"; exit 2; }
 	$(python) -m benchmarks.revisions $(REVISION) $(ARGS)
+
+bench-tenants: $(VENV)/.serve  ## what one API key's flood leaves of another's goodput; 6 minutes
+	$(python) -m benchmarks.tenants $(ARGS)
 
 bench-train: $(VENV)/.train $(train_peers:%=$(VENV)/peers/%/.ready)  ## the training loop against a bare one, lucidrains' and diffusers'
 	$(python) -m benchmarks.train $(ARGS)
