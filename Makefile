@@ -135,6 +135,9 @@ bench-revisions: $(VENV)/.serve  ## this tree's service against REVISION=..., in
 	@[ -n "$(REVISION)" ] || { echo "which revision? for example: make bench-revisions REVISION=HEAD~10"; exit 2; }
 	$(python) -m benchmarks.revisions $(REVISION) $(ARGS)
 
+bench-tenants: $(VENV)/.serve  ## what one API key's flood leaves of another's goodput; 6 minutes
+	$(python) -m benchmarks.tenants $(ARGS)
+
 bench-train: $(VENV)/.train $(train_peers:%=$(VENV)/peers/%/.ready)  ## the training loop against a bare one, lucidrains' and diffusers'
 	$(python) -m benchmarks.train $(ARGS)
 
