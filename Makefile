@@ -89,7 +89,7 @@ bench-api-servers: $(VENV)/.serve  ## one and two API processes in front of an e
 bench-fair: $(VENV)/.serve  ## the GAN's p99 alone, and while the DDPM is flooded
 	$(python) -m benchmarks.fair $(ARGS)
 
-bench-gpu: $(VENV)/.serve  ## forward passes on a GPU: plain, as CUDA graphs, and served
+bench-gpu: $(VENV)/.diffusers  ## on a GPU: forward passes plain, as CUDA graphs, and served; Stable Diffusion served and by pipe(...); [ARGS=--tiny]
 	$(python) -m benchmarks.gpu $(ARGS)
 
 bench-kill: $(VENV)/.serve  ## processes die under load: nothing lost, nothing wrong; 10 minutes; [ARGS=--quick]
