@@ -16,9 +16,9 @@ class TextParts(Parts):
     """The functions of a trained text-to-image model.
 
     encode_text: tokens (batch, ``tokens``) int64, mask, bool -> (batch, ``tokens``, ``context``) float.
-    denoise: x (batch, *latent), t (batch,) float in (0, 1], context, the weights of its tokens in [0, 1] -> predicted clean x_start. With a
-        ``hint_shape`` (channel, height, width) there are two more arguments, a drawing (batch, *hint) in [0, 1] and its
-        scale (batch,), which may be left out.
+    denoise: x (batch, *latent), t (batch,) float in (0, 1], context, the weights of its tokens in [0, 1] -> predicted
+        clean x_start. With a ``hint_shape`` (channel, height, width) there are two more arguments, a drawing
+        (batch, *hint) in [0, 1] and its scale (batch,), which may be left out.
     decode: z (batch, *latent) -> image (batch, channel, height, width) in [-1, 1].
     """
 

@@ -75,7 +75,7 @@ class Blocks(nn.Module):
 
 
 def mean_of_tokens(context: Tensor, mask: Tensor) -> Tensor:
-    """The weighted mean (batch, width) of a caption's tokens, which distinguishes captions from the first training step on."""
+    """The weighted mean (batch, width) of a caption's tokens: it distinguishes captions from the first step on."""
     present = mask.to(context.dtype)[:, :, None]  # (B, T, 1)
     return (context * present).sum(dim=1) / present.sum(dim=1)
 

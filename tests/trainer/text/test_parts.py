@@ -1,7 +1,9 @@
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 import torch
+from torch import Tensor
 
 from tests.trainer.conftest import MakeTextConfig
 from trainer.config import RunConfig
