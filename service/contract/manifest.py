@@ -4,7 +4,6 @@ import base64
 import binascii
 import math
 import re
-from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -23,7 +22,7 @@ from pydantic import (
 from service.contract.files import ContractError, open_regular_file
 from service.contract.pipeline import Conditioning, Pipeline
 from service.contract.records import HashedFile, Record
-from service.contract.signature import ANYONE, MAX_SIGNED_BYTES, Trust, read_signed, replace_signed
+from service.contract.signature import ANYONE, MAX_SIGNED_BYTES, SecretKey, Trust, read_signed, replace_signed, sign
 from service.contract.text import TextModel, conditioning_of
 
 MANIFEST_FILE = "manifest.json"
@@ -334,13 +333,13 @@ def read_history(directory: Path, trust: Trust = ANYONE) -> list[Manifest]:
     return [manifest for path, manifest in read if manifest and path.name == manifest_file(manifest.version)]
 
 
-def write_manifest(directory: Path, manifest: Manifest, sign: Callable[[bytes], bytes] | None = None) -> None:
+def write_manifest(directory: Path, manifest: Manifest, key: SecretKey | None = None) -> None:
     """Replace `directory`/manifest.json atomically; the old one is kept as manifest-<version>.json for a rollback.
 
-    `sign` makes the signature of the file's bytes. Without it the manifest has none: the old one is not of these bytes.
+    `key` signs it. Without a key it has no signature: that of the old manifest is not of these bytes.
     """
     payload = manifest.model_dump_json(indent=2).encode() + b"\n"
-    signature = None if sign is None else sign(payload)
+    signature = None if key is None else sign(payload, key, MANIFEST_FILE)
     _keep_other(directory, manifest.version)
     replace_signed(directory / MANIFEST_FILE, payload, signature)
 
