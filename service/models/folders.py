@@ -39,12 +39,20 @@ def read_any_manifest(directory: Path, trust: Trust) -> Manifest:
     Raises ContractError; also for a diffusers folder if a signature is required: what is made has none.
     """
     if not is_diffusers(directory):
-        return read_manifest(directory, trust)
+        manifest = read_manifest(directory, trust)
+        check_name(directory, manifest)
+        return manifest
     if trust.required:
         raise ContractError(directory, "not signed: folders in diffusers' format cannot be")
     from service.models.diffusers.manifest import diffusers_manifest  # with torch: only where there is such a folder
 
     return diffusers_manifest(directory)
+
+
+def check_name(directory: Path, manifest: Manifest) -> None:
+    """Raise ContractError unless the manifest is of the model with the folder's name."""
+    if manifest.name != directory.name:
+        raise ContractError(directory / MANIFEST_FILE, f"name: {manifest.name} in a folder named {directory.name}")
 
 
 class Stamps:

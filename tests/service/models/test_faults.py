@@ -18,8 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from service.change_errors import ModelUnusable, NoSuchVersion
+from service.contract.files import ContractError
 from service.contract.manifest import MANIFEST_FILE, read_manifest
-from service.contract.signature import signature_of
+from service.contract.signature import ANYONE, signature_of
+from service.models.folders import read_any_manifest
 from service.models.manager import ChangeResult
 from service.models.registry import load_registry
 from service.settings import Settings
@@ -215,7 +217,7 @@ FAULTS: dict[str, Fault] = {
 }
 
 
-@pytest.fixture(params=FAULTS.values(), ids=FAULTS.keys())
+@pytest.fixture(params=[*FAULTS.values()], ids=[*FAULTS])
 def fault(request: pytest.FixtureRequest) -> Fault:
     if request.param.reason == "Permission denied" and os.geteuid() == 0:
         pytest.skip("root reads every file")
@@ -272,6 +274,13 @@ async def test_at_a_reload_the_version_before_keeps_serving(fault: Fault, weight
             await require_refused()
         spoil(weights, fault)
         await require_refused()
+
+
+def test_a_manifest_of_another_folder_is_refused_under_the_name_of_its_own(weights: Path) -> None:
+    """Else, where only manifests are read, its reason would be taken for that of the model with this name."""
+    change("name", to="ddpm")(manifest_of(weights / "vae"))
+    with pytest.raises(ContractError, match=r"vae/manifest\.json: name: ddpm in a folder named vae"):
+        read_any_manifest(weights / "vae", ANYONE)
 
 
 async def test_a_model_that_loses_its_manifest_keeps_serving(weights: Path, settings: Settings) -> None:
