@@ -4,7 +4,9 @@
 #   docker build --target service --build-arg TORCH_INDEX_URL= .      for an NVIDIA GPU: PyPI's wheels are the CUDA build
 #   docker build --target service --build-arg TORCH_INDEX_URL=https://download.pytorch.org/whl/cu126 .   for older drivers
 
-FROM python:3.11-slim-bookworm AS base
+# By digest, for the same base in every build: --build-arg BASE_IMAGE=python:3.11-slim-bookworm@sha256:...
+ARG BASE_IMAGE=python:3.11-slim-bookworm
+FROM ${BASE_IMAGE} AS base
 # The packages are installed without the project's code; the script `genserve` finds the code through this path.
 ENV PYTHONPATH=/app
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp
@@ -27,7 +29,19 @@ RUN pip --python /opt/venv/bin/python install -c constraints.txt \
     && rm -r /opt/venv/lib/python3.11/site-packages/torch/include /opt/venv/lib/python3.11/site-packages/torch/test
 # The project without its code installs the dependencies only: a change of code does not rebuild this layer.
 COPY pyproject.toml ./
-RUN touch README.md && pip --python /opt/venv/bin/python install -c constraints.txt '.[gpu]'
+RUN touch README.md && pip --python /opt/venv/bin/python install -c constraints.txt '.[gpu,sign]'
+
+
+# The packages of the image `service` in CycloneDX: docker build --target sbom --output build .
+FROM base AS describe-packages
+COPY scripts/requirements-supply.txt ./
+RUN python -m venv /opt/tools && /opt/tools/bin/pip install --no-cache-dir -r requirements-supply.txt
+COPY --from=service-packages /opt/venv /opt/venv
+RUN /opt/tools/bin/cyclonedx-py environment --output-reproducible --output-file /sbom.json /opt/venv/bin/python
+
+
+FROM scratch AS sbom
+COPY --from=describe-packages /sbom.json /
 
 
 FROM base AS service
@@ -60,7 +74,7 @@ COPY --from=diffusers-packages /opt/diffusers /opt/venv
 FROM service-packages AS trainer-packages
 RUN pip --python /opt/venv/bin/python install -c constraints.txt \
     ${TORCH_INDEX_URL:+--extra-index-url $TORCH_INDEX_URL} torchvision \
-    && pip --python /opt/venv/bin/python install -c constraints.txt '.[train]'
+    && pip --python /opt/venv/bin/python install -c constraints.txt '.[sign,train]'
 
 
 FROM base AS trainer

@@ -31,6 +31,8 @@ peers := bentoml litserve mosec
 client_peers := kserve
 # Tools that check what is deployed.
 deploy_tools := kubernetes
+# What describes and audits the packages.
+audit_tools := supply
 # Trainers to compare with.
 train_peers := diffusers lucidrains
 
@@ -145,6 +147,14 @@ bench-transport: $(VENV)/.serve  ## Unix sockets, ZeroMQ and shared memory betwe
 	@$(pip) pyzmq==27.3.0 || echo "==> pyzmq is not available here: it is left out"
 	$(python) -m benchmarks.transport $(ARGS)
 
+sbom: $(VENV)/.serve $(audit_tools:%=$(VENV)/peers/%/.ready)  ## build/sbom.json: the packages of .venv in CycloneDX; for an image see docs/OPERATIONS.md
+	@mkdir -p build
+	$(VENV)/peers/supply/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
+		--output-file build/sbom.json $(python)
+
+audit: $(VENV)/.serve $(audit_tools:%=$(VENV)/peers/%/.ready)  ## packages with known vulnerabilities, and secrets in the repository; says what could not be asked
+	@$(python) -m scripts.audit $(VENV)/peers/supply
+
 clean:  ## remove the environment and the caches; runs, data and weights stay
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
@@ -197,6 +207,10 @@ $(deploy_tools:%=$(VENV)/peers/%/.ready): $(VENV)/peers/%/.ready: tests/deploy/r
 	@echo "==> the tools of $* to test with"
 	@$(python) -m venv --clear $(@D) && $(@D)/bin/python -m pip install -qq -r $< && touch $@ || \
 		echo "    $* is not available here: its tests are skipped"
+
+$(audit_tools:%=$(VENV)/peers/%/.ready): $(VENV)/peers/%/.ready: scripts/requirements-%.txt | $(VENV)/bin/pip
+	@echo "==> the tools of make sbom and make audit"
+	@$(python) -m venv --clear $(@D) && $(@D)/bin/python -m pip install -qq -r $< && touch $@
 
 # A peer that cannot be installed gets no stamp: the benchmark skips it and says so.
 $(VENV)/peers/%/.ready: benchmarks/peers/requirements-%.txt $(VENV)/.torch

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from service import logs
 from service.access.keys import KeysRefused, read_keys
+from service.contract.signature import SignatureError, public_keys
 from service.process import keep_memory
 from service.processes import supervisor
 from service.server import serve
@@ -71,6 +72,11 @@ def refusal(settings: Settings) -> str | None:
             "Set GENSERVE_API_KEYS_FILE (`genserve key new NAME` makes a key), or GENSERVE_ALLOW_ANONYMOUS=true if "
             "everyone who can connect may use the service."
         )
+    try:
+        if not public_keys(settings.signing_keys) and settings.require_signature:
+            return "GENSERVE_REQUIRE_SIGNATURE: no model could be served without GENSERVE_SIGNING_KEYS."
+    except SignatureError as failure:
+        return f"GENSERVE_SIGNING_KEYS: {failure}"
     return None
 
 

@@ -7,7 +7,6 @@
     |-- AlreadyServed         409  the model cannot be loaded: it is served already; reload it
     |-- ChangeUnderWay        409  another change of the same model is in progress
     |-- NoSuchVersion         409  that earlier version is not kept
-    |-- FolderNotWritable     409  the manifest cannot be replaced
     |-- ModelUnusable         422  the folder's files cannot be served; the previous version stays in use
     |-- KeysUnusable          422  the file of API keys is not valid; the previous keys stay in use
     |-- WeightsUnreadable     500  the weights folder cannot be listed
@@ -65,12 +64,6 @@ class NoSuchVersion(ChangeError):
     """That earlier version is not kept; the message lists those that are."""
 
     status, code = 409, "no-such-version"
-
-
-class FolderNotWritable(ChangeError):
-    """The manifest cannot be replaced."""
-
-    status, code = 409, "folder-not-writable"
 
 
 class ModelUnusable(ChangeError):

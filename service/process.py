@@ -7,6 +7,7 @@ import resource
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -28,6 +29,11 @@ LOW_PRIORITY = 10
 #: A container's CPU quota (cgroup v2): microseconds of processor time per period, and the period.
 QUOTA_FILE = Path("/sys/fs/cgroup/cpu.max")
 
+PROC, GROUPS = Path("/proc"), Path("/sys/fs/cgroup")
+#: Files of a control group, versions 2 and 1: its limit of memory, what it uses, and in memory.stat its unused pages.
+MEMORY_FILES = ("memory.max", "memory.current", "inactive_file")
+MEMORY_FILES_V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+
 
 def cores() -> list[int]:
     """The numbers of the processor cores that this process may run on."""
@@ -48,6 +54,55 @@ def usable_cores(quota_file: Path = QUOTA_FILE) -> int:
     except (OSError, ValueError, ZeroDivisionError):  # no such file, or another format
         return len(cores())
     return max(1, min(len(cores()), worth))
+
+
+def available_bytes(proc: Path = PROC, groups: Path = GROUPS) -> int:
+    """Bytes that can be allocated without swapping: what the machine has, or less within a limit of its control groups.
+
+    A container with a memory limit sees the memory of its host, and is killed beyond its limit.
+    """
+    return min([_available_on_machine(proc), *_available_in_groups(proc, groups)])
+
+
+def _available_on_machine(proc: Path) -> int:
+    try:
+        for line in (proc / "meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return 1024 * int(line.split()[1])
+    except OSError:
+        pass
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _available_in_groups(proc: Path, groups: Path) -> Iterator[int]:
+    """What each limit leaves, of the process's group and of those around it."""
+    try:
+        lines = (proc / "self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        number, controllers, path = line.split(":", 2)
+        if number == "0":
+            root, names = groups, MEMORY_FILES
+        elif "memory" in controllers.split(","):
+            root, names = groups / "memory", MEMORY_FILES_V1
+        else:
+            continue
+        # The path is that on the host. Where a container sees only its own group, that is the root.
+        own = root / path.strip("/")
+        for folder in (own, *own.parents):
+            if folder.is_relative_to(root) and (left := _left(folder, *names)) is not None:
+                yield left
+
+
+def _left(folder: Path, limit: str, used: str, cache: str) -> int | None:
+    """What a group may still allocate; None without a limit. Unused pages of files are given up when needed."""
+    try:
+        most, now = int((folder / limit).read_text()), int((folder / used).read_text())
+        fields = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):  # no such file, or "max"
+        return None
+    return max(0, most - now + int(fields.get(cache, 0)))
 
 
 def keep_memory() -> None:

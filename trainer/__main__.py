@@ -32,6 +32,7 @@ examples:
   python -m trainer train gan --dataset folder:photos --image-size 32 --channels 3 --out runs/photos
   torchrun --nproc-per-node 2 -m trainer train ddpm              two processes or GPUs, with the losses of one
   python -m trainer export runs/vae weights/my-vae               export it as a model for the service
+  python -m trainer export runs/vae weights/my-vae --sign vae.key    and sign it: docs/OPERATIONS.md
   python -m trainer evaluate weights/vae                         score it; see evaluate --help
   python -m trainer samples runs/emoji emoji.png                 images of fixed prompts, with fixed seeds
 """

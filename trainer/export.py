@@ -33,6 +33,7 @@ from service.contract.manifest import (
     read_manifest,
     write_manifest,
 )
+from service.contract.signature import SecretKey
 from service.contract.text import TextModel, WordsFile, words_file
 from service.sampling.latent_map import pack
 from trainer import card, suggestions
@@ -87,6 +88,7 @@ def export(
     pictographs: Mapping[str, str] | None = None,
     unfinished: bool = False,
     changed_data: bool = False,
+    key: SecretKey | None = None,
     report: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
     """Write the averaged generator of ``run`` to ``target`` as TorchScript.
@@ -94,7 +96,7 @@ def export(
     ``data`` are the training images where ``needs_pictures``: a model with an encoder gets a latent map of them,
     latents-<sha8>.npz. A text-to-image model gets words-<sha8>.json with its tokenizer and the names of
     ``pictographs``. ``unfinished`` accepts a run before its last step, ``changed_data`` other images of the same shape
-    and classes. ``report`` gets a line before each slow part.
+    and classes. ``key`` signs the manifest. ``report`` gets a line before each slow part.
 
     ``target`` (weights/NAME) gets model-<sha8>.pt, card.md, samples.png and, last, manifest.json. Until the manifest is
     replaced the previous one stays valid; its weights are kept for a rollback. The run is checked completely before the
@@ -122,7 +124,7 @@ def export(
     report("drawing the samples of the card")
     samples = to_png(draw_grid(loaded, torch.device("cpu"), data))
     try:
-        return _publish(target, payload, codes, words, manifest, card.render(manifest, config), samples)
+        return _publish(target, payload, codes, words, manifest, card.render(manifest, config), samples, key)
     except (OSError, ContractError) as failure:
         raise ExportError(f"{target} cannot be written: {failure}") from failure
 
@@ -374,6 +376,7 @@ def _publish(
     manifest: Manifest,
     text: str,
     samples: bytes,
+    key: SecretKey | None,
 ) -> Manifest:
     """Write all files; returns the written manifest, which names the latent map."""
     target.mkdir(parents=True, exist_ok=True)
@@ -385,5 +388,5 @@ def _publish(
     for name, content in (("card.md", text.encode()), ("samples.png", samples)):
         with replacing(target / name, content):
             pass
-    write_manifest(target, manifest)
+    write_manifest(target, manifest, key)
     return manifest

@@ -139,7 +139,8 @@ def _memory(manifest: "Manifest") -> str:
     """What the weights need, and whether this machine has it."""
     import torch
 
-    from service.models.diffusers.model import available_bytes, bytes_of_weights
+    from service.models.diffusers.model import bytes_of_weights
+    from service.process import available_bytes
 
     cpu, gpu = (bytes_of_weights(manifest, torch.device(name)) for name in ("cpu", "cuda"))
     free = available_bytes()

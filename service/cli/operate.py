@@ -119,6 +119,8 @@ def _report(results: Sequence[dict[str, Any]]) -> int:
             print(f"API keys: {each['keys']}")
         elif "outcome" in each:
             print(f"{each['model']}: {each['outcome']}, {each['previous'] or 'none'} -> {each['version'] or 'none'}")
+            if each.get("note"):
+                say(each["note"])
         else:
             say(f"error: {each['detail']}")
     return int(any("outcome" not in each for each in results))

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from service.contract.files import ContractError, open_regular_file, replacing
@@ -30,12 +31,16 @@ def read_artifact(directory: Path, named: HashedFile) -> bytes:
 
 def check_files(directory: Path, manifest: Manifest) -> None:
     """Raise ArtifactError unless every file that the manifest names exists with the named size and SHA-256."""
-    if manifest.artifact.format == "diffusers":  # the manifest was made of the files as they are
-        return
+    for named in files_of(manifest):
+        read_artifact(directory, named)
+
+
+def files_of(manifest: Manifest) -> Sequence[HashedFile]:
+    """The files that the manifest names; none of a diffusers folder, of whose files its manifest is made."""
+    if manifest.artifact.format == "diffusers":
+        return ()
     words = None if manifest.text is None else manifest.text.words
-    for named in (manifest.artifact, manifest.latents, words):
-        if named is not None:
-            read_artifact(directory, named)
+    return [named for named in (manifest.artifact, manifest.latents, words) if named is not None]
 
 
 def write_artifact(directory: Path, payload: bytes) -> Artifact:

@@ -19,13 +19,14 @@ from pydantic import (
     model_validator,
 )
 
-from service.contract.files import ContractError, open_regular_file, replacing
+from service.contract.files import ContractError, open_regular_file
 from service.contract.pipeline import Conditioning, Pipeline
 from service.contract.records import HashedFile, Record
+from service.contract.signature import ANYONE, MAX_SIGNED_BYTES, SecretKey, Trust, read_signed, replace_signed, sign
 from service.contract.text import TextModel, conditioning_of
 
 MANIFEST_FILE = "manifest.json"
-MAX_MANIFEST_BYTES = 1 << 20
+MAX_MANIFEST_BYTES = MAX_SIGNED_BYTES
 #: Most characters of an error's reason, which may quote a field name as long as the manifest.
 MAX_REASON = 300
 
@@ -315,33 +316,50 @@ def manifest_file(version: str) -> str:
     return f"manifest-{version}.json"
 
 
-def read_manifest(directory: Path) -> Manifest:
-    """Read and check `directory`/manifest.json.
+def read_manifest(directory: Path, trust: Trust = ANYONE) -> Manifest:
+    """Read and check `directory`/manifest.json, if it is signed as `trust` demands.
 
     Raises:
         ManifestError: it is missing, over 1 MiB, not JSON, of a newer schema, or invalid.
+        SignatureError: `trust` does not accept it.
     """
-    return _read(directory / MANIFEST_FILE)
+    return _read(directory / MANIFEST_FILE, trust)
 
 
-def read_history(directory: Path) -> list[Manifest]:
+def read_history(directory: Path, trust: Trust = ANYONE) -> list[Manifest]:
     """The valid manifests that `write_manifest` replaced in `directory`, the most recent first."""
     kept = sorted(directory.glob(manifest_file("*")), key=_written_at, reverse=True)
-    return [
-        manifest for path in kept if (manifest := _read_if_valid(path)) and path.name == manifest_file(manifest.version)
-    ]
+    read = ((path, _read_if_valid(path, trust)) for path in kept)
+    return [manifest for path, manifest in read if manifest and path.name == manifest_file(manifest.version)]
 
 
-def write_manifest(directory: Path, manifest: Manifest) -> None:
-    """Replace `directory`/manifest.json atomically; the old one is kept as manifest-<version>.json for a rollback."""
+def write_manifest(directory: Path, manifest: Manifest, key: SecretKey | None = None) -> None:
+    """Replace `directory`/manifest.json atomically; the old one is kept as manifest-<version>.json for a rollback.
+
+    `key` signs it. Without a key it has no signature: that of the old manifest is not of these bytes.
+    """
+    payload = manifest.model_dump_json(indent=2).encode() + b"\n"
+    signature = None if key is None else sign(payload, key, MANIFEST_FILE)
+    _keep_other(directory, manifest.version)
+    replace_signed(directory / MANIFEST_FILE, payload, signature)
+
+
+def restore_manifest(directory: Path, version: str) -> None:
+    """Make the kept manifest of `version` the manifest again: the same bytes and signature. Raises OSError."""
+    payload, signature = read_signed(directory / manifest_file(version))
+    _keep_other(directory, version)
+    replace_signed(directory / MANIFEST_FILE, payload, signature)
+
+
+def _keep_other(directory: Path, version: str) -> None:
+    """Keep the manifest that one of `version` is about to replace, unless it is of the same version."""
     path = directory / MANIFEST_FILE
-    replaced = _read_if_valid(path)
-    if replaced is not None and replaced.version != manifest.version:
-        _write(directory / manifest_file(replaced.version), replaced)
-    _write(path, manifest)
+    replaced = _read_if_valid(path, ANYONE)
+    if replaced is not None and replaced.version != version:
+        replace_signed(directory / manifest_file(replaced.version), *read_signed(path))
 
 
-def _read(path: Path) -> Manifest:
+def _read(path: Path, trust: Trust) -> Manifest:
     try:
         with open_regular_file(path, follow_links=True) as file:
             text = file.read(MAX_MANIFEST_BYTES + 1)
@@ -349,16 +367,17 @@ def _read(path: Path) -> Manifest:
         raise ManifestError(path, failure.strerror or "cannot be read") from failure
     if len(text) > MAX_MANIFEST_BYTES:
         raise ManifestError(path, f"larger than {MAX_MANIFEST_BYTES} bytes")
+    trust.check(path, text)
     try:
         return Manifest.model_validate_json(text)
     except ValidationError as failure:
         raise ManifestError(path, _first_reason(failure)[:MAX_REASON]) from failure
 
 
-def _read_if_valid(path: Path) -> Manifest | None:
+def _read_if_valid(path: Path, trust: Trust) -> Manifest | None:
     try:
-        return _read(path)
-    except ManifestError:
+        return _read(path, trust)
+    except ContractError:
         return None
 
 
@@ -368,11 +387,6 @@ def _written_at(path: Path) -> int:
         return path.stat().st_mtime_ns
     except OSError:
         return 0
-
-
-def _write(path: Path, manifest: Manifest) -> None:
-    with replacing(path, manifest.model_dump_json(indent=2).encode() + b"\n"):
-        pass
 
 
 def _first_reason(failure: ValidationError) -> str:

@@ -10,6 +10,7 @@ import torch
 
 from service.contract.manifest import MANIFEST_FILE, NAME, Manifest, is_model_name
 from service.contract.records import DIFFUSERS_FILE
+from service.contract.signature import ANYONE
 from service.models.diffusers.files import require_data, scan
 from service.models.diffusers.folder import lora_file, read_folder, with_lora
 from service.models.diffusers.load import check_networks
@@ -111,7 +112,7 @@ def _checked(placed: Path, source: Path) -> Manifest:
     """The manifest of the model in ``placed``; errors name ``source``, from which it comes. Raises Unusable."""
     try:
         with unusable(placed):
-            manifest = read_any_manifest(placed)
+            manifest = read_any_manifest(placed, ANYONE)  # the service checks whose it is
             if manifest.pipeline is None:
                 check_golden(load(placed, torch.device("cpu"), manifest))
             return manifest

@@ -14,7 +14,6 @@ from service.change_errors import (
     AlreadyServed,
     ChangeError,
     ChangeUnderWay,
-    FolderNotWritable,
     ModelUnusable,
     NoSuchVersion,
     NotServed,
@@ -23,9 +22,10 @@ from service.change_errors import (
 )
 from service.contract.artifact import check_files
 from service.contract.files import ContractError
-from service.contract.manifest import MANIFEST_FILE, Manifest, read_history, write_manifest
+from service.contract.manifest import MANIFEST_FILE, Manifest, manifest_file, read_history, restore_manifest
+from service.contract.signature import Trust
 from service.metrics import Change, Metrics
-from service.models.folders import Unusable, model_directories, read_any_manifest, stamp_of
+from service.models.folders import Stamps, Unusable, model_directories, read_any_manifest, trust_of
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -35,12 +35,16 @@ State = Literal["serving", "refused", "unloaded", "not loaded"]
 
 @dataclass(frozen=True)
 class ChangeResult:
-    """The outcome of a change: the version for new requests, and the previous one."""
+    """The outcome of a change: the version for new requests, and the previous one.
+
+    ``note``: what the operator must know besides, such as that a rollback does not survive a restart.
+    """
 
     model: str
     outcome: Change
     version: str | None
     previous: str | None
+    note: str | None = None
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,8 @@ class ModelManager:
         #: Unloaded by an operator, and reloaded only by an operator.
         self._unloaded: set[str] = set()
         self._changing: set[str] = set()
-        #: The manifests that ``follow`` has handled, by their stamps.
+        self._trust, self._stamps = trust_of(settings), Stamps()
+        #: The stamps of the files that ``follow`` has handled, by model.
         self._seen: dict[str, object] = {}
         # One change at a time: a GPU then holds at most one extra version, and nothing else allocates on it during the
         # capture of a graph.
@@ -132,9 +137,10 @@ class ModelManager:
         return changed
 
     async def roll_back(self, name: str, version: str | None = None) -> ChangeResult:
-        """Serve an earlier version, by default the last one replaced, and write it to the manifest.
+        """Serve an earlier version, by default the last one replaced, and restore its manifest.
 
-        Raises ChangeError; then nothing is changed.
+        In a folder that cannot be written, the manifest stays, and the result has a note. Raises ChangeError; then
+        nothing is changed.
         """
         return await self._change(name, lambda: self._roll_back(name, version))
 
@@ -145,15 +151,20 @@ class ModelManager:
         return [await self._sync(name, name in directories) for name in sorted(names)]
 
     async def follow(self) -> None:
-        """Reload the models whose manifest has changed since the last call; unload none.
+        """Reload the models whose manifest or weights have changed since the last call; unload none.
 
         Raises OSError when the weights folder cannot be listed.
         """
-        for name, stamp in (await asyncio.to_thread(_stamps, self._settings.weights_dir)).items():
+        for name, stamp in (await asyncio.to_thread(self._stamped)).items():
             if self._seen.get(name) == stamp or name in self._unloaded:
                 continue
             if not isinstance(await self._sync(name, present=True), ChangeUnderWay | WeightsUnreadable):
                 self._seen[name] = stamp
+
+    def _stamped(self) -> dict[str, object]:
+        """By model, what changes when its files do, of all that have a readable manifest or are diffusers folders."""
+        stamps = {name: self._stamps.of(path) for name, path in model_directories(self._settings.weights_dir).items()}
+        return {name: stamp for name, stamp in stamps.items() if stamp is not None}
 
     async def statuses(self) -> list[ModelStatus]:
         """Every model that is served or has a folder."""
@@ -190,7 +201,7 @@ class ModelManager:
     async def _reload(self, name: str) -> ChangeResult:
         directory = await self._directory(name)
         try:
-            manifest = await asyncio.to_thread(read_any_manifest, directory)
+            manifest = await asyncio.to_thread(read_any_manifest, directory, self._trust)
             if not self._serves(manifest):
                 return await self._deploy(directory, manifest)
             # The version is in memory, but damaged files would stop it from loading at the next start.
@@ -202,30 +213,27 @@ class ModelManager:
 
     async def _roll_back(self, name: str, version: str | None) -> ChangeResult:
         directory = await self._directory(name)
-        earlier = await asyncio.to_thread(_earlier, directory)
+        earlier = await asyncio.to_thread(_earlier, directory, self._trust)
         manifest = next((each for each in earlier if version in (None, each.version)), None)
         if manifest is None:
             kept = ", ".join(each.version for each in earlier) or "none"
             raise NoSuchVersion(f"{name} has no such earlier version. Available: {kept}.")
-        return await self._deploy(directory, manifest, rename=True)
+        changed = await self._deploy(directory, manifest, restore=True)
+        if changed.note is not None:  # the watch must not serve again what was rolled back
+            self._seen[name] = await asyncio.to_thread(self._stamps.of, directory)
+        return changed
 
-    async def _deploy(self, directory: Path, manifest: Manifest, rename: bool = False) -> ChangeResult:
-        """Deploy the version of ``manifest``; ``rename`` also makes it the folder's manifest."""
+    async def _deploy(self, directory: Path, manifest: Manifest, restore: bool = False) -> ChangeResult:
+        """Deploy the version of ``manifest``; ``restore`` also makes it the folder's manifest."""
         name = directory.name
         try:
             candidate = await self._fleet.load(directory, manifest)
         except Unusable as failure:
             raise self._failed(name, ModelUnusable(str(failure)), failure.__cause__) from None
-        if rename:
-            try:
-                await asyncio.to_thread(write_manifest, directory, manifest)
-            except OSError as failure:
-                self._fleet.discard(candidate)
-                reason = f"{directory / MANIFEST_FILE} cannot be replaced: {failure.strerror}"
-                raise self._failed(name, FolderNotWritable(reason)) from None
+        note = await asyncio.to_thread(_restored, directory, manifest.version) if restore else None
         replaced = await self._fleet.deploy(candidate)
         self._problems.pop(name, None)
-        return ChangeResult(name, "swapped", manifest.version, replaced.version if replaced else None)
+        return ChangeResult(name, "swapped", manifest.version, replaced.version if replaced else None, note)
 
     async def _withdraw(self, name: str) -> ChangeResult:
         refused = self._problems.pop(name, None)
@@ -249,10 +257,12 @@ class ModelManager:
         return self._fleet.served.get(manifest.name) == manifest
 
     async def _directories(self) -> dict[str, Path]:
-        """Raises WeightsUnreadable."""
+        """The folders of models, also of those served whose manifest is gone. Raises WeightsUnreadable."""
         weights = self._settings.weights_dir
+        served = [weights / name for name in self._fleet.served]
         try:
-            return await asyncio.to_thread(model_directories, weights)
+            found = await asyncio.to_thread(model_directories, weights)
+            return {path.name: path for path in served if path.is_dir()} | found
         except OSError as failure:
             raise WeightsUnreadable(f"{weights} cannot be listed: {failure.strerror}") from None
 
@@ -263,7 +273,7 @@ class ModelManager:
         return directories[name]
 
     async def _status(self, name: str, directory: Path | None) -> ModelStatus:
-        current, earlier = await asyncio.to_thread(_versions, directory) if directory else (None, [])
+        current, earlier = await asyncio.to_thread(_versions, directory, self._trust) if directory else (None, [])
         served = self._fleet.served.get(name)
         return ModelStatus(
             model=name,
@@ -283,29 +293,31 @@ class ModelManager:
         return "unloaded" if name in self._unloaded else "not loaded"
 
 
-def _earlier(directory: Path) -> list[Manifest]:
+def _earlier(directory: Path, trust: Trust) -> list[Manifest]:
     """The versions to roll back to."""
-    current = _current(directory)
-    return [each for each in read_history(directory) if each.version != current]
+    current = _current(directory, trust)
+    return [each for each in read_history(directory, trust) if each.version != current]
 
 
-def _versions(directory: Path) -> tuple[str | None, list[str]]:
-    return _current(directory), [each.version for each in _earlier(directory)]
+def _versions(directory: Path, trust: Trust) -> tuple[str | None, list[str]]:
+    return _current(directory, trust), [each.version for each in _earlier(directory, trust)]
 
 
-def _current(directory: Path) -> str | None:
+def _current(directory: Path, trust: Trust) -> str | None:
     """The manifest's version, None if the manifest is invalid."""
     try:
-        return read_any_manifest(directory).version
+        return read_any_manifest(directory, trust).version
     except ContractError:
         return None
 
 
-def _stamps(weights: Path) -> dict[str, object]:
-    """A stamp of each readable manifest or diffusers folder that changes when a file is replaced, by model."""
-    stamps: dict[str, object] = {}
-    for name, directory in model_directories(weights).items():
-        found = stamp_of(directory)
-        if found is not None:
-            stamps[name] = found
-    return stamps
+def _restored(directory: Path, version: str) -> str | None:
+    """Restore the manifest of ``version``; returns a note if it cannot be written, as on a read-only volume."""
+    try:
+        restore_manifest(directory, version)
+    except OSError as failure:
+        return (
+            f"{directory / MANIFEST_FILE} cannot be replaced ({failure.strerror}): the next reload or restart serves "
+            f"the version that it names. To keep {version}, copy {manifest_file(version)} over it."
+        )
+    return None

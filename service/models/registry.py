@@ -17,7 +17,7 @@ from service.engine.model import Model, Served, encoder_of
 from service.engine.parts import decoder_of, text_encoder_of
 from service.models.buckets import at_fixed_sizes
 from service.models.diffusers.model import described, elsewhere, load_diffusers, with_tokenizers
-from service.models.folders import Unusable, model_directories, read_any_manifest
+from service.models.folders import Unusable, model_directories, read_any_manifest, trust_of
 from service.models.golden import check_golden
 from service.models.previews import with_previews
 from service.models.text_model import text_model
@@ -92,6 +92,7 @@ def prepare(
     ``costs`` knows is not measured.
     """
     with unusable(directory):
+        manifest = manifest or read_any_manifest(directory, trust_of(settings))
         model = with_previews(load(directory, device, manifest), run_exclusive)
         parts = encoder_of(model), text_encoder_of(model), decoder_of(model)
         served = _warmed(model, settings, run_exclusive, costs.model)
@@ -118,9 +119,8 @@ def described_model(directory: Path, manifest: Manifest) -> Model:
     return Model(manifest, device, elsewhere, denoise, encode=encode, latent_map=load_map(directory, manifest))
 
 
-def load(directory: Path, device: torch.device, manifest: Manifest | None = None) -> Model:
-    """Verify and load a model, which ``manifest`` or that of its folder describes. Raises ContractError."""
-    manifest = manifest or read_any_manifest(directory)
+def load(directory: Path, device: torch.device, manifest: Manifest) -> Model:
+    """Verify and load the model that ``manifest`` describes. Raises ContractError."""
     if manifest.pipeline is not None:
         return load_diffusers(directory, device, manifest)
     return load_model(directory, device, manifest)

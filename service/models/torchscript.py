@@ -10,9 +10,10 @@ import torch
 
 from service.contract.artifact import read_artifact
 from service.contract.files import ContractError
-from service.contract.manifest import MANIFEST_FILE, Manifest, read_manifest
+from service.contract.manifest import Manifest, read_manifest
 from service.engine.inputs import LABEL
 from service.engine.model import Model
+from service.models.folders import check_name
 from service.models.prepare import prepared
 from service.models.text_model import functions, text_model
 from service.sampling.latent_map import LatentMap, LatentsError, unpack
@@ -28,8 +29,7 @@ def load_model(directory: Path, device: torch.device, manifest: Manifest | None 
         ContractError: the manifest or one of its files is missing, damaged, or does not match the manifest.
     """
     manifest = manifest or read_manifest(directory)
-    if manifest.name != directory.name:
-        raise ContractError(directory / MANIFEST_FILE, f"name: {manifest.name} in a folder named {directory.name}")
+    check_name(directory, manifest)
     payload = read_artifact(directory, manifest.artifact)
     path = directory / manifest.artifact.file
     try:

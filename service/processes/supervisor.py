@@ -20,8 +20,9 @@ from service.admission.shared import MOST_LANES, SharedLoad
 from service.background import Background, log_failure
 from service.contract.files import ContractError
 from service.contract.manifest import Manifest
+from service.contract.signature import Trust
 from service.metrics import Metrics
-from service.models.folders import model_directories, read_any_manifest
+from service.models.folders import model_directories, read_any_manifest, trust_of
 from service.models.manager import ModelManager
 from service.process import name_process, usable_cores
 from service.processes.control import Catalog, Seat, metrics_folder, rates, shared_load
@@ -174,7 +175,7 @@ class Supervisor:
         return seats
 
     async def _start_engines(self) -> None:
-        manifests, refused = await asyncio.to_thread(_manifests, self._settings.weights_dir)
+        manifests, refused = await asyncio.to_thread(_manifests, self._settings.weights_dir, trust_of(self._settings))
         refused |= await self._fleet.start(manifests)
         for name, reason in refused.items():
             log.error("model refused", extra={"model": name, "reason": reason})
@@ -292,13 +293,13 @@ class Supervisor:
         await self._fleet.stop()
 
 
-def _manifests(weights: Path) -> tuple[dict[Path, Manifest], dict[str, str]]:
+def _manifests(weights: Path, trust: Trust) -> tuple[dict[Path, Manifest], dict[str, str]]:
     """The manifests of the models in ``weights`` by folder, and by name the reasons why others are not valid."""
     manifests: dict[Path, Manifest] = {}
     refused: dict[str, str] = {}
     for name, directory in model_directories(weights).items():
         try:
-            manifests[directory] = read_any_manifest(directory)
+            manifests[directory] = read_any_manifest(directory, trust)
         except ContractError as failure:
             refused[name] = str(failure)
     return manifests, refused

@@ -88,6 +88,17 @@ class Settings(AccessSettings, ProxySettings, ConnectionSettings):
         "To have exports served without a command: 5, for example.",
         "s",
     )
+    signing_keys: str = _models(
+        "",
+        "Public keys of minisign: files, or the last lines of such files, separated by commas. Then a manifest whose "
+        "signature, manifest.json.minisig, is not by one of them is refused. Read again at each change of a model.",
+        "To serve only models that you signed: docs/OPERATIONS.md, Signed models.",
+    )
+    require_signature: bool = _models(
+        False,
+        "Also refuse models without a signature, and folders in diffusers' format, which cannot have one.",
+        "If others can write to the weights folder; needs GENSERVE_SIGNING_KEYS.",
+    )
 
     device: Literal["auto", "cpu", "cuda"] = _engine(
         "auto", "Where models run; auto takes the GPU if torch finds one.", "To keep the service off the GPU: cpu."

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from scripts.prometheus_rule import RULE_TESTS, runbook_url, with_runbooks
 from service.metrics import Metrics
 from service.processes.fleet import STOP_S
 from service.processes.supervisor import END_S
@@ -47,8 +48,11 @@ class TestEveryService:
         assert not {"privileged", "cap_add", "network_mode", "pid"} & service.keys()
 
     def test_has_limits(self, name: str) -> None:
-        assert SERVICES[name]["deploy"]["resources"]["limits"].keys() == {"memory", "pids"}
+        assert SERVICES[name]["deploy"]["resources"]["limits"].keys() == {"cpus", "memory", "pids"}
         assert SERVICES[name]["logging"]["options"].keys() == {"max-size", "max-file"}
+
+    def test_has_a_bounded_tmpfs(self, name: str) -> None:
+        assert all(re.fullmatch(r"/\w+:size=\d+m", tmpfs) for tmpfs in SERVICES[name]["tmpfs"])
 
     def test_does_not_wait_for_grafana(self, name: str) -> None:
         assert "grafana" not in SERVICES[name].get("depends_on", [])
@@ -82,6 +86,19 @@ def test_the_trainer_writes_where_the_service_reads() -> None:
 
 def test_the_trainer_runs_only_when_asked() -> None:
     assert SERVICES["trainer"]["profiles"] == ["train"]
+
+
+def test_the_trainer_has_no_network_and_what_is_published_has_no_internal_one() -> None:
+    """Docker publishes no port of a container whose networks are all internal."""
+    networks = {name: service.get("networks", ["default"]) for name, service in SERVICES.items()}
+    assert networks.pop("trainer") == ["offline"]
+    assert all(each == ["default"] for each in networks.values())
+    assert COMPOSE["networks"] == {"offline": {"internal": True}}
+
+
+def test_the_closed_file_changes_only_the_network() -> None:
+    (option,) = read_yaml("docker-compose.closed.yml")["networks"]["default"]["driver_opts"].items()
+    assert option == ("com.docker.network.bridge.enable_ip_masquerade", "false")
 
 
 def test_the_gpu_file_changes_only_services_that_compute() -> None:
@@ -188,7 +205,10 @@ def test_a_wrong_dashboard_would_be_seen(dashboard: dict[str, Any], tmp_path: Pa
     assert "schemaVersion" in done.stdout
 
 
-@pytest.mark.parametrize("file", ["docker-compose.yml", "docker-compose.gpu.yml", "docker-compose.diffusers.yml"])
+@pytest.mark.parametrize(
+    "file",
+    ["docker-compose.yml", "docker-compose.gpu.yml", "docker-compose.diffusers.yml", "docker-compose.closed.yml"],
+)
 def test_compose_files_are_by_the_compose_specification(file: str) -> None:
     done = check_schema("--builtin-schema", "vendor.compose-spec", file)
     assert done.returncode == 0, done.stdout
@@ -204,11 +224,16 @@ def test_hadolint_finds_no_fault_with_the_dockerfile() -> None:
 
 @pytest.mark.parametrize("alert", alerts(), ids=lambda alert: alert["alert"])
 def test_every_alert_has_its_runbook(alert: dict[str, Any]) -> None:
-    document, anchor = alert["annotations"]["runbook"].split("#")
-    headings = re.findall(r"^### (\w+)\n\n\S", (ROOT / document).read_text(), flags=re.MULTILINE)
-    assert anchor == alert["alert"].lower()
+    """A URL, so that Prometheus and Grafana show a link."""
+    assert alert["annotations"]["runbook_url"] == runbook_url(alert["alert"])
+    assert runbook_url(alert["alert"]).startswith("https://")
+    headings = re.findall(r"^### (\w+)\n\n\S", (ROOT / "docs/OPERATIONS.md").read_text(), flags=re.MULTILINE)
     assert alert["alert"] in headings
     assert alert["labels"]["severity"] in {"page", "ticket"}
+
+
+def test_the_tests_of_rules_expect_these_urls() -> None:
+    assert with_runbooks(RULE_TESTS.read_text()) == RULE_TESTS.read_text()
 
 
 def test_every_runbook_has_its_alert() -> None:

@@ -22,7 +22,7 @@ COMMIT = "0123abc"
 MODELS = ("vae", "gan", "ddpm")
 PNG = b"\x89PNG\r\n\x1a\n"
 #: As in docker-compose.yml.
-RESTRICTED = ("--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--security-opt=no-new-privileges:true")
+RESTRICTED = ("--read-only", "--tmpfs=/tmp:size=256m", "--cap-drop=ALL", "--security-opt=no-new-privileges:true")
 
 # A cold build downloads torch.
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(1200)]

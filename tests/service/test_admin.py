@@ -40,7 +40,7 @@ def refused(response: httpx2.Response, status: int, code: str) -> str:
 def test_a_version_comes_and_goes_and_answers_say_which(public: TestClient, admin: TestClient, weights: Path) -> None:
     first = read_manifest(weights / "vae").version
     second = write_one_shot(weights, "vae", PoisonDecode()).version
-    swapped = {"model": "vae", "outcome": "swapped", "version": second, "previous": first}
+    swapped = {"model": "vae", "outcome": "swapped", "version": second, "previous": first, "note": None}
     assert admin.post("/models/vae/reload").json() == swapped
     assert public.post("/generate/vae").headers["x-model-version"] == second
     standing = next(each for each in admin.get("/models").json() if each["model"] == "vae")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from service.process import cores, pin_to_core, usable_cores, use_batch_scheduling
+from service.process import available_bytes, cores, pin_to_core, usable_cores, use_batch_scheduling
 
 ROOT = Path(__file__).parents[2]
 GLIBC = hasattr(ctypes.CDLL(None), "mallopt")
@@ -215,3 +215,53 @@ os.read(ready, 1)
     # Standard output ends only when the last process that holds it has ended.
     process = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, timeout=30, check=False)
     assert (process.returncode, process.stderr) == (0, b"")
+
+
+def groups_of(folder: Path, files: dict[str, str], cgroup: str) -> tuple[Path, Path]:
+    """Files of /proc and /sys/fs/cgroup of a machine with 1,000 KiB to spare."""
+    written = {"proc/meminfo": "MemTotal: 2000 kB\nMemAvailable: 1000 kB\n", "proc/self/cgroup": cgroup}
+    for name, text in (written | {f"groups/{name}": text for name, text in files.items()}).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder / "proc", folder / "groups"
+
+
+def limited(folder: str, limit: object, used: int = 300_000, unused_pages: int = 0) -> dict[str, str]:
+    files = {"memory.max": f"{limit}\n", "memory.current": f"{used}\n"}
+    files |= {"memory.stat": f"anon 1\ninactive_file {unused_pages}\n"}
+    return {f"{folder}{name}": text for name, text in files.items()}
+
+
+@pytest.mark.parametrize(
+    ("files", "cgroup", "left"),
+    [
+        ({}, "0::/\n", 1_024_000),
+        (limited("", 500_000), "0::/\n", 200_000),
+        (limited("", 500_000, unused_pages=50_000), "0::/\n", 250_000),
+        (limited("", 200_000), "0::/\n", 0),
+        (limited("", "max"), "0::/\n", 1_024_000),
+        (limited("", 9_000_000), "0::/\n", 1_024_000),
+        (limited("a/b/", "max") | limited("a/", 400_000), "0::/a/b\n", 100_000),
+        (limited("", 400_000), "0::/docker/of-the-host\n", 100_000),
+        (
+            {
+                "memory/x/memory.limit_in_bytes": "400000\n",
+                "memory/x/memory.usage_in_bytes": "350000\n",
+                "memory/x/memory.stat": "inactive_file 1\ntotal_inactive_file 20000\n",
+                "memory/memory.limit_in_bytes": "9223372036854771712\n",
+            },
+            "5:cpu,cpuacct:/x\n4:memory:/x\n0::/x\n",
+            70_000,
+        ),
+        (limited("", 400_000) | {"memory.stat": ""}, "0::/\n", 100_000),
+        ({"memory.max": "400000"}, "0::/\n", 1_024_000),
+    ],
+)
+def test_free_memory_is_within_the_limits_of_control_groups(
+    tmp_path: Path, files: dict[str, str], cgroup: str, left: int
+) -> None:
+    assert available_bytes(*groups_of(tmp_path, files, cgroup)) == left
+
+
+def test_where_there_is_no_proc_all_memory_counts(tmp_path: Path) -> None:
+    assert available_bytes(tmp_path, tmp_path) == os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -192,6 +192,14 @@ def test_or_that_anonymous_requests_are_meant(monkeypatch: pytest.MonkeyPatch, t
     assert refusal(Settings(host=host, api_keys_file=keys)) is None
 
 
+def test_a_required_signature_needs_keys_that_can_be_read(tmp_path: Path) -> None:
+    assert "GENSERVE_SIGNING_KEYS" in str(refusal(Settings(require_signature=True)))
+    path = tmp_path / "keys.pub"
+    assert refusal(Settings(signing_keys=str(path))) == (
+        f"GENSERVE_SIGNING_KEYS: {path}: neither a public key nor a file with one (No such file or directory)"
+    )
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "::1", "localhost"])
 def test_loopback_needs_no_keys(host: str) -> None:
     assert refusal(Settings(host=host)) is None

@@ -261,8 +261,8 @@ def _evaluate(options: argparse.Namespace) -> None:
     print(measurement.table(measured))
     if options.json is not None:
         measurement.write_json(options.json, measured)
-    if options.write:
-        measurement.publish(options.target, measurement.scores(measured))
+    if options.write and measurement.publish(options.target, measurement.scores(measured)):
+        print(measurement.UNSIGNED, file=sys.stderr)
 
 
 def _compare(options: argparse.Namespace) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -130,8 +131,8 @@ def evaluate_text(subject: Subject, options: argparse.Namespace, device: torch.d
         print(f"{subject.name} ({sampler.name}), evaluator {curves.evaluator}\n\n{table(curves.of(sampler.name))}\n")
     if options.pictures is not None:
         print(*plots.draw_text(curves, options.pictures), sep="\n")
-    if options.write:
-        measurement.publish(options.target, text_curves.scores_of(curves, str(samplers[0].name)))
+    if options.write and measurement.publish(options.target, text_curves.scores_of(curves, str(samplers[0].name))):
+        print(measurement.UNSIGNED, file=sys.stderr)
 
 
 def _measure(

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from service.contract.manifest import MANIFEST_FILE
+from service.contract.signature import read_secret_key, signature_of
 from trainer import export
 from trainer.commands.options import UsageError, add_overwrite
 from trainer.commands.train import load_images
@@ -25,6 +26,12 @@ def add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", 
         action="store_true",
         help="accept images that differ from the training images; the latent map shows them",
     )
+    command.add_argument(
+        "--sign",
+        type=Path,
+        metavar="KEYFILE",
+        help="sign the manifest with this secret key, made by: minisign -GW -s KEYFILE",
+    )
     add_overwrite(command, "replace the model in the folder by a new version; the previous one is kept for a rollback")
 
 
@@ -34,6 +41,7 @@ def run_export(options: argparse.Namespace) -> None:
         raise UsageError(
             f"{options.target} already contains a model: choose another name, or replace it with --overwrite"
         )
+    key = read_secret_key(options.sign) if options.sign else None
     config, state = checkpoint.load(options.run)
     export.require_finished(options.run, config, state, unfinished=options.unfinished)
     kept, images = state.get("data_dir"), None
@@ -48,6 +56,9 @@ def run_export(options: argparse.Namespace) -> None:
         pictographs=read_pictographs(data_dir) if config.captioned and config.dataset == "emoji" else None,
         unfinished=options.unfinished,
         changed_data=options.changed_data,
+        key=key,
         report=lambda line: print(line, flush=True),
     )
     print(f"{options.target}/{manifest.artifact.file}: {manifest.artifact.size:,} bytes")
+    if key is not None:
+        print(f"{signature_of(options.target / MANIFEST_FILE)}: signed")

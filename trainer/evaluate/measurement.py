@@ -5,7 +5,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from service.contract.manifest import Score, read_manifest, write_manifest
+from service.contract.manifest import MANIFEST_FILE, Score, read_manifest, write_manifest
+from service.contract.signature import signature_of
 from trainer import card
 from trainer.evaluate.errors import EvaluationError
 from trainer.evaluate.quality import Quality
@@ -83,11 +84,18 @@ def read_json(path: Path) -> Measurement:
         raise EvaluationError(f"{path} is not a measurement of python -m trainer evaluate: {reason}") from failure
 
 
-def publish(folder: Path, fresh: tuple[Score, ...]) -> None:
+#: What to say if ``publish`` returns True.
+UNSIGNED = (
+    "the new manifest is not signed: sign it with minisign -Sm manifest.json, or export the run again with --sign"
+)
+
+
+def publish(folder: Path, fresh: tuple[Score, ...]) -> bool:
     """Write the scores ``fresh`` of one sampler to the card and then to the manifest of the model in ``folder``.
 
-    They replace earlier scores of the same sampler and all scores against other references. Raises EvaluationError
-    when the card has no Quality section, ContractError when the manifest cannot be read.
+    They replace earlier scores of the same sampler and all scores against other references. Returns whether the
+    manifest was signed, and must be signed again. Raises EvaluationError when the card has no Quality section,
+    ContractError when the manifest cannot be read.
     """
     manifest = read_manifest(folder)
     references, sampler = {score.reference for score in fresh}, fresh[0].sampler
@@ -99,7 +107,9 @@ def publish(folder: Path, fresh: tuple[Score, ...]) -> None:
     except (OSError, ValueError) as failure:
         raise EvaluationError(f"{path}: {failure}; export the run again") from failure
     write(path, text.encode())
+    signed = signature_of(folder / MANIFEST_FILE).exists()
     write_manifest(folder, manifest.model_copy(update={"quality": quality}))
+    return signed
 
 
 def scores(measurement: Measurement) -> tuple[Score, ...]:

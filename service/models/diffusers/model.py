@@ -1,6 +1,5 @@
 """A diffusers folder as a model of the engine."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from service.models.diffusers.libraries import require_libraries
 from service.models.diffusers.load import load_networks
 from service.models.diffusers.networks import Networks
 from service.models.diffusers.text import Tokenizers, load_tokenizer
+from service.process import available_bytes
 from service.sampling.diffusers_schedule import DiffusionSchedule
 from service.sampling.step import Inputs
 
@@ -120,14 +120,3 @@ def _require_memory(directory: Path, needed: int, device: torch.device) -> None:
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_bytes()
     if needed > free:
         raise ContractError(directory, f"its weights need {needed / _GIB:.1f} GiB, and {free / _GIB:.1f} GiB are free")
-
-
-def available_bytes() -> int:
-    """Bytes that the kernel says can be allocated without swapping."""
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return 1024 * int(line.split()[1])
-    except OSError:
-        pass
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from service import process
 from service.cli import main
-from service.models.diffusers import model
 from tests.service.artefacts import write_diffusion
 from tests.service.models.diffusers.tiny import edit_json, write_folder, write_lora
 
@@ -54,7 +54,7 @@ def test_says_what_the_model_can_do(control: Path, capsys: pytest.CaptureFixture
 
 
 def test_warns_of_memory(control: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model, "available_bytes", lambda: 100_000)
+    monkeypatch.setattr(process, "available_bytes", lambda: 100_000)
     assert main(["add", "control", "--link", "--name", "fox", "--weights", "weights"]) == 0
     printed = capsys.readouterr().out
     assert "weights/fox: " in printed

@@ -21,6 +21,7 @@ from service.contract.manifest import (
     max_steps,
     read_history,
     read_manifest,
+    restore_manifest,
     write_manifest,
 )
 
@@ -287,6 +288,21 @@ def test_what_is_replaced_is_kept_and_the_last_replaced_comes_first(tmp_path: Pa
     assert read_history(tmp_path) == [versions[1], versions[0]]
     write_manifest(tmp_path, versions[0])
     assert [each for each in read_history(tmp_path) if each != versions[0]] == [versions[2], versions[1]]
+
+
+def test_a_kept_manifest_is_restored_byte_for_byte_with_its_signature(tmp_path: Path, manifest: Manifest) -> None:
+    """Else what was signed by another release of this program would not be what is signed."""
+    path, signature = tmp_path / "manifest.json", tmp_path / "manifest.json.minisig"
+    first, second = (manifest.model_copy(update=version_of(payload)) for payload in (b"a", b"b"))
+    text = first.model_dump_json(exclude_defaults=True).encode()
+    path.write_bytes(text)
+    signature.write_bytes(b"of the first")
+    write_manifest(tmp_path, second)
+    assert read_manifest(tmp_path) == second
+    assert not signature.exists()  # it was of other bytes
+    restore_manifest(tmp_path, first.version)
+    assert (path.read_bytes(), signature.read_bytes()) == (text, b"of the first")
+    assert second in read_history(tmp_path)
 
 
 def test_another_manifest_of_the_same_weights_replaces_it(tmp_path: Path, manifest: Manifest) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
+from service.contract.signature import ANYONE
 from service.models.adding import add_folder, add_lora
 from service.models.diffusers import libraries
 from service.models.folders import Unusable, model_directories, read_any_manifest
@@ -38,12 +39,12 @@ def test_a_copy_is_independent_and_has_the_version_of_its_source(sd: Path, weigh
     (sd / ".cache").mkdir()
     (sd / ".cache/large").write_text("not part of the model")
     manifest = add_folder(sd, weights)
-    assert manifest == read_any_manifest(weights / "sd")
-    assert manifest.version == read_any_manifest(sd).version
+    assert manifest == read_any_manifest(weights / "sd", ANYONE)
+    assert manifest.version == read_any_manifest(sd, ANYONE).version
     assert os.listdir(weights) == ["sd"]  # noqa: PTH208
     assert not (weights / "sd/.cache").exists()
     shutil.rmtree(sd)
-    assert read_any_manifest(weights / "sd").name == "sd"
+    assert read_any_manifest(weights / "sd", ANYONE).name == "sd"
 
 
 def test_a_link_has_another_name(sd: Path, weights: Path) -> None:
@@ -163,7 +164,7 @@ def test_an_exported_model_keeps_its_name(weights: Path, tmp_path: Path) -> None
     (tmp_path / "ddpm/card.md").write_text("A card.")
     with pytest.raises(Unusable, match=f"{tmp_path}/ddpm/manifest.json: name: ddpm in a folder named other"):
         add_folder(tmp_path / "ddpm", weights, "other")
-    assert add_folder(tmp_path / "ddpm", weights) == read_any_manifest(weights / "ddpm")
+    assert add_folder(tmp_path / "ddpm", weights) == read_any_manifest(weights / "ddpm", ANYONE)
     assert (weights / "ddpm/card.md").read_text() == "A card."
 
 
@@ -183,10 +184,10 @@ class TestLora:
 
     def test_is_one_of_the_model(self, sd: Path, weights: Path, ink: Path) -> None:
         add_folder(sd, weights)
-        before = read_any_manifest(weights / "sd").version
+        before = read_any_manifest(weights / "sd", ANYONE).version
         assert add_lora(ink, weights, "sd") == (weights / "sd/loras/ink.safetensors").resolve()
         assert add_lora(ink, weights, "sd", "oil").read_bytes() == ink.read_bytes()
-        found = read_any_manifest(weights / "sd")
+        found = read_any_manifest(weights / "sd", ANYONE)
         assert found.pipeline is not None
         assert found.pipeline.loras == ("ink", "oil")
         assert found.version != before

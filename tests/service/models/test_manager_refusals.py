@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from service.background import Background
-from service.change_errors import ChangeError, FolderNotWritable, ModelUnusable, WeightsUnreadable
+from service.change_errors import ChangeError, ModelUnusable, WeightsUnreadable
 from service.contract.manifest import MANIFEST_FILE, read_manifest
+from service.contract.signature import Trust
 from service.models import manager as manager_module
 from service.settings import Settings
 from tests.service.artefacts import write_autoencoder
@@ -120,7 +121,7 @@ async def test_a_version_whose_table_finds_no_memory_leaves_the_old_one_serving(
 async def test_a_fault_of_a_change_is_its_answer_and_the_next_change_is_made(
     weights: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fault(directory: Path) -> None:
+    def fault(directory: Path, trust: Trust) -> None:
         raise ZeroDivisionError
 
     async with running(settings) as service:
@@ -141,19 +142,29 @@ async def test_a_weights_folder_that_cannot_be_listed_is_an_answer(weights: Path
         assert await service.picture()  # nothing was unloaded
 
 
-async def test_a_folder_that_cannot_be_written_is_not_rolled_back(
+async def test_in_a_folder_that_cannot_be_written_a_rollback_lasts_until_the_next_reload(
     weights: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def read_only(directory: Path, manifest: object) -> None:
+    """As on the read-only volume of a container."""
+
+    def read_only(directory: Path, version: str) -> None:
         raise OSError(30, "Read-only file system")
 
     async with running(settings) as service:
+        first = service.version()
         second = export(weights)
         await service.manager.reload("vae")
-        monkeypatch.setattr(manager_module, "write_manifest", read_only)
-        with pytest.raises(FolderNotWritable, match="Read-only"):
-            await service.manager.roll_back("vae")
-        assert service.version() == read_manifest(weights / "vae").version == second
+        monkeypatch.setattr(manager_module, "restore_manifest", read_only)
+        result = await service.manager.roll_back("vae")
+        assert (result.outcome, result.version, result.previous) == ("swapped", first, second)
+        assert result.note
+        assert "(Read-only file system)" in result.note
+        assert f"copy manifest-{first}.json over it" in result.note
+        assert service.version() == first
+        await service.manager.follow()  # the folder has not changed since the service was asked
+        (standing,) = (each for each in await service.manager.statuses() if each.model == "vae")
+        assert (standing.version, standing.manifest_version, standing.problem) == (first, second, None)
+        assert (await service.manager.reload("vae")).version == second
 
 
 def test_a_watch_outlives_a_folder_that_cannot_be_listed(weights: Path, settings: Settings) -> None:

@@ -24,7 +24,9 @@ GOLDEN = Golden(seed=3, class_label=0, steps=4, solver="ddim", picture="", promp
 
 def test_the_inputs_are_declared(tmp_path: Path) -> None:
     write_text(tmp_path, "emoji", sketches=True)
-    loaded, told = load(tmp_path / "emoji", CPU), described_model(tmp_path / "emoji", read_manifest(tmp_path / "emoji"))
+    manifest = read_manifest(tmp_path / "emoji")
+    loaded = load(tmp_path / "emoji", CPU, manifest)
+    told = described_model(tmp_path / "emoji", manifest)
     wanted = {
         "context": Input((TOKENS, 4), negative=True),
         "context_mask": Input((TOKENS,), negative=True),

@@ -12,7 +12,7 @@ from torch import nn
 from service.contract.files import ContractError
 from service.engine.model import Model, encoder_of
 from service.models.torchscript import load_model
-from tests.service.artefacts import CLASS_NAMES, write_autoencoder, write_diffusion, write_one_shot
+from tests.service.artefacts import CLASS_NAMES, MapDecode, write_autoencoder, write_diffusion, write_one_shot
 from tests.service.engine.conftest import CPU
 
 
@@ -148,3 +148,22 @@ def _replace(directory: Path, file: str, payload: bytes) -> None:
     fields: dict[str, Any] = json.loads((directory / "manifest.json").read_text())
     fields["artifact"] |= {"file": f"model-{sha256[:8]}.pt", "size": len(payload), "sha256": sha256}
     (directory / "manifest.json").write_text(json.dumps(fields))
+
+
+def test_the_bytes_that_are_loaded_are_those_that_were_hashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when the file is replaced between the hash and the load."""
+    manifest = write_one_shot(tmp_path)
+    path, (z, inputs) = tmp_path / "vae" / manifest.artifact.file, (torch.ones(1, 4), {"label": torch.tensor([0])})
+    expected = load_model(tmp_path / "vae", CPU).decode(z, inputs)
+    write_one_shot(tmp_path, "other", MapDecode())
+    (other,) = (tmp_path / "other").glob("model-*.pt")
+    load = torch.jit.load
+
+    def replace_and_load(*arguments: Any, **named: Any) -> Any:
+        path.write_bytes(other.read_bytes())
+        return load(*arguments, **named)  # type: ignore[no-untyped-call]
+
+    monkeypatch.setattr(torch.jit, "load", replace_and_load)
+    torch.testing.assert_close(load_model(tmp_path / "vae", CPU).decode(z, inputs), expected)
+    with pytest.raises(ContractError, match="bytes, but its manifest says"):
+        load_model(tmp_path / "vae", CPU)

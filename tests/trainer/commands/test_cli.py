@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from service.contract.manifest import read_manifest
+from service.contract.signature import SignatureError, Trust
 from tests.trainer.conftest import FileSizeLimit, MakeRun
 from trainer import data
 from trainer.__main__ import main
@@ -46,12 +47,24 @@ def test_train_then_export(small_folder: Path, tmp_path: Path, capsys: pytest.Ca
     options = ["--data-dir", small_folder, "--epochs", "1", "--batch-size", "32", "--device", "cpu", "--out", run]
     assert main(["train", "vae", *map(str, options)]) == 0
     assert f"data: 64 training images from {small_folder}" in capsys.readouterr().out
-    assert main(["export", str(run), str(target), "--data-dir", str(small_folder)]) == 0
+    exporting = ["export", str(run), str(target), "--data-dir", str(small_folder)]
+    assert main(exporting) == 0
     manifest = read_manifest(target)
     assert manifest.artifact.file in capsys.readouterr().out
     assert (
         manifest.made_by.command == "python -m trainer train vae --seed 0 --precision fp32 --epochs 1 --batch-size 32"
     )
+    pytest.importorskip("cryptography", reason="signatures need the extra `sign`")
+    from tests.service.contract.signing import pair, write_secret
+
+    assert "key: No such file" in error_of(capsys, *exporting, "--overwrite", "--sign", tmp_path / "key")
+    write_secret(tmp_path / "key", pair(1).secret)
+    assert main([*exporting, "--overwrite", "--sign", str(tmp_path / "key")]) == 0
+    assert "manifest.json.minisig: signed" in capsys.readouterr().out
+    assert read_manifest(target, Trust(pair(1).public, required=True)) == manifest
+    assert main([*exporting, "--overwrite"]) == 0
+    with pytest.raises(SignatureError, match="not signed"):
+        read_manifest(target, Trust(pair(1).public, required=True))
 
 
 def test_what_learns_without_classes_has_none(small_folder: Path, tmp_path: Path) -> None:

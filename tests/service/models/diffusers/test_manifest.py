@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from service.contract.manifest import Manifest
+from service.contract.signature import ANYONE
 from service.engine.inputs import Input
 from service.engine.model import Model
 from service.models.diffusers import libraries, manifest, model
@@ -16,7 +17,7 @@ from service.models.diffusers.folder import DiffusersFolder
 from service.models.diffusers.manifest import diffusers_manifest
 from service.models.diffusers.model import described, with_tokenizers
 from service.models.diffusers.version import digest_of
-from service.models.folders import model_directories, read_any_manifest, stamp_of
+from service.models.folders import Stamps, model_directories, read_any_manifest
 from service.models.registry import load, load_registry, prepare
 from service.settings import Settings
 from tests.service.artefacts import write_one_shot
@@ -42,7 +43,7 @@ def copied(folder_of: FolderOf, weights: Path, name: str = "sd") -> Path:
 def test_every_folder_has_a_manifest_that_says_what_its_networks_need(folder_of: FolderOf, name: str) -> None:
     found = diffusers_manifest(folder_of(name))
     assert Manifest.model_validate_json(found.model_dump_json()) == found
-    loaded, told = load(folder_of(name), CPU), described(found, CPU)
+    loaded, told = load(folder_of(name), CPU, found), described(found, CPU)
     assert loaded.inputs == told.inputs
     assert (loaded.encode is None) == (told.encode is None)
     assert (loaded.encode_text is None) == (told.encode_text is None)
@@ -77,9 +78,9 @@ def test_files_are_hashed_once(folder_of: FolderOf, weights: Path, monkeypatch: 
     first = diffusers_manifest(folder)
     assert diffusers_manifest(folder) == first
     assert hashed == [folder]
-    before = stamp_of(folder)
+    before = Stamps().of(folder)
     write_lora(folder, "ink", seed=1)
-    assert stamp_of(folder) != before
+    assert Stamps().of(folder) != before
     second = diffusers_manifest(folder)
     assert (second.version != first.version, len(hashed)) == (True, 2)
     assert second.pipeline is not None
@@ -132,7 +133,7 @@ def test_too_large_a_model_is_refused_before_it_is_read(folder_of: FolderOf, mon
     monkeypatch.setattr(model, "available_bytes", lambda: 1000)
     monkeypatch.setattr(model, "load_networks", None)
     with pytest.raises(Exception, match=r"need 0\.0 GiB, and 0\.0 GiB are free"):
-        load(folder_of("ddim"), CPU)
+        load(folder_of("ddim"), CPU, read_any_manifest(folder_of("ddim"), ANYONE))
 
 
 async def test_a_changed_folder_is_followed_and_its_version_replaced(folder_of: FolderOf, weights: Path) -> None:
@@ -143,7 +144,7 @@ async def test_a_changed_folder_is_followed_and_its_version_replaced(folder_of: 
         assert (await service.manager.reload("ddim")).outcome == "unchanged"
         edit_json(folder / "scheduler/scheduler_config.json", beta_end=0.03)
         await service.manager.follow()
-        assert service.version("ddim") == read_any_manifest(folder).version != first
+        assert service.version("ddim") == read_any_manifest(folder, ANYONE).version != first
         (folder / "unet/config.json").write_text("{")
         await service.manager.follow()
         (status,) = await service.manager.statuses()
