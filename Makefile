@@ -166,12 +166,12 @@ $(VENV)/.torchvision: $(VENV)/.torch
 
 $(VENV)/.serve: pyproject.toml $(VENV)/.torch
 	@echo "==> the service's packages"
-	@$(pip) -e '.[client]'
+	@$(pip) -e '.[serve]'
 	@touch $@
 
 $(VENV)/.diffusers: pyproject.toml $(VENV)/.torch
 	@echo "==> the service's packages, with diffusers"
-	@$(pip) -e '.[client,diffusers]'
+	@$(pip) -e '.[diffusers]'
 	@touch $(VENV)/.serve $@
 
 $(VENV)/.train: pyproject.toml $(VENV)/.torchvision
