@@ -39,8 +39,8 @@ def _add_serve(commands: Commands) -> None:
     serve = commands.add_parser(
         "serve",
         help=f"{text} (python -m service)",
-        description=f"{text.capitalize()} over HTTP, until Ctrl-C. `python -m service --help` lists all settings, which "
-        "are environment variables; an option here takes the place of its variable.",
+        description=f"{text.capitalize()} over HTTP, until Ctrl-C. `python -m service --help` lists all settings, "
+        "which are environment variables; an option here takes the place of its variable.",
     )
     for option, (variable, metavar, help) in _SERVE_OPTIONS.items():
         serve.add_argument(option, dest=variable, metavar=metavar, help=f"{help} (${variable})")
