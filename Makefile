@@ -74,6 +74,9 @@ lint: $(VENV)/.dev  ## ruff and mypy --strict
 page-pictures: $(VENV)/.dev  ## the page's screenshots in docs/pictures; needs chromium
 	PAGE_PICTURES=docs/pictures $(python) -m pytest -m browser -k screenshots tests/e2e
 
+first-minute: $(VENV)/.dev  ## docs/pictures/first-minute.gif: a terminal in which genserve is used; port 8000 must be free
+	$(python) -m scripts.first_minute docs/pictures/first-minute.gif
+
 train: which-model $(VENV)/.train  ## train the preset MODEL=vae|gan|ddpm|... on Fashion-MNIST, or emoji; [ARGS='--epochs 2 ...']
 	@for package in $(data_packages); do \
 		dpkg-query -W $$package >/dev/null 2>&1 || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null || { \

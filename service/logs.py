@@ -72,7 +72,7 @@ def _local_time(utc: str) -> str:
 
 def _shortened(request: Fields) -> Fields:
     """The line of a request with what people look for; JSON has the rest."""
-    kept = {key: request[key] for key in ("key", "rows", "id") if key in request}
+    kept: Fields = {key: request[key] for key in ("key", "rows", "id") if key in request}
     outcome = {} if request["outcome"] == "ok" else {"outcome": request["outcome"]}
     about = f"{request['method']} {request['path']} {request['status']} in {request['total_ms']:.1f} ms"
     return {"message": about, **outcome, **kept}
