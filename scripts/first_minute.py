@@ -58,7 +58,8 @@ def main(arguments: list[str]) -> int:
                 output = _run(command, folder, environment)
                 screen += _typed(shown, command)
                 shown += [f"$ {command}", *output]
-                screen += _pictures(shown, Image.open(folder / file))
+                with Image.open(folder / file) as picture:
+                    screen += _pictures(shown, picture)
     frames, durations = zip(*screen, strict=True)
     palette = frames[-1].quantize(128)
     pages = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
