@@ -19,7 +19,9 @@ REVISION =
 ARGS =
 
 python := $(VENV)/bin/python
-pip := $(python) -m pip install -qq -c constraints.txt
+# On a terminal pip shows its downloads; otherwise only failures. As in scripts/install-torch.
+quiet := $(shell [ -t 2 ] || echo -qq)
+pip := $(python) -m pip install $(quiet) -c constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
@@ -53,7 +55,8 @@ serve serve-diffusers:
 	@exec env $(if $(HOST),GENSERVE_HOST=$(HOST)) $(if $(PORT),GENSERVE_PORT=$(PORT)) \
 		$(if $(DEVICE),GENSERVE_DEVICE=$(DEVICE)) $(python) -m service
 
-test: $(VENV)/.dev  ## the tests that need only Python; minutes
+test: $(VENV)/.dev  ## the tests that need only Python; 11 minutes on two cores; [ARGS='-x tests/service']
+	@echo "==> about 11 minutes on two cores; a part of the tests: make test ARGS=tests/service/api"
 	$(python) -m pytest -m 'not ($(rest))' $(ARGS)
 
 test-all: $(VENV)/.dev $(client_peers:%=$(VENV)/peers/%/.ready) $(deploy_tools:%=$(VENV)/peers/%/.ready)  ## the other tests: slow ones, GPU, promtool, containers; lists skipped ones
@@ -72,6 +75,9 @@ lint: $(VENV)/.dev  ## ruff and mypy --strict
 
 page-pictures: $(VENV)/.dev  ## the page's screenshots in docs/pictures; needs chromium
 	PAGE_PICTURES=docs/pictures $(python) -m pytest -m browser -k screenshots tests/e2e
+
+first-minute: $(VENV)/.dev  ## docs/pictures/first-minute.gif: a terminal in which genserve is used; port 8000 must be free
+	$(python) -m scripts.first_minute docs/pictures/first-minute.gif
 
 train: which-model $(VENV)/.train  ## train the preset MODEL=vae|gan|ddpm|... on Fashion-MNIST, or emoji; [ARGS='--epochs 2 ...']
 	@for package in $(data_packages); do \
@@ -179,12 +185,14 @@ $(VENV)/.torchvision: $(VENV)/.torch
 
 $(VENV)/.serve: pyproject.toml $(VENV)/.torch
 	@echo "==> the service's packages"
-	@$(pip) -e '.[client]'
+	@$(pip) -e '.[serve]'
+	@echo "==> installed the command genserve: $(VENV)/bin/genserve --help"
 	@touch $@
 
 $(VENV)/.diffusers: pyproject.toml $(VENV)/.torch
 	@echo "==> the service's packages, with diffusers"
-	@$(pip) -e '.[client,diffusers]'
+	@$(pip) -e '.[diffusers]'
+	@echo "==> installed the command genserve: $(VENV)/bin/genserve --help"
 	@touch $(VENV)/.serve $@
 
 $(VENV)/.train: pyproject.toml $(VENV)/.torchvision

@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import socket
 import sys
 from collections.abc import Sequence
 from itertools import groupby
@@ -17,6 +18,7 @@ from service.contract.signature import SignatureError, public_keys
 from service.process import keep_memory
 from service.processes import supervisor
 from service.server import serve
+from service.server.binding import bind_public
 from service.settings import Settings
 from service.settings.access import is_loopback
 from service.settings.texts import variable
@@ -34,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = Settings()
     except ValidationError as failure:
         for error in failure.errors():
-            print(f"error: {variable(str(error['loc'][0]))}: {error['msg']}", file=sys.stderr)
+            print(f"error: {_explained(str(error['loc'][0]), error['msg'], error['input'])}", file=sys.stderr)
         return 2
     if (reason := refusal(settings)) is not None:
         print(f"error: {reason}", file=sys.stderr)
@@ -47,16 +49,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as failure:
         print(f"error: GENSERVE_ADMIN_PORT: {failure.strerror}", file=sys.stderr)
         return 2
-    if settings.engine == "inline":
-        from service.app import create_app  # with torch, which takes the supervisor 170 MB and does nothing for it
-
-        serve.run(create_app(settings), admin, settings)
-        return 0
     try:
-        return supervisor.run(settings, admin)
+        return _run_inline(settings, admin) if settings.engine == "inline" else supervisor.run(settings, admin)
     except OSError as failure:
         print(f"error: {failure.strerror}", file=sys.stderr)
         return 2
+
+
+def _run_inline(settings: Settings, admin: socket.socket | None) -> int:
+    (sockets,) = bind_public(settings, 1)
+    from service.app import create_app  # with torch, which takes the supervisor 170 MB and does nothing for it
+
+    serve.run(create_app(settings), sockets, admin, settings)
+    return 0
+
+
+def _explained(name: str, message: str, given: object) -> str:
+    """What is wrong with the setting ``name``."""
+    if name == "weights_dir":
+        return (
+            f"GENSERVE_WEIGHTS_DIR: there is no folder '{given}'. `genserve serve --weights DIR` serves the models in "
+            "DIR, and `genserve add FOLDER --weights DIR` copies a model there."
+        )
+    return f"{variable(name)}: {message}"
 
 
 def refusal(settings: Settings) -> str | None:

@@ -1,7 +1,6 @@
 """The composition root: load, warm, start, serve, drain. No request is handled here."""
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -33,6 +32,7 @@ from service.background import Background, call_soon
 from service.engine.engine import Engine
 from service.engine.host import Host
 from service.engine.model import Served
+from service.engine.ready import log_ready
 from service.errors import ServiceError
 from service.history import STEP_S, History
 from service.logs import AccessLog
@@ -44,8 +44,6 @@ from service.models.registry import Registry, load_registry, pick_device, unusab
 from service.process import freeze_objects
 from service.settings import Settings
 from service.store.opening import open_store
-
-log = logging.getLogger(__name__)
 
 #: The service exports its own Prometheus metrics; asking OpenTelemetry on every request whether it listens is not free.
 NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
@@ -182,13 +180,12 @@ async def state_with(
 
 def _deploy(engine: Engine, served: Served, registry: Registry, settings: Settings) -> None:
     """Have ``engine`` serve a model, or ``registry`` refuse it when its tables find no memory."""
-    model, cost = served.model, served.cost
+    model = served.model
     try:
         with unusable(settings.weights_dir / model.name):
-            engine.deploy(engine.build(served))
+            deployment = engine.build(served)
+            engine.deploy(deployment)
     except Unusable as failure:
         registry.refuse(model.name, failure)
         return
-    version = model.manifest.version
-    told = {"model": model.name, "version": version, "bucket": cost.best_bucket, "row_ms": cost.row_ms()}
-    log.info("model ready", extra=told)
+    log_ready(model.manifest, deployment.lane.cost, None if deployment.text is None else deployment.text.lane.cost)

@@ -23,6 +23,11 @@ from service.request_info import RequestInfo
 #: Attributes that every record has; all others were given with `extra` and belong in the line.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message", "taskName"}
 
+#: A field of records that people read in text, in place of the message and the other fields. Not in JSON.
+SENTENCE = "sentence"
+#: The logger of requests, and the fields that a line in text has without their names.
+_ACCESS, _FIRST = "service.access", ("time", "level", "message")
+
 STANDARD_ERROR = 2
 
 Format = Literal["auto", "json", "text"]
@@ -35,16 +40,42 @@ _ENCODER = json.JSONEncoder(default=str)
 
 def as_json(fields: Fields) -> str:
     """``fields`` as a JSON object, in printable ASCII."""
+    if SENTENCE in fields:
+        fields = {key: value for key, value in fields.items() if key != SENTENCE}
     return _ENCODER.encode(fields)
 
 
 def as_text(fields: Fields) -> str:
-    """``fields`` as "time level message key=value ...", in printable ASCII, with an indented traceback below."""
-    rest = fields.copy()
+    """``fields`` as "time message key=value ...", in printable ASCII, with an indented traceback below.
+
+    The time is local. The level is there unless it is info, and then the logger too. A sentence takes the place of the
+    message and the other fields.
+    """
+    head, rest = [_local_time(fields["time"])], fields.copy()
+    if fields["level"] == "info":
+        del rest["logger"]
+    else:
+        head.append(fields["level"])
+    if fields["logger"] == _ACCESS:
+        rest = _shortened(rest)
     traceback = str(rest.pop("traceback", ""))
-    head = f"{rest.pop('time')[:23]}Z {rest.pop('level')} {_escaped(rest.pop('message'))}"
-    pairs = (f"{_escaped(key)}={_value(value)}" for key, value in rest.items())
-    return "\n    ".join([" ".join([head, *pairs]), *map(_escaped, traceback.split("\n") if traceback else ())])
+    sentence = rest.pop(SENTENCE, None)
+    head.append(_escaped(rest["message"] if sentence is None else sentence))
+    if sentence is None:
+        head += (f"{_escaped(key)}={_value(value)}" for key, value in rest.items() if key not in _FIRST)
+    return "\n    ".join([" ".join(head), *map(_escaped, traceback.split("\n") if traceback else ())])
+
+
+def _local_time(utc: str) -> str:
+    return datetime.fromisoformat(utc).astimezone().strftime("%H:%M:%S")
+
+
+def _shortened(request: Fields) -> Fields:
+    """The line of a request with what people look for; JSON has the rest."""
+    kept: Fields = {key: request[key] for key in ("key", "rows", "id") if key in request}
+    outcome = {} if request["outcome"] == "ok" else {"outcome": request["outcome"]}
+    about = f"{request['method']} {request['path']} {request['status']} in {request['total_ms']:.1f} ms"
+    return {"message": about, **outcome, **kept}
 
 
 def _escaped(text: str) -> str:
@@ -191,6 +222,8 @@ class LineHandler(logging.Handler):
 def configure(level: str, format: Format = "json") -> None:
     """Write the records of all loggers to standard error, from ``level`` on."""
     logging.basicConfig(level=level.upper(), handlers=[LineHandler(renderer(format))], force=True)
+    # It tells of its own start and stop, once for each process, in lines of which ours say the same.
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING if level == "info" else logging.NOTSET)
 
 
 class AccessLog:
@@ -231,7 +264,7 @@ def access_fields(info: RequestInfo, method: str, path: str, now: float, clock: 
 
     Not a record of ``logging``, which costs twice as much.
     """
-    line = _fields(now, "info", "service.access", "request")
+    line = _fields(now, "info", _ACCESS, "request")
     line["id"] = (info.request_id or f"{getrandbits(64):016x}")[:ID_CHARACTERS]
     line["method"], line["path"] = method, path[:TEXT_CHARACTERS]
     if info.caller is not None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from service.cli.about import table
 from service.cli.commands import Commands
+from service.cli.extras import needing
 from service.cli.terminal import CommandError, stopping_signals
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ EXAMPLES = """examples:
   genserve add ink.safetensors --lora-of fox       a LoRA of the model fox, for requests with "lora": "ink"
 
 A folder of the Hugging Face cache has links to other folders; a copy has files in their place. Nothing is overwritten,
-and a failure leaves nothing behind. Folders in diffusers' format need `pip install -e '.[diffusers]'`.
+and a failure leaves nothing behind. Folders in diffusers' format need `pip install 'genserve[diffusers]'`.
 """
 #: The libraries report on standard error what the one line of an error says.
 _QUIET = {
@@ -57,8 +58,9 @@ def add_commands(commands: Commands) -> None:
 
 def _add(arguments: argparse.Namespace) -> int:
     os.environ.update(_QUIET)
-    from service.models.adding import add_folder, add_lora  # not at the top: they import torch
-    from service.models.folders import Unusable
+    with needing("serve"):
+        from service.models.adding import add_folder, add_lora  # not at the top: they import torch
+        from service.models.folders import Unusable
 
     source, weights, name = arguments.source, arguments.weights, arguments.name
     try:

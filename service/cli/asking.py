@@ -28,11 +28,9 @@ def service_of(arguments: argparse.Namespace) -> Iterator["Client"]:
     Raises CommandError for all failures of requests.
     """
     try:
-        import tqdm  # noqa: F401  (one extra installs both)
+        import tqdm  # noqa: F401  (it would raise later, in the middle of a command)
 
         from service.client import Client, GenserveError  # not at the top: `genserve serve` does not need it
-    except ModuleNotFoundError as missing:
-        raise CommandError(f"this command needs {missing.name}: pip install 'genserve[client]'") from None
     except ValueError as failure:  # tqdm reads TQDM_... variables on import
         raise CommandError(f"a TQDM_ variable of the environment is invalid: {failure}") from None
     try:

@@ -3,6 +3,7 @@
 import argparse
 
 from service.cli.commands import Commands
+from service.cli.extras import needing
 from service.cli.terminal import CommandError, say
 
 
@@ -26,7 +27,8 @@ def add_commands(commands: Commands) -> None:
 
 
 def _new(arguments: argparse.Namespace) -> int:
-    from service.access.keys import KeysRefused, line_of, new_secret  # not at the top: few commands need it
+    with needing("serve"):
+        from service.access.keys import KeysRefused, line_of, new_secret  # not at the top: few commands need it
 
     secret = new_secret()
     try:

@@ -9,11 +9,19 @@ from typing import Any
 from urllib.parse import quote
 
 from service.cli.commands import Commands
+from service.cli.extras import needing
 from service.cli.terminal import CommandError, say
 
 LOOPBACK = "127.0.0.1"
 PORT_VARIABLE = "GENSERVE_ADMIN_PORT"
 KEY_VARIABLE = "GENSERVE_API_KEY"
+#: Options of `genserve serve`: their settings, placeholders and texts.
+_SERVE_OPTIONS = {
+    "--weights": ("GENSERVE_WEIGHTS_DIR", "DIR", "the folder with a sub-folder for each model; default: weights"),
+    "--host": ("GENSERVE_HOST", "HOST", "the address to listen on; default: 127.0.0.1"),
+    "--port": ("GENSERVE_PORT", "PORT", "the port to listen on; default: 8000"),
+    "--device": ("GENSERVE_DEVICE", "DEVICE", "auto, cpu or cuda; default: auto"),
+}
 #: Timeout in seconds. Loading a version includes its warm-up, on a machine that serves requests meanwhile.
 TIMEOUT_S = 600.0
 #: More than any response of an admin port.
@@ -27,7 +35,15 @@ def add_commands(commands: Commands) -> None:
 
 
 def _add_serve(commands: Commands) -> None:
-    serve = commands.add_parser("serve", help="serve the models in the weights folder (python -m service)")
+    text = "serve the models of a weights folder"
+    serve = commands.add_parser(
+        "serve",
+        help=f"{text} (python -m service)",
+        description=f"{text.capitalize()} over HTTP, until Ctrl-C. `python -m service --help` lists all settings, "
+        "which are environment variables; an option here takes the place of its variable.",
+    )
+    for option, (variable, metavar, help) in _SERVE_OPTIONS.items():
+        serve.add_argument(option, dest=variable, metavar=metavar, help=f"{help} (${variable})")
     serve.set_defaults(run=_serve)
 
 
@@ -68,8 +84,11 @@ def _foreign(port: int) -> CommandError:
     return CommandError(f"port {port} is not an admin port of genserve")
 
 
-def _serve(arguments: argparse.Namespace) -> int:  # noqa: ARG001
-    from service.__main__ import main as serve  # not at the top: it imports torch
+def _serve(arguments: argparse.Namespace) -> int:
+    given = {variable: getattr(arguments, variable) for variable, _, _ in _SERVE_OPTIONS.values()}
+    os.environ.update({variable: text for variable, text in given.items() if text is not None})
+    with needing("serve"):
+        from service.__main__ import main as serve  # not at the top: other commands do without its packages
 
     return serve([])
 

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from _typeshed import SupportsWrite
 
 EXAMPLES = """examples:
-  genserve serve                                                  serve the models in the weights folder
+  genserve serve                                                  serve the models in the folder weights
+  genserve serve --weights ~/models --port 9000                   serve those of another folder, on another port
   genserve add FOLDER                                             add a model that pipe.save_pretrained wrote
   genserve models                                                 list the served models
   genserve generate ddpm --class-label sneaker -n 16 -o grid.png  generate pictures

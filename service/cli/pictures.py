@@ -11,6 +11,7 @@ from service.cli.asking import asking, print_json, service_of
 from service.cli.commands import Commands
 from service.cli.files import read_input
 from service.cli.progress import follow
+from service.cli.size import comfortable_scale, is_enlarged
 from service.cli.terminal import CommandError, say
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ FORMATS: dict[str, "Format"] = {
     ".json": "json",
 }
 STDOUT = Path("-")
+#: Pictures on a path whose request names no number.
+FRAMES = 10
 
 CallOf = Callable[[argparse.Namespace, dict[str, Any]], "Call[Any]"]
 
@@ -78,7 +81,10 @@ _FIELDS: dict[str, tuple[Callable[[str], Any], str]] = {
     "steps": (int, "solver steps"),
     "solver": (str, "name of the solver"),
     "guidance_scale": (float, "above 1: stronger influence of the prompt or class"),
-    "scale": (int, "enlarge each pixel to SCALE x SCALE"),
+    "scale": (
+        int,
+        "enlarge each pixel to SCALE x SCALE (default: pictures of about 250 pixels; 1: as they are)",
+    ),
 }
 
 _METAVARS: dict[Callable[[str], Any], str] = {
@@ -107,7 +113,7 @@ def _add_generate(commands: Commands) -> None:
         "generate pictures",
         "examples:\n"
         "  genserve generate ddpm --class-label sneaker -n 16 -o grid.png\n"
-        "  genserve generate vae --seed 7 --truncation 0.5 --scale 8 -o one.webp\n"
+        "  genserve generate vae --seed 7 --truncation 0.5 --scale 1 -o one.webp\n"
         "  genserve generate ddpm --image one.png --strength 0.4 -o other.png\n"
         "  genserve generate gan -n 64 -o pictures.npy\n"
         "  genserve generate sd --prompt lighthouse --lora ink:0.7 -o lighthouse.png\n",
@@ -136,7 +142,7 @@ def _add_interpolate(commands: Commands) -> None:
         "generate the pictures between two pictures",
         "examples:\n"
         "  genserve interpolate vae --from-seed 1 --to-seed 2 -o strip.png\n"
-        "  genserve interpolate ddpm --class-label dress --frames 30 --scale 8 -o walk.gif\n"
+        "  genserve interpolate ddpm --class-label dress --frames 30 -o walk.gif\n"
         "  genserve interpolate sd --from-seed 1 --from-prompt hut --to-seed 1 --to-prompt castle -o walk.gif\n",
     )
     for end, which_end in (("from", "start"), ("to", "end")):
@@ -210,6 +216,10 @@ def _runner(call_of: CallOf, suffix: str) -> Callable[[argparse.Namespace], int]
         with service_of(arguments) as service:
             from service.client import calls
 
+            if is_enlarged(fields, format):
+                _, height, width = service.model(arguments.model).image_shape
+                path = {"frames": FRAMES} if call_of is _path else {}
+                fields["scale"] = comfortable_scale(path | fields, format, height, width)
             status = service.send(calls.submitted(call_of(arguments, fields), format))
             job = service.job(status.id)
             file = follow(job, arguments.model)

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from service.admission.gate import Gate, WorkRequest
-from service.contract.manifest import Manifest
 from service.engine.deployment import Deployment
+from service.engine.ready import picture_ms
 from service.errors import ServiceError, TooExpensive
 
 
@@ -61,20 +61,9 @@ def check_price(deployment: Deployment, parts: Sequence[PricedPart], limit_ms: f
 
 
 def default_picture_ms(deployment: Deployment) -> float:
-    """Device milliseconds of one picture with the model's defaults, by the prices of warm-up.
-
-    With a prompt and a negative prompt, where the model reads them.
-    """
-    manifest, cost = deployment.model.manifest, deployment.lane.cost
-    text_ms = 0.0 if deployment.text is None else 2 * deployment.text.lane.cost.warmup_row_ms()
-    if manifest.defaults is None:
-        return cost.warmup_row_ms()
-    guided = manifest.defaults.guidance_scale != 1 and (manifest.class_names or _guides_prompts(manifest))
-    return manifest.defaults.steps * (2 if guided else 1) * cost.warmup_row_ms() + cost.decode_ms + text_ms
-
-
-def _guides_prompts(manifest: Manifest) -> bool:
-    return manifest.conditioning is not None and manifest.conditioning.negative_prompt
+    """Device milliseconds of one picture with the model's defaults, by the prices of warm-up."""
+    text = None if deployment.text is None else deployment.text.lane.cost
+    return picture_ms(deployment.model.manifest, deployment.lane.cost, text)
 
 
 def admit_all(parts: Sequence[PricedPart]) -> None:

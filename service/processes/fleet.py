@@ -10,9 +10,10 @@ from typing import Any
 
 from service.background import log_failure
 from service.contract.manifest import Manifest
+from service.engine.ready import log_ready
 from service.metrics import Metrics
 from service.models.folders import Unusable
-from service.processes.control import PARTS, EngineAddress, Loaded, Seat, Version, cost_of
+from service.processes.control import PARTS, EngineAddress, Seat, Version, cost_of
 from service.processes.members import EngineDied, EngineMember, kill_hanging
 from service.settings import Settings
 from service.supervision.restarts import RestartBudget
@@ -130,7 +131,7 @@ class ProcessFleet:
         try:
             for member in (*trial, *self._engines.values()):
                 self._trial = member
-                _set_costs(version, await member.load(version), self._settings)
+                await _load(member, version, self._settings)
         except EngineDied:
             self.discard(version)
             raise Unusable(f"{directory}: an engine process died while it loaded this version") from None
@@ -293,17 +294,15 @@ async def _load_all(
 ) -> bool:
     """Load ``versions``, so many at a time; whether the process is still alive then."""
     for group in [versions[start : start + at_a_time] for start in range(0, len(versions), at_a_time)]:
-        results = await asyncio.gather(*(member.load(version) for version in group), return_exceptions=True)
+        loads = (_load(member, version, settings) for version in group)
+        results = await asyncio.gather(*loads, return_exceptions=True)
         for version, result in zip(group, results, strict=True):
-            if isinstance(result, Loaded):
-                _set_costs(version, result, settings)
-            elif isinstance(result, Unusable):
+            if isinstance(result, Unusable):
                 refuse(version, str(result))
                 versions.remove(version)
-            elif not isinstance(result, EngineDied):
-                assert isinstance(result, BaseException)
+            elif result is not None and not isinstance(result, EngineDied):
                 raise result
-            elif len(group) == 1:
+            elif result is not None and len(group) == 1:
                 refuse(version, f"{version.directory}: the engine process died while it loaded this version")
                 versions.remove(version)
         if any(isinstance(each, EngineDied) for each in results) or not member.usable:
@@ -311,14 +310,16 @@ async def _load_all(
     return True
 
 
-def _set_costs(version: Version, loaded: Loaded, settings: Settings) -> None:
-    """Keep the first costs: all engines and all API processes must reckon from the same ones."""
+async def _load(member: EngineMember, version: Version, settings: Settings) -> None:
+    """Load ``version``, and keep the first costs: all engines and all API processes must reckon from the same ones."""
+    loaded = await member.load(version)
     if version.costs is not None:
         return
     version.costs = loaded.costs
-    manifest, cost = version.parsed(), cost_of(loaded.costs.model, settings)
-    told = {"model": manifest.name, "version": manifest.version, "bucket": cost.best_bucket, "row_ms": cost.row_ms()}
-    log.info("model ready", extra=told)
+    cost, text = cost_of(loaded.costs.model, settings), loaded.costs.text
+    if loaded.costs.decoder is not None:
+        cost.decode_ms = cost_of(loaded.costs.decoder, settings).row_ms()
+    log_ready(version.parsed(), cost, None if text is None else cost_of(text, settings))
 
 
 def _succeeded(task: "asyncio.Task[Any]") -> bool:

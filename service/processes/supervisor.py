@@ -4,7 +4,6 @@ It computes nothing and answers no requests, so that nothing that a model or a c
 """
 
 import asyncio
-import errno
 import itertools
 import logging
 import signal
@@ -21,6 +20,7 @@ from service.background import Background, log_failure
 from service.contract.files import ContractError
 from service.contract.manifest import Manifest
 from service.contract.signature import Trust
+from service.logs import SENTENCE
 from service.metrics import Metrics
 from service.models.folders import model_directories, read_any_manifest, trust_of
 from service.models.manager import ModelManager
@@ -28,7 +28,8 @@ from service.process import name_process, usable_cores
 from service.processes.control import Catalog, Seat, metrics_folder, rates, shared_load
 from service.processes.fleet import ProcessFleet
 from service.processes.members import ApiMember, find_devices, kill_hanging
-from service.server.serve import admin_server, handle_signals, reload_all, serving_admin
+from service.server.binding import bind_public, log_running
+from service.server.serve import STOPPING, admin_server, handle_signals, reload_all, serving_admin
 from service.settings import Settings
 from service.supervision.child import prepare
 from service.supervision.heartbeat import Heartbeat
@@ -69,41 +70,6 @@ def api_servers(settings: Settings) -> int:
     if settings.api_servers == "auto":
         return max(1, usable_cores() // CORES_PER_API_SERVER)
     return settings.api_servers
-
-
-def bind_public(settings: Settings, processes: int) -> list[list[socket.socket]]:
-    """The sockets of each API process, which share the port. They do not listen yet. Raises OSError.
-
-    This process keeps them open: connections that wait at the socket of a process that dies are answered by the next.
-    """
-    found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    addresses = list(dict.fromkeys((family, address) for family, _, _, _, address in found))
-    port = settings.port
-    listeners: list[list[socket.socket]] = []
-    for _ in range(processes):
-        own = []
-        for family, address in addresses:
-            own.append(_bound(family, (address[0], port, *address[2:]), shared=processes > 1))
-            port = own[-1].getsockname()[1]
-        listeners.append(own)
-    return listeners
-
-
-def _bound(family: int, address: tuple[object, ...], *, shared: bool) -> socket.socket:
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if shared:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    if family == socket.AF_INET6:
-        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-    try:
-        listener.bind(address)
-    except OSError as failure:
-        listener.close()
-        if failure.errno == errno.EADDRINUSE:
-            raise OSError(failure.errno, f"port {address[1]} of {address[0]} is in use") from None
-        raise
-    return listener
 
 
 class Supervisor:
@@ -175,7 +141,9 @@ class Supervisor:
         return seats
 
     async def _start_engines(self) -> None:
-        manifests, refused = await asyncio.to_thread(_manifests, self._settings.weights_dir, trust_of(self._settings))
+        weights = self._settings.weights_dir
+        manifests, refused = await asyncio.to_thread(_manifests, weights, trust_of(self._settings))
+        _log_loading(len(manifests), weights)
         refused |= await self._fleet.start(manifests)
         for name, reason in refused.items():
             log.error("model refused", extra={"model": name, "reason": reason})
@@ -184,9 +152,7 @@ class Supervisor:
         self._tell_later()
         while not all(api.listening.is_set() for api in self._apis.values()):  # one that dies is replaced meanwhile
             await asyncio.sleep(LISTENING_POLL_S)
-        family, (host, port, *_) = self._listeners[0][0].family, self._listeners[0][0].getsockname()
-        shown = f"[{host}]" if family == socket.AF_INET6 else host
-        log.info(f"genserve running on http://{shown}:{port} (Press CTRL+C to quit)")
+        log_running(self._listeners[0][0])
         self._fleet.start_spare()
         if self._settings.watch_s:
             self._background.repeat("watch", self._manager.follow, self._settings.watch_s)
@@ -273,6 +239,8 @@ class Supervisor:
             for api in self._used:
                 api.child.kill()
             self._fleet.kill()
+        else:
+            log.info("stopping", extra={SENTENCE: STOPPING})
         self._stop_signal = number
         self._stopping.set()
 
@@ -291,6 +259,14 @@ class Supervisor:
         for api in list(self._used):
             api.child.kill()
         await self._fleet.stop()
+
+
+def _log_loading(models: int, weights: Path) -> None:
+    if models:
+        about = f"loading {models} model{'' if models == 1 else 's'} from {weights}"
+        log.info("loading", extra={"models": models, "weights": str(weights), SENTENCE: about})
+    else:
+        log.warning("no models: `genserve add FOLDER` adds one", extra={"weights": str(weights)})
 
 
 def _manifests(weights: Path, trust: Trust) -> tuple[dict[Path, Manifest], dict[str, str]]:

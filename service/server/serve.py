@@ -17,9 +17,11 @@ from fastapi import FastAPI
 from service.access.keys import KeyFile, KeysRefused
 from service.admin import create_admin
 from service.background import log_failure
+from service.logs import SENTENCE
 from service.metrics import Closed
 from service.models.manager import ModelManager
 from service.process import raise_file_limit
+from service.server.binding import log_running
 from service.server.connections import NO_LIMITS, Connections, Limits
 from service.server.hosts import with_hosts
 from service.server.listening import refuse_new
@@ -30,6 +32,9 @@ from service.settings import Settings
 log = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
+
+#: What people read after the first Ctrl-C.
+STOPPING = "stopping when accepted requests are answered; Ctrl-C again stops at once"
 
 #: Returns the manager of the models, None while the service starts.
 FindManager = Callable[[], ModelManager | None]
@@ -165,11 +170,11 @@ def bind_admin(settings: Settings) -> socket.socket | None:
     return None if settings.admin_port is None else socket.create_server((LOOPBACK, settings.admin_port))
 
 
-def run(app: FastAPI, admin: socket.socket | None, settings: Settings) -> None:
+def run(app: FastAPI, sockets: list[socket.socket], admin: socket.socket | None, settings: Settings) -> None:
     """Serve ``app`` from this process alone until SIGTERM or SIGINT. Raises SystemExit when the start fails."""
-    public = public_server(app, settings)
+    public = public_server(app, settings, partial(log_running, sockets[0]))
     with asyncio.Runner(loop_factory=public.config.get_loop_factory()) as runner:
-        runner.run(_serve(public, admin, settings, partial(_manager_of, app), partial(_keys_of, app)))
+        runner.run(_serve(public, sockets, admin, settings, partial(_manager_of, app), partial(_keys_of, app)))
 
 
 def run_with(app: FastAPI, sockets: list[socket.socket], settings: Settings, on_listening: Callable[[], None]) -> None:
@@ -182,8 +187,6 @@ def run_with(app: FastAPI, sockets: list[socket.socket], settings: Settings, on_
 def public_server(app: FastAPI, settings: Settings, on_listening: Callable[[], None] = lambda: None) -> Server:
     """The server of the public application."""
     options = _options(settings) | {
-        "host": settings.host,
-        "port": settings.port,
         "http": Protocol,
         "proxy_headers": bool(settings.forwarded_allow_ips),
         "forwarded_allow_ips": settings.forwarded_allow_ips,
@@ -224,22 +227,29 @@ async def _serve_at(public: Server, sockets: list[socket.socket]) -> None:
 
 
 async def _serve(
-    public: Server, admin_socket: socket.socket | None, settings: Settings, manager: FindManager, keys: FindKeys
+    public: Server,
+    sockets: list[socket.socket],
+    admin_socket: socket.socket | None,
+    settings: Settings,
+    manager: FindManager,
+    keys: FindKeys,
 ) -> None:
     admin = admin_server(manager, keys, settings)
 
     def stop(number: int) -> None:
         if public.should_exit:
             public.stop_now()
+        else:
+            log.info("stopping", extra={SENTENCE: STOPPING})
         public.stop(number)
         admin.stop(number)
 
     handle_signals(stop, partial(reload_all, manager, keys))
     if admin_socket is None:
-        await public.serve()
+        await public.serve(sockets)
         return
     async with serving_admin(admin, admin_socket):
-        await public.serve()
+        await public.serve(sockets)
 
 
 def admin_server(manager: FindManager, keys: FindKeys, settings: Settings) -> Server:

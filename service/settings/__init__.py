@@ -304,9 +304,9 @@ class Settings(AccessSettings, ProxySettings, ConnectionSettings):
     )
     log_format: Literal["auto", "json", "text"] = _logs(
         "auto",
-        "json: one JSON object per line. text: readable lines, time level message key=value. auto: text if standard "
+        "json: one JSON object per line. text: short lines for people, with the time of day. auto: text if standard "
         "error is a terminal, else json.",
-        "If a program reads the terminal, or people read a log file.",
+        "If a program reads the terminal: json.",
     )
     access_log: bool = _logs(
         True, "Log a line for each request, at level info.", "Set false if a proxy logs the requests."

@@ -269,6 +269,14 @@ def test_a_wrong_variable_is_exit_code_2() -> None:
     assert "Traceback" not in result.stderr
 
 
+def test_without_a_weights_folder_the_error_says_how_to_name_one() -> None:
+    result = run_service(GENSERVE_WEIGHTS_DIR="no/such")
+    assert result.returncode == 2
+    assert result.stderr.startswith(
+        "error: GENSERVE_WEIGHTS_DIR: there is no folder 'no/such'. `genserve serve --weights"
+    )
+
+
 def test_the_command_takes_no_arguments(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["python -m service", "--port", "9000"])
     with pytest.raises(SystemExit) as stop:

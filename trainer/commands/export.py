@@ -1,6 +1,8 @@
 """The command `export`: from a run to a model of the service."""
 
 import argparse
+import subprocess
+import sys
 from pathlib import Path
 
 from service.contract.manifest import MANIFEST_FILE
@@ -42,6 +44,13 @@ def run_export(options: argparse.Namespace) -> None:
             f"{options.target} already contains a model: choose another name, or replace it with --overwrite"
         )
     key = read_secret_key(options.sign) if options.sign else None
+    if _is_tracked(options.target / MANIFEST_FILE):
+        print(
+            f"warning: git tracks {options.target}: this replaces a model of the repository; "
+            f"`git restore {options.target}` brings it back",
+            file=sys.stderr,
+            flush=True,
+        )
     config, state = checkpoint.load(options.run)
     export.require_finished(options.run, config, state, unfinished=options.unfinished)
     kept, images = state.get("data_dir"), None
@@ -62,3 +71,14 @@ def run_export(options: argparse.Namespace) -> None:
     print(f"{options.target}/{manifest.artifact.file}: {manifest.artifact.size:,} bytes")
     if key is not None:
         print(f"{signature_of(options.target / MANIFEST_FILE)}: signed")
+
+
+def _is_tracked(path: Path) -> bool:
+    """Whether git has ``path`` under version control; False without git."""
+    if not path.exists():
+        return False
+    command = ["git", "-C", str(path.parent), "ls-files", "--error-unmatch", path.name]
+    try:
+        return subprocess.run(command, capture_output=True, timeout=10, check=False).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False

@@ -31,6 +31,8 @@ from trainer.run.stopping import Interrupted, StopRequests, stop_requests
 
 LOG_EVERY_STEPS = 50
 CHECKPOINT_EVERY_SECONDS = 60.0
+#: The step after which a first grid of samples shows that the run works, where an epoch is longer.
+FIRST_GRID_STEP = 100
 #: Training images from which a run that starts from another one estimates statistics, such as the scale of its codes.
 STATISTICS_IMAGES = 2048
 
@@ -159,6 +161,8 @@ class TrainingRun:
                     saved_at = time.monotonic()
                 if stopping:
                     raise Interrupted(stop.signum)
+                if self.state.step == FIRST_GRID_STEP < min(self.plan.per_epoch, self.plan.total):
+                    self._show_first(report, stop)
                 self._sample_if_due(report, stop)
 
     def save(self) -> None:
@@ -301,14 +305,23 @@ class TrainingRun:
         self.state.sampled_step = step
         self.save()
 
+    def _show_first(self, report: Report, stop: StopRequests) -> None:
+        """Write a grid before the first epoch ends, for people only: nothing later depends on it."""
+        if processes.rank() == 0:
+            with stop.interruptible():
+                report.drawing(self.state.step)
+                self._write_grid(self.objective.parts(self.ema.module), epoch=0)
+
+    def _write_grid(self, parts: Parts, epoch: int) -> Tensor:
+        grid = draw_grid(parts, self.device, self.data)
+        write(self.folder / SAMPLES / f"epoch-{epoch:03d}.png", to_png(grid))
+        return grid
+
     def _evaluate(self, report: Report, parts: Parts) -> None:
         """Write a grid of samples of the EMA; keep its weights when their distance is the smallest so far."""
         step = self.state.step
         report.drawing(step)
-        path = self.folder / SAMPLES / f"epoch-{self.epoch:03d}.png"
-        grid = draw_grid(parts, self.device, self.data)
-        write(path, to_png(grid))
-        report.samples(step, grid)
+        report.samples(step, self._write_grid(parts, self.epoch))
         if self.distance is None:
             return
         distance, best = self.distance(parts), self.state.best

@@ -12,7 +12,7 @@ import torch
 from service.contract.files import ContractError
 
 NEEDED = ("diffusers", "transformers", "peft", "safetensors")
-INSTALL = "pip install -e '.[diffusers]'"
+INSTALL = "pip install 'genserve[diffusers]'"
 
 
 def require_libraries(folder: Path) -> None:

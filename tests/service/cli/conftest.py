@@ -9,6 +9,16 @@ import pytest
 
 from tests.service.client.answers import generation, status
 
+MODEL = {
+    "name": "ddpm",
+    "version": "0123abcd",
+    "family": "ddpm",
+    "image_shape": [1, 28, 28],
+    "class_names": ["bag", "sneaker"],
+    "capabilities": ["generate", "interpolate"],
+    "limits": {"n": 64},
+    "does": ["generate", "image_to_image"],
+}
 HEADERS = {"X-Seed": "7, 8, 9", "X-Model": "ddpm", "X-Model-Version": "0123abcd"}
 
 
@@ -32,6 +42,8 @@ class FakeService:
 def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeService]:
     """A service that has made whatever is asked for, at the address that commands ask by default."""
     made = {
+        **{f"GET /models/{name}": (200, MODEL | {"name": name}) for name in ("ddpm", "gan", "vae")},
+        "GET /models/sd": (200, MODEL | {"name": "sd", "image_shape": [3, 512, 512]}),
         "GET /jobs/job-1": (200, status("succeeded", 1.0)),
         "GET /jobs/job-1/result": (200, b"the file"),
         "POST /generate/ddpm": (202, status("queued")),

@@ -5,18 +5,8 @@ import pytest
 
 from service.cli import main
 from service.cli.about import table
-from tests.service.cli.conftest import FakeService
+from tests.service.cli.conftest import MODEL, FakeService
 
-MODEL = {
-    "name": "ddpm",
-    "version": "0123abcd",
-    "family": "ddpm",
-    "image_shape": [1, 28, 28],
-    "class_names": ["bag", "sneaker"],
-    "capabilities": ["generate", "interpolate"],
-    "limits": {"n": 64},
-    "does": ["generate", "image_to_image"],
-}
 INSPECTION = {
     "model": "ddpm",
     "model_version": "0123abcd",

@@ -22,7 +22,7 @@ def somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         (
             "generate ddpm --class-label sneaker -n 16 --seed 7 -o grid.png",
-            {"n": 16, "seed": 7, "class_label": "sneaker", "format": "png"},
+            {"n": 16, "seed": 7, "class_label": "sneaker", "format": "png", "scale": 9},
         ),
         (
             "generate ddpm --class-label 3 --class-label none --seed 7 -o two.npy",
@@ -30,11 +30,11 @@ def somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ),
         (
             "generate ddpm --seed 7 --set mask_invert=true --set version=0123abcd -o one.jpg",
-            {"seed": 7, "mask_invert": True, "version": "0123abcd", "format": "jpeg"},
+            {"seed": 7, "mask_invert": True, "version": "0123abcd", "format": "jpeg", "scale": 9},
         ),
         (
             "film ddpm --seed 7 --preview-every 5 --steps 50",
-            {"seed": 7, "layout": "film", "preview_every": 5, "steps": 50, "format": "gif"},
+            {"seed": 7, "layout": "film", "preview_every": 5, "steps": 50, "format": "gif", "scale": 9},
         ),
         (
             "interpolate ddpm --from-seed 1 --to-seed 2 --frames 5 --guidance-scale 2.5 -o strip.webp",
@@ -44,6 +44,7 @@ def somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                 "to": {"seed": 2},
                 "frames": 5,
                 "guidance_scale": 2.5,
+                "scale": 9,
                 "format": "webp",
             },
         ),
@@ -55,6 +56,7 @@ def somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                 "to": {"seed": 1},
                 "prompt": "castle",
                 "lora": "ink",
+                "scale": 1,
                 "format": "gif",
             },
         ),

@@ -12,8 +12,8 @@ import pytest
 
 from service.cli.terminal import say
 from tests.e2e.process import ROOT
-from tests.service.cli.conftest import FakeService
-from tests.service.cli.test_about import INSPECTION, MODEL
+from tests.service.cli.conftest import MODEL, FakeService
+from tests.service.cli.test_about import INSPECTION
 from tests.service.client.answers import status
 
 SECONDS = 60

@@ -154,7 +154,7 @@ def test_without_the_libraries_the_command_that_installs_them_is_named(
     sd: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(libraries, "find_spec", lambda name: None)
-    with pytest.raises(Unusable, match=r"needs the package diffusers: pip install -e '\.\[diffusers\]'"):
+    with pytest.raises(Unusable, match=r"needs the package diffusers: pip install 'genserve\[diffusers\]'"):
         add_folder(sd, weights)
     assert [*weights.iterdir()] == []
 

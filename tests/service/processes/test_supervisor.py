@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from service.processes.supervisor import api_servers, bind_public
+from service.processes.supervisor import api_servers
 from service.settings import Settings
 
 
@@ -22,28 +22,6 @@ def test_api_processes_are_those_of_the_setting_or_one_for_four_cores(
 def test_impossible_numbers_of_api_processes_are_refused(wrong: int) -> None:
     with pytest.raises(ValueError, match="from 1 to 64"):
         Settings(api_servers=wrong)
-
-
-def test_processes_share_one_port_and_do_not_listen_yet() -> None:
-    listeners = bind_public(Settings(port=0), 3)
-    ports = {listener.getsockname()[1] for own in listeners for listener in own}
-    assert len(listeners) == 3
-    assert len(ports) == 1
-    for own in listeners:
-        for listener in own:
-            with pytest.raises(OSError, match="Invalid argument"):
-                listener.accept()
-            listener.close()
-
-
-@pytest.mark.parametrize("processes", [1, 2])
-def test_a_port_in_use_is_told_by_its_number(processes: int) -> None:
-    ((taken,),) = bind_public(Settings(port=0), 1)
-    taken.listen()
-    port = taken.getsockname()[1]
-    with pytest.raises(OSError, match=f"port {port} of 127.0.0.1 is in use"):
-        bind_public(Settings(port=port), processes)
-    taken.close()
 
 
 def test_the_supervisor_loads_nothing_that_computes() -> None:

@@ -3,6 +3,7 @@
 import re
 import shlex
 import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -140,9 +141,21 @@ def test_a_run_and_a_model_are_replaced_when_that_is_asked_for(
     assert checkpoint.load(run)[0].seed == 7
     assert "already contains a model" in error_of(capsys, "export", run, model)
     assert read_manifest(model) == before[1]
+    capsys.readouterr()
     assert main(["export", str(run), str(model), "--overwrite"]) == 0
+    assert "warning" not in capsys.readouterr().err
     assert read_history(model) == [before[1]]
     assert "contains a model: choose another --out" in error_of(capsys, "train", "gan", "--out", model)
+
+
+def test_replacing_a_model_that_git_tracks_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = tmp_path / "weights" / "mine"
+    model.mkdir(parents=True)
+    (model / "manifest.json").write_text("{}")
+    for command in (["init", "-q"], ["add", "."]):
+        subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
+    assert main(["export", str(tmp_path / "no-run"), str(model), "--overwrite"]) == 1
+    assert f"warning: git tracks {model}: this replaces a model" in capsys.readouterr().err
 
 
 def test_a_folder_in_which_a_run_is_going_is_refused(

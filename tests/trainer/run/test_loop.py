@@ -109,6 +109,26 @@ def test_a_run_stopped_while_it_draws_samples_draws_them_when_it_is_resumed(
     assert_equal({k: v for k, v in ours.items() if k not in own}, {k: v for k, v in theirs.items() if k not in own})
 
 
+def test_the_first_samples_come_before_a_long_epoch_ends_and_change_nothing(
+    make_run: MakeRun, finished_runs: dict[str, TrainingRun], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "FIRST_GRID_STEP", STEPS_PER_EPOCH - 1)
+    run = make_run("vae", tmp_path)
+    run.fit()
+    assert (tmp_path / "samples" / "epoch-000.png").is_file()
+    assert not (finished_runs["vae"].folder / "samples" / "epoch-000.png").exists()
+    ours, theirs = (checkpoint.load(each.folder)[1] | {"seconds": None} for each in (run, finished_runs["vae"]))
+    assert_equal(ours, theirs)
+
+
+def test_short_epochs_have_no_earlier_samples(
+    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "FIRST_GRID_STEP", STEPS_PER_EPOCH)
+    make_run("vae", tmp_path).fit()
+    assert not (tmp_path / "samples" / "epoch-000.png").exists()
+
+
 def test_a_run_of_so_many_steps_ends_within_an_epoch(make_run: MakeRun, tmp_path: Path) -> None:
     run = make_run("vae", tmp_path, steps=6)
     run.fit()

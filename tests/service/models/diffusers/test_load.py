@@ -63,7 +63,7 @@ def test_nothing_asks_for_a_network(
 def test_a_missing_library_is_named_with_the_command(sd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = read_folder(sd)
     monkeypatch.setattr(libraries, "find_spec", lambda name: None if name == "peft" else object())
-    with pytest.raises(ContractError, match=r"needs the package peft: pip install -e '\.\[diffusers\]'"):
+    with pytest.raises(ContractError, match=r"needs the package peft: pip install 'genserve\[diffusers\]'"):
         load_networks(folder, CPU, torch.float32)
 
 
