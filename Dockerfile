@@ -27,7 +27,7 @@ RUN pip --python /opt/venv/bin/python install -c constraints.txt \
     && rm -r /opt/venv/lib/python3.11/site-packages/torch/include /opt/venv/lib/python3.11/site-packages/torch/test
 # The project without its code installs the dependencies only: a change of code does not rebuild this layer.
 COPY pyproject.toml ./
-RUN touch README.md && pip --python /opt/venv/bin/python install -c constraints.txt '.[gpu]'
+RUN touch README.md && pip --python /opt/venv/bin/python install -c constraints.txt '.[gpu,redis]'
 
 
 FROM base AS service
