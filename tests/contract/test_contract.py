@@ -28,7 +28,7 @@ def model(target: Target) -> str:
     """A model of the target whose pictures take steps."""
     with target.client() as client:
         cards = client.get("/models").json()
-    return next(card["name"] for card in cards if "steps" in card["tasks"]["generate"])
+    return next(str(card["name"]) for card in cards if "steps" in card["tasks"]["generate"])
 
 
 def pixels(response: httpx2.Response) -> np.ndarray[Any, Any]:

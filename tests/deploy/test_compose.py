@@ -137,7 +137,7 @@ def test_haproxy_accepts_its_configuration() -> None:
     haproxy = shutil.which("haproxy", path=f"{os.environ['PATH']}:/usr/sbin")
     if haproxy is None:
         pytest.skip("no haproxy command")
-    names = {name: "127.0.0.1:8000" for name in SERVICES["balancer"]["environment"]}
+    names = dict.fromkeys(SERVICES["balancer"]["environment"], "127.0.0.1:8000")
     done = subprocess.run(
         [haproxy, "-c", "-f", ROOT / "deploy/haproxy/haproxy.cfg"],
         env=os.environ | names,
