@@ -15,7 +15,7 @@ async def test_without_the_extra_the_error_says_what_to_install(monkeypatch: pyt
     monkeypatch.setitem(sys.modules, "redis.asyncio", None)
     settings = Settings(store="redis://:sesame@localhost:1/0")
     with pytest.raises(StoreRefused, match=r"pip install 'genserve\[redis\]'") as failure:
-        await open_store(settings, PlainCodec())  # type: ignore[arg-type]
+        await open_store(settings, PlainCodec())
     assert "sesame" not in str(failure.value)
 
 
