@@ -89,7 +89,7 @@ bench-api-servers: $(VENV)/.serve  ## one and two API processes in front of an e
 bench-fair: $(VENV)/.serve  ## the GAN's p99 alone, and while the DDPM is flooded
 	$(python) -m benchmarks.fair $(ARGS)
 
-bench-gpu: $(VENV)/.serve  ## forward passes on a GPU: plain, as CUDA graphs, and served
+bench-gpu: $(VENV)/.diffusers  ## on a GPU: forward passes plain, as CUDA graphs, and served; Stable Diffusion served and by pipe(...); [ARGS=--tiny]
 	$(python) -m benchmarks.gpu $(ARGS)
 
 bench-kill: $(VENV)/.serve  ## processes die under load: nothing lost, nothing wrong; 10 minutes; [ARGS=--quick]
@@ -134,6 +134,9 @@ bench-rest: $(VENV)/.serve  ## seconds to ready, idle processor time and memory 
 bench-revisions: $(VENV)/.serve  ## this tree's service against REVISION=..., in bursts in turn; 10 minutes
 	@[ -n "$(REVISION)" ] || { echo "which revision? for example: make bench-revisions REVISION=HEAD~10"; exit 2; }
 	$(python) -m benchmarks.revisions $(REVISION) $(ARGS)
+
+bench-tenants: $(VENV)/.serve  ## what one API key's flood leaves of another's goodput; 6 minutes
+	$(python) -m benchmarks.tenants $(ARGS)
 
 bench-train: $(VENV)/.train $(train_peers:%=$(VENV)/peers/%/.ready)  ## the training loop against a bare one, lucidrains' and diffusers'
 	$(python) -m benchmarks.train $(ARGS)

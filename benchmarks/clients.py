@@ -48,19 +48,21 @@ def closed_loop_command(
     return _command(core, "benchmarks.load", [*options, "--connections", str(connections), "--seconds", str(seconds)])
 
 
-def closed_loop(port: int, path: str, body: Body, connections: int, seconds: float, core: int | None = None) -> Outcome:
-    """Run ``benchmarks.load`` to its end."""
-    printed = _run(closed_loop_command(port, path, body, connections, seconds, core))
+def closed_loop(
+    port: int, path: str, body: Body, connections: int, seconds: float, core: int | None = None, key: str = ""
+) -> Outcome:
+    """Run ``benchmarks.load`` to its end, with the API ``key`` if there is one."""
+    printed = _run(closed_loop_command(port, path, body, connections, seconds, core), key)
     return Outcome(**json.loads(printed))
 
 
-def open_loop(port: int, kinds: Iterable[Kind], load: OpenLoad, core: int | None = None) -> OpenOutcome:
-    """Run ``benchmarks.open_loop`` to its end."""
+def open_loop(port: int, kinds: Iterable[Kind], load: OpenLoad, core: int | None = None, key: str = "") -> OpenOutcome:
+    """Run ``benchmarks.open_loop`` to its end, with the API ``key`` if there is one."""
     options = ["--port", str(port), "--rate", str(load.rate), "--seconds", str(load.seconds), "--seed", str(load.seed)]
     options += ["--drain", str(load.drain_s), "--deadline-ms", str(load.deadline_ms)]
     for kind in kinds:
         options += ["--kind", kind.name, str(kind.weight), kind.path, kind.body]
-    return OUTCOME.validate_json(_run(_command(core, "benchmarks.open_loop", options)))
+    return OUTCOME.validate_json(_run(_command(core, "benchmarks.open_loop", options), key))
 
 
 def ask_once(connection: HTTPConnection, path: str, body: Body) -> tuple[int, float]:
@@ -76,5 +78,6 @@ def _command(core: int | None, module: str, options: Sequence[str]) -> list[str]
     return [*([] if core is None else ["taskset", "-c", str(core)]), sys.executable, "-m", module, *options]
 
 
-def _run(command: Sequence[str]) -> bytes:
-    return subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
+def _run(command: Sequence[str], key: str) -> bytes:
+    environment = os.environ | ({"GENSERVE_API_KEY": key} if key else {})
+    return subprocess.run(command, stdout=subprocess.PIPE, check=True, env=environment).stdout

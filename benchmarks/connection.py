@@ -4,6 +4,7 @@ Without asyncio's streams, which cost a client on one core more time than a fast
 """
 
 import asyncio
+import os
 from typing import NamedTuple, cast
 
 
@@ -16,9 +17,12 @@ class Answer(NamedTuple):
 
 
 def request_bytes(path: str, body: str) -> bytes:
-    """A POST of ``body``."""
-    content = body.encode()
-    return f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(content)}\r\n\r\n".encode() + content
+    """A POST of ``body``, with the API key of the environment if there is one."""
+    content, key = body.encode(), os.environ.get("GENSERVE_API_KEY")
+    headers = f"Host: localhost\r\nContent-Length: {len(content)}\r\n"
+    if key:
+        headers += f"Authorization: Bearer {key}\r\n"
+    return f"POST {path} HTTP/1.1\r\n{headers}\r\n".encode() + content
 
 
 class Connection(asyncio.Protocol):

@@ -38,15 +38,18 @@ LOAD = 0.7
 
 
 class Scale(NamedTuple):
-    """How much to measure: models, batch sizes, calls of each, and seconds of each load."""
+    """How much to measure: models, batch sizes and calls of each; pictures of a request, connections and seconds."""
 
     models: tuple[str, ...]
     sizes: tuple[int, ...]
     calls: int
+    pictures: tuple[int, ...]
+    connections: int
     seconds: float
 
 
-FULL, SMALLEST = Scale(MODELS, (1, 4, 16, 64, 256), 200, 4.0), Scale(("quick-gan", "ddpm"), (1, 4), 3, 1.0)
+FULL = Scale(MODELS, (1, 4, 16, 64, 256), calls=200, pictures=(1, 16), connections=64, seconds=4.0)
+SMALLEST = Scale(("quick-gan", "ddpm"), (1, 4), calls=3, pictures=(1, 2), connections=2, seconds=6.0)
 
 
 @dataclass(frozen=True)
@@ -136,14 +139,14 @@ def _call(model: Model, x: torch.Tensor, t: torch.Tensor, inputs: Inputs) -> Non
 
 
 def serve(name: str, device: str, scale: Scale) -> list[Served]:
-    """The service over HTTP, with requests of one and of sixteen pictures."""
+    """The service over HTTP, with each size of requests."""
     path = f"/generate/{name}"
     settings = {"device": device, "max_bucket": str(max(scale.sizes)), "table_rows": "1024", "max_queue_ms": "1e9"}
     with running_service(**settings) as port:
         found = []
-        for n in (1, 16):
+        for n in scale.pictures:
             before = scrape(port, name)
-            outcome = closed_loop(port, path, {"n": n}, connections=64, seconds=scale.seconds)
+            outcome = closed_loop(port, path, {"n": n}, scale.connections, scale.seconds)
             rows = rows_per_tick(before, scrape(port, name))
             kind = Kind("one", 1.0, path, json.dumps({"n": n}))
             load = OpenLoad(LOAD * outcome.answers_per_s, scale.seconds, seed=0, drain_s=30.0)

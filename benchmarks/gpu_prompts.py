@@ -33,7 +33,7 @@ class Size(NamedTuple):
     connections: tuple[int, ...]
 
 
-FULL, SMALLEST = Size(STABLE_DIFFUSION, 20, 20.0, (1, 8, 32)), Size(TINY, 2, 1.0, (1, 4))
+FULL, SMALLEST = Size(STABLE_DIFFUSION, 20, 20.0, (1, 8, 32)), Size(TINY, 2, 4.0, (1, 4))
 
 
 class Served(NamedTuple):

@@ -9,8 +9,8 @@ from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
 
-from service.setting_texts import SettingText
 from service.settings import Settings
+from service.settings.texts import SettingText
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "OPERATIONS.md"
 _PART = re.compile(r"(<!-- settings -->\n).*?(<!-- end of settings -->)", flags=re.DOTALL)

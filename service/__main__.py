@@ -13,12 +13,12 @@ from pydantic import ValidationError
 
 from service import logs
 from service.access.keys import KeysRefused, read_keys
-from service.access.settings import is_loopback
 from service.process import keep_memory
 from service.processes import supervisor
 from service.server import serve
-from service.setting_texts import variable
 from service.settings import Settings
+from service.settings.access import is_loopback
+from service.settings.texts import variable
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -28,8 +28,7 @@ LAYERS = {
         {"logs", "supervision"},
         {"client", "request_info", "settings", "metrics", "process", "background"},
         {"access", "change_errors", "errors"},
-        {"series", "connection_settings"},
-        {"setting_texts"},
+        {"series"},
     ),
     "trainer": (
         {"__main__"},

@@ -58,9 +58,9 @@ CAPABILITIES: dict[Family, tuple[Capability, ...]] = {
     "ddpm": ("generate", "interpolate"),
     "ldm": ("generate", "interpolate", "encode", "decode"),
     "few-step": ("generate", "interpolate"),
-    "text": ("generate",),
-    "control": ("generate",),
-    "few-step-text": ("generate",),
+    "text": ("generate", "interpolate"),
+    "control": ("generate", "interpolate"),
+    "few-step-text": ("generate", "interpolate"),
 }
 
 

@@ -1,6 +1,6 @@
 """Attacks with input that is slow to parse: the worst that a request may contain, for each parser.
 
-Each one is sent again and again on a few connections; what others wait for tells whether the event loop was blocked.
+Each one is sent again and again on a few connections. What others wait for tells whether the event loop was blocked.
 """
 
 import asyncio

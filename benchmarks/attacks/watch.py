@@ -3,10 +3,10 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from benchmarks.connection import Connection, request_bytes
 from benchmarks.load import p50_p99
@@ -30,7 +30,7 @@ class Demand(NamedTuple):
 
 
 #: An attack; ``scale`` is 1 for the long form and less for a short one.
-Attack = Callable[[Service, float], Awaitable[list[Demand]]]
+Attack = Callable[[Service, float], Coroutine[Any, Any, list[Demand]]]
 
 
 @dataclass

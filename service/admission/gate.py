@@ -120,7 +120,8 @@ class Gate:
         within_s = HEADROOM * parts[0].within_s
         # An upper bound first: all admitted work. It is cheaper than the exact amount before this request.
         if self.drain.seconds_for(after_ns / NS_PER_MS) > within_s:
-            late_s = self._seconds_for(self._until_done_ns(parts, price_ns, after_ns)) - within_s
+            fair_ns = self._fair_ns(parts[0].client, client_ns + price_ns)
+            late_s = self._seconds_for(min(fair_ns, self._until_done_ns(parts, price_ns, after_ns))) - within_s
             if late_s > 0:
                 raise TooLate(admitted_ns / NS_PER_S, parts[0].within_s, math.ceil(late_s))
 
@@ -134,6 +135,12 @@ class Gate:
         if rows + max([part.rows for part in parts]) > self._table_rows:
             return after_ns
         return self._turns(sum([part.calls for part in parts])) * parts[0].call_ms * NS_PER_MS + price_ns
+
+    def _fair_ns(self, client: str, own_ns: int) -> int:
+        """Device time until ``own_ns`` of work of ``client`` are done, because all clients are served in turn."""
+        others = [each for each in self._client_ns if each != client]
+        clients = len(others) if self._others is None else self._others.clients(others, client)
+        return (1 + clients) * own_ns
 
     def _turns(self, calls: int) -> int:
         """Forward passes of all admitted rows until a row has had ``calls`` of them."""

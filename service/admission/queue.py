@@ -1,50 +1,73 @@
-"""Rows that wait for a place in the table, taken from the requests in turn."""
+"""Rows that wait for a place in the table, taken from the clients in turn, and from each client's requests in turn."""
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 Row = TypeVar("Row")
 
 
+class Waiting(NamedTuple, Generic[Row]):
+    """The waiting rows of a request, and how many rows are taken before the first of them."""
+
+    ahead: int
+    rows: tuple[Row, ...]
+
+
 class RowQueue(Generic[Row]):
-    """Requests in order of arrival, served round-robin, so that 64 rows of one do not delay 1 row of another."""
+    """Clients, and the requests of each, served round-robin.
+
+    So 64 rows of one request do not delay 1 row of another, and 100 requests of one client not 1 request of another.
+    """
 
     def __init__(self) -> None:
-        self._requests: deque[deque[Row]] = deque()
+        self._clients: OrderedDict[int, deque[deque[Row]]] = OrderedDict()
         self._rows = 0
 
     def __len__(self) -> int:
         return self._rows
 
-    def put(self, rows: Iterable[Row]) -> None:
-        """Add the rows of one request."""
+    def put(self, rows: Iterable[Row], client: int = 0) -> None:
+        """Add the rows of one request of ``client``."""
         request = deque(rows)
         if request:
-            self._requests.append(request)
+            self._clients.setdefault(client, deque()).append(request)
             self._rows += len(request)
 
     @property
     def requests(self) -> int:
         """Number of requests with waiting rows."""
-        return len(self._requests)
+        return sum(map(len, self._clients.values()))
 
-    def waiting(self) -> list[tuple[Row, ...]]:
-        """The waiting rows of each request, in the order of serving: entry i has i rows before its first one."""
-        return [tuple(request) for request in self._requests]
+    def waiting(self) -> list[Waiting[Row]]:
+        """The waiting rows of each request, in the order in which their first ones are taken."""
+        requests: list[tuple[Row, ...]] = []
+        turns: RowQueue[int] = RowQueue()
+        for client, own in self._clients.items():
+            for request in own:
+                turns.put([len(requests)] * len(request), client)
+                requests.append(tuple(request))
+        first: dict[int, int] = {}
+        for place, request_number in enumerate(turns.take(self._rows)):
+            first.setdefault(request_number, place)
+        return [Waiting(place, requests[number]) for number, place in first.items()]
 
     def discard(self, unwanted: Callable[[Row], bool]) -> None:
         """Remove every row for which ``unwanted`` is true."""
-        kept = (deque(row for row in request if not unwanted(row)) for request in self._requests)
-        self._requests = deque(request for request in kept if request)
-        self._rows = sum(map(len, self._requests))
+        clients, self._clients, self._rows = self._clients, OrderedDict(), 0
+        for client, requests in clients.items():
+            for request in requests:
+                self.put((row for row in request if not unwanted(row)), client)
 
     def take(self, most: int) -> Iterator[Row]:
         """Up to ``most`` rows, each removed from the queue when it is yielded."""
         for _ in range(min(most, self._rows)):
-            request = self._requests.popleft()
+            client, requests = self._clients.popitem(last=False)
             self._rows -= 1
+            request = requests.popleft()
             row = request.popleft()
             if request:
-                self._requests.append(request)
+                requests.append(request)
+            if requests:
+                self._clients[client] = requests
             yield row

@@ -7,7 +7,7 @@ numbers are not read at one moment: docs/decisions/0022-limits-across-api-proces
 
 import mmap
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
@@ -56,6 +56,14 @@ class LaneLoad:
     def client_ns(self, client: str) -> int:
         """The price of the work of ``client``, and of clients in the same place."""
         return self._sum(_CLIENTS + self._place_of(client))
+
+    def clients(self, known: Iterable[str], without: str) -> int:
+        """The number of clients with work, ``known`` ones and those of the other processes, without ``without``."""
+        places = {self._place_of(client) for client in known}
+        for lane in self._others:
+            prices = self._words[lane + _CLIENTS : lane + _LANE].tolist()
+            places.update(place for place, price in enumerate(prices) if price > 0)
+        return len(places - {self._place_of(without)})
 
     def rows(self) -> int:
         """The number of rows."""

@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 
 from service.admission.drain import DrainRate
-from service.admission.queue import RowQueue
+from service.admission.queue import RowQueue, Waiting
 from service.engine.cost import CostModel
 from service.engine.delivery import FinishedRow, PreviewedRow, engine_fault
 from service.engine.model import Model
@@ -63,10 +63,9 @@ class Credit:
 
 
 class LaneSnapshot(NamedTuple):
-    """The rows of a lane: ``queued`` by request, in the order of service; ``running``, each with the forward-pass rows
-    that it still needs."""
+    """The rows of a lane: ``queued`` by request; ``running``, each with the forward-pass rows that it still needs."""
 
-    queued: Sequence[tuple[LiveRow, ...]]
+    queued: Sequence[Waiting[LiveRow]]
     running: Sequence[tuple[LiveRow, int]]
 
 
@@ -150,12 +149,12 @@ class Lane:
         """The rows in these slots of the table."""
         return self._table.rows(slots)
 
-    def put(self, rows: Iterable[LiveRow]) -> None:
-        """Queue the rows of one job."""
+    def put(self, rows: Sequence[LiveRow]) -> None:
+        """Queue the rows of one job. Rows that only need decoding may be of several."""
         if self.is_empty:
             self.credit.take()
             self.drain.rest(self._since_drain_update())
-        self._queue.put(rows)
+        self._queue.put(rows, rows[0].job.client)
 
     def snapshot(self) -> LaneSnapshot:
         """A copy of all rows, to be read without the lock."""

@@ -63,9 +63,9 @@ def remaining_by_job(snapshot: LaneSnapshot) -> LaneProgress:
     calls: dict[Job, list[int]] = {}
     for row, left in snapshot.running:
         calls.setdefault(row.job, []).append(left)
-    for place, request in enumerate(snapshot.queued):
+    for ahead, request in snapshot.queued:
         job = request[0].job
-        found[job] = Remaining(place, [*calls.pop(job, ()), *(row.spec.calls for row in request)])
+        found[job] = Remaining(ahead, [*calls.pop(job, ()), *(row.spec.calls for row in request)])
     for job, each in calls.items():
         found[job] = Remaining(0, each)
     return found

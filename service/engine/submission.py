@@ -12,11 +12,15 @@ class Job(Protocol):
     """What an engine knows of the job of its rows: a ``Submission`` of this process, or of another one.
 
     Engine threads call ``start`` and ``dropped``; the others are called where results are delivered. ``key`` is unique
-    among the jobs of an engine process, with 16 zero bits for the number of a row.
+    among the jobs of an engine process, with 16 zero bits for the number of a row. ``client`` stands for who sent it:
+    clients are served in turn.
     """
 
     @property
     def key(self) -> int: ...  # noqa: D102
+
+    @property
+    def client(self) -> int: ...  # noqa: D102
 
     @property
     def cancelled(self) -> bool: ...  # noqa: D102
@@ -43,6 +47,8 @@ class Submission(Generic[Result]):
 
     #: Not needed in the engine of the same process: nobody must find its rows after that has died.
     key = 0
+    #: Stands for who sent it; 0 is nobody in particular.
+    client = 0
     on_preview: Callable[[Any], None] | None = None
     on_result: Callable[[int, Result], None] | None = None
 
@@ -51,7 +57,9 @@ class Submission(Generic[Result]):
         rows: int,
         expires_at: float = math.inf,
         on_end: "Callable[[Submission[Result]], None] | None" = None,
+        client: int = 0,
     ) -> None:
+        self.client = client
         self.started_at: float | None = None
         self.finished_at: float | None = None
         self.expires_at = expires_at

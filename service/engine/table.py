@@ -19,6 +19,7 @@ from service.engine.rows import RowSpec
 from service.engine.submission import Job
 from service.engine.tick import PREVIEW_BITS, Batch, Extras, Step
 from service.engine.transfer import to_device_together
+from service.engine.turns import in_turn
 from service.sampling.noise import RowNoise, draw_each
 from service.sampling.step import Guidance, Inpaint
 
@@ -86,6 +87,7 @@ class RowTable:
         self._step = np.zeros(rows, dtype=np.int64)
         self._weight = np.ones(rows, dtype=np.int64)
         self._last_served = np.zeros(rows, dtype=np.int64)
+        self._client = np.zeros(rows, dtype=np.int64)
         self._ready = np.zeros(rows, dtype=np.bool_)
         self._alone = np.zeros(rows, dtype=np.bool_)
         #: Number of ready rows.
@@ -132,18 +134,24 @@ class RowTable:
         self._last_served[slots] = self._claims
         self._inputs.note(slots, [row.spec for row in rows])
         self._alone[slots] = [row.deaths > 0 for row in rows]
+        self._client[slots] = [row.job.client for row in rows]
         for slot, row in zip(slots.tolist(), rows, strict=True):
             self._live[slot] = row
         if self._denoises:
             self._note_plans(slots, [row.spec for row in rows])
 
     def claim(self, most: int) -> Slots:
-        """Ready slots of up to ``most`` forward-pass rows, the least recently served first; at least one if any."""
+        """Ready slots of up to ``most`` forward-pass rows, at least one if any.
+
+        Clients have equal numbers of rows in a tick, as far as they have any; of each the least recently served come
+        first.
+        """
         chosen = np.flatnonzero(self._ready)
         if np.count_nonzero(self._alone):
             chosen = self._without_company(chosen)
         if self.ready_forward_rows > most:
-            turn = chosen[np.argsort(self._last_served[chosen], kind="stable")[:most]]
+            by_age = chosen[np.argsort(self._last_served[chosen], kind="stable")]
+            turn = in_turn(by_age, self._client, self._last_served)[:most]
             fitting = np.cumsum(self._weight[turn]) <= most
             fitting[:1] = True  # a guided row counts twice and must be served even if ``most`` is 1
             chosen = turn[fitting]

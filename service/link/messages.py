@@ -22,7 +22,7 @@ from service.sampling.solvers import EMPTY_PLAN, Plan
 from service.sampling.step import Inpaint
 
 #: Raise it with every change of a message.
-VERSION = 2
+VERSION = 3
 
 
 class Message(msgspec.Struct, array_like=True, gc=False):
@@ -85,7 +85,8 @@ class Hello(Message, tag=2):
 class Submit(Message, tag=0):
     """Rows of the job ``key`` for a lane. ``expires_at``: seconds of the monotonic clock, which processes share.
 
-    Rows share ``plans`` and ``tensors``: the embedding of a prompt is sent once for all pictures of a request.
+    ``client`` stands for who sent it. Rows share ``plans`` and ``tensors``: the embedding of a prompt is sent once for
+    all pictures of a request.
     """
 
     key: int
@@ -94,6 +95,7 @@ class Submit(Message, tag=0):
     plans: list[Steps]
     rows: list[Row]
     tensors: list[Array] = []
+    client: int = 0
 
 
 class Drop(Message, tag=1):
@@ -211,7 +213,8 @@ def submit_of(key: int, lane: int, expires_at: float, rows: Sequence[LiveRow]) -
         plans.setdefault(row.spec.plan, len(plans))
     tensors = _Tensors()
     encoded = [_row_of(row, plans[row.spec.plan], tensors) for row in rows]
-    return Submit(key, lane, expires_at, [_steps_of(plan) for plan in plans], encoded, tensors.arrays)
+    steps = [_steps_of(plan) for plan in plans]
+    return Submit(key, lane, expires_at, steps, encoded, tensors.arrays, rows[0].job.client)
 
 
 def specs_of(message: Submit) -> list[RowSpec]:

@@ -118,7 +118,7 @@ class LinkServer:
         jobs: dict[Client, list[JobProgress]] = {}
         for job, left in progress.items():
             if isinstance(job, RemoteJob):
-                jobs.setdefault(job.client, []).append(JobProgress(job.key, left.rows_ahead, [*left.calls]))
+                jobs.setdefault(job.process, []).append(JobProgress(job.key, left.rows_ahead, [*left.calls]))
         for client, own in jobs.items():
             client.add(Progress(number, own))
 
@@ -189,7 +189,7 @@ class Client:
             self.add(Failed(message.key, 0, "The version of the model that was asked for is not loaded any more."))
             self.flush(time.monotonic())
             return
-        job = self._jobs[message.key] = RemoteJob(self, message.key, lane, message.expires_at, len(message.rows))
+        job = self._jobs[message.key] = RemoteJob(self, message, lane)
         pairs = zip(message.rows, specs_of(message), strict=True)
         self._server.host.put(lane, [LiveRow(job, row.index, spec, int(row.alone)) for row, spec in pairs])
 
@@ -202,12 +202,12 @@ class Client:
 class RemoteJob:
     """A job of another process: what it would tell its ``Submission`` becomes messages."""
 
-    def __init__(self, client: Client, key: int, lane: Lane, expires_at: float, rows: int) -> None:
-        self.client, self.key, self.lane = client, key, lane
+    def __init__(self, process: Client, message: Submit, lane: Lane) -> None:
+        self.process, self.key, self.client, self.lane = process, message.key, message.client, lane
         self.cancelled = False
-        self._expires_at = expires_at
+        self._expires_at = message.expires_at
         self._started_at: float | None = None
-        self._missing = rows
+        self._missing = len(message.rows)
 
     def dropped(self, now: float) -> bool:
         """Whether missing rows need not be computed."""
@@ -218,24 +218,24 @@ class RemoteJob:
         if self._started_at is None:
             self._started_at = now
             if self.lane.model.denoise is not None:
-                self.client.add(Started(self.key, now))
+                self.process.add(Started(self.key, now))
 
     def deliver(self, row: int, result: Result, now: float) -> None:  # noqa: ARG002
         """Send a row's result."""
         assert self._started_at is not None
-        self.client.add(Done(self.key, row, self._started_at, array_of(result)))
+        self.process.add(Done(self.key, row, self._started_at, array_of(result)))
         self._missing -= 1
         if not self._missing:
-            self.client.forget(self)
+            self.process.forget(self)
 
     def preview(self, preview: Preview) -> None:
         """Send a preview."""
         if not self.cancelled:
-            self.client.add(previewed(self.key, preview))
+            self.process.add(previewed(self.key, preview))
 
     def fail(self, failure: Exception) -> None:
         """Send the reason; the whole job fails."""
         reason = str(failure) if isinstance(failure, ComputeFailed) else "The service failed to compute this picture."
-        self.client.add(Failed(self.key, 0, reason))
-        self.client.forget(self)
+        self.process.add(Failed(self.key, 0, reason))
+        self.process.forget(self)
         self.cancelled = True

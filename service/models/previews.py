@@ -20,8 +20,8 @@ from service.sampling.step import Inputs
 
 log = logging.getLogger(__name__)
 
-#: The pictures of the fit: how many, the side of their latents, and the cells of their colour fields.
-PICTURES, SIDE, CELLS = 8, 8, (1, 2, 4, 8)
+#: The pictures of the fit: how many, the side of their latents, and how many patches are side by side in them.
+PICTURES, SIDE, PATCHES = 8, 8, (1, 2, 2, 4)
 #: Grey levels from -1 to 1.
 _LEVELS = 127.5
 
@@ -34,7 +34,7 @@ def with_previews(model: Model, run_exclusive: RunExclusive) -> Model:
     if not model.decodes_apart or model.encode is None:
         return model
     factor = model.manifest.image_shape[1] // model.manifest.latent_shape[1]
-    pictures = colour_fields(SIDE * factor).to(model.device)
+    pictures = patches(SIDE * factor).to(model.device)
     latents = run_exclusive(partial(_encoded, model.encode, pictures))
     decoded = run_exclusive(partial(_decoded, model.decode, latents))
     preview, error = fit(latents, functional.avg_pool2d(decoded, factor), factor)
@@ -42,12 +42,15 @@ def with_previews(model: Model, run_exclusive: RunExclusive) -> Model:
     return replace(model, preview=preview)
 
 
-def colour_fields(side: int) -> Tensor:
-    """Random pictures (``PICTURES``, 3, side, side) in [-1, 1]: plain colours, wide gradients, and small patches."""
+def patches(side: int) -> Tensor:
+    """Random pictures (``PICTURES``, 3, side, side) in [-1, 1]: plain ones, and patches of plain colours.
+
+    Their edges matter: fitted to smooth pictures, a map is less exact on others than fitted to these.
+    """
     generator = torch.Generator().manual_seed(0)
-    cells = [CELLS[number % len(CELLS)] for number in range(PICTURES)]
-    colours = [torch.rand(1, 3, count, count, generator=generator) * 2 - 1 for count in cells]
-    return torch.cat([functional.interpolate(each, (side, side), mode="bilinear") for each in colours])
+    counts = [PATCHES[number % len(PATCHES)] for number in range(PICTURES)]
+    colours = [torch.rand(1, 3, count, count, generator=generator) * 2 - 1 for count in counts]
+    return torch.cat([functional.interpolate(each, (side, side)) for each in colours])
 
 
 def fit(latents: Tensor, colours: Tensor, factor: int) -> tuple[Decode, float]:
@@ -63,7 +66,7 @@ def fit(latents: Tensor, colours: Tensor, factor: int) -> tuple[Decode, float]:
     """
     known, wanted = (each.movedim(1, -1).flatten(0, -2).double().cpu() for each in (latents, colours))
     if not (known.isfinite().all() and wanted.isfinite().all()):
-        raise ValueError("encoding and decoding plain colours gave numbers that are not finite")
+        raise ValueError("encoding and decoding patches of colour gave numbers that are not finite")
     known = torch.cat([known, torch.ones(len(known), 1, dtype=known.dtype)], dim=1)
     weights = torch.linalg.lstsq(known, wanted, driver="gelsd").solution  # the driver for any rank
     error = (known @ weights - wanted).square().mean().sqrt().item()

@@ -44,7 +44,7 @@ def functions(parts: Mapping[str, Part]) -> dict[str, Part]:
 
     def denoised(x: Tensor, t: Tensor, inputs: Inputs) -> Tensor:
         drawn = (inputs["hint"], inputs["hint_scale"]) if "hint" in inputs else ()
-        x_start: Tensor = denoise(x, t, inputs["context"], _present(inputs["context_mask"]), *drawn)
+        x_start: Tensor = denoise(x, t, inputs["context"], _weights(inputs["context_mask"]), *drawn)
         return x_start
 
     def read(ids: Tensor, adapters: Sequence[Adapter | None] = ()) -> dict[str, Tensor]:  # noqa: ARG001
@@ -55,8 +55,8 @@ def functions(parts: Mapping[str, Part]) -> dict[str, Part]:
     return {"decode": lambda z, _: decode(z), "denoise": denoised, "encode_text": read}
 
 
-def _present(context_mask: Tensor) -> Tensor:
-    """The mask as the network takes it. The first token is always there: a mean of none would be NaN."""
-    mask = context_mask > 0.5
-    mask[:, 0] = True
-    return mask
+def _weights(context_mask: Tensor) -> Tensor:
+    """The weights of the tokens as the network takes them. The first is always there: a mean of none would be NaN."""
+    weights = context_mask.clone()
+    weights[:, 0] = 1.0
+    return weights

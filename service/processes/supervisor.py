@@ -119,7 +119,7 @@ class Supervisor:
         self._budget = RestartBudget()
         self._catalogs = itertools.count(1)
         self._stopping = asyncio.Event()
-        self._stop_signal = signal.SIGTERM
+        self._stop_signal: int = signal.SIGTERM
         self._reason: str | None = None
         metrics_folder(folder.path).mkdir(mode=0o700)
         self._metrics = Metrics.shared(metrics_folder(folder.path), "supervisor")

@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.access.settings import is_loopback, listed
 from service.errors import WrongHost
 from service.request_info import info_of
 from service.settings import Settings
+from service.settings.access import is_loopback, listed
 
 #: Values of Host that are looked up instead of checked: clients use few.
 MOST_KNOWN = 64

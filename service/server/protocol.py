@@ -64,7 +64,7 @@ class Cycle(RequestResponseCycle):
 
     async def run_asgi(self, app: Any) -> None:  # noqa: ANN401  (uvicorn's private type)
         """Answer the request. One that is cancelled, because the time to stop is over, is answered too."""
-        await super().run_asgi(partial(self._run, app))  # type: ignore[arg-type]
+        await super().run_asgi(partial(self._run, app))
 
     async def _run(self, app: Any, *channels: Any) -> None:  # noqa: ANN401
         try:

@@ -12,8 +12,8 @@ import yaml
 from scripts.prometheus_rule import TARGET, prometheus_rule
 from service.processes.fleet import STOP_S
 from service.processes.supervisor import END_S
-from service.setting_texts import variable
 from service.settings import Settings
+from service.settings.texts import variable
 from tests.deploy.shipped import ROOT, read_yaml
 
 K8S = ROOT / "deploy/k8s"

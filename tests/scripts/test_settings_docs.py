@@ -1,6 +1,6 @@
 from scripts.settings_docs import DOCUMENT, rewritten
-from service.setting_texts import SettingText
 from service.settings import Settings
+from service.settings.texts import SettingText
 
 
 def test_the_tables_are_current() -> None:

@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from service.__main__ import main, refusal
 from service.access.keys import line_of
-from service.setting_texts import GROUPS, variable
 from service.settings import Settings
+from service.settings.texts import GROUPS, variable
 
 
 @pytest.fixture(autouse=True)

@@ -56,5 +56,9 @@ class TextEncoder(nn.Module):
 
 
 def attention_bias(mask: Tensor) -> Tensor:
-    """The bias of attention logits that masks padding: (batch, 1, 1, length) float32."""
-    return torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, -1e9)[:, None, None, :]
+    """The bias of attention logits by the weight of each token, (batch, length) bool, or float in [0, 1].
+
+    (batch, 1, 1, length) float32. Padding has the weight 0 and gets no attention. Weights in between are those of
+    tokens that only one end of a path between captions has: attention to them grows along the path without a jump.
+    """
+    return mask.float().clamp_min(1e-38).log()[:, None, None, :]

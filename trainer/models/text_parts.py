@@ -16,9 +16,9 @@ class TextParts(Parts):
     """The functions of a trained text-to-image model.
 
     encode_text: tokens (batch, ``tokens``) int64, mask, bool -> (batch, ``tokens``, ``context``) float.
-    denoise: x (batch, *latent), t (batch,) float in (0, 1], context, its mask -> predicted clean x_start. With a
-        ``hint_shape`` (channel, height, width) there are two more arguments, a drawing (batch, *hint) in [0, 1] and its
-        scale (batch,), which may be left out.
+    denoise: x (batch, *latent), t (batch,) float in (0, 1], context, the weights of its tokens in [0, 1] -> predicted
+        clean x_start. With a ``hint_shape`` (channel, height, width) there are two more arguments, a drawing
+        (batch, *hint) in [0, 1] and its scale (batch,), which may be left out.
     decode: z (batch, *latent) -> image (batch, channel, height, width) in [-1, 1].
     """
 
@@ -38,7 +38,7 @@ def random_text_inputs(parts: TextParts, batch: int, generator: torch.Generator)
     mask = torch.arange(parts.tokens).expand(shape) < length
     latent = torch.randn(batch, *parts.latent_shape, generator=generator)
     context = torch.randn(batch, parts.tokens, parts.context, generator=generator)
-    conditions = [context, mask]
+    conditions = [context, mask.float()]
     if parts.hint_shape is not None:
         drawn = torch.rand(batch, *parts.hint_shape, generator=generator)
         conditions += [drawn.round(), torch.rand(batch, generator=generator)]
@@ -97,7 +97,7 @@ def prompted(parts: TextParts, prompts: Sequence[str], device: torch.device, hin
     assert parts.denoise is not None
     captions = [*prompts, *[""] * len(prompts)]
     tokens, mask = (each.to(device) for each in tokenize(parts.tokenizer, captions, parts.tokens))
-    inputs = [parts.encode_text(tokens, mask), mask]
+    inputs = [parts.encode_text(tokens, mask), mask.float()]
     if hints is not None:
         inputs += [torch.cat([hints, hints]).to(device), torch.ones(len(captions), device=device)]
     return Parts(

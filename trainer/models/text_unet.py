@@ -75,7 +75,7 @@ class Blocks(nn.Module):
 
 
 def mean_of_tokens(context: Tensor, mask: Tensor) -> Tensor:
-    """The mean (batch, width) of a caption's tokens, which distinguishes captions from the first training step on."""
+    """The weighted mean (batch, width) of a caption's tokens: it distinguishes captions from the first step on."""
     present = mask.to(context.dtype)[:, :, None]  # (B, T, 1)
     return (context * present).sum(dim=1) / present.sum(dim=1)
 
@@ -100,8 +100,9 @@ class TextUNet(nn.Module):
     """Predicts the target of its objective (noise, v, velocity or x_start) from ``x`` at time ``t`` and a caption.
 
     ``forward(x, t, context, context_mask)``: (batch, channel, height, width), (batch,) float in (0, 1],
-    (batch, tokens, context) float, (batch, tokens) bool -> the shape of ``x``. A caption has at least one token. Height
-    and width are those of ``image_shape``, multiples of 2 ``patch``.
+    (batch, tokens, context) float, the weights of the tokens (batch, tokens) -> the shape of ``x``; see
+    ``attention_bias``. A caption has at least one token. Height and width are those of ``image_shape``, multiples of 2
+    ``patch``.
     """
 
     def __init__(

@@ -14,10 +14,10 @@ from starlette.types import Scope
 
 from service.access.buckets import BURST_S
 from service.access.keys import SCOPES, Caller, KeyRing
-from service.access.settings import listed
 from service.errors import CrossSite, NoKey, WrongScope
 from service.request_info import info_of, route_path
 from service.settings import Settings
+from service.settings.access import listed
 
 #: Paths that need no key: probes, the page, and the documents of the API.
 PUBLIC = frozenset(

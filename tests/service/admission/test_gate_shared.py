@@ -275,3 +275,15 @@ def test_a_number_is_written_and_read_in_one_piece(tmp_path: Path, fixed_places:
     assert writer.returncode == 0
     assert seen == {0, price_ns}
     load.close()
+
+
+def test_the_clients_of_all_processes_are_counted_once(shared: Shared) -> None:
+    a, b, *_ = shared.gates()
+    view = shared.loads[2].view(0)
+    assert view.clients([], "own") == 0
+    a.admit(priced(1.0, "a"))
+    b.admit(priced(1.0, "a"))
+    b.admit(priced(1.0, "b"))
+    b.admit(priced(1.0, "own"))
+    assert view.clients([], "own") == 2
+    assert view.clients(["b", "c"], "own") == 3

@@ -147,3 +147,17 @@ def test_when_accepted_work_will_be_done_counts_what_is_served_in_turn() -> None
     gate.admit(WorkRequest(rows=3, calls=4, call_ms=1.0))
     for calls, turns in ((4, 5 * 4), (10, 2 * 10 + 3 * 4), (100, 2 * 100 + 3 * 4), (0, 0)):
         assert gate.seconds_until_done(calls, 1.0) == pytest.approx(turns / EXPECTED)
+
+
+def test_a_client_is_judged_by_its_own_work_and_the_number_of_others() -> None:
+    gate = Gate(1e12, 1.0, DrainRate(EXPECTED), table_rows=64)
+    for _ in range(100):
+        gate.admit(WorkRequest(64, 10, call_ms=1.0, client="flood"))  # 64 s of work, more rows than fit into the table
+    good = WorkRequest(1, 10, call_ms=100.0, client="good")  # 1 s of work, 2 s beside one other client
+    with pytest.raises(TooLate):
+        gate.admit(good._replace(within_s=enough(1.9)))
+    gate.admit(good._replace(within_s=enough(2.1)))
+    with pytest.raises(TooLate):  # its own work comes first now
+        gate.admit(good._replace(within_s=enough(2.1)))
+    with pytest.raises(TooLate):
+        gate.admit(WorkRequest(1, 10, call_ms=100.0, client="flood", within_s=enough(20)))

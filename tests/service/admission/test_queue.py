@@ -108,14 +108,36 @@ class AnyOrder(RuleBasedStateMachine):
 TestAnyOrder = AnyOrder.TestCase
 
 
-@given(sizes=SIZES, taken=st.integers(0, 30))
-def test_what_goes_before_a_request_is_what_is_taken_before_it(sizes: list[int], taken: int) -> None:
-    queue = filled(sizes)
+CLIENTS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9)), max_size=12)
+
+
+def filled_by(requests: list[tuple[int, int]]) -> RowQueue[Row]:
+    """A queue with requests of several clients, each of so many rows."""
+    queue: RowQueue[Row] = RowQueue()
+    for request, (client, count) in enumerate(requests):
+        queue.put(rows_of(request, count), client)
+    return queue
+
+
+@given(requests=CLIENTS, taken=st.integers(0, 30))
+def test_what_goes_before_a_request_is_what_is_taken_before_it(requests: list[tuple[int, int]], taken: int) -> None:
+    queue = filled_by(requests)
     list(queue.take(taken))
     waiting = queue.waiting()
     assert len(waiting) == queue.requests
     left = list(queue.take(1000))
-    for ahead, rows in enumerate(waiting):
+    for ahead, rows in waiting:
         assert list(rows) == [row for row in left if row[0] == rows[0][0]]
         assert ahead == left.index(rows[0])
-    assert sum(map(len, waiting)) == len(left)
+    assert sum(len(each.rows) for each in waiting) == len(left)
+
+
+@given(requests=CLIENTS, most=st.integers(0, 60))
+def test_no_client_is_more_than_a_row_ahead_of_one_that_waits(requests: list[tuple[int, int]], most: int) -> None:
+    taken = Counter(requests[request][0] for request, _ in filled_by(requests).take(most))
+    wanted: Counter[int] = Counter()
+    for client, count in requests:
+        wanted[client] += count
+    for client, count in wanted.items():
+        if taken[client] < count:
+            assert max(taken.values(), default=0) <= taken[client] + 1

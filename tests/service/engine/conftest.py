@@ -123,15 +123,17 @@ def request_rows(n: int, seed: int, label: int, guidance_scale: float, plan: Pla
     return [RowSpec(image_seed(seed, index), label, guidance_scale, plan) for index in range(n)]
 
 
-def new_job(rows: list[RowSpec], expires_at: float = math.inf) -> tuple[Submission[Picture], list[LiveRow]]:
+def new_job(
+    rows: list[RowSpec], expires_at: float = math.inf, client: int = 0
+) -> tuple[Submission[Picture], list[LiveRow]]:
     """A job with these rows, which are not yet put anywhere; needs a running event loop."""
-    job: Submission[Picture] = Submission(len(rows), expires_at=expires_at)
+    job: Submission[Picture] = Submission(len(rows), expires_at=expires_at, client=client)
     return job, [LiveRow(job, index, row) for index, row in enumerate(rows)]
 
 
-def put(lane: Lane, rows: list[RowSpec], expires_at: float = math.inf) -> Submission[Picture]:
+def put(lane: Lane, rows: list[RowSpec], expires_at: float = math.inf, client: int = 0) -> Submission[Picture]:
     """A job with these rows, queued."""
-    job, live = new_job(rows, expires_at)
+    job, live = new_job(rows, expires_at, client)
     lane.put(live)
     return job
 

@@ -11,8 +11,9 @@ import uvloop
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.metrics import Closed
-from service.server import connections, serve
+from service.server import connections
 from service.server.connections import NO_LIMITS, Limits
+from service.server.listening import refuse_new
 from service.server.protocol import Protocol
 from service.server.serve import Server
 
@@ -189,7 +190,7 @@ def test_connections_are_accepted_for_a_while_and_refused_after_that() -> None:
 def test_a_connection_that_the_kernel_made_is_answered_although_no_more_are_made() -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     with socket.create_connection(listener.getsockname()) as client, socket.socket() as late:
-        serve.refuse_new(listener)
+        refuse_new(listener)
         late.settimeout(0.2)
         with pytest.raises(TimeoutError):
             late.connect(listener.getsockname())

@@ -50,7 +50,7 @@ def test_the_files_are_named(model: Path, manifest: Manifest) -> None:
     check_files(model, manifest)
     names = {manifest.artifact.file, manifest.text.words.file, "manifest.json", "card.md", "samples.png"}
     assert {path.name for path in model.iterdir()} == names
-    assert (manifest.family, manifest.class_names, manifest.capabilities) == ("ddpm", (), ("generate",))
+    assert (manifest.family, manifest.class_names, manifest.capabilities) == ("ddpm", (), ("generate", "interpolate"))
     assert (manifest.text.tokens, manifest.text.width, manifest.text.hint_shape) == (12, 32, None)
 
 

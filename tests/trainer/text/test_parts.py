@@ -1,7 +1,9 @@
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 import torch
+from torch import Tensor
 
 from tests.trainer.conftest import MakeTextConfig
 from trainer.config import RunConfig
@@ -99,3 +101,20 @@ def test_the_first_prediction_of_x_start_is_that_of_a_network_that_gives_zero(
     x, t, context, mask = random_text_inputs(fresh, 3, torch.Generator().manual_seed(0))["denoise"]
     wanted = torch.zeros_like(x) if prediction == "x_start" else x
     torch.testing.assert_close(fresh.denoise(x, t, context, mask), wanted)
+
+
+def test_the_weight_of_a_token_leads_from_padding_to_a_token_without_a_jump(parts: TextParts) -> None:
+    x, t, context, mask = random_text_inputs(parts, 1, torch.Generator().manual_seed(0))["denoise"]
+    mask = torch.zeros_like(mask)
+    mask[:, :2] = 1.0
+
+    def with_weight(weight: float) -> Tensor:
+        weights = mask.clone()
+        weights[:, 2] = weight
+        predicted: Tensor = parts.denoise(x, t, context, weights)
+        return predicted
+
+    path = [with_weight(share / 20) for share in range(21)]
+    whole = (path[0] - path[-1]).abs().max()
+    assert whole > 0
+    assert max((before - after).abs().max() for before, after in pairwise(path)) < whole / 2

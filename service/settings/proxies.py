@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import PositiveFloat, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings
 
-from service.setting_texts import setting
+from service.settings.texts import setting
 
 #: A path without a trailing slash: empty, or segments of characters that need no escaping in a URL.
 _PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*")

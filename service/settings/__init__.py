@@ -19,10 +19,10 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_settings import SettingsConfigDict
 
-from service.access.proxy_settings import ProxySettings
-from service.access.settings import AccessSettings
-from service.connection_settings import ConnectionSettings
-from service.setting_texts import GROUPS, SettingText, setting, shown, variable
+from service.settings.access import AccessSettings
+from service.settings.connections import ConnectionSettings
+from service.settings.proxies import ProxySettings
+from service.settings.texts import GROUPS, SettingText, setting, shown, variable
 
 #: Its work is shared with the others through a file of so many slots (service/admission/shared.py).
 MOST_API_SERVERS = 64
@@ -339,7 +339,7 @@ class Settings(AccessSettings, ProxySettings, ConnectionSettings):
     @classmethod
     def texts(cls) -> Sequence[SettingText]:
         """The texts of all settings, group by group."""
-        yield from sorted(map(_text, cls.model_fields.items()), key=lambda text: GROUPS.index(text.group))
+        return sorted(map(_text, cls.model_fields.items()), key=lambda text: GROUPS.index(text.group))
 
 
 def _text(setting: tuple[str, FieldInfo]) -> SettingText:

@@ -5,7 +5,7 @@ from functools import partial
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from pydantic_settings import BaseSettings
 
-from service.setting_texts import setting
+from service.settings.texts import setting
 
 _connections = partial(setting, "connections")
 

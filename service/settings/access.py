@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import PositiveInt, field_validator
 from pydantic_settings import BaseSettings
 
-from service.setting_texts import setting
+from service.settings.texts import setting
 
 _access = partial(setting, "access")
 

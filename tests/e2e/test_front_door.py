@@ -1,0 +1,95 @@
+"""The service against clients and readers that do not keep up, and its end while requests are under way."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from benchmarks import drain
+from tests.e2e.process import ROOT, SECONDS, post, read_to_end, serving
+from tests.service.artefacts import write_diffusion, write_one_shot
+
+pytestmark = pytest.mark.slow
+
+MALFORMED = 1000
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    folder = tmp_path / "weights"
+    write_one_shot(folder)
+    write_diffusion(folder)
+    return folder
+
+
+@pytest.fixture
+def unread(weights: Path) -> Iterator[int]:
+    """The port of a service whose standard error is a pipe that is full."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+    own = {"GENSERVE_WEIGHTS_DIR": str(weights), "GENSERVE_PORT": str(port), "GENSERVE_LOG_LEVEL": "debug"}
+    ours, theirs = os.pipe()
+    os.set_blocking(theirs, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(theirs, bytes(4096))
+    os.set_blocking(theirs, True)
+    with subprocess.Popen([sys.executable, "-m", "service"], cwd=ROOT, env=os.environ | own, stderr=theirs) as process:
+        try:
+            yield port
+        finally:
+            process.kill()
+            os.close(ours)
+            os.close(theirs)
+
+
+def test_a_log_that_nobody_reads_blocks_nothing(unread: int) -> None:
+    url = f"http://127.0.0.1:{unread}"
+    give_up = time.monotonic() + SECONDS
+    while True:
+        with suppress(httpx2.TransportError):
+            if httpx2.get(f"{url}/health/live").status_code == 200:
+                break
+        assert time.monotonic() < give_up
+        time.sleep(0.05)
+    for _ in range(MALFORMED):
+        with socket.create_connection(("127.0.0.1", unread), timeout=SECONDS) as connection:
+            connection.sendall(b"no HTTP\r\n\r\n")
+            assert b"application/problem+json" in read_to_end(connection)
+    assert httpx2.post(f"{url}/generate/vae", timeout=SECONDS).status_code == 200
+
+
+@pytest.mark.parametrize("servers", [1, 2])
+def test_no_accepted_request_is_lost_at_a_stop(servers: int) -> None:
+    stop = drain.stop_once(servers)
+    assert stop.code == 0
+    assert stop.requests["lost"] == 0
+    assert stop.requests["answered"]
+    assert stop.stream_ended
+    assert not stop.traceback
+
+
+@pytest.mark.parametrize("engine", ["inline", "processes"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_the_service_at_once(weights: Path, engine: str, number: signal.Signals) -> None:
+    """The request would take hours, and so may the drain."""
+    with (
+        serving(
+            weights, engine=engine, drain_s=1e6, drain_delay_s=1e6, max_queue_ms=1e9, spare_engine="false"
+        ) as service,
+        service.connect() as connection,
+    ):
+        connection.sendall(post("/generate/ddpm", b'{"n": 64, "steps": 1000}'))
+        service.wait_for("live_rows", at_least=1)
+        service.process.send_signal(signal.SIGTERM)
+        while service.client.get("/health/ready").status_code == 200:
+            assert service.process.poll() is None
+        assert service.stop(number) == 0
