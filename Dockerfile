@@ -29,7 +29,7 @@ RUN pip --python /opt/venv/bin/python install -c constraints.txt \
     && rm -r /opt/venv/lib/python3.11/site-packages/torch/include /opt/venv/lib/python3.11/site-packages/torch/test
 # The project without its code installs the dependencies only: a change of code does not rebuild this layer.
 COPY pyproject.toml ./
-RUN touch README.md && pip --python /opt/venv/bin/python install -c constraints.txt '.[serve,gpu,sign]'
+RUN touch README.md && pip --python /opt/venv/bin/python install -c constraints.txt '.[serve,gpu,redis,sign]'
 
 
 # The packages of the image `service` in CycloneDX: docker build --target sbom --output build .

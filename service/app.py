@@ -87,7 +87,7 @@ def create_app(settings: Settings, start: Start | None = None) -> FastAPI:
         background = state.background
         background.repeat("history", state.history.take, STEP_S)
         freeze_objects()
-        if settings.store_path is not None:
+        if settings.store != "memory":
             builders = {**again.BUILDERS, EDIT: edits.edit_again}
             background.repeat("jobs", lambda: resume_jobs(state, builders), RESUME_S)
         if settings.watch_s and isinstance(state.models, ModelManager):
@@ -97,7 +97,7 @@ def create_app(settings: Settings, start: Start | None = None) -> FastAPI:
         finally:
             background.stop()
             # The sockets are closed: nobody can fetch what a job still makes. What answers waited for has had its time.
-            # A store in a file leaves open jobs to the next process.
+            # A store that processes share leaves open jobs to the next process.
             await state.store.close()
             await state.engine.drain(settings.drain_s)
             if access_log is not None:

@@ -363,7 +363,7 @@ class JobsFull(ServiceError):
 
 
 class StoreUnavailable(ServiceError):
-    """The job store cannot be read or written: its disk is full or its file is locked."""
+    """The job store cannot be read or written: its disk is full, its file is locked, or its server does not answer."""
 
     status, code = 503, "store-unavailable"
 

@@ -139,7 +139,7 @@ class Health:
     """State of the service: the version of each served model, and why others failed to load."""
 
     live: bool
-    status: Literal["ready", "not ready"]
+    status: Literal["ready", "degraded", "not ready"]
     models: dict[str, str]
     refused: dict[str, str]
 

@@ -27,6 +27,9 @@ from service.settings.texts import GROUPS, SettingText, setting, shown, variable
 #: Its work is shared with the others through a file of so many slots (service/admission/shared.py).
 MOST_API_SERVERS = 64
 
+#: What GENSERVE_STORE may be.
+STORE = r"^(memory|sqlite:///[^?#]+|rediss?://[^#\s]+)$"
+
 _serving, _models, _engine, _limits, _jobs, _uploads, _logs = (
     partial(setting, group) for group in GROUPS if group not in ("connections", "access", "proxies")
 )
@@ -222,12 +225,14 @@ class Settings(AccessSettings, ProxySettings, ConnectionSettings):
         10.0, "Longest time for a request body to arrive. Then the answer is 408.", "If clients have slow links.", "s"
     )
 
-    store: Annotated[str, StringConstraints(pattern=r"^(memory|sqlite:///[^?#]+)$")] = _jobs(
+    store: Annotated[str, StringConstraints(pattern=STORE)] = _jobs(
         "memory",
-        "Where jobs and the answers to Idempotency-Keys are kept: memory, or sqlite:///jobs.db, a file that several "
-        "processes of one machine share. A path from the root has four slashes: sqlite:////var/lib/genserve/jobs.db. "
-        "With a file, jobs that a stop or a crash interrupts are computed again.",
-        "If an accepted job must survive a restart. The file must be on a local disk.",
+        "Where jobs and the answers to Idempotency-Keys are kept: memory; sqlite:///jobs.db, a file that several "
+        "processes of one machine share (a path from the root has four slashes: sqlite:////var/lib/genserve/jobs.db); "
+        "or redis://:PASSWORD@HOST:6379/0, a server that several machines share (rediss: with TLS). With a file or a "
+        "server, jobs that a stop or a crash interrupts are computed again.",
+        "If an accepted job must survive a restart, or the service runs on several machines. A file must be on a local "
+        "disk.",
     )
     job_timeout_s: PositiveFloat = _jobs(
         600.0,
@@ -321,8 +326,9 @@ class Settings(AccessSettings, ProxySettings, ConnectionSettings):
 
     @property
     def store_path(self) -> Path | None:
-        """The file of the store; None for memory."""
-        return None if self.store == "memory" else Path(self.store.removeprefix("sqlite:///"))
+        """The file of the store; None for memory and Redis."""
+        path = self.store.removeprefix("sqlite:///")
+        return None if path == self.store else Path(path)
 
     @property
     def processes(self) -> int:

@@ -2,18 +2,19 @@
 
 import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from service.settings import Settings
 from service.store.bounded import Bounds
 from service.store.codec import Codec
 from service.store.jobs import JobStore, MemoryJobs
 from service.store.keys import KeyedAnswers, MemoryKeys
+from service.store.shared.jobs import SharedJobs
+from service.store.shared.keys import SharedKeys
+from service.store.shared.records import JobRecords, KeyRecords
+from service.store.shared.rows import Limits, StoreRefused
 from service.store.sqlite.database import Database
-from service.store.sqlite.jobs import SqliteJobs
-from service.store.sqlite.keys import SqliteKeys
-from service.store.sqlite.records import Limits
+from service.store.sqlite.store import SqliteRecords
 
 Work = TypeVar("Work")
 Result = TypeVar("Result")
@@ -27,23 +28,40 @@ class Store(NamedTuple, Generic[Work, Result]):
     close: Callable[[], Awaitable[None]]
 
 
+class _Records(JobRecords, KeyRecords, Protocol):
+    pass
+
+
 async def open_store(settings: Settings, codec: Codec[Work, Result]) -> Store[Work, Result]:
-    """Open the store. Raises StoreRefused where the file cannot be used, StoreUnavailable where it is locked."""
+    """Open the store. Raises StoreRefused where it cannot be used, StoreUnavailable where a file is locked."""
     bounds = Bounds(settings.max_jobs, settings.job_bytes, settings.job_keep_s, settings.client_share)
-    path = settings.store_path
-    if path is None:
+    if settings.store == "memory":
         kept: MemoryJobs[Work, Result] = MemoryJobs(bounds, time.monotonic)
         return Store(kept, MemoryKeys(bounds, time.monotonic), kept.close)
-    return await _open_file(path, bounds, settings.max_waiting_bytes, codec)
-
-
-async def _open_file(path: Path, bounds: Bounds, recipe_bytes: int, codec: Codec[Work, Result]) -> Store[Work, Result]:
-    database = Database(path)
-    jobs: SqliteJobs[Work, Result] = SqliteJobs(database, Limits(bounds, recipe_bytes), codec)
+    records, disconnect = _connect(settings)
+    jobs: SharedJobs[Work, Result] = SharedJobs(records, Limits(bounds, settings.max_waiting_bytes), codec)
     await jobs.start()
 
     async def close() -> None:
         await jobs.close()
-        await database.close()
+        await disconnect()
 
-    return Store(jobs, SqliteKeys(database, jobs.owner, bounds), close)
+    return Store(jobs, SharedKeys(records, bounds), close)
+
+
+def _connect(settings: Settings) -> tuple[_Records, Callable[[], Awaitable[None]]]:
+    """The records of the store that the settings name, and what closes it. Raises StoreRefused."""
+    path = settings.store_path
+    if path is not None:
+        database = Database(path)
+        return SqliteRecords(database), database.close
+    try:
+        from service.store.redis.connection import Connection  # an extra
+        from service.store.redis.store import RedisRecords
+    except ModuleNotFoundError as failure:
+        raise StoreRefused(
+            f"GENSERVE_STORE names a Redis server, and the package {failure.name} is not installed: "
+            "`pip install 'genserve[redis]'` adds it."
+        ) from None
+    connection = Connection(settings.store)
+    return RedisRecords(connection), connection.close

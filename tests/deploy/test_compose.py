@@ -1,6 +1,7 @@
 """What Compose, Prometheus and Grafana read fits together, and fits the service."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -8,6 +9,7 @@ import sys
 from itertools import combinations
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -109,6 +111,59 @@ def test_the_diffusers_file_builds_a_target_of_the_dockerfile() -> None:
     (service,) = read_yaml("docker-compose.diffusers.yml")["services"].values()
     assert f"AS {service['build']['target']}\n" in (ROOT / "Dockerfile").read_text()
     assert service["image"] != SERVICES["service"]["image"]
+
+
+REPLICAS = ("replica-1", "replica-2")
+
+
+def test_replicas_are_services_that_share_a_store() -> None:
+    for name in REPLICAS:
+        replica, service = SERVICES[name], SERVICES["service"]
+        assert replica["ports"] == []
+        assert {key: replica[key] for key in service.keys() - {"environment", "ports"}} == {
+            key: service[key] for key in service.keys() - {"environment", "ports"}
+        }
+        store = urlsplit(replica["environment"]["GENSERVE_STORE"])
+        assert (store.scheme, store.hostname) == ("redis", "redis")
+    assert {SERVICES[name]["environment"]["GENSERVE_STORE"] for name in REPLICAS} == {"redis://redis:6379/0"}
+
+
+def test_scaling_runs_only_when_asked() -> None:
+    assert {name for name, each in SERVICES.items() if each.get("profiles") == ["scale"]} == {
+        *REPLICAS,
+        "balancer",
+        "redis",
+    }
+
+
+def test_the_balancer_knows_the_replicas() -> None:
+    environment = SERVICES["balancer"]["environment"]
+    assert [environment[f"GENSERVE_REPLICA_{number}"] for number in (1, 2)] == [f"{name}:8000" for name in REPLICAS]
+    asked = re.findall(r"\$\{(\w+)\}", (ROOT / "deploy/haproxy/haproxy.cfg").read_text())
+    assert set(asked) == set(environment)
+
+
+def test_redis_has_room_for_all_jobs() -> None:
+    command, fields = SERVICES["redis"]["command"], Settings.model_fields
+    most = int(command[command.index("--maxmemory") + 1].removesuffix("mb")) * 2**20
+    assert most > 2 * fields["job_bytes"].default + fields["max_waiting_bytes"].default
+    assert "noeviction" in command
+
+
+def test_haproxy_accepts_its_configuration() -> None:
+    haproxy = shutil.which("haproxy", path=f"{os.environ['PATH']}:/usr/sbin")
+    if haproxy is None:
+        pytest.skip("no haproxy command")
+    names = dict.fromkeys(SERVICES["balancer"]["environment"], "127.0.0.1:8000")
+    done = subprocess.run(
+        [haproxy, "-c", "-f", ROOT / "deploy/haproxy/haproxy.cfg"],
+        env=os.environ | names,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "[WARNING]" not in done.stderr
 
 
 def test_prometheus_scrapes_the_service() -> None:

@@ -1,4 +1,4 @@
-"""Jobs in a file outlive the processes that compute them."""
+"""Jobs in a file or on a server outlive the processes that compute them."""
 
 import signal
 import sqlite3
@@ -8,8 +8,10 @@ from typing import Any
 
 import httpx2
 import pytest
+from redis import Redis
 
 from tests.e2e.process import SECONDS, Service, serving
+from tests.redis_server import shared_server
 from tests.service.api.conftest import base64_png, some_picture
 
 pytestmark = pytest.mark.slow
@@ -33,8 +35,35 @@ REQUESTS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-def store(folder: Path) -> dict[str, object]:
-    return {**SETTINGS, "store": f"sqlite:///{folder}/jobs.db"}
+class Kept:
+    """Where jobs are kept: a file of ``folder``, or its part of a Redis server."""
+
+    def __init__(self, kind: str, folder: Path) -> None:
+        self.file = folder / "jobs.db" if kind == "sqlite" else None
+        self.url = f"sqlite:///{self.file}" if self.file else shared_server().url(folder)
+        self.settings: dict[str, object] = {**SETTINGS, "store": self.url}
+
+    def open_jobs(self) -> int:
+        """Number of open jobs."""
+        if self.file is None:
+            with Redis.from_url(self.url) as server:
+                return int(str(server.scard("{genserve-1}:jobs:open")))
+        with sqlite3.connect(self.file) as connection:
+            count: int = connection.execute("SELECT count(*) FROM jobs WHERE ended IS NULL").fetchone()[0]
+        connection.close()
+        return count
+
+    def wait_until_written(self) -> None:
+        """Return when the store has the end of every job: a process that dies before that computes them again."""
+        give_up = time.monotonic() + SECONDS
+        while self.open_jobs():
+            assert time.monotonic() < give_up
+            time.sleep(0.01)
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def kept(request: pytest.FixtureRequest, tmp_path: Path) -> Kept:
+    return Kept(request.param, tmp_path)
 
 
 def submitted(service: Service) -> list[dict[str, Any]]:
@@ -42,21 +71,6 @@ def submitted(service: Service) -> list[dict[str, Any]]:
     answers = [service.client.post(path, json=fields, headers=ASYNC) for path, fields in REQUESTS]
     assert [answer.status_code for answer in answers] == [202] * len(REQUESTS)
     return [answer.json() for answer in answers]
-
-
-def open_jobs(folder: Path) -> int:
-    with sqlite3.connect(folder / "jobs.db") as connection:
-        count: int = connection.execute("SELECT count(*) FROM jobs WHERE ended IS NULL").fetchone()[0]
-    connection.close()
-    return count
-
-
-def wait_until_written(folder: Path) -> None:
-    """Return when the file has the end of every job: a process that dies before that computes them again."""
-    give_up = time.monotonic() + SECONDS
-    while open_jobs(folder):
-        assert time.monotonic() < give_up
-        time.sleep(0.01)
 
 
 def result(service: Service, job: dict[str, Any]) -> dict[str, Any]:
@@ -77,31 +91,31 @@ def require_undisturbed(service: Service, results: list[dict[str, Any]]) -> None
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_accepted_jobs_are_computed_after_a_restart(tiny_weights: Path, tmp_path: Path, number: int) -> None:
+def test_accepted_jobs_are_computed_after_a_restart(tiny_weights: Path, kept: Kept, number: int) -> None:
     key = {"Idempotency-Key": "once"}
-    with serving(tiny_weights, **store(tmp_path), drain_s=0.1) as service:
-        kept = service.client.post("/generate/vae", headers=key)
+    with serving(tiny_weights, **kept.settings, drain_s=0.1) as service:
+        first = service.client.post("/generate/vae", headers=key)
         done = service.client.post("/generate/vae", headers=ASYNC).json()
         before = result(service, done)
-        wait_until_written(tmp_path)
+        kept.wait_until_written()
         jobs = submitted(service)
         service.stop(number)
-    assert open_jobs(tmp_path) > 0
-    with serving(tiny_weights, **store(tmp_path)) as service:
+    assert kept.open_jobs() > 0
+    with serving(tiny_weights, **kept.settings) as service:
         results = [result(service, job) for job in jobs]
         assert [told["id"] for told in results] == [job["id"] for job in jobs]
         require_undisturbed(service, results)
         assert result(service, done) == before
         again = service.client.post("/generate/vae", headers=key)
-        assert (again.headers["idempotent-replayed"], again.content) == ("true", kept.content)
+        assert (again.headers["idempotent-replayed"], again.content) == ("true", first.content)
         assert {job["id"] for job in service.client.get("/jobs").json()["jobs"]} == {
             each["id"] for each in (done, *jobs)
         }
         assert service.errors_logged() == []
 
 
-def test_another_process_takes_over(tiny_weights: Path, tmp_path: Path) -> None:
-    with serving(tiny_weights, **store(tmp_path)) as dying, serving(tiny_weights, **store(tmp_path)) as service:
+def test_another_process_takes_over(tiny_weights: Path, kept: Kept) -> None:
+    with serving(tiny_weights, **kept.settings) as dying, serving(tiny_weights, **kept.settings) as service:
         jobs = submitted(dying)
         with service.client.stream("GET", jobs[0]["urls"]["events"]) as response:
             lines = response.iter_lines()
@@ -112,8 +126,8 @@ def test_another_process_takes_over(tiny_weights: Path, tmp_path: Path) -> None:
         require_undisturbed(service, [result(service, job) for job in jobs])
 
 
-def test_processes_share_limits_and_keys(tiny_weights: Path, tmp_path: Path) -> None:
-    shared = store(tmp_path) | {"max_jobs": 2}
+def test_processes_share_limits_and_keys(tiny_weights: Path, kept: Kept) -> None:
+    shared = kept.settings | {"max_jobs": 2}
     with serving(tiny_weights, **shared) as one, serving(tiny_weights, **shared) as other:
         long = {"n": 64, "steps": 1000}
         first, second = (each.client.post("/generate/ddpm", json=long, headers=ASYNC).json() for each in (one, other))
@@ -137,5 +151,5 @@ def test_a_file_of_another_program_is_refused(tiny_weights: Path, tmp_path: Path
         connection.execute("CREATE TABLE somebody_elses (id)")
     connection.close()
     refused = pytest.raises(AssertionError, match="is a database of another program, not a job store")
-    with refused, serving(tiny_weights, **store(tmp_path)):
+    with refused, serving(tiny_weights, store=f"sqlite:///{tmp_path}/jobs.db"):
         pass

@@ -44,7 +44,10 @@ async def live(request: Request) -> JSONResponse:
     responses=_responses("A model cannot be served, or an engine does not run."),
 )
 async def ready(request: Request) -> JSONResponse:
-    """200 when every model is verified and warmed and every engine runs; else 503, with the reasons."""
+    """200 when every model is verified and warmed and every engine runs; else 503, with the reasons.
+
+    The status "degraded" is a 200 too: images are made, and something beside that fails, such as the job store.
+    """
     state = state_of(request)
     return JSONResponse(_readiness(request, state), status_code=200 if state.ready else 503)
 
@@ -65,7 +68,8 @@ async def metrics(request: Request) -> Response:
 
 def _readiness(request: Request, state: State) -> dict[str, object]:
     """The status; its details only for requests with a key, where there are keys."""
-    status = {"status": "ready" if state.ready else "not ready"}
+    degraded = bool(state.background.failing)
+    status = {"status": ("degraded" if degraded else "ready") if state.ready else "not ready"}
     if state.keys.required and info_of(request.scope).caller is None:
         return {**status}
     return {

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 from service.errors import StoreUnavailable
-from service.store.sqlite.schema import StoreRefused, prepare
+from service.store.shared.rows import StoreRefused
+from service.store.sqlite.schema import prepare
 
 log = logging.getLogger(__name__)
 

@@ -1,77 +1,13 @@
 """Jobs as rows: what is written and read in one transaction each. Every function takes a connection first."""
 
 import sqlite3
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 from service.errors import ClientJobsFull, JobExpired, JobsFull, MemoryFull, UnknownJob
 from service.store.bounded import Bounds, Held
 from service.store.job import JobProgress, State
 from service.store.jobs import GONE_PER_JOB, Interrupted
-
-#: A job that was open in so many processes that died is computed only while no other such job is: the next death
-#: says which one it was.
-SUSPECT = 2
-
-
-class Row(NamedTuple):
-    """A job; ``about`` and ``error`` are encoded."""
-
-    id: str
-    client: str
-    created: float
-    state: State
-    progress: JobProgress
-    last_event: int
-    ended: float | None
-    about: bytes
-    error: bytes | None
-
-
-class EventRow(NamedTuple):
-    """An event with its encoded data."""
-
-    id: int
-    name: str
-    transient: bool
-    data: bytes
-
-
-class News(NamedTuple):
-    """What has happened to a job. ``size`` is its size without its events and result.
-
-    ``events`` follow those that are kept; transient events before ``transient_from`` are outdated. ``ended``: this is
-    the end, with a ``result`` or an ``error``.
-    """
-
-    id: str
-    state: State
-    progress: JobProgress
-    last_event: int
-    size: int
-    about: bytes
-    events: Sequence[EventRow] = ()
-    transient_from: int = 0
-    ended: bool = False
-    result: bytes | None = None
-    error: bytes | None = None
-
-
-class New(NamedTuple):
-    """What is fixed when a job is added; ``recipe`` is called in the store's thread, because it copies uploads."""
-
-    client: str
-    model: str
-    created: float
-    recipe: Callable[[], bytes]
-
-
-class Limits(NamedTuple):
-    """What the store may hold: ``jobs``, and bytes of the recipes of open ones, most of which are uploads."""
-
-    jobs: Bounds
-    recipe_bytes: int
-
+from service.store.shared.rows import SKIPPED, SUSPECT, EventRow, Limits, New, News, Row
 
 _ROW = "id, client, created, state, fraction, queue_position, eta_ms, last_event, ended, about, error"
 _NOW = "UPDATE jobs SET state = ?, fraction = ?, queue_position = ?, eta_ms = ?, last_event = ?, about = ?, error = ?"
@@ -209,11 +145,6 @@ def join(db: sqlite3.Connection, owner: str) -> None:
     _inherit(db, owner)
 
 
-#: Added to the id of the last event of a job that is computed again: its readers may know events that were never
-#: written, and ids must not be used twice.
-_SKIPPED = 10_000
-
-
 def leave(db: sqlite3.Connection, owner: str) -> None:
     """Give back the open jobs and the claimed keys of a process that stops."""
     _free(db, owner, crashes=0)
@@ -343,7 +274,7 @@ def _free(db: sqlite3.Connection, owner: str, crashes: int) -> None:
     db.execute(
         "UPDATE jobs SET owner = NULL, crashes = crashes + ?, last_event = last_event + ? "
         "WHERE ended IS NULL AND owner = ?",
-        (crashes, _SKIPPED, owner),
+        (crashes, SKIPPED, owner),
     )
 
 

@@ -2,6 +2,8 @@
 
 import sqlite3
 
+from service.store.shared.rows import StoreRefused
+
 #: Marks a file as ours (PRAGMA application_id): "gens".
 APPLICATION_ID = 0x67656E73
 #: PRAGMA user_version. Raise it with every change of the tables.
@@ -66,10 +68,6 @@ CREATE TABLE answers (
 CREATE INDEX answers_open ON answers (owner) WHERE kept IS NULL;
 CREATE INDEX answers_kept ON answers (number, kept, size) WHERE kept IS NOT NULL;
 """
-
-
-class StoreRefused(Exception):
-    """The file cannot be the job store; ``str()`` says why, for the operator."""
 
 
 def prepare(connection: sqlite3.Connection) -> None:

@@ -19,8 +19,8 @@ class Watch:
         self._waiting: set[asyncio.Event] = set()
         self._task: asyncio.Task[None] | None = None
 
-    async def wait(self, within_s: float, woken: asyncio.Event | None = None) -> None:
-        """Return after a change, after ``within_s`` seconds, or when ``woken`` is set by another."""
+    async def wait(self, id: str, within_s: float, woken: asyncio.Event | None = None) -> None:  # noqa: ARG002
+        """Return after a change of the file, after ``within_s`` seconds, or when ``woken`` is set by another."""
         woken = asyncio.Event() if woken is None else woken
         self._waiting.add(woken)
         if self._task is None:
@@ -34,7 +34,7 @@ class Watch:
             self._waiting.discard(woken)
             woken.clear()
 
-    def changed(self) -> None:
+    def changed(self, *ids: str) -> None:  # noqa: ARG002
         """Wake all who wait: this process has changed the file."""
         for woken in self._waiting:
             woken.set()

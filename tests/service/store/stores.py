@@ -12,10 +12,14 @@ from service.store.events import Event
 from service.store.job import About, Job
 from service.store.jobs import JobStore, MemoryJobs
 from service.store.keys import KeyedAnswers, MemoryKeys
+from service.store.redis.connection import Connection
+from service.store.redis.store import RedisRecords
+from service.store.shared.jobs import SharedJobs
+from service.store.shared.keys import SharedKeys
+from service.store.shared.rows import Limits
 from service.store.sqlite.database import Database
-from service.store.sqlite.jobs import SqliteJobs
-from service.store.sqlite.keys import SqliteKeys
-from service.store.sqlite.records import Limits
+from service.store.sqlite.store import SqliteRecords
+from tests.redis_server import RedisServer, shared_server
 from tests.service.clock import Clock
 
 Record = Job[None, str]
@@ -55,41 +59,67 @@ class Opened:
     jobs: JobStore[None, str]
     keyed: KeyedAnswers
     clock: Clock
+    records: SqliteRecords | RedisRecords | None = None
 
     async def settle(self) -> None:
         """Have everything written that has happened."""
-        if isinstance(self.jobs, SqliteJobs):
+        if isinstance(self.jobs, SharedJobs):
             await self.jobs.flush()
 
 
 @asynccontextmanager
 async def opened(
-    kind: str, folder: Path, bounds: Bounds = BOUNDS, recipe_bytes: int = 1 << 20
+    kind: str,
+    folder: Path,
+    bounds: Bounds = BOUNDS,
+    recipe_bytes: int = 1 << 20,
+    server: RedisServer | None = None,
+    patience_s: float = 0.0,
 ) -> AsyncIterator[Opened]:
-    """A store in memory, or in a file of ``folder``."""
+    """A store in memory, in a file of ``folder``, or in the part of a Redis server that belongs to ``folder``."""
     clock = Clock()
     if kind == "memory":
         yield Opened(MemoryJobs(bounds, clock), MemoryKeys(bounds, clock), clock)
         return
-    database = Database(folder / "jobs.db")
-    jobs: SqliteJobs[None, str] = SqliteJobs(database, Limits(bounds, recipe_bytes), PlainCodec(), clock)
+    records = connect(kind, folder, server, patience_s)
+    jobs: SharedJobs[None, str] = SharedJobs(records, Limits(bounds, recipe_bytes), PlainCodec(), clock)
     await jobs.start()
     try:
-        yield Opened(jobs, SqliteKeys(database, jobs.owner, bounds, clock), clock)
+        yield Opened(jobs, SharedKeys(records, bounds, clock), clock, records)
     finally:
         await jobs.close()
-        await database.close()
+        await disconnect(records)
+
+
+def connect(kind: str, folder: Path, server: RedisServer | None, patience_s: float) -> SqliteRecords | RedisRecords:
+    """The records of a process; on ``server`` or the one of all tests."""
+    if kind == "sqlite":
+        return SqliteRecords(Database(folder / "jobs.db"))
+    return RedisRecords(Connection((server or shared_server()).url(folder)), patience_s)
+
+
+async def disconnect(records: SqliteRecords | RedisRecords) -> None:
+    """Close what ``connect`` opened."""
+    await (records._database if isinstance(records, SqliteRecords) else records._connection).close()
 
 
 async def die(store: Opened) -> None:
-    """End ``store`` as kill -9 does: nothing more is written, and its lock is free."""
-    jobs = store.jobs
-    assert isinstance(jobs, SqliteJobs)
-    assert jobs._task is not None
-    jobs._task.cancel()
-    jobs._watch.close()
-    jobs._owner.release()
-    await jobs._database.close()
+    """End ``store`` as kill -9 does: nothing more is written, and its lock is free or its lease over."""
+    assert isinstance(store.jobs, SharedJobs)
+    assert store.jobs._task is not None
+    assert store.records is not None
+    store.jobs._task.cancel()
+    store.records.changes.close()
+    await lose(store)
+    await disconnect(store.records)
+
+
+async def lose(store: Opened) -> None:
+    """Have the others think that the process of ``store`` is dead."""
+    if isinstance(store.records, SqliteRecords):
+        store.records._owner.release()
+    elif store.records is not None:
+        await store.records._connection.command("DEL", f"{{genserve-1}}:lease:{store.records.owner}")
 
 
 def rows(path: Path, query: str) -> list[tuple[object, ...]]:

@@ -23,7 +23,7 @@ from service.store.jobs import GONE_PER_JOB
 from service.store.keys import ENTRY_BYTES, KeptAnswer, Key
 from tests.service.store.stores import Opened, make, opened, succeed
 
-KINDS = ("memory", "sqlite")
+KINDS = ("memory", "sqlite", "redis")
 ONE, TWO = Key("client", "one"), Key("client", "two")
 
 

@@ -2,6 +2,7 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
@@ -11,6 +12,7 @@ from service.contract.manifest import MANIFEST_FILE, read_manifest, write_manife
 from service.engine.lane import Lane
 from service.engine.rows import RowSpec
 from service.settings import Settings
+from tests.redis_server import SECONDS, redis_server
 from tests.service.api.conftest import change_manifest, problem, series, value
 from tests.service.api.linked_service import in_this_process
 from tests.service.artefacts import write_one_shot
@@ -146,6 +148,33 @@ def test_readiness_names_the_versions_that_serve(client: TestClient) -> None:
     assert ready.status_code == 200
     versions = {card["name"]: card["version"] for card in client.get("/models").json()}
     assert ready.json() == {"status": "ready", "models": versions, "refused": {}, "faults": {}}
+
+
+def test_a_service_without_its_job_store_makes_pictures(settings: Settings) -> None:
+    with redis_server() as server:
+        changed = settings.model_copy(update={"store": server.url()})
+        with TestClient(create_app(changed)) as client:
+
+            def wait_for(status: str) -> dict[str, Any]:
+                give_up = time.monotonic() + SECONDS
+                while (ready := client.get("/health/ready")).json()["status"] != status:
+                    assert ready.status_code == 200
+                    assert time.monotonic() < give_up
+                    time.sleep(0.02)
+                told: dict[str, Any] = ready.json()
+                return told
+
+            wait_for("ready")
+            server.kill()
+            assert "job store (Redis)" in wait_for("degraded")["faults"]["jobs"]
+            assert client.post("/generate/vae").status_code == 200
+            for headers in ({"Prefer": "respond-async"}, {"Idempotency-Key": "one"}):
+                rejected = client.post("/generate/vae", headers=headers)
+                assert "cannot be used" in problem(rejected, 503, "store-unavailable")["detail"]
+                assert int(rejected.headers["retry-after"]) >= 1
+            server.start()
+            assert wait_for("ready")["faults"] == {}
+            assert client.post("/generate/vae", headers={"Prefer": "respond-async"}).status_code == 202
 
 
 def test_a_folder_without_a_manifest_is_not_yet_a_model(settings: Settings) -> None:

@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 
 from service.app import create_app
 from service.settings import Settings
+from tests.redis_server import shared_server
 from tests.service.api.conftest import (
     JSON,
     LONG,
@@ -34,11 +35,12 @@ from tests.service.api.conftest import (
 from tests.service.api.documented import checker
 from tests.service.artefacts import POISON, PoisonDecode, write_diffusion, write_one_shot
 
+KINDS = ("memory", "sqlite", "redis")
 ASYNC = {"Prefer": "respond-async"}
 FIELDS: dict[str, Any] = {"n": 3, "steps": 30, "seed": 5}
 
 
-@pytest.fixture(scope="module", params=["memory", "sqlite"])
+@pytest.fixture(scope="module", params=KINDS)
 def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     """A running service with vae and ddpm, on each store."""
     folder = tmp_path_factory.mktemp("service")
@@ -50,7 +52,7 @@ def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         yield running
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=KINDS)
 def settings(request: pytest.FixtureRequest, settings: Settings, tmp_path: Path) -> Settings:
     """Of a service on each store."""
     return settings.model_copy(update={"store": store_of(request.param, tmp_path)})
@@ -58,6 +60,8 @@ def settings(request: pytest.FixtureRequest, settings: Settings, tmp_path: Path)
 
 def store_of(kind: str, folder: Path) -> str:
     """The setting."""
+    if kind == "redis":
+        return shared_server().url(folder)
     return kind if kind == "memory" else f"sqlite:///{folder}/jobs.db"
 
 

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from service.store.shared.rows import StoreRefused
 from service.store.sqlite.database import Database
-from service.store.sqlite.schema import StoreRefused
 
 
 async def test_an_existing_store_is_opened_again(tmp_path: Path) -> None:

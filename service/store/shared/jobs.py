@@ -1,4 +1,4 @@
-"""Jobs in a SQLite file: they outlive their process, and any process that has the file open can tell of them."""
+"""Jobs in a store that processes share: they outlive their process, and any of the processes can tell of them."""
 
 import asyncio
 import logging
@@ -15,13 +15,10 @@ from service.store.codec import Codec
 from service.store.failure import pack_failure
 from service.store.job import Job, JobView, Result, State, Work
 from service.store.jobs import Interrupted
-from service.store.sqlite import owner, records
-from service.store.sqlite.database import Database
-from service.store.sqlite.news import Snapshot
-from service.store.sqlite.records import Limits, New, News
-from service.store.sqlite.schema import shrink
-from service.store.sqlite.view import Source, StoredJob
-from service.store.sqlite.watch import Watch
+from service.store.shared.news import Snapshot
+from service.store.shared.records import JobRecords
+from service.store.shared.rows import Limits, New, News, Row
+from service.store.shared.view import Source, StoredJob
 
 log = logging.getLogger(__name__)
 
@@ -50,32 +47,28 @@ class _Live(Generic[Work, Result]):
         return self.job.last_event > self.written or self.job.progress != self.progress
 
 
-class SqliteJobs(Generic[Work, Result]):
-    """``JobStore`` in a file. A job is there when ``add`` returns; what happens to it follows within ``GATHER_S``.
+class SharedJobs(Generic[Work, Result]):
+    """``JobStore`` of rows. A job is there when ``add`` returns; what happens to it follows within ``GATHER_S``.
 
     ``clock`` returns seconds since 1970: unlike the monotonic clock it goes on when the machine restarts. Where it is
     set back, ended jobs are kept for longer; where it is set forward, they expire early. Nothing else depends on it.
     """
 
     def __init__(
-        self, database: Database, limits: Limits, codec: Codec[Work, Result], clock: Callable[[], float] = time.time
+        self, records: JobRecords, limits: Limits, codec: Codec[Work, Result], clock: Callable[[], float] = time.time
     ) -> None:
-        self._database, self._limits, self._codec, self._clock = database, limits, codec, clock
-        self._watch = Watch(database)
-        self._source = Source(database, self._watch, codec, clock, limits.jobs.keep_s)
+        self._records, self._limits, self._codec, self._clock = records, limits, codec, clock
+        self._source = Source(records, codec, clock, limits.jobs.keep_s)
         self._live: dict[str, _Live[Work, Result]] = {}
         self._ended = 0
         self._news = asyncio.Event()
         self._writing = asyncio.Lock()
         #: Added by a request that was cancelled before it knew; removed with the next news.
         self._unwanted: list[str] = []
-        self._owner = owner.Owner(database.path)
+        self._adding: set[str] = set()
+        #: Of this process by the store and unknown to it, a second ago.
+        self._strays: set[str] = set()
         self._task: asyncio.Task[None] | None = None
-
-    @property
-    def owner(self) -> str:
-        """The id of this process in the file."""
-        return self._owner.id
 
     @property
     def open(self) -> int:
@@ -89,19 +82,22 @@ class SqliteJobs(Generic[Work, Result]):
 
     async def start(self) -> None:
         """Begin to write what happens. Raises StoreUnavailable."""
-        await self._database.write(records.join, self.owner)
+        await self._records.join()
         self._task = asyncio.create_task(self._work())
 
     async def add(self, job: Job[Work, Result], recipe: Callable[[], bytes]) -> None:
         """As ``JobStore.add``. Raises MemoryFull too, where open jobs hold the maximum of uploads."""
         news = News(job.id, job.state, job.progress, 0, job.own_size, to_json(job.about))
         new = New(job.client, job.about.model, job.created, recipe)
+        self._adding.add(job.id)
         try:
-            await self._database.write(records.add, self.owner, news, new, self._clock(), self._limits)
-        except asyncio.CancelledError:
-            self._unwanted.append(job.id)  # the thread may write it all the same
+            await self._records.add(news, new, self._clock(), self._limits)
+        except (asyncio.CancelledError, StoreUnavailable):
+            self._unwanted.append(job.id)  # the store may write it all the same
             self._news.set()
             raise
+        finally:
+            self._adding.discard(job.id)
         self._follow(job)
 
     async def get(self, id: str) -> JobView[Result]:
@@ -112,11 +108,11 @@ class SqliteJobs(Generic[Work, Result]):
     async def of(self, client: str, most: int, *, only_open: bool = False) -> Sequence[JobView[Result]]:
         """As ``JobStore.of``."""
         expired = math.inf if only_open else self._clock() - self._limits.jobs.keep_s
-        rows = await self._database.read(records.of_client, client, most, expired)
+        rows = await self._records.of_client(client, most, expired)
         return [self._view(row) for row in rows]
 
     async def cancel(self, id: str) -> JobView[Result]:
-        """As ``JobStore.cancel``. The file says so when this returns."""
+        """As ``JobStore.cancel``. The store says so when this returns."""
         live = self._live.get(id)
         if live is None:
             await self._end(id, "canceled", JobCanceled(id))
@@ -127,23 +123,16 @@ class SqliteJobs(Generic[Work, Result]):
 
     async def remove(self, id: str) -> None:
         """As ``JobStore.remove``."""
-        await self._database.write(records.remove, id, self._clock(), self._limits.jobs)
+        await self._records.remove(id, self._clock(), self._limits.jobs)
         live = self._live.get(id)
         if live is not None:
             self._drop(live)
             live.job.cancel()
-        self._watch.changed()
+        self._records.changes.changed(id)
 
     async def claim(self, full: Sequence[str] = ()) -> Interrupted | None:
         """As ``JobStore.claim``: a job of a process that has died, or of one that stopped."""
-        for other in await self._database.read(records.others, self.owner):
-            if not owner.is_alive(self._database.path, other):
-                log.warning("a process that computed jobs has died: they are computed again", extra={"owner": other})
-                await self._database.write(records.bury, self.owner, other)
-                owner.forget(self._database.path, other)
-        if not await self._database.read(records.any_unclaimed):
-            return None
-        return await self._database.write(records.claim, self.owner, full)
+        return await self._records.claim(full)
 
     async def resume(self, job: Job[Work, Result]) -> None:
         """As ``JobStore.resume``."""
@@ -151,7 +140,7 @@ class SqliteJobs(Generic[Work, Result]):
 
     async def unclaim(self, id: str) -> None:
         """As ``JobStore.unclaim``."""
-        await self._database.write(records.unclaim, id, self.owner)
+        await self._records.unclaim(id)
 
     async def fail(self, id: str, failure: ServiceError) -> None:
         """As ``JobStore.fail``."""
@@ -166,11 +155,11 @@ class SqliteJobs(Generic[Work, Result]):
             if live:
                 await self._write(live)
             for id in self._unwanted[:]:
-                await self._database.write(records.discard, id)
+                await self._records.discard(id)
                 self._unwanted.remove(id)
 
     async def close(self) -> None:
-        """Leave open jobs to the next process; here they end with ServiceStopping. The file stays open."""
+        """Leave open jobs to the next process; here they end with ServiceStopping. The store stays open."""
         if self._task is not None:
             self._task.cancel()
         with suppress(StoreUnavailable):
@@ -179,9 +168,7 @@ class SqliteJobs(Generic[Work, Result]):
             self._drop(live)
             live.job.fail(ServiceStopping())
         with suppress(StoreUnavailable):
-            await self._database.write(records.leave, self.owner)
-        self._watch.close()
-        self._owner.release()
+            await self._records.leave()
 
     def _follow(self, job: Job[Work, Result]) -> None:
         live = self._live[job.id] = _Live(job, self._news)
@@ -189,7 +176,7 @@ class SqliteJobs(Generic[Work, Result]):
         if job.last_event > live.written:
             self._news.set()
 
-    def _view(self, row: records.Row) -> JobView[Result]:
+    def _view(self, row: Row) -> JobView[Result]:
         live = self._live.get(row.id)
         stored: StoredJob[Work, Result] = StoredJob(self._source, row)
         return stored if live is None else live.job
@@ -204,19 +191,19 @@ class SqliteJobs(Generic[Work, Result]):
         snapshots = [Snapshot.of(each.job, each.written) for each in live]
         all_news = await asyncio.to_thread(lambda: [each.encoded(self._codec) for each in snapshots])
         bounds = self._limits.jobs
-        lost = await self._database.write(records.tell, self.owner, all_news, self._clock(), bounds)
+        lost = await self._records.tell(all_news, self._clock(), bounds)
         for each, news in zip(live, all_news, strict=True):
             each.written, each.progress = news.last_event, news.progress
             if news.ended or news.id in lost:
                 self._ended += news.id not in lost
                 self._drop(each)
                 each.job.cancel()  # no effect on one that has ended
-        self._watch.changed()
+        self._records.changes.changed(*(news.id for news in all_news))
 
     async def _end(self, id: str, state: State, failure: ServiceError) -> None:
         error, data = pack_failure(failure), self._codec.error(id, failure)
-        await self._database.write(records.end, id, state, error, data, self._clock(), self._limits.jobs)
-        self._watch.changed()
+        await self._records.end(id, state, error, data, self._clock(), self._limits.jobs)
+        self._records.changes.changed(id)
 
     async def _work(self) -> None:
         clock = asyncio.get_running_loop().time
@@ -242,18 +229,24 @@ class SqliteJobs(Generic[Work, Result]):
         """Cancel the jobs that another process cancelled, deleted or took over."""
         live = [each for each in self._live.values() if not each.job.done]
         if live:
-            own = await self._database.read(records.open_of, self.owner)
+            own = await self._records.own()
             for each in live:
                 if each.job.id not in own:
                     self._drop(each)
                     each.job.cancel()
 
+    async def _give_back_strays(self) -> None:
+        """Have jobs claimed again that this process claimed without knowing it, because the store's answer was lost."""
+        strays = await self._records.own() - self._live.keys() - self._adding
+        for id in strays & self._strays:
+            await self._records.unclaim(id)
+        self._strays = strays
+
     async def _maintain(self) -> None:
-        """Have the progress written, expired jobs removed, and free pages given back."""
+        """Have the progress written, and expired jobs removed."""
         for each in [*self._live.values()]:
             each.job.look()
             if each.has_news:
                 self._news.set()
-        await self._database.write(records.trim, self._clock(), self._limits.jobs)
-        await self._database.read(shrink)
-        self._ended = await self._database.read(records.ended_of, self.owner)
+        await self._give_back_strays()
+        self._ended = await self._records.maintain(self._clock(), self._limits.jobs)

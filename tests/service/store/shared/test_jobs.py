@@ -1,7 +1,6 @@
-"""A store in a file: as one in memory, shared by processes, and alive after them."""
+"""A store in a file or on a server: as one in memory, shared by processes, and alive after them."""
 
 import asyncio
-import stat
 import tempfile
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -13,15 +12,16 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from service.errors import ComputeFailed, JobExpired, JobsFull, KeyInUse, MemoryFull, ServiceError, StoreUnavailable
+from service.errors import ComputeFailed, JobsFull, KeyInUse, MemoryFull, ServiceError
 from service.store.bounded import Bounds
 from service.store.job import RECORD_BYTES, JobProgress
 from service.store.keys import KeptAnswer, Key
-from service.store.sqlite.jobs import SqliteJobs
-from tests.service.store.stores import BOUNDS, Opened, Record, die, make, opened, rows, succeed
+from tests.service.store.stores import BOUNDS, Opened, Record, die, lose, make, opened, succeed
 from tests.service.store.test_contract import everything, recipe
 
 T = TypeVar("T")
+
+KINDS = ("sqlite", "redis")
 
 HOW: dict[str, Callable[[Record], None]] = {
     "succeed": succeed,
@@ -33,8 +33,14 @@ HOW: dict[str, Callable[[Record], None]] = {
 }
 
 
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    """Each kind of store that processes share."""
+    return str(request.param)
+
+
 class Same(RuleBasedStateMachine):
-    """Whatever happens to jobs, a store in a file tells the same of them as one in memory."""
+    """Whatever happens to jobs, a store in a file and one on a server tell the same of them as one in memory."""
 
     BOUNDS = Bounds(4, 6 * RECORD_BYTES, 10.0, client_share=0.5)
 
@@ -54,15 +60,15 @@ class Same(RuleBasedStateMachine):
 
     async def open(self) -> list[Opened]:
         folder = Path(self.folder.name)
-        both = [opened(kind, folder, self.BOUNDS) for kind in ("memory", "sqlite")]
-        return [await self.stack.enter_async_context(each) for each in both]
+        stores = [opened(kind, folder, self.BOUNDS) for kind in ("memory", *KINDS)]
+        return [await self.stack.enter_async_context(each) for each in stores]
 
     def teardown(self) -> None:
         self.run(self.stack.aclose)
         self.runner.close()
         self.folder.cleanup()
 
-    async def both(self, call: Callable[[Opened], Awaitable[object]]) -> list[object]:
+    async def each(self, call: Callable[[Opened], Awaitable[object]]) -> list[object]:
         """What a call has for each store, or the code of its error."""
         told: list[object] = []
         for store in self.stores:
@@ -74,8 +80,8 @@ class Same(RuleBasedStateMachine):
         return told
 
     def alike(self, call: Callable[[Opened], Awaitable[object]]) -> None:
-        one, other = self.run(lambda: self.both(call))
-        assert one == other
+        one, *others = self.run(lambda: self.each(call))
+        assert others == [one] * len(KINDS)
 
     @rule(fill=st.integers(0, RECORD_BYTES))
     def add(self, fill: int) -> None:
@@ -94,7 +100,7 @@ class Same(RuleBasedStateMachine):
         if self.jobs:
             for job in self.jobs[data.draw(st.sampled_from(sorted(self.jobs)))]:
                 HOW[how](job)
-            self.run(lambda: self.both(Opened.settle))
+            self.run(lambda: self.each(Opened.settle))
 
     @rule(data=st.data(), removed=st.booleans())
     def give_up(self, data: st.DataObject, removed: bool) -> None:
@@ -120,7 +126,7 @@ class Same(RuleBasedStateMachine):
             self.alike(lambda store, id=id: told_of(store, id))  # type: ignore[misc]
         for client in "abc":
             self.alike(lambda store, client=client: listed(store, client))  # type: ignore[misc]
-        assert self.stores[0].jobs.open == self.stores[1].jobs.open
+        assert len({store.jobs.open for store in self.stores}) == 1
 
 
 def id_of(store: Opened) -> int:
@@ -142,8 +148,8 @@ Same.TestCase.settings = settings(max_examples=15, stateful_step_count=20, deadl
 TestSame = Same.TestCase
 
 
-async def test_another_process_sees_and_follows_a_job(tmp_path: Path) -> None:
-    async with opened("sqlite", tmp_path) as one, opened("sqlite", tmp_path) as other:
+async def test_another_process_sees_and_follows_a_job(kind: str, tmp_path: Path) -> None:
+    async with opened(kind, tmp_path) as one, opened(kind, tmp_path) as other:
         job = make("job", client="a")
         await one.jobs.add(job, recipe)
         seen = await other.jobs.get("job")
@@ -160,8 +166,8 @@ async def test_another_process_sees_and_follows_a_job(tmp_path: Path) -> None:
         assert await seen.output() == "pictures"
 
 
-async def test_a_listener_that_leaves_need_not_wait(tmp_path: Path) -> None:
-    async with opened("sqlite", tmp_path) as one, opened("sqlite", tmp_path) as other:
+async def test_a_listener_that_leaves_need_not_wait(kind: str, tmp_path: Path) -> None:
+    async with opened(kind, tmp_path) as one, opened(kind, tmp_path) as other:
         await one.jobs.add(make("job"), recipe)
         with (await other.jobs.get("job")).listen() as listener:
             waiting = asyncio.create_task(listener.next(60.0))
@@ -172,8 +178,8 @@ async def test_a_listener_that_leaves_need_not_wait(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("removed", [False, True])
-async def test_another_process_ends_a_job(removed: bool, tmp_path: Path) -> None:
-    async with opened("sqlite", tmp_path) as one, opened("sqlite", tmp_path) as other:
+async def test_another_process_ends_a_job(removed: bool, kind: str, tmp_path: Path) -> None:
+    async with opened(kind, tmp_path) as one, opened(kind, tmp_path) as other:
         job, kept = make("job"), make("kept")
         for each in (job, kept):
             await one.jobs.add(each, recipe)
@@ -189,9 +195,9 @@ async def test_another_process_ends_a_job(removed: bool, tmp_path: Path) -> None
         assert one.jobs.open == 1
 
 
-async def test_limits_hold_for_all_processes(tmp_path: Path) -> None:
+async def test_limits_hold_for_all_processes(kind: str, tmp_path: Path) -> None:
     bounds = Bounds(2, 1 << 20, 600.0)
-    async with opened("sqlite", tmp_path, bounds, 20) as one, opened("sqlite", tmp_path, bounds, 20) as other:
+    async with opened(kind, tmp_path, bounds, 20) as one, opened(kind, tmp_path, bounds, 20) as other:
         await one.jobs.add(make("one"), lambda: b"0123456789")
         with pytest.raises(MemoryFull):
             await other.jobs.add(make("two"), lambda: b"0123456789-")
@@ -203,9 +209,9 @@ async def test_limits_hold_for_all_processes(tmp_path: Path) -> None:
         await other.jobs.add(make("three"), lambda: b"0123456789")  # the upload of an ended job is dropped
 
 
-async def test_one_of_two_processes_answers_a_key(tmp_path: Path) -> None:
+async def test_one_of_two_processes_answers_a_key(kind: str, tmp_path: Path) -> None:
     key = Key("client", "one")
-    async with opened("sqlite", tmp_path) as one, opened("sqlite", tmp_path) as other:
+    async with opened(kind, tmp_path) as one, opened(kind, tmp_path) as other:
         claims = await asyncio.gather(
             *(store.keyed.claim(key, b"body") for store in (one, other)), return_exceptions=True
         )
@@ -218,11 +224,11 @@ async def test_one_of_two_processes_answers_a_key(tmp_path: Path) -> None:
             assert kept.body == b"answer"
 
 
-async def test_jobs_of_a_dead_process_are_claimed_once(tmp_path: Path) -> None:
+async def test_jobs_of_a_dead_process_are_claimed_once(kind: str, tmp_path: Path) -> None:
     async with (
-        opened("sqlite", tmp_path) as one,
-        opened("sqlite", tmp_path) as two,
-        opened("sqlite", tmp_path) as dead,
+        opened(kind, tmp_path) as one,
+        opened(kind, tmp_path) as two,
+        opened(kind, tmp_path) as dead,
     ):
         job, done = make("job", client="c", created=3.0), make("done")
         for each in (job, done):
@@ -252,17 +258,17 @@ async def test_jobs_of_a_dead_process_are_claimed_once(tmp_path: Path) -> None:
         assert await one.keyed.claim(Key("client", "one"), b"body") is None
 
 
-async def test_what_stops_leaves_its_jobs_to_the_next(tmp_path: Path) -> None:
-    async with opened("sqlite", tmp_path) as store:
-        job, done = make("job"), make("done")
+async def test_what_stops_leaves_its_jobs_to_the_next(kind: str, tmp_path: Path) -> None:
+    async with opened(kind, tmp_path) as store:
+        job, done = make("job"), make("done", created=1.0)
         for each in (job, done):
             await store.jobs.add(each, recipe)
         succeed(done)
         told = asyncio.create_task(everything(job))
         await asyncio.sleep(0)
     assert [each.name for each in await told] == ["error"]
-    async with opened("sqlite", tmp_path) as store:
-        assert [each.state for each in await store.jobs.of("a", 9)] == ["queued", "succeeded"][::-1]
+    async with opened(kind, tmp_path) as store:
+        assert [each.state for each in await store.jobs.of("a", 9)] == ["succeeded", "queued"]
         found = await store.jobs.claim()
         assert found is not None
         assert (found.id, found.crashes) == ("job", 0)
@@ -274,13 +280,12 @@ async def test_what_stops_leaves_its_jobs_to_the_next(tmp_path: Path) -> None:
         assert failed.error is not None
         assert (failed.state, failed.error.detail) == ("failed", "No.")
         assert await store.jobs.claim() is None
-    assert not [*tmp_path.glob("*-owner-*")]
 
 
-async def test_jobs_that_were_in_two_crashes_are_computed_one_at_a_time(tmp_path: Path) -> None:
-    async with opened("sqlite", tmp_path) as last:
+async def test_jobs_that_were_in_two_crashes_are_computed_one_at_a_time(kind: str, tmp_path: Path) -> None:
+    async with opened(kind, tmp_path) as last:
         for crash in range(2):
-            async with opened("sqlite", tmp_path) as dead:
+            async with opened(kind, tmp_path) as dead:
                 for id in ("one", "two"):
                     if crash:
                         assert await dead.jobs.claim() is not None
@@ -297,12 +302,11 @@ async def test_jobs_that_were_in_two_crashes_are_computed_one_at_a_time(tmp_path
         assert second.id == "two"
 
 
-async def test_a_process_that_lost_a_job_writes_no_more_of_it(tmp_path: Path) -> None:
-    async with opened("sqlite", tmp_path) as slow, opened("sqlite", tmp_path) as other:
+async def test_a_process_that_lost_a_job_writes_no_more_of_it(kind: str, tmp_path: Path) -> None:
+    async with opened(kind, tmp_path) as slow, opened(kind, tmp_path) as other:
         job = make("job")
         await slow.jobs.add(job, recipe)
-        assert isinstance(slow.jobs, SqliteJobs)
-        slow.jobs._owner.release()  # as if it were dead
+        await lose(slow)
         assert await other.jobs.claim() is not None
         job.add_image(b"image", 5)
         succeed(job)
@@ -312,8 +316,8 @@ async def test_a_process_that_lost_a_job_writes_no_more_of_it(tmp_path: Path) ->
         assert slow.jobs.open == 0
 
 
-async def test_a_cancelled_request_leaves_no_job(tmp_path: Path) -> None:
-    async with opened("sqlite", tmp_path) as store:
+async def test_a_cancelled_request_leaves_no_job(kind: str, tmp_path: Path) -> None:
+    async with opened(kind, tmp_path) as store:
         adding = asyncio.create_task(store.jobs.add(make("job"), recipe))
         await asyncio.sleep(0)
         adding.cancel()
@@ -323,66 +327,8 @@ async def test_a_cancelled_request_leaves_no_job(tmp_path: Path) -> None:
         assert await store.jobs.of("a", 9) == []
 
 
-async def test_a_locked_file_rejects_and_recovers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.store.sqlite.database.BUSY_S", 0.01)
-    async with opened("sqlite", tmp_path) as store, opened("sqlite", tmp_path) as other:
-        assert isinstance(other.jobs, SqliteJobs)
-        await other.jobs._database.read(lambda connection: connection.execute("BEGIN IMMEDIATE"))
-        job = make("one")
-        with pytest.raises(StoreUnavailable) as failure:
-            await store.jobs.add(job, recipe)
-        assert (failure.value.status, failure.value.retry_after_s) == (503, 1)
-        with pytest.raises(StoreUnavailable):
-            await store.keyed.claim(Key("client", "one"), b"body")
-        await other.jobs._database.read(lambda connection: connection.execute("ROLLBACK"))
-        await store.jobs.add(job, recipe)
-        assert store.jobs.open == 1
-
-
-async def test_a_full_disk_rejects_and_recovers(tmp_path: Path) -> None:
-    async with opened("sqlite", tmp_path) as store:
-        assert isinstance(store.jobs, SqliteJobs)
-        job = make("early")
-        await store.jobs.add(job, recipe)
-
-        async def pages(most: int) -> None:
-            assert isinstance(store.jobs, SqliteJobs)
-            pragma = f"PRAGMA max_page_count={most}"
-            await store.jobs._database.read(lambda connection: connection.execute(pragma).fetchall())
-
-        await pages(1)  # as many as there are
-        with pytest.raises(StoreUnavailable):
-            await store.jobs.add(make("late"), lambda: bytes(100_000))
-        job.add_image(bytes(100_000), 100_000)
-        succeed(job)
-        with pytest.raises(StoreUnavailable):
-            await store.settle()
-        assert (await store.jobs.get("early")).state == "succeeded"
-        await pages(1 << 30)
-        await store.settle()
-        assert rows(tmp_path / "jobs.db", "SELECT state FROM jobs") == [("succeeded",)]
-
-
-async def test_the_file_is_private_and_stays_small(tmp_path: Path) -> None:
-    bounds = Bounds(100, 300_000, 600.0)
-    async with opened("sqlite", tmp_path, bounds) as store:
-        for number in range(40):
-            job = make(str(number))
-            await store.jobs.add(job, recipe)
-            job.add_image(bytes(50_000), 50_000)
-            succeed(job)
-            await store.settle()
-        assert {stat.S_IMODE(each.stat().st_mode) for each in tmp_path.iterdir()} == {0o600}
-        assert (tmp_path / "jobs.db").stat().st_size < 4 * bounds.most_bytes
-        with pytest.raises(JobExpired):
-            await store.jobs.get("0")
-    (held,) = rows(tmp_path / "jobs.db", "SELECT sum(length(data)) FROM events")[0]
-    assert isinstance(held, int)
-    assert held <= bounds.most_bytes
-
-
-async def test_outdated_previews_leave_the_file(tmp_path: Path) -> None:
-    async with opened("sqlite", tmp_path, BOUNDS) as store:
+async def test_outdated_previews_leave_the_store(kind: str, tmp_path: Path) -> None:
+    async with opened(kind, tmp_path, BOUNDS) as store:
         job = make("job")
         await store.jobs.add(job, recipe)
         for _ in range(3):

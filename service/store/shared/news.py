@@ -10,7 +10,7 @@ from service.store.codec import Codec
 from service.store.events import Event
 from service.store.failure import pack_failure
 from service.store.job import About, Job, JobProgress, Result, State, Work
-from service.store.sqlite.records import EventRow, News
+from service.store.shared.rows import EventRow, News
 
 
 class Snapshot(NamedTuple, Generic[Work, Result]):

@@ -1,4 +1,4 @@
-"""A job that another process computes, or that has ended: what the file says of it."""
+"""A job that another process computes, or that has ended: what the store says of it."""
 
 import asyncio
 from collections.abc import Callable
@@ -11,29 +11,27 @@ from service.store.codec import Codec
 from service.store.events import Event, EventListener
 from service.store.failure import unpack_failure
 from service.store.job import About, JobProgress, Result, State, Work
-from service.store.sqlite import records
-from service.store.sqlite.database import Database
-from service.store.sqlite.watch import Watch
+from service.store.shared.records import JobRecords
+from service.store.shared.rows import Row
 
 
 class Source(NamedTuple, Generic[Work, Result]):
-    """Where views read: the file, its changes, and how its bytes become results."""
+    """Where views read: rows, and how their bytes become results."""
 
-    database: Database
-    watch: Watch
+    records: JobRecords
     codec: Codec[Work, Result]
     clock: Callable[[], float]
     keep_s: float
 
-    async def find(self, id: str) -> records.Row:
+    async def find(self, id: str) -> Row:
         """The row of a job. Raises JobExpired, UnknownJob, StoreUnavailable."""
-        return await self.database.read(records.find, id, self.clock(), self.keep_s)
+        return await self.records.find(id, self.clock(), self.keep_s)
 
 
 class StoredJob(Generic[Work, Result]):
     """``JobView`` of a row."""
 
-    def __init__(self, source: Source[Work, Result], row: records.Row) -> None:
+    def __init__(self, source: Source[Work, Result], row: Row) -> None:
         self.id, self.client, self.created = row.id, row.client, row.created
         self._source = source
         self._take(row)
@@ -46,20 +44,20 @@ class StoredJob(Generic[Work, Result]):
         clock = asyncio.get_running_loop().time
         give_up = clock() + within_s
         while not self.done and clock() < give_up:
-            await self._source.watch.wait(give_up - clock())
+            await self._source.records.changes.wait(self.id, give_up - clock())
             self._take(await self._source.find(self.id))
         return self.done
 
     async def output(self) -> Result | None:
         """The result of a job that succeeded. Raises StoreUnavailable."""
-        found = await self._source.database.read(records.result_of, self.id)
+        found = await self._source.records.result_of(self.id)
         return None if found is None else await asyncio.to_thread(self._source.codec.unpack, *found)
 
     def listen(self, after: int = 0) -> EventListener:
         """A reader of the events after event ``after``."""
         return StoredListener(self._source, self.id, after)
 
-    def _take(self, row: records.Row) -> None:
+    def _take(self, row: Row) -> None:
         self.state: State = row.state
         self.progress: JobProgress = row.progress
         self.last_event, self.done = row.last_event, row.ended is not None
@@ -101,12 +99,12 @@ class StoredListener(Generic[Work, Result]):
                 return None
             if event is not None or self.over or clock() >= give_up:
                 return event
-            await self._source.watch.wait(give_up - clock(), self._closing)
+            await self._source.records.changes.wait(self._id, give_up - clock(), self._closing)
         return None
 
     async def _read(self) -> Event | None:
         try:
-            found = await self._source.database.read(records.next_event, self._id, self._last)
+            found = await self._source.records.next_event(self._id, self._last)
         except StoreUnavailable:
             return None
         if found is None:  # deleted, and so cancelled
