@@ -20,10 +20,14 @@ class NotRun(Exception):
 
 
 class Form(NamedTuple):
-    """How a bench runs: ``quick`` is for a busy machine, and ``planted`` with the bench's fault in the service."""
+    """How a bench runs: ``quick`` is for a busy machine, and ``planted`` with the bench's fault in the service.
+
+    ``minutes`` is the length of a soak.
+    """
 
     quick: bool = False
     planted: bool = False
+    minutes: float = 10.0
 
     def pick(self, long: int, quick: int) -> int:
         """A count: ``quick`` in the quick form."""
@@ -32,17 +36,19 @@ class Form(NamedTuple):
     @contextmanager
     def service(self, fault: str, *models: str, **settings: str) -> Iterator[Service]:
         """A fresh service, with ``fault`` if the form is planted."""
-        with some_models(*(models or MODELS)) as weights:
-            all_settings = SETTINGS | {"weights_dir": str(weights)} | settings
-            if not self.planted:
-                with service_process(**all_settings) as service:
-                    yield service
-                return
-            with (
-                faults.planted(fault) as more,
-                service_process(module=faults.MODULE, **(all_settings | more)) as faulty,
-            ):
-                yield faulty
+        with some_models(*(models or MODELS)) as weights, self.planting(fault) as (module, needed):
+            everything = SETTINGS | {"weights_dir": str(weights)} | settings | needed
+            with service_process(module=module, **everything) as service:
+                yield service
+
+    @contextmanager
+    def planting(self, fault: str) -> Iterator[tuple[str, dict[str, str]]]:
+        """The module of the service and settings that it needs: with ``fault`` if the form is planted."""
+        if not self.planted:
+            yield "service", {}
+            return
+        with faults.planted(fault) as needed:
+            yield faults.MODULE, needed
 
 
 class Bench(NamedTuple):

@@ -12,9 +12,12 @@ from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 from service import __main__ as service
+from service.admission.gate import Gate
 from service.api.http import access
 from service.api.request import body
 from service.engine.table import LiveRow
+from service.errors import ComputeFailed
+from service.link.messages import Failed
 from service.link.pool import EngineLink, RemoteLane
 from service.metrics import Metrics
 from service.processes import api, members
@@ -93,6 +96,21 @@ def _open_up() -> None:
     access.PUBLIC_FOLDERS = ("/",)  # type: ignore[assignment]
 
 
+def _never_refuse() -> None:
+    Gate._check = lambda *_: None  # type: ignore[method-assign]
+
+
+def _one_for_all() -> None:
+    plain = EngineLink._failed
+
+    def failing(self: EngineLink, message: Failed) -> None:
+        for sent in [*self._sent.values()]:
+            sent.job.fail(ComputeFailed(message.reason))
+        plain(self, message)
+
+    EngineLink._failed = failing  # type: ignore[method-assign]
+
+
 _METRICS: list[Metrics] = []
 
 FAULTS: dict[str, Fault] = {
@@ -104,6 +122,9 @@ FAULTS: dict[str, Fault] = {
     "labels": Fault("each path has a series of its own", patch=_label_by_path),
     "open": Fault("every path is public", patch=_open_up),
     "patient": Fault("slow readers are never disconnected", {"min_read_rate": "0"}),
+    "never-refuses": Fault("everything is accepted", {"max_queue_ms": "1e9", "max_lag_ms": "1e9"}, _never_refuse),
+    "one-for-all": Fault("a picture that fails takes all others with it", patch=_one_for_all),
+    "long-ticks": Fault("forward passes may take seconds", {"tick_budget_ms": "5000"}),
 }
 
 
