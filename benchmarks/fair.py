@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from benchmarks.clients import closed_loop, closed_loop_command
 from benchmarks.load import Outcome
@@ -25,8 +26,20 @@ from service.models.torchscript import load_model
 from service.models.warmup import warm_up
 from service.settings import Settings
 
+MODELS = ("quick-gan", "ddpm")
 SECONDS = 5.0
 FLOOD_LEADS_S = 2.0
+
+
+class Fairness(NamedTuple):
+    """The medians of the quick GAN's p99s, the DDPM's longest tick, the bound, and the rounds; milliseconds."""
+
+    p99_alone_ms: float
+    p99_flooded_ms: float
+    ddpm_tick_ms: float
+    bound_ms: float
+    alone: list[Outcome]
+    flooded: list[Outcome]
 
 
 def main() -> None:
@@ -34,27 +47,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3, help="alternating rounds (default 3)")
     rounds = parser.parse_args().rounds
+    with running_service() as port:
+        found = measure(port, rounds)
+    print(
+        f"p99 alone {found.p99_alone_ms:.1f} ms, flooded {found.p99_flooded_ms:.1f} ms; "
+        f"bound {found.bound_ms:.1f} ms with a tick of {found.ddpm_tick_ms:.1f}"
+    )
+    write_record("fair", **found._asdict())
+
+
+def measure(port: int, rounds: int) -> Fairness:
+    """Alternating rounds on a running service."""
     tick_ms = _tick_ms()
     alone, flooded = [], []
-    with running_service() as port:
-        for _ in range(rounds):
-            alone.append(_ask_quick_gan(port))
-            with _flood(port):
-                flooded.append(_ask_quick_gan(port))
+    for _ in range(rounds):
+        alone.append(_ask_quick_gan(port))
+        with _flood(port):
+            flooded.append(_ask_quick_gan(port))
     p99_alone, p99_flooded = (statistics.median(outcome.p99_ms for outcome in each) for each in (alone, flooded))
-    bound = 3 * p99_alone + tick_ms
-    print(
-        f"p99 alone {p99_alone:.1f} ms, flooded {p99_flooded:.1f} ms; bound {bound:.1f} ms with a tick of {tick_ms:.1f}"
-    )
-    write_record(
-        "fair",
-        p99_alone_ms=p99_alone,
-        p99_flooded_ms=p99_flooded,
-        ddpm_tick_ms=tick_ms,
-        bound_ms=bound,
-        alone=alone,
-        flooded=flooded,
-    )
+    return Fairness(p99_alone, p99_flooded, tick_ms, 3 * p99_alone + tick_ms, alone, flooded)
 
 
 def _tick_ms() -> float:

@@ -139,10 +139,10 @@ def main() -> None:
     write_record("overload", deadline_ms=DEADLINE_MS, cases=CASES, summary=summary, goals=goals, rounds=rounds)
 
 
-def measure(case: Case, seconds: float, seed: int) -> Round:
+def measure(case: Case, seconds: float, seed: int, module: str = "service", **settings: str) -> Round:
     """One burst against a fresh service."""
     kinds = [Kind(case.label, 1, case.path, json.dumps({**case.body, "timeout_ms": DEADLINE_MS}))]
-    with service_process("0", engine_threads="1") as service:
+    with service_process("0", module, **({"engine_threads": "1"} | settings)) as service:
         saturated = closed_loop(service.port, case.path, case.body, CAPACITY_CONNECTIONS, CAPACITY_SECONDS, last_core())
         # Little's law, because the DDPM answers all connections together and few such waves fit into the time.
         capacity_per_s = 1000 * CAPACITY_CONNECTIONS / saturated.mean_ms

@@ -28,12 +28,12 @@ async def slow_readers(service: Service, scale: float) -> list[Demand]:
     """Clients that ask for large answers, two at a time, and read nothing."""
     usual = await quiet(service.port, ALONE_S)
     before_mib = service.memory_mib()
-    with _connections(service.port, round(100 * scale), receive=4096) as attackers:
+    with connecting(service.port, round(100 * scale), receive=4096) as attackers:
         async with watching(service.port) as watch:
             for each in attackers:
                 each.sendall(2 * LARGE)
             most_mib = await _until_cut(attackers, service)
-        left = len(_open(attackers))
+        left = len(still_open(attackers))
     return [
         Demand(f"of {len(attackers)} slow readers still connected after {CUT_S:g} s", left, 0),
         Demand("good requests that failed", watch.failed, 0),
@@ -45,14 +45,14 @@ async def slow_readers(service: Service, scale: float) -> list[Demand]:
 async def slow_senders(service: Service, scale: float) -> list[Demand]:
     """Clients that send a byte of a head each second (slowloris)."""
     usual = await quiet(service.port, ALONE_S)
-    with _connections(service.port, round(500 * scale)) as attackers:
+    with connecting(service.port, round(500 * scale)) as attackers:
         async with watching(service.port) as watch:
             for second in range(round(CUT_S)):
                 for each in attackers:
                     with suppress(OSError):
                         each.sendall(SMALL[second : second + 1])
                 await asyncio.sleep(1)
-        left = len(_open(attackers))
+        left = len(still_open(attackers))
     return [
         Demand(f"of {len(attackers)} slow senders still connected after {CUT_S:g} s", left, 0),
         Demand("good requests that failed", watch.failed, 0),
@@ -63,7 +63,7 @@ async def slow_senders(service: Service, scale: float) -> list[Demand]:
 async def pipelining(service: Service, scale: float) -> list[Demand]:
     """One connection with as many requests as a read of the socket can return."""
     bulk = SMALL * round(252_000 * scale / len(SMALL))
-    with _connections(service.port, 1) as (attacker,):
+    with connecting(service.port, 1) as (attacker,):
         async with watching(service.port) as watch:
             await asyncio.sleep(0.5)
             attacker.setblocking(False)
@@ -91,7 +91,7 @@ async def held_bodies(service: Service, scale: float) -> list[Demand]:
     body = b'{"model": "vae", "image_a": "' + b"A" * size
     before_mib = service.memory_mib()
     most_mib = before_mib
-    with _connections(service.port, round(60 * scale)) as attackers:
+    with connecting(service.port, round(60 * scale)) as attackers:
         async with watching(service.port) as watch:
             loop = asyncio.get_running_loop()
             sending = []
@@ -114,10 +114,10 @@ async def held_bodies(service: Service, scale: float) -> list[Demand]:
 async def many_connections(service: Service, scale: float) -> list[Demand]:
     """Silent connections, far more than there are clients."""
     before_mib = service.memory_mib()
-    with _connections(service.port, round(12_000 * scale)) as attackers:
+    with connecting(service.port, round(12_000 * scale)) as attackers:
         async with watching(service.port) as watch:
             await asyncio.sleep(2)
-        growth_mib, held = service.memory_mib() - before_mib, len(_open(attackers))
+        growth_mib, held = service.memory_mib() - before_mib, len(still_open(attackers))
     return [
         Demand("silent connections that are held", held, 10_000),
         Demand("good requests on a connection made before that failed", watch.failed, watch.statuses[503]),
@@ -131,12 +131,12 @@ async def _until_cut(attackers: Sequence[socket.socket], service: Service) -> fl
     for _ in range(round(CUT_S / LOOK_S)):
         await asyncio.sleep(LOOK_S)
         most_mib = max(most_mib, service.memory_mib())
-        if not _open(attackers):
+        if not still_open(attackers):
             break
     return most_mib
 
 
-def _open(connections: Sequence[socket.socket]) -> list[socket.socket]:
+def still_open(connections: Sequence[socket.socket]) -> list[socket.socket]:
     """Those that the service has neither closed nor reset."""
     poll = select.poll()
     for each in connections:
@@ -146,7 +146,7 @@ def _open(connections: Sequence[socket.socket]) -> list[socket.socket]:
 
 
 @contextmanager
-def _connections(port: int, count: int, receive: int | None = None) -> Iterator[list[socket.socket]]:
+def connecting(port: int, count: int, receive: int | None = None) -> Iterator[list[socket.socket]]:
     """Connections to the service; ``receive`` bounds what the client's kernel takes from it."""
     made: list[socket.socket] = []
     try:

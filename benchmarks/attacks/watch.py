@@ -63,10 +63,10 @@ class Watch:
 
 
 @asynccontextmanager
-async def watching(port: int) -> AsyncIterator[Watch]:
+async def watching(port: int, good: bytes = GOOD) -> AsyncIterator[Watch]:
     """A good client that asks fifty times a second, or as soon as it is answered."""
     watch = Watch()
-    asking = asyncio.create_task(_keep_asking(port, watch))
+    asking = asyncio.create_task(_keep_asking(port, watch, good))
     try:
         yield watch
     finally:
@@ -81,14 +81,14 @@ async def quiet(port: int, seconds: float) -> Watch:
     return watch
 
 
-async def _keep_asking(port: int, watch: Watch) -> None:
+async def _keep_asking(port: int, watch: Watch, good: bytes) -> None:
     connection: Connection | None = None
     while True:
         began = time.monotonic()
         try:
             if connection is None or not connection.is_open:
                 connection = await Connection.open(port)
-            status = (await connection.ask(GOOD)).status
+            status = (await connection.ask(good)).status
         except OSError:
             status = 0
         watch.statuses[status] += 1

@@ -84,7 +84,7 @@ def step_problems(request: Task, model: Model, settings: Settings) -> list[Field
     most = most_steps(model, settings)
     if request.steps is None or request.steps <= most or not takes_steps(model, request.task):
         return []
-    return [FieldProblem("#/steps", f"{request.steps} exceeds the maximum of {model.name}", f"1 to {most}")]
+    return [FieldProblem("#/steps", f"exceeds the maximum of {model.name}", f"1 to {most}")]
 
 
 def field_problems(request: Task, model: Model) -> list[FieldProblem]:
@@ -243,7 +243,8 @@ def _count_problems(request: GenerateRequest | InterpolateRequest, settings: Set
     if isinstance(request, GenerateRequest) and (problem := list_problem(request)):
         return [problem]
     if request.count > settings.max_images:
-        message = f"{request.count} pictures are more than one request may have"
+        # Without the number: it may have thousands of digits.
+        message = "more pictures than one request may have"
         return [FieldProblem(f"#/{_count_field(request)}", message, f"up to {settings.max_images}")]
     return []
 
