@@ -116,7 +116,7 @@ def test_another_model_gets_a_prompt(browser: Browser, texts: Service) -> None:
         page = visit.open("#gallery?model=emoji&seed=3&n=1")
         assert "prompt" not in only(sent)
         visit.open("#gallery?model=gan&seed=3&n=1")
-        page.get_by_role("link", name="emoji").click()
+        page.locator("#models").get_by_role("link", name="emoji").click()
         expect(page.get_by_role("button", name=f"{NAMES[0]}, seed 3")).to_be_visible()
 
 

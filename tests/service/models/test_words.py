@@ -61,14 +61,18 @@ def test_examples_are_short_names_of_known_words() -> None:
     """Neither arrows nor flags, nor names with an unknown word; spread evenly, at most `EXAMPLES`."""
     assert WORDS.examples() == ("woman",)
     colours = [f"{first} {second}" for first in ("red", "green") for second in ("heart", "apple", "flag", "woman")]
-    names = {chr(0x1F300 + place): colour for place, colour in enumerate([*colours, "red fox", "red " * 9, "flag: red"])}
+    names = {
+        chr(0x1F300 + place): colour for place, colour in enumerate([*colours, "red fox", "red " * 9, "flag: red"])
+    }
     names |= {"\u2190": "red", chr(0x1F400): "red heart"}
     assert Words(text_tokenizer(), names, TOKENS).examples() == tuple(colours)
 
 
 def test_examples_are_spread_over_all_names() -> None:
     pairs = [" ".join(pair) for pair in product(VOCABULARY[3:], repeat=2)]
-    examples = Words(text_tokenizer(), {chr(0x1F300 + place): pair for place, pair in enumerate(pairs)}, TOKENS).examples()
+    examples = Words(
+        text_tokenizer(), {chr(0x1F300 + place): pair for place, pair in enumerate(pairs)}, TOKENS
+    ).examples()
     places = [pairs.index(example) for example in examples]
     assert len(places) == EXAMPLES
     assert {after - before for before, after in pairwise(places)} == {2}
