@@ -75,8 +75,8 @@ class Model:
     ``decodes_apart``: a picture is decoded in a lane of its own, because that takes as long as several steps.
     ``preview``: an approximation of ``decode`` that costs nearly nothing, for the previews of such a model.
     ``adapters``: the names of its LoRAs. ``encode_text``: ids (batch, encoders, tokens) int64, and ``adapters`` as in
-    ``denoise``, -> the inputs that prompts give; None for models without prompts. ``tokenize``: the ids of a prompt. ``examples``: a few
-    prompts whose words it knows.
+    ``denoise``, -> the inputs that prompts give; None for models without prompts. ``tokenize``: the ids of a prompt.
+    ``examples``: a few prompts whose words it knows.
     """
 
     manifest: Manifest

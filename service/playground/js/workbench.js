@@ -54,7 +54,7 @@ function tools(card, pad, open, { masked, ink, coloured }) {
       label: "Width",
       min: pad.width / 128,
       max: WIDEST * pad.width,
-      step: pad.width / 280,
+      step: pad.width / 256,
       value: pad.radius,
       show: (value) => `${(2 * value).toFixed(0)} px`,
       on: (radius) => (pad.radius = radius),

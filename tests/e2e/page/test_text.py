@@ -185,7 +185,7 @@ def test_a_sketch_is_black_on_white(browser: Browser, texts: Service) -> None:
         sent = bodies_of(page, "/generate/sketch")
         expect(page.get_by_text("Nothing drawn yet")).to_be_visible()
         assert drawn(page).min() == 255
-        slide(page, "Width", 0.5)
+        slide(page, "Width", 1)
         stroke(page, 0.5)
         assert drawn(page).min() < 64
         page.get_by_role("button", name="Generate").click()
@@ -211,7 +211,7 @@ def test_a_drawing_is_painted_in(browser: Browser, texts: Service) -> None:
         page.get_by_label("Open a picture").set_input_files(upload(png_of(picture)))
         page.get_by_label("Open a mask").set_input_files(upload(png_of(mask)))
         page.wait_for_function(
-            "document.querySelector('.pad .mask').getContext('2d').getImageData(0, 0, 1, 1).data[3] === 255"
+            "() => document.querySelector('.pad .mask').getContext('2d').getImageData(0, 0, 1, 1).data[3] === 255"
         )
         page.get_by_role("button", name="Generate").click()
         expect(page.locator(DONE)).to_be_attached()
