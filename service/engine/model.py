@@ -76,6 +76,7 @@ class Model:
     ``preview``: an approximation of ``decode`` that costs nearly nothing, for the previews of such a model.
     ``adapters``: the names of its LoRAs. ``encode_text``: ids (batch, encoders, tokens) int64, and ``adapters`` as in
     ``denoise``, -> the inputs that prompts give; None for models without prompts. ``tokenize``: the ids of a prompt.
+    ``examples``: a few prompts whose words it knows.
     """
 
     manifest: Manifest
@@ -93,6 +94,7 @@ class Model:
     adapters: tuple[str, ...] = ()
     encode_text: Callable[..., Mapping[str, Tensor]] | None = None
     tokenize: Callable[[str], Tokens] | None = None
+    examples: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:

@@ -35,6 +35,7 @@ def text_model(directory: Path, manifest: Manifest, device: torch.device, parts:
         inputs=declared_by(manifest.conditioning),
         encode_text=parts["encode_text"],
         tokenize=words.tokenize,
+        examples=words.examples(),
     )
 
 

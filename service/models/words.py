@@ -1,6 +1,7 @@
 """The words of a model that the trainer exported: prompts become tokens, with what of them was not read."""
 
 import json
+import re
 import unicodedata
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,6 +18,11 @@ from service.engine.model import Tokens
 _SELECTORS = {0xFE0E: None, 0xFE0F: None}
 #: The categories of pictographs: symbols, and those that are newer than Python's table of characters.
 _SYMBOLS = ("So", "Cn")
+#: The most examples of prompts, and what they look like: short, a few plain words.
+EXAMPLES = 24
+_PLAIN = re.compile(r"(?=.{3,16}$)[a-z]+( [a-z]+){0,2}")
+#: Characters before are mostly arrows and shapes.
+_FIRST_EXAMPLE = "\U0001f300"
 
 
 class Words:
@@ -49,6 +55,17 @@ class Words:
         words = [text[first:last] for token, (first, last) in spans if token == UNKNOWN and last <= end]
         symbols = [character for character in text[:end] if unicodedata.category(character) in _SYMBOLS]
         return Tokens(ids, text[end:], tuple(dict.fromkeys([*words, *symbols])))
+
+    def examples(self) -> tuple[str, ...]:
+        """Up to `EXAMPLES` prompts of known words: names of single pictographs, spread evenly over all of them.
+
+        Pictographs are in the order of Unicode, in which similar ones are neighbours.
+        """
+        single = (name for key, name in self._names.items() if len(key) == 1 and key >= _FIRST_EXAMPLE)
+        plain = filter(_PLAIN.fullmatch, dict.fromkeys(single))
+        known = [name for name in plain if UNKNOWN not in self._tokenizer.encode(name).ids]
+        count = min(EXAMPLES, len(known))
+        return tuple(known[(2 * index + 1) * len(known) // (2 * count)] for index in range(count))
 
     def _named(self, prompt: str) -> str:
         """``prompt`` with the names of its pictographs, the longest that begins at each place, and single spaces."""

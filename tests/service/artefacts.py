@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -213,9 +214,16 @@ def text_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def write_text(weights: Path, name: str = "emoji", *, sketches: bool = False, **fields: Any) -> Manifest:
+def write_text(
+    weights: Path,
+    name: str = "emoji",
+    *,
+    sketches: bool = False,
+    pictographs: Mapping[str, str] = PICTOGRAPHS,
+    **fields: Any,
+) -> Manifest:
     """weights/<name>: text to image in pixels, with weights in float16; ``sketches``: with control by drawings."""
-    file = Words(tokenizer=json.loads(text_tokenizer().to_str()), pictographs=PICTOGRAPHS)
+    file = Words(tokenizer=json.loads(text_tokenizer().to_str()), pictographs=dict(pictographs))
     words = write_words(_made(weights / name), file.model_dump_json().encode())
     return _write(
         weights / name,

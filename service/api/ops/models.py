@@ -36,6 +36,7 @@ class ModelCard(BaseModel):
     capabilities: tuple[Capability, ...]
     does: tuple[Ability, ...] = Field(description="Everything that it can do.")
     limits: dict[str, int]
+    examples: tuple[str, ...] = Field(description="A few prompts whose words it knows; empty where none are known.")
     tasks: dict[str, dict[str, Any]] = Field(
         description="The fields that it supports, by task (generate, interpolate, encode), as JSON schemas with its "
         "own bounds and defaults."
@@ -92,6 +93,7 @@ def _card(deployment: Deployment, state: State) -> ModelCard:
         capabilities=manifest.capabilities,
         does=abilities(model),
         limits=limits,
+        examples=model.examples,
         tasks=tasks_of(model, settings),
         latency={stage: latency(counts) for stage, counts in counts_of(metrics).seconds.items()},
         manifest=manifest,

@@ -87,10 +87,15 @@ async def asset(name: str, request: Request) -> Response:
 
 
 def answer_asset(request: Request, found: Asset | None) -> Response:
-    """A file; 304 where the client has it. Raises HTTPException where there is none."""
+    """A file; 304 where the client has it. Raises HTTPException where there is none.
+
+    A browser takes the headers of a 304 for those of the file that it has: the policy must be the page's there too.
+    """
     if found is None:
         raise HTTPException(404, "There is no such file.", HEADERS)
     if not_modified(request, found.cache):
-        return unchanged(found.cache)
+        response = unchanged(found.cache)
+        response.headers.update(HEADERS)
+        return response
     kept = {"ETag": found.cache.etag.decode(), "Cache-Control": found.cache.control.decode()}
     return Response(found.content, media_type=found.media_type, headers=HEADERS | kept)

@@ -12,6 +12,17 @@ export const denoises = (card) => "steps" in fieldsOf(card, "generate");
 /** Whether its pictures are of a prompt. */
 export const readsText = (card) => "prompt" in fieldsOf(card, "generate");
 
+/** Models whose pictures have more pixels across are shown smooth when they are scaled, and are slow on a CPU. */
+const FINE = 128;
+
+export const isFine = (card) => card.image_shape[2] > FINE;
+
+/** The ControlNet in the state, else the default one; undefined for a model without. */
+export function controlOf(card, state) {
+  const { control } = fieldsOf(card, "generate");
+  return control?.enum?.includes(state.control) ? state.control : control?.default ?? control?.enum?.[0];
+}
+
 /** Whether a class can be guided towards. */
 export const guidesClasses = (card) => card.class_names.length > 0 && "guidance_scale" in fieldsOf(card, "generate");
 

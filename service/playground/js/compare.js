@@ -5,7 +5,7 @@ import { choice, classChips, classNamesOf, classesOf, group, seedField, seedForm
 import { copyLink } from "./copy.js";
 import { duration, h } from "./dom.js";
 import { Progress, runner } from "./progress.js";
-import { promptControls, sizeControls } from "./prompt.js";
+import { promptControls, promptFields, sizeControls } from "./prompt.js";
 import { samplingControls, samplingFields, truncationControl, truncationField } from "./sampling.js";
 import { Sheet } from "./sheet.js";
 import { note, number, read } from "./state.js";
@@ -117,14 +117,18 @@ function qualityOf(card, settings) {
 function requestOf(state, own, card, fields) {
   const [label] = classNamesOf(state, card);
   const ours = denoises(card) ? samplingFields(card, state) : truncationField(card, state);
-  const theirs = readsText(own) && state.prompt ? { prompt: state.prompt } : {};
-  return {
+  const { prompt, negative_prompt: negative } = promptFields(own, state, "generate");
+  const theirs = { ...(prompt && { prompt }), ...(negative && { negative_prompt: negative }) };
+  const request = {
     n: Math.min(number(state.n, PICTURES), MOST_PICTURES),
     seed: seedOf(state),
     ...(label !== undefined && { class_label: label }),
     ...(own === card ? ours : theirs),
     ...fields,
   };
+  // Without guidance a negative prompt is an error.
+  if (request.guidance_scale === 1) delete request.negative_prompt;
+  return request;
 }
 
 function settings(card, cards, aside, generate) {
@@ -135,7 +139,7 @@ function settings(card, cards, aside, generate) {
     seedForm(
       seed,
       generate,
-      promptControls(card, state),
+      promptControls(card, state, generate),
       choice({
         label: "Compare",
         choices: axes,

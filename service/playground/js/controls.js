@@ -75,12 +75,51 @@ export function list({ label, choices, value, on }) {
   return h("div", { class: "field" }, h("label", { for: id }, label), select);
 }
 
-/** A field for text of several lines. */
-export function textArea({ label, value, on, unseen = false }) {
+/** A field for text. Enter submits its form, unless it has `lines`. Its method `set(value)` replaces the text. */
+export function textArea({ label, value, on, unseen = false, lines = false, hint }) {
   const id = uniqueId("text");
-  const area = h("textarea", { id, rows: 3, maxLength: 10_000, oninput: () => on(area.value) });
+  const area = h("textarea", { id, rows: 2, maxLength: 10_000, oninput: () => on(area.value) });
+  area.addEventListener("keydown", (event) => {
+    if (lines || event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+    event.preventDefault();
+    area.form?.requestSubmit();
+  });
+  const element = h(
+    "div",
+    { class: "field" },
+    h("label", { for: id, class: unseen ? "unseen" : "" }, label),
+    area,
+    hint && h("p", { class: "hint" }, hint),
+  );
+  element.set = (text) => {
+    area.value = text ?? "";
+    on(area.value);
+  };
   area.value = value ?? "";
-  return h("div", { class: "field" }, h("label", { for: id, class: unseen ? "unseen" : "" }, label), area);
+  return element;
+}
+
+/** Suggestions shown at a time. */
+const SHOWN = 6;
+
+/** Buttons with suggestions, a few at a time; `on` receives the chosen one. Null without suggestions. */
+export function suggestions(all, on) {
+  if (!all.length) return null;
+  let first = 0;
+  const chips = all.slice(0, SHOWN).map((text) => {
+    const chip = h("button", { type: "button", class: "chip", onclick: () => on(chip.textContent) }, text);
+    return chip;
+  });
+  const others = () => {
+    first += SHOWN;
+    chips.forEach((chip, at) => (chip.textContent = all[(first + at) % all.length]));
+  };
+  return h(
+    "div",
+    { class: "chips", role: "group", "aria-label": "Examples" },
+    chips,
+    all.length > SHOWN && h("button", { type: "button", class: "chip quiet", onclick: others }, "Other examples"),
+  );
 }
 
 const SEVERAL_HINT = "One row per class. None selected: all in turn.";

@@ -1,6 +1,6 @@
 // The draw view: image to image, variations and inpainting from a drawing or a file.
 
-import { can, denoises, fieldsOf } from "./card.js";
+import { can, denoises, fieldsOf, readsText } from "./card.js";
 import { classNamesOf, group, slider } from "./controls.js";
 import { bitmapOf } from "./dom.js";
 import { mountPad } from "./pad-view.js";
@@ -8,7 +8,9 @@ import { samplingFields } from "./sampling.js";
 import { note, number } from "./state.js";
 
 const STRENGTH = 0.6;
-const INK = 200;
+/** Levels of brush and ground: like the pictures of Fashion-MNIST, or like paper. */
+const LIGHT_ON_DARK = { ink: 200, paper: 0 };
+const ON_PAPER = { ink: 40, paper: 255 };
 
 export const lede = "Draw or open a picture; the model generates new ones from it.";
 
@@ -16,7 +18,7 @@ export const lede = "Draw or open a picture; the model generates new ones from i
 export const mount = (context) =>
   mountPad(context, {
     masked: can(context.card, "inpaint"),
-    ink: INK,
+    ...(readsText(context.card) ? ON_PAPER : LIGHT_ON_DARK),
     caption: "New pictures start from this one.",
     hint: "None selected: no class.",
     place,

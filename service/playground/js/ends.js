@@ -8,16 +8,17 @@ import { anySeed, change, note, number, read } from "./state.js";
 import { fileButton } from "./workbench.js";
 
 /** A path has at most 8 points. */
-const MOST_VIA = 6;
+export const MOST_VIA = 6;
 
-/** A button that exchanges the end points and walks the new path. */
-export function swap(ends, walk) {
+/** A button that exchanges the end points and walks the new path. `prompts`: the fields of `promptsOfPath`, if any. */
+export function swap(ends, prompts, walk) {
   const onclick = () => {
     const { from, to } = read();
     const pictures = [ends.from.picture, ends.to.picture];
     change({ from: to, to: from }, { quiet: true });
     ends.from.set(pictures[1]);
     ends.to.set(pictures[0]);
+    prompts?.swap();
     walk();
   };
   return h("button", { type: "button", class: "quiet", onclick }, "Swap");

@@ -106,7 +106,7 @@ function settings(card, aside, generate) {
     seedForm(
       seed,
       generate,
-      promptControls(card, state),
+      promptControls(card, state, generate),
       classChips({
         names: card.class_names,
         selected: classesOf(state, card).slice(0, 1),

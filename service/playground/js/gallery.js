@@ -1,7 +1,7 @@
 // The gallery view: seeds as columns, classes as rows.
 
 import { getFile } from "./api.js";
-import { denoises, readsText } from "./card.js";
+import { denoises, isFine, readsText } from "./card.js";
 import {
   classChips,
   classNamesOf,
@@ -24,8 +24,9 @@ import { note, number, read } from "./state.js";
 /** Default number of pictures: in all, and for each selected class. */
 const PICTURES = 24;
 const OF_EACH = 8;
-/** Of a prompt: a picture takes seconds. */
-const OF_PROMPT = 2;
+/** Of a prompt; a large picture takes seconds. */
+const OF_PROMPT = 16;
+const LARGE_OF_PROMPT = 2;
 
 export const lede = "Each picture has a seed; the same seed gives the same picture.";
 
@@ -61,7 +62,7 @@ function settings(card, aside, generate) {
     seedForm(
       seed,
       generate,
-      promptControls(card, state),
+      promptControls(card, state, generate),
       classChips({
         names: card.class_names,
         selected: classesOf(state, card),
@@ -86,7 +87,8 @@ function settings(card, aside, generate) {
 /** Number of pictures: of each selected class, or in all. */
 function countOf(state, card) {
   const classes = classesOf(state, card).length;
-  return Math.min(number(state.n, readsText(card) ? OF_PROMPT : classes ? OF_EACH : PICTURES), Math.floor(card.limits.n / Math.max(1, classes)));
+  const usual = readsText(card) ? (isFine(card) ? LARGE_OF_PROMPT : OF_PROMPT) : classes ? OF_EACH : PICTURES;
+  return Math.min(number(state.n, usual), Math.floor(card.limits.n / Math.max(1, classes)));
 }
 
 /** The request for `state`: one row for each class, the same seeds in every row. */

@@ -2,7 +2,7 @@
 
 import { getFile, stream } from "./api.js";
 import { bars } from "./chart.js";
-import { denoises, isGrey } from "./card.js";
+import { denoises, isGrey, readsText, sampling } from "./card.js";
 import {
   classChips,
   classNamesOf,
@@ -14,15 +14,19 @@ import {
 } from "./controls.js";
 import { copyLink } from "./copy.js";
 import { bitmap, dataUrl, download, enlargement, h } from "./dom.js";
-import { End, swap, viaField, viaOf } from "./ends.js";
+import { End, swap, viaField } from "./ends.js";
 import { takeHeld } from "./held.js";
+import { pointsOf, promptsOfPath } from "./path-prompts.js";
 import { Player, paint, screen } from "./player.js";
 import { Progress, runner } from "./progress.js";
+import { sizeControls } from "./prompt.js";
 import { samplingControls, samplingFields } from "./sampling.js";
 import { anySeed, change, note, number, read } from "./state.js";
 import { remember } from "./trail.js";
 
 const FRAMES = 24;
+/** Previews of each frame. */
+const PREVIEWS = 3;
 const METHODS = ["auto", "linear", "slerp"];
 const WAYS = ["there and back", "once"];
 
@@ -30,8 +34,7 @@ export const lede = "A path between two pictures. Move the slider or press Play.
 
 /** The view for `card`'s model in `stage`, its settings in `aside`, until `signal`. */
 export function mount({ card, stage, aside, signal }) {
-  const state = read();
-  if (!state.from || !state.to) note({ from: state.from ?? state.seed ?? anySeed(), to: state.to ?? anySeed() });
+  begin(card, read());
   const progress = new Progress();
   const run = runner(progress, signal);
   const canvas = screen(card, 336, "The current frame");
@@ -76,8 +79,17 @@ export function mount({ card, stage, aside, signal }) {
   walk();
 }
 
+/** Complete the end points in the state. Between two prompts the noise stays the same: they make the difference. */
+function begin(card, state) {
+  const fresh = !state.from && !state.to;
+  const prompt = state.to_prompt ?? (fresh && readsText(card) ? card.examples.find((each) => each !== state.prompt) : null);
+  const from = state.from ?? state.seed ?? anySeed();
+  note({ from, to: state.to ?? (prompt ? from : anySeed()), to_prompt: prompt });
+}
+
 function settings(card, aside, ends, walk) {
   const state = read();
+  const prompts = promptsOfPath(card, state, walk);
   const submit = (event) => {
     event.preventDefault();
     change({}, { quiet: true });
@@ -87,7 +99,8 @@ function settings(card, aside, ends, walk) {
     h(
       "form",
       { onsubmit: submit },
-      group("End points", ends.from.field, viaField(state), ends.to.field, swap(ends, walk)),
+      prompts,
+      group("End points", ends.from.field, viaField(state), ends.to.field, swap(ends, prompts, walk)),
       classChips({
         names: card.class_names,
         selected: classesOf(state, card).slice(0, 1),
@@ -119,6 +132,7 @@ function settings(card, aside, ends, walk) {
           on: (way) => note({ once: way === WAYS[1] ? 1 : null }),
         }),
       ),
+      sizeControls(card, state),
       denoises(card) && samplingControls(card, state, { task: "interpolate" }),
       sendButton("Generate"),
     ),
@@ -126,14 +140,13 @@ function settings(card, aside, ends, walk) {
 }
 
 /** The request for `state` and the end points. */
-function requestOf(state, card, { from, to }) {
+function requestOf(state, card, ends) {
   const [label] = classNamesOf(state, card);
-  const via = viaOf(state).map((seed) => ({ seed }));
-  const points = via.length ? { points: [from.point, ...via, to.point] } : { from: from.point, to: to.point };
+  const points = pointsOf(card, state, ends);
   return {
     model: card.name,
-    ...points,
-    frames: Math.min(Math.max(number(state.frames, FRAMES), via.length + 2), card.limits.frames),
+    ...(points.length > 2 ? { points } : { from: points[0], to: points[1] }),
+    frames: Math.min(Math.max(number(state.frames, FRAMES), points.length), card.limits.frames),
     ...(label !== undefined && { class_label: label }),
     ...(METHODS.includes(state.method) && { method: state.method }),
     ...(denoises(card) ? samplingFields(card, state, "interpolate") : {}),
@@ -156,16 +169,20 @@ async function fill({ card, frames, strip, curve, ends, player, progress }, stop
     }),
   );
   strip.replaceChildren(...slots);
-  let done = 0;
+  const shares = new Array(body.frames).fill(0);
+  const put = (picture, share) => {
+    slots[picture.index].replaceChildren(h("img", { src: dataUrl(picture), alt: "" }));
+    shares[picture.index] = share;
+    const done = shares.filter((each) => each === 1).length;
+    progress.running(shares.reduce((sum, each) => sum + each) / body.frames, `${done} of ${body.frames}`);
+  };
   const on = {
     queued: (event) => progress.queued(event),
     started: () => progress.running(0, "Computing"),
-    image: (picture) => {
-      slots[picture.index].replaceChildren(h("img", { src: dataUrl(picture), alt: "" }));
-      progress.running(++done / body.frames, `${done} of ${body.frames}`);
-    },
+    preview: (event) => put(event, Math.min(0.99, event.step / event.steps)),
+    image: (picture) => put(picture, 1),
   };
-  const answer = await stream("interpolate", { ...body, preview_every: denoises(card) ? 0 : undefined }, on, stop);
+  const answer = await stream("interpolate", { ...body, ...previews(card, body) }, on, stop);
   frames.splice(0, Infinity, ...(await Promise.all(answer.images.map(bitmap))));
   ends.from.show(answer.images[0]);
   ends.to.show(answer.images.at(-1));
@@ -174,6 +191,12 @@ async function fill({ card, frames, strip, curve, ends, player, progress }, stop
   if (!ends.from.picture && !ends.to.picture) remember(card, answer.images[0], hash);
   player.count(frames.length);
   player.autoplay();
+}
+
+function previews(card, body) {
+  if (!denoises(card)) return {};
+  const steps = body.steps ?? sampling(card, "interpolate").steps.value;
+  return { preview_every: Math.max(1, Math.ceil(steps / PREVIEWS)) };
 }
 
 function drawCurve(curve, path) {

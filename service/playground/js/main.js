@@ -1,7 +1,7 @@
 // The frame of the page: model, view, theme. Everything else belongs to the views.
 
 import { getJson } from "./api.js";
-import { can, denoises, describe, p50, readsText } from "./card.js";
+import { can, denoises, describe, isFine, p50, readsText } from "./card.js";
 import * as compare from "./compare.js";
 import { duration, h } from "./dom.js";
 import * as draw from "./draw.js";
@@ -13,7 +13,7 @@ import { followStats } from "./live.js";
 import * as map from "./map.js";
 import { Progress } from "./progress.js";
 import * as sketch from "./sketch.js";
-import { change, listen, read } from "./state.js";
+import { change, listen, note, read } from "./state.js";
 import { installTheme } from "./theme.js";
 import { showTrail } from "./trail.js";
 
@@ -32,8 +32,6 @@ const OF_MODEL = [
   ...["steps", "solver", "guidance", "truncation", "spread", "strength", "width", "height", "lora", "lora_scale"],
   ...["control", "control_scale", "control_start", "control_end", "by"],
 ];
-/** Models whose pictures have more pixels across are shown smooth when they are scaled. */
-const FINE = 128;
 
 const main = document.getElementById("main");
 let cards = [];
@@ -72,7 +70,10 @@ const empty = () =>
 
 /** The model that the page opens with: one of prompts whose pictures are small enough to be quick, or a diffusion model. */
 const first = () =>
-  cards.find((card) => readsText(card) && card.image_shape[2] <= FINE) ?? cards.find(denoises) ?? cards[0];
+  cards.find((card) => readsText(card) && !isFine(card)) ?? cards.find(denoises) ?? cards[0];
+
+/** The prompt to start with, as a change of the state: an example where there is none. */
+const promptOf = (card, { prompt }) => (readsText(card) && !prompt ? { prompt: card.examples[0] } : {});
 
 /** Build the page for the state. */
 function show() {
@@ -83,6 +84,8 @@ function show() {
   if (chosen.name !== state.view || card.name !== state.model) {
     change({ view: chosen.name, model: card.name }, { replace: true, quiet: true });
   }
+  // An address without a seed does not stand for any pictures yet.
+  if (!state.seed && !state.from) note(promptOf(card, state));
   mounted.abort();
   mounted = new AbortController();
   showModels(card);
@@ -93,7 +96,7 @@ function show() {
   document.getElementById("about").textContent = describe(card);
   main.replaceChildren(aside, stage);
   document.title = `${chosen.title} · ${card.name} · genserve`;
-  document.documentElement.dataset.detail = card.image_shape[2] > FINE ? "fine" : "coarse";
+  document.documentElement.dataset.detail = isFine(card) ? "fine" : "coarse";
   chosen.view.mount({ card, cards, stage, aside, signal: mounted.signal });
 }
 
@@ -109,7 +112,7 @@ function links(element, items) {
           "aria-current": here ? "page" : undefined,
           onclick: (event) => {
             event.preventDefault();
-            change(patch);
+            change(patch());
           },
         },
         ...content,
@@ -131,10 +134,14 @@ function showModels(card) {
     document.getElementById("models"),
     cards.map((each) => ({
       here: each === card,
-      patch: { ...Object.fromEntries(OF_MODEL.map((name) => [name, null])), model: each.name },
+      patch: () => ({
+        ...Object.fromEntries(OF_MODEL.map((name) => [name, null])),
+        ...promptOf(each, read()),
+        model: each.name,
+      }),
       content: [
         h("b", {}, each.name),
-        h("span", { class: "figure", "data-model": each.name }, p50(each) === null ? "" : `p50 ${duration(p50(each))}`),
+        h("span", { class: "figure", "data-model": each.name }, `p50 ${duration(p50(each))}`),
       ],
     })),
   );
@@ -143,7 +150,7 @@ function showModels(card) {
 function showViews(views, chosen) {
   links(
     document.getElementById("views"),
-    views.map((each) => ({ here: each === chosen, patch: { view: each.name }, content: [each.title] })),
+    views.map((each) => ({ here: each === chosen, patch: () => ({ view: each.name }), content: [each.title] })),
   );
 }
 

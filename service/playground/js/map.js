@@ -1,12 +1,14 @@
 // The map view: training pictures in the latent plane, and the decoded picture of any point.
 
 import { getFile, getJson } from "./api.js";
-import { isGrey } from "./card.js";
+import { can, isGrey } from "./card.js";
 import { classChips, classNamesOf, classesOf, group } from "./controls.js";
 import { h } from "./dom.js";
+import { hold } from "./held.js";
+import { Plane } from "./plane.js";
 import { paint, screen } from "./player.js";
 import { Progress, runner } from "./progress.js";
-import { note, number, read } from "./state.js";
+import { change, note, number, read } from "./state.js";
 
 /** Ten colours for all types of colour vision: M. A. Petroff, arXiv:2107.02270. */
 const COLOURS = [
@@ -23,11 +25,9 @@ const COLOURS = [
 ];
 const colourOf = (label) => COLOURS[label % COLOURS.length];
 
-/** Points per axis: nearby positions snap to one point, whose answer the browser caches. */
-const PLACES = 200;
 const RESOLUTION = 1120;
 
-export const lede = "Training pictures in the latent plane. Drag to decode any point.";
+export const lede = "Training pictures in the latent plane. Each place decodes to a picture.";
 
 /** The view for `card`'s model in `stage`, its settings in `aside`, until `signal`. */
 export function mount({ card, stage, aside, signal }) {
@@ -41,7 +41,7 @@ export function mount({ card, stage, aside, signal }) {
       class: "sky",
       tabIndex: 0,
       role: "application",
-      "aria-label": "Latent map. Arrow keys move the decoded point.",
+      "aria-label": "Latent map. Arrow keys move the decoded point, plus and minus zoom.",
     },
     sprite,
     canvas,
@@ -49,6 +49,9 @@ export function mount({ card, stage, aside, signal }) {
   const picture = screen(card, 252, "The picture at this point");
   const caption = h("figcaption");
   const view = { card, sky, sprite, canvas, picture, caption, progress, signal };
+  const use =
+    can(card, "variations") &&
+    h("button", { type: "button", onclick: () => explorer?.use(() => change({ view: "draw" })) }, "Use this point");
   let explorer = null;
   const load = () =>
     run(async (stop) => {
@@ -60,7 +63,7 @@ export function mount({ card, stage, aside, signal }) {
       paint(sprite, tiles);
       progress.idle();
       explorer ??= new Explorer(view, map);
-      explorer.go(number(read().x, 0), number(read().y, 0));
+      explorer.go({ x: number(read().x, 0), y: number(read().y, 0) });
     });
   aside.append(
     h(
@@ -82,7 +85,12 @@ export function mount({ card, stage, aside, signal }) {
   stage.append(
     progress.element,
     progress.failure,
-    h("div", { class: "plane" }, sky, h("figure", {}, h("div", { class: "mat" }, picture), caption)),
+    h(
+      "div",
+      { class: "plane" },
+      h("div", { class: "sky-frame" }, sky, zoomButtons((factor) => explorer?.zoom(factor))),
+      h("figure", {}, h("div", { class: "mat" }, picture), caption, use),
+    ),
   );
   load();
 }
@@ -98,89 +106,123 @@ const legend = (names) =>
     }),
   );
 
-/** The current point: marked on the map, and decoded by one request at a time. */
+function zoomButtons(zoom) {
+  const button = (text, label, factor) =>
+    h("button", { type: "button", class: "quiet", "aria-label": label, onclick: () => zoom(factor) }, text);
+  return h(
+    "div",
+    { class: "actions" },
+    button("+", "Zoom in", 2),
+    button("−", "Zoom out", 1 / 2),
+    h("p", { class: "hint" }, "Click or drag to keep a point."),
+  );
+}
+
+/** The current point: marked on the map, and decoded by one request at a time. A mouse that hovers decodes others. */
 class Explorer {
   #at = { x: 0, y: 0 };
   #wanted = null;
-  #busy = false;
+  #shown = null;
+  #busy = null;
   #view;
   #points;
-  #x;
-  #y;
+  #plane;
 
   constructor(view, { points, grid }) {
     this.#view = view;
     this.#points = points;
-    this.#x = extent(grid.x);
-    this.#y = extent(grid.y.toReversed());
+    this.#plane = new Plane(extent(grid.x), extent(grid.y.toReversed()));
     this.#listen(view.sky);
   }
 
   /** Move the point by mouse, touch and keys on `sky`. */
   #listen(sky) {
-    const follow = (event) => {
+    const under = (event) => {
       const box = sky.getBoundingClientRect();
-      const across = (event.clientX - box.left) / box.width;
-      const down = (event.clientY - box.top) / box.height;
-      this.go(between(this.#x, across), between(this.#y, 1 - down));
+      return this.#plane.at((event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height);
     };
     sky.addEventListener("pointerdown", (event) => {
       sky.setPointerCapture(event.pointerId);
-      follow(event);
+      this.go(under(event));
     });
     sky.addEventListener("pointermove", (event) => {
-      if (sky.hasPointerCapture(event.pointerId)) follow(event);
+      if (sky.hasPointerCapture(event.pointerId)) this.go(under(event));
+      else if (event.pointerType === "mouse") this.decode(under(event));
+    });
+    sky.addEventListener("pointerleave", () => this.decode(this.#at));
+    sky.addEventListener("wheel", (event) => {
+      if (!event.ctrlKey) return; // also two fingers that pinch a touchpad
+      event.preventDefault();
+      this.zoom(2 ** (-event.deltaY / 100), under(event));
     });
     const steps = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
+    const factors = { "+": 2, "=": 2, "-": 1 / 2 };
     sky.addEventListener("keydown", (event) => {
-      const step = steps[event.key];
-      if (!step) return;
+      const [step, factor] = [steps[event.key], factors[event.key]];
+      if (event.ctrlKey || event.metaKey || !(step || factor)) return;
       event.preventDefault();
-      const width = ([low, high]) => (high - low) / 40;
-      this.go(this.#at.x + step[0] * width(this.#x), this.#at.y + step[1] * width(this.#y));
+      if (step) this.go(this.#plane.step(this.#at, ...step));
+      else this.zoom(factor);
     });
   }
 
   /** Move to a point. */
-  go(x, y) {
-    this.#at = { x: snap(x, this.#x), y: snap(y, this.#y) };
+  go(point) {
+    this.#at = this.#plane.snap(point);
+    this.#plane.reveal(this.#at);
     note(this.#at);
     this.#draw();
-    this.decode();
+    this.decode(this.#at);
   }
 
-  /** Decode the point. While a request runs, only the latest point waits. */
-  async decode() {
-    this.#wanted = this.#at;
-    if (this.#busy) return;
-    this.#busy = true;
+  /** Show a smaller or larger part of the plane around a point, the current one by default. */
+  zoom(factor, point = this.#at) {
+    this.#plane.scale(factor, point);
+    this.#draw();
+  }
+
+  /** Hold the picture of the current point for the next view, and call `then`. */
+  async use(then) {
+    await this.decode(this.#at);
+    if (this.#shown !== this.#at) return;
+    hold({ image: this.#view.picture.toDataURL() });
+    then();
+  }
+
+  /** Decode a point. While a request runs, only the latest point waits. */
+  decode(point) {
+    this.#wanted = point;
+    return (this.#busy ??= this.#decodeWanted().finally(() => (this.#busy = null)));
+  }
+
+  async #decodeWanted() {
     const { card, picture, caption, progress, signal } = this.#view;
     try {
       while (this.#wanted) {
-        const { x, y } = this.#wanted;
+        const point = this.#wanted;
+        const { x, y } = point;
         this.#wanted = null;
         const [label] = classNamesOf(read(), card);
         const labels = label === undefined ? [] : [["class_label", label]];
         const query = new URLSearchParams([["point", x], ["point", y], ["version", card.version], ...labels]);
         paint(picture, await createImageBitmap(await getFile(`generate/${card.name}?${query}`, { signal })));
+        this.#shown = point;
         caption.textContent = `x ${x.toFixed(2)}, y ${y.toFixed(2)}`;
         progress.idle();
       }
     } catch (problem) {
-      if (problem.name !== "AbortError") progress.failed(problem, () => this.decode());
-    } finally {
-      this.#busy = false;
+      if (problem.name !== "AbortError") progress.failed(problem, () => this.decode(this.#at));
     }
   }
 
   #draw() {
-    const { canvas } = this.#view;
+    const { canvas, sprite } = this.#view;
+    sprite.style.setProperty("transform", this.#plane.transform);
     const context = canvas.getContext("2d");
-    const left = (x) => part(x, this.#x) * RESOLUTION;
-    const top = (y) => (1 - part(y, this.#y)) * RESOLUTION;
     const dot = (x, y, radius) => {
+      const { across, down } = this.#plane.place({ x, y });
       context.beginPath();
-      context.arc(left(x), top(y), radius, 0, 2 * Math.PI);
+      context.arc(across * RESOLUTION, down * RESOLUTION, radius, 0, 2 * Math.PI);
     };
     context.clearRect(0, 0, RESOLUTION, RESOLUTION);
     const [chosen] = classesOf(read(), this.#view.card);
@@ -208,13 +250,4 @@ class Explorer {
 function extent(lines) {
   const half = (lines[1] - lines[0]) / 2;
   return [lines[0] - half, lines.at(-1) + half];
-}
-
-const part = (value, [low, high]) => (value - low) / (high - low);
-const between = ([low, high], share) => low + share * (high - low);
-
-/** The nearest of the PLACES points in `range`. */
-function snap(value, range) {
-  const place = Math.round(part(value, range) * PLACES);
-  return Number(between(range, Math.min(PLACES, Math.max(0, place)) / PLACES).toFixed(4));
 }

@@ -15,7 +15,7 @@ const VARIANTS = 4;
 const MOST_VARIANTS = 16;
 
 /**
- * Build the view. `kind` is what sets it apart: `masked` and `ink` of the pad, its `caption`, `place(pad, held,
+ * Build the view. `kind` is what sets it apart: the options of `workbench` for its pad, `place(pad, held,
  * open)`, which puts a picture of another view on the pad and returns whether there was one, `controls(card, state)` and
  * `fields(card, state, pad)` of the request, and `hint` at the classes.
  */
@@ -69,7 +69,7 @@ function settings(card, aside, make, { controls, hint }, pad) {
     seedForm(
       seed,
       make,
-      promptControls(card, state),
+      promptControls(card, state, () => pad.image && make()),
       classes,
       controls(card, state),
       group("Pictures", count, seed),

@@ -6,7 +6,10 @@ import { toGrey } from "./fit.js";
 /** Bytes of earlier states that are kept for undo. */
 const UNDO_BYTES = 2 ** 26;
 
-/** A pad of `width` × `height` pixels, shown `shown` pixels wide; `grey`: for a model of grey pictures. */
+/**
+ * A pad of `width` × `height` pixels, shown `shown` pixels wide; `grey`: for a model of grey pictures; `paper`: the
+ * colour of an empty pad.
+ */
 export class Pad {
   /** "draw" or "mask". */
   mode = "draw";
@@ -14,6 +17,7 @@ export class Pad {
   ink = "rgb(200 200 200)";
   #radius;
   #grey;
+  #paper;
   #picture;
   #mask;
   #brush = h("span", { class: "brush", "aria-hidden": "true" });
@@ -21,8 +25,9 @@ export class Pad {
   #past = [];
   #last = null;
 
-  constructor(width, height, shown, grey) {
+  constructor(width, height, shown, { grey, paper }) {
     this.#grey = grey;
+    this.#paper = paper;
     this.#picture = canvasOf(width, height, `picture ${grey ? "grey" : ""}`);
     this.#mask = canvasOf(width, height, "mask");
     this.element = h(
@@ -156,7 +161,7 @@ export class Pad {
 
   #wipe() {
     const context = contextOf(this.#picture);
-    context.fillStyle = "black";
+    context.fillStyle = this.#paper;
     context.fillRect(0, 0, this.width, this.height);
     contextOf(this.#mask).clearRect(0, 0, this.width, this.height);
   }

@@ -9,7 +9,7 @@ import { change } from "./state.js";
 
 /** A picture in the grid, as a button that opens it. */
 export function tile(picture, open, grey) {
-  const name = `${picture.class_label ?? "picture"}, seed ${picture.seed}`;
+  const name = `${picture.class_label ?? picture.prompt ?? "picture"}, seed ${picture.seed}`;
   const image = h("img", { src: dataUrl(picture), alt: name, draggable: false });
   return h("button", { type: "button", class: `tile ${grey ? "grey" : ""}`, title: name, onclick: open }, image);
 }
@@ -58,7 +58,7 @@ function content(picture, card, dialog) {
     h(
       "div",
       { class: `mat ${isGrey(card) ? "grey" : ""}` },
-      h("img", { src: dataUrl(picture), alt: picture.class_label ?? "picture" }),
+      h("img", { src: dataUrl(picture), alt: picture.class_label ?? picture.prompt ?? "picture" }),
     ),
     about,
   ];

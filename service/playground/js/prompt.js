@@ -1,26 +1,35 @@
 // What a model with prompts reads: prompt, negative prompt, LoRA, and the size of its pictures.
 
 import { fieldsOf } from "./card.js";
-import { group, list, slider, textArea } from "./controls.js";
+import { group, list, slider, suggestions, textArea } from "./controls.js";
 import { h } from "./dom.js";
 import { note, number } from "./state.js";
 
 const NO_LORA = "none";
 
-/** Prompt, negative prompt and LoRA, kept in the state; null for a model that reads no text. */
-export function promptControls(card, state) {
-  const { prompt, negative_prompt: negative, lora } = fieldsOf(card, "generate");
-  if (!prompt) return null;
-  return group(
-    "Prompt",
-    textArea({ label: "Prompt", unseen: true, value: state.prompt, on: (value) => note({ prompt: value }) }),
-    // On a phone only the prompt is shown at first.
-    h(
-      "div",
-      { class: "later" },
-      negative && textArea({ label: "Negative prompt", value: state.negative, on: (value) => note({ negative: value }) }),
-      lora?.examples?.length > 0 && loraControls(lora, state),
-    ),
+/**
+ * Prompt with examples, negative prompt and LoRA, kept in the state; null for a model that reads no text. `generate` is
+ * called after the choice of an example.
+ */
+export function promptControls(card, state, generate) {
+  if (!("prompt" in fieldsOf(card, "generate"))) return null;
+  const prompt = textArea({ label: "Prompt", unseen: true, value: state.prompt, on: (value) => note({ prompt: value }) });
+  const choose = (example) => {
+    prompt.set(example);
+    generate();
+  };
+  return group("Prompt", prompt, suggestions(card.examples, choose), laterControls(card, state));
+}
+
+/** Negative prompt and LoRA. On a phone they are not shown at first. */
+export function laterControls(card, state, ...before) {
+  const { negative_prompt: negative, lora } = fieldsOf(card, "generate");
+  return h(
+    "div",
+    { class: "later" },
+    before,
+    negative && textArea({ label: "Negative prompt", value: state.negative, on: (value) => note({ negative: value }) }),
+    lora?.examples?.length > 0 && loraControls(lora, state),
   );
 }
 
@@ -80,9 +89,9 @@ export function sizeOf(card, state) {
   return { width: number(state.width, width), height: number(state.height, height) };
 }
 
-/** The request fields of these controls. */
-export function promptFields(card, state) {
-  const { prompt, negative_prompt: negative, lora, width } = fieldsOf(card, "generate");
+/** The request fields of these controls in a request of `task`. */
+export function promptFields(card, state, task) {
+  const { prompt, negative_prompt: negative, lora, width } = fieldsOf(card, task);
   return {
     ...(prompt && state.prompt && { prompt: state.prompt }),
     ...(negative && state.negative && { negative_prompt: state.negative }),

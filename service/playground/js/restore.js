@@ -52,7 +52,8 @@ function sharedSettings(params, card) {
 }
 
 /** The points of a path. Points between the ends are seeds on the page. */
-function pathSettings({ points, from, to, frames, method }) {
+function pathSettings({ points, from, to, frames, method, prompt }) {
+  const promptOf = (point) => point?.prompt ?? prompt;
   const all = points ?? [from, to];
   const [first, between, last] = [all[0], all.slice(1, -1), all.at(-1)];
   const simple = (point) => point?.seed !== undefined || point?.image !== undefined;
@@ -62,6 +63,9 @@ function pathSettings({ points, from, to, frames, method }) {
       from: first?.seed,
       to: last?.seed,
       via: between.map(({ seed }) => seed).join(","),
+      prompt: promptOf(first),
+      to_prompt: promptOf(last),
+      via_prompts: between.map((point) => promptOf(point) ?? "").join("\n").trimEnd(),
       frames,
       method,
     },

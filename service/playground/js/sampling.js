@@ -61,7 +61,7 @@ export const truncationField = (card, state) =>
 export function samplingFields(card, state, task = "generate") {
   const { solver, guidance } = sampling(card, task);
   return {
-    ...(task === "generate" && promptFields(card, state)),
+    ...promptFields(card, state, task),
     ...(state.steps && { steps: number(state.steps) }),
     ...(guidance && state.guidance && { guidance_scale: number(state.guidance) }),
     ...(solver.choices.includes(state.solver) && { solver: state.solver }),

@@ -43,14 +43,14 @@ export class Sheet {
         this.#preview(event.index, await bitmap(event));
       },
       image: (picture) => {
-        this.#put({ ...picture, alone });
+        this.#put({ ...picture, alone, prompt: body.prompt });
         report(picture.index, 1);
       },
     };
     try {
       const answer = await stream(`generate/${this.#card.name}`, { ...body, ...every }, on, stop);
       progress.done(total === 1 ? "1 picture" : `${total} pictures`, answer.timings, answer.warnings);
-      if (alone) remember(this.#card, answer.images[0], hash);
+      if (alone) remember(this.#card, { ...answer.images[0], prompt: body.prompt }, hash);
       return answer;
     } finally {
       this.element.setAttribute("aria-busy", "false");

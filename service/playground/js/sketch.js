@@ -1,21 +1,32 @@
 // The sketch view: a control image guides where things are, the prompt says what they are.
 
-import { fieldsOf } from "./card.js";
+import { controlOf, fieldsOf } from "./card.js";
 import { choice, classNamesOf, group, slider } from "./controls.js";
 import { bitmapOf } from "./dom.js";
 import { mountPad } from "./pad-view.js";
 import { samplingFields } from "./sampling.js";
-import { note, number } from "./state.js";
+import { note, number, read } from "./state.js";
 
-const WHITE = 255;
+/** Levels of the lines and of the ground, by the name of a ControlNet; most of them read white lines on black. */
+const SKETCH = {
+  ink: 0,
+  paper: 255,
+  brush: 1 / 64,
+  caption: "Dark lines on white, as on paper. Invert turns light lines on black into that.",
+};
+const USUAL = {
+  ink: 255,
+  paper: 0,
+  caption: "Most ControlNets read white lines on black. Invert turns a drawing on paper into that.",
+};
 
 export const lede = "Draw or open a control image; the pictures follow its lines.";
 
 /** The view for `context.card`'s model. */
 export const mount = (context) =>
   mountPad(context, {
-    ink: WHITE,
-    caption: "Most ControlNets read white lines on black. Invert turns a drawing on paper into that.",
+    ...(controlOf(context.card, read()) === "sketch" ? SKETCH : USUAL),
+    coloured: false,
     place,
     controls: controlControls,
     fields,

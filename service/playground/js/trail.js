@@ -20,7 +20,7 @@ function entries() {
 /** Store a picture of an answer with the `hash` of the address that makes it again. */
 export async function remember(card, picture, hash) {
   const view = hash.slice(1).split("?")[0];
-  const title = [view, card.name, picture.class_label, `seed ${picture.seed}`].filter(Boolean).join(", ");
+  const title = [view, card.name, picture.class_label ?? picture.prompt, `seed ${picture.seed}`].filter(Boolean).join(", ");
   const entry = { hash, title, grey: isGrey(card), picture: await small(picture) };
   const all = [entry, ...entries().filter((each) => each.hash !== hash)].slice(0, MOST);
   try {

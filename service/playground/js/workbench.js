@@ -1,6 +1,6 @@
 // A pad with its tools: brush, files, undo. The views Draw and Sketch use it.
 
-import { can, isGrey, shownWidth } from "./card.js";
+import { isGrey, shownWidth } from "./card.js";
 import { choice, slider } from "./controls.js";
 import { h, uniqueId } from "./dom.js";
 import { fitFile, openFile, PICTURES } from "./fit-dialog.js";
@@ -10,15 +10,19 @@ import { Pad } from "./pad.js";
 const SHOWN = 308;
 /** Largest radius of the brush, as a share of the pad's width. */
 const WIDEST = 0.2;
+/** Its usual radius. */
+const BRUSH = 1 / 24;
 
 /**
- * A pad of `size` pixels and its tools for `card`'s model; `masked`: with a mask; `ink`: level of the brush, 0 to 255;
- * `caption`: below the pad. `open(file)` fits a file to the
- * pad; it returns whether the user took it.
+ * A pad of `size` pixels and its tools for `card`'s model; `masked`: with a mask; `ink` and `paper`: levels of the brush
+ * and of the empty pad, 0 to 255; `brush`: its radius as a share of the pad's width; `caption`: below the pad.
+ * `coloured`: with colours, if the pictures have them. `open(file)` fits a file to the pad; it returns whether the user took it.
  */
-export function workbench(card, { size, masked, ink, signal, caption }) {
-  const pad = new Pad(size.width, size.height, shownWidth(size.width, SHOWN), isGrey(card));
+export function workbench(card, { size, masked, ink, paper = 0, brush = BRUSH, coloured = true, signal, caption }) {
+  const look = { grey: isGrey(card), paper: greyInk(paper) };
+  const pad = new Pad(size.width, size.height, shownWidth(size.width, SHOWN), look);
   pad.ink = greyInk(ink);
+  pad.radius = brush * size.width;
   const open = (file) =>
     attempt(async () => {
       const picture = await fitFile(file, card, pad);
@@ -30,7 +34,7 @@ export function workbench(card, { size, masked, ink, signal, caption }) {
     "div",
     { class: "workbench" },
     h("figure", {}, h("div", { class: "mat" }, pad.element), h("figcaption", {}, caption, toneNote(card))),
-    h("div", { class: "tools" }, tools(card, pad, open, { masked, ink })),
+    h("div", { class: "tools" }, tools(card, pad, open, { masked, ink, coloured })),
   );
   return { pad, open, element };
 }
@@ -42,20 +46,20 @@ const toneNote = (card) =>
 
 const greyInk = (level) => `rgb(${level} ${level} ${level})`;
 
-function tools(card, pad, open, { masked, ink }) {
+function tools(card, pad, open, { masked, ink, coloured }) {
   const action = (text, onclick) => h("button", { type: "button", onclick }, text);
   return [
     masked && choice({ label: "Brush", choices: ["draw", "mask"], value: "draw", on: (mode) => (pad.mode = mode) }),
     slider({
       label: "Width",
-      min: pad.width / 56,
+      min: pad.width / 128,
       max: WIDEST * pad.width,
-      step: pad.width / 280,
+      step: pad.width / 256,
       value: pad.radius,
       show: (value) => `${(2 * value).toFixed(0)} px`,
       on: (radius) => (pad.radius = radius),
     }),
-    isGrey(card) || !can(card, "image_to_image") ? greyTool(pad, ink) : colourTool(pad, ink),
+    isGrey(card) || !coloured ? greyTool(pad, ink) : colourTool(pad, ink),
     h(
       "div",
       { class: "actions" },

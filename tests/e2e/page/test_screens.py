@@ -1,6 +1,5 @@
 """The page on a phone and enlarged to 200 %, and what axe finds in each view."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +11,7 @@ pytest.importorskip("playwright", reason="needs the package playwright, part of 
 from playwright.sync_api import Browser, Page, expect  # noqa: E402  (where it is there)
 
 from tests.e2e.browser import visiting  # noqa: E402
+from tests.e2e.page.axe import axe_of, axe_script  # noqa: E402
 from tests.e2e.page.files import red_shoe, upload  # noqa: E402
 
 PHONE = (390, 844)
@@ -80,17 +80,10 @@ def test_nothing_is_wider_than_the_window(browser: Browser, mapped: Service, siz
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), view
 
 
-def axe_of(page: Page) -> list[str]:
-    """What axe finds on the page: the rule and the elements."""
-    found = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
-    return [f"{rule['id']}: {[node['html'] for node in rule['nodes']]}" for rule in found["violations"]]
-
-
 @pytest.mark.parametrize("size", [(1280, 800), PHONE], ids=["wide", "phone"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing(browser: Browser, mapped: Service, size: tuple[int, int], scheme: Any) -> None:
-    package = pytest.importorskip("axe_playwright_python", reason="needs the package axe-playwright-python")
-    axe = (Path(package.__file__).parent / "axe.min.js").read_text()
+    axe = axe_script()
     with visiting(browser, mapped.port, size=size, scheme=scheme) as visit:
         for view, state in VIEWS.items():
             page = visit.open(state, wait=False)

@@ -1,4 +1,5 @@
 import json
+from itertools import pairwise, product
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from service.contract.artifact import write_words
 from service.contract.files import ContractError
 from service.contract.text import PADDING, TextModel, WordsFile
-from service.models.words import Words, load_words
+from service.models.words import EXAMPLES, Words, load_words
 from tests.service.artefacts import PICTOGRAPHS, TOKENS, VOCABULARY, text_tokenizer
 
 WORDS = Words(text_tokenizer(), PICTOGRAPHS, TOKENS)
@@ -54,6 +55,27 @@ def test_what_is_read(prompt: str, words: str) -> None:
 )
 def test_what_is_unknown(prompt: str, unknown: tuple[str, ...]) -> None:
     assert WORDS.tokenize(prompt).unknown == unknown
+
+
+def test_examples_are_short_names_of_known_words() -> None:
+    """Neither arrows nor flags, nor names with an unknown word; spread evenly, at most `EXAMPLES`."""
+    assert WORDS.examples() == ("woman",)
+    colours = [f"{first} {second}" for first in ("red", "green") for second in ("heart", "apple", "flag", "woman")]
+    names = {
+        chr(0x1F300 + place): colour for place, colour in enumerate([*colours, "red fox", "red " * 9, "flag: red"])
+    }
+    names |= {"\u2190": "red", chr(0x1F400): "red heart"}
+    assert Words(text_tokenizer(), names, TOKENS).examples() == tuple(colours)
+
+
+def test_examples_are_spread_over_all_names() -> None:
+    pairs = [" ".join(pair) for pair in product(VOCABULARY[3:], repeat=2)]
+    examples = Words(
+        text_tokenizer(), {chr(0x1F300 + place): pair for place, pair in enumerate(pairs)}, TOKENS
+    ).examples()
+    places = [pairs.index(example) for example in examples]
+    assert len(places) == EXAMPLES
+    assert {after - before for before, after in pairwise(places)} == {2}
 
 
 def test_unknown_words_take_no_place() -> None:

@@ -48,6 +48,15 @@ def test_the_content_security_policy_allows_no_other_host(client: TestClient) ->
         assert headers["referrer-policy"] == "no-referrer"
 
 
+def test_a_page_that_did_not_change_keeps_its_policy(client: TestClient) -> None:
+    """With another policy in the 304, a browser blocks every file of the page that it loads again."""
+    for path in ("/", "/ui/style.css"):
+        first = client.get(path, headers=BROWSER).headers
+        again = client.get(path, headers=BROWSER | {"If-None-Match": first["etag"]})
+        assert again.status_code == 304
+        assert again.headers["content-security-policy"] == first["content-security-policy"]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_file_has_its_type_and_is_revalidated(client: TestClient, name: str) -> None:
     types = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".html": "text/html"}

@@ -142,6 +142,7 @@ def test_their_cards(studio: TestClient) -> None:
     assert card["does"] == ["generate", "text_to_image", "image_to_image", "inpaint"]
     assert drawing["does"] == ["generate", "text_to_image", "image_to_image", "inpaint", "control"]
     assert card["limits"]["tokens"] == 5
+    assert card["examples"] == ["woman"]
     fields = card["tasks"]["generate"]
     assert {"prompt", "negative_prompt", "image", "mask", "strength", "guidance_scale"} <= fields.keys()
     assert fields.keys().isdisjoint({"class_label", "lora", "control_image", "width"})
