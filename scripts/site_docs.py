@@ -1,9 +1,9 @@
 """Build the documentation site in build/site from README.md and docs/: `python -m scripts.site_docs`, by `make site`.
 
 MkDocs builds the pages of one folder, and links in docs/ lead to files outside of it. So the pages are gathered in
-build/site-source: README.md as the first page, docs/ as it is, and below repository/ each other file that a page links
-to. Reference pages are sections of longer documents, so that no text is written twice. The site loads nothing from other
-hosts. Only the standard library is imported, so that any Python can run this.
+build/site-source: README.md as the first page, docs/ as it is, and below repository/ each other file that a page
+links to. Reference pages are sections of longer documents, so that no text is written twice. The site loads nothing
+from other hosts.
 """
 
 import os
@@ -26,7 +26,8 @@ SECTIONS = {
     "reference/metrics.md": ("docs/OPERATIONS.md", "Metrics"),
     "reference/errors.md": ("docs/API.md", "Errors"),
 }
-PICTURES = frozenset({".png", ".svg", ".gif", ".webp"})
+#: Files that the site has as they are.
+FILES = frozenset({".png", ".svg", ".gif", ".webp", ".css"})
 _LANGUAGES = {".py": "python", ".sh": "bash", ".yaml": "yaml", ".yml": "yaml", ".toml": "toml", ".json": "json"}
 _LINK = re.compile(r"(\]\()([^()\s#]*)(#[^()\s]*)?(?=\))")
 
@@ -38,7 +39,7 @@ def place(path: str) -> str:
     inside = path.removeprefix("docs/") if path.startswith("docs/") else f"repository/{path}"
     if (ROOT / path).is_dir():
         return f"{inside}/index.md"
-    return inside if Path(path).suffix in PICTURES | {".md"} else f"{inside}.md"
+    return inside if Path(path).suffix in FILES | {".md"} else f"{inside}.md"
 
 
 def linked(text: str, document: str) -> Iterator[str]:
@@ -95,14 +96,15 @@ def section(text: str, heading: str) -> str:
 
 def gather() -> dict[str, str | Path]:
     """The pages of the site by their paths, and the pictures that they show, as files."""
-    waiting = ["README.md", *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "docs").rglob("*.md")))]
+    documents = sorted(path for path in (ROOT / "docs").rglob("*") if path.suffix in {".md", ".css"})
+    waiting = ["README.md", *(str(path.relative_to(ROOT)) for path in documents)]
     found: dict[str, str | Path] = {}
     while waiting:
         path = waiting.pop()
         page = place(path)
         if page in found:
             continue
-        if Path(path).suffix in PICTURES:
+        if Path(path).suffix in FILES:
             found[page] = ROOT / path
             continue
         within = f"{path}/index.md" if (ROOT / path).is_dir() else path  # a folder's links start in it
@@ -127,6 +129,7 @@ def main() -> None:
     command = [TOOLS / "bin/mkdocs", "build", "--strict", "--config-file", ROOT / "docs/mkdocs.yml"]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     if status := subprocess.run(command, check=False, env=environment).returncode:
+        shutil.rmtree(SITE, ignore_errors=True)
         sys.exit(status)
     complete()
 

@@ -3,7 +3,6 @@
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -32,7 +31,10 @@ def test_a_file_of_the_repository_has_a_place(path: str, page: str) -> None:
 
 
 def test_links_lead_to_the_places_of_their_targets() -> None:
-    text = "[a](docs/API.md#errors) [b](examples) ![c](docs/pictures/gan.png) [d](https://a.example/b) [e](#more) [f](no.md)"
+    text = (
+        "[a](docs/API.md#errors) [b](examples) ![c](docs/pictures/gan.png) "
+        "[d](https://a.example/b) [e](#more) [f](no.md)"
+    )
     assert moved(text, "README.md", "index.md") == (
         "[a](API.md#errors) [b](repository/examples/index.md) ![c](pictures/gan.png) "
         "[d](https://a.example/b) [e](#more) [f](no.md)"
@@ -83,9 +85,9 @@ class Loads(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def site() -> Iterator[Path]:
+def site() -> Path:
     subprocess.run([sys.executable, "-m", "scripts.site_docs"], cwd=ROOT, check=True, timeout=250)
-    yield SITE
+    return SITE
 
 
 @pytest.mark.slow
