@@ -36,7 +36,7 @@ def test_curls_with_the_shipped_models(shipped: Service, tmp_path: Path, name: s
 
 def test_prompts_and_sketches(tmp_path: Path) -> None:
     weights = tmp_path / "weights"
-    write_text(weights, "emoji")
+    write_text(weights, "emoji", capabilities=("generate", "interpolate"))
     write_text(weights, "emoji-control", sketches=True)
     Image.fromarray(np.full((64, 64), 255, np.uint8)).save(tmp_path / "sketch.png")
     with serving(weights) as service:
