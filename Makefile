@@ -35,6 +35,8 @@ client_peers := kserve
 deploy_tools := kubernetes
 # What describes and audits the packages.
 audit_tools := supply
+# Draws the diagrams of the documentation site, with docs/requirements.txt.
+mermaid := mermaid@11.12.0
 # Trainers to compare with.
 train_peers := diffusers lucidrains
 
@@ -55,11 +57,14 @@ serve serve-diffusers:
 	@exec env $(if $(HOST),GENSERVE_HOST=$(HOST)) $(if $(PORT),GENSERVE_PORT=$(PORT)) \
 		$(if $(DEVICE),GENSERVE_DEVICE=$(DEVICE)) $(python) -m service
 
+site: $(VENV)/peers/site/.ready  ## the documentation site in build/site, which needs no network
+	@[ -e $< ] && $(python) -m scripts.site_docs && echo "==> build/site/index.html"
+
 test: $(VENV)/.dev  ## the tests that need only Python; 11 minutes on two cores; [ARGS='-x tests/service']
 	@echo "==> about 11 minutes on two cores; a part of the tests: make test ARGS=tests/service/api"
 	$(python) -m pytest -m 'not ($(rest))' $(ARGS)
 
-test-all: $(VENV)/.dev $(client_peers:%=$(VENV)/peers/%/.ready) $(deploy_tools:%=$(VENV)/peers/%/.ready)  ## the other tests: slow ones, GPU, promtool, containers; lists skipped ones
+test-all: $(VENV)/.dev $(patsubst %,$(VENV)/peers/%/.ready,$(client_peers) $(deploy_tools) site)  ## the other tests: slow ones, GPU, promtool, containers; lists skipped ones
 	@command -v promtool >/dev/null || [ -x $(VENV)/bin/promtool ] || scripts/install-promtool $(VENV)/bin || \
 		echo "==> promtool is not available here: its tests are skipped"
 	PATH="$(abspath $(VENV)/bin):$$PATH" $(python) -m pytest -m '$(rest)' $(ARGS)
@@ -219,6 +224,15 @@ $(deploy_tools:%=$(VENV)/peers/%/.ready): $(VENV)/peers/%/.ready: tests/deploy/r
 $(audit_tools:%=$(VENV)/peers/%/.ready): $(VENV)/peers/%/.ready: scripts/requirements-%.txt | $(VENV)/bin/pip
 	@echo "==> the tools of make sbom and make audit"
 	@$(python) -m venv --clear $(@D) && $(@D)/bin/python -m pip install -qq -r $< && touch $@
+
+# MkDocs, and mermaid for its diagrams: without npm they are shown as text.
+$(VENV)/peers/site/.ready: docs/requirements.txt | $(VENV)/bin/pip
+	@echo "==> what builds the documentation site"
+	@$(python) -m venv --clear $(@D) && $(@D)/bin/python -m pip install -qq -r $< && touch $@ || \
+		echo "    MkDocs is not available here: no site is built"
+	@cd $(@D) && npm pack --silent $(mermaid) >/dev/null 2>&1 && \
+		tar -xzf mermaid-*.tgz --strip-components=2 package/dist/mermaid.min.js && rm mermaid-*.tgz || \
+		echo "    mermaid is not available here: the site shows its diagrams as text"
 
 # A peer that cannot be installed gets no stamp: the benchmark skips it and says so.
 $(VENV)/peers/%/.ready: benchmarks/peers/requirements-%.txt $(VENV)/.torch

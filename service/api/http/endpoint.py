@@ -26,6 +26,7 @@ from service.api.http.access import SECURITY, Guard, Headers
 from service.api.http.error_handlers import error_response
 from service.api.http.openapi import Operation, add_operations
 from service.api.http.request_id import HEADER, request_id
+from service.api.http.samples import add_samples
 from service.errors import ServiceError, TooBusy
 from service.logs import AccessLog
 from service.request_info import WHOLE, info_of, route_path
@@ -115,6 +116,7 @@ class App(FastAPI):
             document = super().openapi()  # kept in self.openapi_schema
             described = {each.path: each.operations for each in self.routes if isinstance(each, DescribedRoute)}
             add_operations(document, described, [tag["name"] for tag in self.openapi_tags or ()])
+            add_samples(document)
         assert self.openapi_schema is not None
         return self.openapi_schema
 
