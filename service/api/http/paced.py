@@ -1,4 +1,4 @@
-"""Documents that cost milliseconds to make and nothing to ask for: those who ask at the same time share one."""
+"""Documents that cost milliseconds to make and nothing to ask for: requests at the same time share one."""
 
 import asyncio
 import time
@@ -7,10 +7,12 @@ from collections.abc import Callable, Hashable
 #: The share of the event loop's time that making documents may take, and the seconds of it that may be saved up.
 SHARE = 0.1
 BURST_S = 0.25
+#: Rounding errors ask for less, again and again.
+LEAST_WAIT_S = 1e-3
 
 
 class Paced:
-    """Makes documents at a bounded rate, each after it was asked for. Whoever asks beyond it waits."""
+    """Makes documents at a bounded rate, each after it was asked for; a request beyond the rate waits."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -26,7 +28,7 @@ class Paced:
 
     async def _made(self, key: Hashable, make: Callable[[], bytes]) -> bytes:
         while (wait_s := self._wait_s()) > 0:
-            await asyncio.sleep(wait_s)
+            await asyncio.sleep(max(wait_s, LEAST_WAIT_S))
         del self._pending[key]  # who asks from now on may need to see what happened meanwhile
         began = self._clock()
         try:

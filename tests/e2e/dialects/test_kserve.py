@@ -62,7 +62,7 @@ def test_without_any_tensor(service: Service) -> None:
         ([[0.5] * 4, [0.5] * 3], [2, 4], "unequal lengths"),
         ([[0.5] * 4, 1.0], [2, 4], "unequal lengths"),
         ([0.5, [1.0]], [2, 1], "valid"),
-        ([[0.5] * 4] * 2, [4, 4], "does not fit 8 numbers"),
+        ([[0.5] * 4] * 2, [4, 4], "does not fit 8 values"),
         ([[[[[[[[[0.5] * 4]]]]]]]], [1, 4], "valid"),
     ],
 )

@@ -105,7 +105,7 @@ def test_a_picture_is_redrawn(client: TestClient) -> None:
         ({"enable_hr": True}, "enable_hr", "not supported"),
         ({"styles": ["ink"]}, "styles", "not supported"),
         ({"alwayson_scripts": {"Roop": {"args": [1]}}}, "alwayson_scripts", "'Roop'"),
-        (control({"image": PICTURE}), f"{UNIT}/image", "it has no ControlNet"),
+        (control({"image": PICTURE}), f"{UNIT}/image", "it reads no control pictures"),
         ({"scheduler": "karras"}, "scheduler", "automatic"),
         ({"sampler_name": "Heun"}, "sampler_name", "Euler a, Euler, DPM++ 2M"),
         ({"sampler_name": "LCM"}, "sampler_name", "'ddim'"),

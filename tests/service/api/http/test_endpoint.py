@@ -66,7 +66,7 @@ def test_what_nobody_expected_is_logged_once_and_answered(
         ("POST", "/generate/nope", 404, "unknown-model"),
         ("POST", "/generate/a%2Fb", 404, "not-found"),
         ("POST", "/generate/gr%C3%B6%C3%9Fe", 404, "unknown-model"),
-        ("POST", "/generate/", 404, "not-found"),
+        ("POST", "/generate/", 404, "unknown-model"),
         ("POST", "/generate/vae/more", 404, "not-found"),
         ("DELETE", "/generate/vae", 405, "method-not-allowed"),
         ("GET", "/interpolate", 405, "method-not-allowed"),

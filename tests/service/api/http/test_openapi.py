@@ -47,6 +47,7 @@ def test_every_route_is_described(document: Document) -> None:
         *(("POST", f"/sdapi/v1/{name}") for name in ("txt2img", "img2img", "interrupt", "options")),
         *(("GET", f"/sdapi/v1/{name}") for name in ("progress", "samplers", "sd-models", "loras")),
         *(("GET", f"/sdapi/v1/{name}") for name in ("scripts", "options")),
+        ("GET", "/controlnet/model_list"),
         ("POST", "/interpolate"),
         ("POST", "/encode/{model}"),
         ("GET", "/latent-map/{model}"),
