@@ -30,7 +30,7 @@ from benchmarks.reliability import (
     slow_clients,
     start,
 )
-from benchmarks.reliability.bench import Bench, Form, NotRun, all_met, lines
+from benchmarks.reliability.bench import Bench, Form, NotRun, all_met, elsewhere, lines
 from benchmarks.reliability.faults import FAULTS
 from benchmarks.report import write_record
 
@@ -44,6 +44,7 @@ BENCHES: dict[str, Bench] = {
     "R5": Bench("growth of memory, descriptors and threads", memory.measure, "leak"),
     "R6": Bench("clients that disconnect", disconnects.measure, "deaf"),
     "R7": Bench("stops under load", borrowed.drains, "no-drain"),
+    "R8": Bench("faulty weights", elsewhere("tests/service/models/test_faults.py, in `make test`")),
     "R9": Bench("slow senders, slow readers and endless heads", slow_clients.measure, "patient"),
     "R10": Bench("poisoned pictures in a batch", poison.measure, "one-for-all"),
     "R11": Bench("a seed's picture alone and in batches", alone.measure, "mix-up"),

@@ -59,6 +59,15 @@ class Bench(NamedTuple):
     fault: str = ""
 
 
+def elsewhere(where: str) -> Callable[[Form], Sequence[Demand]]:
+    """The measurement of a demand that tests check."""
+
+    def measure(form: Form) -> Sequence[Demand]:  # noqa: ARG001
+        raise NotRun(where)
+
+    return measure
+
+
 def lines(name: str, demands: Sequence[Demand]) -> list[str]:
     """A table's rows: the demand, the figure, its limit, and whether it is met."""
     return [
