@@ -77,6 +77,8 @@ def written(path: str) -> str:
             [f"# {path.removeprefix('docs/')}\n", *(f"- [{_title(file / name)}]({name})" for name in names)]
         )
     text = file.read_text()
+    if path.startswith("docs/decisions/"):  # how it came about is rarely what a search is for
+        return f"---\nsearch:\n  boost: 0.1\n---\n\n{text}"
     return text if file.suffix == ".md" else f"# {path}\n\n```{_LANGUAGES.get(file.suffix, '')}\n{text}```\n"
 
 
@@ -126,7 +128,7 @@ def main() -> None:
             shutil.copyfile(content, file)
         else:
             file.write_text(content)
-    command = [TOOLS / "bin/mkdocs", "build", "--strict", "--config-file", ROOT / "docs/mkdocs.yml"]
+    command: list[str | Path] = [TOOLS / "bin/mkdocs", "build", "--strict", "--config-file", ROOT / "docs/mkdocs.yml"]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     if status := subprocess.run(command, check=False, env=environment).returncode:
         shutil.rmtree(SITE, ignore_errors=True)

@@ -42,3 +42,19 @@ def test_redoc_shows_every_operation(service: Service, browser: "Browser") -> No
         visit.page.goto(f"{visit.base}/redoc")
         expect(visit.page.get_by_role("heading", name="Post generate")).to_be_visible()
         assert (visit.complaints, visit.outside) == ([], [])
+
+
+def test_an_operation_fits_on_a_phone(service: Service, browser: "Browser") -> None:
+    from playwright.sync_api import expect
+
+    from tests.e2e.browser import visiting
+
+    with visiting(browser, service.port, size=(390, 844)) as visit:
+        page = visit.page
+        page.goto(f"{visit.base}/docs")
+        for operation in ("images-post_generate", "images-get_generate", "jobs-get_job_result"):
+            shown = page.locator(f"#operations-{operation}")
+            shown.locator(".opblock-summary-control").click()
+            expect(shown.locator(".opblock-description")).to_contain_text("JavaScript")
+            expect(shown.locator(".responses-table")).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390

@@ -122,3 +122,23 @@ def check(words: list[str], answer: bytes, folder: Path) -> None:
         assert answer.startswith(b"# HELP")
     else:
         json.loads(answer)
+
+
+def test_the_example_answers_have_the_fields_of_real_ones(shipped: Service) -> None:
+    text = (ROOT / "docs" / "API.md").read_text()
+    examples = [json.loads(each) for each in re.findall(r"```json\n(.*?)```", text, flags=re.DOTALL)]
+    accept = {"Accept": "application/json"}
+    made = shipped.client.post("/generate/vae", json={"seed": 7, "class_label": "sneaker"}, headers=accept)
+    job = shipped.client.post("/generate/ddpm", json={"n": 2, "seed": 7}, headers={"Prefer": "respond-async"})
+    error = shipped.client.post("/generate/ddpm", json={"steps": 5000})
+    assert [shape(each) for each in examples] == [shape(each.json()) for each in (made, job, error)]
+    assert {**examples[2], "instance": "", "request_id": ""} == {**error.json(), "instance": "", "request_id": ""}
+
+
+def shape(value: object) -> object:
+    """``value`` with the types of its leaves: numbers are alike."""
+    if isinstance(value, dict):
+        return {name: shape(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [shape(each) for each in value]
+    return "number" if isinstance(value, int | float) else type(value).__name__

@@ -19,10 +19,22 @@ _ICON = "docs/favicon.png"
 #: ReDoc would load its logo from here.
 _LOGO = b"https://cdn.redoc.ly/redoc/logo-mini.svg"
 
+#: The column of links between operations, of which there are none, is wider than a phone; so are long media types.
+_STYLE = b"""
+.swagger-ui .response-col_links { display: none; }
+.swagger-ui table tbody tr td, .swagger-ui .markdown code { overflow-wrap: anywhere; }
+.swagger-ui select { max-width: 100%; }
+"""
+
+
+def _asset(name: str, content: bytes) -> Asset:
+    style = _STYLE if name == "swagger-ui.css" else b""
+    return read_asset(name, content.replace(_LOGO, _ICON.encode()) + style)
+
+
 #: The pages' scripts, style and icon, by name: those of the package fastapi-offline.
 ASSETS: dict[str, Asset] = {
-    path.name: read_asset(path.name, path.read_bytes().replace(_LOGO, _ICON.encode()))
-    for path in (files("fastapi_offline") / "static").iterdir()
+    path.name: _asset(path.name, path.read_bytes()) for path in (files("fastapi_offline") / "static").iterdir()
 }
 
 _SWAGGER = get_swagger_ui_html(

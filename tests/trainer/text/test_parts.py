@@ -111,6 +111,7 @@ def test_the_weight_of_a_token_leads_from_padding_to_a_token_without_a_jump(part
     def with_weight(weight: float) -> Tensor:
         weights = mask.clone()
         weights[:, 2] = weight
+        assert parts.denoise is not None
         predicted: Tensor = parts.denoise(x, t, context, weights)
         return predicted
 

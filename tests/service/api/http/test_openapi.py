@@ -191,7 +191,7 @@ def test_operations_are_in_the_order_of_their_tags(document: Document) -> None:
 
 
 def test_schemas_are_shared(document: Document) -> None:
-    assert len(json.dumps(document)) < 250_000
+    assert len(json.dumps(document)) < 260_000
     models = {"GenerateRequest", "PicturesAnswer", "Problem", "JobStatus", "Stats", "ModelCard"}
     assert models <= document["components"]["schemas"].keys()
 
