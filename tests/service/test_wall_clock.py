@@ -1,16 +1,18 @@
-"""The wall clock may jump by an hour: only stamps for people follow it."""
+"""The wall clock may jump by an hour: only stamps follow it, and what is kept in a file."""
 
 import ast
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2] / "service"
 
-#: Modules that read the wall clock, and what for.
+#: All modules that read the wall clock, and what for.
 STAMPS = {
     "api/dialects/openai.py": "`created` of an answer",
     "api/response/rendering.py": "`created` of an answer",
     "api/response/job_runner.py": "when a job was created",
     "logs.py": "the time of a line",
+    "store/sqlite/jobs.py": "when an ended job is forgotten: a time that outlives the process",
+    "store/sqlite/keys.py": "when a kept answer is forgotten: likewise",
 }
 
 
