@@ -141,6 +141,9 @@ bench-prompts: $(VENV)/.diffusers  ## mixed prompts to a folder of diffusers, ag
 bench-quality: $(VENV)/.train $(train_peers:%=$(VENV)/peers/%/.ready)  ## quality after equal training, with lucidrains' and diffusers' trainers; two hours
 	$(python) -m benchmarks.quality $(ARGS)
 
+bench-reliability: $(VENV)/.dev  ## what docs/RELIABILITY.md promises; 75 minutes; [ARGS='--quick' | '--only R4,R9' | '--plant leak']
+	$(python) -m benchmarks.reliability $(ARGS)
+
 bench-rest: $(VENV)/.serve  ## seconds to ready, idle processor time and memory of all processes
 	$(python) -m benchmarks.rest $(ARGS)
 

@@ -14,6 +14,8 @@ class Answer(NamedTuple):
     status: int
     retry_after: bool
     content: bytes = b""
+    #: Seconds in Retry-After, 0 without it.
+    retry_after_s: int = 0
 
 
 def request_bytes(path: str, body: str) -> bytes:
@@ -69,7 +71,9 @@ class Connection(asyncio.Protocol):
             self._received = b""
             self.is_open = self.is_open and b"\r\nconnection: close" not in head
             if self._answer is not None and not self._answer.done():
-                self._answer.set_result(Answer(int(head.split(b" ", 2)[1]), b"\r\nretry-after:" in head, content))
+                _, found, rest = head.partition(b"\r\nretry-after:")
+                wait_s = int(rest.split(b"\r\n", 1)[0]) if found else 0
+                self._answer.set_result(Answer(int(head.split(b" ", 2)[1]), bool(found), content, wait_s))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is closed, by either side."""

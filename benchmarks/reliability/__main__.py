@@ -29,6 +29,7 @@ from benchmarks.reliability import (
     series,
     slow_clients,
     start,
+    storm,
 )
 from benchmarks.reliability.bench import Bench, Form, NotRun, all_met, elsewhere, lines
 from benchmarks.reliability.faults import FAULTS
@@ -38,6 +39,7 @@ QUICK_MINUTES = 1.5
 
 BENCHES: dict[str, Bench] = {
     "R1": Bench("ten times the load that can be served", borrowed.overloads, "never-refuses"),
+    "R1s": Bench("a storm of retries", storm.measure),
     "R2": Bench("processes that die", borrowed.kills, borrowed.LOST),
     "R3": Bench("random requests and random bytes", fuzz.measure, "raise"),
     "R4": Bench("malformed requests", malformed.measure, "echo"),

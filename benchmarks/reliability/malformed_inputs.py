@@ -58,7 +58,7 @@ _BAD_TEXT = [
     b"\xff", b"\xfe\xff", b"\xc3\x28", b"\xc0\xaf", b"\xe2\x82", b"\xf0\x28\x8c\xbc", b"\xed\xa0\x80",
     b"\xf8\x88\x80\x80\x80", b"\x00", b"\xef\xbb\xbf\xff",
 ]  # fmt: skip
-_ODD_TEXT = ["\u202e", "\u0000", "\ud800", "\U0001f600" * 300, "a\u0301" * 300, "\u200b", "\uffff", "\u2028"]
+_ODD_TEXT = ["\u202e", "\u0085", "\udfff", "\U0001f600" * 300, "a\u0301" * 300, "\u200b", "\uffff", "\u2028"]
 
 
 def _unicode() -> Iterator[bytes]:
