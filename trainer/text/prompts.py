@@ -13,5 +13,5 @@ PROMPTS = (
     *("man judge: medium-dark skin tone", "cook: light skin tone", "man raising hand: dark skin tone"),
     *("woman: medium-light skin tone, red hair", "man: medium skin tone"),
     *("a blue apple", "green heart", "purple dog", "a cat with a crown", "black car", "yellow house"),
-    *("pink rose with a heart", "a clown with a hat"),
+    *("pink rose with a heart", "a robot and a rainbow"),
 )
