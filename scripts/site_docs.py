@@ -128,7 +128,7 @@ def main() -> None:
             shutil.copyfile(content, file)
         else:
             file.write_text(content)
-    command: list[str | Path] = [TOOLS / "bin/mkdocs", "build", "--strict", "--config-file", ROOT / "docs/mkdocs.yml"]
+    command = [str(TOOLS / "bin/mkdocs"), "build", "--strict", "--config-file", str(ROOT / "docs/mkdocs.yml")]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     if status := subprocess.run(command, check=False, env=environment).returncode:
         shutil.rmtree(SITE, ignore_errors=True)

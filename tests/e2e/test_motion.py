@@ -75,7 +75,8 @@ def test_a_hangup_reloads_what_changed(weights: Path) -> None:
 
 
 def test_commands_come_from_a_terminal(weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with serving(weights, engine_threads=1, max_bucket=8, admin_port=0, host="0.0.0.0", allow_anonymous=True) as service:
+    exposed = {"host": "0.0.0.0", "allow_anonymous": True}
+    with serving(weights, engine_threads=1, max_bucket=8, admin_port=0, **exposed) as service:
         first, second = version(service), write_one_shot(weights, "vae", Heavy(0)).version
         port = ["--admin-port", str(service.admin_port)]
         assert main(["reload", "vae", *port]) == 0

@@ -320,7 +320,8 @@ def test_only_uploads_may_be_large(client: TestClient) -> None:
 
 def test_a_point_of_a_list_is_named(client: TestClient) -> None:
     body = {"model": "vae", "points": [{"seed": 1}, {"sed": 1}]}
-    assert "class_label, image, latents, prompt, seed" in refused(client.post("/interpolate", json=body), "#/points/1/sed")
+    says = refused(client.post("/interpolate", json=body), "#/points/1/sed")
+    assert "class_label, image, latents, prompt, seed" in says
 
 
 @given(
