@@ -7,6 +7,8 @@ from collections.abc import Callable, Hashable
 #: The share of the event loop's time that making documents may take, and the seconds of it that may be saved up.
 SHARE = 0.1
 BURST_S = 0.25
+#: Shortest wait in seconds: rounding may leave one that no clock can measure.
+LEAST_WAIT_S = 0.001
 
 
 class Paced:
@@ -26,7 +28,7 @@ class Paced:
 
     async def _made(self, key: Hashable, make: Callable[[], bytes]) -> bytes:
         while (wait_s := self._wait_s()) > 0:
-            await asyncio.sleep(wait_s)
+            await asyncio.sleep(max(LEAST_WAIT_S, wait_s))
         del self._pending[key]  # who asks from now on may need to see what happened meanwhile
         began = self._clock()
         try:

@@ -40,9 +40,11 @@ async def serving(app: ASGIApp, limits: Limits = NO_LIMITS) -> AsyncIterator[tup
     server = Server(config, limits=limits, on_closed=closed.append)
     running = asyncio.create_task(server.serve())
     await until(lambda: server.started)
-    yield server, server.servers[0].sockets[0].getsockname()[1], closed
-    server.stop_now()
-    await running
+    try:
+        yield server, server.servers[0].sockets[0].getsockname()[1], closed
+    finally:
+        server.stop_now()
+        await running
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -115,6 +117,27 @@ def test_the_slowest_readers_make_room_for_others() -> None:
             assert len(server.server_state.connections) <= 3
             for each in readers:
                 each.close()
+
+    on_uvloop(scenario)
+
+
+def test_the_next_request_begins_when_the_response_before_it_is_read() -> None:
+    begun = 0
+
+    async def counting(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal begun
+        begun += 1
+        await large(scope, receive, send)
+
+    async def scenario() -> None:
+        async with serving(counting) as (server, port, _):
+            with connect(port) as connection:
+                connection.send(GET + GET.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n"))
+                await until(lambda: server.server_state.total_requests == 1)
+                await asyncio.sleep(0.05)
+                assert begun == 1
+                assert (await read_to_end(connection)).count(b"HTTP/1.1 200 ") == 2
+                assert begun == 2
 
     on_uvloop(scenario)
 
