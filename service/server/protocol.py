@@ -12,6 +12,7 @@
 
 import asyncio
 import fcntl
+import socket
 import struct
 import sys
 import termios
@@ -50,6 +51,9 @@ MAX_HEAD_S = 10.0
 #: input, because one read of a socket returns up to 256,000 bytes, which can hold 14,000 requests.
 MOST_PIPELINED = 16
 SLICE_BYTES = 4096
+
+#: Bytes of a connection that wait in the kernel to be sent.
+UNSENT_BYTES = 131_072
 
 EXTENSIONS: dict[str, dict[object, object]] = {WHOLE: {}}
 
@@ -159,6 +163,10 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client connected. Proxies connect in advance: it may be silent for as long as between two requests."""
         super().connection_made(transport)
+        connection = transport.get_extra_info("socket")
+        if connection is not None:
+            # Else megabytes of a response wait in the kernel, where no limit counts them, and here until all is sent.
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         self._disconnect = Disconnect()
         if len(self.connections) > self.server_state.limits.connections:
             self.server_state.closed("too-many")

@@ -106,7 +106,10 @@ def test_a_client_that_reads_slowly_and_fast_enough_is_answered(monkeypatch: pyt
     on_uvloop(scenario)
 
 
-def test_the_slowest_readers_make_room_for_others() -> None:
+def test_the_slowest_readers_make_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "LOOK_S", 0.05)
+    monkeypatch.setattr(connections, "YOUNG_S", 0.2)
+
     async def scenario() -> None:
         async with serving(large, Limits(unread_bytes=2.5 * len(LARGE))) as (server, port, closed):
             readers = [connect(port, 4096) for _ in range(5)]
