@@ -22,8 +22,8 @@ from service.metrics import Closed
 LOOK_S = 0.5
 WINDOW_S = 10.0
 STOPPING_WINDOW_S = 1.0
-#: Rates over less than this are not compared: a new reader had no time to read.
-SHORTEST_S = 0.25
+#: Seconds that every reader gets, also where too much waits for all of them: many may have begun at the same time.
+YOUNG_S = 2.0
 
 _RESET = struct.pack("ii", 1, 0)
 
@@ -59,7 +59,7 @@ class _Reading(NamedTuple):
 
     def rate(self, now: float) -> float:
         """Bytes per second that were read."""
-        return (self.at_first - self.now) / max(SHORTEST_S, now - self.since)
+        return (self.at_first - self.now) / (now - self.since)
 
 
 class SlowReaders:
@@ -108,7 +108,8 @@ class SlowReaders:
         self._unread = sum(reading.now for reading in self._reading.values())
         if self._unread <= self._state.limits.unread_bytes:
             return
-        for each, reading in sorted(self._reading.items(), key=lambda item: (item[1].rate(now), item[1].since)):
+        old = [(each, reading) for each, reading in self._reading.items() if now - reading.since >= YOUNG_S]
+        for each, reading in sorted(old, key=lambda item: item[1].rate(now)):
             self._close(each, "memory")
             del self._reading[each]
             self._unread -= reading.now

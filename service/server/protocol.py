@@ -12,6 +12,7 @@
 
 import asyncio
 import fcntl
+import socket
 import struct
 import sys
 import termios
@@ -50,6 +51,9 @@ MAX_HEAD_S = 10.0
 #: input, because one read of a socket returns up to 256,000 bytes, which can hold 14,000 requests.
 MOST_PIPELINED = 16
 SLICE_BYTES = 4096
+
+#: Bytes of a connection that wait in the kernel to be sent.
+UNSENT_BYTES = 131_072
 
 EXTENSIONS: dict[str, dict[object, object]] = {WHOLE: {}}
 
@@ -151,12 +155,18 @@ class Protocol(HttpToolsProtocol):
     _unread = b""
     #: Bytes since the last complete head, piece of a body, or end of one.
     _pending_bytes = 0
+    #: A request that begins once the response before it is read.
+    _held: tuple[RequestResponseCycle, Any] | None = None
     _head_timer: asyncio.TimerHandle | None = None
     _probe_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client connected. Proxies connect in advance: it may be silent for as long as between two requests."""
         super().connection_made(transport)
+        connection = transport.get_extra_info("socket")
+        if connection is not None:
+            # Else megabytes of a response wait in the kernel, where no limit counts them, and here until all is sent.
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         self._disconnect = Disconnect()
         if len(self.connections) > self.server_state.limits.connections:
             self.server_state.closed("too-many")
@@ -274,6 +284,13 @@ class Protocol(HttpToolsProtocol):
         super().pause_writing()
         self.server_state.readers.paused(self.transport)
 
+    def resume_writing(self) -> None:
+        """Most of it is read: the next request may begin."""
+        super().resume_writing()
+        held, self._held = self._held, None
+        if held is not None:
+            self._start_asgi_task(*held)
+
     def end_soon(self) -> None:
         """Make the running request's response the last one, if its head is not sent and no other request waits then."""
         if isinstance(self._running, Cycle):
@@ -294,6 +311,9 @@ class Protocol(HttpToolsProtocol):
         return True
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:  # noqa: ANN401  (uvicorn's private type)
+        if self.flow.write_paused:  # another response would wait in memory behind this one
+            self._held = (cycle, app)
+            return
         self._running = cycle
         cycle.__class__ = Cycle  # uvicorn has no setting for it
         cycle.scope["extensions"] = EXTENSIONS
@@ -346,7 +366,7 @@ class Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is closed, by either side."""
         super().connection_lost(exc)
-        self._unread = b""
+        self._unread, self._held = b"", None
         self._cancel_head_timer()
         if self._probe_timer is not None:
             self._probe_timer.cancel()

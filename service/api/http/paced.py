@@ -7,8 +7,8 @@ from collections.abc import Callable, Hashable
 #: The share of the event loop's time that making documents may take, and the seconds of it that may be saved up.
 SHARE = 0.1
 BURST_S = 0.25
-#: Rounding errors ask for less, again and again.
-LEAST_WAIT_S = 1e-3
+#: Shortest wait in seconds: rounding may leave one that no clock can measure.
+LEAST_WAIT_S = 0.001
 
 
 class Paced:
@@ -28,7 +28,7 @@ class Paced:
 
     async def _made(self, key: Hashable, make: Callable[[], bytes]) -> bytes:
         while (wait_s := self._wait_s()) > 0:
-            await asyncio.sleep(max(wait_s, LEAST_WAIT_S))
+            await asyncio.sleep(max(LEAST_WAIT_S, wait_s))
         del self._pending[key]  # who asks from now on may need to see what happened meanwhile
         began = self._clock()
         try:

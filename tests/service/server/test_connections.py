@@ -40,9 +40,11 @@ async def serving(app: ASGIApp, limits: Limits = NO_LIMITS) -> AsyncIterator[tup
     server = Server(config, limits=limits, on_closed=closed.append)
     running = asyncio.create_task(server.serve())
     await until(lambda: server.started)
-    yield server, server.servers[0].sockets[0].getsockname()[1], closed
-    server.stop_now()
-    await running
+    try:
+        yield server, server.servers[0].sockets[0].getsockname()[1], closed
+    finally:
+        server.stop_now()
+        await running
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -104,7 +106,10 @@ def test_a_client_that_reads_slowly_and_fast_enough_is_answered(monkeypatch: pyt
     on_uvloop(scenario)
 
 
-def test_the_slowest_readers_make_room_for_others() -> None:
+def test_the_slowest_readers_make_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "LOOK_S", 0.05)
+    monkeypatch.setattr(connections, "YOUNG_S", 0.2)
+
     async def scenario() -> None:
         async with serving(large, Limits(unread_bytes=2.5 * len(LARGE))) as (server, port, closed):
             readers = [connect(port, 4096) for _ in range(5)]
@@ -115,6 +120,27 @@ def test_the_slowest_readers_make_room_for_others() -> None:
             assert len(server.server_state.connections) <= 3
             for each in readers:
                 each.close()
+
+    on_uvloop(scenario)
+
+
+def test_the_next_request_begins_when_the_response_before_it_is_read() -> None:
+    begun = 0
+
+    async def counting(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal begun
+        begun += 1
+        await large(scope, receive, send)
+
+    async def scenario() -> None:
+        async with serving(counting) as (server, port, _):
+            with connect(port) as connection:
+                connection.send(GET + GET.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n"))
+                await until(lambda: server.server_state.total_requests == 1)
+                await asyncio.sleep(0.05)
+                assert begun == 1
+                assert (await read_to_end(connection)).count(b"HTTP/1.1 200 ") == 2
+                assert begun == 2
 
     on_uvloop(scenario)
 
