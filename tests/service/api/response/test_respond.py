@@ -129,7 +129,13 @@ def test_an_error_is_the_same_in_any_way(client: TestClient) -> None:
 
 async def test_there_are_only_so_many_jobs(weights: Any) -> None:
     settings = Settings(
-        weights_dir=weights, device="cpu", engine_threads=1, max_bucket=8, max_jobs=2, max_request_ms=1e9
+        weights_dir=weights,
+        device="cpu",
+        engine_threads=1,
+        max_bucket=8,
+        max_jobs=2,
+        max_request_ms=1e9,
+        client_share=1.0,
     )
 
     async with running(settings) as app:
