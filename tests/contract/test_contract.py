@@ -142,7 +142,7 @@ def test_a_rejection_says_when_to_ask_again(target: Target, model: str) -> None:
         for answer in everywhere(
             target, lambda client: client.post(f"/generate/{model}", json={"steps": 1000, "timeout_ms": 1})
         ):
-            assert (answer.status_code, answer.json()["code"]) in ((503, "too-late"), (504, "deadline-exceeded"))
+            assert answer.status_code in (429, 503, 504), answer.text  # for its share, the queue or its deadline
             assert answer.status_code == 504 or int(answer.headers["retry-after"]) >= 1
     finally:
         for job in jobs:
