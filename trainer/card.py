@@ -107,6 +107,9 @@ A model of so few pictures reproduces many of them when a prompt is the name of 
 pictures of training captions and of new prompts has not been measured yet."""
 ENCODE = """\
     curl --data-binary @picture.png http://127.0.0.1:8000/encode/{name}"""
+MEASURED = """\
+A model of so few pictures reproduces many of them when a prompt is the name of one. The tables below have the share of
+copies, pictures nearer to a training picture than all but 1 % of the real ones that were held out."""
 #: The text before and after the scores in the template.
 QUALITY_HEADING, LIMITS_HEADING = "\n## Quality\n\n", "\n\n## Limits\n\n"
 
@@ -253,6 +256,7 @@ def duration(seconds: float) -> str:
 
 def with_quality(text: str, quality: tuple[Score, ...]) -> str:
     """The card ``text`` with other scores. Raises ValueError when it has no Quality section."""
+    text = text.replace(NOT_MEASURED, MEASURED)
     before, found, rest = text.partition(QUALITY_HEADING)
     _, limits, after = rest.partition(LIMITS_HEADING)
     if not (found and limits):
