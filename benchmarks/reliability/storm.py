@@ -1,6 +1,6 @@
 """R1: many clients that try again when they are refused, at once or after the time in Retry-After.
 
-The goodput must not fall: what is refused must cost little, and clients that wait as they are told must find a place.
+The goodput must not fall: what is refused must cost little, and clients that obey Retry-After must find a place.
 """
 
 import asyncio

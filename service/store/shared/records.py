@@ -44,7 +44,7 @@ class JobRecords(Protocol):
         """Write news of open jobs of this process. Returns the ids of those that are not its, or have ended."""
 
     async def end(self, id: str, state: State, error: bytes, data: bytes, now: float, bounds: Bounds) -> None:
-        """End a job, whoever computes it, with an ``error`` whose event has ``data``; no effect on ended ones.
+        """End a job of any process with an ``error`` whose event has ``data``; no effect on ended ones.
 
         Raises JobExpired, UnknownJob.
         """

@@ -73,7 +73,7 @@ def test_no_more_is_admitted_than_the_rate_the_burst_and_the_last_request(
         assert bucket.left_ms <= bucket.quota_ms
 
 
-def test_whoever_asks_within_its_rate_is_always_admitted() -> None:
+def test_a_key_within_its_rate_is_always_admitted() -> None:
     clock = Clock()
     bucket = Buckets(clock=clock).bucket(0, 50.0)
     for _ in range(1000):
