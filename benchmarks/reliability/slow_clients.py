@@ -11,11 +11,11 @@ import uvloop
 from benchmarks.attacks.connections import (
     ALONE_S,
     CUT_S,
-    GROWTH_MIB,
     LARGE,
     LEAST_MS,
     SMALL,
     TIMES,
+    UNREAD_MIB,
     connecting,
     still_open,
 )
@@ -65,7 +65,7 @@ async def attack(service: Service, form: Form) -> list[Demand]:
         *(Demand(f"{kind} left after {CUT_S:g} s", count, 0) for kind, count in left.items()),
         Demand("good requests that failed", watch.failed, 0),
         Demand("p99 of good requests, ms", watch.p99_ms, max(TIMES * usual.p99_ms, LEAST_MS)),
-        Demand("growth of memory, MiB", growth_mib, GROWTH_MIB),
+        Demand("growth of memory, MiB", growth_mib, UNREAD_MIB),
     ]
 
 
