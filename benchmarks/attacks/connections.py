@@ -31,7 +31,7 @@ async def slow_readers(service: Service, scale: float) -> list[Demand]:
 
     As many that read come first: the service keeps the memory that so many answers need while they are made.
     """
-    await asyncio.gather(*(_read(service.port, LARGE) for _ in range(round(100 * scale))))
+    await asyncio.gather(*(read_all(service.port, LARGE) for _ in range(round(100 * scale))))
     usual = await quiet(service.port, ALONE_S)
     before_mib = service.memory_mib()
     with connecting(service.port, round(100 * scale), receive=4096) as attackers:
@@ -48,7 +48,8 @@ async def slow_readers(service: Service, scale: float) -> list[Demand]:
     ]
 
 
-async def _read(port: int, request: bytes) -> None:
+async def read_all(port: int, request: bytes) -> None:
+    """Ask once, and read the answer to its end."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(request.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n"))
     while await reader.read(1 << 20):

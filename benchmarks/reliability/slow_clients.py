@@ -17,34 +17,30 @@ from benchmarks.attacks.connections import (
     TIMES,
     UNREAD_MIB,
     connecting,
+    read_all,
     still_open,
 )
 from benchmarks.attacks.watch import Demand, quiet, watching
 from benchmarks.reliability.bench import Form
-from benchmarks.reliability.raw import exchange
 from benchmarks.server import Service
 
 #: Connections of each kind: in the long form, and in the quick one.
 SENDERS, READERS, HEADS = (500, 100), (100, 20), (20, 4)
-#: Bound of what waits for slow readers, each of whom asks for 4 MB. The service's default is larger.
-UNREAD_BYTES = 12 << 20
-#: Large answers before the attack: the memory that the first ones need is not that of the attack.
-FIRST = 3
 #: Bytes of an endless head, which are sent in pieces.
 HEAD_BYTES, PIECE = 100 << 20, b"x" * (1 << 18)
 
 
 def measure(form: Form) -> list[Demand]:
     """Attack a fresh service."""
-    with form.service("patient", max_unread_bytes=str(UNREAD_BYTES)) as service:
+    with form.service("patient") as service:
         return uvloop.run(attack(service, form))
 
 
 async def attack(service: Service, form: Form) -> list[Demand]:
     """All three kinds for as long as they may last."""
     port = service.port
-    for _ in range(FIRST):
-        await asyncio.to_thread(exchange, port, LARGE)
+    # The service keeps the memory that so many answers need while they are made.
+    await asyncio.gather(*(read_all(port, LARGE) for _ in range(form.pick(*READERS))))
     usual, before_mib = await quiet(port, ALONE_S), service.memory_mib()
     with (
         connecting(port, form.pick(*SENDERS)) as senders,

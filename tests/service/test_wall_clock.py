@@ -11,8 +11,9 @@ STAMPS = {
     "api/response/rendering.py": "`created` of an answer",
     "api/response/job_runner.py": "when a job was created",
     "logs.py": "the time of a line",
-    "store/sqlite/jobs.py": "when an ended job is forgotten: a time that outlives the process",
-    "store/sqlite/keys.py": "when a kept answer is forgotten: likewise",
+    "contract/signature.py": "when a manifest was signed",
+    "store/shared/jobs.py": "when an ended job is forgotten: a time that outlives the process",
+    "store/shared/keys.py": "when a kept answer is forgotten: likewise",
 }
 
 
