@@ -93,7 +93,7 @@ def require_undisturbed(service: Service, results: list[dict[str, Any]]) -> None
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_accepted_jobs_are_computed_after_a_restart(tiny_weights: Path, kept: Kept, number: int) -> None:
     key = {"Idempotency-Key": "once"}
-    with serving(tiny_weights, **kept.settings, drain_s=0.1) as service:
+    with serving(tiny_weights, **kept.settings, drain_s=0.1, drain_delay_s=0) as service:
         first = service.client.post("/generate/vae", headers=key)
         done = service.client.post("/generate/vae", headers=ASYNC).json()
         before = result(service, done)
