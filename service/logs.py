@@ -222,7 +222,7 @@ class LineHandler(logging.Handler):
 def configure(level: str, format: Format = "json") -> None:
     """Write the records of all loggers to standard error, from ``level`` on."""
     logging.basicConfig(level=level.upper(), handlers=[LineHandler(renderer(format))], force=True)
-    # It tells of its own start and stop, once for each process, in lines of which ours say the same.
+    # Every process logs uvicorn's start and stop; the supervisor's own lines already report both.
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING if level == "info" else logging.NOTSET)
 
 

@@ -16,7 +16,6 @@ import pytest
 
 from benchmarks import drain
 from tests.e2e.process import ROOT, SECONDS, post, read_to_end, serving
-from tests.service.artefacts import write_diffusion, write_one_shot
 
 pytestmark = pytest.mark.slow
 
@@ -24,19 +23,11 @@ MALFORMED = 1000
 
 
 @pytest.fixture
-def weights(tmp_path: Path) -> Path:
-    folder = tmp_path / "weights"
-    write_one_shot(folder)
-    write_diffusion(folder)
-    return folder
-
-
-@pytest.fixture
-def unread(weights: Path) -> Iterator[int]:
+def unread(tiny_weights: Path) -> Iterator[int]:
     """The port of a service whose standard error is a pipe that is full."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port: int = free.getsockname()[1]
-    own = {"GENSERVE_WEIGHTS_DIR": str(weights), "GENSERVE_PORT": str(port), "GENSERVE_LOG_LEVEL": "debug"}
+    own = {"GENSERVE_WEIGHTS_DIR": str(tiny_weights), "GENSERVE_PORT": str(port), "GENSERVE_LOG_LEVEL": "debug"}
     ours, theirs = os.pipe()
     os.set_blocking(theirs, False)
     with suppress(BlockingIOError):
@@ -81,11 +72,11 @@ def test_no_accepted_request_is_lost_at_a_stop(servers: int) -> None:
 
 @pytest.mark.parametrize("engine", ["inline", "processes"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_second_signal_ends_the_service_at_once(weights: Path, engine: str, number: signal.Signals) -> None:
+def test_a_second_signal_ends_the_service_at_once(tiny_weights: Path, engine: str, number: signal.Signals) -> None:
     """The drain may take days."""
     with (
         serving(
-            weights, engine=engine, drain_s=1e6, drain_delay_s=1e6, max_queue_ms=1e9, spare_engine="false"
+            tiny_weights, engine=engine, drain_s=1e6, drain_delay_s=1e6, max_queue_ms=1e9, spare_engine="false"
         ) as service,
         service.connect() as connection,
     ):

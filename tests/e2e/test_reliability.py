@@ -14,7 +14,6 @@ from benchmarks.reliability.scraping import exposition
 from benchmarks.reliability.scraping import series as series_of
 from service.access.keys import line_of, new_secret
 from tests.e2e.process import Service, serving
-from tests.service.artefacts import write_diffusion, write_one_shot
 
 LIMITS: dict[str, object] = {
     "engine_threads": 1,
@@ -27,16 +26,8 @@ LIMITS: dict[str, object] = {
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("reliability") / "weights"
-    write_one_shot(folder)
-    write_diffusion(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def service(weights: Path) -> Iterator[Service]:
-    with serving(weights, **LIMITS) as running:
+def service(tiny_weights: Path) -> Iterator[Service]:
+    with serving(tiny_weights, **LIMITS) as running:
         yield running
         assert running.errors_logged() == []
 

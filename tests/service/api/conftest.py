@@ -44,7 +44,7 @@ MODELS = ("vae", "ddpm")
 LONG = {"n": 64, "steps": 1000}
 
 
-def settings_of(weights: Path) -> Settings:
+def settings_of(weights: Path, **more: object) -> Settings:
     """Of a service that takes any one request, however slow the machine."""
     return Settings(
         weights_dir=weights,
@@ -54,6 +54,7 @@ def settings_of(weights: Path) -> Settings:
         access_log=False,
         max_request_ms=1e9,
         max_lag_ms=1e9,
+        **more,  # type: ignore[arg-type]
     )
 
 

@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 from service.access.keys import SCOPES, line_of
 from service.api.http.access import PUBLIC, PUBLIC_FOLDERS, SECURITY
 from service.app import create_app
-from service.settings import Settings
+from tests.service.api.conftest import settings_of
 from tests.service.artefacts import write_diffusion, write_one_shot
 
 KEYS: dict[str, str] = {scope: f"key-for-{scope}" for scope in SCOPES}
@@ -71,24 +71,10 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     write_diffusion(folder / "weights")
     lines = [line_of(scope, key, [scope]) for scope, key in KEYS.items()]
     (folder / "keys.toml").write_text("\n".join([*lines, line_of("slow", SLOW, ["generate"], 1e-3)]))
-    settings = settings_of(folder / "weights", folder / "keys.toml")
+    settings = settings_of(folder / "weights", api_keys_file=folder / "keys.toml")
     app = create_app(settings)
     with TestClient(app, follow_redirects=False) as client:
         yield Guarded(client, sorted({*routes_of(app.routes)}))
-
-
-def settings_of(weights: Path, keys: Path | None = None, **more: object) -> Settings:
-    return Settings(
-        weights_dir=weights,
-        device="cpu",
-        engine_threads=1,
-        max_bucket=8,
-        access_log=False,
-        max_request_ms=1e9,
-        max_lag_ms=1e9,
-        api_keys_file=keys,
-        **more,  # type: ignore[arg-type]
-    )
 
 
 def refused(response: httpx2.Response, status: int, code: str) -> None:
@@ -281,7 +267,9 @@ def test_origins_of_the_list_may_use_the_service(tmp_path: Path) -> None:
     write_one_shot(tmp_path / "weights")
     (tmp_path / "keys.toml").write_text(line_of("page", KEYS["generate"], ["generate"]))
     settings = settings_of(
-        tmp_path / "weights", tmp_path / "keys.toml", cors_origins="https://one.example, http://localhost:3000"
+        tmp_path / "weights",
+        api_keys_file=tmp_path / "keys.toml",
+        cors_origins="https://one.example, http://localhost:3000",
     )
     listed = {"Sec-Fetch-Site": "cross-site", "Origin": "https://one.example", "Sec-Fetch-Mode": "cors"}
     with TestClient(create_app(settings)) as client:
