@@ -27,7 +27,8 @@ from service.engine.results import Picture
 from service.engine.rows import Adapter, RowSpec
 from service.images import encode_png, tile
 from service.metrics import Metrics
-from service.models.diffusers.rows import Control, conditioned, pipeline_of
+from service.models.conditions import Control, conditioned
+from service.models.diffusers.rows import pipeline_of
 from service.models.registry import pick_device, prepare
 from service.settings import Settings
 

@@ -25,7 +25,8 @@ from service.engine.initial_latents import from_picture, image_tensor, repaint_m
 from service.engine.model import Model
 from service.engine.results import Latent
 from service.engine.rows import RowSpec, encode_row
-from service.models.diffusers.rows import Control, conditioned, from_code, hidden, painted_in
+from service.models.conditions import Control, conditioned
+from service.models.diffusers.rows import from_code, hidden, painted_in
 from service.settings import Settings
 
 

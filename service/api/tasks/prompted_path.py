@@ -13,7 +13,7 @@ from service.api.state import State
 from service.api.tasks.path_points import KeyPoint
 from service.api.tasks.texts import Texts, read_texts, reading_parts
 from service.engine.initial_latents import Leg
-from service.models.diffusers.rows import conditioned
+from service.models.conditions import conditioned
 from service.sampling.step import Inputs
 
 

@@ -11,7 +11,7 @@ from service.contract.files import ContractError
 from service.contract.manifest import Golden, read_manifest
 from service.engine.inputs import Input
 from service.engine.rows import RowSpec
-from service.models.diffusers.rows import Control
+from service.models.conditions import Control
 from service.models.golden import check_golden, draw
 from service.models.registry import described_model, load
 from service.models.torchscript import load_model

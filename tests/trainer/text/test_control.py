@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from service.models.diffusers.rows import Control
+from service.models.conditions import Control
 from tests.service.models.diffusers.served import studio
 from tests.trainer.conftest import TEXT, MakeTextConfig
 from trainer.data import ImageData, to_unit_range

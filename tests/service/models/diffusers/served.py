@@ -22,7 +22,8 @@ from service.engine.parts import no_prompt, prompt_inputs, text_row
 from service.engine.pricing import Part
 from service.engine.rows import Adapter, RowSpec, Size, encode_row
 from service.metrics import Metrics
-from service.models.diffusers.rows import Control, conditioned, from_code, hidden, painted_in
+from service.models.conditions import Control, conditioned
+from service.models.diffusers.rows import from_code, hidden, painted_in
 from service.models.registry import prepare
 from service.settings import Settings
 

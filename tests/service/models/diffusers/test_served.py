@@ -17,7 +17,7 @@ from service.engine.initial_latents import from_picture
 from service.engine.model import Served
 from service.engine.rows import Adapter, RowSpec
 from service.errors import ComputeFailed
-from service.models.diffusers.rows import Control
+from service.models.conditions import Control
 from tests.service.models.diffusers.served import Studio, studio
 from tests.service.models.diffusers.test_parity import NEGATIVE, PROMPT, levels_of, mask, picture, seeded
 from tests.service.models.diffusers.tiny import diffusers_class, write_lora
