@@ -1,7 +1,7 @@
 // The compare view: the same seeds with several models, or with several values of one setting.
 
 import { can, denoises, fieldsOf, guidesClasses, readsText, sampling, stepChoices } from "./card.js";
-import { choice, classChips, classNamesOf, classesOf, group, seedField, seedForm, seedOf, sendButton, slider } from "./controls.js";
+import { choice, classNamesOf, group, oneClass, seedField, seedForm, seedOf, sendButton, slider } from "./controls.js";
 import { copyLink } from "./copy.js";
 import { duration, h } from "./dom.js";
 import { Progress, runner } from "./progress.js";
@@ -149,15 +149,7 @@ function settings(card, cards, aside, generate) {
           generate();
         },
       }),
-      classChips({
-        names: card.class_names,
-        selected: classesOf(state, card).slice(0, 1),
-        several: false,
-        on: ([found]) => {
-          note({ classes: found });
-          generate();
-        },
-      }),
+      oneClass(card, state, generate),
       group(
         "Pictures",
         slider({

@@ -147,6 +147,16 @@ export function classChips({ names, selected, several, hint, on }) {
   );
 }
 
+/** Selection of one class, kept in the state; `go` makes the pictures of another one. */
+export function oneClass(card, state, go, hint) {
+  const selected = classesOf(state, card).slice(0, 1);
+  const on = ([found]) => {
+    note({ classes: found });
+    go();
+  };
+  return classChips({ names: card.class_names, selected, several: false, hint, on });
+}
+
 /** The seed: typed, or a new random one by `draw()` (with a history entry) unless it is locked. */
 export function seedField({ seed, locked, on }) {
   const id = uniqueId("seed");

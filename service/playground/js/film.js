@@ -2,16 +2,7 @@
 
 import { getFile, stream } from "./api.js";
 import { guidesClasses, isGrey, sampling } from "./card.js";
-import {
-  classChips,
-  classNamesOf,
-  classesOf,
-  group,
-  seedField,
-  seedForm,
-  seedOf,
-  sendButton,
-} from "./controls.js";
+import { classNamesOf, group, oneClass, seedField, seedForm, seedOf, sendButton } from "./controls.js";
 import { copyLink } from "./copy.js";
 import { bitmap, download, enlargement, h, uniqueId } from "./dom.js";
 import { Player, paint, screen } from "./player.js";
@@ -107,15 +98,7 @@ function settings(card, aside, generate) {
       seed,
       generate,
       promptControls(card, state, generate),
-      classChips({
-        names: card.class_names,
-        selected: classesOf(state, card).slice(0, 1),
-        several: false,
-        on: ([found]) => {
-          note({ classes: found });
-          generate();
-        },
-      }),
+      oneClass(card, state, generate),
       group("Picture", seed),
       sizeControls(card, state),
       samplingControls(card, state),

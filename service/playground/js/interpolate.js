@@ -3,15 +3,7 @@
 import { getFile, stream } from "./api.js";
 import { bars } from "./chart.js";
 import { denoises, isGrey, readsText, sampling } from "./card.js";
-import {
-  classChips,
-  classNamesOf,
-  classesOf,
-  group,
-  choice,
-  slider,
-  sendButton,
-} from "./controls.js";
+import { choice, classNamesOf, group, oneClass, sendButton, slider } from "./controls.js";
 import { copyLink } from "./copy.js";
 import { bitmap, dataUrl, download, enlargement, h } from "./dom.js";
 import { End, swap, viaField } from "./ends.js";
@@ -101,15 +93,7 @@ function settings(card, aside, ends, walk) {
       { onsubmit: submit },
       prompts,
       group("End points", ends.from.field, viaField(state), ends.to.field, swap(ends, prompts, walk)),
-      classChips({
-        names: card.class_names,
-        selected: classesOf(state, card).slice(0, 1),
-        several: false,
-        on: ([found]) => {
-          note({ classes: found });
-          walk();
-        },
-      }),
+      oneClass(card, state, walk),
       group(
         "Path",
         slider({

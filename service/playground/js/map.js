@@ -2,7 +2,7 @@
 
 import { getFile, getJson } from "./api.js";
 import { can, isGrey } from "./card.js";
-import { classChips, classNamesOf, classesOf, group } from "./controls.js";
+import { classNamesOf, classesOf, group, oneClass } from "./controls.js";
 import { h } from "./dom.js";
 import { hold } from "./held.js";
 import { Plane } from "./plane.js";
@@ -69,16 +69,7 @@ export function mount({ card, stage, aside, signal }) {
     h(
       "form",
       { onsubmit: (event) => event.preventDefault() },
-      classChips({
-        names: card.class_names,
-        selected: classesOf(read(), card).slice(0, 1),
-        several: false,
-        hint: "Class of the background and of the picture.",
-        on: ([found]) => {
-          note({ classes: found });
-          load();
-        },
-      }),
+      oneClass(card, read(), load, "Class of the background and of the picture."),
       group("Training pictures", legend(card.class_names)),
     ),
   );
