@@ -203,6 +203,7 @@ async function generateFilm(card, film, { player, progress }, stop) {
   const add = (event) => {
     last = last.then(async () => {
       const pixels = await bitmap(event);
+      if (stop.aborted) return; // the player has the frames of a newer request
       let frame = film.frames.find((each) => each.step === event.step);
       if (!frame) film.frames.push((frame = { step: event.step, steps: event.steps, t: event.t }));
       frame[event.kind] = pixels;
@@ -221,6 +222,7 @@ async function generateFilm(card, film, { player, progress }, stop) {
   const answer = await stream(`generate/${card.name}`, body, on, stop);
   await last;
   const picture = await bitmap(answer.images[0]);
+  stop.throwIfAborted();
   const steps = answer.params.steps;
   film.frames.push({ step: steps, steps, t: null, xt: picture, x0: picture });
   return answer;

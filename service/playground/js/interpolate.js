@@ -167,7 +167,9 @@ async function fill({ card, frames, strip, curve, ends, player, progress }, stop
     image: (picture) => put(picture, 1),
   };
   const answer = await stream("interpolate", { ...body, ...previews(card, body) }, on, stop);
-  frames.splice(0, Infinity, ...(await Promise.all(answer.images.map(bitmap))));
+  const pictures = await Promise.all(answer.images.map(bitmap));
+  stop.throwIfAborted(); // a newer request has the player
+  frames.splice(0, Infinity, ...pictures);
   ends.from.show(answer.images[0]);
   ends.to.show(answer.images.at(-1));
   drawCurve(curve, answer.path);

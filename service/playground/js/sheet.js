@@ -27,7 +27,7 @@ export class Sheet {
   async fill(body, rows, progress, stop) {
     const total = body.seeds?.length ?? body.n;
     this.#shape(sizeOf(this.#card, body));
-    this.#layOut(total, rows);
+    const slots = this.#layOut(total, rows);
     const every = denoises(this.#card) ? { preview_every: Math.max(1, Math.ceil(this.#steps(body) / PREVIEWS)) } : {};
     const { hash } = location;
     const alone = !body.image && !body.control_image;
@@ -40,7 +40,8 @@ export class Sheet {
       started: () => progress.running(0, "Computing"),
       preview: async (event) => {
         report(event.index, event.step / event.steps);
-        this.#preview(event.index, await bitmap(event));
+        const pixels = await bitmap(event);
+        if (slots === this.#slots) this.#preview(event.index, pixels);
       },
       image: (picture) => {
         this.#put({ ...picture, alone, prompt: body.prompt });
@@ -53,8 +54,7 @@ export class Sheet {
       if (alone) remember(this.#card, { ...answer.images[0], prompt: body.prompt }, hash);
       return answer;
     } finally {
-      this.element.setAttribute("aria-busy", "false");
-      this.#dropEmpty();
+      if (slots === this.#slots) this.#finish(); // else a newer request has the sheet
     }
   }
 
@@ -87,10 +87,12 @@ export class Sheet {
     );
     this.element.setAttribute("aria-busy", "true");
     this.element.replaceChildren(...sections);
+    return this.#slots;
   }
 
   /** Remove the places of pictures that did not come. */
-  #dropEmpty() {
+  #finish() {
+    this.element.setAttribute("aria-busy", "false");
     for (const slot of this.element.querySelectorAll(".slot")) slot.remove();
     for (const row of this.element.querySelectorAll(".sheet-row:not(:has(.tile))")) row.remove();
   }

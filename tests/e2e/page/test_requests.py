@@ -40,6 +40,17 @@ def refuse(page: Page, times: int) -> list[str]:
     return asked
 
 
+def test_a_newer_request_keeps_its_pictures(browser: Browser, shipped: Service) -> None:
+    """The end of the older one, which comes later, removes nothing."""
+    with visiting(browser, shipped.port) as visit:
+        page = visit.open("#gallery?model=ddpm&n=2&steps=300&seed=5&classes=1", wait=False)
+        expect(page.locator(".progress[data-state=running]")).to_be_attached()
+        page.get_by_role("button", name="bag", exact=True).click()
+        expect(page.locator(DONE)).to_be_attached(timeout=60_000)
+        expect(page.locator(".sheet-row h2")).to_have_text(["trouser", "bag"])
+        expect(page.locator("button.tile")).to_have_count(4)
+
+
 def test_a_request_can_be_cancelled(browser: Browser, shipped: Service) -> None:
     """The engine stops too."""
     with visiting(browser, shipped.port) as visit:
