@@ -13,22 +13,13 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.e2e.process import ROOT, SECONDS, Service, serving
+from tests.e2e.process import ROOT, SAME_BYTES, SECONDS, Service, serving
 from tests.redis_server import redis_server
 from tests.service.api.documented import checker
 from tests.service.artefacts import write_diffusion, write_one_shot
 
 KINDS = ("one process", "several API processes", "two replicas")
-#: The same picture in every batch, and queues that never are the reason of a rejection.
-SETTINGS: dict[str, object] = {
-    "engine_threads": 1,
-    "deterministic": "true",
-    "max_bucket": 4,
-    "max_queue_ms": 1e9,
-    "max_request_ms": 1e9,
-    "client_share": 1.0,
-    "drain_s": 60.0,
-}
+SETTINGS: dict[str, object] = {**SAME_BYTES, "drain_s": 60.0}
 
 
 @dataclass

@@ -10,22 +10,13 @@ import httpx2
 import pytest
 from redis import Redis
 
-from tests.e2e.process import SECONDS, Service, serving
+from tests.e2e.process import SAME_BYTES, SECONDS, Service, serving
 from tests.redis_server import shared_server
 from tests.service.api.conftest import base64_png, some_picture
 
 pytestmark = pytest.mark.slow
 
 ASYNC = {"Prefer": "respond-async"}
-#: Every forward pass has the same size: the same request gives the same bytes, whatever else is computed.
-SETTINGS: dict[str, object] = {
-    "engine_threads": 1,
-    "deterministic": "true",
-    "max_bucket": 4,
-    "max_queue_ms": 1e9,
-    "max_request_ms": 1e9,
-    "client_share": 1.0,
-}
 #: Seconds of work each on any machine, so that they are open when the process dies.
 REQUESTS: list[tuple[str, dict[str, Any]]] = [
     ("/generate/ddpm", {"n": 8, "steps": 600, "preview_every": 100}),
@@ -41,7 +32,7 @@ class Kept:
     def __init__(self, kind: str, folder: Path) -> None:
         self.file = folder / "jobs.db" if kind == "sqlite" else None
         self.url = f"sqlite:///{self.file}" if self.file else shared_server().url(folder)
-        self.settings: dict[str, object] = {**SETTINGS, "store": self.url}
+        self.settings: dict[str, object] = {**SAME_BYTES, "store": self.url}
 
     def open_jobs(self) -> int:
         """Number of open jobs."""

@@ -6,7 +6,6 @@ What served before keeps serving. Nothing here may block: a pipe without a write
 import json
 import os
 import shutil
-import socket
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from tests.service.engine.running import Nan, Shifted, export, running
 pytest.importorskip("cryptography", reason="signatures need the extra `sign`")
 
 from tests.service.contract.signing import pair
+from tests.service.models.not_files import directory, pipe, server_socket
 
 OURS, OTHERS = pair(1), pair(2)
 
@@ -95,22 +95,6 @@ def link(target: str) -> Callable[[Path], object]:
 def link_to_a_copy(path: Path) -> None:
     """The right bytes, by a link: what it leads to could change unseen."""
     path.symlink_to(path.rename(path.with_name("copy")).name)
-
-
-def pipe(path: Path) -> None:
-    path.unlink()
-    os.mkfifo(path)
-
-
-def directory(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
-
-
-def server_socket(path: Path) -> None:
-    path.unlink()
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind(str(path))
 
 
 def sparse(path: Path) -> None:

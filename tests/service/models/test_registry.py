@@ -1,6 +1,4 @@
-import os
 import re
-import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +15,7 @@ from service.models.warmup import RunExclusive, warm_up
 from service.settings import Settings
 from tests.service.artefacts import write_autoencoder, write_diffusion, write_one_shot
 from tests.service.engine.conftest import CPU
+from tests.service.models.not_files import directory, pipe, server_socket
 
 
 def test_every_model_is_loaded_and_priced(settings: Settings) -> None:
@@ -155,16 +154,6 @@ def test_whatever_one_model_raises_refuses_that_model_alone(
     assert record.exc_info[1] is raised
 
 
-def pipe(path: Path) -> None:
-    path.unlink()
-    os.mkfifo(path)
-
-
-def directory(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
-
-
 def link_to_a_device(path: Path) -> None:
     path.unlink()
     path.symlink_to("/dev/zero")
@@ -178,12 +167,6 @@ def link_to_nothing(path: Path) -> None:
 def link_to_itself(path: Path) -> None:
     path.unlink()
     path.symlink_to(path.name)
-
-
-def server_socket(path: Path) -> None:
-    path.unlink()
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind(str(path))
 
 
 def huge(path: Path) -> None:
