@@ -32,7 +32,8 @@ from benchmarks.server import Service, service_process, some_models
 
 QUICK, SLOW = request_bytes("/generate/quick-gan", "{}"), request_bytes("/generate/ddpm", '{"steps": 20}')
 STREAM = b"POST /generate/ddpm HTTP/1.1\r\nhost: localhost\r\naccept: text/event-stream\r\ncontent-length: 26\r\n\r\n"
-ENDLESS = STREAM + b'{"n": 4, "steps": 1000   }'
+#: 16,000 steps of a row: no CPU ends them before the service must stop.
+ENDLESS = STREAM + b'{"n": 16, "steps": 1000  }'
 CLIENTS, SLOW_CLIENTS, LATE, READERS = 12, 2, 4, 4
 #: Seconds of load before the signal; seconds that a late client waits before it sends its request.
 BEFORE_S, LATE_S = 1.0, 0.2

@@ -52,11 +52,11 @@ def test_mutated_requests_cause_no_server_error(service: Service) -> None:
     assert service.client.post("/generate/vae").status_code == 200
 
 
-def test_no_shape_of_a_request_gets_past_the_keys(weights: Path, tmp_path: Path) -> None:
+def test_no_shape_of_a_request_gets_past_the_keys(tiny_weights: Path, tmp_path: Path) -> None:
     secret = new_secret()
     keys = tmp_path / "keys.toml"
     keys.write_text(line_of("good", secret, ["generate", "metrics"]) + "\n")
-    with serving(weights, api_keys_file=keys, **LIMITS) as service:
+    with serving(tiny_weights, api_keys_file=keys, **LIMITS) as service:
         for route in access.ROUTES:
             for shape in access.shapes(route, secret):
                 reply = exchange(service.port, shape)

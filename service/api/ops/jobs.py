@@ -14,7 +14,14 @@ from service.api.http.openapi import Answer, Operation
 from service.api.request.body import MAX_ECHO
 from service.api.request.negotiation import EVENT_STREAM, JSON
 from service.api.request.response_mode import wait_of
-from service.api.response.documented import EVENT, EVENT_HEADERS, IMAGE_HEADERS, NO_LATER_EVENTS, image_content
+from service.api.response.documented import (
+    COMPUTE_ERRORS,
+    EVENT,
+    EVENT_HEADERS,
+    IMAGE_HEADERS,
+    NO_LATER_EVENTS,
+    image_content,
+)
 from service.api.response.event_stream import EventStream
 from service.api.response.job_answers import result, status_of, wait_for
 from service.api.response.reproduce import root_of
@@ -91,6 +98,8 @@ async def delete_job(request: Request) -> Response:
 _JOB = {200: Answer("The job.", {JSON: JobStatus}, ["Cache-Control"])}
 _JOBS = {200: Answer("The jobs.", {JSON: JobList}, ["Cache-Control"])}
 _RESULT = {200: Answer("The images.", image_content(), IMAGE_HEADERS)}
+#: Those of reading the job, and of its request: the pictures in it are decoded while the job runs.
+_RESULT_ERRORS = (400, 406, 409, 410, 413, 415, *COMPUTE_ERRORS)
 _EVENTS = {200: Answer("Events.", {EVENT_STREAM: EVENT}, EVENT_HEADERS), 204: NO_LATER_EVENTS}
 
 ROUTES = (
@@ -104,7 +113,7 @@ ROUTES = (
     ),
     route(
         "/jobs/{id}/result",
-        {"GET": Operation(get_job_result, "jobs", _RESULT, [404, 406, 409, 410, 422, 503, 504], headers=["Prefer"])},
+        {"GET": Operation(get_job_result, "jobs", _RESULT, _RESULT_ERRORS, headers=["Prefer"])},
     ),
     route(
         "/jobs/{id}/events",

@@ -63,7 +63,7 @@ def image_operation(
     return Operation(
         handler,
         answers={**answers, **({304: NOT_MODIFIED} if query else {})},
-        errors=(*BODY_ERRORS, 406, 409, 415, *COMPUTE_ERRORS),
+        errors=(*BODY_ERRORS, 406, 409, 410, 415, *COMPUTE_ERRORS),
         body=body,
         query=query,
         headers=("Prefer", "Last-Event-ID", "Idempotency-Key" if body else "If-None-Match"),

@@ -46,6 +46,7 @@ def test_a_photo_is_fitted_to_what_the_model_learnt(browser: Browser, shipped: S
         slide(page, "Zoom", 6)
         zoomed = pixels_of(page, SEEN)
         page.get_by_role("button", name="Use this picture").click()
+        page.wait_for_function(PAINTED, arg=".pad .picture")
         assert np.array_equal(pixels_of(page, ".pad .picture"), zoomed)
         page.get_by_role("button", name="Undo").click()
         assert pixels_of(page, ".pad .picture")[:, :, :3].max() == 0

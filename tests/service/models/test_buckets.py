@@ -12,6 +12,7 @@ from torch import Tensor
 
 from service.engine.engine import Engine
 from service.engine.initial_latents import started_from
+from service.engine.inputs import LABEL
 from service.engine.model import Model
 from service.engine.rows import Film, RowSpec, inversion_row
 from service.metrics import Metrics
@@ -115,11 +116,13 @@ def test_shipped_models_are_deterministic_to_the_bit(name: str) -> None:
     model = at_fixed_sizes(load_model(SHIPPED / name, CPU), [8])
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(8, *model.manifest.latent_shape, generator=generator)
-    label, order = torch.arange(8) % model.manifest.null_label, torch.randperm(8, generator=generator)
-    t, inputs = torch.linspace(0.1, 0.9, 8), {"label": label}
+    t, order = torch.linspace(0.1, 0.9, 8), torch.randperm(8, generator=generator)
+    inputs = {name: torch.rand(8, *each.shape, generator=generator) for name, each in model.inputs.items()}
+    if LABEL in inputs:
+        inputs[LABEL] = torch.arange(8) % model.manifest.null_label
     with torch.inference_mode():
         for rows in (order, order[:3], order[5:6]):
-            some = {"label": label[rows]}
+            some = {name: each[rows] for name, each in inputs.items()}
             torch.testing.assert_close(model.decode(x[rows], some), model.decode(x, inputs)[rows], rtol=0, atol=0)
             if model.denoise is not None:
                 together = model.denoise(x, t, inputs)[rows]
