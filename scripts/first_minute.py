@@ -7,6 +7,7 @@ Waits are shortened; nothing else is changed.
 
 import os
 import pty
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -32,7 +33,7 @@ START_S = 300.0
 
 SERVE = "genserve serve"
 COMMANDS = {
-    "genserve generate ddpm --class-label sneaker -n 16 -o grid.png": "grid.png",
+    'genserve generate emoji --prompt "red heart" -n 16 -o grid.png': "grid.png",
     "genserve film ddpm --class-label bag -o film.gif": "film.gif",
 }
 
@@ -54,14 +55,16 @@ def main(arguments: list[str]) -> int:
         with _service() as (started, environment):
             screen = [*_typed([], SERVE), *_printed([f"$ {SERVE}"], started)]
             shown = [f"$ {SERVE}", *(line.text for line in started), ""]
-            for command, file in COMMANDS.items():
+            colours = Image.new("RGB", (SIZE[0], SIZE[1] * len(COMMANDS)))
+            for number, (command, file) in enumerate(COMMANDS.items()):
                 output = _run(command, folder, environment)
                 screen += _typed(shown, command)
                 shown += [f"$ {command}", *output]
                 with Image.open(folder / file) as picture:
                     screen += _pictures(shown, picture)
+                colours.paste(screen[-1][0], (0, number * SIZE[1]))
     frames, durations = zip(*screen, strict=True)
-    palette = frames[-1].quantize(128)
+    palette = colours.quantize(128)  # of all pictures: the last one alone may be grey
     pages = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     target = Path(arguments[0])
     pages[0].save(target, save_all=True, append_images=pages[1:], duration=list(durations), loop=0, optimize=True)
@@ -71,7 +74,7 @@ def main(arguments: list[str]) -> int:
 
 def _command(command: str) -> list[str]:
     """``command`` with this interpreter and this checkout."""
-    program, *words = command.split()
+    program, *words = shlex.split(command)
     assert program == "genserve"
     return [sys.executable, "-m", "service.cli", *words]
 
@@ -107,7 +110,7 @@ def _lines_until_ready(reads: int) -> Iterator[Line]:
 
 
 def _run(command: str, folder: Path, environment: dict[str, str]) -> list[str]:
-    done = subprocess.run(_command(command), cwd=folder, env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(_command(command), cwd=folder, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     return done.stdout.splitlines()
 
 
