@@ -41,6 +41,8 @@ mermaid := mermaid@11.12.0
 train_peers := diffusers lucidrains
 
 rest := slow or browser or containers or prometheus or gpu
+# Two processes, up to 2.5 GB each. A file stays in one of them, because its tests share a service.
+parallel := -n 2 --dist loadfile
 
 .PHONY: $(shell awk -F: '/^[a-z-]+:/ { print $$1 }' Makefile)
 
@@ -60,15 +62,15 @@ serve serve-diffusers:
 site: $(VENV)/peers/site/.ready  ## the documentation site in build/site, which needs no network
 	@[ -e $< ] && $(python) -m scripts.site_docs && echo "==> build/site/index.html"
 
-test: $(VENV)/.dev  ## the tests that need only Python; 11 minutes on two cores; [ARGS='-x tests/service']
-	@echo "==> about 11 minutes on two cores; a part of the tests: make test ARGS=tests/service/api"
-	$(python) -m pytest -m 'not ($(rest))' $(ARGS)
+test: $(VENV)/.dev  ## the tests that need only Python; 6 minutes on two cores; [ARGS='-x tests/service']
+	@echo "==> about 6 minutes on two cores; a part of the tests: make test ARGS=tests/service/api"
+	$(python) -m pytest $(parallel) -m 'not ($(rest))' $(ARGS)
 
 test-all: $(VENV)/.dev $(patsubst %,$(VENV)/peers/%/.ready,$(client_peers) $(deploy_tools) site)  ## the other tests: slow ones, GPU, promtool, containers; lists skipped ones
 	@command -v promtool >/dev/null || [ -x $(VENV)/bin/promtool ] || scripts/install-promtool $(VENV)/bin || \
 		echo "==> promtool is not available here: its tests are skipped"
 	PATH="$(abspath $(VENV)/bin):$$PATH" $(python) -m pytest -m '$(rest)' $(ARGS)
-	GENSERVE_TEST_LINKED=1 $(python) -m pytest -m 'not ($(rest))' tests/service/api
+	GENSERVE_TEST_LINKED=1 $(python) -m pytest $(parallel) -m 'not ($(rest))' tests/service/api
 
 test-containers: $(VENV)/.dev  ## only the tests that build and run the images; TORCH_INDEX_URL= uses PyPI's torch
 	$(python) -m pytest -m containers $(ARGS)

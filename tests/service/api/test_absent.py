@@ -52,7 +52,7 @@ def schemas(base: type[Fields] = Fields) -> Iterator[type[Fields]]:
             yield from schemas(each)
 
 
-SCHEMAS: list[type[Fields]] = sorted(set(schemas()), key=lambda schema: schema.__name__)
+SCHEMAS: list[type[Fields]] = sorted(set(schemas()), key=lambda schema: (schema.__name__, schema.__module__))
 CASES = [
     (schema, field.alias or name, value)
     for schema in SCHEMAS

@@ -112,9 +112,9 @@ def test_binary_numbers_are_little_endian(client: TestClient) -> None:
     [
         ("br", b"{}", 400, "gzip or deflate"),
         ("gzip", b"{}", 400, "not valid gzip data"),
-        ("gzip", gzip.compress(b"{}")[:-1], 400, "does not end"),
+        ("gzip", gzip.compress(b"{}", mtime=0)[:-1], 400, "does not end"),
         ("deflate", zlib.compress(b"{}") + b"{}", 400, "does not end"),
-        ("gzip", gzip.compress(bytes(10_000_000)), 413, "larger than the limit of 65536 bytes"),
+        ("gzip", gzip.compress(bytes(10_000_000), mtime=0), 413, "larger than the limit of 65536 bytes"),
     ],
 )
 def test_a_compressed_body_is_checked_and_bounded(
