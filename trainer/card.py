@@ -97,6 +97,11 @@ GENERATE_PROMPT = """\
          -d '{{"prompt": "red heart", "n": 16, "seed": 7}}' http://127.0.0.1:8000/generate/{name}
 
 The same seed gives the same picture."""
+GENERATE_SKETCH = """\
+    curl -o {name}.png http://127.0.0.1:8000/generate/{name} \\
+         -F prompt='red heart' -F control_image=@sketch.png -F scale=4
+
+A sketch is dark strokes on white; without one, the model follows the prompt alone. The same seed gives the same picture."""
 MEMORISATION = """
 ## Memorisation
 
@@ -216,7 +221,8 @@ def _use(manifest: Manifest) -> str:
     if "generate" not in manifest.capabilities:
         return ENCODE.format(name=manifest.name)
     if manifest.text is not None:
-        return GENERATE_PROMPT.format(name=manifest.name)
+        of = GENERATE_PROMPT if manifest.text.hint_shape is None else GENERATE_SKETCH
+        return of.format(name=manifest.name)
     label = f', "class_label": "{manifest.class_names[-1]}"' if manifest.class_names else ""
     return GENERATE.format(name=manifest.name, label=label)
 

@@ -117,6 +117,7 @@ async def test_the_service_takes_its_drawings(control_run: TrainingRun, parts: T
     manifest = export(control_run.folder, tmp_path / "sketch", data)
     assert manifest.text is not None
     assert manifest.text.hint_shape == (1, 64, 64)
+    assert "-F control_image=@sketch.png" in (tmp_path / "sketch" / "card.md").read_text()
     hints = edges(to_unit_range(data.images[:1]))
     wanted = [pictures_of(parts, ["red heart"], [1], CPU, hints=hint) for hint in (hints, None)]
     async with studio(tmp_path / "sketch", max_bucket=2) as (own, _):
