@@ -148,8 +148,8 @@ class Guard:
     def _check_site(self, method: str, headers: Mapping[bytes, bytes]) -> None:
         """Raise CrossSite for what a page of another site sends without asking: it could not read the answer.
 
-        Links to the service may be followed. Pages cannot change the headers that browsers send for this: Sec-Fetch-Site,
-        or where the service is neither on https nor on localhost, only Origin.
+        Links to the service may be followed. Browsers send Sec-Fetch-Site to https and localhost only, to other hosts
+        Origin. Pages can change neither.
         """
         site = headers.get(b"sec-fetch-site")
         if site in (b"none", b"same-origin") or (site is None and _is_own(headers)):
