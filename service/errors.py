@@ -43,6 +43,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+from service.retry_after import spread
+
 
 @dataclass(frozen=True)
 class FieldProblem:
@@ -54,7 +56,10 @@ class FieldProblem:
 
 
 class ServiceError(Exception):
-    """A request that failed; ``str()`` is a sentence for its sender, ``retry_after_s`` whole seconds or None."""
+    """A request that failed; ``str()`` is a sentence for its sender, ``retry_after_s`` whole seconds or None.
+
+    Rejections for load (429, 503) ask for a little more than the given ``retry_after_s``, as ``spread`` says.
+    """
 
     status = 500
     code = "internal"
@@ -67,6 +72,8 @@ class ServiceError(Exception):
         return (cls.code, *(kind.code for kind in cls.__subclasses__()))
 
     def __init__(self, detail: str, problems: Sequence[FieldProblem] = (), retry_after_s: int | None = None) -> None:
+        if retry_after_s is not None and self.status in (429, 503):
+            retry_after_s = spread(retry_after_s)
         self.detail = detail if retry_after_s is None else f"{detail} Try again in {retry_after_s} s."
         self.problems, self.retry_after_s = tuple(problems), retry_after_s
         super().__init__(self.detail)

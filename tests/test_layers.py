@@ -28,7 +28,7 @@ LAYERS = {
         {"logs", "supervision"},
         {"client", "request_info", "settings", "metrics", "process", "background"},
         {"access", "change_errors", "errors"},
-        {"series"},
+        {"retry_after", "series"},
     ),
     "trainer": (
         {"__main__"},

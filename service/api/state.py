@@ -6,6 +6,7 @@ from typing import NamedTuple, Protocol
 
 from starlette.requests import Request
 
+from service.access.addresses import client_at
 from service.access.keys import KeyFile, KeyRing
 from service.access.streams import Streams
 from service.admission.memory import Memory
@@ -137,6 +138,6 @@ def deployment_of(request: Request, state: State, name: str) -> Deployment:
 
 
 def client_of(request: Request) -> str:
-    """The client that shares of the queue are counted for: its API key, else its address, which it cannot choose."""
+    """The client that all bounds for one client count: its API key, else its address or IPv6 network."""
     client = request.scope["client"]
-    return client[0] if client else ""
+    return client_at(client[0]) if client else ""

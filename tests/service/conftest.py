@@ -1,9 +1,18 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from service.settings import Settings
 from tests.service.artefacts import write_diffusion, write_one_shot
+
+
+@pytest.fixture(scope="module")
+def no_jitter() -> Iterator[None]:
+    """Retry-After is the computed time, not a little more."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("service.errors.spread", lambda least_s: least_s)
+        yield
 
 
 @pytest.fixture

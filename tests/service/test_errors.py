@@ -18,6 +18,8 @@ from service.errors import (
     UnknownModel,
 )
 
+pytestmark = pytest.mark.usefixtures("no_jitter")
+
 
 def kinds() -> list[type[ServiceError]]:
     found = ServiceError.__subclasses__()

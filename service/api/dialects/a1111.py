@@ -277,14 +277,14 @@ def _tell(handler: Handler, schema: dict[str, Any], *errors: int) -> Operation:
     return Operation(handler, _TAG, {200: Answer("What is asked for.", {JSON: schema}, ["Cache-Control"])}, errors)
 
 
-def _draw(handler: Handler, body: type[DialectRequest], *errors: int) -> Operation:
+def _draw(handler: Handler, body: type[DialectRequest]) -> Operation:
     answer = {200: Answer("The images.", {JSON: _PICTURES}, ["Cache-Control"])}
-    return Operation(handler, _TAG, answer, (*BODY_ERRORS, 410, *errors, *COMPUTE_ERRORS), body=[body])
+    return Operation(handler, _TAG, answer, (*BODY_ERRORS, 410, 415, *COMPUTE_ERRORS), body=[body])
 
 
 ROUTES = (
     route("/sdapi/v1/txt2img", {"POST": _draw(txt2img, Txt2ImgRequest)}),
-    route("/sdapi/v1/img2img", {"POST": _draw(img2img, Img2ImgRequest, 415)}),
+    route("/sdapi/v1/img2img", {"POST": _draw(img2img, Img2ImgRequest)}),
     route("/sdapi/v1/progress", {"GET": _tell(progress, _OBJECT)}),
     route("/sdapi/v1/interrupt", {"POST": _tell(interrupt, _OBJECT)}),
     route("/sdapi/v1/samplers", {"GET": _tell(samplers, _OBJECTS)}),
@@ -294,6 +294,6 @@ ROUTES = (
     route("/controlnet/model_list", {"GET": _tell(control_models, _OBJECT)}),
     route(
         "/sdapi/v1/options",
-        {"GET": _tell(get_options, _OBJECT, 404), "POST": _tell(set_options, _OBJECT, 400, 404, 413, 422)},
+        {"GET": _tell(get_options, _OBJECT, 404), "POST": _tell(set_options, _OBJECT, *BODY_ERRORS, 404, 422)},
     ),
 )

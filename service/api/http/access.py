@@ -39,7 +39,9 @@ SECURITY = (
     (b"cross-origin-resource-policy", b"same-origin"),
 )
 
-_READ = frozenset({b"authorization", b"x-api-key", b"origin", b"sec-fetch-site", b"sec-fetch-mode"})
+_READ = frozenset({b"authorization", b"x-api-key", b"host", b"origin", b"sec-fetch-site", b"sec-fetch-mode"})
+#: Ports that browsers leave out of Origin.
+_DEFAULT_PORTS = {b"http": b":80", b"https": b":443"}
 _PREFLIGHT = b"access-control-request-method"
 _ALLOWED = {
     "Access-Control-Allow-Methods": "DELETE, GET, HEAD, POST",
@@ -103,7 +105,7 @@ class Guard:
         its jobs and its kept answers. Raises NoKey, WrongScope, CrossSite.
         """
         headers = {name: value for name, value in scope["headers"] if name in _READ}
-        if b"sec-fetch-site" in headers or self._origins:
+        if b"sec-fetch-site" in headers or b"origin" in headers:
             if scope["method"] == "OPTIONS" and (answer := self._preflight(scope, headers)) is not None:
                 return answer
             self._check_site(scope["method"], headers)
@@ -146,10 +148,21 @@ class Guard:
     def _check_site(self, method: str, headers: Mapping[bytes, bytes]) -> None:
         """Raise CrossSite for what a page of another site sends without asking: it could not read the answer.
 
-        Links to the service may be followed. Browsers send Sec-Fetch-Site, and pages cannot change it.
+        Links to the service may be followed. Browsers send Sec-Fetch-Site to https and localhost only, to other hosts
+        Origin. Pages can change neither.
         """
-        if headers.get(b"sec-fetch-site", b"none") in (b"none", b"same-origin"):
+        site = headers.get(b"sec-fetch-site")
+        if site in (b"none", b"same-origin") or (site is None and _is_own(headers)):
             return
         follows = method in ("GET", "HEAD") and headers.get(b"sec-fetch-mode") == b"navigate"
         if not follows and not (b"origin" in headers and self._allows(headers[b"origin"])):
             raise CrossSite
+
+
+def _is_own(headers: Mapping[bytes, bytes]) -> bool:
+    """Whether Origin is absent, or that of the pages at Host. The scheme is not compared: a proxy may add TLS."""
+    if b"origin" not in headers:
+        return True
+    scheme, _, host = headers[b"origin"].lower().partition(b"://")
+    own = headers.get(b"host", b"").lower().removesuffix(_DEFAULT_PORTS.get(scheme, b"none"))
+    return own != b"" and host == own

@@ -1,5 +1,6 @@
 // Requests to the service, and the one error type that the page shows.
 
+import { askForKey, currentKey, presenting } from "./key.js";
 import { readEvents } from "./sse.js";
 
 /** An error to show to the user. `errors` lists the fields at fault: `field`, `message`, `allowed`. */
@@ -16,6 +17,7 @@ export class Problem extends Error {
 
 /** Titles for people by status; the service sends the names of HTTP. */
 const TITLES = {
+  401: "An API key is needed",
   404: "Not found",
   413: "The picture is too large",
   415: "The picture cannot be read",
@@ -35,22 +37,36 @@ const CUT_OFF = {
   detail: "The service closed the connection before the pictures were done.",
 };
 
-async function request(path, options) {
-  let response;
+/** What is shown instead of the names of headers. */
+const NO_KEY = "The service answers only requests with a key.";
+
+async function send(path, options, key) {
   try {
-    response = await fetch(path, options);
+    return await fetch(path, { ...options, headers: { ...options.headers, ...presenting(key) } });
   } catch (failure) {
     if (failure.name === "AbortError") throw failure;
     throw new Problem(UNREACHABLE);
   }
+}
+
+/** The answer to a request. If the service wants a key, or another one, the user is asked, unless `ask` is false. */
+async function request(path, options, ask = true) {
+  const key = currentKey();
+  const response = await send(path, options, key);
   if (response.ok) return response;
   const document = await response.json().catch(() => ({ title: `Status ${response.status}`, detail: "" }));
+  if (response.status === 401 || document.code === "wrong-scope") {
+    // The key may have been entered while this request was on its way.
+    const changed = currentKey() !== key || (ask && (await askForKey(key && document.detail)));
+    if (changed) return request(path, options, ask);
+    if (!key) document.detail = NO_KEY;
+  }
   throw new Problem({ ...document, status: response.status, retryAfter: response.headers.get("Retry-After") });
 }
 
 /** The JSON at `path`. */
-export async function getJson(path, signal) {
-  return (await request(path, { signal, headers: { Accept: "application/json" } })).json();
+export async function getJson(path, { signal, ask } = {}) {
+  return (await request(path, { signal, headers: { Accept: "application/json" } }, ask)).json();
 }
 
 /** The file at `path`; with a JSON `body`, the answer to its POST. */

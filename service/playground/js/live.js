@@ -17,7 +17,7 @@ export async function followStats(element, cards, onMedian) {
 async function update(element, cards, onMedian) {
   let stats;
   try {
-    stats = await getJson("stats?window=60");
+    stats = await getJson("stats?window=60", { ask: false });
   } catch (problem) {
     element.replaceChildren(h("p", { class: "hint" }, problem.title));
     return;

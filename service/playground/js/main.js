@@ -9,6 +9,7 @@ import { takeDrops } from "./drops.js";
 import * as film from "./film.js";
 import * as gallery from "./gallery.js";
 import * as interpolate from "./interpolate.js";
+import { installForget } from "./key.js";
 import { followStats } from "./live.js";
 import * as map from "./map.js";
 import { Progress } from "./progress.js";
@@ -161,6 +162,7 @@ function showLatency(model, ms) {
   document.querySelector(`[data-model="${model}"]`)?.replaceChildren(`p50 ${duration(ms)}`);
 }
 
+installForget();
 installTheme(document.getElementById("theme"), document.getElementById("tone"));
 document.getElementById("skip").addEventListener("click", (event) => {
   event.preventDefault();

@@ -57,7 +57,7 @@ export function mount({ card, stage, aside, signal }) {
     run(async (stop) => {
       const [label] = classNamesOf(read(), card);
       const query = label === undefined ? "" : `?class_label=${encodeURIComponent(label)}`;
-      const map = await getJson(`latent-map/${card.name}${query}`, stop);
+      const map = await getJson(`latent-map/${card.name}${query}`, { signal: stop });
       const tiles = await createImageBitmap(await getFile(map.grid.url, { signal: stop }));
       Object.assign(sprite, { width: tiles.width, height: tiles.height });
       paint(sprite, tiles);

@@ -12,6 +12,8 @@ from service.admission.drain import DrainRate
 from service.admission.gate import Gate, WorkRequest
 from service.errors import Overloaded, ServiceError, ShareExceeded
 
+pytestmark = pytest.mark.usefixtures("no_jitter")
+
 PRICES = st.floats(0.001, 5000, allow_nan=False)
 
 

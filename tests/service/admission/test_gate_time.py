@@ -10,6 +10,8 @@ from service.admission.drain import DrainRate
 from service.admission.gate import HEADROOM, Gate, WorkRequest
 from service.errors import Overloaded, TooLate
 
+pytestmark = pytest.mark.usefixtures("no_jitter")
+
 EXPECTED = 1000.0
 FULL_MS = 40_000.0
 

@@ -11,7 +11,8 @@ def test_no_more_is_held_than_the_bound() -> None:
     first = memory.reserve(60)
     with pytest.raises(MemoryFull) as rejection:
         memory.reserve(41)
-    assert (rejection.value.status, rejection.value.retry_after_s) == (503, 1)
+    assert rejection.value.status == 503
+    assert rejection.value.retry_after_s in {1, 2}
     second = memory.reserve(40)
     first.resize(10)
     memory.reserve(50)

@@ -43,7 +43,8 @@ async def test_open_jobs_hold_no_more_uploads_than_the_bound(
     async with running(few) as app:
         jobs = [await ask(app, "/generate/vae", to_body(fields), headers=ASYNC) for _ in range(4)]
         assert [job.status for job in jobs] == [202, 202, 202, 503]
-        assert (json.loads(jobs[3].body)["code"], jobs[3].headers["retry-after"]) == ("memory-full", "1")
+        assert json.loads(jobs[3].body)["code"] == "memory-full"
+        assert jobs[3].headers["retry-after"] in {"1", "2"}
         assert state_of(app).memory.reserved == 3 * len(upload)
         assert (await ask(app, "/generate/vae")).status == 200  # it holds nothing
         with blocked(app):

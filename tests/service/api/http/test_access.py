@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 from service.access.keys import SCOPES, line_of
 from service.api.http.access import PUBLIC, PUBLIC_FOLDERS, SECURITY
 from service.app import create_app
+from service.server.proxy import behind_proxy
 from tests.service.api.conftest import settings_of
 from tests.service.artefacts import write_diffusion, write_one_shot
 
@@ -261,6 +262,62 @@ def test_the_own_page_programs_and_links_are_answered(client: TestClient) -> Non
         assert client.post("/generate/vae", headers=headers).status_code == 200
     link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
     assert client.get("/", headers=link).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "status"),
+    [
+        ("192.168.1.5:8000", "http://192.168.1.5:8000", 200),
+        ("Pictures.local", "http://pictures.local", 200),
+        ("pictures.local:80", "http://pictures.local", 200),
+        ("pictures.local:443", "https://pictures.local", 200),
+        ("[fd00::5]:8000", "http://[fd00::5]:8000", 200),
+        ("pictures.local", "https://pictures.local", 200),  # a proxy adds TLS
+        ("192.168.1.5:8000", None, 200),
+        ("192.168.1.5:8000", "http://192.168.1.5", 403),
+        ("192.168.1.5:8000", "http://192.168.1.5:8080", 403),
+        ("192.168.1.5:443", "http://192.168.1.5", 403),
+        ("192.168.1.5:8000", "http://evil.example", 403),
+        ("192.168.1.5:8000", "http://192.168.1.5:8000.evil.example", 403),
+        ("192.168.1.5:8000", "null", 403),
+        ("192.168.1.5:8000", "", 403),
+        ("192.168.1.5:8000", "192.168.1.5:8000", 403),
+        ("", "null", 403),
+        ("", "http://", 403),
+        ("none", "x://", 403),
+    ],
+)
+def test_where_browsers_send_no_fetch_metadata_origin_must_be_host(
+    client: TestClient, host: str, origin: str | None, status: int
+) -> None:
+    headers = {"Host": host} | ({} if origin is None else {"Origin": origin})
+    for response in (
+        client.post("/generate/vae", content='{"seed": 1}', headers=headers | {"Content-Type": "text/plain"}),
+        client.get("/generate/vae?seed=1", headers=headers),
+    ):
+        assert response.status_code == status
+        assert status == 200 or response.json()["code"] == "cross-site"
+
+
+def test_origins_of_the_list_need_no_fetch_metadata(tmp_path: Path) -> None:
+    write_one_shot(tmp_path / "weights")
+    with TestClient(create_app(settings_of(tmp_path / "weights", cors_origins="http://one.example"))) as client:
+        asked = {"Access-Control-Request-Method": "POST"}
+        for origin, status in (("http://one.example", 200), ("http://two.example", 403)):
+            answer = client.post("/generate/vae", headers={"Origin": origin})
+            assert answer.status_code == status
+            assert ("access-control-allow-origin" in answer.headers) == (status == 200)
+            preflight = client.options("/generate/vae", headers={"Origin": origin} | asked)
+            assert preflight.status_code == (204 if status == 200 else 403)
+
+
+def test_the_public_url_is_the_services_own_origin(tmp_path: Path) -> None:
+    write_one_shot(tmp_path / "weights")
+    settings = settings_of(tmp_path / "weights", public_url="http://pictures.example/gen")
+    with TestClient(behind_proxy(create_app(settings), settings)) as client:
+        for origin, status in (("http://pictures.example", 200), ("http://10.0.0.7:8000", 403)):
+            answer = client.post("/generate/vae", headers={"Host": "10.0.0.7:8000", "Origin": origin})
+            assert answer.status_code == status
 
 
 def test_origins_of_the_list_may_use_the_service(tmp_path: Path) -> None:

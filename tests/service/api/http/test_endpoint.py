@@ -106,6 +106,7 @@ def test_what_answers_get_answers_head(client: TestClient, path: str) -> None:
     assert head.headers["content-type"] == get.headers["content-type"]
 
 
+@pytest.mark.usefixtures("no_jitter")
 def test_what_the_loop_cannot_read_is_refused(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.admission.lag.SUSTAINED_S", 0.0)
     with TestClient(create_app(settings)) as client:

@@ -146,13 +146,24 @@ def test_every_form_and_every_refusal_is_described(document: Document, path: str
     responses = document["paths"][path][method]["responses"]
     assert responses["200"]["content"].keys() == {*PICTURES, EVENT_STREAM}
     kinds: list[type[ServiceError]] = [ServiceError, *ServiceError.__subclasses__()]
-    failed = {str(kind.status) for kind in kinds} - {"410"}  # only a job is answered with that
+    failed = {str(kind.status) for kind in kinds}
     assert responses.keys() == {"200", "202", "204"} | failed | ({"304"} if method == "get" else set())
     for status in failed:
         response = resolved(document, responses[status])
         schema = resolved(document, response["content"]["application/problem+json"]["schema"])
         assert schema["properties"].keys() == PROBLEM
         assert ("Retry-After" in response["headers"]) == (status in ("409", "429", "503"))
+
+
+def test_every_failure_of_reading_a_body_is_described(document: Document) -> None:
+    operations = {(path, name): each for path, item in document["paths"].items() for name, each in item.items()}
+    reading = {key for key, each in operations.items() if "requestBody" in each} | {("/sdapi/v1/options", "post")}
+    assert len(reading) > 8
+    for key in reading:
+        assert {"400", "408", "413", "422"} <= operations[key]["responses"].keys(), key
+    with_pictures = {"generate/{model}", "inspect", "v1/images/edits", "sdapi/v1/txt2img", "sdapi/v1/img2img"}
+    for path in with_pictures:
+        assert "415" in operations[f"/{path}", "post"]["responses"], path
 
 
 def test_an_example_in_the_document_is_answered(client: TestClient, document: Document) -> None:

@@ -283,7 +283,7 @@ async def test_beyond_the_readers_queue_uploads_are_refused_and_nothing_else(set
         for body in (encode_png(some_picture()), large):
             refusal = await ask(app, "/generate/ddpm", body)
             assert (refusal.status, json.loads(refusal.body)["code"]) == (503, "too-busy")
-            assert refusal.headers["retry-after"] == "1"
+            assert refusal.headers["retry-after"] in {"1", "2"}
         assert (await ask(app, "/generate/ddpm", b'{"n": 1}')).status == 200
         release.set()
         await holding

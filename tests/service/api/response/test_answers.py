@@ -161,23 +161,26 @@ async def test_a_request_that_cannot_meet_its_deadline_is_rejected_at_once(weigh
         assert value(samples, "images_total", model="ddpm") == 1
 
 
-async def test_a_client_beyond_its_share_is_rejected_and_others_are_served(weights: Path) -> None:
+@pytest.mark.parametrize(
+    ("own", "again"), [("10.0.0.1", "10.0.0.1"), ("10.0.0.1", "::ffff:10.0.0.1"), ("2001:db8::1", "2001:db8::2:1")]
+)
+async def test_a_client_beyond_its_share_is_rejected_and_others_are_served(weights: Path, own: str, again: str) -> None:
     async with running(settings_with(weights, max_queue_ms=1e9, client_share=1e-12)) as app:
         leaves = asyncio.Event()
-        first = asyncio.create_task(ask(app, "/generate/ddpm", to_body(LONG), leaves=leaves, client="10.0.0.1"))
+        first = asyncio.create_task(ask(app, "/generate/ddpm", to_body(LONG), leaves=leaves, client=own))
         await accepted(app)
-        second = await ask(app, "/generate/ddpm", client="10.0.0.1")
+        second = await ask(app, "/generate/ddpm", client=again)
         assert second.status == 429
         assert second.headers["content-type"] == "application/problem+json"
         assert b'"code":"share-exceeded"' in second.body
         assert int(second.headers["retry-after"]) >= 1
-        for other in ("10.0.0.2", "::1", None):
+        for other in ("10.0.0.2", "2001:db8:0:1::1", "::1", None):
             assert (await ask(app, "/generate/ddpm", client=other)).status == 200
         # The other model's queue is its own.
-        assert (await ask(app, "/generate/vae", client="10.0.0.1")).status == 200
+        assert (await ask(app, "/generate/vae", client=again)).status == 200
         leaves.set()
         await first
-        assert (await ask(app, "/generate/ddpm", client="10.0.0.1")).status == 200
+        assert (await ask(app, "/generate/ddpm", client=again)).status == 200
         samples = await samples_of(app)
         assert value(samples, "errors_total", model="ddpm", reason="share-exceeded") == 1
 

@@ -141,7 +141,8 @@ async def test_there_are_only_so_many_jobs(weights: Any) -> None:
     async with running(settings) as app:
         jobs = [await ask(app, "/generate/ddpm", to_body({**LONG, "n": 1}), headers=ASYNC) for _ in range(2)]
         full = await ask(app, "/generate/vae", headers=ASYNC)
-        assert (full.status, full.headers["retry-after"]) == (503, "1")
+        assert full.status == 503
+        assert full.headers["retry-after"] in {"1", "2"}
         assert json.loads(full.body)["code"] == "jobs-full"
         assert (await ask(app, "/generate/vae")).status == 200
         await ask(app, json.loads(jobs[0].body)["urls"]["cancel"])

@@ -62,7 +62,8 @@ async def require_rejected(store: Opened) -> None:
         StoreUnavailable, match=r"\(Redis\) cannot be used at the moment: it does not answer"
     ) as failure:
         await store.jobs.add(make("late"), recipe)
-    assert (failure.value.status, failure.value.retry_after_s) == (503, 1)
+    assert failure.value.status == 503
+    assert failure.value.retry_after_s in {1, 2}
     with pytest.raises(StoreUnavailable):
         await store.keyed.claim(KEY, b"body")
 

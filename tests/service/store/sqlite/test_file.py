@@ -32,7 +32,8 @@ async def test_a_locked_file_rejects_and_recovers(tmp_path: Path, monkeypatch: p
         job = make("one")
         with pytest.raises(StoreUnavailable) as failure:
             await store.jobs.add(job, recipe)
-        assert (failure.value.status, failure.value.retry_after_s) == (503, 1)
+        assert failure.value.status == 503
+        assert failure.value.retry_after_s in {1, 2}
         with pytest.raises(StoreUnavailable):
             await store.keyed.claim(Key("client", "one"), b"body")
         await database_of(other).read(lambda connection: connection.execute("ROLLBACK"))
