@@ -101,7 +101,9 @@ GENERATE_SKETCH = """\
     curl -o {name}.png http://127.0.0.1:8000/generate/{name} \\
          -F prompt='red heart' -F control_image=@sketch.png -F scale=4
 
-A sketch is dark strokes on white; without one, the model follows the prompt alone. The same seed gives the same picture."""
+A sketch is dark strokes on white; without one, the model follows the prompt alone.
+
+The same seed gives the same picture."""
 MEMORISATION = """
 ## Memorisation
 

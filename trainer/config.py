@@ -150,6 +150,12 @@ class ControlConfig(Strict):
 
     family: Literal["control"]
     base: TextConfig = Field(description="that of the run it starts from")
+    moved: float = Field(
+        default=0.0,
+        ge=0.0,
+        le=1.0,
+        description="share of images that are moved: only drawings say where they are",
+    )
 
 
 class FewStepConfig(Strict):

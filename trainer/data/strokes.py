@@ -1,5 +1,7 @@
 """Line drawings of images that resemble drawing with a mouse: thick or thin, with gaps, slightly displaced."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -12,6 +14,10 @@ THRESHOLD = 0.6
 WANDER = 1.0
 #: Largest distance in pixels of an edge that counts as on the stroke.
 NEAR = 2
+
+#: How far ``moved`` changes an image: the smallest and largest size and the largest ratio of stretched width and height,
+#: as factors; the largest angle in degrees; and the largest shift as a fraction of the image.
+SIZES, STRETCH, ANGLE, SHIFT = (0.5, 1.1), 1.3, 25.0, 0.15
 
 SOBEL = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]) / 4
 
@@ -40,6 +46,24 @@ def strokes(images: Tensor, draws: Draws) -> Tensor:
     drawn = torch.where(_coin(draws, batch, 0.5), thick, moved)
     kept = F.interpolate(draws.rand(batch, 1, height // 8, width // 8), (height, width), mode="bilinear") > 0.35
     return torch.where(_coin(draws, batch, 0.33), drawn * kept, drawn)
+
+
+def moved(images: Tensor, draws: Draws, share: float = 1.0) -> Tensor:
+    """Images (batch, channel, height, width) in [-1, 1], a ``share`` of them scaled, stretched, rotated and shifted.
+
+    Around a moved image is white. A caption does not say where such an image is; only a drawing of it does.
+    """
+    batch = len(images)
+    smallest, largest = SIZES
+    size = smallest + (largest - smallest) * draws.rand(batch)
+    stretch = STRETCH ** (draws.rand(batch) - 0.5)
+    angle = math.radians(ANGLE) * (2 * draws.rand(batch) - 1)
+    cos, sin = angle.cos() / size, angle.sin() / size
+    linear = torch.stack([cos / stretch, sin / stretch, -sin * stretch, cos * stretch], dim=1).reshape(batch, 2, 2)
+    shift = 2 * SHIFT * (2 * draws.rand(batch, 2, 1) - 1)
+    grid = F.affine_grid(torch.cat([linear, linear @ shift], dim=2), list(images.shape), align_corners=False)
+    changed = 1 + F.grid_sample(images - 1, grid, mode="bilinear", align_corners=False)
+    return torch.where(_coin(draws, batch, share), changed, images)
 
 
 def on_strokes(pictures: Tensor, drawn: Tensor) -> Tensor:

@@ -7,10 +7,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from service.sampling.pixels import to_uint8
 from trainer.compute.draws import Draws
 from trainer.data import ImageData, choose, to_unit_range
 from trainer.data.captions import Captions
-from trainer.data.strokes import on_strokes, strokes
+from trainer.data.strokes import moved, on_strokes, strokes
 from trainer.evaluate.colours import RULES, holds, rule_of
 from trainer.evaluate.metrics import (
     Manifold,
@@ -28,6 +29,8 @@ from trainer.evaluate.text_evaluator import ImageEmbeddings, TextEvaluator
 LEAST = 6
 #: The group of captions with a colour rule, from all splits: the others have hardly any hearts and flags.
 RULE_GROUP = "colour rules"
+#: Training captions whose images were moved, for a model that takes drawings: the captions do not say where they are.
+MOVED_GROUP = "moved"
 
 
 @dataclass(frozen=True)
@@ -125,12 +128,17 @@ class TextReference:
         return nearest_distances(features, self.training.features)
 
     def groups(self, most: int, seed: int, *, drawings: bool = False) -> list[Group]:
-        """Every group with at most ``most`` captions, and as many for each colour rule together."""
+        """Every group with at most ``most`` captions, and as many for each colour rule together.
+
+        ``MOVED_GROUP`` is the last one, for a model that takes ``drawings``.
+        """
         per_rule = max(LEAST, most // len(RULES))
         with_rule = torch.cat([sample(self.everything.rows_with_rule(rule), per_rule) for rule in RULES])
         chosen = {name: sample(self.everything.rows(name), most) for name in self.everything.groups}
         if len(with_rule) >= LEAST:
             chosen[RULE_GROUP] = with_rule
+        if drawings:
+            chosen[MOVED_GROUP] = sample(self.everything.rows("training"), most)
         return [self._group(name, rows, seed, drawings=drawings) for name, rows in chosen.items()]
 
     def real_recall(self, group: str, most: int) -> float:
@@ -159,6 +167,8 @@ class TextReference:
 
     def _group(self, name: str, rows: Tensor, seed: int, *, drawings: bool) -> Group:
         images, captions = self.everything.images[rows], self.everything.captions
+        if name == MOVED_GROUP:
+            images = to_uint8(moved(to_unit_range(images), _draws(seed))).permute(0, 3, 1, 2)
         real = self.evaluator.embed_images(images)
         floor, coverage = self._floor(len(rows))
         return Group(
@@ -195,9 +205,13 @@ def sample(rows: Tensor, most: int) -> Tensor:
 
 
 def _strokes(images: Tensor, seed: int) -> Tensor:
+    return strokes(to_unit_range(images), _draws(seed))
+
+
+def _draws(seed: int) -> Draws:
     draws = Draws(torch.device("cpu"))
     draws.restart(seed)
-    return strokes(to_unit_range(images), draws)
+    return draws
 
 
 def _followed(group: Group, pictures: Tensor) -> dict[str, float]:

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from trainer.config import ControlConfig
-from trainer.data.strokes import strokes
+from trainer.data.strokes import moved, strokes
 from trainer.models.control import ControlledUNet, ControlXStart
 from trainer.models.text_encoder import TextEncoder
 from trainer.models.text_parts import TextParts
@@ -27,6 +27,7 @@ class ControlObjective(CaptionedObjective):
 
     def __init__(self, task: Task, model: ControlConfig) -> None:
         super().__init__(task, model.base)
+        self.moved = model.moved
         self.network = Controlled(*self.new_networks())
         self.generator = self.place(self.network)
         self.networks = nn.ModuleDict({"control": self.network})
@@ -39,6 +40,7 @@ class ControlObjective(CaptionedObjective):
 
     def train_step(self, images: Tensor, label: Tensor, at: Position) -> dict[str, Tensor]:  # noqa: ARG002
         tokens, mask = self.draw_captions(label)
+        images = moved(images, self.draws, self.moved)
         hint, scale = strokes(images, self.draws), images.new_ones(len(images))
         network = self.network
         network.encoder.eval()  # not trained, so its dropout would only add noise

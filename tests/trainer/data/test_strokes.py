@@ -6,7 +6,7 @@ from tests.trainer.conftest import EMOJI
 from trainer.compute.draws import Draws
 from trainer.data import to_unit_range
 from trainer.data.emoji import load_emoji
-from trainer.data.strokes import edges, on_strokes, strokes
+from trainer.data.strokes import edges, moved, on_strokes, strokes
 
 
 def draws(seed: int = 0) -> Draws:
@@ -68,3 +68,23 @@ def test_an_edge_three_pixels_off_does_not_count() -> None:
         drawn = torch.zeros(1, 1, 64, 64)
         drawn[..., column - off] = 1.0
         assert on_strokes(picture, drawn).tolist() == [share]
+
+
+def test_moved_pictures_have_other_edges_on_white(pictures: Tensor) -> None:
+    placed = moved(pictures, draws())
+    assert placed.shape == pictures.shape
+    assert placed.min() >= -1
+    assert placed.max() <= 1 + 1e-6
+    assert torch.equal(placed, moved(pictures, draws()))
+    assert float(on_strokes(pictures, edges(placed)).mean()) < 0.85
+    smaller = moved(torch.full((64, 1, 32, 32), -1.0), draws())
+    filled = (1 - smaller).mean(dim=(1, 2, 3)) / 2
+    assert 0.2 < filled.min() < 0.4
+    assert filled.max() > 0.9
+
+
+def test_a_share_of_the_pictures_is_moved(pictures: Tensor) -> None:
+    assert torch.equal(moved(pictures, draws(), 0.0), pictures)
+    many = pictures[:1].expand(200, -1, -1, -1)
+    kept = (moved(many, draws(), 0.75) == many).all(dim=3).all(dim=2).all(dim=1)
+    assert 30 < kept.sum() < 70

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from trainer.evaluate.colours import RULES
-from trainer.evaluate.text_quality import RULE_GROUP, Group, TextReference
+from trainer.evaluate.text_quality import MOVED_GROUP, RULE_GROUP, Group, TextReference
 
 
 def training(reference: TextReference, *, drawings: bool = False) -> Group:
@@ -80,3 +80,15 @@ def test_the_same_captions_and_drawings_are_chosen_again(text_reference: TextRef
 
 def training_with(reference: TextReference, seed: int) -> Group:
     return reference.groups(10, seed, drawings=True)[0]
+
+
+def test_a_model_that_takes_drawings_gets_moved_ones_too(text_reference: TextReference) -> None:
+    """Their captions are known, and only the drawing says where the picture is."""
+    assert MOVED_GROUP not in {group.name for group in text_reference.groups(10, 0)}
+    first, *_, last = text_reference.groups(10, 0, drawings=True)
+    assert (last.name, last.names) == (MOVED_GROUP, first.names)
+    assert last.images.shape == first.images.shape
+    assert text_reference.score(last, last.images).followed_real == 1.0
+    followed = text_reference.score(last, first.images).followed
+    assert followed is not None
+    assert followed < 0.9
