@@ -15,7 +15,7 @@ WANDER = 1.0
 #: Largest distance in pixels of an edge that counts as on the stroke.
 NEAR = 2
 
-#: How far ``moved`` changes an image: the smallest and largest size and the largest ratio of stretched width and height,
+#: How far ``moved`` changes an image: the smallest and largest size and the largest ratio of width and height,
 #: as factors; the largest angle in degrees; and the largest shift as a fraction of the image.
 SIZES, STRETCH, ANGLE, SHIFT = (0.5, 1.1), 1.3, 25.0, 0.15
 
