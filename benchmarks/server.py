@@ -19,6 +19,9 @@ QUIET_SHARE, QUIET_S, SETTLE_S = 0.1, 0.5, 60.0
 
 WEIGHTS = Path("weights")
 
+#: Settings with which nothing is refused, whoever sends it and however late it is.
+UNBOUNDED = {"max_queue_ms": "1e9", "client_share": "1", "request_timeout_s": "1e6", "max_lag_ms": "1e9"}
+
 #: How the log tells the port, in one process and in several.
 _RUNNING = re.compile(r"running on http://[^\s\"]*:(\d+)")
 
