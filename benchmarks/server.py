@@ -67,16 +67,23 @@ def running_service(pin: str | None = None, module: str = "service", **settings:
 
 @contextmanager
 def service_process(
-    pin: str | None = None, module: str = "service", folder: str | None = None, **settings: str
+    pin: str | None = None,
+    module: str = "service",
+    folder: str | None = None,
+    *,
+    settles: bool = True,
+    **settings: str,
 ) -> Iterator[Service]:
     """Start `python -m MODULE` with GENSERVE_<SETTING>=value for each setting; yields it once it is ready and settled.
+
+    It takes a free port unless the settings name one. Without ``settles`` it need not be idle first, as under load.
 
     ``pin`` is a list of cores in taskset's format; None means all. taskset replaces itself with the service, so ``pid``
     is the service's. ``folder`` is the project's tree, by default this one. The log goes to a file: a pipe that nobody
     reads would have the service drop its lines, and measure a service that hardly logs.
     """
-    environment = os.environ | {f"GENSERVE_{name.upper()}": value for name, value in settings.items()}
-    environment["GENSERVE_PORT"] = "0"
+    named = {f"GENSERVE_{name.upper()}": value for name, value in settings.items()}
+    environment = os.environ | {"GENSERVE_PORT": "0"} | named
     command = [*(["taskset", "-c", pin] if pin else []), sys.executable, "-m", module]
     with tempfile.TemporaryDirectory(prefix="genserve-log-") as scratch:
         path, started = Path(scratch, "log"), time.monotonic()
@@ -85,7 +92,8 @@ def service_process(
         try:
             port = _port(process, path)
             service = Service(port, process.pid, time.monotonic() - started, path)
-            service.settle()
+            if settles:
+                service.settle()
             yield service
         finally:
             process.terminate()
