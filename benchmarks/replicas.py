@@ -47,7 +47,7 @@ CASES = (
     Case("quick-gan, n = 1, 64 connections", "/generate/quick-gan", {}, 64),
     Case("ddpm, 20 steps, n = 1, 16 connections", "/generate/ddpm", {"steps": 20}, 16, length=3.0),
 )
-ROUNDS, BURST_S = 7, 2.0
+ROUNDS, BURST_S = 5, 2.0
 #: Of the load while replicas end: path, body, how many seeds, weight; and its share of the capacity.
 MIX = (("/generate/quick-gan", dict[str, int](), 64, 4.0), ("/generate/ddpm", {"steps": 20}, 16, 1.0))
 LOAD, CAPACITY_CONNECTIONS, CAPACITY_S = 1 / 3, 24, 4.0
