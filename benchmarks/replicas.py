@@ -37,8 +37,9 @@ import uvloop
 from benchmarks.bursts import Case, in_turn, ratios, summary
 from benchmarks.checked_load import CheckedLoad, Sample, asks_of, counts, with_references
 from benchmarks.clients import closed_loop
+from benchmarks.machine import others_busy
 from benchmarks.report import verdict, write_record
-from benchmarks.server import UNBOUNDED, Service, service_process, some_models
+from benchmarks.server import UNBOUNDED, Service, ready_service, some_models
 from service.process import cores
 
 CONFIGURATION = Path("deploy/haproxy/haproxy.cfg")
@@ -65,10 +66,15 @@ class Replica:
         self._running = ExitStack()
         self.service: Service | None = None
 
-    def start(self, *, settles: bool = True) -> None:
+    def start(self) -> None:
         """Start it, and wait until it is ready."""
-        started = service_process(str(self._core), settles=settles, port=str(self.port), **self._settings)
+        started = ready_service(str(self._core), port=str(self.port), **self._settings)
         self.service = self._running.enter_context(started)
+
+    def settle(self) -> None:
+        """Wait until it is idle."""
+        assert self.service is not None
+        self.service.settle()
 
     def stop(self) -> None:
         """Send SIGTERM, and wait until it has ended."""
@@ -115,6 +121,8 @@ def main() -> int:
     if missing := [name for name in ("haproxy", "redis-server") if command(name) is None]:
         print(f"skipped: no {' and no '.join(missing)} here; on Debian: apt-get install haproxy redis-server")
         return 0
+    busy_before = others_busy()
+    print(f"other programs use {busy_before:.0%} of the cores", flush=True)
     bursts = measure_bursts(1 if options.quick else options.rounds)
     print("\n".join(burst_table(bursts)), flush=True)
     endings = measure_endings()
@@ -122,7 +130,8 @@ def main() -> int:
     goals = judge(endings)
     print("\n".join(f"{text}: {verdict(met)}" for text, met in goals.items()))
     if not options.quick:
-        write_record("replicas", cases=CASES, mix=MIX, load=LOAD, bursts=bursts, endings=endings, goals=goals)
+        about = {"others_busy": busy_before, "cases": CASES, "mix": MIX, "load": LOAD}
+        write_record("replicas", **about, bursts=bursts, endings=endings, goals=goals)
     return 0 if all(goals.values()) else 1
 
 
@@ -173,7 +182,7 @@ async def end_replicas(port: int, replicas: Sequence[Replica]) -> list[Ending]:
             for replica in ended:
                 await asyncio.to_thread(replica.stop if number == signal.SIGTERM else replica.kill)
                 await asyncio.sleep(BETWEEN_S)
-                await asyncio.to_thread(partial(replica.start, settles=False))
+                await asyncio.to_thread(replica.start)
                 await asyncio.sleep(BETWEEN_S)
         endings.append(ending_of(number.name, rate, load.samples, at))
     return endings
@@ -201,6 +210,8 @@ def running_replicas(**settings: str) -> Iterator[list[Replica]]:
         for replica in replicas:
             stack.callback(replica.stop)
             replica.start()
+        for replica in replicas:
+            replica.settle()
         yield replicas
 
 

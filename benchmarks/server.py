@@ -67,16 +67,21 @@ def running_service(pin: str | None = None, module: str = "service", **settings:
 
 @contextmanager
 def service_process(
-    pin: str | None = None,
-    module: str = "service",
-    folder: str | None = None,
-    *,
-    settles: bool = True,
-    **settings: str,
+    pin: str | None = None, module: str = "service", folder: str | None = None, **settings: str
 ) -> Iterator[Service]:
-    """Start `python -m MODULE` with GENSERVE_<SETTING>=value for each setting; yields it once it is ready and settled.
+    """As ``ready_service``, but yields the service once it is settled too."""
+    with ready_service(pin, module, folder, **settings) as service:
+        service.settle()
+        yield service
 
-    It takes a free port unless the settings name one. Without ``settles`` it need not be idle first, as under load.
+
+@contextmanager
+def ready_service(
+    pin: str | None = None, module: str = "service", folder: str | None = None, **settings: str
+) -> Iterator[Service]:
+    """Start `python -m MODULE` with GENSERVE_<SETTING>=value for each setting; yields it once it is ready.
+
+    It takes a free port unless the settings name one.
 
     ``pin`` is a list of cores in taskset's format; None means all. taskset replaces itself with the service, so ``pid``
     is the service's. ``folder`` is the project's tree, by default this one. The log goes to a file: a pipe that nobody
@@ -91,10 +96,7 @@ def service_process(
             process = subprocess.Popen(command, cwd=folder, env=environment, stderr=log)
         try:
             port = _port(process, path)
-            service = Service(port, process.pid, time.monotonic() - started, path)
-            if settles:
-                service.settle()
-            yield service
+            yield Service(port, process.pid, time.monotonic() - started, path)
         finally:
             process.terminate()
             process.wait(STOP_S)

@@ -20,6 +20,7 @@ from benchmarks.capacity import balance, plan, plot, validate
 from benchmarks.capacity.costs import MEASURED, QUICK, STEPS, TEXT, Case, Measured, measure
 from benchmarks.capacity.plan import Assumed
 from benchmarks.capacity.validate import Level
+from benchmarks.machine import others_busy
 from benchmarks.report import write_record
 from benchmarks.server import service_process, some_models
 
@@ -55,9 +56,11 @@ def main() -> None:
     assumed = Assumed(options.gpu_least_ms, options.gpu_times, options.think_s)
     share = QUICK_SHARE if options.quick else 1.0
     levels: list[Level] = []
+    busy_before = others_busy()
     if options.costs:
         measured = MEASURED.validate_python(json.loads(options.costs.read_text())["measured"])
     else:
+        print(f"other programs use {busy_before:.0%} of the cores", flush=True)
         measured, levels = run(share)
         show("Validated: the same loads on the service and in the simulation", validate.table(levels))
     costs = {model: each.costs for model, each in measured.items()}
@@ -67,7 +70,8 @@ def main() -> None:
     show(f"Simulated: {balance.REPLICAS} replicas of {STEPS.model}", balance.table(found))
     if not (options.quick or options.costs):
         plot.draw(found)
-        write_record("capacity", measured=measured, validated=levels, assumed=assumed, needs=needs, balance=found)
+        simulated = {"assumed": assumed, "needs": needs, "balance": found}
+        write_record("capacity", others_busy=busy_before, measured=measured, validated=levels, **simulated)
 
 
 def run(share: float) -> tuple[dict[str, Measured], list[Level]]:
