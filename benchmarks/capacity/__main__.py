@@ -56,7 +56,7 @@ def main() -> None:
     assumed = Assumed(options.gpu_least_ms, options.gpu_times, options.think_s)
     share = QUICK_SHARE if options.quick else 1.0
     levels: list[Level] = []
-    busy_before = others_busy()
+    busy_before = 0.0 if options.costs else others_busy()
     if options.costs:
         measured = MEASURED.validate_python(json.loads(options.costs.read_text())["measured"])
     else:

@@ -1,12 +1,16 @@
+import json
 import random
+from pathlib import Path
 
 import pytest
+from pydantic_core import to_json
 
 from benchmarks.capacity.balance import MIX, REPLICAS, Balanced, OldWork, balance, by_way, table, two_choices, ways
 from benchmarks.capacity.cores import Clock
-from benchmarks.capacity.costs import Case, Sample, costs_of
+from benchmarks.capacity.costs import MEASURED, Case, Measured, Sample, costs_of
 from benchmarks.capacity.model import Costs, Fleet, Kind, Outcome, Replica, Request, Shape
 from benchmarks.capacity.plan import GPU_BUCKET, Assumed, fewest
+from benchmarks.capacity.plot import draw
 from benchmarks.capacity.validate import Figures, Level, closed
 
 COSTS = Costs({1: 0.002, 8: 0.006}, 8)
@@ -127,3 +131,16 @@ def test_the_table_has_a_line_for_each_way() -> None:
     assert len(table(found)) == 2 + 2 * len(ways())
     assert len({line.count("|") for line in table(found)}) == 1
     assert {len(each) for each in by_way(found).values()} == {2}
+
+
+def test_recorded_costs_are_read_as_they_were_measured() -> None:
+    measured = {"a": Measured(COSTS, [loop(1, 1.0, 60, 100, 2.0)])}
+    assert MEASURED.validate_python(json.loads(to_json(measured))) == measured
+
+
+def test_the_plot_is_a_picture(tmp_path: Path) -> None:
+    draw(
+        [Balanced(way, 0.5, dict.fromkeys(MIX, 1.0), dict.fromkeys(MIX, 2.0), 1.0) for way in ways()],
+        tmp_path / "a.png",
+    )
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
