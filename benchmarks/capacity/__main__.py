@@ -24,8 +24,8 @@ from benchmarks.machine import others_busy
 from benchmarks.report import write_record
 from benchmarks.server import service_process, some_models
 
-#: Seconds of the loads that validate, by model, and of the simulated balance.
-VALIDATION_S = {QUICK.model: 6.0, STEPS.model: 20.0}
+#: Seconds and rounds of the loads that validate, by model, and seconds of the simulated balance.
+VALIDATION_S, ROUNDS = {QUICK.model: 4.0, STEPS.model: 12.0}, 3
 BALANCE_S = 120.0
 QUICK_SHARE = 0.25
 
@@ -94,7 +94,7 @@ def run_case(case: Case, share: float) -> tuple[Measured, list[Level]]:
         measured = measure(service, case, share)
         print(f"measured: {case.model}, {measured.costs}", flush=True)
         seconds = share * VALIDATION_S.get(case.model, 0.0)
-        return measured, validate.validate(service, case, measured.costs, seconds) if seconds else []
+        return measured, validate.validate(service, case, measured.costs, seconds, ROUNDS) if seconds else []
 
 
 def show(title: str, lines: list[str]) -> None:

@@ -11,7 +11,8 @@ from benchmarks.capacity.costs import MEASURED, Case, Measured, Sample, costs_of
 from benchmarks.capacity.model import Costs, Fleet, Kind, Outcome, Replica, Request, Shape
 from benchmarks.capacity.plan import GPU_BUCKET, Assumed, fewest
 from benchmarks.capacity.plot import draw
-from benchmarks.capacity.validate import Figures, Level, closed
+from benchmarks.capacity.validate import WARM_UP_S, Figures, Level, closed, middle, opened
+from benchmarks.open_loop import poisson
 
 COSTS = Costs({1: 0.002, 8: 0.006}, 8)
 
@@ -58,6 +59,27 @@ def test_a_level_is_valid_within_the_bounds_and_with_a_client_in_time(
 def test_a_simulated_closed_loop_saturates_the_cores() -> None:
     figures = closed(Case("a", Kind(), shape=Shape(cores=1)), COSTS, 32, 2.0)
     assert figures.answers_per_s == pytest.approx(8 / 0.006, rel=0.01)
+
+
+def test_a_simulated_open_loop_is_measured_after_its_warm_up() -> None:
+    case = Case("a", Kind(), shape=Shape(cores=1))
+    figures = opened(case, COSTS, 50.0, 4.0, 0)
+    counted = sum(arrival.due_s >= WARM_UP_S for arrival in poisson(50.0, WARM_UP_S + 4.0, [1], 0))
+    assert figures.answers_per_s == pytest.approx(counted / 4.0, rel=0.01)
+    assert figures.p50_ms == pytest.approx(2.0, rel=0.1)
+
+
+def test_a_level_has_the_median_of_each_figure_of_its_rounds() -> None:
+    rounds = [
+        Level("a", 0.5, Figures(per_s, 1.0, p99_ms), Figures(2.0, 3.0, 4.0), lag_ms)
+        for per_s, p99_ms, lag_ms in [(10.0, 90.0, 1.0), (30.0, 10.0, 9.0), (20.0, 20.0, 2.0)]
+    ]
+    assert middle(rounds) == Level("a", 0.5, Figures(20.0, 1.0, 20.0), Figures(2.0, 3.0, 4.0), 2.0)
+
+
+def test_a_closed_loop_is_judged_by_its_answers_only() -> None:
+    assert Level("a", None, Figures(100.0, 1.0, 10.0), Figures(90.0, 1.0, 90.0)).valid
+    assert not Level("a", None, Figures(100.0, 1.0, 10.0), Figures(80.0, 1.0, 10.0)).valid
 
 
 @pytest.mark.parametrize("enough", [1, 2, 3, 7, 8, 13])
