@@ -99,7 +99,7 @@ which-model:
 bench-api-servers: $(VENV)/.serve  ## one and two API processes in front of an engine that computes nothing; 2 minutes
 	$(python) -m benchmarks.api_servers $(ARGS)
 
-bench-capacity: $(VENV)/.train  ## what large loads need: a simulation with measured costs, compared with the service; 6 minutes; [ARGS=--quick]
+bench-capacity: $(VENV)/.train  ## what large loads need: a simulation with measured costs, compared with the service; 7 minutes; [ARGS=--quick]
 	$(python) -m benchmarks.capacity $(ARGS)
 
 bench-fair: $(VENV)/.serve  ## the GAN's p99 alone, and while the DDPM is flooded

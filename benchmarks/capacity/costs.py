@@ -51,7 +51,7 @@ class Case:
 
 
 QUICK = Case("quick-gan", Kind(), shape=Shape(cores=1))
-STEPS = Case("ddpm", Kind(steps=20), {"steps": 20}, Shape(threads=2, cores=2), (1, 4, 16), 3.0)
+STEPS = Case("ddpm", Kind(steps=20), {"steps": 20}, Shape(threads=2, cores=2), (1, 4, 16, 48), 3.0)
 TEXT = Case("emoji", Kind(rows=2, steps=20), {"steps": 20}, Shape(threads=2, cores=2), (1, 4, 16), 5.0)
 
 
