@@ -20,6 +20,7 @@ from benchmarks.capacity import balance, plan, plot, validate
 from benchmarks.capacity.costs import MEASURED, QUICK, STEPS, TEXT, Case, Measured, measure
 from benchmarks.capacity.plan import Assumed
 from benchmarks.capacity.validate import Level
+from benchmarks.clients import allow_connections
 from benchmarks.machine import others_busy
 from benchmarks.report import write_record
 from benchmarks.server import service_process, some_models
@@ -53,6 +54,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exception, so that the running service is stopped too
+    allow_connections()
     assumed = Assumed(options.gpu_least_ms, options.gpu_times, options.think_s)
     share = QUICK_SHARE if options.quick else 1.0
     levels: list[Level] = []
