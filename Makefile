@@ -101,6 +101,9 @@ which-model:
 bench-api-servers: $(VENV)/.serve  ## one and two API processes in front of an engine that computes nothing; 2 minutes
 	$(python) -m benchmarks.api_servers $(ARGS)
 
+bench-capacity: $(VENV)/.train  ## what large loads need: a simulation with measured costs, compared with the service; 7 minutes; [ARGS=--quick]
+	$(python) -m benchmarks.capacity $(ARGS)
+
 bench-fair: $(VENV)/.serve  ## the GAN's p99 alone, and while the DDPM is flooded
 	$(python) -m benchmarks.fair $(ARGS)
 
@@ -145,6 +148,9 @@ bench-quality: $(VENV)/.train $(train_peers:%=$(VENV)/peers/%/.ready)  ## qualit
 
 bench-reliability: $(VENV)/.dev  ## what docs/RELIABILITY.md promises; 75 minutes; [ARGS='--quick' | '--only R4,R9' | '--plant leak']
 	$(python) -m benchmarks.reliability $(ARGS)
+
+bench-replicas: $(VENV)/.serve  ## one and two replicas behind HAProxy: answers per second, replaced and killed under load; 4 minutes
+	$(python) -m benchmarks.replicas $(ARGS)
 
 bench-rest: $(VENV)/.serve  ## seconds to ready, idle processor time and memory of all processes
 	$(python) -m benchmarks.rest $(ARGS)

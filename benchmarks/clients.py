@@ -19,13 +19,17 @@ Body = Mapping[str, int | str]
 
 @dataclass(frozen=True)
 class OpenLoad:
-    """An open load: requests per second, its length and seed, the wait for responses afterwards, and the deadline."""
+    """An open load: requests per second, its length and seed, the wait for responses afterwards, and the deadline.
+
+    Requests of the first ``warm_up_s`` seconds of its length do not count.
+    """
 
     rate: float
     seconds: float
     seed: int
     drain_s: float
     deadline_ms: float = inf
+    warm_up_s: float = 0.0
 
 
 def allow_connections() -> None:
@@ -59,7 +63,7 @@ def closed_loop(
 def open_loop(port: int, kinds: Iterable[Kind], load: OpenLoad, core: int | None = None, key: str = "") -> OpenOutcome:
     """Run ``benchmarks.open_loop`` to its end, with the API ``key`` if there is one."""
     options = ["--port", str(port), "--rate", str(load.rate), "--seconds", str(load.seconds), "--seed", str(load.seed)]
-    options += ["--drain", str(load.drain_s), "--deadline-ms", str(load.deadline_ms)]
+    options += ["--drain", str(load.drain_s), "--deadline-ms", str(load.deadline_ms), "--warm-up", str(load.warm_up_s)]
     for kind in kinds:
         options += ["--kind", kind.name, str(kind.weight), kind.path, kind.body]
     return OUTCOME.validate_json(_run(_command(core, "benchmarks.open_loop", options), key))

@@ -16,12 +16,10 @@ import torch
 from benchmarks.clients import closed_loop
 from benchmarks.prompt_folder import STABLE_DIFFUSION, TINY, Shape, load_pipeline, write_folder
 from benchmarks.scrape import rows_per_tick, scrape
-from benchmarks.server import running_service
+from benchmarks.server import UNBOUNDED, running_service
 
 MODEL, PROMPT, GUIDANCE = "prompts", "a lighthouse in the fog", 7
 BATCHES = (1, 8)
-#: Nothing may be refused: `pipe(...)` refuses nothing.
-UNBOUNDED = {"max_queue_ms": "1e9", "client_share": "1", "request_timeout_s": "1e6", "max_lag_ms": "1e9"}
 
 
 class Size(NamedTuple):

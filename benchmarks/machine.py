@@ -2,6 +2,7 @@
 
 import os
 import platform
+import time
 from pathlib import Path
 
 import torch
@@ -19,3 +20,16 @@ def describe_machine() -> dict[str, str | int]:
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
+
+
+def others_busy(seconds: float = 2.0, stat: Path = Path("/proc/stat")) -> float:
+    """The share of all cores that is in use now, 0 to 1: call it before a measurement, to know what ran beside it."""
+    before = _busy_and_all(stat)
+    time.sleep(seconds)
+    busy, total = (after - earlier for after, earlier in zip(_busy_and_all(stat), before, strict=True))
+    return busy / total if total else 0.0
+
+
+def _busy_and_all(stat: Path) -> tuple[int, int]:
+    times = [int(each) for each in stat.read_text().split("\n", 1)[0].split()[1:9]]
+    return sum(times) - times[3] - times[4], sum(times)  # without idle and waiting for disks

@@ -157,13 +157,14 @@ class Client:
         self._idle: list[Connection] = []
         self.tallies = [Tally() for _ in kinds]
         self.lags_ms: list[float] = []
-        self.last_answer = 0.0
+        self.last_answer, self.counts_from = 0.0, 0.0
         self._under_way = 0
 
     async def ask(self, kind: int, due: float) -> None:
-        """Send one request now; without a response it only counts as sent."""
+        """Send one request now; without a response it only counts as sent. Before ``counts_from`` it does not count."""
+        tally = self.tallies[kind] if due >= self.counts_from else Tally()
         self.lags_ms.append(1000 * (time.perf_counter() - due))
-        self.tallies[kind].sent += 1
+        tally.sent += 1
         self._under_way += 1
         try:
             connection = await self._connection()
@@ -173,7 +174,7 @@ class Client:
         finally:
             self._under_way -= 1
         self.last_answer = time.perf_counter()
-        self.tallies[kind].take(answer, 1000 * (self.last_answer - due))
+        tally.take(answer, 1000 * (self.last_answer - due))
         self._idle.append(connection)
 
     async def _connection(self) -> Connection:
@@ -192,11 +193,21 @@ class Client:
 
 
 async def run(
-    port: int, kinds: Sequence[Kind], arrivals: Sequence[Arrival], seconds: float, drain_s: float, deadline_ms: float
+    port: int,
+    kinds: Sequence[Kind],
+    arrivals: Sequence[Arrival],
+    seconds: float,
+    drain_s: float,
+    deadline_ms: float,
+    warm_up_s: float = 0.0,
 ) -> OpenOutcome:
-    """Send ``arrivals`` within ``seconds``, then wait for responses for at most ``drain_s`` seconds."""
+    """Send ``arrivals`` within ``seconds``, then wait for responses for at most ``drain_s`` seconds.
+
+    Requests of the first ``warm_up_s`` seconds, in which most connections are made, are sent and not counted.
+    """
     client = Client(port, kinds)
     start = time.perf_counter()
+    client.counts_from = start + warm_up_s
     asking = [await _ask_when_due(client, start + due_s, kind) for due_s, kind in arrivals]
     await _sleep_until(start + seconds)
     sent_until = time.monotonic()
@@ -233,6 +244,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, required=True, help="requests per second")
     parser.add_argument("--seconds", type=float, default=10.0, help="seconds of arrivals (default 10)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the schedule (default 0)")
+    parser.add_argument("--warm-up", type=float, default=0.0, help="seconds whose requests do not count (default 0)")
     parser.add_argument("--drain", type=float, default=60.0, help="maximum seconds to wait for responses after that")
     parser.add_argument(
         "--deadline-ms", type=float, default=float("inf"), help="latency of a 200 that is in time (default: any)"
@@ -243,7 +255,8 @@ def main() -> None:
     kinds = [Kind(name, float(weight), path, body) for name, weight, path, body in options.kind]
     arrivals = poisson(options.rate, options.seconds, [kind.weight for kind in kinds], options.seed)
     gc.disable()  # with thousands of open requests a collection delays the schedule by 50 ms
-    outcome = uvloop.run(run(options.port, kinds, arrivals, options.seconds, options.drain, options.deadline_ms))
+    waits = (options.seconds, options.drain, options.deadline_ms, options.warm_up)
+    outcome = uvloop.run(run(options.port, kinds, arrivals, *waits))
     print(OUTCOME.dump_json(outcome).decode())
 
 

@@ -41,7 +41,7 @@ from benchmarks.prompt_clients import CLIENTS, GUIDANCE, SHORTEST, STEPS, Counts
 from benchmarks.prompt_folder import SMALL, TINY, write_folder
 from benchmarks.report import verdict, write_record
 from benchmarks.scrape import scrape
-from benchmarks.server import running_service
+from benchmarks.server import UNBOUNDED, running_service
 from service.process import cores
 
 MODEL = "prompts"
@@ -50,8 +50,6 @@ OURS, ONE, BATCHES = "ours", "one", "batches"
 PEERS = {ONE: 1, BATCHES: CLIENTS}
 ROWS = (1, 2, 4, 8, 16)
 GOAL_P99, GOAL_OF_ONE, GOAL_OF_BARE = 10.0, 1.3, 0.9
-#: Nothing may be refused: the peers refuse nothing.
-UNBOUNDED = {"max_queue_ms": "1e9", "client_share": "1", "request_timeout_s": "1e6", "max_lag_ms": "1e9"}
 SAME_PICTURE = {"prompt": "a lighthouse", "steps": SHORTEST, "guidance_scale": 7.5, "seed": 2026}
 
 #: Rows per second of a bare loop, by the rows of its calls.

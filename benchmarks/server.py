@@ -19,6 +19,9 @@ QUIET_SHARE, QUIET_S, SETTLE_S = 0.1, 0.5, 60.0
 
 WEIGHTS = Path("weights")
 
+#: Settings with which nothing is refused, whoever sends it and however late it is.
+UNBOUNDED = {"max_queue_ms": "1e9", "client_share": "1", "request_timeout_s": "1e6", "max_lag_ms": "1e9"}
+
 #: How the log tells the port, in one process and in several.
 _RUNNING = re.compile(r"running on http://[^\s\"]*:(\d+)")
 
@@ -66,14 +69,26 @@ def running_service(pin: str | None = None, module: str = "service", **settings:
 def service_process(
     pin: str | None = None, module: str = "service", folder: str | None = None, **settings: str
 ) -> Iterator[Service]:
-    """Start `python -m MODULE` with GENSERVE_<SETTING>=value for each setting; yields it once it is ready and settled.
+    """As ``ready_service``, but yields the service once it is settled too."""
+    with ready_service(pin, module, folder, **settings) as service:
+        service.settle()
+        yield service
+
+
+@contextmanager
+def ready_service(
+    pin: str | None = None, module: str = "service", folder: str | None = None, **settings: str
+) -> Iterator[Service]:
+    """Start `python -m MODULE` with GENSERVE_<SETTING>=value for each setting; yields it once it is ready.
+
+    It takes a free port unless the settings name one.
 
     ``pin`` is a list of cores in taskset's format; None means all. taskset replaces itself with the service, so ``pid``
     is the service's. ``folder`` is the project's tree, by default this one. The log goes to a file: a pipe that nobody
     reads would have the service drop its lines, and measure a service that hardly logs.
     """
-    environment = os.environ | {f"GENSERVE_{name.upper()}": value for name, value in settings.items()}
-    environment["GENSERVE_PORT"] = "0"
+    named = {f"GENSERVE_{name.upper()}": value for name, value in settings.items()}
+    environment = os.environ | {"GENSERVE_PORT": "0"} | named
     command = [*(["taskset", "-c", pin] if pin else []), sys.executable, "-m", module]
     with tempfile.TemporaryDirectory(prefix="genserve-log-") as scratch:
         path, started = Path(scratch, "log"), time.monotonic()
@@ -81,9 +96,7 @@ def service_process(
             process = subprocess.Popen(command, cwd=folder, env=environment, stderr=log)
         try:
             port = _port(process, path)
-            service = Service(port, process.pid, time.monotonic() - started, path)
-            service.settle()
-            yield service
+            yield Service(port, process.pid, time.monotonic() - started, path)
         finally:
             process.terminate()
             process.wait(STOP_S)

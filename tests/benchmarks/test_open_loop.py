@@ -55,6 +55,7 @@ def drive(
     drain_s: float = 5.0,
     deadline_ms: float = 1000.0,
     stall_s: float = 0.0,
+    warm_up_s: float = 0.0,
 ) -> tuple[OpenOutcome, int]:
     """A run of one request to each path, and how many connections it took; the client stalls at its start."""
 
@@ -65,7 +66,7 @@ def drive(
         kinds = [Kind(path, 1, path, "") for path in dict.fromkeys(paths)]
         arrivals = [Arrival(at, list(dict.fromkeys(paths)).index(path)) for path, at in zip(paths, due_s, strict=True)]
         asyncio.get_running_loop().call_later(0, time.sleep, stall_s)
-        outcome = await run(port, kinds, arrivals, max(due_s), drain_s, deadline_ms)
+        outcome = await run(port, kinds, arrivals, max(due_s), drain_s, deadline_ms, warm_up_s)
         server.close()
         await server.wait_closed()
         return outcome, served.connections
@@ -106,6 +107,12 @@ def test_a_client_that_was_late_says_so_and_its_lag_is_in_the_latency() -> None:
     assert outcome.lag_p99_ms > 100
     assert outcome.void
     assert (outcome.kinds[0].ok.p50_ms or 0) > 100
+
+
+def test_requests_of_the_warm_up_are_sent_and_not_counted() -> None:
+    outcome, connections = drive(["/refused", "/ok", "/ok"], [0.0, 0.05, 0.2], warm_up_s=0.1)
+    assert connections == 1
+    assert [(kind.sent, kind.ok.count, kind.refused.count) for kind in outcome.kinds] == [(0, 0, 0), (1, 1, 0)]
 
 
 def test_an_idle_connection_is_used_again() -> None:
