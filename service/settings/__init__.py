@@ -110,7 +110,7 @@ class Settings(AccessSettings, ProxySettings, ConnectionSettings):
         "float32",
         "What the networks of models with several steps compute in. bfloat16 gives more pictures per second, and "
         "slightly different ones for the same seed; the device needs instructions for it (AVX-512 BF16 or AMX; a GPU "
-        "from Ampere on). Models of one step ignore it, and so do folders in diffusers' format, which state their type.",
+        "from Ampere on). Models of one step ignore it, and so do folders in diffusers' format: they state theirs.",
         "If throughput matters more than the last grey level: bfloat16.",
     )
     engine: Literal["processes", "inline"] = _engine(
