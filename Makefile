@@ -137,6 +137,9 @@ bench-png: $(VENV)/.serve  ## the PNG writer against Pillow's
 bench-prepare: $(VENV)/.serve  ## ways to prepare a model for serving on a CPU
 	$(python) -m benchmarks.prepare $(ARGS)
 
+bench-precision: $(VENV)/.serve  ## denoising in bfloat16 against float32, in turn, by batch size
+	$(python) -m benchmarks.precision $(ARGS)
+
 bench-processes: $(VENV)/.serve  ## the service in several processes against one, in bursts in turn; 10 minutes
 	$(python) -m benchmarks.processes $(ARGS)
 

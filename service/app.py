@@ -40,6 +40,7 @@ from service.metrics import Metrics
 from service.models.folders import Unusable
 from service.models.local_fleet import LocalFleet
 from service.models.manager import ModelManager
+from service.models.precision import check_precision
 from service.models.registry import Registry, load_registry, pick_device, unusable
 from service.process import freeze_objects
 from service.settings import Settings
@@ -135,6 +136,7 @@ def _access_log(settings: Settings, metrics: Metrics) -> AccessLog | None:
 async def start_inline(settings: Settings) -> State:
     """The parts of a service whose engine runs in this process: its models are loaded and warmed now."""
     device = pick_device(settings.device)
+    check_precision(settings.precision, device)
     registry = await asyncio.to_thread(load_registry, settings, device)
     metrics = Metrics()
     if device.type == "cuda":

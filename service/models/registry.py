@@ -19,6 +19,7 @@ from service.models.buckets import at_fixed_sizes
 from service.models.diffusers.model import described, elsewhere, load_diffusers, with_tokenizers
 from service.models.folders import Unusable, model_directories, read_any_manifest, trust_of
 from service.models.golden import check_golden
+from service.models.precision import at_precision
 from service.models.previews import with_previews
 from service.models.text_model import text_model
 from service.models.torchscript import load_map, load_model
@@ -93,7 +94,8 @@ def prepare(
     """
     with unusable(directory):
         manifest = manifest or read_any_manifest(directory, trust_of(settings))
-        model = with_previews(load(directory, device, manifest), run_exclusive)
+        model = at_precision(load(directory, device, manifest), settings.precision)
+        model = with_previews(model, run_exclusive)
         parts = encoder_of(model), text_encoder_of(model), decoder_of(model)
         served = _warmed(model, settings, run_exclusive, costs.model)
         run_exclusive(lambda: check_golden(served.model))

@@ -53,7 +53,7 @@ def warm_up(
     if forward_ms is not None:
         return CostModel(forward_ms, settings.tick_budget_ms)
     if model.denoise is not None:  # time a step: of a row's many steps only the last decodes
-        batches = {size: replace(batch, ending=np.zeros(size, dtype=np.bool_)) for size, batch in batches.items()}
+        batches = {size: without_ends(batch) for size, batch in batches.items()}
     # Sizes alternate, so that a slow moment of the machine affects all of them; the minimum, because noise only adds.
     rounds = [
         {size: run_exclusive(partial(_step_ms, model, batch)) for size, batch in batches.items()}
@@ -66,7 +66,7 @@ def _usable(model: Model, sizes: Sequence[int], run_exclusive: RunExclusive) -> 
     """A batch of each of ``sizes``, which has run once; without those too large for the memory, or far too slow."""
     batches: dict[int, Batch] = {}
     for size in sizes:
-        batch, started = _batch(model, size), time.perf_counter()
+        batch, started = example_batch(model, size), time.perf_counter()
         try:
             run_exclusive(partial(_check, model, batch))
         except torch.OutOfMemoryError:
@@ -77,6 +77,11 @@ def _usable(model: Model, sizes: Sequence[int], run_exclusive: RunExclusive) -> 
         if 1000 * (time.perf_counter() - started) > FAR_TOO_SLOW:
             break
     return batches
+
+
+def without_ends(batch: Batch) -> Batch:
+    """``batch`` with no row at its last step."""
+    return replace(batch, ending=np.zeros(len(batch), dtype=np.bool_))
 
 
 def _step_ms(model: Model, batch: Batch) -> float:
@@ -113,7 +118,7 @@ def _checked(name: str, part: Callable[..., Tensor], shape: Sequence[int]) -> Ca
     return checked
 
 
-def _batch(model: Model, rows: int) -> Batch:
+def example_batch(model: Model, rows: int) -> Batch:
     """A batch at the first step of the default plan that decodes all of its rows, unless the model decodes apart."""
     latent = torch.randn(rows, *model.row_shape, generator=torch.Generator().manual_seed(0))
     inputs = {name: _example(model, name, rows) for name, each in model.inputs.items() if not each.optional}

@@ -4,6 +4,7 @@ from multiprocessing.connection import Connection
 
 import torch
 
+from service.models.precision import check_precision
 from service.models.registry import pick_device
 from service.processes.control import Devices, send
 from service.settings import Settings
@@ -13,6 +14,7 @@ def run(connection: Connection, settings: Settings) -> None:
     """Tell the supervisor how many engines the machine has devices for."""
     try:
         device = pick_device(settings.device)
+        check_precision(settings.precision, device)
     except ValueError as failure:
         send(connection, Devices(0, problem=str(failure)))
         return
