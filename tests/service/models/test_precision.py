@@ -12,7 +12,10 @@ from service.models.torchscript import load_model
 from tests.service.artefacts import write_diffusion, write_one_shot
 from tests.service.engine.conftest import CPU
 
-DDPM = Path("weights/ddpm")
+DDPM = Path(__file__).parents[3] / "weights/ddpm"
+instructions = pytest.mark.skipif(
+    not precision.computes_bfloat16(CPU), reason="no bfloat16 instructions: emulation is slow"
+)
 
 
 class Convolution(nn.Module):
@@ -58,10 +61,12 @@ def test_a_model_that_states_its_type_is_unchanged(tmp_path: Path) -> None:
     assert at_precision(model, "bfloat16") is model
 
 
+@instructions
 def test_the_shipped_diffusion_passes_its_golden_check_in_bfloat16() -> None:
     check_golden(at_precision(load_model(DDPM, CPU), "bfloat16"))
 
 
+@instructions
 def test_in_bfloat16_a_row_is_the_same_wherever_it_is_in_a_batch() -> None:
     model = at_precision(load_model(DDPM, CPU), "bfloat16")
     assert model.denoise is not None
