@@ -99,6 +99,9 @@ which-model:
 bench-api-servers: $(VENV)/.serve  ## one and two API processes in front of an engine that computes nothing; 2 minutes
 	$(python) -m benchmarks.api_servers $(ARGS)
 
+bench-codes: $(VENV)/.train  ## text to image in patches against an autoencoder's codes; two hours; ARGS='--autoencoder RUN'
+	$(python) -m benchmarks.codes $(ARGS)
+
 bench-fair: $(VENV)/.serve  ## the GAN's p99 alone, and while the DDPM is flooded
 	$(python) -m benchmarks.fair $(ARGS)
 
