@@ -1,7 +1,7 @@
 """Text to image in patches of pixels against an autoencoder's codes: the same networks, data and processor time.
 
-Both train for ``--minutes`` of processor time with one thread each, side by side, in bf16. The codes come from a finished
-run of an autoencoder, whose training is reported apart; docs/decisions/0018 has the result.
+Both train for ``--minutes`` of processor time with one thread each, side by side, in bf16. The codes come from a
+finished run of an autoencoder, whose training is reported apart.
 
     python -m trainer train benchmarks/codes-autoencoder.toml --precision bf16 --out runs/emoji-autoencoder
     python -m benchmarks.codes --autoencoder runs/emoji-autoencoder
@@ -85,6 +85,7 @@ class WithoutClass(nn.Module):
         self.decode = decode
 
     def forward(self, z: Tensor) -> Tensor:
+        """The image (batch, channel, height, width) of codes (batch, *latent)."""
         image: Tensor = self.decode(z, torch.zeros(len(z), dtype=torch.int64, device=z.device))
         return image
 
@@ -98,6 +99,7 @@ class CodesObjective(TextObjective):
         self.denoising = Denoising(model, None, task.device)
 
     def parts(self, generator: nn.Module) -> TextParts:
+        """The functions of ``generator``, whose pictures the autoencoder decodes."""
         image_shape, decode = self.codec.parts.image_shape, self.codec.parts.decode
         return replace(super().parts(generator), image_shape=image_shape, decode=WithoutClass(decode))
 
