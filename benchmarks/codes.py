@@ -94,7 +94,8 @@ class CodesObjective(TextObjective):
     """``TextObjective`` on standardised codes; codes have no fixed range, so x_start is not clamped."""
 
     def __init__(self, task: Task, model: TextConfig, codec: Codec) -> None:
-        super().__init__(replace(task, image_shape=codec.parts.latent_shape), model)
+        channel, height, width = codec.parts.latent_shape
+        super().__init__(replace(task, image_shape=(channel, height, width)), model)
         self.codec = codec
         self.denoising = Denoising(model, None, task.device)
 
@@ -119,7 +120,9 @@ def load_codec(folder: Path, images: Tensor) -> Codec:
     objective.vae.load_state_dict(start.generator)
     vae, standardise = objective.vae.eval().requires_grad_(False), Standardise(config.model.latent)
     standardise.fit(
-        torch.cat([vae.encoder(to_unit_range(some), label[:1].expand(len(some)))[0] for some in images.split(256)])
+        torch.cat(
+            [vae.encoder(to_unit_range(some), label[:1].expand(len(some)))[0] for some in torch.split(images, 256)]
+        )
     )
     encode, decode = LatentEncode(vae.encoder, standardise), LatentDecode(vae.decoder, standardise)
     steps = config.total_steps(start.facts.images)
@@ -183,7 +186,10 @@ def objective_of(way: str, codec: Codec, data: ImageData) -> tuple[TextObjective
 def encoded(parts: Parts, images: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and log-variance, (count, *latent) each, of the standardised codes of uint8 images."""
     assert parts.encode is not None
-    both = [parts.encode(to_unit_range(some), torch.zeros(len(some), dtype=torch.int64)) for some in images.split(256)]
+    both = [
+        parts.encode(to_unit_range(some), torch.zeros(len(some), dtype=torch.int64))
+        for some in torch.split(images, 256)
+    ]
     return torch.cat([mean for mean, _ in both]), torch.cat([logvar for _, logvar in both])
 
 
