@@ -103,6 +103,7 @@ bench-api-servers: $(VENV)/.serve  ## one and two API processes in front of an e
 
 bench-capacity: $(VENV)/.train  ## what large loads need: a simulation with measured costs, compared with the service; 7 minutes; [ARGS=--quick]
 	$(python) -m benchmarks.capacity $(ARGS)
+
 bench-codes: $(VENV)/.train  ## text to image in patches against an autoencoder's codes; two hours; ARGS='--autoencoder RUN'
 	$(python) -m benchmarks.codes $(ARGS)
 
