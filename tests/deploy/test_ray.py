@@ -1,0 +1,100 @@
+"""Replicas, nodes and the controller of Ray Serve die under load: no wrong picture, no 500."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+
+import httpx2
+import pytest
+
+from tests.contract.conftest import free_port
+from tests.deploy.ray_cluster import SECONDS, RayCluster, ray_cluster
+from tests.redis_server import redis_server
+from tests.service.artefacts import write_diffusion
+
+pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(900)]
+
+SEEDS = range(8)
+CLIENTS = 4
+#: Answers after an end that show that the service goes on.
+AFTER = 200
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
+    weights = tmp_path_factory.mktemp("weights")
+    write_diffusion(weights)
+    with redis_server() as store, ray_cluster(weights, free_port(), store=store.url()) as running:
+        yield running
+
+
+class Load:
+    """Clients that ask for pictures of known seeds one after another, and compare them."""
+
+    def __init__(self, url: str) -> None:
+        self._client = httpx2.Client(base_url=url, timeout=SECONDS)
+        self._model = self._client.get("/models").json()[0]["name"]
+        self._expected = {seed: self._ask(seed).content for seed in SEEDS}
+        self._done = threading.Event()
+        self.statuses: list[tuple[float, int]] = []
+        self.wrong = 0
+        self.longest_s = 0.0
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _ask(self, seed: int) -> httpx2.Response:
+        return self._client.post(f"/generate/{self._model}", json={"seed": seed, "steps": 50})
+
+    def _client_of(self, number: int) -> None:
+        while not self._done.is_set():
+            seed, began = SEEDS[(number + len(self.statuses)) % len(SEEDS)], time.monotonic()
+            answer = self._ask(seed)
+            now = time.monotonic()
+            self.longest_s = max(self.longest_s, now - began)
+            self.wrong += answer.status_code == 200 and answer.content != self._expected[seed]
+            self.statuses.append((now, answer.status_code))
+            if answer.status_code == 503:
+                assert int(answer.headers["retry-after"]) >= 1
+                assert answer.json()["status"] == 503
+
+    def during(self, act: Callable[[], object]) -> float:
+        """``act`` under load; the seconds of the longest pause between pictures after it."""
+        with ThreadPoolExecutor(CLIENTS) as threads:
+            asking = [threads.submit(self._client_of, number) for number in range(CLIENTS)]
+            try:
+                self._wait_for(AFTER, asking)
+                at = time.monotonic()
+                act()
+                self._wait_for(len(self.statuses) + AFTER, asking)
+            finally:
+                self._done.set()
+            for each in asking:
+                each.result()
+        times = [at, *sorted(moment for moment, status in self.statuses if status == 200 and moment > at)]
+        return max(later - earlier for earlier, later in zip(times, times[1:], strict=False))
+
+    def _wait_for(self, answers: int, asking: list[Future[None]]) -> None:
+        give_up = time.monotonic() + SECONDS
+        while len(self.statuses) < answers:
+            assert time.monotonic() < give_up
+            assert not any(each.done() for each in asking)
+            time.sleep(0.01)
+
+
+@pytest.mark.parametrize("what", ["kill_replica", "lose_node", "kill_controller"])
+def test_what_dies_under_load_costs_no_picture(cluster: RayCluster, what: str) -> None:
+    with closing(Load(cluster.url)) as load:
+        pause_s = load.during(getattr(cluster, what))
+    statuses = [status for _, status in load.statuses]
+    counts = {status: statuses.count(status) for status in sorted(set(statuses))}
+    print(f"\n{what}: {counts}, longest pause {pause_s:.2f} s, longest request {load.longest_s:.2f} s")
+    if what == "lose_node":
+        cluster.add_node()
+    began = time.monotonic()
+    cluster.wait_for_replicas()
+    print(f"{what}: two replicas again after further {time.monotonic() - began:.1f} s")
+    assert load.wrong == 0
+    assert set(statuses) <= {200, 503}
