@@ -64,8 +64,8 @@ class Genserve:
     async def check_health(self) -> None:
         """Make one picture, of the model whose pictures cost least. Raises when the replica must be replaced.
 
-        A full queue is no fault, so the picture is tried again; Ray's timeout bounds that. Models that need a prompt are
-        not tried: a replica that has no others is checked for its engine's threads only.
+        A full queue is no fault, so the picture is tried again; Ray's timeout bounds that. Models that need a prompt
+        are not tried: a replica that has no others is checked for its engine's threads only.
         """
         state = self._state
         if not state.engine.is_alive():

@@ -36,8 +36,8 @@ def middlewares() -> list[Middleware]:
 class Repeat:
     """Gives a request to another replica when the first one dies before it answers; no client sees a 500 for that.
 
-    The picture of a seed is the same anywhere. What creates a job is not repeated, because the dead replica's job may be
-    in the store: the client gets a 503, and sends it again with its Idempotency-Key.
+    The picture of a seed is the same anywhere. What creates a job is not repeated, because the dead replica's job may
+    be in the store: the client gets a 503, and sends it again with its Idempotency-Key.
     """
 
     def __init__(self, app: ASGIApp) -> None:
