@@ -4,6 +4,7 @@ Each replica is a whole service in one process: the API, admission and an engine
 """
 
 import asyncio
+from typing import Any, cast
 
 from ray import serve
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
@@ -45,9 +46,7 @@ OPTIONS = {
 }
 
 
-@serve.deployment(name="Genserve", **OPTIONS)
-@serve.ingress()
-class Genserve:
+class Replica:
     """A replica. Its settings are the environment variables of its process. Raises ValueError if they are refused."""
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
@@ -59,7 +58,7 @@ class Genserve:
         self._app = create_app(settings)
         app = with_hosts(behind_proxy(self._app, settings), settings)
         trusted = settings.forwarded_allow_ips
-        return ProxyHeadersMiddleware(app, trusted) if trusted else app
+        return cast(ASGIApp, ProxyHeadersMiddleware(cast(Any, app), trusted)) if trusted else app
 
     async def check_health(self) -> None:
         """Make one picture, of the model whose pictures cost least. Raises when the replica must be replaced.
@@ -110,4 +109,5 @@ async def _draw(state: State, deployment: Deployment) -> None:
         return
 
 
+Genserve = serve.deployment(name="Genserve", **OPTIONS)(serve.ingress()(Replica))
 app = Genserve.bind()

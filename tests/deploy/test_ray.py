@@ -1,5 +1,7 @@
 """Replicas, nodes and the controller of Ray Serve die under load: no wrong picture, no 500."""
 
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -7,12 +9,15 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from itertools import pairwise
+from pathlib import Path
 
 import httpx2
 import pytest
+import yaml
 
 from tests.contract.conftest import free_port
 from tests.deploy.ray_cluster import SECONDS, RayCluster, ray_cluster
+from tests.e2e.process import ROOT
 from tests.redis_server import redis_server
 from tests.service.artefacts import write_diffusion
 
@@ -107,3 +112,14 @@ def test_what_dies_under_load_costs_no_picture(cluster: RayCluster, what: str) -
     assert load.wrong == 0
     assert set(statuses) <= {200, 503}
     assert statuses[200] >= AFTER
+
+
+def test_the_shipped_configuration_is_that_of_the_application(tmp_path: Path) -> None:
+    pytest.importorskip("ray.serve")
+    built = tmp_path / "built.yaml"
+    command = ["-m", "ray.serve.scripts", "build", "deploy.ray.app:app", "--output-path", str(built)]
+    subprocess.run([sys.executable, *command], cwd=ROOT, check=True, timeout=SECONDS)
+    (ours,) = yaml.safe_load((ROOT / "deploy/ray/serve.yaml").read_text())["applications"]
+    (theirs,) = yaml.safe_load(built.read_text())["applications"]
+    assert ours["deployments"] == theirs["deployments"]
+    assert ours["import_path"] == theirs["import_path"]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from types import SimpleNamespace
+from typing import Any
 
 import httpx2
 import pytest
@@ -88,8 +89,8 @@ async def test_the_open_inference_protocol_has_its_own_form() -> None:
 
 @pytest.mark.parametrize(("work", "wanted"), [({"a": 3.0, "b": 5.0}, 4.0), ({"a": 0.0}, 0.0), ({}, 3), (None, 3)])
 def test_replicas_follow_predicted_work(work: Mapping[str, float] | None, wanted: float) -> None:
-    context = SimpleNamespace(aggregated_metrics=None if work is None else {WORK: work}, target_num_replicas=3)
-    assert PredictedWork(target_s=2.0)(context) == (wanted, {})  # type: ignore[arg-type]
+    context: Any = SimpleNamespace(aggregated_metrics=None if work is None else {WORK: work}, target_num_replicas=3)
+    assert PredictedWork(target_s=2.0)(context) == (wanted, {})
 
 
 def test_a_target_must_be_positive() -> None:
