@@ -46,7 +46,9 @@ OPTIONS = {
 }
 
 
-class Replica:
+@serve.deployment(name="Genserve", **OPTIONS)
+@serve.ingress()
+class Genserve:
     """A replica. Its settings are the environment variables of its process. Raises ValueError if they are refused."""
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
@@ -109,5 +111,4 @@ async def _draw(state: State, deployment: Deployment) -> None:
         return
 
 
-Genserve = serve.deployment(name="Genserve", **OPTIONS)(serve.ingress()(Replica))
-app = Genserve.bind()
+app = Genserve.bind()  # type: ignore[attr-defined]  # mypy does not apply decorators to classes
