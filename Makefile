@@ -75,6 +75,9 @@ test-all: $(VENV)/.dev $(patsubst %,$(VENV)/peers/%/.ready,$(client_peers) $(dep
 test-containers: $(VENV)/.dev  ## only the tests that build and run the images; TORCH_INDEX_URL= uses PyPI's torch
 	$(python) -m pytest -m containers $(ARGS)
 
+test-ray: $(VENV)/.ray  ## the service on Ray Serve, on three nodes of this machine: the contract, and deaths under load; 3 minutes
+	$(python) -m pytest -m ray tests/contract tests/deploy $(ARGS)
+
 lint: $(VENV)/.dev  ## ruff and mypy --strict
 	$(python) -m ruff check
 	$(python) -m ruff format --check
@@ -226,6 +229,11 @@ $(VENV)/.dev: pyproject.toml $(VENV)/.torchvision
 	@echo "==> the tests' and linters' packages"
 	@$(pip) -e '.[dev]'
 	@touch $(VENV)/.serve $(VENV)/.diffusers $(VENV)/.train $@
+
+$(VENV)/.ray: $(VENV)/.dev
+	@echo "==> Ray Serve"
+	@$(pip) -e '.[ray]'
+	@touch $@
 
 # Needs no torch, unlike the other peers. More specific than their rule, so it comes first.
 $(client_peers:%=$(VENV)/peers/%/.ready): $(VENV)/peers/%/.ready: tests/e2e/dialects/requirements-%.txt | $(VENV)/bin/pip

@@ -13,12 +13,14 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from tests.deploy.ray_cluster import ray_cluster
 from tests.e2e.process import ROOT, SAME_BYTES, SECONDS, Service, serving
 from tests.redis_server import redis_server
 from tests.service.api.documented import checker
 from tests.service.artefacts import write_diffusion, write_one_shot
 
-KINDS = ("one process", "several API processes", "two replicas")
+KINDS = ("one process", "several API processes", "two replicas", "Ray Serve")
+RAY = pytest.param("Ray Serve", marks=[pytest.mark.ray, pytest.mark.timeout(900)])
 SETTINGS: dict[str, object] = {**SAME_BYTES, "drain_s": 60.0}
 
 
@@ -47,7 +49,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "target" in metafunc.fixturenames:
         url = metafunc.config.getoption("--base-url", None) or os.environ.get("GENSERVE_CONTRACT_URL")
-        metafunc.parametrize("target", [url] if url else KINDS, indirect=True, scope="module")
+        metafunc.parametrize("target", [url] if url else [*KINDS[:-1], RAY], indirect=True, scope="module")
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +64,10 @@ def target(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     if request.param == "two replicas":
         with replicas(weights) as running:
             yield running
+        return
+    if request.param == "Ray Serve":
+        with redis_server() as store, ray_cluster(weights, free_port(), store=store.url()) as cluster:
+            yield Target(cluster.url)
         return
     more: dict[str, object] = {"engine": "inline"} if request.param == "one process" else {"api_servers": 2}
     with serving(weights, **SETTINGS, **more) as service:
