@@ -120,7 +120,8 @@ def main(port: int) -> None:
     cluster = Cluster(initialize_head=True, connect=True, head_node_args={"num_cpus": 0})
     nodes = [cluster.add_node(**node) for _ in range(2)]
     serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": port})
-    serve.run(Genserve.options(num_replicas=2, autoscaling_config=None).bind(), name="genserve")
+    replicas = Genserve.options(num_replicas=2, autoscaling_config=None)  # type: ignore[attr-defined]  # as in the app
+    serve.run(replicas.bind(), name="genserve")
     for line in sys.stdin:
         match line.strip():
             case "lose":
