@@ -18,6 +18,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def service(weights: Path) -> Iterator[Service]:
-    """A process of the test's own, whose queue takes everything, on a machine that may be busy."""
-    with serving(weights, engine_threads=1, max_bucket=8, max_queue_ms=1e9, max_lag_ms=1e9) as running:
+    """A process of the test's own, whose queue takes everything however late, on a machine that may be busy."""
+    with serving(
+        weights, engine_threads=1, max_bucket=8, max_queue_ms=1e9, max_lag_ms=1e9, request_timeout_s=3600
+    ) as running:
         yield running
