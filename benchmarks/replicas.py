@@ -18,7 +18,6 @@ import asyncio
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -39,7 +38,7 @@ from benchmarks.checked_load import CheckedLoad, Sample, asks_of, counts, with_r
 from benchmarks.clients import closed_loop
 from benchmarks.machine import others_busy
 from benchmarks.report import verdict, write_record
-from benchmarks.server import UNBOUNDED, Service, ready_service, some_models
+from benchmarks.server import UNBOUNDED, Service, free_port, ready_service, some_models
 from service.process import cores
 
 CONFIGURATION = Path("deploy/haproxy/haproxy.cfg")
@@ -258,13 +257,6 @@ def _wait_until_ready(port: int) -> None:
             if time.monotonic() > give_up:
                 raise
             time.sleep(0.05)
-
-
-def free_port() -> int:
-    """A port that nobody listens at."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 def judge(endings: Sequence[Ending]) -> dict[str, bool]:

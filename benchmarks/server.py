@@ -2,6 +2,7 @@
 
 import os
 import re
+import socket
 import subprocess
 import sys
 import tempfile
@@ -19,7 +20,7 @@ QUIET_SHARE, QUIET_S, SETTLE_S = 0.1, 0.5, 60.0
 
 WEIGHTS = Path("weights")
 
-#: Settings with which nothing is refused, whoever sends it and however late it is.
+#: Settings that refuse no request: no bound on queues, client shares, deadlines and the event loop's lag.
 UNBOUNDED = {"max_queue_ms": "1e9", "client_share": "1", "request_timeout_s": "1e6", "max_lag_ms": "1e9"}
 
 #: How the log tells the port, in one process and in several.
@@ -56,6 +57,13 @@ class Service(NamedTuple):
         before = self.cpu_s()
         time.sleep(QUIET_S)
         return (self.cpu_s() - before) / QUIET_S
+
+
+def free_port() -> int:
+    """A port that nobody listens at."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
 
 
 @contextmanager

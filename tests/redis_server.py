@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.server import free_port
+
 SECONDS = 30.0
 
 
@@ -21,8 +23,7 @@ class RedisServer:
 
     def __init__(self, command: str, folder: Path, password: str) -> None:
         self._command, self._folder, self._password = command, folder, password
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self._parts: dict[Path, int] = {}
         self.start()
 

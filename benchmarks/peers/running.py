@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -13,6 +12,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
+
+from benchmarks.server import free_port
 
 OUR_ENVIRONMENT = Path(sys.prefix)
 PEER_ENVIRONMENTS = OUR_ENVIRONMENT / "peers"
@@ -43,7 +44,7 @@ class Peer:
 @contextmanager
 def running_peer(peer: Peer, cores: str, workers: int, preparation: str) -> Iterator[int]:
     """Start it on ``cores``, as taskset writes them; yields its port once it answers."""
-    port, mark = _free_port(), uuid.uuid4().hex
+    port, mark = free_port(), uuid.uuid4().hex
     command = ["taskset", "-c", cores, str(peer.home / "bin/python"), *peer.arguments, str(port)]
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch, Path(scratch, "log").open("w+") as log:
         settings = {"PEER_PREPARATION": preparation, "PEER_WORKERS": str(workers), "PEER_MARK": mark}
@@ -105,10 +106,3 @@ def _marked(mark: str) -> list[int]:
             if f"PEER_MARK={mark}".encode() in environment.read_bytes().split(b"\0"):
                 found.append(int(environment.parent.name))
     return found
-
-
-def _free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port

@@ -1,7 +1,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from benchmarks.server import free_port
 from tests.deploy.ray_cluster import ray_cluster
 from tests.e2e.process import ROOT, SAME_BYTES, SECONDS, Service, serving
 from tests.redis_server import redis_server
@@ -72,12 +72,6 @@ def target(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     more: dict[str, object] = {"engine": "inline"} if request.param == "one process" else {"api_servers": 2}
     with serving(weights, **SETTINGS, **more) as service:
         yield Target(str(service.client.base_url), [service])
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 @contextmanager

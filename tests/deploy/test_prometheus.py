@@ -3,7 +3,6 @@
 import json
 import math
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ import pytest
 import torch
 import yaml
 
+from benchmarks.server import free_port
 from service.metrics import Metrics
 from tests.deploy.shipped import ROOT, alerts, dashboard_queries, read_yaml, rules, selectors
 from tests.e2e.process import Service, post, serving
@@ -105,8 +105,7 @@ def scraping(service: Service, folder: Path) -> Iterator[Prometheus]:
     config["rule_files"] = [str(ROOT / "deploy/prometheus" / name) for name in config["rule_files"]]
     config["scrape_configs"][0]["static_configs"] = [{"targets": [f"127.0.0.1:{service.port}"]}]
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        port = unused.getsockname()[1]
+    port = free_port()
     arguments = [
         f"--config.file={folder / 'prometheus.yml'}",
         f"--storage.tsdb.path={folder / 'data'}",

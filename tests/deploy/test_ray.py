@@ -15,7 +15,7 @@ import httpx2
 import pytest
 import yaml
 
-from tests.contract.conftest import free_port
+from benchmarks.server import free_port
 from tests.deploy.ray_cluster import SECONDS, RayCluster, ray_cluster
 from tests.e2e.process import ROOT
 from tests.redis_server import redis_server

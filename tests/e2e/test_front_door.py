@@ -15,6 +15,7 @@ import httpx2
 import pytest
 
 from benchmarks import drain
+from benchmarks.server import free_port
 from tests.e2e.process import ROOT, SECONDS, post, read_to_end, serving
 
 pytestmark = pytest.mark.slow
@@ -25,8 +26,7 @@ MALFORMED = 1000
 @pytest.fixture
 def unread(tiny_weights: Path) -> Iterator[int]:
     """The port of a service whose standard error is a pipe that is full."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
+    port = free_port()
     own = {"GENSERVE_WEIGHTS_DIR": str(tiny_weights), "GENSERVE_PORT": str(port), "GENSERVE_LOG_LEVEL": "debug"}
     ours, theirs = os.pipe()
     os.set_blocking(theirs, False)
