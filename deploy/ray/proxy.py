@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.http.problem import PROBLEM_JSON, problem_of
 from service.api.http.request_id import HEADER, request_id
+from service.retry_after import spread
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 ATTEMPTS = 3
 #: Bytes of a body that are kept for another attempt.
 MOST_KEPT = 16 * 2**20
+#: The least: ``spread`` adds to it.
 RETRY_AFTER_S = 1
 
 BUSY = "replicas-busy", "No replica takes more requests now."
@@ -121,12 +123,13 @@ class Answer:
     async def refuse(self, code: str, detail: str) -> None:
         """Answer with 503: the client may send the request again."""
         id, status = request_id(self._scope), HTTPStatus.SERVICE_UNAVAILABLE
-        detail = f"{detail} Try again in {RETRY_AFTER_S} s."
+        wait_s = spread(RETRY_AFTER_S)
+        detail = f"{detail} Try again in {wait_s} s."
         problem: Any = problem_of(id, status, code, detail, ())
         headers = {b"content-type": PROBLEM_JSON.encode(), b"cache-control": b"no-store", HEADER: id.encode()}
         if self._scope["path"].startswith("/v2/"):  # the Open Inference Protocol's form
             headers[b"content-type"], problem = b"application/json", {"error": detail}
-        headers[b"retry-after"] = str(RETRY_AFTER_S).encode()
+        headers[b"retry-after"] = str(wait_s).encode()
         await self._send({"type": "http.response.start", "status": int(status), "headers": [*headers.items()]})
         await self._send({"type": "http.response.body", "body": to_json(problem)})
 
