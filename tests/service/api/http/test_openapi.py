@@ -155,6 +155,15 @@ def test_every_form_and_every_refusal_is_described(document: Document, path: str
         assert ("Retry-After" in response["headers"]) == (status in ("409", "429", "503"))
 
 
+def test_the_errors_of_a_job_are_those_of_its_request(document: Document) -> None:
+    """Its pictures are decoded while it runs; only its body was read before."""
+    result = document["paths"]["/jobs/{id}/result"]["get"]["responses"]
+    request = document["paths"]["/generate/{model}"]["post"]["responses"]
+    reading_the_body = {"401", "403", "408", "421"}
+    failures = {status for status in request if status >= "400"}
+    assert failures - reading_the_body <= result.keys()
+
+
 def test_every_failure_of_reading_a_body_is_described(document: Document) -> None:
     operations = {(path, name): each for path, item in document["paths"].items() for name, each in item.items()}
     reading = {key for key, each in operations.items() if "requestBody" in each} | {("/sdapi/v1/options", "post")}
