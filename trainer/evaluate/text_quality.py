@@ -137,9 +137,12 @@ class TextReference:
         chosen = {name: sample(self.everything.rows(name), most) for name in self.everything.groups}
         if len(with_rule) >= LEAST:
             chosen[RULE_GROUP] = with_rule
+        images = self.everything.images
+        groups = [self._group(name, rows, images[rows], seed, drawings=drawings) for name, rows in chosen.items()]
         if drawings:
-            chosen[MOVED_GROUP] = sample(self.everything.rows("training"), most)
-        return [self._group(name, rows, seed, drawings=drawings) for name, rows in chosen.items()]
+            rows = sample(self.everything.rows("training"), most)
+            groups.append(self._group(MOVED_GROUP, rows, _moved(images[rows], seed), seed, drawings=True))
+        return groups
 
     def real_recall(self, group: str, most: int) -> float:
         """R@1 among 100 captions of the real images of a group."""
@@ -165,10 +168,8 @@ class TextReference:
             **_followed(group, pictures),
         )
 
-    def _group(self, name: str, rows: Tensor, seed: int, *, drawings: bool) -> Group:
-        images, captions = self.everything.images[rows], self.everything.captions
-        if name == MOVED_GROUP:
-            images = to_uint8(moved(to_unit_range(images), _draws(seed))).permute(0, 3, 1, 2)
+    def _group(self, name: str, rows: Tensor, images: Tensor, seed: int, *, drawings: bool) -> Group:
+        captions = self.everything.captions
         real = self.evaluator.embed_images(images)
         floor, coverage = self._floor(len(rows))
         return Group(
@@ -206,6 +207,10 @@ def sample(rows: Tensor, most: int) -> Tensor:
 
 def _strokes(images: Tensor, seed: int) -> Tensor:
     return strokes(to_unit_range(images), _draws(seed))
+
+
+def _moved(images: Tensor, seed: int) -> Tensor:
+    return to_uint8(moved(to_unit_range(images), _draws(seed))).permute(0, 3, 1, 2)
 
 
 def _draws(seed: int) -> Draws:
