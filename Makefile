@@ -107,7 +107,7 @@ bench-api-servers: $(VENV)/.serve  ## one and two API processes in front of an e
 bench-capacity: $(VENV)/.train  ## what large loads need: a simulation with measured costs, compared with the service; 7 minutes; [ARGS=--quick]
 	$(python) -m benchmarks.capacity $(ARGS)
 
-bench-codes: $(VENV)/.train  ## text to image in patches against an autoencoder's codes; two hours; ARGS='--autoencoder RUN'
+bench-codes: $(VENV)/.train  ## text to image in patches against an autoencoder's codes; over an hour; ARGS='--autoencoder RUN'
 	$(python) -m benchmarks.codes $(ARGS)
 
 bench-fair: $(VENV)/.serve  ## the GAN's p99 alone, and while the DDPM is flooded

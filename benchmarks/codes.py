@@ -119,11 +119,7 @@ def load_codec(folder: Path, images: Tensor) -> Codec:
     seconds = per_call(lambda: objective.train_step(batch, label, Position(0, 1)), 3)
     objective.vae.load_state_dict(start.generator)
     vae, standardise = objective.vae.eval().requires_grad_(False), Standardise(config.model.latent)
-    standardise.fit(
-        torch.cat(
-            [vae.encoder(to_unit_range(some), label[:1].expand(len(some)))[0] for some in torch.split(images, 256)]
-        )
-    )
+    standardise.fit(encoded(vae.encoder, images)[0])
     encode, decode = LatentEncode(vae.encoder, standardise), LatentDecode(vae.decoder, standardise)
     steps = config.total_steps(start.facts.images)
     return Codec(Parts(shape, 0, latent_shape(shape, config.model), decode, encode=encode), steps, steps * seconds)
@@ -163,9 +159,8 @@ def train(
         average.update_parameters(objective.generator)
         step += 1
         if step % 50 == 0:
-            print(
-                f"{type(objective).__name__} step {step}, {spent:.0f} s: {float(losses['x_start_mse']):.4f}", flush=True
-            )
+            loss = float(losses["x_start_mse"])
+            print(f"{type(objective).__name__} step {step}, {spent:.0f} s: {loss:.4f}", flush=True)
     return average.module.eval(), step, spent
 
 
@@ -178,18 +173,15 @@ def objective_of(way: str, codec: Codec, data: ImageData) -> tuple[TextObjective
     if way == "patches":
         return TextObjective(task, config.model), lambda rows: to_unit_range(data.images[rows])
     codes = CodesObjective(task, config.model.model_copy(update={"patch": 1}), codec)
-    mean, logvar = encoded(codec.parts, data.images)
+    assert codec.parts.encode is not None
+    mean, logvar = encoded(codec.parts.encode, data.images)
     return codes, lambda rows: reparametrise(mean[rows], logvar[rows], codes.draws.randn_like(mean[rows]))
 
 
 @torch.no_grad()
-def encoded(parts: Parts, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and log-variance, (count, *latent) each, of the standardised codes of uint8 images."""
-    assert parts.encode is not None
-    both = [
-        parts.encode(to_unit_range(some), torch.zeros(len(some), dtype=torch.int64))
-        for some in torch.split(images, 256)
-    ]
+def encoded(encode: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and log-variance, (count, *latent) each, of the codes of uint8 images."""
+    both = [encode(to_unit_range(some), torch.zeros(len(some), dtype=torch.int64)) for some in torch.split(images, 256)]
     return torch.cat([mean for mean, _ in both]), torch.cat([logvar for _, logvar in both])
 
 

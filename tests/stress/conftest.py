@@ -18,7 +18,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def service(weights: Path) -> Iterator[Service]:
-    """A process of the test's own, whose queue takes everything however late, on a machine that may be busy."""
+    """A process of the test's own, whose queue refuses no request, also on a busy machine."""
     with serving(
         weights, engine_threads=1, max_bucket=8, max_queue_ms=1e9, max_lag_ms=1e9, request_timeout_s=3600
     ) as running:

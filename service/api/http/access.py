@@ -164,5 +164,5 @@ def _is_own(headers: Mapping[bytes, bytes]) -> bool:
     if b"origin" not in headers:
         return True
     scheme, _, host = headers[b"origin"].lower().partition(b"://")
-    own = headers.get(b"host", b"").lower().removesuffix(_DEFAULT_PORTS.get(scheme, b"none"))
+    own = headers.get(b"host", b"").lower().removesuffix(_DEFAULT_PORTS.get(scheme, b""))
     return own != b"" and host == own
