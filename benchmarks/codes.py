@@ -22,13 +22,14 @@ from torch.optim.swa_utils import AveragedModel
 from benchmarks.report import write_record
 from trainer.commands.evaluate_text import TEXT_EVALUATOR_FOLDER, group_sheet, table
 from trainer.compute.draws import step_seed
-from trainer.config import AutoencoderConfig, TextConfig, load_preset
+from trainer.config import load_preset
 from trainer.data import ImageData, load, to_unit_range
 from trainer.evaluate.pictures import make_sampler
 from trainer.evaluate.text_curves import batches
 from trainer.evaluate.text_evaluator import load_text_evaluator
 from trainer.evaluate.text_quality import Group, GroupScores, TextReference, pool
 from trainer.generate import reconstruct
+from trainer.model_config import AutoencoderConfig, TextConfig
 from trainer.models.latent import LatentDecode, LatentEncode, Standardise
 from trainer.models.parts import Parts
 from trainer.models.text_parts import TextParts

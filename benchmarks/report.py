@@ -14,10 +14,11 @@ RESULTS = Path("benchmarks/results")
 
 def write_record(name: str, **figures: Any) -> None:  # noqa: ANN401  (dataclasses and what JSON knows, nested)
     """Write ``benchmarks/results/<name>.json``; infinities and NaN become null."""
-    RESULTS.mkdir(parents=True, exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
     models = {name: read_manifest(folder).version for name, folder in model_directories(Path("weights")).items()}
     record = {"machine": describe_machine(), "models": models, **figures}
-    (RESULTS / f"{name}.json").write_bytes(to_json(record, indent=2, inf_nan_mode="null") + b"\n")
+    path.write_bytes(to_json(record, indent=2, inf_nan_mode="null") + b"\n")
 
 
 def verdict(met: bool) -> str:

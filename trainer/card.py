@@ -3,8 +3,9 @@
 from itertools import groupby
 
 from service.contract.manifest import Manifest, Score
-from trainer.config import Family, ModelConfig, RunConfig, VaeConfig
+from trainer.config import RunConfig
 from trainer.generate import grid_classes
+from trainer.model_config import Family, ModelConfig, VaeConfig
 from trainer.text.prompts import PROMPTS
 
 TEXT = """\

@@ -37,10 +37,11 @@ from service.contract.signature import SecretKey
 from service.contract.text import TextModel, WordsFile, words_file
 from service.sampling.latent_map import pack
 from trainer import card, suggestions
-from trainer.config import Family, RunConfig, train_command
+from trainer.config import RunConfig, train_command
 from trainer.data import DataFacts, ImageData
 from trainer.encode import latent_map
 from trainer.generate import default_plan, draw_grid, generate, pictures_of, to_png
+from trainer.model_config import Family
 from trainer.models.parts import Parts, random_times
 from trainer.models.text_parts import TextParts, random_text_inputs
 from trainer.objectives import build

@@ -1,9 +1,11 @@
 """The promises of docs/RELIABILITY.md: for each demand the figure, its limit, and whether it is met.
 
     python -m benchmarks.reliability                  all of them, in full length; see docs/RELIABILITY.md for how long
-    python -m benchmarks.reliability --quick          short forms, for a look at what works; no record
     python -m benchmarks.reliability --only R3,R9     some of them
+    python -m benchmarks.reliability --quick          short forms, for a look at what works; no record
     python -m benchmarks.reliability --plant leak     a fault in the service, in the short form: is it noticed?
+
+Each demand has a record of its own, which says how much of the machine other programs used when it began.
 
 The exit code is 0 if all demands are met; with --plant, if the fault was noticed.
 """
@@ -17,6 +19,7 @@ from collections.abc import Mapping, Sequence
 
 from benchmarks.attacks.watch import Demand
 from benchmarks.clients import allow_connections
+from benchmarks.machine import others_busy
 from benchmarks.reliability import (
     access,
     alone,
@@ -61,7 +64,7 @@ def main() -> int:
     """Measure, report, and judge."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="short forms, and no record")
-    parser.add_argument("--only", default="", help=f"some of {','.join(BENCHES)}; no record")
+    parser.add_argument("--only", default="", help=f"some of {','.join(BENCHES)}")
     parser.add_argument("--minutes", type=float, help="length of R5 (default 10, and 1.5 in the short form)")
     parser.add_argument("--plant", choices=sorted(planted_faults()), help="a fault, which has to be noticed; no record")
     options = parser.parse_args()
@@ -74,10 +77,8 @@ def main() -> int:
     if unknown := {*names} - {*BENCHES}:
         parser.error(f"no such demand: {', '.join(sorted(unknown))}")
     form = Form(options.quick, minutes=options.minutes or (QUICK_MINUTES if options.quick else 10.0))
-    results = {name: found for name in names if (found := run(name, form)) is not None}
-    if not options.quick and not options.only:
-        write_record("reliability", results=results)
-    return 0 if all(all_met(demands) for demands in results.values()) else 1
+    results = [found for name in names if (found := run(name, form)) is not None]
+    return 0 if all(all_met(demands) for demands in results) else 1
 
 
 def planted_faults() -> Mapping[str, str]:
@@ -86,15 +87,18 @@ def planted_faults() -> Mapping[str, str]:
 
 
 def run(name: str, form: Form) -> Sequence[Demand] | None:
-    """Run one bench and print its demands; None if it cannot run here."""
-    began = time.monotonic()
+    """Run one bench, print its demands and record those of the full form; None if it cannot run here."""
+    busy, began = others_busy(), time.monotonic()
     print(f"{name}: {BENCHES[name].text}", flush=True)
     try:
         demands = BENCHES[name].measure(form)
     except NotRun as reason:
         print(f"{name:6}not run: {reason}", flush=True)
         return None
-    print("\n".join(lines(name, demands)), f"\n{name:6}took {time.monotonic() - began:.0f} s", flush=True)
+    seconds = round(time.monotonic() - began)
+    print("\n".join(lines(name, demands)), f"\n{name:6}took {seconds} s", flush=True)
+    if not form.quick:
+        write_record(f"reliability/{name}", others_busy=busy, seconds=seconds, demands=demands)
     return demands
 
 

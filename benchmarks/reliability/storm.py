@@ -18,8 +18,9 @@ from benchmarks.reliability.scraping import seconds_until_idle
 REQUEST = request_bytes("/generate/ddpm", '{"steps": 20, "timeout_ms": 2000}')
 #: Clients that show the capacity, and those of the storm, in the long form and in the quick one; seconds of each.
 USUAL, CLIENTS, SECONDS = 16, (400, 150), (30, 6)
-#: Least pause of a client that ignores Retry-After, and the part by which one that honours it waits longer at random.
-PAUSE_S, JITTER = 0.2, 0.5
+#: Longest pause of a client between two requests. One that honours Retry-After waits for that time besides: it is
+#: already different for each rejection.
+PAUSE_S = 0.2
 #: Part of the capacity that may be missing, and seconds until the service is idle after the storm.
 MISSING, IDLE_S, MOST_IDLE_S = 0.1, 4.0, 60.0
 
@@ -81,4 +82,4 @@ async def _client(port: int, answers: Answers, generator: random.Random, honoure
         if answer.status in (429, 503):
             answers.silent += not answer.retry_after
             if honoured:
-                await asyncio.sleep(answer.retry_after_s * generator.uniform(1, 1 + JITTER))
+                await asyncio.sleep(answer.retry_after_s)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from service.admission.drain import DrainRate
+from service.admission.queue import most_places
 from service.admission.shared import LaneLoad
 from service.errors import Overloaded, ShareExceeded, TooLate
 
@@ -38,7 +39,8 @@ class Gate:
     """Admits work within bounds; used on the event loop only.
 
     ``limit_ms`` bounds the model's admitted work, ``client_share`` is the fraction of it for one client. ``drain``
-    estimates the throughput. ``table_rows`` rows are served in turn; further rows wait for a place in the table.
+    estimates the throughput. ``table_rows`` is the size of the table: what one client gets of it is served in turn, and
+    further rows wait for a place.
 
     ``others`` is what the other API processes have admitted to the same model: it counts in every bound. Processes that
     admit at the same moment do not see each other, and may exceed a bound by one request for each other process.
@@ -49,7 +51,7 @@ class Gate:
     ) -> None:
         self.drain = drain
         self._limit_ns, self._client_limit_ns = _ns(limit_ms), _ns(limit_ms * client_share)
-        self._table_rows, self._others = table_rows, others
+        self._table_rows, self._others = most_places(table_rows), others
         # Work that this process has admitted: its price, in all and by client, and its rows by number of calls.
         self._admitted_ns = 0
         self._client_ns: dict[str, int] = {}

@@ -1,10 +1,20 @@
 """Rows that wait for a place in the table, taken from the clients in turn, and from each client's requests in turn."""
 
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, NamedTuple, TypeVar
 
 Row = TypeVar("Row")
+
+#: A client gets a place while it has at most this many times those that are free (dynamic thresholds; Choudhury & Hahne
+#: 1998, "Dynamic Queue Length Thresholds for Shared-Memory Packet Switches"). A client that filled the table would
+#: empty it all at once, because its rows are served in turn: until then, nobody else would get a place.
+TIMES_FREE = 7
+
+
+def most_places(places: int) -> int:
+    """How many of so many places a client gets that is alone; all of fewer than eight."""
+    return TIMES_FREE * (places + 1) // (TIMES_FREE + 1)
 
 
 class Waiting(NamedTuple, Generic[Row]):
@@ -59,10 +69,20 @@ class RowQueue(Generic[Row]):
             for request in requests:
                 self.put((row for row in request if not unwanted(row)), client)
 
-    def take(self, most: int) -> Iterator[Row]:
-        """Up to ``most`` rows, each removed from the queue when it is yielded."""
-        for _ in range(min(most, self._rows)):
+    def take(self, places: int, held: Counter[int] | None = None) -> Iterator[Row]:
+        """Rows for up to so many free ``places``, each removed from the queue when it is yielded.
+
+        ``held`` are the places that each client has, if they are to be limited: see ``TIMES_FREE``. It is updated.
+        """
+        passed: list[tuple[int, deque[deque[Row]]]] = []
+        while places and self._clients:
             client, requests = self._clients.popitem(last=False)
+            if held is not None:
+                if held[client] >= TIMES_FREE * places:
+                    passed.append((client, requests))
+                    continue
+                held[client] += 1
+            places -= 1
             self._rows -= 1
             request = requests.popleft()
             row = request.popleft()
@@ -71,3 +91,6 @@ class RowQueue(Generic[Row]):
             if requests:
                 self._clients[client] = requests
             yield row
+        for client, requests in reversed(passed):
+            self._clients[client] = requests
+            self._clients.move_to_end(client, last=False)

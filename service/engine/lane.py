@@ -3,6 +3,7 @@
 import logging
 import math
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,7 +12,7 @@ from typing import NamedTuple
 import torch
 
 from service.admission.drain import DrainRate
-from service.admission.queue import RowQueue, Waiting
+from service.admission.queue import TIMES_FREE, RowQueue, Waiting
 from service.engine.cost import CostModel
 from service.engine.delivery import FinishedRow, PreviewedRow, engine_fault
 from service.engine.model import Model
@@ -98,6 +99,8 @@ class Lane:
         #: Device milliseconds of service, by which the device chooses the next lane.
         self.served_ms = 0.0
         self._queue: RowQueue[LiveRow] = RowQueue()
+        # Whether all clients with waiting rows have all the slots that they get until others are free.
+        self._clients_full = False
         self._sweep_due = False
         self._rejected: list[FinishedRow] = []
         slots = most_rows(model, settings.table_rows)
@@ -118,7 +121,8 @@ class Lane:
     @property
     def has_work(self) -> bool:
         """Whether a thread could claim rows now."""
-        return self._table.ready > 0 or (len(self._queue) > 0 and self.free_slots > 0)
+        may_admit = len(self._queue) > 0 and self.free_slots > 0 and not self._clients_full
+        return self._table.ready > 0 or may_admit
 
     @property
     def is_empty(self) -> bool:
@@ -155,6 +159,7 @@ class Lane:
             self.credit.take()
             self.drain.rest(self._since_drain_update())
         self._queue.put(rows, rows[0].job.client)
+        self._clients_full = False
 
     def snapshot(self) -> LaneSnapshot:
         """A copy of all rows, to be read without the lock."""
@@ -244,6 +249,7 @@ class Lane:
         self._update_drain(worked_ms)
         self._table.release(result.continuing)
         self._table.drop(result.leaving)
+        self._clients_full = False
 
     def _update_drain(self, worked_ms: float) -> None:
         if self._rows_wait:
@@ -267,7 +273,8 @@ class Lane:
 
     def _admit(self, now: float) -> None:
         """Move rows from the queue to the table. Late rows are dropped; the API reports them to the client."""
-        taken = list(self._queue.take(self.free_slots))
+        taken = list(self._queue.take(self.free_slots, self._held()))
+        self._clients_full = not taken
         timely = [row for row in taken if not row.job.dropped(now)]
         if late := len(taken) - len(timely):
             self.metrics.dropped_queued.inc(late)
@@ -276,6 +283,15 @@ class Lane:
         except Exception:  # a fault of the engine: fail only the rows that cause it
             for row in timely:
                 self._admit_alone(row)
+
+    def _held(self) -> Counter[int] | None:
+        """The slots of each client, to limit them; None if that is not needed.
+
+        Rows of one step leave the table with every tick, so others find places without a limit.
+        """
+        wanted = len(self._queue) + self._table.live
+        roomy = self.model.denoise is None or wanted <= TIMES_FREE * (self.free_slots - len(self._queue))
+        return None if roomy else self._table.clients()
 
     def _admit_alone(self, row: LiveRow) -> None:
         try:

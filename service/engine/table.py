@@ -5,6 +5,7 @@ the host, so that choosing is array arithmetic without a loop over rows.
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -139,6 +140,10 @@ class RowTable:
             self._live[slot] = row
         if self._denoises:
             self._note_plans(slots, [row.spec for row in rows])
+
+    def clients(self) -> Counter[int]:
+        """The number of slots of each client that has any."""
+        return Counter(row.job.client for row in self._live if row is not None)
 
     def claim(self, most: int) -> Slots:
         """Ready slots of up to ``most`` forward-pass rows, at least one if any.

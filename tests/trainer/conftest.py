@@ -29,6 +29,14 @@ AUTOENCODER: dict[str, Any] = {
     "beta": 1.0,
     "kl_warmup": 0.5,
 }
+DISCRIMINATOR: dict[str, Any] = {"loss": "relativistic", "gamma": 0.05, "penalty_every": 3, "width": 8, "weight": 0.5}
+VAE: dict[str, Any] = AUTOENCODER | {
+    "family": "vae",
+    "latent": 4,
+    "prior": "flow",
+    "prior_width": 8,
+    "prior_layers": 2,
+}
 RESIDUAL_GAN: dict[str, Any] = {"family": "gan", "network": "residual", "width": 8, "latent": 4}
 DDPM: dict[str, Any] = {
     "family": "ddpm",
@@ -40,11 +48,19 @@ DDPM: dict[str, Any] = {
     "time_density": "logit-normal",
     "steps": 3,
 }
+FEW_STEP: dict[str, Any] = {
+    "family": "few-step",
+    "base": DDPM | {"solver": "consistency", "steps": 2},
+    "stages": 4,
+    "huber": 0.9,
+}
 
 #: Every family, and each of its losses and networks, under the name of its preset or, beside it, of what differs.
 MODELS: dict[str, dict[str, Any]] = {
     "autoencoder": AUTOENCODER,
-    "vae": AUTOENCODER | {"family": "vae", "latent": 4, "prior": "flow", "prior_width": 8, "prior_layers": 2},
+    "autoencoder-adversarial": AUTOENCODER | {"discriminator": DISCRIMINATOR},
+    "vae": VAE,
+    "vae-adversarial": VAE | {"discriminator": DISCRIMINATOR},
     "vae-standard": AUTOENCODER | {"family": "vae", "latent": 4, "prior": "standard"},
     "gan": RESIDUAL_GAN | {"loss": "relativistic", "gamma": 0.05, "penalty_every": 3},
     "hinge": RESIDUAL_GAN | {"loss": "hinge", "spectral_norm": True},
@@ -59,16 +75,12 @@ MODELS: dict[str, dict[str, Any]] = {
     },
     "ddpm-v": DDPM | {"noise_schedule": {"kind": "cosine", "timesteps": 1000}, "prediction": "v", "min_snr_gamma": 5.0},
     "ldm": DDPM | {"family": "ldm", "autoencoder": AUTOENCODER},
-    "few-step": {
-        "family": "few-step",
-        "base": DDPM | {"solver": "consistency", "steps": 2},
-        "stages": 4,
-        "huber": 0.9,
-    },
+    "few-step": FEW_STEP,
+    "few-step-adversarial": FEW_STEP | {"discriminator": DISCRIMINATOR, "pure_noise": 0.5},
 }
 
 #: Whose network a run of this name begins with.
-STARTS = {"ldm": "autoencoder", "few-step": "ddpm"}
+STARTS = {"ldm": "autoencoder", "few-step": "ddpm", "few-step-adversarial": "ddpm"}
 
 OPTIMIZER: dict[str, Any] = {
     "learning_rate": 1e-3,

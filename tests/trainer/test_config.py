@@ -6,17 +6,8 @@ from pydantic import ValidationError
 
 from tests.trainer.conftest import MakeConfig
 from trainer.__main__ import parser
-from trainer.config import (
-    OVERRIDES,
-    STARTS,
-    Family,
-    FewStepConfig,
-    LdmConfig,
-    RunConfig,
-    load_preset,
-    presets,
-    train_command,
-)
+from trainer.config import OVERRIDES, RunConfig, load_preset, presets, train_command
+from trainer.model_config import STARTS, Family, FewStepConfig, LdmConfig
 
 PRESETS = presets()
 
@@ -113,8 +104,8 @@ def test_a_tuned_model_keeps_its_base_but_for_the_sampler_and_the_times() -> Non
     [
         ("ldm", None, "ldm needs a run of family autoencoder to start from"),
         ("ldm", "ddpm", "ldm needs a run of family autoencoder to start from"),
-        ("few-step", None, "few-step needs a run of family ddpm to start from"),
-        ("few-step", "vae", "few-step needs a run of family ddpm to start from"),
+        ("few-step", None, "few-step needs a run of family ddpm or few-step to start from"),
+        ("few-step", "vae", "few-step needs a run of family ddpm or few-step to start from"),
         ("vae", "autoencoder", "vae does not start from another run"),
         ("ddpm", "ddpm", "ddpm does not start from another run"),
     ],
@@ -125,8 +116,21 @@ def test_what_a_run_begins_with_is_of_the_right_family(preset: str, base: str | 
 
 
 def test_only_these_families_begin_with_another() -> None:
-    begun = {"ldm": "autoencoder", "few-step": "ddpm", "control": "text", "few-step-text": "text"}
-    assert {name: family for name, (_, family) in STARTS.items()} == begun
+    begun = {
+        "ldm": ("autoencoder",),
+        "few-step": ("ddpm", "few-step"),
+        "control": ("text",),
+        "few-step-text": ("text",),
+    }
+    assert {name: families for name, (_, families) in STARTS.items()} == begun
+
+
+def test_a_tuned_model_that_is_tuned_again_keeps_its_base() -> None:
+    base = load_preset("few-step", load_preset("ddpm"))
+    config = load_preset("few-step-adversarial", base)
+    assert isinstance(base.model, FewStepConfig)
+    assert isinstance(config.model, FewStepConfig)
+    assert config.model.base == base.model.base
 
 
 def test_text_needs_captions_and_whole_patches() -> None:

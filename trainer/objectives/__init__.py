@@ -2,20 +2,20 @@
 
 import torch
 
-from trainer.config import (
+from trainer.config import RunConfig
+from trainer.model_config import (
     ControlConfig,
     DdpmConfig,
     FewStepConfig,
     FewStepTextConfig,
     GanConfig,
     LdmConfig,
-    RunConfig,
     TextConfig,
 )
 from trainer.objectives.base import Objective, Task
 from trainer.objectives.control import ControlObjective
 from trainer.objectives.ddpm import DdpmObjective
-from trainer.objectives.few_step import FewStepObjective
+from trainer.objectives.few_step import AdversarialFewStepObjective, FewStepObjective
 from trainer.objectives.few_step_text import FewStepTextObjective
 from trainer.objectives.gan import GanObjective
 from trainer.objectives.ldm import LdmObjective
@@ -34,6 +34,8 @@ def build(config: RunConfig, image_shape: tuple[int, int, int], classes: int, de
     if isinstance(model, LdmConfig):
         return LdmObjective(task, model)
     if isinstance(model, FewStepConfig):
+        if model.discriminator is not None:
+            return AdversarialFewStepObjective(task, model, model.discriminator)
         return FewStepObjective(task, model)
     if isinstance(model, TextConfig):
         return TextObjective(task, model)

@@ -3,9 +3,9 @@
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from trainer.config import TextConfig
 from trainer.data import ImageData
 from trainer.data.captions import VARIANTS
+from trainer.model_config import TextConfig
 from trainer.models.text_encoder import TextEncoder
 from trainer.models.text_parts import TextDecode, TextParts
 from trainer.models.text_unet import TextUNet

@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
-from trainer.config import ControlConfig
 from trainer.data.strokes import moved, strokes
+from trainer.model_config import ControlConfig
 from trainer.models.control import ControlledUNet, ControlXStart
 from trainer.models.text_encoder import TextEncoder
 from trainer.models.text_parts import TextParts

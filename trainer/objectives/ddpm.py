@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from service.contract.manifest import Defaults
 from service.sampling.schedules import alpha_sigma
 from trainer.compute.draws import Draws
-from trainer.config import DdpmConfig, DiffusionConfig, TextConfig
+from trainer.model_config import DdpmConfig, DiffusionConfig, TextConfig
 from trainer.models.parts import (
     Diffusion,
     Parts,

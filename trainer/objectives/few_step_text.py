@@ -8,7 +8,7 @@ second row for guidance.
 import torch
 from torch import Tensor, nn
 
-from trainer.config import FewStepTextConfig
+from trainer.model_config import FewStepTextConfig
 from trainer.models.text_parts import TextParts, TextXStart
 from trainer.models.text_unet import TextUNet
 from trainer.objectives.base import Position, Task

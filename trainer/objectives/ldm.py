@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from trainer.config import LdmConfig
+from trainer.model_config import LdmConfig
 from trainer.models.latent import LatentDecode, LatentEncode, LatentNet, Standardise
 from trainer.models.parts import Parts
 from trainer.models.vae import VAE

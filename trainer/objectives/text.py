@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from trainer.config import TextConfig
+from trainer.model_config import TextConfig
 from trainer.models.text_encoder import TextEncoder
 from trainer.models.text_parts import TextParts, TextXStart
 from trainer.models.text_unet import TextUNet

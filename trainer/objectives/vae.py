@@ -2,14 +2,16 @@
 
 import math
 
+import torch
 from torch import Tensor, nn
 
 from trainer.compute.processes import batch_mean
-from trainer.config import AutoencoderConfig, VaeConfig
+from trainer.model_config import AutoencoderConfig, VaeConfig
 from trainer.models.parts import Parts
 from trainer.models.prior import CouplingFlow, PriorDecode, PriorEncode
 from trainer.models.pyramid import Decoder, Encoder
 from trainer.models.vae import VAE
+from trainer.objectives.adversary import make_adversary
 from trainer.objectives.base import Objective, Position, Task
 
 
@@ -62,6 +64,7 @@ class VaeObjective(Objective):
         self.generator = self.place(self.vae)
         self.networks = nn.ModuleDict({"vae": self.vae})
         self.optimizers = {"vae": self.make_optimizer(self.vae.parameters())}
+        self.adversary = make_adversary(self, model.discriminator) if model.discriminator else None
 
     def train_step(self, images: Tensor, label: Tensor, at: Position) -> dict[str, Tensor]:
         with self.autocast():
@@ -77,8 +80,21 @@ class VaeObjective(Objective):
         if self.vae.prior is not None:
             losses["prior"] = prior_nll(self.vae.prior, codes.detach(), label)
             total = total + losses["prior"]
+        if self.adversary is not None and self.model.discriminator is not None:
+            fake = reconstruction.float() if self.vae.prior is None else self._samples(self.vae.prior, codes, label)
+            losses["discriminator"] = self.adversary.train_step(images, fake.detach(), label, at.step)
+            losses["adversarial"] = self.adversary.generator_loss(images, fake, label)
+            total = total + self.model.discriminator.weight * losses["adversarial"]
         self.descend(self.optimizers["vae"], total)
         return {name: loss.detach() for name, loss in losses.items()}
+
+    def _samples(self, prior: CouplingFlow, like: Tensor, label: Tensor) -> Tensor:
+        """Images of codes from the prior, as many as ``like`` has rows; no gradient reaches the prior."""
+        with self.autocast():
+            with torch.no_grad():
+                codes = prior(self.draws.randn_like(like), label)
+            images: Tensor = self.vae.decoder(codes, label)
+        return images.float()
 
     def kl_weight(self, progress: float) -> float:
         """The KL weight: it rises linearly to beta over the warm-up."""

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from service.admission.queue import RowQueue
+from service.admission.queue import RowQueue, most_places
 
 Row = tuple[int, int]
 SIZES = st.lists(st.integers(0, 9), max_size=12)
@@ -141,3 +141,33 @@ def test_no_client_is_more_than_a_row_ahead_of_one_that_waits(requests: list[tup
     for client, count in wanted.items():
         if taken[client] < count:
             assert max(taken.values(), default=0) <= taken[client] + 1
+
+
+# Places that a client gets
+
+
+@given(places=st.integers(1, 300))
+def test_a_client_alone_gets_all_but_an_eighth(places: int) -> None:
+    queue: RowQueue[Row] = RowQueue()
+    queue.put(rows_of(0, 400), client=1)
+    taken = list(queue.take(places, Counter()))
+    assert len(taken) == most_places(places)
+    assert places - len(taken) == places // 8
+    assert len(queue) == 400 - len(taken)
+
+
+@given(held=st.lists(st.integers(0, 40), min_size=1, max_size=6), places=st.integers(1, 100))
+def test_a_client_without_places_gets_one_whatever_the_others_have(held: list[int], places: int) -> None:
+    queue: RowQueue[Row] = RowQueue()
+    for client in range(len(held)):
+        queue.put(rows_of(client, 50), client)
+    queue.put(rows_of(99, 1), client=99)
+    assert (99, 0) in queue.take(places, Counter(dict(enumerate(held)))) or places <= len(held)
+
+
+def test_clients_that_were_passed_over_keep_their_turns() -> None:
+    queue: RowQueue[Row] = RowQueue()
+    for client in range(3):
+        queue.put(rows_of(client, 2), client)
+    assert list(queue.take(2, Counter({0: 14, 1: 14}))) == [(2, 0), (2, 1)]
+    assert list(queue.take(9)) == [(0, 0), (1, 0), (0, 1), (1, 1)]

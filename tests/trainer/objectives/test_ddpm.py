@@ -11,7 +11,7 @@ from service.contract.manifest import NoiseSchedule
 from service.sampling.schedules import alpha_sigma
 from tests.trainer.conftest import DDPM, MODELS
 from tests.trainer.objectives.conftest import MakeObjective, batch_of, seeded
-from trainer.config import DdpmConfig
+from trainer.model_config import DdpmConfig
 from trainer.models.parts import Prediction, target_weights
 from trainer.objectives.base import Position
 from trainer.objectives.ddpm import Denoising, min_snr_weight, q_sample

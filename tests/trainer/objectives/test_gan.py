@@ -9,14 +9,14 @@ from torch import Tensor, nn
 from tests.trainer.conftest import MODELS
 from tests.trainer.objectives.conftest import MakeObjective, batch_of
 from trainer.models import dcgan, gan
-from trainer.objectives.base import Position
-from trainer.objectives.gan import (
+from trainer.objectives.adversary import (
     discriminator_loss,
     generator_loss,
     gradient_norm,
     wasserstein_penalty,
     zero_centred_penalty,
 )
+from trainer.objectives.base import Position
 
 LOSSES = ("relativistic", "hinge", "bce", "wasserstein")
 REAL, FAKE = torch.linspace(-4, 4, 9), torch.linspace(-3, 5, 9).flip(0)

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from tests.trainer.conftest import VARIANTS, MakeConfig, MakeRun, before_step, without_dropout
-from trainer.config import LdmConfig, RunConfig
+from trainer.config import RunConfig
 from trainer.data import DataError, DataFacts, ImageData
 from trainer.generate import draw_grid
+from trainer.model_config import LdmConfig
 from trainer.models.parts import Parts
 from trainer.objectives.base import Position, Task
 from trainer.objectives.ldm import LdmObjective
