@@ -42,7 +42,8 @@ LAYERS = {
         {"text"},
         {"data", "suggestions"},
         {"compute"},
-        {"config", "files", "vision"},
+        {"config"},
+        {"model_config", "files", "vision"},
     ),
 }
 TRAINER_MAY_USE = {"contract", "sampling"}

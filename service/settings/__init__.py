@@ -106,12 +106,13 @@ class Settings(AccessSettings, ProxySettings, ConnectionSettings):
     device: Literal["auto", "cpu", "cuda"] = _engine(
         "auto", "Where models run; auto takes the GPU if torch finds one.", "To keep the service off the GPU: cpu."
     )
-    precision: Literal["float32", "bfloat16"] = _engine(
+    precision: Literal["float32", "bfloat16", "auto"] = _engine(
         "float32",
         "What the networks of models with several steps compute in. bfloat16 gives more pictures per second, and "
         "slightly different ones for the same seed; the device needs instructions for it (AVX-512 BF16 or AMX; a GPU "
-        "from Ampere on). Models of one step ignore it, and so do folders in diffusers' format: they state theirs.",
-        "If throughput matters more than the last grey level: bfloat16.",
+        "from Ampere on). auto: bfloat16 where the device has them, else float32. Models of one step ignore it, and so "
+        "do folders in diffusers' format: they state theirs.",
+        "If throughput matters more than the last grey level: auto, or bfloat16 where machines share jobs or keys.",
     )
     engine: Literal["processes", "inline"] = _engine(
         "processes",

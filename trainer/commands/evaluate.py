@@ -23,6 +23,7 @@ from trainer.commands.options import (
     add_evaluator,
     add_overwrite,
     add_precision,
+    add_served_precision,
     data_dir_of,
     device_of,
     positive,
@@ -39,6 +40,7 @@ from trainer.evaluate.evaluator import FACTS_FILE, Evaluator, load_evaluator, wr
 from trainer.evaluate.inception import fid
 from trainer.evaluate.measurement import measurement_of
 from trainer.evaluate.pictures import Sampler, draw, labels_like, make_sampler
+from trainer.evaluate.precision import rounded
 from trainer.evaluate.quality import (
     LEAST_PICTURES,
     Reference,
@@ -109,6 +111,7 @@ def _add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     command.add_argument(
         "--guidance-scale", type=several(scale), help=f"1 means no guidance (default: the model's){listed}"
     )
+    add_served_precision(command)
     command.add_argument(
         "--against",
         choices=["test", "train"],
@@ -229,6 +232,8 @@ def _evaluate(options: argparse.Namespace) -> None:
     if options.write and options.against != "test":
         raise EvaluationError("--write: published scores are against the test images, so omit --against")
     subject = load_subject(options.target, device)
+    if options.precision == "bfloat16":
+        subject = rounded(subject, device)
     if isinstance(subject.parts, TextParts):
         evaluate_text(subject, options, device)
         return

@@ -84,6 +84,16 @@ def add_precision(command: argparse.ArgumentParser) -> None:
     )
 
 
+def add_served_precision(command: argparse.ArgumentParser) -> None:
+    """Add --precision of a model that is evaluated."""
+    command.add_argument(
+        "--precision",
+        choices=["float32", "bfloat16"],
+        default="float32",
+        help="of the denoising network, as GENSERVE_PRECISION (default: float32)",
+    )
+
+
 def add_overwrite(command: argparse._ActionsContainer, what: str) -> None:
     """Add --overwrite with the help text ``what``."""
     command.add_argument("--overwrite", action="store_true", help=what)

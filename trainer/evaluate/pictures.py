@@ -10,6 +10,7 @@ from service.contract.manifest import SolverName
 from service.sampling.noise import image_seed
 from service.sampling.solvers import EMPTY_PLAN, Plan, make_plan
 from trainer.evaluate.errors import EvaluationError
+from trainer.evaluate.precision import InBfloat16
 from trainer.generate import generate
 from trainer.models.parts import Parts
 
@@ -51,7 +52,8 @@ def make_sampler(
     except ValueError as failure:
         raise EvaluationError(str(failure)) from failure
     guidance = f", guidance {guidance_scale:g}" if guidance_scale != 1 else ""
-    return Sampler(plan, guidance_scale, f"{solver} {steps} step{'s' if steps > 1 else ''}{guidance}")
+    precision = ", bfloat16" if isinstance(parts.denoise, InBfloat16) else ""
+    return Sampler(plan, guidance_scale, f"{solver} {steps} step{'s' if steps > 1 else ''}{guidance}{precision}")
 
 
 def draw(parts: Parts, labels: Tensor, sampler: Sampler, *, first_seed: int = 0, device: torch.device) -> Tensor:

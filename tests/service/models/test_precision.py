@@ -9,13 +9,12 @@ from service.models import precision
 from service.models.golden import check_golden
 from service.models.precision import at_precision, check_precision
 from service.models.torchscript import load_model
+from service.sampling.precision import computes_bfloat16
 from tests.service.artefacts import write_diffusion, write_one_shot
 from tests.service.engine.conftest import CPU
 
 DDPM = Path(__file__).parents[3] / "weights/ddpm"
-instructions = pytest.mark.skipif(
-    not precision.computes_bfloat16(CPU), reason="no bfloat16 instructions: emulation is slow"
-)
+instructions = pytest.mark.skipif(not computes_bfloat16(CPU), reason="no bfloat16 instructions: emulation is slow")
 
 
 class Convolution(nn.Module):
@@ -80,5 +79,16 @@ def test_in_bfloat16_a_row_is_the_same_wherever_it_is_in_a_batch() -> None:
 def test_a_device_without_bfloat16_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "computes_bfloat16", lambda device: False)
     check_precision("float32", CPU)
-    with pytest.raises(ValueError, match="this cpu has no bfloat16 instructions; allowed: float32"):
+    check_precision("auto", CPU)
+    with pytest.raises(ValueError, match="this cpu has no bfloat16 instructions; allowed: float32 and auto"):
         check_precision("bfloat16", CPU)
+
+
+@pytest.mark.parametrize("has_instructions", [True, False])
+def test_auto_is_bfloat16_where_the_device_has_instructions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_instructions: bool
+) -> None:
+    monkeypatch.setattr(precision, "computes_bfloat16", lambda device: has_instructions)
+    write_diffusion(tmp_path)
+    model = load_model(tmp_path / "ddpm", CPU)
+    assert (at_precision(model, "auto") is not model) == has_instructions
