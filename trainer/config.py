@@ -10,10 +10,12 @@ from pydantic import Field, model_validator
 
 from trainer.model_config import (
     STARTS,
+    AutoencoderConfig,
     ControlConfig,
     Family,
     FewStepTextConfig,
     Fraction,
+    LdmConfig,
     ModelConfig,
     Positive,
     Strict,
@@ -37,6 +39,8 @@ OVERRIDES: dict[str, tuple[str, ...]] = {
 
 #: Where the shipped evaluator lies, and where `evaluator` writes one.
 EVALUATOR_FOLDER = Path("weights/evaluator")
+#: The evaluator, from another seed, that selects weights in training: published scores must not be of what they chose.
+SELECTION_FOLDER = Path("weights/selection-evaluator")
 
 Precision = Literal["fp32", "bf16"]
 DatasetName = Literal["fashion-mnist", "mnist", "cifar10", "celeba", "emoji", "folder"]
@@ -50,6 +54,9 @@ SHAPES: dict[str, tuple[int, int]] = {
     "emoji": (3, 64),
     "folder": (1, 28),
 }
+
+#: Height from which only the latent family takes images: the others would compute at a quarter of it.
+LARGE = 96
 
 #: Data sets with captions; a folder may have them.
 CAPTIONED: tuple[DatasetName, ...] = ("emoji", "folder")
@@ -79,7 +86,7 @@ class RunConfig(Strict):
     preset: str = Field(description="name in trainer/presets, or of the user's own file, *.toml")
     start: str | None = Field(default=None, description="folder of the run or model that it started from")
     dataset: DatasetName
-    image_size: Literal[28, 32, 64] = Field(description="height and width in pixels; default: the data set's")
+    image_size: Literal[28, 32, 64, 96, 128] = Field(description="height and width in pixels; default: the data set's")
     channels: Literal[1, 3] = Field(description="1 for grey, 3 for RGB; default: the data set's")
     epochs: Positive
     steps: Positive | None = Field(default=None, description="length in training steps; overrides epochs")
@@ -107,6 +114,14 @@ class RunConfig(Strict):
         if self.dataset != "folder" and (self.channels, self.image_size) != (channels, size):
             kind = "grey" if channels == 1 else "RGB"
             raise ValueError(f"{self.dataset} has {kind} images of {size} pixels: omit --image-size and --channels")
+        return self
+
+    @model_validator(mode="after")
+    def _large_images_as_codes(self) -> Self:
+        if self.image_size >= LARGE and not isinstance(self.model, AutoencoderConfig | LdmConfig):
+            raise ValueError(
+                f"--image-size {self.image_size}: only for autoencoder and ldm; {self.preset} takes 28, 32 or 64"
+            )
         return self
 
     @model_validator(mode="after")
@@ -182,6 +197,7 @@ def load_preset(name: str, base: RunConfig | None = None, **overrides: Any) -> R
     if overrides.get("epochs") is not None and overrides.get("steps") is None:
         values.pop("steps", None)  # --epochs overrides the steps of the user's own preset
     _take_base(values, base)
+    _fit_patches(values)
     return RunConfig.model_validate(values)
 
 
@@ -192,6 +208,13 @@ def _put(values: dict[str, Any], path: tuple[str, ...], value: object) -> None:
         if not isinstance(values, dict):
             return  # validation rejects a section that is not a table
     values[last] = value
+
+
+def _fit_patches(values: dict[str, Any]) -> None:
+    """Larger patches for an autoencoder of large images, unless the preset chooses them: maps of codes stay small."""
+    model, size = values.get("model"), values.get("image_size")
+    if isinstance(model, dict) and model.get("family") == "autoencoder" and isinstance(size, int) and size >= LARGE:
+        model.setdefault("patch", 4)
 
 
 def _take_base(values: dict[str, Any], base: RunConfig | None) -> None:

@@ -36,9 +36,10 @@ class DiscriminatorConfig(AdversarialConfig):
 
 
 class BoundConfig(Strict):
-    """An evidence lower bound; the networks have ``width`` channels at half and twice as many at quarter resolution."""
+    """An evidence lower bound; the networks have ``width`` channels per patch, and twice as many for 2 x 2 patches."""
 
     width: Positive
+    patch: Literal[2, 4] = Field(default=2, description="side of the patches that images are divided into, in pixels")
     blocks: Positive = Field(description="residual blocks at each resolution")
     latent: Positive = Field(description="dimensions of a VAE's code; channels of an autoencoder's")
     beta: float = Field(ge=0.0, description="weight of the KL term")

@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 from service.contract.manifest import MANIFEST_FILE
-from trainer.config import EVALUATOR_FOLDER, OVERRIDES, RunConfig, changes
+from trainer.config import OVERRIDES, SELECTION_FOLDER, RunConfig, changes
 
 WEIGHTS = Path("weights")
 LONGEST_NAME = 32
@@ -49,7 +49,7 @@ def restart(config: RunConfig, run: Path, data_dir: Path | None, options: argpar
 
 def _machine_options(options: argparse.Namespace | None, changed: dict[str, object]) -> list[object]:
     """Options that depend on the machine and do not change the result of a run."""
-    defaults = {"evaluator": EVALUATOR_FOLDER, "device": "auto", "accumulate": 1}
+    defaults = {"evaluator": SELECTION_FOLDER, "device": "auto", "accumulate": 1}
     words: list[object] = []
     for name, default in defaults.items():
         value = changed.get(name, default if options is None else getattr(options, name))

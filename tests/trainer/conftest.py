@@ -81,6 +81,8 @@ MODELS: dict[str, dict[str, Any]] = {
 
 #: Whose network a run of this name begins with.
 STARTS = {"ldm": "autoencoder", "few-step": "ddpm", "few-step-adversarial": "ddpm"}
+#: The same of presets.
+PRESET_STARTS = STARTS | {"emoji-control": "emoji", "emoji-few-step": "emoji"}
 
 OPTIMIZER: dict[str, Any] = {
     "learning_rate": 1e-3,

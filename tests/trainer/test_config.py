@@ -4,10 +4,10 @@ from typing import Any, get_args
 import pytest
 from pydantic import ValidationError
 
-from tests.trainer.conftest import MakeConfig
+from tests.trainer.conftest import PRESET_STARTS, MakeConfig
 from trainer.__main__ import parser
 from trainer.config import OVERRIDES, RunConfig, load_preset, presets, train_command
-from trainer.model_config import STARTS, Family, FewStepConfig, LdmConfig
+from trainer.model_config import STARTS, AutoencoderConfig, Family, FewStepConfig, LdmConfig
 
 PRESETS = presets()
 
@@ -19,8 +19,7 @@ def preset(request: pytest.FixtureRequest) -> str:
 
 def base_of(preset: str) -> RunConfig | None:
     """The config of a run that this preset can start from, or None."""
-    needed = {"ldm": "autoencoder", "few-step": "ddpm", "emoji-control": "emoji", "emoji-few-step": "emoji"}
-    return load_preset(needed[preset]) if preset in needed else None
+    return load_preset(PRESET_STARTS[preset]) if preset in PRESET_STARTS else None
 
 
 def load(preset: str, **changes: Any) -> RunConfig:
@@ -131,6 +130,21 @@ def test_a_tuned_model_that_is_tuned_again_keeps_its_base() -> None:
     assert isinstance(base.model, FewStepConfig)
     assert isinstance(config.model, FewStepConfig)
     assert config.model.base == base.model.base
+
+
+@pytest.mark.parametrize(("size", "patch"), [(28, 2), (64, 2), (96, 4), (128, 4)])
+def test_an_autoencoder_of_large_images_has_large_patches(size: int, patch: int) -> None:
+    base = load_preset("autoencoder", dataset="folder", image_size=size, channels=3)
+    assert isinstance(base.model, AutoencoderConfig)
+    assert base.model.patch == patch
+    config = load_preset("ldm", base, dataset="folder", image_size=size, channels=3)
+    assert isinstance(config.model, LdmConfig)
+    assert config.model.autoencoder == base.model
+
+
+def test_large_images_are_for_the_latent_family() -> None:
+    with pytest.raises(ValidationError, match="--image-size 96: only for autoencoder and ldm; gan takes 28, 32 or 64"):
+        load_preset("gan", dataset="folder", image_size=96)
 
 
 def test_text_needs_captions_and_whole_patches() -> None:

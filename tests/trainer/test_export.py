@@ -22,7 +22,7 @@ from service.contract.artifact import read_artifact
 from service.contract.manifest import Defaults, Manifest, Score, read_history, read_manifest, write_manifest
 from service.models.golden import check_golden, draw
 from service.models.torchscript import load_model
-from tests.trainer.conftest import FAMILIES, VARIANTS, FileSizeLimit, MakeRun
+from tests.trainer.conftest import FAMILIES, PRESET_STARTS, VARIANTS, FileSizeLimit, MakeRun
 from trainer.config import load_preset, presets
 from trainer.data import ImageData
 from trainer.data.mnist import CLASS_NAMES
@@ -226,7 +226,7 @@ def test_card_and_samples_are_for_people(family_run: TrainingRun, models: dict[P
 def test_the_presets_files_are_small_and_tell_nothing_of_the_machine(
     preset: str, data: ImageData, emoji: ImageData
 ) -> None:
-    begun = {"ldm": "autoencoder", "few-step": "ddpm", "emoji-control": "emoji", "emoji-few-step": "emoji"}.get(preset)
+    begun = PRESET_STARTS.get(preset)
     config = load_preset(preset, load_preset(begun) if begun else None)
     seen = emoji if config.captioned else data
     fresh = build(config, seen.facts.image_shape, len(seen.facts.class_names), torch.device("cpu"))

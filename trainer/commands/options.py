@@ -47,7 +47,7 @@ def add_dataset(command: argparse.ArgumentParser, default: str | None = None) ->
         help=f"{', '.join(PUBLISHED)}, or folder:PATH for your own images, one sub-folder per class "
         f"(default: {default or 'as in the preset'})",
     )
-    command.add_argument("--image-size", type=int, choices=[28, 32, 64], help="for a folder (default: 28)")
+    command.add_argument("--image-size", type=int, choices=[28, 32, 64, 96, 128], help="for a folder (default: 28)")
     command.add_argument("--channels", type=int, choices=[1, 3], help="for a folder: 1 for grey (default), 3 for RGB")
 
 
@@ -64,12 +64,12 @@ def add_device(command: argparse.ArgumentParser) -> None:
     command.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
 
 
-def add_evaluator(command: argparse.ArgumentParser) -> None:
+def add_evaluator(command: argparse.ArgumentParser, default: Path = EVALUATOR_FOLDER) -> None:
     """Add --evaluator."""
     command.add_argument(
         "--evaluator",
         type=Path,
-        default=EVALUATOR_FOLDER,
+        default=default,
         metavar="FOLDER",
         help="folder of the classifier that scores images (default: %(default)s)",
     )

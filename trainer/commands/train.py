@@ -26,7 +26,7 @@ from trainer.commands.options import (
     rate,
 )
 from trainer.compute import memory, precision, processes
-from trainer.config import EVALUATOR_FOLDER, OVERRIDES, Extension, RunConfig, is_own, load_preset, presets
+from trainer.config import OVERRIDES, SELECTION_FOLDER, Extension, RunConfig, is_own, load_preset, presets
 from trainer.data import ImageData
 from trainer.evaluate.progress import TrainingDistance, training_distance
 from trainer.run import checkpoint, folder
@@ -77,7 +77,7 @@ def add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", e
     train.add_argument("--seed", type=int, help="seed of all random numbers")
     add_precision(train)
     train.add_argument("--grid-every", type=int, metavar="N", help="write a grid of samples every N epochs")
-    add_evaluator(train)
+    add_evaluator(train, SELECTION_FOLDER)
     add_device(train)
     train.add_argument(
         "--accumulate",
@@ -195,12 +195,12 @@ def _distance(
     options: argparse.Namespace, config: RunConfig, images: ImageData, device: torch.device
 ) -> TrainingDistance | None:
     """The distance that selects the best EMA weights, in the main process only."""
-    if config.captioned and options.evaluator != EVALUATOR_FOLDER:
+    if config.captioned and options.evaluator != SELECTION_FOLDER:
         raise UsageError("--evaluator: the weights of a text-to-image run are not selected by scores")
     if config.family == "autoencoder" or config.captioned or processes.rank() > 0:
         return None
     distance, explanation = training_distance(options.evaluator, images, device)
-    if distance is None and options.evaluator != EVALUATOR_FOLDER:
+    if distance is None and options.evaluator != SELECTION_FOLDER:
         raise UsageError(f"--evaluator {options.evaluator}: {explanation}")
     _print(explanation)
     return distance

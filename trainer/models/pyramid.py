@@ -1,7 +1,8 @@
 """Encoder and decoder with two resolutions, for autoencoders, VAEs and the GAN's generator.
 
-A 2x2 pixel (un)shuffle at the image side avoids feature maps at full resolution; residual blocks at half and quarter
-height are modulated by the class. A latent is a vector or a map at quarter height.
+A pixel (un)shuffle of ``patch`` x ``patch`` at the image side avoids feature maps at full resolution; residual blocks
+at 1 / patch of the height and at half of that are modulated by the class. A latent is a vector, or a map at the lower
+of these resolutions.
 """
 
 import torch
@@ -15,28 +16,35 @@ class Encoder(nn.Module):
     """(batch, channel, height, width) in [-1, 1], (batch,) int64 -> mean, log-variance (batch, *latent)."""
 
     def __init__(
-        self, image_shape: tuple[int, int, int], classes: int, latent_shape: tuple[int, ...], width: int, blocks: int
+        self,
+        image_shape: tuple[int, int, int],
+        classes: int,
+        latent_shape: tuple[int, ...],
+        width: int,
+        blocks: int,
+        patch: int = 2,
     ) -> None:
         super().__init__()
         channel, height, image_width = image_shape
         wide, embedding = 2 * width, 4 * width
+        self.patch = patch
         self.label = nn.Embedding(classes + 1, embedding)
-        self.stem = nn.Conv2d(4 * channel, width, 3, padding=1)
+        self.stem = nn.Conv2d(patch**2 * channel, width, 3, padding=1)
         self.fine = Stage([width] * (blocks + 1), embedding, 0.0, attention=False)
         self.downsample = nn.Conv2d(width, wide, 3, stride=2, padding=1)
         self.coarse = Stage([wide] * (blocks + 1), embedding, 0.0, attention=False)
         self.norm = ChannelNorm(wide)
         self.head: nn.Module
         if len(latent_shape) == 1:
-            pixels = (height // 4) * (image_width // 4)
+            pixels = (height // (2 * patch)) * (image_width // (2 * patch))
             self.head = nn.Sequential(nn.Flatten(), nn.Linear(wide * pixels, 2 * latent_shape[0]))
         else:
             self.head = nn.Conv2d(wide, 2 * latent_shape[0], 1)
 
     def forward(self, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         embedding = F.silu(self.label(label))  # (B, E)
-        hidden = self.fine(self.stem(F.pixel_unshuffle(image, 2)), embedding)  # (B, W, H/2, W/2)
-        hidden = self.coarse(self.downsample(hidden), embedding)  # (B, 2W, H/4, W/4)
+        hidden = self.fine(self.stem(F.pixel_unshuffle(image, self.patch)), embedding)  # (B, W, H/patch, W/patch)
+        hidden = self.coarse(self.downsample(hidden), embedding)  # (B, 2W, H/2patch, W/2patch)
         mean, logvar = self.head(F.silu(self.norm(hidden))).chunk(2, dim=1)  # (B, *latent) each
         # Clamped, because exp() of an early prediction could overflow.
         return mean, logvar.clamp(-12.0, 6.0)
@@ -46,28 +54,36 @@ class Decoder(nn.Module):
     """(batch, *latent), (batch,) int64 -> (batch, channel, height, width) in [-1, 1]."""
 
     def __init__(
-        self, image_shape: tuple[int, int, int], classes: int, latent_shape: tuple[int, ...], width: int, blocks: int
+        self,
+        image_shape: tuple[int, int, int],
+        classes: int,
+        latent_shape: tuple[int, ...],
+        width: int,
+        blocks: int,
+        patch: int = 2,
     ) -> None:
         super().__init__()
         channel, height, image_width = image_shape
         wide, embedding = 2 * width, 4 * width
+        self.patch = patch
         self.enter: nn.Module
         if len(latent_shape) == 1:
-            self.enter = VectorEntry(latent_shape[0], classes, (wide, height // 4, image_width // 4), embedding)
+            shape = wide, height // (2 * patch), image_width // (2 * patch)
+            self.enter = VectorEntry(latent_shape[0], classes, shape, embedding)
         else:
             self.enter = MapEntry(latent_shape[0], classes, wide, embedding)
         self.coarse = Stage([wide] * (blocks + 1), embedding, 0.0, attention=False)
         self.upsample = nn.Conv2d(wide, width, 3, padding=1)
         self.fine = Stage([width] * (blocks + 1), embedding, 0.0, attention=False)
         self.norm = ChannelNorm(width)
-        self.head = nn.Conv2d(width, 4 * channel, 3, padding=1)
+        self.head = nn.Conv2d(width, patch**2 * channel, 3, padding=1)
 
     def forward(self, z: Tensor, label: Tensor) -> Tensor:
-        hidden, embedding = self.enter(z, label)  # (B, 2W, H/4, W/4), (B, E)
+        hidden, embedding = self.enter(z, label)  # (B, 2W, H/2patch, W/2patch), (B, E)
         hidden = self.coarse(hidden, embedding)
-        hidden = self.upsample(F.interpolate(hidden, scale_factor=2.0, mode="nearest"))  # (B, W, H/2, W/2)
+        hidden = self.upsample(F.interpolate(hidden, scale_factor=2.0, mode="nearest"))  # (B, W, H/patch, W/patch)
         hidden = self.fine(hidden, embedding)
-        return torch.tanh(F.pixel_shuffle(self.head(F.silu(self.norm(hidden))), 2))  # (B, C, H, W)
+        return torch.tanh(F.pixel_shuffle(self.head(F.silu(self.norm(hidden))), self.patch))  # (B, C, H, W)
 
 
 class VectorEntry(nn.Module):

@@ -113,15 +113,15 @@ class VaeObjective(Objective):
 
 
 def latent_shape(image_shape: tuple[int, int, int], model: VaeConfig | AutoencoderConfig) -> tuple[int, ...]:
-    """(latent,) for a VAE; for an autoencoder (latent, height / 4, width / 4)."""
+    """(latent,) for a VAE; for an autoencoder (latent, height / 2 patch, width / 2 patch)."""
     if isinstance(model, VaeConfig):
         return (model.latent,)
-    return (model.latent, image_shape[1] // 4, image_shape[2] // 4)
+    return (model.latent, image_shape[1] // (2 * model.patch), image_shape[2] // (2 * model.patch))
 
 
 def build_vae(image_shape: tuple[int, int, int], classes: int, model: VaeConfig | AutoencoderConfig) -> VAE:
     """The networks of ``model``."""
-    shape = image_shape, classes, latent_shape(image_shape, model), model.width, model.blocks
+    shape = image_shape, classes, latent_shape(image_shape, model), model.width, model.blocks, model.patch
     prior = None
     if isinstance(model, VaeConfig) and model.prior == "flow":
         prior = CouplingFlow(model.latent, classes, model.prior_width, model.prior_layers)

@@ -182,3 +182,13 @@ def test_maps_made_of_a_vector_have_the_layout_of_the_convolutions_after_them() 
             )
     network(torch.zeros(2, LATENT), torch.zeros(2, dtype=torch.int64))
     assert layouts == [True] * 6
+
+
+def test_large_patches_make_small_maps_of_large_images() -> None:
+    shape, latent = (3, 96, 128), (4, 12, 16)
+    encode = Encoder(shape, CLASSES, latent, WIDTH, blocks=1, patch=4)
+    decode = Decoder(shape, CLASSES, latent, WIDTH, blocks=1, patch=4)
+    label = torch.arange(2)
+    mean, logvar = encode(torch.rand(2, *shape), label)
+    assert mean.shape == logvar.shape == (2, *latent)
+    assert decode(mean, label).shape == (2, *shape)

@@ -10,7 +10,7 @@ from tests.trainer.conftest import MODELS
 from tests.trainer.objectives.conftest import MakeObjective, batch_of, seeded
 from trainer.objectives.base import Position
 from trainer.objectives.ddpm import q_sample
-from trainer.objectives.few_step import FewStepObjective
+from trainer.objectives.few_step import AdversarialFewStepObjective, FewStepObjective
 
 POINT = 0.3
 
@@ -129,3 +129,37 @@ def test_its_sampler_predicts_and_noises_anew(objective: FewStepObjective) -> No
     diffusion = objective.parts(objective.generator).diffusion
     assert diffusion is not None
     assert (diffusion.defaults.solver, diffusion.defaults.steps, diffusion.t_max) == ("consistency", 2, 1.0)
+
+
+# With a discriminator
+
+
+@pytest.fixture
+def adversarial(make_objective: MakeObjective) -> AdversarialFewStepObjective:
+    objective = make_objective("few-step-adversarial")
+    assert isinstance(objective, AdversarialFewStepObjective)
+    return objective
+
+
+def test_a_part_of_the_batch_starts_where_sampling_does(adversarial: AdversarialFewStepObjective) -> None:
+    network = Exact(POINT)
+    adversarial.x_start.network = network
+    images = torch.full((64, 1, 28, 28), POINT)
+    adversarial.begin_micro_batch(5)
+    adversarial.train_step(images, torch.zeros(64, dtype=torch.int64), Position(0, 4))
+    _, more = network.times
+    assert (more[:32] == 1.0).all()
+    assert (more[32:] < 1.0).all()
+
+
+def test_its_loss_is_consistency_and_the_weighted_loss_of_the_predictions(
+    adversarial: AdversarialFewStepObjective,
+) -> None:
+    """The images that are judged are those whose consistency is measured: one forward pass with gradients for both."""
+    descended: dict[int, Tensor] = {}
+    adversarial.descend = lambda optimizer, loss: descended.update({id(optimizer): loss.detach()})  # type: ignore[method-assign]
+    adversarial.begin_micro_batch(5)
+    losses = adversarial.train_step(*batch_of(16), Position(1, 4))  # a step without a penalty
+    own = descended[id(adversarial.optimizers["unet"])]
+    torch.testing.assert_close(own, losses["consistency"] + 0.5 * losses["generator"])
+    assert descended[id(adversarial.optimizers["discriminator"])] == losses["discriminator"]
