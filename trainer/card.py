@@ -5,7 +5,7 @@ from itertools import groupby
 from service.contract.manifest import Manifest, Score
 from trainer.config import RunConfig
 from trainer.generate import grid_classes
-from trainer.model_config import Family, ModelConfig, VaeConfig
+from trainer.model_config import Family, LdmConfig, ModelConfig, VaeConfig
 from trainer.text.prompts import PROMPTS
 
 TEXT = """\
@@ -30,9 +30,9 @@ A diffusion model of pictures (Ho et al. 2020; Lipman et al. 2023): a small U-Ne
 {prediction}. A picture starts as noise and is denoised in steps, by default {steps} of {solver}; each step is one
 forward pass.""",
     "ldm": """\
-Diffusion in the latent space of an autoencoder (Rombach et al. 2022): a network on {latent}-channel maps at a quarter
-of the picture's height{conditioned} predicts {prediction}. By default it takes {steps} steps of {solver} and
-one pass of the decoder.""",
+Diffusion in the latent space of an autoencoder (Rombach et al. 2022): a network on {latent}-channel maps of
+1/{reduction} of the picture's height{conditioned} predicts {prediction}. By default it takes {steps} steps of
+{solver} and one pass of the decoder.""",
     "few-step": """\
 A diffusion model of pictures, tuned to one to four steps by consistency tuning (Geng et al. 2024): the network is a
 small U-Net{conditioned} that predicts {prediction}. By default it takes {steps} steps of {solver}.""",
@@ -45,6 +45,9 @@ from.""",
     + """
 It was tuned to few steps without guidance: it includes guidance of scale {guidance:g} (Luo et al. 2023).""",
 }
+
+ADVERSARIAL = """
+A discriminator was trained beside it, whose loss it took with the weight {weight:g}."""
 
 PRIORS = {
     "standard": "the standard normal",
@@ -246,7 +249,11 @@ def _about(model: ModelConfig, *, conditioned: bool) -> str:
         values["words"] = values["tokens"] - 1  # one marks the start
     if isinstance(model, VaeConfig):
         values["prior"] = PRIORS[model.prior]
-    return ABOUT[model.family].format(**values)
+    if isinstance(model, LdmConfig):
+        values["reduction"] = 2 * model.autoencoder.patch
+    about = ABOUT[model.family].format(**values)
+    discriminator = values.get("discriminator")
+    return about + ADVERSARIAL.format(**discriminator) if discriminator else about
 
 
 def _limits(manifest: Manifest) -> list[str]:
