@@ -92,8 +92,8 @@ class EngineLink:
         self._outbox: list[ToEngine] = []
         self._stream: FrameStream | None = None
         self._attached = 0
-        #: Predicted milliseconds of its rows; counted only if it shares them with other engines.
-        self.work_ms = 0.0
+        #: Predicted milliseconds of one step of each of its rows; counted only if it shares them with other engines.
+        self.turn_ms = 0.0
 
     @property
     def connected(self) -> bool:
@@ -130,7 +130,7 @@ class EngineLink:
         """Have the engine compute ``rows``; while there is none, they wait for it."""
         self._sent[job.key] = Sent(lane, job, {row.index: row for row in rows})
         if self._shares:
-            self.work_ms += sum(row.spec.calls for row in rows) * lane.cost.row_ms()
+            self.turn_ms += sum(row.spec.weight for row in rows) * lane.cost.row_ms()
         self._send(submit_of(job.key, lane.number, job.expires_at, rows))
 
     def drop(self, job: Job) -> None:
@@ -233,12 +233,12 @@ class EngineLink:
                 lane.progress[sent.job] = Remaining(each.rows_ahead, each.calls)
 
     def _settle(self, sent: Sent, rows: Iterable[LiveRow]) -> None:
-        """The predicted work of ``rows`` is done; exactly zero without rows, whatever rounding left."""
+        """``rows`` take part in no more steps; exactly zero without rows, whatever rounding left."""
         if not self._shares:
             return
-        self.work_ms -= sum(row.spec.calls for row in rows) * sent.lane.cost.row_ms()
-        if not self._sent or self.work_ms < 0:
-            self.work_ms = 0.0
+        self.turn_ms -= sum(row.spec.weight for row in rows) * sent.lane.cost.row_ms()
+        if not self._sent or self.turn_ms < 0:
+            self.turn_ms = 0.0
 
 
 class EnginePool:
@@ -307,12 +307,16 @@ class EnginePool:
         return self._lanes.get(number)
 
     def _shared_out(self, lane: RemoteLane, rows: Sequence[LiveRow]) -> list[tuple[EngineLink, list[LiveRow]]]:
-        """Each row with the engine that will be done with it first."""
+        """Each row with the engine where a step takes the least time for all rows.
+
+        Not where there is the least work: an engine serves its rows in turn, so a row is slowed by how many others
+        there are, and not by how long they go on (docs/SCALING.md has the simulation).
+        """
         usable = [link for link in self.links if link.connected] or self.links
-        work_ms = {link: link.work_ms for link in usable}
+        turn_ms = {link: link.turn_ms for link in usable}
         shares: dict[EngineLink, list[LiveRow]] = {}
         for row in rows:
-            link = min(usable, key=work_ms.__getitem__)
-            work_ms[link] += row.spec.calls * lane.cost.row_ms()
+            link = min(usable, key=turn_ms.__getitem__)
+            turn_ms[link] += row.spec.weight * lane.cost.row_ms()
             shares.setdefault(link, []).append(row)
         return [*shares.items()]

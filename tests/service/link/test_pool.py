@@ -155,13 +155,25 @@ async def test_a_failure_of_the_model_is_told(registry: Registry, settings: Sett
             await submit(engine, "coder/encode", [encode_row(torch.full((1, 8, 8), float("nan")), 0)]).future
 
 
+async def test_rows_go_where_fewer_rows_are_and_not_where_less_work_is(
+    registry: Registry, settings: Settings, tmp_path: Path
+) -> None:
+    plan = registry.served["ddpm"].model.plan
+    async with linked(tmp_path, registry.served, settings, engines=2) as (engine, pool, _):
+        long = submit(engine, "ddpm", request_rows(1, 1, NO_CLASS, 1.0, plan("ddim", 1000)))
+        short = submit(engine, "ddpm", request_rows(3, 2, NO_CLASS, 1.0, plan("ddim", 50)))
+        assert [len(link._sent[short.key].rows) for link in pool.links] == [1, 2]
+        long.cancel()
+        short.cancel()
+
+
 async def test_two_engines_share_the_rows_of_a_request(registry: Registry, settings: Settings, tmp_path: Path) -> None:
     rows = request_rows(8, 1, NO_CLASS, 1.0, registry.served["ddpm"].model.plan("ddim", 4))
     async with linked(tmp_path, registry.served, settings, engines=2) as (engine, pool, processes):
         job = submit(engine, "ddpm", rows)
         assert [len(each._sent[job.key].rows) for each in pool.links] == [4, 4]
         assert len(await job.future) == 8
-        assert [link.work_ms for link in pool.links] == [0, 0]
+        assert [link.turn_ms for link in pool.links] == [0, 0]
         steps = [
             each.metrics.registry.get_sample_value("genserve_steps_total", {"model": "ddpm"}) for each in processes
         ]
