@@ -142,6 +142,7 @@ class FewStepConfig(Strict):
     family: Literal["few-step"]
     base: DdpmConfig = Field(description="taken from the run that it starts from, except the sampler")
     stages: Positive = Field(description="number of gaps between the two timesteps; each is half the previous one")
+    first_gap: float = Field(default=0.5, gt=0.0, lt=1.0, description="of the two timesteps, relative to the later one")
     huber: float = Field(gt=0.0, description="distance of two images below which the loss is quadratic")
     discriminator: DiscriminatorConfig | None = Field(
         default=None, description="of one-step images; none: no such loss"

@@ -34,7 +34,7 @@ class FewStepObjective(DdpmObjective):
 
     def gap(self, progress: float) -> float:
         """The relative difference of the two times, 1 - r / t: it halves from each of ``stages`` stages to the next."""
-        return 0.5 ** (1 + int(progress * self.model.stages))
+        return self.model.first_gap * 0.5 ** int(progress * self.model.stages)
 
     def _consistency(self, images: Tensor, label: Tensor, at: Position) -> tuple[Tensor, Tensor]:
         """The loss, and the predictions (batch, channel, height, width) of which it is."""
