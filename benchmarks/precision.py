@@ -12,8 +12,10 @@ from functools import partial
 from pathlib import Path
 
 import torch
+import uvloop
 
 from benchmarks.bursts import Burst, Case, burst, in_turn, ratios
+from benchmarks.reliability.alone import greatest_difference
 from benchmarks.report import write_record
 from benchmarks.server import UNBOUNDED, service_process, some_models
 from service.engine.tick import run
@@ -31,7 +33,7 @@ CASES = [
     Case("ddpm, 20 steps", "/generate/ddpm", {"steps": 20}, connections=32),
     Case("emoji, 20 guided steps", "/generate/emoji", {"prompt": "a red heart", "steps": 20}, connections=32, length=2),
 ]
-BURST_S = 4.0
+BURST_S, SEEDS = 4.0, 100
 
 
 def main() -> None:
@@ -91,12 +93,18 @@ def measure_served(rounds: int) -> None:
             for precision, service in services.items()
         }
         bursts = in_turn(measures, rounds)
+        # Alone and in batches; in float32 it is at most 1.
+        levels = {
+            precision: uvloop.run(greatest_difference(service, "ddpm", range(SEEDS)))
+            for precision, service in services.items()
+        }
     gains = {case.name: gain(case, bursts) for case in CASES}
     for name, found in bursts.items():
         print(f"{name:40} {statistics.median(each.answers_per_s for each in found):8.1f} pictures/s")
     for name, times in gains.items():
         print(f"{name:40} {statistics.median(times):8.2f} times as many ({min(times):.2f} to {max(times):.2f})")
-    write_record("precision-served", bursts=bursts, times_as_many=gains)
+    print(f"greatest difference of a seed's picture between batches, in levels of 255: {levels}")
+    write_record("precision-served", bursts=bursts, times_as_many=gains, levels=levels)
 
 
 def gain(case: Case, bursts: dict[str, list[Burst]]) -> list[float]:
