@@ -33,6 +33,7 @@ class DiscriminatorConfig(AdversarialConfig):
     width: Positive
     blocks: Positive = Field(default=1, description="residual blocks at each resolution")
     weight: float = Field(gt=0.0, description="of the adversarial loss, relative to the family's own")
+    rate: float = Field(default=1.0, gt=0.0, description="learning rate, relative to that of the family's networks")
 
 
 class BoundConfig(Strict):

@@ -96,6 +96,8 @@ def make_adversary(objective: Objective, settings: DiscriminatorConfig) -> Adver
     shape, classes = objective.task.image_shape, objective.task.classes
     network = objective.place(gan.Discriminator(shape, classes, settings.width, settings.blocks))
     adversary = Adversary(objective, network, settings)
+    for group in adversary.optimizer.param_groups:
+        group["rate"] = settings.rate
     objective.networks["discriminator"] = network
     objective.optimizers["discriminator"] = adversary.optimizer
     return adversary

@@ -281,7 +281,7 @@ class TrainingRun:
         settings = self.config.optimizer
         for optimizer in self.objective.optimizers.values():
             for group in optimizer.param_groups:
-                group["lr"] = settings.learning_rate * learning_rate_factor(settings, progress)
+                group["lr"] = group.get("rate", 1.0) * settings.learning_rate * learning_rate_factor(settings, progress)
 
     def _close_epoch(self, report: Report) -> None:
         self._require_finite()
