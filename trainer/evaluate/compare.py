@@ -16,7 +16,9 @@ DISTANCE = TITLES["frechet_distance"][0]
 
 
 def read_manifests(weights: Path) -> tuple[list[Manifest], dict[str, str]]:
-    """The manifests of all models in ``weights``, and for each skipped folder the reason.
+    """The manifests of the models in ``weights``, and for each skipped folder the reason.
+
+    Text-to-image models are skipped: they have scores for each group of captions, which no row of a table holds.
 
     Raises EvaluationError when no model can be read.
     """
@@ -27,10 +29,12 @@ def read_manifests(weights: Path) -> tuple[list[Manifest], dict[str, str]]:
         except (ContractError, OSError) as failure:
             skipped[folder.name] = str(failure)
             continue
-        if manifest.name == folder.name:
-            manifests.append(manifest)
-        else:
+        if manifest.name != folder.name:
             skipped[folder.name] = f"its manifest belongs to {manifest.name}"
+        elif manifest.text is not None:
+            skipped[folder.name] = "its scores are those of groups of captions: see its card"
+        else:
+            manifests.append(manifest)
     if not manifests:
         reasons = "".join(f"; {name}: {reason}" for name, reason in skipped.items())
         raise EvaluationError(f"{weights} contains no model: no readable */{MANIFEST_FILE}{reasons}")
