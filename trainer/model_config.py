@@ -148,7 +148,7 @@ class FewStepConfig(Strict):
     discriminator: DiscriminatorConfig | None = Field(
         default=None, description="of one-step images; none: no such loss"
     )
-    pure_noise: Fraction = Field(default=0.0, description="share of a batch at the first step of sampling")
+    pure_noise: Fraction = Field(default=0.0, description="share of images at the first step of sampling")
 
 
 class FewStepTextConfig(Strict):

@@ -29,7 +29,14 @@ AUTOENCODER: dict[str, Any] = {
     "beta": 1.0,
     "kl_warmup": 0.5,
 }
-DISCRIMINATOR: dict[str, Any] = {"loss": "relativistic", "gamma": 0.05, "penalty_every": 3, "width": 8, "weight": 0.5}
+DISCRIMINATOR: dict[str, Any] = {
+    "loss": "relativistic",
+    "gamma": 0.05,
+    "penalty_every": 3,
+    "width": 8,
+    "weight": 0.5,
+    "rate": 4.0,
+}
 VAE: dict[str, Any] = AUTOENCODER | {
     "family": "vae",
     "latent": 4,
@@ -76,11 +83,12 @@ MODELS: dict[str, dict[str, Any]] = {
     "ddpm-v": DDPM | {"noise_schedule": {"kind": "cosine", "timesteps": 1000}, "prediction": "v", "min_snr_gamma": 5.0},
     "ldm": DDPM | {"family": "ldm", "autoencoder": AUTOENCODER},
     "few-step": FEW_STEP,
+    "few-step-noise": FEW_STEP | {"pure_noise": 0.5},
     "few-step-adversarial": FEW_STEP | {"discriminator": DISCRIMINATOR, "pure_noise": 0.5},
 }
 
 #: Whose network a run of this name begins with.
-STARTS = {"ldm": "autoencoder", "few-step": "ddpm", "few-step-adversarial": "ddpm"}
+STARTS = {"ldm": "autoencoder", "few-step": "ddpm", "few-step-noise": "ddpm", "few-step-adversarial": "ddpm"}
 #: The same of presets.
 PRESET_STARTS = STARTS | {"emoji-control": "emoji", "emoji-few-step": "emoji"}
 

@@ -22,7 +22,8 @@ from service.contract.artifact import read_artifact
 from service.contract.manifest import Defaults, Manifest, Score, read_history, read_manifest, write_manifest
 from service.models.golden import check_golden, draw
 from service.models.torchscript import load_model
-from tests.trainer.conftest import FAMILIES, PRESET_STARTS, VARIANTS, FileSizeLimit, MakeRun
+from tests.trainer.conftest import FAMILIES, PRESET_STARTS, VARIANTS, FileSizeLimit, MakeConfig, MakeRun
+from trainer.card import render
 from trainer.config import load_preset, presets
 from trainer.data import ImageData
 from trainer.data.mnist import CLASS_NAMES
@@ -192,6 +193,17 @@ def test_only_a_diffusion_names_one(
     manifest = read_manifest(models[finished_runs[name].folder])
     assert (manifest.noise_schedule, manifest.t_max, manifest.x0_range, manifest.defaults) == (None,) * 4
     assert manifest.latent_shape == latent_shape
+
+
+def test_the_card_names_a_discriminator_and_the_size_of_latent_maps(
+    finished_runs: dict[str, TrainingRun], models: dict[Path, Path], make_config: MakeConfig
+) -> None:
+    manifest = read_manifest(models[finished_runs["vae"].folder])
+    told = "A discriminator was trained beside it, whose loss it took with the weight 0.5."
+    assert told in render(manifest, make_config("vae-adversarial"))
+    assert told not in render(manifest, make_config("vae"))
+    card = (models[finished_runs["ldm"].folder] / "card.md").read_text()
+    assert "2-channel maps of\n1/4 of the picture's height" in card
 
 
 def test_card_and_samples_are_for_people(family_run: TrainingRun, models: dict[Path, Path]) -> None:

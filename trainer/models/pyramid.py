@@ -5,6 +5,9 @@ at 1 / patch of the height and at half of that are modulated by the class. A lat
 of these resolutions.
 """
 
+import math
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,32 +15,40 @@ from torch import Tensor, nn
 from trainer.models.unet import ChannelNorm, Stage
 
 
+class Layout(NamedTuple):
+    """The sizes of an encoder and its decoder: ``width`` channels per patch, ``blocks`` at each resolution."""
+
+    image_shape: tuple[int, int, int]
+    classes: int
+    latent_shape: tuple[int, ...]
+    width: int
+    blocks: int
+    patch: int = 2
+
+    @property
+    def coarse_shape(self) -> tuple[int, int, int]:
+        """(channel, height, width) of the maps at the lower resolution."""
+        _, height, width = self.image_shape
+        return 2 * self.width, height // (2 * self.patch), width // (2 * self.patch)
+
+
 class Encoder(nn.Module):
     """(batch, channel, height, width) in [-1, 1], (batch,) int64 -> mean, log-variance (batch, *latent)."""
 
-    def __init__(
-        self,
-        image_shape: tuple[int, int, int],
-        classes: int,
-        latent_shape: tuple[int, ...],
-        width: int,
-        blocks: int,
-        patch: int = 2,
-    ) -> None:
+    def __init__(self, layout: Layout) -> None:
         super().__init__()
-        channel, height, image_width = image_shape
+        image_shape, classes, latent_shape, width, blocks, patch = layout
         wide, embedding = 2 * width, 4 * width
         self.patch = patch
         self.label = nn.Embedding(classes + 1, embedding)
-        self.stem = nn.Conv2d(patch**2 * channel, width, 3, padding=1)
+        self.stem = nn.Conv2d(patch**2 * image_shape[0], width, 3, padding=1)
         self.fine = Stage([width] * (blocks + 1), embedding, 0.0, attention=False)
         self.downsample = nn.Conv2d(width, wide, 3, stride=2, padding=1)
         self.coarse = Stage([wide] * (blocks + 1), embedding, 0.0, attention=False)
         self.norm = ChannelNorm(wide)
         self.head: nn.Module
         if len(latent_shape) == 1:
-            pixels = (height // (2 * patch)) * (image_width // (2 * patch))
-            self.head = nn.Sequential(nn.Flatten(), nn.Linear(wide * pixels, 2 * latent_shape[0]))
+            self.head = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(layout.coarse_shape), 2 * latent_shape[0]))
         else:
             self.head = nn.Conv2d(wide, 2 * latent_shape[0], 1)
 
@@ -53,30 +64,21 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """(batch, *latent), (batch,) int64 -> (batch, channel, height, width) in [-1, 1]."""
 
-    def __init__(
-        self,
-        image_shape: tuple[int, int, int],
-        classes: int,
-        latent_shape: tuple[int, ...],
-        width: int,
-        blocks: int,
-        patch: int = 2,
-    ) -> None:
+    def __init__(self, layout: Layout) -> None:
         super().__init__()
-        channel, height, image_width = image_shape
+        image_shape, classes, latent_shape, width, blocks, patch = layout
         wide, embedding = 2 * width, 4 * width
         self.patch = patch
         self.enter: nn.Module
         if len(latent_shape) == 1:
-            shape = wide, height // (2 * patch), image_width // (2 * patch)
-            self.enter = VectorEntry(latent_shape[0], classes, shape, embedding)
+            self.enter = VectorEntry(latent_shape[0], classes, layout.coarse_shape, embedding)
         else:
             self.enter = MapEntry(latent_shape[0], classes, wide, embedding)
         self.coarse = Stage([wide] * (blocks + 1), embedding, 0.0, attention=False)
         self.upsample = nn.Conv2d(wide, width, 3, padding=1)
         self.fine = Stage([width] * (blocks + 1), embedding, 0.0, attention=False)
         self.norm = ChannelNorm(width)
-        self.head = nn.Conv2d(width, patch**2 * channel, 3, padding=1)
+        self.head = nn.Conv2d(width, patch**2 * image_shape[0], 3, padding=1)
 
     def forward(self, z: Tensor, label: Tensor) -> Tensor:
         hidden, embedding = self.enter(z, label)  # (B, 2W, H/2patch, W/2patch), (B, E)

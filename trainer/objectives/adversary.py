@@ -55,10 +55,15 @@ def wasserstein_penalty(discriminator: nn.Module, real: Tensor, fake: Tensor, la
 
 
 class Adversary:
-    """A discriminator that is trained beside the generator of an objective."""
+    """A discriminator that is trained beside the generator of an objective.
 
-    def __init__(self, objective: Objective, network: nn.Module, settings: AdversarialConfig) -> None:
-        self.objective, self.network, self.settings = objective, network, settings
+    ``weight`` is that of its loss in the generator's.
+    """
+
+    def __init__(
+        self, objective: Objective, network: nn.Module, settings: AdversarialConfig, weight: float = 1.0
+    ) -> None:
+        self.objective, self.network, self.settings, self.weight = objective, network, settings, weight
         self.optimizer = objective.make_optimizer(network.parameters())
 
     def train_step(self, images: Tensor, fake: Tensor, label: Tensor, step: int) -> Tensor:
@@ -95,7 +100,7 @@ def make_adversary(objective: Objective, settings: DiscriminatorConfig) -> Adver
     """A residual discriminator, added to the networks and optimizers of ``objective``."""
     shape, classes = objective.task.image_shape, objective.task.classes
     network = objective.place(gan.Discriminator(shape, classes, settings.width, settings.blocks))
-    adversary = Adversary(objective, network, settings)
+    adversary = Adversary(objective, network, settings, settings.weight)
     for group in adversary.optimizer.param_groups:
         group["rate"] = settings.rate
     objective.networks["discriminator"] = network

@@ -51,10 +51,11 @@ class FewStepObjective(DdpmObjective):
         return loss, predicted
 
     def _draw_steps(self, count: int) -> Tensor:
-        """Random timesteps (count,) int64; the first ``pure_noise`` of them are that at which sampling starts."""
+        """Random timesteps (count,) int64; a share ``pure_noise`` of them is that at which sampling starts."""
         step = self.denoising.draw_steps(count, self.draws)
-        step[: round(self.model.pure_noise * count)] = self._first_step
-        return step
+        if not self.model.pure_noise:
+            return step
+        return torch.where(self.draws.rand(count) < self.model.pure_noise, self._first_step, step)
 
     def _target(self, images: Tensor, noise: Tensor, label: Tensor, step: Tensor, gap: float) -> Tensor:
         """The prediction at the less noisy timestep; the image itself when there is no timestep below."""
@@ -76,11 +77,11 @@ class AdversarialFewStepObjective(FewStepObjective):
 
     def __init__(self, task: Task, model: FewStepConfig, discriminator: DiscriminatorConfig) -> None:
         super().__init__(task, model)
-        self.adversary, self.weight = make_adversary(self, discriminator), discriminator.weight
+        self.adversary = make_adversary(self, discriminator)
 
     def train_step(self, images: Tensor, label: Tensor, at: Position) -> dict[str, Tensor]:
         consistency, predicted = self._consistency(images, label, at)
         losses = {"discriminator": self.adversary.train_step(images, predicted.detach(), label, at.step)}
         adversarial = self.adversary.generator_loss(images, predicted, label)
-        self.descend(self.optimizers["unet"], consistency + self.weight * adversarial)
-        return {**losses, "consistency": consistency.detach(), "generator": adversarial.detach()}
+        self.descend(self.optimizers["unet"], consistency + self.adversary.weight * adversarial)
+        return {**losses, "consistency": consistency.detach(), "adversarial": adversarial.detach()}

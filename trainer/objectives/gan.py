@@ -6,7 +6,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from trainer.model_config import GanConfig
 from trainer.models import dcgan, gan
 from trainer.models.parts import Parts
-from trainer.models.pyramid import Decoder
+from trainer.models.pyramid import Decoder, Layout
 from trainer.objectives.adversary import Adversary
 from trainer.objectives.base import Objective, Position, Task
 
@@ -48,7 +48,7 @@ def _networks(task: Task, model: GanConfig) -> nn.ModuleDict:
         generator: nn.Module = dcgan.Generator(shape, classes, model.width, model.latent)
         discriminator: nn.Module = dcgan.Discriminator(shape, classes, model.width)
     else:
-        generator = Decoder(shape, classes, (model.latent,), model.width, model.blocks)
+        generator = Decoder(Layout(shape, classes, (model.latent,), model.width, model.blocks))
         discriminator = gan.Discriminator(shape, classes, model.width, model.blocks)
     if model.spectral_norm:
         for layer in discriminator.modules():

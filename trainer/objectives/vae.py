@@ -9,7 +9,7 @@ from trainer.compute.processes import batch_mean
 from trainer.model_config import AutoencoderConfig, VaeConfig
 from trainer.models.parts import Parts
 from trainer.models.prior import CouplingFlow, PriorDecode, PriorEncode
-from trainer.models.pyramid import Decoder, Encoder
+from trainer.models.pyramid import Decoder, Encoder, Layout
 from trainer.models.vae import VAE
 from trainer.objectives.adversary import make_adversary
 from trainer.objectives.base import Objective, Position, Task
@@ -80,11 +80,11 @@ class VaeObjective(Objective):
         if self.vae.prior is not None:
             losses["prior"] = prior_nll(self.vae.prior, codes.detach(), label)
             total = total + losses["prior"]
-        if self.adversary is not None and self.model.discriminator is not None:
+        if self.adversary is not None:
             fake = reconstruction.float() if self.vae.prior is None else self._samples(self.vae.prior, codes, label)
             losses["discriminator"] = self.adversary.train_step(images, fake.detach(), label, at.step)
             losses["adversarial"] = self.adversary.generator_loss(images, fake, label)
-            total = total + self.model.discriminator.weight * losses["adversarial"]
+            total = total + self.adversary.weight * losses["adversarial"]
         self.descend(self.optimizers["vae"], total)
         return {name: loss.detach() for name, loss in losses.items()}
 
@@ -121,8 +121,8 @@ def latent_shape(image_shape: tuple[int, int, int], model: VaeConfig | Autoencod
 
 def build_vae(image_shape: tuple[int, int, int], classes: int, model: VaeConfig | AutoencoderConfig) -> VAE:
     """The networks of ``model``."""
-    shape = image_shape, classes, latent_shape(image_shape, model), model.width, model.blocks, model.patch
+    layout = Layout(image_shape, classes, latent_shape(image_shape, model), model.width, model.blocks, model.patch)
     prior = None
     if isinstance(model, VaeConfig) and model.prior == "flow":
         prior = CouplingFlow(model.latent, classes, model.prior_width, model.prior_layers)
-    return VAE(Encoder(*shape), Decoder(*shape), prior)
+    return VAE(Encoder(layout), Decoder(layout), prior)

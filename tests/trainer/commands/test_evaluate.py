@@ -114,6 +114,7 @@ def test_pictures_of_no_class_are_others_and_are_reported(trained: Path, options
         ("weights/vae", ["--write", "--against", "train"], "--write: published scores are against the test images"),
         ("weights/vae", ["--steps", "5"], "--steps: vae generates in one step"),
         ("weights/vae", ["--guidance-scale", "2"], "--guidance-scale: vae generates in one step"),
+        ("weights/vae", ["--precision", "bfloat16"], "--precision: vae generates in one step"),
         ("runs/ddpm", ["--steps", "5000"], "steps 5000 is out of range"),
         ("runs/ddpm", ["--steps", "5,10"], "--steps: several values are only for a text-to-image model"),
         ("runs/ddpm", ["--pictures", "none"], "--pictures: only for a text-to-image model"),

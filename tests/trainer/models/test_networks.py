@@ -10,7 +10,7 @@ from trainer.models import dcgan, gan
 from trainer.models.latent import LatentDecode, LatentEncode, LatentNet, Standardise
 from trainer.models.parts import PixelDecode, XStart
 from trainer.models.prior import CouplingFlow, PriorDecode, PriorEncode
-from trainer.models.pyramid import Decoder, Encoder
+from trainer.models.pyramid import Decoder, Encoder, Layout
 from trainer.models.unet import UNet
 
 CLASSES, WIDTH, LATENT = 10, 8, 4
@@ -24,19 +24,19 @@ def map_shape(shape: Shape) -> Shape:
 
 
 def encoder(shape: Shape) -> Encoder:
-    return Encoder(shape, CLASSES, (LATENT,), WIDTH, blocks=1)
+    return Encoder(Layout(shape, CLASSES, (LATENT,), WIDTH, blocks=1))
 
 
 def decoder(shape: Shape) -> Decoder:
-    return Decoder(shape, CLASSES, (LATENT,), WIDTH, blocks=1)
+    return Decoder(Layout(shape, CLASSES, (LATENT,), WIDTH, blocks=1))
 
 
 def map_encoder(shape: Shape) -> Encoder:
-    return Encoder(shape, CLASSES, map_shape(shape), WIDTH, blocks=1)
+    return Encoder(Layout(shape, CLASSES, map_shape(shape), WIDTH, blocks=1))
 
 
 def map_decoder(shape: Shape) -> Decoder:
-    return Decoder(shape, CLASSES, map_shape(shape), WIDTH, blocks=2)
+    return Decoder(Layout(shape, CLASSES, map_shape(shape), WIDTH, blocks=2))
 
 
 def prior() -> CouplingFlow:
@@ -186,8 +186,8 @@ def test_maps_made_of_a_vector_have_the_layout_of_the_convolutions_after_them() 
 
 def test_large_patches_make_small_maps_of_large_images() -> None:
     shape, latent = (3, 96, 128), (4, 12, 16)
-    encode = Encoder(shape, CLASSES, latent, WIDTH, blocks=1, patch=4)
-    decode = Decoder(shape, CLASSES, latent, WIDTH, blocks=1, patch=4)
+    encode = Encoder(Layout(shape, CLASSES, latent, WIDTH, blocks=1, patch=4))
+    decode = Decoder(Layout(shape, CLASSES, latent, WIDTH, blocks=1, patch=4))
     label = torch.arange(2)
     mean, logvar = encode(torch.rand(2, *shape), label)
     assert mean.shape == logvar.shape == (2, *latent)

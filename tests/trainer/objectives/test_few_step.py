@@ -148,8 +148,7 @@ def test_a_part_of_the_batch_starts_where_sampling_does(adversarial: Adversarial
     adversarial.begin_micro_batch(5)
     adversarial.train_step(images, torch.zeros(64, dtype=torch.int64), Position(0, 4))
     _, more = network.times
-    assert (more[:32] == 1.0).all()
-    assert (more[32:] < 1.0).all()
+    assert 16 < (more == 1.0).sum() < 48
 
 
 def test_its_loss_is_consistency_and_the_weighted_loss_of_the_predictions(
@@ -161,5 +160,5 @@ def test_its_loss_is_consistency_and_the_weighted_loss_of_the_predictions(
     adversarial.begin_micro_batch(5)
     losses = adversarial.train_step(*batch_of(16), Position(1, 4))  # a step without a penalty
     own = descended[id(adversarial.optimizers["unet"])]
-    torch.testing.assert_close(own, losses["consistency"] + 0.5 * losses["generator"])
+    torch.testing.assert_close(own, losses["consistency"] + 0.5 * losses["adversarial"])
     assert descended[id(adversarial.optimizers["discriminator"])] == losses["discriminator"]
