@@ -143,7 +143,7 @@ bench-png: $(VENV)/.serve  ## the PNG writer against Pillow's
 bench-prepare: $(VENV)/.serve  ## ways to prepare a model for serving on a CPU
 	$(python) -m benchmarks.prepare $(ARGS)
 
-bench-precision: $(VENV)/.serve  ## denoising in bfloat16 against float32, in turn, by batch size
+bench-precision: $(VENV)/.serve  ## denoising in bfloat16 against float32, in turn, by batch size; [ARGS=--served]: whole services, 3 minutes
 	$(python) -m benchmarks.precision $(ARGS)
 
 bench-processes: $(VENV)/.serve  ## the service in several processes against one, in bursts in turn; 10 minutes

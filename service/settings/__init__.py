@@ -112,7 +112,8 @@ class Settings(AccessSettings, ProxySettings, ConnectionSettings):
         "slightly different ones for the same seed; the device needs instructions for it (AVX-512 BF16 or AMX; a GPU "
         "from Ampere on). auto: bfloat16 where the device has them, else float32. Models of one step ignore it, and so "
         "do folders in diffusers' format: they state theirs.",
-        "If throughput matters more than the last grey level: auto, or bfloat16 where machines share jobs or keys.",
+        "If throughput matters more than the last grey level: auto. If several machines must give a seed the same "
+        "picture: one of the others.",
     )
     engine: Literal["processes", "inline"] = _engine(
         "processes",
