@@ -5,7 +5,7 @@ from itertools import groupby
 from service.contract.manifest import Manifest, Score
 from trainer.config import RunConfig
 from trainer.generate import grid_classes
-from trainer.model_config import Family, LdmConfig, ModelConfig, VaeConfig
+from trainer.model_config import DdpmConfig, Family, LdmConfig, ModelConfig, VaeConfig
 from trainer.text.prompts import PROMPTS
 
 TEXT = """\
@@ -47,7 +47,11 @@ It was tuned to few steps without guidance: it includes guidance of scale {guida
 }
 
 ADVERSARIAL = """
-A discriminator was trained beside it, whose loss it took with the weight {weight:g}."""
+A discriminator was trained beside it, whose gradient had {weight:g} times the size of that of the model's own loss."""
+
+GUIDED = """
+It learned to include guidance of scale {guidance_scale:g} at times up to {largest_t:g} (Meng et al. 2023; Kynkäänniemi et al.
+2024), so a request needs none."""
 
 PRIORS = {
     "standard": "the standard normal",
@@ -252,6 +256,8 @@ def _about(model: ModelConfig, *, conditioned: bool) -> str:
     if isinstance(model, LdmConfig):
         values["reduction"] = 2 * model.autoencoder.patch
     about = ABOUT[model.family].format(**values)
+    if isinstance(model, DdpmConfig | LdmConfig) and model.teacher is not None:
+        about += GUIDED.format(**model.teacher.model_dump())
     discriminator = values.get("discriminator")
     return about + ADVERSARIAL.format(**discriminator) if discriminator else about
 

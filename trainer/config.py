@@ -218,16 +218,30 @@ def _fit_patches(values: dict[str, Any]) -> None:
 
 
 def _take_base(values: dict[str, Any], base: RunConfig | None) -> None:
-    """Copy the model config of ``base`` into the preset's ``values``."""
+    """Copy the model config of ``base`` into the preset's ``values``: into a field, or, for guidance, all of it."""
     model = values.get("model")
     model = model if isinstance(model, dict) else {}
-    field, families = STARTS.get(str(model.get("family")), ("", ()))
+    guided = model.get("teacher") is not None
+    field, families = ("", (model["family"],)) if guided else STARTS.get(str(model.get("family")), ("", ()))
     if (base.family if base else None) not in (families or (None,)):
         needed = f"needs a run of family {' or '.join(families)} to start from"
         raise ValueError(f"--from: {values['preset']} {needed if families else 'does not start from another run'}")
-    if base:
-        taken = getattr(base.model, field, base.model)
-        model[field] = taken.model_dump() | model.get(field, {})
+    if base and guided:
+        values["model"] = _unguided(base, values["preset"]) | model
+    elif base:
+        taken = getattr(base.model, field, base.model).model_dump()
+        taken.pop("teacher", None)  # its network has learned from it
+        model[field] = taken | model.get(field, {})
+
+
+def _unguided(base: RunConfig, preset: str) -> dict[str, Any]:
+    """The model config of ``base``. Raises ValueError unless guidance can be learned from it."""
+    model = base.model.model_dump()
+    if model["teacher"] is not None:
+        raise ValueError(f"--from: {preset} needs a run without guidance, and this one includes it already")
+    if base.label_dropout == 0:
+        raise ValueError(f"--from: {preset} needs a run with a label_dropout above 0, which knows images of no class")
+    return model
 
 
 def train_command(config: RunConfig) -> str:

@@ -32,7 +32,7 @@ class DiscriminatorConfig(AdversarialConfig):
 
     width: Positive
     blocks: Positive = Field(default=1, description="residual blocks at each resolution")
-    weight: float = Field(gt=0.0, description="of the adversarial loss, relative to the family's own")
+    weight: float = Field(gt=0.0, description="of the adversarial gradient, relative to that of the family's own loss")
     rate: float = Field(default=1.0, gt=0.0, description="learning rate, relative to that of the family's networks")
 
 
@@ -76,6 +76,13 @@ class GanConfig(AdversarialConfig):
     spectral_norm: bool = Field(default=False, description="for the discriminator (Miyato et al. 2018)")
 
 
+class TeacherConfig(Strict):
+    """The guidance of the network that a run starts from, whose predictions replace the loss on images."""
+
+    guidance_scale: float = Field(gt=1.0, description="1 would be no guidance")
+    largest_t: float = Field(default=1.0, gt=0.0, le=1.0, description="no guidance at noisier times")
+
+
 class DiffusionConfig(Strict):
     """Training of a denoising network, and its default sampler."""
 
@@ -96,6 +103,7 @@ class DdpmConfig(DiffusionConfig):
     width: Positive
     blocks: Positive
     dropout: Fraction
+    teacher: TeacherConfig | None = Field(default=None, description="the network that it starts from; none: images")
 
 
 class LdmConfig(DiffusionConfig):
@@ -106,6 +114,7 @@ class LdmConfig(DiffusionConfig):
     blocks: Positive
     dropout: Fraction
     autoencoder: AutoencoderConfig = Field(description="taken from the run that it starts from")
+    teacher: TeacherConfig | None = Field(default=None, description="the network that it starts from; none: images")
 
 
 class TextConfig(DiffusionConfig):
@@ -162,7 +171,7 @@ class FewStepTextConfig(Strict):
 
 
 #: Families that start from another run: the field that takes that run's model config, and the families of such runs.
-#: A run of the same family hands on its own base.
+#: A run of the same family hands on its own base. Runs with guidance start from a run of their own family instead.
 STARTS: dict[str, tuple[str, tuple[Family, ...]]] = {
     "ldm": ("autoencoder", ("autoencoder",)),
     "few-step": ("base", ("ddpm", "few-step")),

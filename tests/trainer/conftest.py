@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tests.trainer.sample import SAMPLE, first_of_sample
 from trainer.compute import precision
-from trainer.config import RunConfig, presets
+from trainer.config import RunConfig, load_preset, presets
 from trainer.data import ImageData, load_fashion_mnist
 from trainer.data.emoji import load_emoji
 from trainer.objectives import build
@@ -55,6 +55,7 @@ DDPM: dict[str, Any] = {
     "time_density": "logit-normal",
     "steps": 3,
 }
+TEACHER: dict[str, Any] = {"guidance_scale": 3.0, "largest_t": 0.5}
 FEW_STEP: dict[str, Any] = {
     "family": "few-step",
     "base": DDPM | {"solver": "consistency", "steps": 2},
@@ -82,15 +83,31 @@ MODELS: dict[str, dict[str, Any]] = {
     },
     "ddpm-v": DDPM | {"noise_schedule": {"kind": "cosine", "timesteps": 1000}, "prediction": "v", "min_snr_gamma": 5.0},
     "ldm": DDPM | {"family": "ldm", "autoencoder": AUTOENCODER},
+    "ddpm-guided": DDPM | {"teacher": TEACHER},
+    "ldm-guided": DDPM | {"family": "ldm", "autoencoder": AUTOENCODER, "teacher": TEACHER},
     "few-step": FEW_STEP,
     "few-step-noise": FEW_STEP | {"pure_noise": 0.5},
     "few-step-adversarial": FEW_STEP | {"discriminator": DISCRIMINATOR, "pure_noise": 0.5},
 }
 
 #: Whose network a run of this name begins with.
-STARTS = {"ldm": "autoencoder", "few-step": "ddpm", "few-step-noise": "ddpm", "few-step-adversarial": "ddpm"}
+STARTS = {
+    "ldm": "autoencoder",
+    "ddpm-guided": "ddpm",
+    "ldm-guided": "ldm",
+    "few-step": "ddpm",
+    "few-step-noise": "ddpm",
+    "few-step-adversarial": "ddpm",
+}
 #: The same of presets.
 PRESET_STARTS = STARTS | {"emoji-control": "emoji", "emoji-few-step": "emoji"}
+
+
+def base_of(preset: str) -> RunConfig | None:
+    """The config of a run that this preset can start from, or None."""
+    begun = PRESET_STARTS.get(preset)
+    return load_preset(begun, base_of(begun)) if begun else None
+
 
 OPTIMIZER: dict[str, Any] = {
     "learning_rate": 1e-3,
@@ -182,12 +199,17 @@ def make_config() -> MakeConfig:
 
 @pytest.fixture(scope="session")
 def averages(make_config: MakeConfig) -> dict[str, dict[str, Tensor]]:
-    """What the runs of STARTS begin with: the averaged generators of two others, which have learnt nothing yet."""
+    """What the runs of STARTS begin with: the averaged generators of others, which have learnt nothing yet."""
     device = torch.device("cpu")
-    return {
+    states = {
         name: build(make_config(begun), (1, 28, 28), 10, device).generator.state_dict()
         for name, begun in STARTS.items()
     }
+    draws = torch.Generator().manual_seed(0)
+    for name in ("ddpm-guided", "ldm-guided"):  # a fresh network predicts zero for every class: nothing to guide
+        for weight in states[name].values():
+            weight += 0.1 * torch.randn(weight.shape, generator=draws)
+    return states
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ from typing import Any, get_args
 import pytest
 from pydantic import ValidationError
 
-from tests.trainer.conftest import PRESET_STARTS, MakeConfig
+from tests.trainer.conftest import MakeConfig, base_of
 from trainer.__main__ import parser
 from trainer.config import OVERRIDES, RunConfig, load_preset, presets, train_command
 from trainer.model_config import STARTS, AutoencoderConfig, Family, FewStepConfig, LdmConfig
@@ -15,11 +15,6 @@ PRESETS = presets()
 @pytest.fixture(params=PRESETS)
 def preset(request: pytest.FixtureRequest) -> str:
     return str(request.param)
-
-
-def base_of(preset: str) -> RunConfig | None:
-    """The config of a run that this preset can start from, or None."""
-    return load_preset(PRESET_STARTS[preset]) if preset in PRESET_STARTS else None
 
 
 def load(preset: str, **changes: Any) -> RunConfig:
@@ -122,6 +117,40 @@ def test_only_these_families_begin_with_another() -> None:
         "few-step-text": ("text",),
     }
     assert {name: families for name, (_, families) in STARTS.items()} == begun
+
+
+@pytest.mark.parametrize("family", ["ddpm", "ldm"])
+def test_a_run_with_guidance_takes_over_the_whole_model_of_one_without(family: str) -> None:
+    base = base_of(f"{family}-guided")
+    assert base is not None
+    config = load_preset(f"{family}-guided", base)
+    assert config.family == family
+    teacher = config.model.model_dump()["teacher"]
+    assert teacher["guidance_scale"] > 1
+    assert config.model.model_dump() == base.model.model_dump() | {"teacher": teacher}
+
+
+@pytest.mark.parametrize(
+    ("start", "changes", "complaint"),
+    [
+        (None, {}, "needs a run of family ddpm to start from"),
+        ("vae", {}, "needs a run of family ddpm to start from"),
+        ("ddpm-guided", {}, "needs a run without guidance, and this one includes it already"),
+        ("ddpm", {"label_dropout": 0.0}, "needs a run with a label_dropout above 0, which knows images of no class"),
+    ],
+)
+def test_guidance_is_learned_from_a_run_that_can_be_guided(
+    start: str | None, changes: dict[str, Any], complaint: str
+) -> None:
+    base = None if start is None else load_preset(start, base_of(start), **changes)
+    with pytest.raises(ValueError, match=f"^--from: ddpm-guided {complaint}$"):
+        load_preset("ddpm-guided", base)
+
+
+def test_a_run_that_starts_from_a_guided_one_has_no_teacher() -> None:
+    config = load_preset("few-step", load_preset("ddpm-guided", load_preset("ddpm")))
+    assert isinstance(config.model, FewStepConfig)
+    assert config.model.base.teacher is None
 
 
 def test_a_tuned_model_that_is_tuned_again_keeps_its_base() -> None:

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trainer.compute.processes import batch_mean
 from trainer.model_config import AdversarialConfig, DiscriminatorConfig
 from trainer.models import gan
 from trainer.objectives.base import Objective
@@ -57,7 +58,7 @@ def wasserstein_penalty(discriminator: nn.Module, real: Tensor, fake: Tensor, la
 class Adversary:
     """A discriminator that is trained beside the generator of an objective.
 
-    ``weight`` is that of its loss in the generator's.
+    ``weight``: see ``scale``.
     """
 
     def __init__(
@@ -88,6 +89,19 @@ class Adversary:
             real_logits = self.network(images, label) if self.settings.loss == "relativistic" else fake_logits
         self.network.requires_grad_(True)
         return generator_loss(self.settings.loss, real_logits.float(), fake_logits.float())
+
+    def scale(self, own: Tensor, of: Tensor, adversarial: Tensor, fake: Tensor) -> Tensor:
+        """The factor of the loss ``adversarial`` beside ``own``, the loss of the family that makes the images.
+
+        With it the gradient of ``adversarial`` at its images ``fake`` is ``weight`` times that of ``own`` at its images
+        ``of``. A constant would fit neither two families, whose losses differ by orders of magnitude, nor both ends of
+        a run (Esser et al. 2021, arXiv 2012.09841, equation 7, where it is the gradient at the last layer).
+        """
+        wanted, found = (
+            batch_mean(torch.autograd.grad(loss, at, retain_graph=True)[0].float().square().sum()).sqrt()
+            for loss, at in ((own, of), (adversarial, fake))
+        )
+        return self.weight * wanted / found.clamp(min=1e-12)
 
     def _penalty(self, images: Tensor, fake: Tensor, label: Tensor) -> Tensor:
         if self.settings.loss == "wasserstein":

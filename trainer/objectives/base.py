@@ -92,7 +92,7 @@ class Objective(ABC):
         """Initialise from another run's averaged generator, a ``state_dict``.
 
         ``images`` (batch, channel, height, width) in [-1, 1] and ``label`` (batch,) are for statistics of the data.
-        Only the families in ``config.STARTS`` implement it.
+        Only the families in ``config.STARTS`` and runs with guidance implement it.
         """
         raise NotImplementedError
 

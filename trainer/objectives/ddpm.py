@@ -21,6 +21,7 @@ from trainer.models.parts import (
 )
 from trainer.models.unet import UNet
 from trainer.objectives.base import Objective, Position, Task
+from trainer.objectives.guidance import make_teacher
 
 #: (x (batch, *latent), t (batch,), label (batch,)) -> a prediction shaped like x.
 Network = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -71,13 +72,22 @@ class Denoising:
         if config.prediction == "x_start" and gamma is None:
             self._weight = velocity_weight(self.sigma)
 
-    def loss(self, network: Network, x_start: Tensor, label: Tensor, draws: Draws) -> Tensor:
-        """Mean squared error of ``network`` on ``x_start`` (batch, *latent), each row noised to its own timestep."""
+    def loss(
+        self, network: Network, x_start: Tensor, label: Tensor, draws: Draws, teacher: Network | None = None
+    ) -> Tensor:
+        """Mean squared error of ``network`` on ``x_start`` (batch, *latent), each row noised to its own timestep.
+
+        The target is the prediction of ``teacher``, if given, on the same noised rows.
+        """
         step = self.draw_steps(len(x_start), draws)
         noise = draws.randn_like(x_start)
         x = q_sample(x_start, noise, self.alpha[step], self.sigma[step])
-        target = q_sample(x_start, noise, self._of_x_start[step], self._of_noise[step])
-        predicted = network(x, (step + 1) / len(self.alpha), label).float()
+        t = (step + 1) / len(self.alpha)
+        if teacher is None:
+            target = q_sample(x_start, noise, self._of_x_start[step], self._of_noise[step])
+        else:
+            target = teacher(x, t, label)
+        predicted = network(x, t, label).float()
         squared = (predicted - target).square().flatten(1).mean(dim=1)
         return squared.mean() if self._weight is None else (self._weight[step] * squared).mean()
 
@@ -111,10 +121,16 @@ class DdpmObjective(Objective):
         self.optimizers = {"unet": self.make_optimizer(network.parameters())}
         self.latent_shape = task.image_shape
         self.denoising = Denoising(model, (-1.0, 1.0), task.device)
+        self.teacher = make_teacher(self, network, model.teacher)
+
+    def start_from(self, averages: dict[str, Tensor], images: Tensor, label: Tensor) -> None:  # noqa: ARG002
+        assert self.teacher is not None
+        self.generator.load_state_dict(averages)
+        self.teacher.network.load_state_dict(averages)
 
     def train_step(self, images: Tensor, label: Tensor, at: Position) -> dict[str, Tensor]:  # noqa: ARG002
         with self.autocast():
-            loss = self.denoising.loss(self.networks["unet"], images, label, self.draws)
+            loss = self.denoising.loss(self.networks["unet"], images, label, self.draws, self.teacher)
         self.descend(self.optimizers["unet"], loss)
         return {f"{self.denoising.config.prediction}_mse": loss.detach()}
 

@@ -83,5 +83,6 @@ class AdversarialFewStepObjective(FewStepObjective):
         consistency, predicted = self._consistency(images, label, at)
         losses = {"discriminator": self.adversary.train_step(images, predicted.detach(), label, at.step)}
         adversarial = self.adversary.generator_loss(images, predicted, label)
-        self.descend(self.optimizers["unet"], consistency + self.adversary.weight * adversarial)
+        scale = self.adversary.scale(consistency, predicted, adversarial, predicted)
+        self.descend(self.optimizers["unet"], consistency + scale * adversarial)
         return {**losses, "consistency": consistency.detach(), "adversarial": adversarial.detach()}

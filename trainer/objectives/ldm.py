@@ -9,6 +9,7 @@ from trainer.models.parts import Parts
 from trainer.models.vae import VAE
 from trainer.objectives.base import Objective, Position, Task
 from trainer.objectives.ddpm import Denoising
+from trainer.objectives.guidance import make_teacher
 from trainer.objectives.vae import build_vae, latent_shape, reparametrise
 
 
@@ -38,9 +39,14 @@ class LdmObjective(Objective):
         self.networks = nn.ModuleDict({"ldm": self.model})
         self.optimizers = {"network": self.make_optimizer(self.model.network.parameters())}
         self.denoising = Denoising(model, None, task.device)
+        self.teacher = make_teacher(self, self.model.network, model.teacher)
 
     @torch.no_grad()
     def start_from(self, averages: dict[str, Tensor], images: Tensor, label: Tensor) -> None:
+        if self.teacher is not None:
+            self.model.load_state_dict(averages)
+            self.teacher.network.load_state_dict(self.model.network.state_dict())
+            return
         self.model.vae.load_state_dict(averages)
         self.model.standardise.fit(self.model.vae.encoder(images, label)[0])
 
@@ -50,7 +56,7 @@ class LdmObjective(Objective):
                 mean, logvar = self.model.vae.encoder(images, label)
                 mean, logvar = mean.float(), logvar.float()
                 latent = self.model.standardise(reparametrise(mean, logvar, self.draws.randn_like(mean)))
-            loss = self.denoising.loss(self.model.network, latent, label, self.draws)
+            loss = self.denoising.loss(self.model.network, latent, label, self.draws, self.teacher)
         self.descend(self.optimizers["network"], loss)
         return {f"{self.denoising.config.prediction}_mse": loss.detach()}
 

@@ -84,7 +84,8 @@ class VaeObjective(Objective):
             fake = reconstruction.float() if self.vae.prior is None else self._samples(self.vae.prior, codes, label)
             losses["discriminator"] = self.adversary.train_step(images, fake.detach(), label, at.step)
             losses["adversarial"] = self.adversary.generator_loss(images, fake, label)
-            total = total + self.adversary.weight * losses["adversarial"]
+            scale = self.adversary.scale(losses["reconstruction"], reconstruction, losses["adversarial"], fake)
+            total = total + scale * losses["adversarial"]
         self.descend(self.optimizers["vae"], total)
         return {name: loss.detach() for name, loss in losses.items()}
 

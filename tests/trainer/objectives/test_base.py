@@ -47,7 +47,12 @@ def test_the_seed_decides_the_start(make_objective: MakeObjective, name: str) ->
 
     one, other = weights(1), weights(2)
     assert torch.equal(one, weights(1))
-    begun = ("few-step", "few-step-noise")  # all of their network comes from the run that they began with
+    begun = (
+        "few-step",
+        "few-step-noise",
+        "ddpm-guided",
+        "ldm-guided",
+    )  # all of their network comes from the run that they began with
     assert torch.equal(one, other) == (name in begun)
 
 
