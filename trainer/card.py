@@ -50,8 +50,8 @@ ADVERSARIAL = """
 A discriminator was trained beside it, whose gradient had {weight:g} times the size of that of the model's own loss."""
 
 GUIDED = """
-It learned to include guidance of scale {guidance_scale:g} at times up to {largest_t:g} (Meng et al. 2023; Kynkäänniemi et al.
-2024), so a request needs none."""
+It includes guidance of scale {guidance_scale:g} at times up to {largest_t:g} (Meng et al. 2023; Kynkäänniemi et al.
+2024), without a second forward pass."""
 
 PRIORS = {
     "standard": "the standard normal",

@@ -12,6 +12,7 @@ from trainer.model_config import (
     STARTS,
     AutoencoderConfig,
     ControlConfig,
+    DdpmConfig,
     Family,
     FewStepTextConfig,
     Fraction,
@@ -141,6 +142,11 @@ class RunConfig(Strict):
         return isinstance(self.model, TextConfig | ControlConfig | FewStepTextConfig)
 
     @property
+    def guided(self) -> bool:
+        """Whether the network learns from its guided predecessor, in place of the images."""
+        return isinstance(self.model, DdpmConfig | LdmConfig) and self.model.teacher is not None
+
+    @property
     def family(self) -> Family:
         """The family of the model."""
         return self.model.family
@@ -227,11 +233,23 @@ def _take_base(values: dict[str, Any], base: RunConfig | None) -> None:
         needed = f"needs a run of family {' or '.join(families)} to start from"
         raise ValueError(f"--from: {values['preset']} {needed if families else 'does not start from another run'}")
     if base and guided:
-        values["model"] = _unguided(base, values["preset"]) | model
+        values["model"] = _joined(_unguided(base, values["preset"]), model)
     elif base:
         taken = getattr(base.model, field, base.model).model_dump()
         taken.pop("teacher", None)  # its network has learned from it
-        model[field] = taken | model.get(field, {})
+        model[field] = _joined(taken, model.get(field, {}))
+
+
+#: Fields of a model that its weights depend on.
+NETWORK = ("width", "wide", "blocks", "patch", "latent", "vocabulary", "tokens", "context", "text_layers", "prediction")
+
+
+def _joined(taken: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """``taken`` with the fields that the preset sets itself, which may not be those of the network."""
+    for name in NETWORK:
+        if name in taken and own.get(name, taken[name]) != taken[name]:
+            raise ValueError(f"{name} is {taken[name]} in the model that --from names, so it cannot be {own[name]}")
+    return taken | own
 
 
 def _unguided(base: RunConfig, preset: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from tests.trainer.conftest import MakeConfig, base_of
 from trainer.__main__ import parser
-from trainer.config import OVERRIDES, RunConfig, load_preset, presets, train_command
+from trainer.config import OVERRIDES, RunConfig, load_preset, preset_values, presets, train_command
 from trainer.model_config import STARTS, AutoencoderConfig, Family, FewStepConfig, LdmConfig
 
 PRESETS = presets()
@@ -145,6 +145,14 @@ def test_guidance_is_learned_from_a_run_that_can_be_guided(
     base = None if start is None else load_preset(start, base_of(start), **changes)
     with pytest.raises(ValueError, match=f"^--from: ddpm-guided {complaint}$"):
         load_preset("ddpm-guided", base)
+
+
+@pytest.mark.parametrize(("preset", "field"), [("ddpm-guided", None), ("few-step", "base"), ("ldm", "autoencoder")])
+def test_the_network_of_the_other_run_cannot_be_changed(preset: str, field: str | None) -> None:
+    base, model = base_of(preset), preset_values(preset)["model"]
+    changed = model | {"width": 24} if field is None else model | {field: model.get(field, {}) | {"width": 24}}
+    with pytest.raises(ValueError, match=r"^width is 48 in the model that --from names, so it cannot be 24$"):
+        load_preset(preset, base, model=changed)
 
 
 def test_a_run_that_starts_from_a_guided_one_has_no_teacher() -> None:

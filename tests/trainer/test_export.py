@@ -212,7 +212,7 @@ def test_the_card_names_the_guidance_that_a_model_includes(
     finished_runs: dict[str, TrainingRun], models: dict[Path, Path]
 ) -> None:
     cards = {name: (models[finished_runs[name].folder] / "card.md").read_text() for name in ("ddpm", "ddpm-guided")}
-    told = "It learned to include guidance of scale 3 at times up to 0.5"
+    told = "It includes guidance of scale 3 at times up to 0.5"
     assert told in cards["ddpm-guided"]
     assert told not in cards["ddpm"]
 

@@ -115,6 +115,8 @@ def _train_in(out: Path, options: argparse.Namespace, device: torch.device) -> N
     data_dir = data_dir_of(options) or _stored_data_dir(state)
     with processes.main_process_first(), memory.hint("use fewer images or a smaller --image-size"):
         images = load_images(config, data_dir, strict=options.strict)
+    if config.guided and len(images.facts.class_names) < 2:
+        raise UsageError(f"{config.preset} needs images of several classes: guidance leads from all of them to one")
     for line in describe(images):
         _print(line)
     if start is not None:

@@ -126,6 +126,16 @@ def test_a_run_that_fails_suggests_one_that_may_not(
     assert (config.model.model_dump()["width"], config.epochs) == (8, 1)
 
 
+def test_guidance_needs_images_of_several_classes(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cats, run = photos / "cats", tmp_path / "run"
+    train("ddpm", cats, run)
+    options = ["--dataset", f"folder:{cats}", "--from", str(run), "--out", str(tmp_path / "guided"), "--device", "cpu"]
+    line = error_of(capsys, "train", "ddpm-guided", *options)
+    assert line.endswith("ddpm-guided needs images of several classes: guidance leads from all of them to one")
+
+
 # What exists is kept
 
 
