@@ -80,7 +80,7 @@ def train_classifier(
     images, labels = data.images.to(device), data.labels.to(device)
     steps = steps_per_epoch(len(images))
     optimizer = torch.optim.AdamW(
-        network.parameters(), LEARNING_RATE, eps=1e-5, weight_decay=WEIGHT_DECAY, foreach=True
+        network.parameters(), LEARNING_RATE, eps=1e-5, weight_decay=WEIGHT_DECAY, fused=True
     )
     rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, epochs * steps)
     with tqdm(total=epochs * steps, desc="evaluator", unit="step") as bar:

@@ -102,7 +102,7 @@ def train_towers(
     network = Towers(data.facts.image_shape[0]).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     batch = min(BATCH_SIZE, len(images))
     steps = epochs * (len(images) // batch)
-    optimizer = torch.optim.AdamW(network.parameters(), LEARNING_RATE, weight_decay=0.05, foreach=True)
+    optimizer = torch.optim.AdamW(network.parameters(), LEARNING_RATE, weight_decay=0.05, fused=True)
     rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, steps)
     with tqdm(total=steps, desc="towers", unit="step") as bar:
         for _ in range(epochs):

@@ -116,7 +116,7 @@ class Objective(ABC):
             lr=settings.learning_rate,
             betas=settings.betas,
             weight_decay=settings.weight_decay,
-            foreach=True,
+            fused=True,
         )
 
     def descend(self, optimizer: Optimizer, loss: Tensor) -> None:
