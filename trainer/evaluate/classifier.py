@@ -79,9 +79,7 @@ def train_classifier(
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     images, labels = data.images.to(device), data.labels.to(device)
     steps = steps_per_epoch(len(images))
-    optimizer = torch.optim.AdamW(
-        network.parameters(), LEARNING_RATE, eps=1e-5, weight_decay=WEIGHT_DECAY, fused=True
-    )
+    optimizer = torch.optim.AdamW(network.parameters(), LEARNING_RATE, eps=1e-5, weight_decay=WEIGHT_DECAY, fused=True)
     rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, epochs * steps)
     with tqdm(total=epochs * steps, desc="evaluator", unit="step") as bar:
         for _ in range(epochs):

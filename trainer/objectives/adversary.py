@@ -110,10 +110,13 @@ class Adversary:
         return zero_centred_penalty(self.network, images, fake, label)
 
 
-def make_adversary(objective: Objective, settings: DiscriminatorConfig) -> Adversary:
-    """A residual discriminator, added to the networks and optimizers of ``objective``."""
+def make_adversary(objective: Objective, settings: DiscriminatorConfig, patch: int = 2) -> Adversary:
+    """A residual discriminator, added to the networks and optimizers of ``objective``.
+
+    It works on patches of ``patch`` x ``patch`` pixels.
+    """
     shape, classes = objective.task.image_shape, objective.task.classes
-    network = objective.place(gan.Discriminator(shape, classes, settings.width, settings.blocks))
+    network = objective.place(gan.Discriminator(shape, classes, settings.width, settings.blocks, patch))
     adversary = Adversary(objective, network, settings, settings.weight)
     for group in adversary.optimizer.param_groups:
         group["rate"] = settings.rate

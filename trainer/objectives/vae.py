@@ -64,7 +64,7 @@ class VaeObjective(Objective):
         self.generator = self.place(self.vae)
         self.networks = nn.ModuleDict({"vae": self.vae})
         self.optimizers = {"vae": self.make_optimizer(self.vae.parameters())}
-        self.adversary = make_adversary(self, model.discriminator) if model.discriminator else None
+        self.adversary = make_adversary(self, model.discriminator, model.patch) if model.discriminator else None
 
     def train_step(self, images: Tensor, label: Tensor, at: Position) -> dict[str, Tensor]:
         with self.autocast():
