@@ -34,7 +34,7 @@ Diffusion in the latent space of an autoencoder (Rombach et al. 2022): a network
 1/{reduction} of the picture's height{conditioned} predicts {prediction}. By default it takes {steps} steps of
 {solver} and one pass of the decoder.""",
     "few-step": """\
-A diffusion model of pictures, tuned to one to four steps by consistency tuning (Geng et al. 2024): the network is a
+A diffusion model of pictures, tuned to one to four steps by distribution matching (Yin et al. 2024): the network is a
 small U-Net{conditioned} that predicts {prediction}. By default it takes {steps} steps of {solver}.""",
     "text": TEXT,
     "control": TEXT

@@ -235,7 +235,7 @@ def _take_base(values: dict[str, Any], base: RunConfig | None) -> None:
     if base and guided:
         values["model"] = _joined(_unguided(base, values["preset"]), model)
     elif base:
-        taken = getattr(base.model, field, base.model).model_dump()
+        taken = base.model.model_dump()
         taken.pop("teacher", None)  # its network has learned from it
         model[field] = _joined(taken, model.get(field, {}))
 

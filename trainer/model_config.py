@@ -147,17 +147,12 @@ class ControlConfig(Strict):
 
 
 class FewStepConfig(Strict):
-    """Consistency tuning of the diffusion model ``base``."""
+    """Distribution matching of images of few steps with those of the diffusion model ``base``."""
 
     family: Literal["few-step"]
     base: DdpmConfig = Field(description="taken from the run that it starts from, except the sampler")
-    stages: Positive = Field(description="number of gaps between the two timesteps; each is half the previous one")
-    first_gap: float = Field(default=0.5, gt=0.0, lt=1.0, description="of the two timesteps, relative to the later one")
-    huber: float = Field(gt=0.0, description="distance of two images below which the loss is quadratic")
-    discriminator: DiscriminatorConfig | None = Field(
-        default=None, description="of one-step images; none: no such loss"
-    )
-    pure_noise: Fraction = Field(default=0.0, description="share of images at the first step of sampling")
+    pure_noise: Fraction = Field(description="share of images that start from pure noise; others: noised images")
+    score_rate: float = Field(gt=0.0, description="learning rate of the generated images' score, relative to the own")
 
 
 class FewStepTextConfig(Strict):
@@ -171,10 +166,10 @@ class FewStepTextConfig(Strict):
 
 
 #: Families that start from another run: the field that takes that run's model config, and the families of such runs.
-#: A run of the same family hands on its own base. Runs with guidance start from a run of their own family instead.
+#: Runs with guidance start from a run of their own family instead.
 STARTS: dict[str, tuple[str, tuple[Family, ...]]] = {
     "ldm": ("autoencoder", ("autoencoder",)),
-    "few-step": ("base", ("ddpm", "few-step")),
+    "few-step": ("base", ("ddpm",)),
     "control": ("base", ("text",)),
     "few-step-text": ("base", ("text",)),
 }

@@ -59,8 +59,8 @@ TEACHER: dict[str, Any] = {"guidance_scale": 3.0, "largest_t": 0.5}
 FEW_STEP: dict[str, Any] = {
     "family": "few-step",
     "base": DDPM | {"solver": "consistency", "steps": 2},
-    "stages": 4,
-    "huber": 0.9,
+    "pure_noise": 0.5,
+    "score_rate": 4.0,
 }
 
 #: Every family, and each of its losses and networks, under the name of its preset or, beside it, of what differs.
@@ -86,8 +86,6 @@ MODELS: dict[str, dict[str, Any]] = {
     "ddpm-guided": DDPM | {"teacher": TEACHER},
     "ldm-guided": DDPM | {"family": "ldm", "autoencoder": AUTOENCODER, "teacher": TEACHER},
     "few-step": FEW_STEP,
-    "few-step-noise": FEW_STEP | {"pure_noise": 0.5},
-    "few-step-adversarial": FEW_STEP | {"discriminator": DISCRIMINATOR, "pure_noise": 0.5},
 }
 
 #: Whose network a run of this name begins with.
@@ -96,8 +94,6 @@ STARTS = {
     "ddpm-guided": "ddpm",
     "ldm-guided": "ldm",
     "few-step": "ddpm",
-    "few-step-noise": "ddpm",
-    "few-step-adversarial": "ddpm",
 }
 #: The same of presets.
 PRESET_STARTS = STARTS | {"emoji-control": "emoji", "emoji-few-step": "emoji"}

@@ -55,8 +55,8 @@ def add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", e
         dest="start",
         type=Path,
         metavar="FOLDER",
-        help="model or finished run to start from: an autoencoder for ldm, a ddpm for few-step, a "
-        "few-step for few-step-adversarial, an emoji for emoji-control and emoji-few-step",
+        help="model or finished run to start from: an autoencoder for ldm, a ddpm for few-step and "
+        "ddpm-guided, an ldm for ldm-guided, an emoji for emoji-control and emoji-few-step",
     )
     add_dataset(train)
     train.add_argument(

@@ -15,7 +15,7 @@ from trainer.model_config import (
 from trainer.objectives.base import Objective, Task
 from trainer.objectives.control import ControlObjective
 from trainer.objectives.ddpm import DdpmObjective
-from trainer.objectives.few_step import AdversarialFewStepObjective, FewStepObjective
+from trainer.objectives.few_step import FewStepObjective
 from trainer.objectives.few_step_text import FewStepTextObjective
 from trainer.objectives.gan import GanObjective
 from trainer.objectives.ldm import LdmObjective
@@ -34,8 +34,6 @@ def build(config: RunConfig, image_shape: tuple[int, int, int], classes: int, de
     if isinstance(model, LdmConfig):
         return LdmObjective(task, model)
     if isinstance(model, FewStepConfig):
-        if model.discriminator is not None:
-            return AdversarialFewStepObjective(task, model, model.discriminator)
         return FewStepObjective(task, model)
     if isinstance(model, TextConfig):
         return TextObjective(task, model)

@@ -1,88 +1,91 @@
-"""Tuning a diffusion model to one to four steps: easy consistency tuning (Geng et al. 2024, arXiv 2406.14548).
+"""Tuning a diffusion model to one to four steps: distribution matching (Yin et al. 2024, arXiv 2311.18828).
 
-The network keeps its inputs and its parameterisation. Its prediction of x_start at a timestep is trained to match its
-own prediction at a less noisy timestep of the same image and noise. The gap between the two shrinks during the run. A
-discriminator of the predictions keeps them sharp where consistency alone averages (Kim et al. 2024, "Consistency
-Trajectory Models", arXiv 2310.02279, section 4.2).
+A third network learns the score of the generated images while the generator changes. Where it differs from the score of
+the diffusion model, the generator's images are too likely or too rare, and the difference is the gradient with which
+they move. Images at intermediate noise are matched too, so that the generator also takes more than one step (Yin et al.
+2024, arXiv 2405.14867, section 4.4).
 """
+
+import copy
 
 import torch
 from torch import Tensor
 
-from trainer.model_config import DiscriminatorConfig, FewStepConfig
-from trainer.objectives.adversary import make_adversary
+from trainer.model_config import FewStepConfig
 from trainer.objectives.base import Position, Task
 from trainer.objectives.ddpm import DdpmObjective, q_sample
 
+#: Bounds of the times at which scores are compared: at the ends they hardly differ.
+LEAST_T, LARGEST_T = 0.02, 0.98
+#: Lower bound of an image's mean error that divides its gradient.
+LEAST_ERROR = 0.02
+
+
+def matching_gradient(images: Tensor, real: Tensor, fake: Tensor) -> Tensor:
+    """The gradient of the divergence from the real distribution at generated ``images``, up to a factor.
+
+    ``real`` and ``fake`` are predictions of x_start from the noised images by the networks of the two distributions;
+    all are (batch, channel, height, width). The division makes the size of a row's gradient independent of its noise
+    (Yin et al. 2024, arXiv 2311.18828, equation 8).
+    """
+    error = (images - real).abs().mean(dim=(1, 2, 3), keepdim=True)
+    return (fake - real) / error.clamp(min=LEAST_ERROR)
+
 
 class FewStepObjective(DdpmObjective):
-    """The network and parts of the base model, trained for consistent predictions of x_start."""
+    """A generator with the network and parts of the diffusion model ``base``, which is its teacher.
+
+    ``networks`` are the generator "unet", the frozen "teacher", and "score", that of the generated images; all three
+    start as the base.
+    """
+
+    accumulates = False
 
     def __init__(self, task: Task, model: FewStepConfig) -> None:
         super().__init__(task, model.base)
         self.model = model
-        self.x_start = self.denoising.x_start(self.generator).to(task.device)
+        self.networks["teacher"] = copy.deepcopy(self.generator).eval().requires_grad_(False)
+        self.networks["score"] = copy.deepcopy(self.generator)
+        self.optimizers["score"] = self.make_optimizer(self.networks["score"].parameters())
+        for group in self.optimizers["score"].param_groups:
+            group["rate"] = model.score_rate
         self._first_step = round(self.denoising.diffusion.t_max * len(self.denoising.alpha)) - 1
 
     def start_from(self, averages: dict[str, Tensor], images: Tensor, label: Tensor) -> None:  # noqa: ARG002
-        self.generator.load_state_dict(averages)
+        for network in self.networks.values():
+            network.load_state_dict(averages)
 
-    def train_step(self, images: Tensor, label: Tensor, at: Position) -> dict[str, Tensor]:
-        loss, _ = self._consistency(images, label, at)
-        self.descend(self.optimizers["unet"], loss)
-        return {"consistency": loss.detach()}
-
-    def gap(self, progress: float) -> float:
-        """The relative difference of the two times, 1 - r / t: it halves from each of ``stages`` stages to the next."""
-        return self.model.first_gap * 0.5 ** int(progress * self.model.stages)
-
-    def _consistency(self, images: Tensor, label: Tensor, at: Position) -> tuple[Tensor, Tensor]:
-        """The loss, and the predictions (batch, channel, height, width) of which it is."""
-        step = self._draw_steps(len(images))
-        noise = self.draws.randn_like(images)
+    def train_step(self, images: Tensor, label: Tensor, at: Position) -> dict[str, Tensor]:  # noqa: ARG002
         with self.autocast():
-            with torch.no_grad():
-                target = self._target(images, noise, label, step, self.gap(at.progress))
-            predicted = self._predict(images, noise, label, step)
-        t = (step + 1) / len(self.denoising.alpha)
-        squared = (predicted - target).square().flatten(1).sum(dim=1)
-        # Pseudo-Huber, so that no single image dominates the gradient (Song & Dhariwal 2024, arXiv 2310.14189).
-        loss = (((squared + self.model.huber**2).sqrt() - self.model.huber) / t).mean()
-        return loss, predicted
+            generated = self._generate(images, label)
+            score = self.denoising.loss(self.networks["score"], generated.detach(), label, self.draws)
+        self.descend(self.optimizers["score"], score)
+        gradient = self._gradient(generated.detach(), label)
+        self.descend(self.optimizers["unet"], (generated * gradient).flatten(1).sum(dim=1).mean())
+        return {"score_mse": score.detach(), "difference": gradient.abs().mean()}
+
+    def _generate(self, images: Tensor, label: Tensor) -> Tensor:
+        """Images of one step each, in [-1, 1], from pure noise or from noised ``images``."""
+        step, noise = self._draw_steps(len(images)), self.draws.randn_like(images)
+        return self._x_start("unet", images, noise, label, step)
 
     def _draw_steps(self, count: int) -> Tensor:
         """Random timesteps (count,) int64; a share ``pure_noise`` of them is that at which sampling starts."""
         step = self.denoising.draw_steps(count, self.draws)
-        if not self.model.pure_noise:
-            return step
         return torch.where(self.draws.rand(count) < self.model.pure_noise, self._first_step, step)
 
-    def _target(self, images: Tensor, noise: Tensor, label: Tensor, step: Tensor, gap: float) -> Tensor:
-        """The prediction at the less noisy timestep; the image itself when there is no timestep below."""
-        less = ((step + 1) * (1.0 - gap)).floor().long() - 1
-        predicted = self._predict(images, noise, label, less.clamp(min=0))
-        return torch.where((less >= 0)[:, None, None, None], predicted, images)
+    @torch.no_grad()
+    def _gradient(self, generated: Tensor, label: Tensor) -> Tensor:
+        t = LEAST_T + (LARGEST_T - LEAST_T) * self.draws.rand(len(generated))
+        step, noise = (t * len(self.denoising.alpha)).long(), self.draws.randn_like(generated)
+        with self.autocast():
+            real, fake = (self._x_start(name, generated, noise, label, step) for name in ("teacher", "score"))
+        return matching_gradient(generated, real, fake)
 
-    def _predict(self, images: Tensor, noise: Tensor, label: Tensor, step: Tensor) -> Tensor:
+    def _x_start(self, name: str, images: Tensor, noise: Tensor, label: Tensor, step: Tensor) -> Tensor:
+        """The prediction of the network ``name`` from ``images``, noised to the timesteps ``step`` (batch,)."""
         alpha, sigma = self.denoising.alpha, self.denoising.sigma
         x = q_sample(images, noise, alpha[step], sigma[step])
-        x_start: Tensor = self.x_start(x, (step + 1) / len(alpha), label)
-        return x_start.float().clamp(-1.0, 1.0)
-
-
-class AdversarialFewStepObjective(FewStepObjective):
-    """Consistency tuning with a discriminator of the predictions."""
-
-    accumulates = False
-
-    def __init__(self, task: Task, model: FewStepConfig, discriminator: DiscriminatorConfig) -> None:
-        super().__init__(task, model)
-        self.adversary = make_adversary(self, discriminator)
-
-    def train_step(self, images: Tensor, label: Tensor, at: Position) -> dict[str, Tensor]:
-        consistency, predicted = self._consistency(images, label, at)
-        losses = {"discriminator": self.adversary.train_step(images, predicted.detach(), label, at.step)}
-        adversarial = self.adversary.generator_loss(images, predicted, label)
-        scale = self.adversary.scale(consistency, predicted, adversarial, predicted)
-        self.descend(self.optimizers["unet"], consistency + scale * adversarial)
-        return {**losses, "consistency": consistency.detach(), "adversarial": adversarial.detach()}
+        x_start = self.denoising.x_start(self.networks[name])
+        predicted: Tensor = x_start(x, (step + 1) / len(alpha), label)
+        return predicted.float().clamp(-1.0, 1.0)

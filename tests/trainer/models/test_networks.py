@@ -192,3 +192,12 @@ def test_large_patches_make_small_maps_of_large_images() -> None:
     mean, logvar = encode(torch.rand(2, *shape), label)
     assert mean.shape == logvar.shape == (2, *latent)
     assert decode(mean, label).shape == (2, *shape)
+
+
+def test_a_discriminator_of_larger_patches_sees_every_pixel() -> None:
+    network = randomised(gan.Discriminator((3, 64, 64), CLASSES, WIDTH, 1, patch=4))
+    image = torch.randn(2, 3, 64, 64, requires_grad=True)
+    logits = network(image, torch.tensor([0, 1]))
+    assert logits.shape == (2,)
+    (gradient,) = torch.autograd.grad(logits.sum(), image)
+    assert (gradient != 0).all()

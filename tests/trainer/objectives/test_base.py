@@ -49,7 +49,6 @@ def test_the_seed_decides_the_start(make_objective: MakeObjective, name: str) ->
     assert torch.equal(one, weights(1))
     begun = (
         "few-step",
-        "few-step-noise",
         "ddpm-guided",
         "ldm-guided",
     )  # all of their network comes from the run that they began with

@@ -1,18 +1,16 @@
-"""Easy consistency tuning (Geng et al. 2024, arXiv 2406.14548)."""
-
-from typing import Any
+"""Distribution matching (Yin et al. 2024, arXiv 2311.18828)."""
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.trainer.conftest import MODELS
 from tests.trainer.objectives.conftest import MakeObjective, batch_of, seeded
 from trainer.objectives.base import Position
 from trainer.objectives.ddpm import q_sample
-from trainer.objectives.few_step import AdversarialFewStepObjective, FewStepObjective
+from trainer.objectives.few_step import LEAST_ERROR, FewStepObjective, matching_gradient
 
-POINT = 0.3
+START = Position(0, 4)
 
 
 @pytest.fixture
@@ -22,8 +20,8 @@ def objective(make_objective: MakeObjective) -> FewStepObjective:
     return objective
 
 
-class Exact(nn.Module):
-    """The velocity whose x_start is ``point`` everywhere: the consistency function of data that is that one point."""
+class Point(nn.Module):
+    """The velocity whose x_start is ``point`` everywhere: the diffusion of data that is that one point."""
 
     def __init__(self, point: float) -> None:
         super().__init__()
@@ -35,128 +33,95 @@ class Exact(nn.Module):
         return (x - self.point) / t[:, None, None, None]
 
 
-def step_of(objective: FewStepObjective, network: nn.Module, share: float, images: Tensor) -> tuple[float, list[Any]]:
-    """The loss of one step of ``network``, and that of the gradients it would have descended along."""
-    gradients: list[Any] = []
-
-    def record(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-        gradients.extend(torch.autograd.grad(loss, list(network.parameters())))
-
-    objective.x_start.network = network
-    objective.descend = record  # type: ignore[method-assign]
-    losses = objective.train_step(images, torch.zeros(len(images), dtype=torch.int64), Position(int(share * 100), 100))
-    return float(losses["consistency"]), gradients
+def with_points(objective: FewStepObjective, **points: float) -> dict[str, Point]:
+    """``objective`` with networks of these names that predict these points."""
+    networks = {name: Point(point) for name, point in points.items()}
+    objective.networks.update(networks)
+    return networks
 
 
-@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
-def test_the_exact_consistency_function_has_nothing_to_lose(objective: FewStepObjective, share: float) -> None:
-    images = torch.full((32, 1, 4, 4), POINT)
-    loss, gradients = step_of(objective, Exact(POINT), share, images)
-    assert loss == pytest.approx(0.0, abs=1e-5)
-    assert float(gradients[0]) == pytest.approx(0.0, abs=1e-3)
+# The gradient
 
 
-def test_the_gap_is_halved_in_every_stage(objective: FewStepObjective) -> None:
-    stages = MODELS["few-step"]["stages"]
-    gaps = [objective.gap(step / 1000) for step in range(1000)]
-    assert gaps == [0.5 ** (1 + step * stages // 1000) for step in range(1000)]
-    assert sorted(set(gaps)) == [0.5**power for power in range(stages, 0, -1)]
+def test_a_gradient_leads_from_the_generated_score_to_the_real_one() -> None:
+    images, real, fake = (torch.full((2, 1, 4, 4), value) for value in (0.5, 0.25, 0.75))
+    assert torch.equal(matching_gradient(images, real, fake), torch.full_like(images, (0.75 - 0.25) / 0.25))
+    assert torch.equal(matching_gradient(images, real, real), torch.zeros_like(images))
 
 
-@pytest.mark.parametrize("share", [0.0, 0.5])
-def test_the_target_is_less_noisy_by_the_gap(objective: FewStepObjective, share: float) -> None:
-    network = Exact(POINT)
-    step_of(objective, network, share, torch.full((256, 1, 4, 4), POINT))
-    less, more = ((1000 * t).round() for t in network.times)
-    assert torch.equal(less, (more * (1 - objective.gap(share))).floor().clamp(min=1))
+def test_rows_are_normalised_each_by_its_own_error() -> None:
+    images, real, fake = torch.zeros(2, 1, 4, 4), torch.zeros(2, 1, 4, 4), torch.ones(2, 1, 4, 4)
+    real[0] = 0.5
+    gradient = matching_gradient(images, real, fake)
+    assert torch.equal(gradient[0], torch.ones(1, 4, 4))
+    torch.testing.assert_close(gradient[1], torch.full((1, 4, 4), 1 / LEAST_ERROR))
 
 
-def test_where_no_noise_is_left_the_target_is_the_picture(objective: FewStepObjective) -> None:
-    """A function that answers with one point regardless is consistent with itself, but not with the pictures."""
-    objective.denoising.draw_steps = lambda count, draws: torch.zeros(count, dtype=torch.int64)  # type: ignore[method-assign]
-    images = torch.full((8, 1, 4, 4), -0.5)
-    loss, gradients = step_of(objective, Exact(POINT), 0.0, images)
-    distance = (16 * (POINT + 0.5) ** 2 + 0.9**2) ** 0.5 - 0.9
-    assert loss == pytest.approx(distance / 0.001, rel=1e-3)
-    assert float(gradients[0]) > 0
-    objective.denoising.draw_steps = lambda count, draws: torch.full((count,), 500)  # type: ignore[method-assign]
-    loss, _ = step_of(objective, Exact(POINT), 0.0, images)
-    assert loss == pytest.approx(0.0, abs=1e-5)
+@pytest.mark.parametrize(("generated", "wanted"), [(0.5, 0.2), (-0.4, 0.2)])
+def test_images_move_to_the_teachers_distribution(objective: FewStepObjective, generated: float, wanted: float) -> None:
+    """Of a generator of one point, whose score is known: gradient descent ends at the point of the teacher."""
+    networks = with_points(objective, unet=generated, teacher=wanted, score=generated)
+    for _ in range(200):
+        networks["score"].point.data.copy_(networks["unet"].point.detach())
+        images = objective._generate(torch.zeros(8, 1, 28, 28), torch.zeros(8, dtype=torch.int64))
+        gradient = objective._gradient(images.detach(), torch.zeros(8, dtype=torch.int64))
+        (slope,) = torch.autograd.grad((images * gradient).mean(), networks["unet"].point)
+        networks["unet"].point.data -= 0.01 * slope
+    assert float(networks["unet"].point.detach()) == pytest.approx(wanted, abs=0.02)
 
 
-def test_the_gradient_is_the_predictions_and_not_the_targets(objective: FewStepObjective) -> None:
-    """With both free, moving the point would change neither: with the target held, it does."""
-    objective.denoising.draw_steps = lambda count, draws: torch.full((count,), 500)  # type: ignore[method-assign]
-
-    class Drifting(Exact):
-        """Answers that depend on the time, so that the two predictions differ."""
-
-        def forward(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
-            return (x - self.point * (1 + t[:, None, None, None])) / t[:, None, None, None]
-
-    _, gradients = step_of(objective, Drifting(POINT), 0.0, torch.zeros(4, 1, 4, 4))
-    t, less = 0.501, 0.25
-    distance = POINT * (t - less)
-    # d/d point of sqrt(16 distance^2 + huber^2) / t with the target held: the prediction is point (1 + t).
-    wanted = 16 * distance * (1 + t) / ((16 * distance**2 + 0.9**2) ** 0.5) / t
-    assert float(gradients[0]) == pytest.approx(wanted, rel=1e-3)
+def test_a_matched_distribution_has_no_gradient(objective: FewStepObjective) -> None:
+    """The generator is not at the teacher's point, but its score says that its images are as they should be."""
+    with_points(objective, unet=0.9, teacher=0.3, score=0.3)
+    gradient = objective._gradient(torch.full((8, 1, 28, 28), 0.9), torch.zeros(8, dtype=torch.int64))
+    torch.testing.assert_close(gradient, torch.zeros_like(gradient), rtol=0.0, atol=1e-4)
 
 
-def test_the_loss_is_pseudo_huber_over_t(objective: FewStepObjective) -> None:
-    """Of a U-Net that predicts no velocity, as one does at first: its x_start is x itself, clamped."""
+def test_scores_are_compared_at_all_but_the_ends_of_the_schedule(objective: FewStepObjective) -> None:
+    networks = with_points(objective, teacher=0.0, score=0.0)
+    objective._gradient(torch.zeros(512, 1, 28, 28), torch.zeros(512, dtype=torch.int64))
+    (times,) = networks["teacher"].times
+    assert torch.equal(times, networks["score"].times[0])
+    assert 0.02 < float(times.min()) < 0.05
+    assert 0.95 < float(times.max()) < 0.985
+
+
+# The step
+
+
+def test_a_part_of_the_batch_starts_where_sampling_does(objective: FewStepObjective) -> None:
+    network = with_points(objective, unet=0.3)["unet"]
+    objective._generate(torch.zeros(256, 1, 28, 28), torch.zeros(256, dtype=torch.int64))
+    (times,) = network.times
+    assert 96 < int((times == 1.0).sum()) < 160
+
+
+def test_the_score_is_learned_of_the_generated_images(objective: FewStepObjective) -> None:
+    """Of networks that predict no velocity, as U-Nets do at first: the mean square of noise - x."""
     images, label = batch_of(16)
     objective.begin_micro_batch(5)
-    loss = objective.train_step(images, label, Position(0, 8))["consistency"]
-    draws = seeded(5)
-    step, noise = objective.denoising.draw_steps(16, draws), draws.randn_like(images)
-    less = ((step + 1) // 2) - 1
-    alpha, sigma = objective.denoising.alpha, objective.denoising.sigma
-    predicted, target = (q_sample(images, noise, alpha[s], sigma[s]).clamp(-1, 1) for s in (step, less))
-    squared = (predicted - target).square().sum(dim=(1, 2, 3))
-    wanted = (((squared + 0.9**2).sqrt() - 0.9) / ((step + 1) / 1000)).mean()
-    torch.testing.assert_close(loss, wanted)
+    loss = objective.train_step(images, label, START)["score_mse"]
+    draws, alpha, sigma = seeded(5), objective.denoising.alpha, objective.denoising.sigma
+    drawn = objective.denoising.draw_steps(16, draws)
+    step = torch.where(draws.rand(16) < 0.5, 999, drawn)
+    generated = q_sample(images, draws.randn_like(images), alpha[step], sigma[step]).clamp(-1.0, 1.0)
+    objective.denoising.draw_steps(16, draws)
+    torch.testing.assert_close(loss, F.mse_loss(draws.randn_like(images), generated))
 
 
-def test_it_begins_with_the_averages_of_its_base(
+def test_all_networks_start_as_the_base_and_the_teacher_stays(
     objective: FewStepObjective, averages: dict[str, dict[str, Tensor]]
 ) -> None:
-    weights = objective.generator.state_dict()
-    assert weights.keys() == averages["few-step"].keys()
-    assert all(torch.equal(weights[name], value) for name, value in averages["few-step"].items())
+    for network in objective.networks.values():
+        weights = network.state_dict()
+        assert weights.keys() == averages["few-step"].keys()
+        assert all(torch.equal(weights[name], value) for name, value in averages["few-step"].items())
+    objective.train_step(*batch_of(8), START)
+    teacher = objective.networks["teacher"].state_dict()
+    assert all(torch.equal(teacher[name], value) for name, value in averages["few-step"].items())
 
 
 def test_its_sampler_predicts_and_noises_anew(objective: FewStepObjective) -> None:
     diffusion = objective.parts(objective.generator).diffusion
     assert diffusion is not None
     assert (diffusion.defaults.solver, diffusion.defaults.steps, diffusion.t_max) == ("consistency", 2, 1.0)
-
-
-# With a discriminator
-
-
-@pytest.fixture
-def adversarial(make_objective: MakeObjective) -> AdversarialFewStepObjective:
-    objective = make_objective("few-step-adversarial")
-    assert isinstance(objective, AdversarialFewStepObjective)
-    return objective
-
-
-def test_a_part_of_the_batch_starts_where_sampling_does(adversarial: AdversarialFewStepObjective) -> None:
-    network = Exact(POINT)
-    adversarial.x_start.network = network
-    images = torch.full((64, 1, 28, 28), POINT)
-    adversarial.begin_micro_batch(5)
-    adversarial.train_step(images, torch.zeros(64, dtype=torch.int64), Position(0, 4))
-    _, more = network.times
-    assert 16 < (more == 1.0).sum() < 48
-
-
-def test_its_loss_is_consistency_and_that_of_the_discriminator(adversarial: AdversarialFewStepObjective) -> None:
-    """The images that are judged are those whose consistency is measured: one forward pass with gradients for both."""
-    descended: dict[int, Tensor] = {}
-    adversarial.descend = lambda optimizer, loss: descended.update({id(optimizer): loss.detach()})  # type: ignore[method-assign]
-    adversarial.begin_micro_batch(5)
-    losses = adversarial.train_step(*batch_of(16), Position(1, 4))  # a step without a penalty
-    own = descended[id(adversarial.optimizers["unet"])]
-    assert own > losses["consistency"]
-    assert descended[id(adversarial.optimizers["discriminator"])] == losses["discriminator"]

@@ -340,7 +340,7 @@ def losses_of(run: TrainingRun, monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return reported
 
 
-@pytest.mark.parametrize("name", ["ddpm", "ddpm-epsilon", "ldm", "few-step", "few-step-noise"])
+@pytest.mark.parametrize("name", ["ddpm", "ddpm-epsilon", "ldm", "ddpm-guided", "ldm-guided"])
 def test_micro_batches_give_the_losses_of_the_whole_batch(
     make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -353,14 +353,14 @@ def test_micro_batches_give_the_losses_of_the_whole_batch(
     assert other != pytest.approx(whole, rel=1e-2)
 
 
-def test_a_discriminator_has_its_own_learning_rate_also_after_it_was_resumed(make_run: MakeRun, tmp_path: Path) -> None:
-    run = make_run("few-step-adversarial", tmp_path)
+def test_a_score_has_its_own_learning_rate_also_after_it_was_resumed(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run("few-step", tmp_path)
     run.fit()
-    resumed = make_run("few-step-adversarial", tmp_path)
+    resumed = make_run("few-step", tmp_path)
     resumed.load_state_dict(checkpoint.load(tmp_path)[1])
     for each in (run, resumed):
         rates = {name: optimizer.param_groups[0]["lr"] for name, optimizer in each.objective.optimizers.items()}
-        assert rates["discriminator"] == pytest.approx(4 * rates["unet"])
+        assert rates["score"] == pytest.approx(4 * rates["unet"])
 
 
 def test_a_run_goes_on_in_another_number_of_micro_batches(
