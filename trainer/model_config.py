@@ -151,8 +151,7 @@ class FewStepConfig(Strict):
 
     family: Literal["few-step"]
     base: DdpmConfig = Field(description="taken from the run that it starts from, except the sampler")
-    pure_noise: Fraction = Field(description="share of images that start from pure noise; others: noised images")
-    score_rate: float = Field(gt=0.0, description="learning rate of the generated images' score, relative to the own")
+    score_rate: float = Field(gt=0.0, description="learning rate of the scores, relative to that of the generator")
 
 
 class FewStepTextConfig(Strict):

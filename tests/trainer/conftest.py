@@ -59,7 +59,6 @@ TEACHER: dict[str, Any] = {"guidance_scale": 3.0, "largest_t": 0.5}
 FEW_STEP: dict[str, Any] = {
     "family": "few-step",
     "base": DDPM | {"solver": "consistency", "steps": 2},
-    "pure_noise": 0.5,
     "score_rate": 4.0,
 }
 

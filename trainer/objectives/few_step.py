@@ -1,9 +1,9 @@
 """Tuning a diffusion model to one to four steps: distribution matching (Yin et al. 2024, arXiv 2311.18828).
 
-A third network learns the score of the generated images while the generator changes. Where it differs from the score of
+Further networks learn the score of the generated images while the generator changes. Where it differs from the score of
 the diffusion model, the generator's images are too likely or too rare, and the difference is the gradient with which
-they move. Images at intermediate noise are matched too, so that the generator also takes more than one step (Yin et al.
-2024, arXiv 2405.14867, section 4.4).
+they move. Later steps start from the generator's own images, as they do in sampling (Yin et al. 2024, arXiv 2405.14867,
+section 4.5).
 """
 
 import copy
@@ -19,6 +19,11 @@ from trainer.objectives.ddpm import DdpmObjective, q_sample
 LEAST_T, LARGEST_T = 0.02, 0.98
 #: Lower bound of an image's mean error that divides its gradient.
 LEAST_ERROR = 0.02
+#: The networks of the scores: one for each kind of image. A common one would match the mixture of both, where one kind
+#: could be too varied and the other not varied enough.
+SCORES = ("score_first", "score_later")
+#: The later steps of samplers of two and four steps are at multiples of 1 / QUARTERS.
+QUARTERS = 4
 
 
 def matching_gradient(images: Tensor, real: Tensor, fake: Tensor) -> Tensor:
@@ -35,19 +40,18 @@ def matching_gradient(images: Tensor, real: Tensor, fake: Tensor) -> Tensor:
 class FewStepObjective(DdpmObjective):
     """A generator with the network and parts of the diffusion model ``base``, which is its teacher.
 
-    ``networks`` are the generator "unet", the frozen "teacher", and "score", that of the generated images; all three
-    start as the base.
+    ``networks`` are the generator "unet", the frozen "teacher", and the SCORES; all start as the base.
     """
 
     accumulates = False
 
     def __init__(self, task: Task, model: FewStepConfig) -> None:
         super().__init__(task, model.base)
-        self.model = model
         self.networks["teacher"] = copy.deepcopy(self.generator).eval().requires_grad_(False)
-        self.networks["score"] = copy.deepcopy(self.generator)
-        self.optimizers["score"] = self.make_optimizer(self.networks["score"].parameters())
-        for group in self.optimizers["score"].param_groups:
+        self.networks.update({name: copy.deepcopy(self.generator) for name in SCORES})
+        weights = [weight for name in SCORES for weight in self.networks[name].parameters()]
+        self.optimizers["scores"] = self.make_optimizer(weights)
+        for group in self.optimizers["scores"].param_groups:
             group["rate"] = model.score_rate
         self._first_step = round(self.denoising.diffusion.t_max * len(self.denoising.alpha)) - 1
 
@@ -57,34 +61,39 @@ class FewStepObjective(DdpmObjective):
 
     def train_step(self, images: Tensor, label: Tensor, at: Position) -> dict[str, Tensor]:  # noqa: ARG002
         with self.autocast():
-            generated = self._generate(images, label)
-            score = self.denoising.loss(self.networks["score"], generated.detach(), label, self.draws)
-        self.descend(self.optimizers["score"], score)
-        gradient = self._gradient(generated.detach(), label)
-        self.descend(self.optimizers["unet"], (generated * gradient).flatten(1).sum(dim=1).mean())
-        return {"score_mse": score.detach(), "difference": gradient.abs().mean()}
+            generated = dict(zip(SCORES, self._generate(images, label), strict=True))
+            scores = [
+                self.denoising.loss(self.networks[name], image.detach(), label, self.draws)
+                for name, image in generated.items()
+            ]
+        score = torch.stack(scores).mean()
+        self.descend(self.optimizers["scores"], score)
+        gradients = {name: self._gradient(name, image.detach(), label) for name, image in generated.items()}
+        moved = [(image * gradients[name]).flatten(1).sum(dim=1).mean() for name, image in generated.items()]
+        self.descend(self.optimizers["unet"], torch.stack(moved).mean())
+        difference = torch.stack([gradient.abs().mean() for gradient in gradients.values()]).mean()
+        return {"score_mse": score.detach(), "difference": difference}
 
-    def _generate(self, images: Tensor, label: Tensor) -> Tensor:
-        """Images of one step each, in [-1, 1], from pure noise or from noised ``images``."""
-        step, noise = self._draw_steps(len(images)), self.draws.randn_like(images)
-        return self._x_start("unet", images, noise, label, step)
-
-    def _draw_steps(self, count: int) -> Tensor:
-        """Random timesteps (count,) int64; a share ``pure_noise`` of them is that at which sampling starts."""
-        step = self.denoising.draw_steps(count, self.draws)
-        return torch.where(self.draws.rand(count) < self.model.pure_noise, self._first_step, step)
+    def _generate(self, images: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        """Images of the first step and of a later one that starts from them, in [-1, 1] like ``images``."""
+        start = torch.full_like(label, self._first_step)
+        first = self._x_start("unet", images, label, start)
+        quarter = self.draws.randint(QUARTERS - 1, len(images)) + 1
+        return first, self._x_start("unet", first.detach(), label, (self._first_step + 1) * quarter // QUARTERS - 1)
 
     @torch.no_grad()
-    def _gradient(self, generated: Tensor, label: Tensor) -> Tensor:
+    def _gradient(self, score: str, generated: Tensor, label: Tensor) -> Tensor:
+        """The matching gradient of ``generated`` images, whose score the network ``score`` has learned."""
         t = LEAST_T + (LARGEST_T - LEAST_T) * self.draws.rand(len(generated))
         step, noise = (t * len(self.denoising.alpha)).long(), self.draws.randn_like(generated)
         with self.autocast():
-            real, fake = (self._x_start(name, generated, noise, label, step) for name in ("teacher", "score"))
+            real, fake = (self._x_start(name, generated, label, step, noise) for name in ("teacher", score))
         return matching_gradient(generated, real, fake)
 
-    def _x_start(self, name: str, images: Tensor, noise: Tensor, label: Tensor, step: Tensor) -> Tensor:
+    def _x_start(self, name: str, images: Tensor, label: Tensor, step: Tensor, noise: Tensor | None = None) -> Tensor:
         """The prediction of the network ``name`` from ``images``, noised to the timesteps ``step`` (batch,)."""
         alpha, sigma = self.denoising.alpha, self.denoising.sigma
+        noise = self.draws.randn_like(images) if noise is None else noise
         x = q_sample(images, noise, alpha[step], sigma[step])
         x_start = self.denoising.x_start(self.networks[name])
         predicted: Tensor = x_start(x, (step + 1) / len(alpha), label)

@@ -7,8 +7,7 @@ from torch import Tensor, nn
 
 from tests.trainer.objectives.conftest import MakeObjective, batch_of, seeded
 from trainer.objectives.base import Position
-from trainer.objectives.ddpm import q_sample
-from trainer.objectives.few_step import LEAST_ERROR, FewStepObjective, matching_gradient
+from trainer.objectives.few_step import LEAST_ERROR, SCORES, FewStepObjective, matching_gradient
 
 START = Position(0, 4)
 
@@ -60,28 +59,30 @@ def test_rows_are_normalised_each_by_its_own_error() -> None:
 @pytest.mark.parametrize(("generated", "wanted"), [(0.5, 0.2), (-0.4, 0.2)])
 def test_images_move_to_the_teachers_distribution(objective: FewStepObjective, generated: float, wanted: float) -> None:
     """Of a generator of one point, whose score is known: gradient descent ends at the point of the teacher."""
-    networks = with_points(objective, unet=generated, teacher=wanted, score=generated)
+    networks = with_points(objective, unet=generated, teacher=wanted, score_first=generated)
+    label = torch.zeros(8, dtype=torch.int64)
     for _ in range(200):
-        networks["score"].point.data.copy_(networks["unet"].point.detach())
-        images = objective._generate(torch.zeros(8, 1, 28, 28), torch.zeros(8, dtype=torch.int64))
-        gradient = objective._gradient(images.detach(), torch.zeros(8, dtype=torch.int64))
+        networks["score_first"].point.data.copy_(networks["unet"].point.detach())
+        images, _ = objective._generate(torch.zeros(8, 1, 28, 28), label)
+        gradient = objective._gradient("score_first", images.detach(), label)
         (slope,) = torch.autograd.grad((images * gradient).mean(), networks["unet"].point)
         networks["unet"].point.data -= 0.01 * slope
     assert float(networks["unet"].point.detach()) == pytest.approx(wanted, abs=0.02)
 
 
-def test_a_matched_distribution_has_no_gradient(objective: FewStepObjective) -> None:
-    """The generator is not at the teacher's point, but its score says that its images are as they should be."""
-    with_points(objective, unet=0.9, teacher=0.3, score=0.3)
-    gradient = objective._gradient(torch.full((8, 1, 28, 28), 0.9), torch.zeros(8, dtype=torch.int64))
+@pytest.mark.parametrize("score", SCORES)
+def test_a_matched_distribution_has_no_gradient(objective: FewStepObjective, score: str) -> None:
+    """The images are not at the teacher's point, but their score says that they are as they should be."""
+    with_points(objective, teacher=0.3, **{name: 0.3 if name == score else 0.9 for name in SCORES})
+    gradient = objective._gradient(score, torch.full((8, 1, 28, 28), 0.9), torch.zeros(8, dtype=torch.int64))
     torch.testing.assert_close(gradient, torch.zeros_like(gradient), rtol=0.0, atol=1e-4)
 
 
 def test_scores_are_compared_at_all_but_the_ends_of_the_schedule(objective: FewStepObjective) -> None:
-    networks = with_points(objective, teacher=0.0, score=0.0)
-    objective._gradient(torch.zeros(512, 1, 28, 28), torch.zeros(512, dtype=torch.int64))
+    networks = with_points(objective, teacher=0.0, score_first=0.0)
+    objective._gradient("score_first", torch.zeros(512, 1, 28, 28), torch.zeros(512, dtype=torch.int64))
     (times,) = networks["teacher"].times
-    assert torch.equal(times, networks["score"].times[0])
+    assert torch.equal(times, networks["score_first"].times[0])
     assert 0.02 < float(times.min()) < 0.05
     assert 0.95 < float(times.max()) < 0.985
 
@@ -89,24 +90,34 @@ def test_scores_are_compared_at_all_but_the_ends_of_the_schedule(objective: FewS
 # The step
 
 
-def test_a_part_of_the_batch_starts_where_sampling_does(objective: FewStepObjective) -> None:
+def test_images_are_those_of_the_first_and_of_a_later_step(objective: FewStepObjective) -> None:
+    """Later steps are at the times of samplers of two and of four steps, and start from the images of the first."""
     network = with_points(objective, unet=0.3)["unet"]
-    objective._generate(torch.zeros(256, 1, 28, 28), torch.zeros(256, dtype=torch.int64))
-    (times,) = network.times
-    assert 96 < int((times == 1.0).sum()) < 160
+    first, later = objective._generate(torch.zeros(64, 1, 28, 28), torch.zeros(64, dtype=torch.int64))
+    torch.testing.assert_close(first, torch.full_like(first, 0.3))
+    torch.testing.assert_close(later, first)
+    starts, laters = network.times
+    assert torch.equal(starts, torch.ones(64))
+    assert set(laters.tolist()) == {0.25, 0.5, 0.75}
+    (to_first,) = torch.autograd.grad(later.sum(), network.point)
+    assert float(to_first) == pytest.approx(later.numel(), rel=1e-4)  # through the later step alone
 
 
-def test_the_score_is_learned_of_the_generated_images(objective: FewStepObjective) -> None:
+def test_each_score_is_learned_of_its_own_images(objective: FewStepObjective) -> None:
     """Of networks that predict no velocity, as U-Nets do at first: the mean square of noise - x."""
     images, label = batch_of(16)
     objective.begin_micro_batch(5)
+    generated = objective._generate(images, label)
+    objective.begin_micro_batch(5)
     loss = objective.train_step(images, label, START)["score_mse"]
-    draws, alpha, sigma = seeded(5), objective.denoising.alpha, objective.denoising.sigma
-    drawn = objective.denoising.draw_steps(16, draws)
-    step = torch.where(draws.rand(16) < 0.5, 999, drawn)
-    generated = q_sample(images, draws.randn_like(images), alpha[step], sigma[step]).clamp(-1.0, 1.0)
-    objective.denoising.draw_steps(16, draws)
-    torch.testing.assert_close(loss, F.mse_loss(draws.randn_like(images), generated))
+    draws = seeded(5)
+    objective.draws = draws
+    objective._generate(images, label)
+    wanted = []
+    for image in generated:
+        objective.denoising.draw_steps(16, draws)
+        wanted.append(F.mse_loss(draws.randn_like(image), image.detach()))
+    torch.testing.assert_close(loss, torch.stack(wanted).mean())
 
 
 def test_all_networks_start_as_the_base_and_the_teacher_stays(

@@ -360,7 +360,7 @@ def test_a_score_has_its_own_learning_rate_also_after_it_was_resumed(make_run: M
     resumed.load_state_dict(checkpoint.load(tmp_path)[1])
     for each in (run, resumed):
         rates = {name: optimizer.param_groups[0]["lr"] for name, optimizer in each.objective.optimizers.items()}
-        assert rates["score"] == pytest.approx(4 * rates["unet"])
+        assert rates["scores"] == pytest.approx(4 * rates["unet"])
 
 
 def test_a_run_goes_on_in_another_number_of_micro_batches(
