@@ -155,9 +155,9 @@ def begun_runs(make_run: MakeRun, tmp_path: Path) -> Path:
     ("preset", "start", "complaint"),
     [
         ("ldm", None, "--from: ldm needs a run of family autoencoder to start from"),
-        ("few-step", None, "--from: few-step needs a run of family ddpm or few-step to start from"),
+        ("few-step", None, "--from: few-step needs a run of family ddpm to start from"),
         ("ldm", "ddpm", "--from: ldm needs a run of family autoencoder to start from"),
-        ("few-step", "autoencoder", "--from: few-step needs a run of family ddpm or few-step to start from"),
+        ("few-step", "autoencoder", "--from: few-step needs a run of family ddpm to start from"),
         ("vae", "autoencoder", "--from: vae does not start from another run"),
         ("ldm", "nowhere", "no run was saved there"),
     ],
