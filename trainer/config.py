@@ -59,6 +59,12 @@ SHAPES: dict[str, tuple[int, int]] = {
 #: Height from which only the latent family takes images: the others would compute at a quarter of it.
 LARGE = 96
 
+#: Families that learn guidance from a finished run of their own.
+GUIDED = ("ddpm", "ldm")
+
+#: Fields of a model that its weights depend on.
+NETWORK = ("width", "wide", "blocks", "patch", "latent", "vocabulary", "tokens", "context", "text_layers", "prediction")
+
 #: Data sets with captions; a folder may have them.
 CAPTIONED: tuple[DatasetName, ...] = ("emoji", "folder")
 
@@ -227,8 +233,9 @@ def _take_base(values: dict[str, Any], base: RunConfig | None) -> None:
     """Copy the model config of ``base`` into the preset's ``values``: into a field, or, for guidance, all of it."""
     model = values.get("model")
     model = model if isinstance(model, dict) else {}
-    guided = model.get("teacher") is not None
-    field, families = ("", (model["family"],)) if guided else STARTS.get(str(model.get("family")), ("", ()))
+    family = str(model.get("family"))
+    guided = family in GUIDED and model.get("teacher") is not None
+    field, families = ("", (family,)) if guided else STARTS.get(family, ("", ()))
     if (base.family if base else None) not in (families or (None,)):
         needed = f"needs a run of family {' or '.join(families)} to start from"
         raise ValueError(f"--from: {values['preset']} {needed if families else 'does not start from another run'}")
@@ -238,10 +245,6 @@ def _take_base(values: dict[str, Any], base: RunConfig | None) -> None:
         taken = base.model.model_dump()
         taken.pop("teacher", None)  # its network has learned from it
         model[field] = _joined(taken, model.get(field, {}))
-
-
-#: Fields of a model that its weights depend on.
-NETWORK = ("width", "wide", "blocks", "patch", "latent", "vocabulary", "tokens", "context", "text_layers", "prediction")
 
 
 def _joined(taken: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:

@@ -147,6 +147,12 @@ def test_guidance_is_learned_from_a_run_that_can_be_guided(
         load_preset("ddpm-guided", base)
 
 
+def test_only_diffusion_has_a_teacher() -> None:
+    wrong = preset_values("vae")["model"] | {"teacher": {"guidance_scale": 2.0}}
+    with pytest.raises(ValidationError, match="teacher"):
+        load_preset("vae", model=wrong)
+
+
 @pytest.mark.parametrize(("preset", "field"), [("ddpm-guided", None), ("few-step", "base"), ("ldm", "autoencoder")])
 def test_the_network_of_the_other_run_cannot_be_changed(preset: str, field: str | None) -> None:
     base, model = base_of(preset), preset_values(preset)["model"]
