@@ -22,8 +22,7 @@ from service.contract.artifact import read_artifact
 from service.contract.manifest import Defaults, Manifest, Score, read_history, read_manifest, write_manifest
 from service.models.golden import check_golden, draw
 from service.models.torchscript import load_model
-from tests.trainer.conftest import FAMILIES, VARIANTS, FileSizeLimit, MakeConfig, MakeRun, base_of
-from trainer.card import render
+from tests.trainer.conftest import FAMILIES, VARIANTS, FileSizeLimit, MakeRun, base_of
 from trainer.config import load_preset, presets
 from trainer.data import ImageData
 from trainer.data.mnist import CLASS_NAMES
@@ -193,28 +192,6 @@ def test_only_a_diffusion_names_one(
     manifest = read_manifest(models[finished_runs[name].folder])
     assert (manifest.noise_schedule, manifest.t_max, manifest.x0_range, manifest.defaults) == (None,) * 4
     assert manifest.latent_shape == latent_shape
-
-
-def test_the_card_names_a_discriminator_and_the_size_of_latent_maps(
-    finished_runs: dict[str, TrainingRun], models: dict[Path, Path], make_config: MakeConfig
-) -> None:
-    manifest = read_manifest(models[finished_runs["vae"].folder])
-    told = (
-        "A discriminator was trained beside it, whose gradient had 0.5 times the size of that of the model's own loss."
-    )
-    assert told in render(manifest, make_config("vae-adversarial"))
-    assert told not in render(manifest, make_config("vae"))
-    card = (models[finished_runs["ldm"].folder] / "card.md").read_text()
-    assert "2-channel maps of\n1/4 of the picture's height" in card
-
-
-def test_the_card_names_the_guidance_that_a_model_includes(
-    finished_runs: dict[str, TrainingRun], models: dict[Path, Path]
-) -> None:
-    cards = {name: (models[finished_runs[name].folder] / "card.md").read_text() for name in ("ddpm", "ddpm-guided")}
-    told = "It includes guidance of scale 3 at times up to 0.5"
-    assert told in cards["ddpm-guided"]
-    assert told not in cards["ddpm"]
 
 
 def test_card_and_samples_are_for_people(family_run: TrainingRun, models: dict[Path, Path]) -> None:
