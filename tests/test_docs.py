@@ -13,7 +13,7 @@ from tests.test_layers import LAYERS
 from trainer.__main__ import parser
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = sorted(path for path in ROOT.rglob("*.md") if not {".venv", "runs", ".git"} & set(path.parts))
+DOCUMENTS = sorted(path for path in ROOT.rglob("*.md") if not {".venv", "runs", "build", ".git"} & set(path.parts))
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
