@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from service.contract.manifest import NoiseSchedule, SolverName
 
@@ -152,6 +152,13 @@ class FewStepConfig(Strict):
     family: Literal["few-step"]
     base: DdpmConfig = Field(description="taken from the run that it starts from, except the sampler")
     score_rate: float = Field(gt=0.0, description="learning rate of the scores, relative to that of the generator")
+
+    @field_validator("base")
+    @classmethod
+    def _without_guidance(cls, base: DdpmConfig) -> DdpmConfig:
+        if base.teacher is not None:
+            raise ValueError("teacher is not for few-step, whose teacher is the model that it starts from")
+        return base
 
 
 class FewStepTextConfig(Strict):

@@ -161,6 +161,13 @@ def test_the_network_of_the_other_run_cannot_be_changed(preset: str, field: str 
         load_preset(preset, base, model=changed)
 
 
+def test_few_step_takes_no_guidance_of_its_own() -> None:
+    model = preset_values("few-step")["model"]
+    wrong = model | {"base": model["base"] | {"teacher": {"guidance_scale": 2.0}}}
+    with pytest.raises(ValidationError, match="teacher is not for few-step"):
+        load_preset("few-step", load_preset("ddpm"), model=wrong)
+
+
 def test_a_run_that_starts_from_a_guided_one_has_no_teacher() -> None:
     config = load_preset("few-step", load_preset("ddpm-guided", load_preset("ddpm")))
     assert isinstance(config.model, FewStepConfig)

@@ -58,14 +58,19 @@ def wasserstein_penalty(discriminator: nn.Module, real: Tensor, fake: Tensor, la
 class Adversary:
     """A discriminator that is trained beside the generator of an objective.
 
-    ``weight``: see ``scale``.
+    ``weight``: see ``scale``. ``rate``: its learning rate, relative to that of the config.
     """
 
     def __init__(
-        self, objective: Objective, network: nn.Module, settings: AdversarialConfig, weight: float = 1.0
+        self,
+        objective: Objective,
+        network: nn.Module,
+        settings: AdversarialConfig,
+        weight: float = 1.0,
+        rate: float = 1.0,
     ) -> None:
         self.objective, self.network, self.settings, self.weight = objective, network, settings, weight
-        self.optimizer = objective.make_optimizer(network.parameters())
+        self.optimizer = objective.make_optimizer(network.parameters(), rate)
 
     def train_step(self, images: Tensor, fake: Tensor, label: Tensor, step: int) -> Tensor:
         """Train on real ``images`` and detached ``fake`` ones, (batch, channel, height, width); returns the loss."""
@@ -117,9 +122,7 @@ def make_adversary(objective: Objective, settings: DiscriminatorConfig, patch: i
     """
     shape, classes = objective.task.image_shape, objective.task.classes
     network = objective.place(gan.Discriminator(shape, classes, settings.width, settings.blocks, patch))
-    adversary = Adversary(objective, network, settings, settings.weight)
-    for group in adversary.optimizer.param_groups:
-        group["rate"] = settings.rate
+    adversary = Adversary(objective, network, settings, settings.weight, settings.rate)
     objective.networks["discriminator"] = network
     objective.optimizers["discriminator"] = adversary.optimizer
     return adversary

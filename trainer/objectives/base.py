@@ -108,11 +108,14 @@ class Objective(ABC):
         """``module`` on the run's device in channels-last memory format."""
         return module.to(self.task.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
-    def make_optimizer(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
-        """AdamW with the config's settings; without weight decay it equals Adam."""
+    def make_optimizer(self, parameters: Iterable[nn.Parameter], rate: float = 1.0) -> Optimizer:
+        """AdamW with the config's settings; without weight decay it equals Adam.
+
+        Its learning rate is ``rate`` times the config's, also after warm-up and decay.
+        """
         settings = self.task.config.optimizer
         return torch.optim.AdamW(
-            parameters,
+            [{"params": list(parameters), "rate": rate}],
             lr=settings.learning_rate,
             betas=settings.betas,
             weight_decay=settings.weight_decay,

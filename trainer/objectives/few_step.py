@@ -50,9 +50,7 @@ class FewStepObjective(DdpmObjective):
         self.networks["teacher"] = copy.deepcopy(self.generator).eval().requires_grad_(False)
         self.networks.update({name: copy.deepcopy(self.generator) for name in SCORES})
         weights = [weight for name in SCORES for weight in self.networks[name].parameters()]
-        self.optimizers["scores"] = self.make_optimizer(weights)
-        for group in self.optimizers["scores"].param_groups:
-            group["rate"] = model.score_rate
+        self.optimizers["scores"] = self.make_optimizer(weights, model.score_rate)
         self._first_step = round(self.denoising.diffusion.t_max * len(self.denoising.alpha)) - 1
 
     def start_from(self, averages: dict[str, Tensor], images: Tensor, label: Tensor) -> None:  # noqa: ARG002
@@ -61,20 +59,20 @@ class FewStepObjective(DdpmObjective):
 
     def train_step(self, images: Tensor, label: Tensor, at: Position) -> dict[str, Tensor]:  # noqa: ARG002
         with self.autocast():
-            generated = dict(zip(SCORES, self._generate(images, label), strict=True))
+            generated = dict(zip(SCORES, self.generate(images, label), strict=True))
             scores = [
                 self.denoising.loss(self.networks[name], image.detach(), label, self.draws)
                 for name, image in generated.items()
             ]
         score = torch.stack(scores).mean()
         self.descend(self.optimizers["scores"], score)
-        gradients = {name: self._gradient(name, image.detach(), label) for name, image in generated.items()}
+        gradients = {name: self.gradient(name, image.detach(), label) for name, image in generated.items()}
         moved = [(image * gradients[name]).flatten(1).sum(dim=1).mean() for name, image in generated.items()]
         self.descend(self.optimizers["unet"], torch.stack(moved).mean())
         difference = torch.stack([gradient.abs().mean() for gradient in gradients.values()]).mean()
         return {"score_mse": score.detach(), "difference": difference}
 
-    def _generate(self, images: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+    def generate(self, images: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         """Images of the first step and of a later one that starts from them, in [-1, 1] like ``images``."""
         start = torch.full_like(label, self._first_step)
         first = self._x_start("unet", images, label, start)
@@ -82,8 +80,8 @@ class FewStepObjective(DdpmObjective):
         return first, self._x_start("unet", first.detach(), label, (self._first_step + 1) * quarter // QUARTERS - 1)
 
     @torch.no_grad()
-    def _gradient(self, score: str, generated: Tensor, label: Tensor) -> Tensor:
-        """The matching gradient of ``generated`` images, whose score the network ``score`` has learned."""
+    def gradient(self, score: str, generated: Tensor, label: Tensor) -> Tensor:
+        """The matching gradient of ``generated`` images, whose score the network ``score`` of SCORES has learned."""
         t = LEAST_T + (LARGEST_T - LEAST_T) * self.draws.rand(len(generated))
         step, noise = (t * len(self.denoising.alpha)).long(), self.draws.randn_like(generated)
         with self.autocast():

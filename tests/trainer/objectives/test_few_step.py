@@ -63,8 +63,8 @@ def test_images_move_to_the_teachers_distribution(objective: FewStepObjective, g
     label = torch.zeros(8, dtype=torch.int64)
     for _ in range(200):
         networks["score_first"].point.data.copy_(networks["unet"].point.detach())
-        images, _ = objective._generate(torch.zeros(8, 1, 28, 28), label)
-        gradient = objective._gradient("score_first", images.detach(), label)
+        images, _ = objective.generate(torch.zeros(8, 1, 28, 28), label)
+        gradient = objective.gradient("score_first", images.detach(), label)
         (slope,) = torch.autograd.grad((images * gradient).mean(), networks["unet"].point)
         networks["unet"].point.data -= 0.01 * slope
     assert float(networks["unet"].point.detach()) == pytest.approx(wanted, abs=0.02)
@@ -74,13 +74,13 @@ def test_images_move_to_the_teachers_distribution(objective: FewStepObjective, g
 def test_a_matched_distribution_has_no_gradient(objective: FewStepObjective, score: str) -> None:
     """The images are not at the teacher's point, but their score says that they are as they should be."""
     with_points(objective, teacher=0.3, **{name: 0.3 if name == score else 0.9 for name in SCORES})
-    gradient = objective._gradient(score, torch.full((8, 1, 28, 28), 0.9), torch.zeros(8, dtype=torch.int64))
+    gradient = objective.gradient(score, torch.full((8, 1, 28, 28), 0.9), torch.zeros(8, dtype=torch.int64))
     torch.testing.assert_close(gradient, torch.zeros_like(gradient), rtol=0.0, atol=1e-4)
 
 
 def test_scores_are_compared_at_all_but_the_ends_of_the_schedule(objective: FewStepObjective) -> None:
     networks = with_points(objective, teacher=0.0, score_first=0.0)
-    objective._gradient("score_first", torch.zeros(512, 1, 28, 28), torch.zeros(512, dtype=torch.int64))
+    objective.gradient("score_first", torch.zeros(512, 1, 28, 28), torch.zeros(512, dtype=torch.int64))
     (times,) = networks["teacher"].times
     assert torch.equal(times, networks["score_first"].times[0])
     assert 0.02 < float(times.min()) < 0.05
@@ -93,7 +93,7 @@ def test_scores_are_compared_at_all_but_the_ends_of_the_schedule(objective: FewS
 def test_images_are_those_of_the_first_and_of_a_later_step(objective: FewStepObjective) -> None:
     """Later steps are at the times of samplers of two and of four steps, and start from the images of the first."""
     network = with_points(objective, unet=0.3)["unet"]
-    first, later = objective._generate(torch.zeros(64, 1, 28, 28), torch.zeros(64, dtype=torch.int64))
+    first, later = objective.generate(torch.zeros(64, 1, 28, 28), torch.zeros(64, dtype=torch.int64))
     torch.testing.assert_close(first, torch.full_like(first, 0.3))
     torch.testing.assert_close(later, first)
     starts, laters = network.times
@@ -107,12 +107,12 @@ def test_each_score_is_learned_of_its_own_images(objective: FewStepObjective) ->
     """Of networks that predict no velocity, as U-Nets do at first: the mean square of noise - x."""
     images, label = batch_of(16)
     objective.begin_micro_batch(5)
-    generated = objective._generate(images, label)
+    generated = objective.generate(images, label)
     objective.begin_micro_batch(5)
     loss = objective.train_step(images, label, START)["score_mse"]
     draws = seeded(5)
     objective.draws = draws
-    objective._generate(images, label)
+    objective.generate(images, label)
     wanted = []
     for image in generated:
         objective.denoising.draw_steps(16, draws)

@@ -353,14 +353,19 @@ def test_micro_batches_give_the_losses_of_the_whole_batch(
     assert other != pytest.approx(whole, rel=1e-2)
 
 
-def test_a_score_has_its_own_learning_rate_also_after_it_was_resumed(make_run: MakeRun, tmp_path: Path) -> None:
-    run = make_run("few-step", tmp_path)
+@pytest.mark.parametrize(
+    ("name", "own", "other"), [("few-step", "unet", "scores"), ("vae-adversarial", "vae", "discriminator")]
+)
+def test_networks_beside_the_generator_have_their_own_learning_rate_also_when_resumed(
+    make_run: MakeRun, tmp_path: Path, name: str, own: str, other: str
+) -> None:
+    run = make_run(name, tmp_path)
     run.fit()
-    resumed = make_run("few-step", tmp_path)
+    resumed = make_run(name, tmp_path)
     resumed.load_state_dict(checkpoint.load(tmp_path)[1])
     for each in (run, resumed):
         rates = {name: optimizer.param_groups[0]["lr"] for name, optimizer in each.objective.optimizers.items()}
-        assert rates["scores"] == pytest.approx(4 * rates["unet"])
+        assert rates[other] == pytest.approx(4 * rates[own])
 
 
 def test_a_run_goes_on_in_another_number_of_micro_batches(
