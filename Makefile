@@ -178,6 +178,9 @@ bench-transport: $(VENV)/.serve  ## Unix sockets, ZeroMQ and shared memory betwe
 	@$(pip) pyzmq==27.3.0 || echo "==> pyzmq is not available here: it is left out"
 	$(python) -m benchmarks.transport $(ARGS)
 
+bench-widths: $(VENV)/.train  ## networks of different sizes at equal training time, on emoji in colour; an hour; ARGS='ddpm 2x48 4x96'
+	$(python) -m benchmarks.widths $(ARGS)
+
 sbom: $(VENV)/.serve $(audit_tools:%=$(VENV)/peers/%/.ready)  ## build/sbom.json: the packages of .venv in CycloneDX; for an image see docs/OPERATIONS.md
 	@mkdir -p build
 	$(VENV)/peers/supply/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \

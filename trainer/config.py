@@ -33,6 +33,7 @@ OVERRIDES: dict[str, tuple[str, ...]] = {
     "batch_size": ("batch_size",),
     "learning_rate": ("optimizer", "learning_rate"),
     "width": ("model", "width"),
+    "patch": ("model", "patch"),
     "seed": ("seed",),
     "precision": ("precision",),
     "grid_every": ("grid_every",),
@@ -78,6 +79,12 @@ class OptimizerConfig(Strict):
     warmup: Fraction = Field(description="fraction of the run in which the learning rate rises")
     decay: bool = Field(description="cosine decay after the warm-up")
     clip: float | None = Field(default=None, gt=0.0, description="largest gradient norm")
+
+
+class Networks(Strict):
+    """The table of a preset with the fields of its model that differ for images of other sizes, in pixels."""
+
+    network_by_size: dict[Annotated[str, Field(pattern="^(28|32|64|96|128)$")], dict[str, Any]]
 
 
 class Extension(Strict):
@@ -133,13 +140,16 @@ class RunConfig(Strict):
 
     @model_validator(mode="after")
     def _captions_for_text(self) -> Self:
-        if not isinstance(self.model, TextConfig | ControlConfig | FewStepTextConfig):
-            return self
-        if self.dataset not in CAPTIONED:
+        if self.captioned and self.dataset not in CAPTIONED:
             raise ValueError(f"{self.preset} needs captioned images: --dataset {', '.join(CAPTIONED)}:PATH")
-        model = self.model if isinstance(self.model, TextConfig) else self.model.base
-        if self.image_size % (2 * model.patch):
-            raise ValueError(f"--image-size {self.image_size}: {self.preset} takes a multiple of {2 * model.patch}")
+        return self
+
+    @model_validator(mode="after")
+    def _whole_patches(self) -> Self:
+        model = getattr(self.model, "base", self.model)
+        patch = getattr(getattr(model, "autoencoder", model), "patch", 2)
+        if self.image_size % (2 * patch):
+            raise ValueError(f"--image-size {self.image_size}: {self.preset} takes a multiple of {2 * patch}")
         return self
 
     @property
@@ -202,14 +212,14 @@ def load_preset(name: str, base: RunConfig | None = None, **overrides: Any) -> R
     STARTS starts from: its network is taken over. Raises ValueError when ``base`` is missing, not allowed or of the
     wrong family; pydantic's ValidationError for a field that is missing, unknown or out of range.
     """
+    given = {key: value for key, value in overrides.items() if value is not None}
     values = preset_values(name) | {"preset": Path(name).name}
-    for key, value in overrides.items():
-        if value is not None:
-            _put(values, OVERRIDES.get(key, (key,)), value)
-    if overrides.get("epochs") is not None and overrides.get("steps") is None:
+    _fit_network(values, values | given)
+    for key, value in given.items():
+        _put(values, OVERRIDES.get(key, (key,)), value)
+    if "epochs" in given and "steps" not in given:
         values.pop("steps", None)  # --epochs overrides the steps of the user's own preset
     _take_base(values, base)
-    _fit_patches(values)
     return RunConfig.model_validate(values)
 
 
@@ -222,11 +232,13 @@ def _put(values: dict[str, Any], path: tuple[str, ...], value: object) -> None:
     values[last] = value
 
 
-def _fit_patches(values: dict[str, Any]) -> None:
-    """Larger patches for an autoencoder of large images, unless the preset chooses them: maps of codes stay small."""
-    model, size = values.get("model"), values.get("image_size")
-    if isinstance(model, dict) and model.get("family") == "autoencoder" and isinstance(size, int) and size >= LARGE:
-        model.setdefault("patch", 4)
+def _fit_network(values: dict[str, Any], data: dict[str, Any]) -> None:
+    """Fit the model in a preset's ``values`` to the images' size, which ``data`` or its data set has."""
+    networks = Networks(network_by_size=values.pop("network_by_size", {})).network_by_size
+    _, usual = SHAPES.get(data.get("dataset", ""), (0, 0))
+    network = networks.get(str(data.get("image_size", usual)), {})
+    for name, value in network.items():
+        _put(values, ("model", name), value)
 
 
 def _take_base(values: dict[str, Any], base: RunConfig | None) -> None:
@@ -293,10 +305,13 @@ def _default(config: RunConfig, name: str) -> object:
     """The default of an override: the data set's or the preset's value; None for the user's own preset."""
     if name == "epochs" and config.steps:
         return config.epochs  # ignored when steps are set, so it never differs
+    if config.guided and name in NETWORK:
+        return config.value(name)  # that of the run it starts from
     if name in ("channels", "image_size"):
         channels, image_size = SHAPES[config.dataset]
         return channels if name == "channels" else image_size
     found: Any = {} if is_own(config.preset) else preset_values(config.preset)
+    _fit_network(found, config.model_dump())
     for part in OVERRIDES[name]:
         found = found.get(part) if isinstance(found, dict) else None
     return found

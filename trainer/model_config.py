@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from service.contract.manifest import NoiseSchedule, SolverName
 
@@ -10,6 +10,7 @@ Family = Literal["autoencoder", "vae", "gan", "ddpm", "ldm", "few-step", "text",
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Patch = Annotated[Literal[2, 4], Field(description="side of the patches that images are divided into, in pixels")]
 
 
 class Strict(BaseModel):
@@ -40,7 +41,7 @@ class BoundConfig(Strict):
     """An evidence lower bound; the networks have ``width`` channels per patch, and twice as many for 2 x 2 patches."""
 
     width: Positive
-    patch: Literal[2, 4] = Field(default=2, description="side of the patches that images are divided into, in pixels")
+    patch: Patch = 2
     blocks: Positive = Field(description="residual blocks at each resolution")
     latent: Positive = Field(description="dimensions of a VAE's code; channels of an autoencoder's")
     beta: float = Field(ge=0.0, description="weight of the KL term")
@@ -65,15 +66,23 @@ class VaeConfig(BoundConfig):
 
 
 class GanConfig(AdversarialConfig):
-    """Generator and discriminator with ``width`` channels at half and twice as many at quarter resolution."""
+    """Generator and discriminator with ``width`` channels per patch, and twice as many for 2 x 2 patches."""
 
     family: Literal["gan"]
     network: Literal["residual", "dcgan"]
     width: Positive
+    patch: Patch = 2
     blocks: Positive = Field(default=1, description="residual blocks at each resolution; not for DCGAN")
     latent: Positive
     critic_steps: Positive = Field(default=1, description="discriminator steps per generator step")
     spectral_norm: bool = Field(default=False, description="for the discriminator (Miyato et al. 2018)")
+
+    @field_validator("patch")
+    @classmethod
+    def _none_in_dcgan(cls, patch: int, info: ValidationInfo) -> int:
+        if patch != 2 and info.data.get("network") == "dcgan":
+            raise ValueError("only residual networks have other patches than 2, not dcgan")
+        return patch
 
 
 class TeacherConfig(Strict):
@@ -97,10 +106,11 @@ class DiffusionConfig(Strict):
 
 
 class DdpmConfig(DiffusionConfig):
-    """Diffusion of images: a U-Net with ``width`` channels at half and twice as many at quarter resolution."""
+    """Diffusion of images: a U-Net with ``width`` channels per patch, and twice as many for 2 x 2 patches."""
 
     family: Literal["ddpm"]
     width: Positive
+    patch: Patch = 2
     blocks: Positive
     dropout: Fraction
     teacher: TeacherConfig | None = Field(default=None, description="the network that it starts from; none: images")
@@ -152,6 +162,7 @@ class FewStepConfig(Strict):
     family: Literal["few-step"]
     base: DdpmConfig = Field(description="taken from the run that it starts from, except the sampler")
     score_rate: float = Field(gt=0.0, description="learning rate of the scores, relative to that of the generator")
+    score_updates: Positive = Field(default=1, description="updates of the scores for each of the generator")
 
     @field_validator("base")
     @classmethod

@@ -1,4 +1,7 @@
 import shlex
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -7,7 +10,7 @@ from pydantic import ValidationError
 from tests.trainer.conftest import MakeConfig, base_of
 from trainer.__main__ import parser
 from trainer.config import OVERRIDES, RunConfig, load_preset, preset_values, presets, train_command
-from trainer.model_config import STARTS, AutoencoderConfig, Family, FewStepConfig, LdmConfig
+from trainer.model_config import STARTS, AutoencoderConfig, Family, FewStepConfig, LdmConfig, VaeConfig
 
 PRESETS = presets()
 
@@ -184,6 +187,60 @@ def test_an_autoencoder_of_large_images_has_large_patches(size: int, patch: int)
     assert config.model.autoencoder == base.model
 
 
+@pytest.fixture
+def sized(tmp_path: Path) -> Callable[[str], str]:
+    """Writes a preset: the vae's, with this table of networks by image size."""
+
+    def write(networks: str) -> str:
+        path = tmp_path / "sized.toml"
+        vae = resources.files("trainer").joinpath("presets", "vae.toml").read_text()
+        path.write_text(f"network_by_size = {networks}\n{vae}")
+        return str(path)
+
+    return write
+
+
+def test_a_preset_has_networks_by_image_size(sized: Callable[[str], str]) -> None:
+    preset = sized("{ 64 = { width = 16, patch = 4 }, 32 = { blocks = 3 } }")
+
+    def network(**changes: Any) -> tuple[int, int, int]:
+        model = load_preset(preset, channels=3, **changes).model
+        assert isinstance(model, VaeConfig)
+        return model.width, model.patch, model.blocks
+
+    assert network(dataset="folder", image_size=28) == (48, 2, 1)
+    assert network(dataset="folder", image_size=64) == network(dataset="emoji") == (16, 4, 1)
+    assert network(dataset="emoji", width=24) == (24, 4, 1)  # options come last
+    assert network(dataset="cifar10") == (48, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("networks", "complaint"),
+    [
+        ("3", "network_by_size"),
+        ("{ 64 = 3 }", "network_by_size.64"),
+        ("{ 63 = {} }", "network_by_size.63"),
+        ("{ 64 = { width = 0 } }", "model.vae.width"),
+        ("{ 64 = { wide = 8 } }", "model.vae.wide"),
+    ],
+)
+def test_a_wrong_network_by_size_is_refused_by_name(sized: Callable[[str], str], networks: str, complaint: str) -> None:
+    with pytest.raises(ValidationError, match=complaint):
+        load_preset(sized(networks), dataset="emoji")
+
+
+@pytest.mark.parametrize("preset", ["ddpm", "gan", "vae", "autoencoder"])
+def test_images_have_whole_patches(preset: str) -> None:
+    with pytest.raises(ValidationError, match=f"--image-size 28: {preset} takes a multiple of 8"):
+        load_preset(preset, patch=4)
+    assert load_preset(preset, dataset="cifar10", patch=4).value("patch") == 4
+
+
+def test_dcgan_has_no_other_patches() -> None:
+    with pytest.raises(ValidationError, match="only residual networks have other patches"):
+        load_preset("dcgan", dataset="emoji", patch=4)
+
+
 def test_large_images_are_for_the_latent_family() -> None:
     with pytest.raises(ValidationError, match="--image-size 96: only for autoencoder and ldm; gan takes 28, 32 or 64"):
         load_preset("gan", dataset="folder", image_size=96)
@@ -229,6 +286,7 @@ def test_the_train_command_says_no_more_than_differs() -> None:
     assert train_command(load_preset("vae", dataset="cifar10")).endswith(f"{always} --dataset cifar10")
     assert train_command(load_preset("vae", dataset="folder")).endswith(f"{always} --dataset folder:PATH")
     assert train_command(load("ldm")) == f"python -m trainer train ldm --from runs/autoencoder {always}"
+    assert train_command(load("ddpm-guided")) == f"python -m trainer train ddpm-guided --from runs/ddpm {always}"
 
 
 def test_a_folder_with_a_space_survives_the_train_command(make_config: MakeConfig) -> None:

@@ -1,6 +1,6 @@
 """The network of the diffusion models: a small U-Net with time and class embedding.
 
-Ho et al. 2020 (arXiv 2006.11239) in outline, sized for a CPU: a 2x2 pixel unshuffle at the input avoids feature maps at
+Ho et al. 2020 (arXiv 2006.11239) in outline, sized for a CPU: a pixel unshuffle at the input avoids feature maps at
 full resolution, and normalisation over channels is one fused kernel in channels-last memory. Every module can be
 scripted.
 """
@@ -99,15 +99,16 @@ class UNet(nn.Module):
     """A denoising network conditioned on time and class; its objective defines what it predicts.
 
     ``forward(x, t, label)``: (batch, channel, height, width), (batch,) float in (0, 1], (batch,) int64 with
-    ``classes`` meaning "no class" -> the shape of ``x``. Height and width are multiples of 4.
+    ``classes`` meaning "no class" -> the shape of ``x``. Height and width are multiples of twice ``patch``.
     """
 
     def __init__(
-        self, image_shape: tuple[int, int, int], classes: int, width: int, blocks: int, dropout: float
+        self, image_shape: tuple[int, int, int], classes: int, width: int, blocks: int, dropout: float, patch: int = 2
     ) -> None:
         super().__init__()
-        channel = 4 * image_shape[0]
+        channel = patch**2 * image_shape[0]
         wide, embedding = 2 * width, 4 * width
+        self.patch = patch
         self.time = TimeEmbedding(width, embedding)
         self.label = nn.Embedding(classes + 1, embedding)
         self.stem = nn.Conv2d(channel, width, 3, padding=1)
@@ -123,14 +124,14 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
         embedding = F.silu(self.time(t) + self.label(label))  # (B, E)
-        fine = self.stem(F.pixel_unshuffle(x, 2))  # (B, W, H/2, W/2)
+        fine = self.stem(F.pixel_unshuffle(x, self.patch))  # (B, W, H/P, W/P)
         fine = self.down_fine(fine, embedding)
-        coarse = self.down_coarse(self.downsample(fine), embedding)  # (B, 2W, H/4, W/4)
+        coarse = self.down_coarse(self.downsample(fine), embedding)  # (B, 2W, H/2P, W/2P)
         hidden = self.middle(coarse, embedding)
         hidden = self.up_coarse(torch.cat([hidden, coarse], dim=1), embedding)
         hidden = self.upsample(F.interpolate(hidden, scale_factor=2.0, mode="nearest"))
         hidden = self.up_fine(torch.cat([hidden, fine], dim=1), embedding)
-        return F.pixel_shuffle(self.head(F.silu(self.norm(hidden))), 2)  # (B, C, H, W)
+        return F.pixel_shuffle(self.head(F.silu(self.norm(hidden))), self.patch)  # (B, C, H, W)
 
 
 class TimeEmbedding(nn.Module):

@@ -115,7 +115,7 @@ class DdpmObjective(Objective):
 
     def __init__(self, task: Task, model: DdpmConfig) -> None:
         super().__init__(task)
-        network = UNet(task.image_shape, task.classes, model.width, model.blocks, model.dropout)
+        network = UNet(task.image_shape, task.classes, model.width, model.blocks, model.dropout, model.patch)
         self.generator = self.place(network)
         self.networks = nn.ModuleDict({"unet": network})
         self.optimizers = {"unet": self.make_optimizer(network.parameters())}

@@ -51,6 +51,7 @@ class FewStepObjective(DdpmObjective):
         self.networks.update({name: copy.deepcopy(self.generator) for name in SCORES})
         weights = [weight for name in SCORES for weight in self.networks[name].parameters()]
         self.optimizers["scores"] = self.make_optimizer(weights, model.score_rate)
+        self.score_updates = model.score_updates
         self._first_step = round(self.denoising.diffusion.t_max * len(self.denoising.alpha)) - 1
 
     def start_from(self, averages: dict[str, Tensor], images: Tensor, label: Tensor) -> None:  # noqa: ARG002
@@ -60,17 +61,24 @@ class FewStepObjective(DdpmObjective):
     def train_step(self, images: Tensor, label: Tensor, at: Position) -> dict[str, Tensor]:  # noqa: ARG002
         with self.autocast():
             generated = dict(zip(SCORES, self.generate(images, label), strict=True))
-            scores = [
-                self.denoising.loss(self.networks[name], image.detach(), label, self.draws)
-                for name, image in generated.items()
-            ]
-        score = torch.stack(scores).mean()
-        self.descend(self.optimizers["scores"], score)
+        for _ in range(self.score_updates):
+            score = self._learn_scores(generated, label)
         gradients = {name: self.gradient(name, image.detach(), label) for name, image in generated.items()}
         moved = [(image * gradients[name]).flatten(1).sum(dim=1).mean() for name, image in generated.items()]
         self.descend(self.optimizers["unet"], torch.stack(moved).mean())
         difference = torch.stack([gradient.abs().mean() for gradient in gradients.values()]).mean()
-        return {"score_mse": score.detach(), "difference": difference}
+        return {"score_mse": score, "difference": difference}
+
+    def _learn_scores(self, generated: dict[str, Tensor], label: Tensor) -> Tensor:
+        """A step of the networks of SCORES on their kinds of ``generated`` images; returns the loss."""
+        with self.autocast():
+            losses = [
+                self.denoising.loss(self.networks[name], image.detach(), label, self.draws)
+                for name, image in generated.items()
+            ]
+        loss = torch.stack(losses).mean()
+        self.descend(self.optimizers["scores"], loss)
+        return loss.detach()
 
     def generate(self, images: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         """Images of the first step and of a later one that starts from them, in [-1, 1] like ``images``."""

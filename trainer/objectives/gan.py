@@ -48,8 +48,8 @@ def _networks(task: Task, model: GanConfig) -> nn.ModuleDict:
         generator: nn.Module = dcgan.Generator(shape, classes, model.width, model.latent)
         discriminator: nn.Module = dcgan.Discriminator(shape, classes, model.width)
     else:
-        generator = Decoder(Layout(shape, classes, (model.latent,), model.width, model.blocks))
-        discriminator = gan.Discriminator(shape, classes, model.width, model.blocks)
+        generator = Decoder(Layout(shape, classes, (model.latent,), model.width, model.blocks, model.patch))
+        discriminator = gan.Discriminator(shape, classes, model.width, model.blocks, model.patch)
     if model.spectral_norm:
         for layer in discriminator.modules():
             if isinstance(layer, nn.Conv2d | nn.Linear):

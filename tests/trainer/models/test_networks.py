@@ -194,6 +194,16 @@ def test_large_patches_make_small_maps_of_large_images() -> None:
     assert decode(mean, label).shape == (2, *shape)
 
 
+def test_a_unet_of_larger_patches_sees_and_predicts_every_pixel() -> None:
+    network = randomised(UNet((3, 32, 64), CLASSES, WIDTH, blocks=1, dropout=0.0, patch=4))
+    x = torch.randn(1, 3, 32, 64, requires_grad=True)
+    prediction = network(x, torch.tensor([0.5]), torch.tensor([1]))
+    assert prediction.shape == x.shape
+    assert prediction.unique().numel() == x.numel()
+    (gradient,) = torch.autograd.grad(prediction.square().sum(), x)
+    assert (gradient != 0).all()
+
+
 def test_a_discriminator_of_larger_patches_sees_every_pixel() -> None:
     network = randomised(gan.Discriminator((3, 64, 64), CLASSES, WIDTH, 1, patch=4))
     image = torch.randn(2, 3, 64, 64, requires_grad=True)

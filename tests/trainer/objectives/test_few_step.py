@@ -1,10 +1,13 @@
 """Distribution matching (Yin et al. 2024, arXiv 2311.18828)."""
 
+from collections import Counter
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tests.trainer.conftest import MODELS
 from tests.trainer.objectives.conftest import MakeObjective, batch_of, seeded
 from trainer.objectives.base import Position
 from trainer.objectives.few_step import LEAST_ERROR, SCORES, FewStepObjective, matching_gradient
@@ -118,6 +121,15 @@ def test_each_score_is_learned_of_its_own_images(objective: FewStepObjective) ->
         objective.denoising.draw_steps(16, draws)
         wanted.append(F.mse_loss(draws.randn_like(image), image.detach()))
     torch.testing.assert_close(loss, torch.stack(wanted).mean())
+
+
+def test_the_scores_are_updated_several_times_for_each_update_of_the_generator(make_objective: MakeObjective) -> None:
+    objective = make_objective("few-step", model=MODELS["few-step"] | {"score_updates": 3})
+    updates = Counter[str]()
+    for name, optimizer in objective.optimizers.items():
+        optimizer.register_step_post_hook(lambda *_, name=name: updates.update([name]))
+    objective.train_step(*batch_of(4), START)
+    assert updates == {"scores": 3, "unet": 1}
 
 
 def test_all_networks_start_as_the_base_and_the_teacher_stays(
