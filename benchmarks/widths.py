@@ -62,7 +62,7 @@ class Scored:
 def main() -> None:
     """Train, score and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("preset", choices=["ddpm", "gan", "vae"])
+    parser.add_argument("preset", help="ddpm, gan, vae, or your own *.toml file")
     parser.add_argument("networks", nargs="+", type=_network, metavar="PATCHxWIDTH")
     parser.add_argument("--image-size", type=int, choices=[32, 64], default=64)
     parser.add_argument("--minutes", type=float, default=20.0, help="of training for each network (default: 20)")
@@ -79,7 +79,7 @@ def main() -> None:
             f"{each.network:10}{each.parameters:12,}{each.seconds_per_step:12.3f}{each.steps:8,}"
             f"{each.frechet_distance:10.2f}{each.coverage:10.3f}"
         )
-    write_record(f"widths-{options.preset}-{options.image_size}", minutes=options.minutes, scored=scored)
+    write_record(f"widths-{Path(options.preset).stem}-{options.image_size}", minutes=options.minutes, scored=scored)
 
 
 def write_folder() -> None:
@@ -106,7 +106,7 @@ def measure(options: argparse.Namespace, network: Network, evaluator: Path) -> S
         )
     )
     steps = math.ceil(60 * options.minutes / seconds)
-    run = ROOT / f"{options.preset}-{options.image_size}-{network}"
+    run = ROOT / f"{Path(options.preset).stem}-{options.image_size}-{network}"
     _trainer(*training(options.preset, options.image_size, network, steps, run))
     _trainer(*evaluation(run, evaluator))
     scores = read_json(run / SCORES).scores

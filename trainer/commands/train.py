@@ -66,18 +66,7 @@ def add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", e
         "first); with --resume the new folder of images that were moved",
     )
     train.add_argument("--strict", action="store_true", help="reject a folder with unreadable or too small images")
-    length = train.add_mutually_exclusive_group()
-    length.add_argument(
-        "--epochs", type=int, help="passes over the images; another value with --resume extends or shortens the run"
-    )
-    length.add_argument("--steps", type=positive, metavar="N", help="total training steps, instead of --epochs")
-    train.add_argument("--batch-size", type=int)
-    train.add_argument("--learning-rate", type=rate, metavar="RATE", help="learning rate after the warm-up")
-    train.add_argument("--width", type=positive, metavar="N", help="channels of the networks for each patch")
-    train.add_argument("--patch", type=positive, metavar="N", help="side of a patch in pixels: 2, or 4 for less work")
-    train.add_argument("--seed", type=int, help="seed of all random numbers")
-    add_precision(train)
-    train.add_argument("--grid-every", type=int, metavar="N", help="write a grid of samples every N epochs")
+    _add_recipe(train)
     add_evaluator(train, SELECTION_FOLDER)
     add_device(train)
     train.add_argument(
@@ -94,6 +83,22 @@ def add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", e
     train.add_argument(
         "--changed-data", action="store_true", help="with --resume: accept images that differ from the original ones"
     )
+
+
+def _add_recipe(train: argparse.ArgumentParser) -> None:
+    """Add the options that replace a preset's values, except those of the data set."""
+    length = train.add_mutually_exclusive_group()
+    length.add_argument(
+        "--epochs", type=int, help="passes over the images; another value with --resume extends or shortens the run"
+    )
+    length.add_argument("--steps", type=positive, metavar="N", help="total training steps, instead of --epochs")
+    train.add_argument("--batch-size", type=int)
+    train.add_argument("--learning-rate", type=rate, metavar="RATE", help="learning rate after the warm-up")
+    train.add_argument("--width", type=positive, metavar="N", help="channels of the networks for each patch")
+    train.add_argument("--patch", type=positive, metavar="N", help="side of a patch in pixels: 2, or 4 for less work")
+    train.add_argument("--seed", type=int, help="seed of all random numbers")
+    add_precision(train)
+    train.add_argument("--grid-every", type=int, metavar="N", help="write a grid of samples every N epochs")
 
 
 def run_train(options: argparse.Namespace) -> None:

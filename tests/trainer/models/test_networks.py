@@ -197,9 +197,11 @@ def test_large_patches_make_small_maps_of_large_images() -> None:
 def test_a_unet_of_larger_patches_sees_and_predicts_every_pixel() -> None:
     network = randomised(UNet((3, 32, 64), CLASSES, WIDTH, blocks=1, dropout=0.0, patch=4))
     x = torch.randn(1, 3, 32, 64, requires_grad=True)
-    prediction = network(x, torch.tensor([0.5]), torch.tensor([1]))
+    inputs = (x, torch.tensor([0.5]), torch.tensor([1]))
+    prediction = network(*inputs)
     assert prediction.shape == x.shape
     assert prediction.unique().numel() == x.numel()
+    torch.testing.assert_close(torch.jit.script(network)(*inputs), prediction)
     (gradient,) = torch.autograd.grad(prediction.square().sum(), x)
     assert (gradient != 0).all()
 
