@@ -72,14 +72,16 @@ def main() -> None:
     evaluator = ROOT / f"evaluator-{options.image_size}"
     if not evaluator.exists():
         _trainer("evaluator", *_images(options.image_size), "--out", str(evaluator))
-    scored = [measure(options, network, evaluator) for network in options.networks]
+    record, scored = f"widths-{Path(options.preset).stem}-{options.image_size}", []
+    for network in options.networks:
+        scored.append(measure(options, network, evaluator))
+        write_record(record, minutes=options.minutes, scored=scored)  # an interrupted run keeps what it measured
     print(f"\n{'network':10}{'parameters':>12}{'s per step':>12}{'steps':>8}{'distance':>10}{'coverage':>10}")
     for each in scored:
         print(
             f"{each.network:10}{each.parameters:12,}{each.seconds_per_step:12.3f}{each.steps:8,}"
             f"{each.frechet_distance:10.2f}{each.coverage:10.3f}"
         )
-    write_record(f"widths-{Path(options.preset).stem}-{options.image_size}", minutes=options.minutes, scored=scored)
 
 
 def write_folder() -> None:

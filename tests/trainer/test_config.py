@@ -215,6 +215,17 @@ def test_a_preset_has_networks_by_image_size(sized: Callable[[str], str]) -> Non
 
 
 @pytest.mark.parametrize(
+    ("preset", "size", "network"),
+    [("ddpm", 32, (2, 48)), ("ddpm", 64, (4, 64)), ("gan", 32, (2, 48)), ("gan", 64, (4, 64)), ("vae", 64, (2, 48))],
+)
+def test_a_preset_chooses_the_network_that_was_best_of_equal_time(
+    preset: str, size: int, network: tuple[int, int]
+) -> None:
+    config = load_preset(preset, dataset="folder", image_size=size, channels=3)
+    assert (config.value("patch"), config.value("width")) == network
+
+
+@pytest.mark.parametrize(
     ("networks", "complaint"),
     [
         ("3", "network_by_size"),
