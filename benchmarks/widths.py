@@ -12,16 +12,16 @@ import math
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from PIL import Image
 
 from benchmarks.codes import per_call
 from benchmarks.report import write_record
+from benchmarks.train import write_pictures
 from trainer.config import RunConfig, load_preset
 from trainer.data import load
 from trainer.evaluate.measurement import read_json
@@ -63,8 +63,8 @@ def main() -> None:
     """Train, score and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("preset", help="ddpm, gan, vae, or your own *.toml file")
-    parser.add_argument("networks", nargs="+", type=_network, metavar="PATCHxWIDTH")
-    parser.add_argument("--image-size", type=int, choices=[32, 64], default=64)
+    parser.add_argument("networks", nargs="+", type=_network, metavar="PATCHxWIDTH", help="as in 4x96")
+    parser.add_argument("--image-size", type=int, choices=[32, 64], default=64, help="(default: 64)")
     parser.add_argument("--minutes", type=float, default=20.0, help="of training for each network (default: 20)")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -85,13 +85,10 @@ def main() -> None:
 
 
 def write_folder() -> None:
-    """Write each emoji as a PNG file, unless that was done before."""
-    if EMOJI.exists():
-        return
-    EMOJI.mkdir(parents=True)
-    splits = [load("emoji", train=train, image_size=64, channels=CHANNELS) for train in (True, False)]
-    for number, image in enumerate(torch.cat([split.images for split in splits])):
-        Image.fromarray(image.permute(1, 2, 0).numpy()).save(EMOJI / f"{number:04}.png")
+    """Write all emoji, of both splits, as PNG files, unless that was done before."""
+    if not EMOJI.exists():
+        train, test = (load("emoji", train=part, image_size=64, channels=CHANNELS) for part in (True, False))
+        write_pictures(replace(train, images=torch.cat([train.images, test.images])), EMOJI)
 
 
 def measure(options: argparse.Namespace, network: Network, evaluator: Path) -> Scored:

@@ -141,7 +141,7 @@ TEMPLATE = """\
 
 | | |
 | --- | --- |
-| images seen | {seen:,} in {epochs:g} epochs of {images:,} |
+| images seen | {seen:,} in {epochs} of {images:,} |
 | time | {time} on {device} |
 | precision | {precision} in training, {inference} in use |
 | weights | exponential moving average, {decay} per step, after {kept}; {parameters:,} parameters |
@@ -185,7 +185,7 @@ def render(manifest: Manifest, config: RunConfig) -> str:
         use=_use(manifest),
         command=training.command,
         seen=training.images_seen,
-        epochs=training.epochs,
+        epochs=f"{training.epochs:g} epoch{'s' * (training.epochs != 1)}",
         images=dataset.images,
         time=duration(training.seconds),
         device=training.device,

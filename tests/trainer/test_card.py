@@ -23,3 +23,12 @@ def test_it_names_what_the_model_was_trained_with(
     manifest = read_manifest(WEIGHTS / "vae")
     assert told in render(manifest, make_config(variant))
     assert told not in render(manifest, make_config(without))
+
+
+@pytest.mark.parametrize(
+    ("epochs", "told"), [(1.0, "in 1 epoch of"), (2.5, "in 2.5 epochs of"), (20.0, "in 20 epochs of")]
+)
+def test_it_counts_epochs(make_config: MakeConfig, epochs: float, told: str) -> None:
+    manifest = read_manifest(WEIGHTS / "vae")
+    training = manifest.made_by.model_copy(update={"epochs": epochs})
+    assert told in render(manifest.model_copy(update={"training": training}), make_config("vae"))

@@ -247,6 +247,14 @@ def test_images_have_whole_patches(preset: str) -> None:
     assert load_preset(preset, dataset="cifar10", patch=4).value("patch") == 4
 
 
+@pytest.mark.parametrize(("preset", "start"), [("ldm", "autoencoder"), ("few-step", "ddpm"), ("ddpm-guided", "ddpm")])
+def test_images_have_whole_patches_of_the_network_that_a_run_takes_over(preset: str, start: str) -> None:
+    base = load_preset(start, dataset="cifar10", patch=4)
+    with pytest.raises(ValidationError, match=f"--image-size 28: {preset} takes a multiple of 8"):
+        load_preset(preset, base)
+    load_preset(preset, base, dataset="cifar10")
+
+
 def test_dcgan_has_no_other_patches() -> None:
     with pytest.raises(ValidationError, match="only residual networks have other patches"):
         load_preset("dcgan", dataset="emoji", patch=4)

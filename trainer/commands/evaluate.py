@@ -305,7 +305,8 @@ def _measure(options: argparse.Namespace, names: list[str], known: curves.Curves
     if not subjects:
         raise EvaluationError(f"--measure: the evaluator in {options.evaluator} fits no model in {options.weights}")
     reference = _reference(evaluator, options.data_dir, "test", options.samples)
-    return curves.measure(subjects, reference, device_name(device), _skip, known)
+    with curves.one_thread():  # the name has the number of threads
+        return curves.measure(subjects, reference, device_name(device), _skip, known)
 
 
 def _matching(weights: Path, names: list[str], evaluator: Evaluator, device: torch.device) -> Iterator[Subject]:

@@ -114,7 +114,7 @@ def milliseconds(parts: Parts, sampler: Sampler, device: torch.device) -> float:
     """The time per image in batches of 16 on one thread: the median of five batches after a warm-up."""
     label = (torch.arange(TIMED_BATCH) % max(1, parts.classes)).to(device)
     seconds = []
-    with _one_thread():
+    with one_thread():
         for _ in range(TIMED_ROUNDS + 1):
             started = time.perf_counter()
             generate(parts, label, range(TIMED_BATCH), sampler.plan, guidance_scale=sampler.guidance_scale).cpu()
@@ -145,7 +145,8 @@ def _points(subject: Subject, reference: Reference, distances: Mapping[Key, floa
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
+    """Inside, torch computes on one thread, as in all times of curves."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,6 +1,7 @@
 import json
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -274,6 +275,15 @@ def test_own_pictures_without_classes_are_scored_by_an_evaluator_of_their_own(
     assert "class_kl" not in read_json(kept).scores
 
 
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("two_threads")
 def test_a_model_that_the_evaluator_cannot_score_does_not_stop_the_comparison(
     trained: Path,
     options: list[str],
@@ -297,7 +307,9 @@ def test_a_model_that_the_evaluator_cannot_score_does_not_stop_the_comparison(
     assert "own is skipped: own was trained on folder, the evaluator" in printed.err
     assert "python -m trainer evaluator --dataset folder:PATH --image-size 28 --channels 1 --out" in printed.err
     assert "| own | -" in printed.out
-    assert {point.model for point in curves.read_json(tmp_path / curves.FILE_NAME).points} == {"vae"}
+    measured = curves.read_json(tmp_path / curves.FILE_NAME)
+    assert {point.model for point in measured.points} == {"vae"}
+    assert measured.device == "CPU, 1 thread"  # as its times, whatever the process has
     shutil.rmtree(weights / "vae")
     assert main(arguments) == 1
     assert "error: --measure: the evaluator in" in capsys.readouterr().err
