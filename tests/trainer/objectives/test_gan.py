@@ -227,7 +227,6 @@ def test_spectral_norm_bounds_every_layer_also_those_that_start_at_zero(make_obj
 @pytest.mark.parametrize("network", ["residual", "dcgan"])
 def test_the_discriminator_learns_what_belongs_to_which_class(network: str) -> None:
     """Real pictures are dark in class 0 and bright in class 1, the fakes the other way round: only labels tell."""
-    torch.manual_seed(0)
     discriminator: nn.Module = (
         gan.Discriminator((1, 8, 8), 2, 4, 1) if network == "residual" else dcgan.Discriminator((1, 8, 8), 2, 4)
     )
@@ -262,7 +261,6 @@ class Point(nn.Module):
 @pytest.mark.slow
 def test_the_default_loss_covers_a_ring_of_eight_gaussians() -> None:
     """The classic picture of mode collapse (Metz et al. 2017, figure 2); every mode gets its share."""
-    torch.manual_seed(0)
     angle = torch.arange(8) * (math.pi / 4)
     modes = torch.stack([angle.cos(), angle.sin()], dim=1)
     generator, discriminator = Point(2), Point(1)

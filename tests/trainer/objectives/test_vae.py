@@ -124,7 +124,6 @@ def test_a_linear_vae_learns_probabilistic_pca() -> None:
 
     The best variance of what two codes cannot tell is the mean of the other eigenvalues.
     """
-    torch.manual_seed(0)
     eigenvalues = torch.tensor([4.0, 2.0, 0.3, 0.2, 0.1], dtype=torch.float64)
     data, latent = gaussian_data(2000, eigenvalues), 2
     encoder = nn.Linear(len(eigenvalues), latent, dtype=torch.float64)
@@ -186,7 +185,6 @@ def importance_bound(model: LinearGaussian, x: Tensor, mean: Tensor, logvar: Ten
 
 
 def test_more_importance_samples_close_the_gap_to_the_likelihood() -> None:
-    torch.manual_seed(0)
     model, x = LinearGaussian(), normal(1, 5, seed=4).expand(4000, 5)
     mean, covariance = model.posterior(x)
     mean, logvar = mean + 0.3, (2 * covariance.diagonal()).log().expand_as(mean)  # somewhat beside the truth
