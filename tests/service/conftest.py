@@ -7,6 +7,21 @@ from service.settings import Settings
 from tests.service.artefacts import write_diffusion, write_one_shot
 
 
+def settings_of(weights: Path, **more: object) -> Settings:
+    """Without the limits that depend on the speed of the machine, which tests of these limits set."""
+    own: dict[str, object] = {
+        "weights_dir": weights,
+        "device": "cpu",
+        "engine_threads": 1,
+        "max_bucket": 8,
+        "access_log": False,
+        "max_queue_ms": 1e9,
+        "max_request_ms": 1e9,
+        "max_lag_ms": 1e9,
+    }
+    return Settings.model_validate(own | more)
+
+
 @pytest.fixture(scope="module")
 def no_jitter() -> Iterator[None]:
     """Retry-After is the computed time, not a little more."""
@@ -26,13 +41,4 @@ def weights(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def settings(weights: Path) -> Settings:
-    # Limits that depend on the speed of the machine are off; tests of these limits set them.
-    return Settings(
-        weights_dir=weights,
-        device="cpu",
-        engine_threads=2,
-        max_bucket=8,
-        access_log=False,
-        max_request_ms=1e9,
-        max_lag_ms=1e9,
-    )
+    return settings_of(weights, engine_threads=2)

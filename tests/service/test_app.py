@@ -14,6 +14,7 @@ from service.engine.engine import Engine
 from service.engine.model import Served
 from service.settings import Settings
 from tests.service.api.conftest import LONG, accepted, ask, idle, running, to_body
+from tests.service.conftest import settings_of
 
 
 def engine_threads() -> list[str]:
@@ -44,9 +45,7 @@ def test_stopping_finishes_what_was_accepted_and_refuses_what_comes(settings: Se
 
 
 async def test_stopping_waits_no_longer_than_it_may(weights: Path) -> None:
-    settings = Settings(weights_dir=weights, device="cpu", engine_threads=1, max_bucket=1, drain_s=0.01)
-
-    async with running(settings) as app:
+    async with running(settings_of(weights, drain_s=0.01)) as app:
         busy = asyncio.create_task(ask(app, "/generate/ddpm", to_body(LONG)))
         await accepted(app)
     assert engine_threads() == []
@@ -57,11 +56,7 @@ async def test_stopping_waits_no_longer_than_it_may(weights: Path) -> None:
 
 
 async def test_stopping_does_not_wait_for_a_job_that_nobody_could_fetch(weights: Path) -> None:
-    settings = Settings(
-        weights_dir=weights, device="cpu", engine_threads=1, max_bucket=1, max_queue_ms=1e9, drain_s=1e6
-    )
-
-    async with asyncio.timeout(60), running(settings) as app:
+    async with asyncio.timeout(60), running(settings_of(weights, drain_s=1e6)) as app:
         begun = await ask(app, "/generate/ddpm", to_body(LONG), headers={"Prefer": "respond-async"})
         assert begun.status == 202
         await accepted(app)

@@ -29,6 +29,7 @@ from service.settings import Settings
 from tests.service.api.documented import checker
 from tests.service.api.linked_service import start_linked
 from tests.service.artefacts import write_autoencoder, write_diffusion, write_latent_diffusion, write_one_shot
+from tests.service.conftest import settings_of
 
 PROBLEM_JSON = "application/problem+json"
 NPY = {"Accept": "application/x-npy"}
@@ -42,20 +43,6 @@ MODELS = ("vae", "ddpm")
 
 #: Thousands of calls of the tiny network: for requests that a test gives up before they are done.
 LONG = {"n": 64, "steps": 1000}
-
-
-def settings_of(weights: Path, **more: object) -> Settings:
-    """Of a service that takes any one request, however slow the machine."""
-    return Settings(
-        weights_dir=weights,
-        device="cpu",
-        engine_threads=1,
-        max_bucket=8,
-        access_log=False,
-        max_request_ms=1e9,
-        max_lag_ms=1e9,
-        **more,  # type: ignore[arg-type]
-    )
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -325,8 +312,9 @@ async def rows_under_way(app: FastAPI) -> float:
 
 async def accepted(app: FastAPI) -> None:
     """Wait until a request has rows under way."""
-    while not await rows_under_way(app):
-        await asyncio.sleep(0)
+    async with asyncio.timeout(60):  # a request that was refused has none
+        while not await rows_under_way(app):
+            await asyncio.sleep(0)
 
 
 async def idle(app: FastAPI) -> None:

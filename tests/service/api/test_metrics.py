@@ -52,7 +52,7 @@ def counts(samples: Series) -> Series:
     return {key: number for key, number in samples.items() if key[0].endswith(ends) and not key[0].startswith(process)}
 
 
-def test_every_series_exists_at_zero_from_the_start(fresh: TestClient) -> None:
+def test_every_series_exists_at_zero_from_the_start(fresh: TestClient, settings: Settings) -> None:
     response = fresh.get("/metrics")
     assert response.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     samples = series(fresh)
@@ -73,7 +73,7 @@ def test_every_series_exists_at_zero_from_the_start(fresh: TestClient) -> None:
         assert told["sha256"].startswith(told["version"])
         assert len(told["sha256"]) == 64
         assert value(samples, "table_rows", model=model) == Settings.model_fields["table_rows"].default
-        assert value(samples, "accepted_work_limit_seconds", model=model) == 30
+        assert value(samples, "accepted_work_limit_seconds", model=model) == settings.max_queue_ms / 1000
         assert value(samples, "model_ready", model=model) == 1
     for model in (*MODELS, "_unknown"):
         for reason in ServiceError.codes():

@@ -12,8 +12,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from service.app import create_app
-from service.settings import Settings
 from tests.service.artefacts import write_one_shot
+from tests.service.conftest import settings_of
 
 INFER = "/v2/models/vae/infer"
 HEAD_LENGTH = "Inference-Header-Content-Length"
@@ -148,7 +148,7 @@ def test_a_refused_model_is_unavailable(tmp_path: Path) -> None:
     write_one_shot(tmp_path)
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "manifest.json").write_text("{}")
-    settings = Settings(weights_dir=tmp_path, device="cpu", engine_threads=1, max_bucket=1)
+    settings = settings_of(tmp_path)
     with TestClient(create_app(settings)) as client:
         assert client.get("/v2/health/ready").status_code == 503
         assert client.get("/v2/health/live").status_code == 200

@@ -15,8 +15,8 @@ from service.access.keys import SCOPES, line_of
 from service.api.http.access import PUBLIC, PUBLIC_FOLDERS, SECURITY
 from service.app import create_app
 from service.server.proxy import behind_proxy
-from tests.service.api.conftest import settings_of
 from tests.service.artefacts import write_diffusion, write_one_shot
+from tests.service.conftest import settings_of
 
 KEYS: dict[str, str] = {scope: f"key-for-{scope}" for scope in SCOPES}
 SLOW = "key-with-a-rate"

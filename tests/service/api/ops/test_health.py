@@ -16,6 +16,7 @@ from tests.redis_server import SECONDS, redis_server
 from tests.service.api.conftest import change_manifest, problem, series, value
 from tests.service.api.linked_service import in_this_process
 from tests.service.artefacts import write_one_shot
+from tests.service.conftest import settings_of
 
 Breakage = Callable[[Path], None]
 
@@ -188,7 +189,7 @@ def test_a_folder_without_a_manifest_is_not_yet_a_model(settings: Settings) -> N
 
 
 def test_an_empty_folder_serves_nothing_and_says_so(tmp_path: Path) -> None:
-    settings = Settings(weights_dir=tmp_path, device="cpu", engine_threads=1, max_bucket=1)
+    settings = settings_of(tmp_path)
     with TestClient(create_app(settings)) as client:
         assert client.get("/health/live").status_code == 200
         ready = client.get("/health/ready")

@@ -28,12 +28,12 @@ from tests.service.api.conftest import (
     read_events,
     running,
     series,
-    settings_of,
     to_body,
     value,
 )
 from tests.service.api.documented import checker
 from tests.service.artefacts import POISON, PoisonDecode, write_diffusion, write_one_shot
+from tests.service.conftest import settings_of
 
 KINDS = ("memory", "sqlite", "redis")
 ASYNC = {"Prefer": "respond-async"}
@@ -46,7 +46,7 @@ def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     folder = tmp_path_factory.mktemp("service")
     write_one_shot(folder / "weights")
     write_diffusion(folder / "weights")
-    settings = settings_of(folder / "weights").model_copy(update={"store": store_of(request.param, folder)})
+    settings = settings_of(folder / "weights", store=store_of(request.param, folder))
     with TestClient(create_app(settings)) as running:
         running.event_hooks = {"response": [checker(running.get("/openapi.json").json())]}
         yield running
@@ -260,7 +260,7 @@ async def test_a_job_that_takes_too_long_fails(settings: Settings) -> None:
 
 
 async def test_a_job_may_take_longer_than_a_request(weights: Path) -> None:
-    settings = Settings(weights_dir=weights, device="cpu", engine_threads=1, max_bucket=8, request_timeout_s=0.001)
+    settings = settings_of(weights, request_timeout_s=0.001)
 
     async with running(settings) as app:
         assert (await ask(app, "/generate/ddpm", to_body({"n": 8, "steps": 200}))).status == 504
@@ -271,7 +271,7 @@ async def test_a_job_may_take_longer_than_a_request(weights: Path) -> None:
 def test_a_job_fails_as_a_request_does(tmp_path: Path) -> None:
     weights = tmp_path / "weights"
     write_one_shot(weights, decode=PoisonDecode())
-    settings = Settings(weights_dir=weights, device="cpu", engine_threads=1, max_bucket=8)
+    settings = settings_of(weights)
 
     def poisoned(seeds: list[int], place: torch.Tensor) -> None:
         place.fill_(-POISON - 1)
@@ -290,11 +290,7 @@ def test_a_job_fails_as_a_request_does(tmp_path: Path) -> None:
 
 
 async def test_jobs_that_ended_are_kept_within_bytes(weights: Path) -> None:
-    settings = Settings(
-        weights_dir=weights, device="cpu", engine_threads=1, max_bucket=8, max_lag_ms=1e9, job_bytes=20_000
-    )
-
-    async with running(settings) as app:
+    async with running(settings_of(weights, job_bytes=20_000)) as app:
         jobs = []
         for seed in range(10):
             jobs.append(await begin(app, n=4, seed=seed, steps=50))
@@ -317,9 +313,7 @@ def test_jobs_are_counted(client: TestClient) -> None:
 
 
 async def test_stopping_tells_who_listens(weights: Path) -> None:
-    settings = Settings(weights_dir=weights, device="cpu", engine_threads=1, max_bucket=1, drain_s=0.05)
-
-    async with running(settings) as app:
+    async with running(settings_of(weights, drain_s=0.05)) as app:
         job = await begin(app, **LONG)
         listening = asyncio.create_task(ask(app, job["urls"]["events"], method="GET"))
         await asyncio.sleep(0)

@@ -12,9 +12,9 @@ from starlette.testclient import TestClient
 
 from service.app import create_app
 from service.images import Pixels
-from tests.service.api.conftest import settings_of
 from tests.service.api.documented import checker
 from tests.service.artefacts import write_text
+from tests.service.conftest import settings_of
 from tests.service.models.diffusers.test_parity import levels_of
 from tests.service.models.diffusers.tiny import diffusers_class, write_folder, write_lora
 
@@ -48,7 +48,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="package")
 def studio(weights: Path) -> Iterator[TestClient]:
     """A running service with the folders."""
-    settings = settings_of(weights).model_copy(update={"max_queue_ms": 1e9, "client_share": 1.0})
+    settings = settings_of(weights, client_share=1.0)
     with TestClient(create_app(settings)) as running:
         running.event_hooks = {"response": [checker(running.get("/openapi.json").json())]}
         yield running

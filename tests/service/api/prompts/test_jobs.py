@@ -10,9 +10,10 @@ from fastapi import FastAPI
 from service.api.response.recipe import unpack_recipe
 from service.api.state import State
 from service.store.jobs import Interrupted
-from tests.service.api.conftest import ask, base64_png, running, settings_of, to_body
+from tests.service.api.conftest import ask, base64_png, running, to_body
 from tests.service.api.prompts.test_pictures import left_half, some_colours
 from tests.service.api.response.test_recipe import ALL, ASYNC, STREAM, Started, body_of, resumed, without_time
+from tests.service.conftest import settings_of
 
 PICTURE, MASK = base64_png(some_colours()), base64_png(left_half())
 REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {

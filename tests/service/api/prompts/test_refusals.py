@@ -8,8 +8,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from service.app import create_app
-from tests.service.api.conftest import JSON, base64_png, pictures, problem, refused, settings_of
+from tests.service.api.conftest import JSON, base64_png, pictures, problem, refused
 from tests.service.api.prompts.test_pictures import left_half, some_colours, text_rows
+from tests.service.conftest import settings_of
 
 PICTURE = base64_png(some_colours())
 
@@ -159,7 +160,7 @@ def test_a_price_covers_the_size_and_names_it(weights: Path, tmp_path: Path) -> 
     own = tmp_path / "weights"
     own.mkdir()
     (own / "sd").symlink_to(weights / "sd")
-    settings = settings_of(own).model_copy(update={"max_request_ms": 1e-3})
+    settings = settings_of(own, max_request_ms=1e-3)
     with TestClient(create_app(settings)) as client:
         answer = client.post("/generate/sd", json={"prompt": "a fox", "width": 32, "height": 32})
         errors = problem(answer, 422, "too-expensive")["errors"]

@@ -22,6 +22,7 @@ from service.images import encode_png
 from service.request_info import KEY, RequestInfo
 from service.settings import Settings
 from tests.service.api.conftest import ask, problem, refused, running, some_picture
+from tests.service.conftest import settings_of
 
 GENERATE_FIELDS = (
     "class_label, control, control_end, control_image, control_scale, control_start, eta, format, fps, guidance_scale, "
@@ -219,9 +220,7 @@ def test_markup_in_a_name_stays_text(client: TestClient) -> None:
 
 @pytest.mark.parametrize("limit", [1, 100])
 async def test_the_bound_is_the_settings(weights: Path, limit: int) -> None:
-    settings = Settings(weights_dir=weights, device="cpu", engine_threads=1, max_bucket=1, max_body_bytes=limit)
-
-    async with running(settings) as app:
+    async with running(settings_of(weights, max_body_bytes=limit)) as app:
         assert (await ask(app, "/generate/vae", b" " * limit)).status == 200
         assert (await ask(app, "/generate/vae", b" " * (limit + 1))).status == 413
 

@@ -8,6 +8,7 @@ from starlette.testclient import TestClient
 from service.app import create_app
 from service.settings import Settings
 from tests.service.api.conftest import JSON, NPY, assert_same, change_manifest, load, problem, refused
+from tests.service.conftest import settings_of
 
 CLASSES = "0 t-shirt, 1 trouser, 2 bag"
 
@@ -138,15 +139,7 @@ def test_the_size_of_an_answer_is_bounded(client: TestClient) -> None:
 
 
 def test_bounds_are_the_settings(weights: Path) -> None:
-    settings = Settings(
-        weights_dir=weights,
-        device="cpu",
-        engine_threads=1,
-        max_bucket=1,
-        max_images=4,
-        max_steps=10,
-        max_megapixels=0.001,
-    )
+    settings = settings_of(weights, max_images=4, max_steps=10, max_megapixels=0.001)
     with TestClient(create_app(settings)) as client:
         assert "up to 4" in refused(client.post("/generate/ddpm", json={"n": 5}), "#/n")
         assert "1 to 10" in refused(client.post("/generate/ddpm", json={"steps": 11}), "#/steps")

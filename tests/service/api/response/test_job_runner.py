@@ -16,12 +16,13 @@ from service.engine.rows import Film
 from service.metrics import Metrics
 from service.models.registry import load_registry
 from service.settings import Settings
+from tests.service.conftest import settings_of
 from tests.service.engine.conftest import CPU, local_engine
 
 
 @pytest.fixture
 def settings(weights: Path) -> Settings:
-    return Settings(weights_dir=weights, device="cpu", engine_threads=1, max_bucket=1)
+    return settings_of(weights)
 
 
 def order_of(settings: Settings, model: str, **fields: Any) -> Order:

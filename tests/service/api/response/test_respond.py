@@ -25,6 +25,7 @@ from tests.service.api.conftest import (
     some_picture,
     to_body,
 )
+from tests.service.conftest import settings_of
 
 ASYNC = {"Prefer": "respond-async"}
 FIELDS = {"n": 3, "steps": 30, "seed": 5}
@@ -128,17 +129,7 @@ def test_an_error_is_the_same_in_any_way(client: TestClient) -> None:
 
 
 async def test_there_are_only_so_many_jobs(weights: Any) -> None:
-    settings = Settings(
-        weights_dir=weights,
-        device="cpu",
-        engine_threads=1,
-        max_bucket=8,
-        max_jobs=2,
-        max_request_ms=1e9,
-        client_share=1,
-    )
-
-    async with running(settings) as app:
+    async with running(settings_of(weights, max_jobs=2, client_share=1)) as app:
         jobs = [await ask(app, "/generate/ddpm", to_body({**LONG, "n": 1}), headers=ASYNC) for _ in range(2)]
         full = await ask(app, "/generate/vae", headers=ASYNC)
         assert full.status == 503
@@ -152,11 +143,7 @@ async def test_there_are_only_so_many_jobs(weights: Any) -> None:
 
 async def test_a_rejected_job_is_not_recorded(weights: Any) -> None:
     # However slow the machine, and so however dear a request: room for many, and one is more than a client's share.
-    settings = Settings(
-        weights_dir=weights, device="cpu", engine_threads=1, max_bucket=1, max_queue_ms=1e9, client_share=1e-6
-    )
-
-    async with running(settings) as app:
+    async with running(settings_of(weights, client_share=1e-6)) as app:
         first = json.loads((await ask(app, "/generate/ddpm", to_body(LONG), headers=ASYNC)).body)
         for headers in (ASYNC, {"Accept": "text/event-stream"}):
             refused = await ask(app, "/generate/ddpm", to_body(LONG), headers=headers)

@@ -48,7 +48,7 @@ def test_every_row_equals_its_own_single_run(networks: Networks) -> None:
         alone = networks.denoise(
             x[row : row + 1], t[row : row + 1], {"context": inputs["context"][row : row + 1]}, [adapter]
         )
-        torch.testing.assert_close(together[row], alone[0], rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(together[row], alone[0], rtol=1e-5, atol=1e-5)
 
 
 def test_a_row_does_not_depend_on_the_loras_of_the_others(networks: Networks) -> None:
@@ -56,7 +56,7 @@ def test_a_row_does_not_depend_on_the_loras_of_the_others(networks: Networks) ->
     same = networks.denoise(x, t, inputs, [Adapter("ink", 0.7)] * 3)
     mixed = networks.denoise(x, t, inputs, [None, Adapter("ink", 0.7), Adapter("my.style-v1")])
     plain = networks.denoise(x, t, inputs)
-    torch.testing.assert_close(mixed[1], same[1], rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(mixed[1], same[1], rtol=1e-5, atol=1e-5)
     assert torch.equal(mixed[0], plain[0])
     assert not torch.allclose(mixed[1], plain[1], atol=1e-3)
     assert not torch.allclose(mixed[2], plain[2], atol=1e-3)
