@@ -77,38 +77,11 @@ def create_app(settings: Settings, start: Start | None = None) -> FastAPI:
 
     By default they are those of ``start_inline``.
     """
-
-    @asynccontextmanager
-    async def lifespan(app: App) -> AsyncIterator[None]:
-        state = await (start or start_inline)(settings)
-        app.state.service = state
-        app.guard = Guard(settings, state.keys)
-        app.access_log = access_log = _access_log(settings, state.metrics)
-        app.lag = LoopLag(settings.max_lag_ms / 1000, asyncio.get_running_loop().call_soon)
-        background = state.background
-        background.repeat("history", state.history.take, STEP_S)
-        freeze_objects()
-        if settings.store != "memory":
-            builders = {**again.BUILDERS, EDIT: edits.edit_again}
-            background.repeat("jobs", lambda: resume_jobs(state, builders), RESUME_S)
-        if settings.watch_s and isinstance(state.models, ModelManager):
-            background.repeat("watch", state.models.follow, settings.watch_s)
-        try:
-            yield
-        finally:
-            background.stop()
-            # The sockets are closed: nobody can fetch what a job still makes. What answers waited for has had its time.
-            # A store that processes share leaves open jobs to the next process.
-            await state.store.close()
-            await state.engine.drain(settings.drain_s)
-            if access_log is not None:
-                access_log.close()
-
     app = App(
         title="genserve",
         version=VERSION,
         description=DESCRIPTION,
-        lifespan=lifespan,
+        lifespan=lambda app: _lifespan(app, settings, start or start_inline),
         telemetry=NO_TELEMETRY,
         openapi_tags=TAGS,
         generate_unique_id_function=lambda route: route.name,
@@ -125,6 +98,34 @@ def create_app(settings: Settings, start: Start | None = None) -> FastAPI:
         app.include_router(part.router)
     error_handlers.install(app)
     return app
+
+
+@asynccontextmanager
+async def _lifespan(app: App, settings: Settings, start: Start) -> AsyncIterator[None]:
+    """Requests are taken inside: the parts are made before and closed afterwards."""
+    state = await start(settings)
+    app.state.service = state
+    app.guard = Guard(settings, state.keys)
+    app.access_log = access_log = _access_log(settings, state.metrics)
+    app.lag = LoopLag(settings.max_lag_ms / 1000, asyncio.get_running_loop().call_soon)
+    background = state.background
+    background.repeat("history", state.history.take, STEP_S)
+    freeze_objects()
+    if settings.store != "memory":
+        builders = {**again.BUILDERS, EDIT: edits.edit_again}
+        background.repeat("jobs", lambda: resume_jobs(state, builders), RESUME_S)
+    if settings.watch_s and isinstance(state.models, ModelManager):
+        background.repeat("watch", state.models.follow, settings.watch_s)
+    try:
+        yield
+    finally:
+        background.stop()
+        # The sockets are closed: nobody can fetch what a job still makes. What answers waited for has had its time.
+        # A store that processes share leaves open jobs to the next process.
+        await state.store.close()
+        await state.engine.drain(settings.drain_s)
+        if access_log is not None:
+            access_log.close()
 
 
 def _access_log(settings: Settings, metrics: Metrics) -> AccessLog | None:

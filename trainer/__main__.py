@@ -6,7 +6,9 @@ import sys
 
 from service.contract.files import ContractError
 from trainer import export
-from trainer.commands.evaluate import add_evaluation
+from trainer.commands.compare import add_compare
+from trainer.commands.evaluate import add_evaluate
+from trainer.commands.evaluators import add_evaluators
 from trainer.commands.export import add_export
 from trainer.commands.options import UsageError
 from trainer.commands.samples import add_samples
@@ -89,7 +91,9 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     add_train(commands, EXAMPLES)
     add_export(commands, EXAMPLES)
-    add_evaluation(commands)
+    add_evaluators(commands)
+    add_evaluate(commands)
+    add_compare(commands)
     add_samples(commands)
     return top
 

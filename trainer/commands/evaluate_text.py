@@ -1,9 +1,8 @@
-"""Scores of text-to-image models: `text-evaluator` trains the networks, `evaluate` scores a run by caption group."""
+"""The command `evaluate` of a text-to-image model, which scores it by groups of captions."""
 
 import argparse
 import re
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,20 +10,10 @@ import torch
 from torch import Tensor
 
 from trainer import data
-from trainer.commands.data_report import describe
 from trainer.commands.options import (
     UsageError,
-    add_dataset,
-    add_device,
-    add_overwrite,
-    add_precision,
-    data_dir_of,
-    device_of,
-    positive,
-    seed,
 )
-from trainer.compute import precision
-from trainer.config import CAPTIONED, EVALUATOR_FOLDER, SHAPES, DatasetName, dataset_option
+from trainer.config import EVALUATOR_FOLDER, DatasetName
 from trainer.data import ImageData
 from trainer.evaluate import measurement, plots, text_curves
 from trainer.evaluate.errors import EvaluationError
@@ -33,18 +22,13 @@ from trainer.evaluate.sheets import labelled_sheet
 from trainer.evaluate.subject import Subject
 from trainer.evaluate.text_curves import TextCurves
 from trainer.evaluate.text_evaluator import (
-    FACTS_FILE,
     TextEvaluator,
     TextEvaluatorFacts,
     load_text_evaluator,
-    write_text_evaluator,
 )
 from trainer.evaluate.text_quality import Group, GroupScores, TextReference, pool
-from trainer.evaluate.towers import EPOCHS, train_towers
 from trainer.files import write
 from trainer.models.text_parts import TextParts
-from trainer.run import folder
-from trainer.run.loop import device_name
 
 TEXT_EVALUATOR_FOLDER = Path("weights/text-evaluator")
 #: Images of a group, unless --samples says otherwise, and those of them in a sheet.
@@ -54,60 +38,6 @@ FOLLOWED = {
     "followed_real": "by the real pictures",
     "followed_other": "by pictures for other drawings",
 }
-
-
-def add_text_evaluator(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add text-evaluator to the trainer's command line."""
-    summary = "train the two networks, one for images and one for captions, that score text-to-image models"
-    command = commands.add_parser("text-evaluator", help=summary, description=summary.capitalize() + ".")
-    command.set_defaults(command=_text_evaluator)
-    command.add_argument("--data-dir", type=Path, help="folder of the data set (default: as for train)")
-    add_device(command)
-    add_dataset(command, default="emoji")
-    command.add_argument("--epochs", type=positive, default=EPOCHS, help="(default: %(default)s)")
-    command.add_argument("--seed", type=seed, default=0)
-    add_precision(command)
-    command.add_argument(
-        "--out", type=Path, default=TEXT_EVALUATOR_FOLDER, help="folder to write (default: %(default)s)"
-    )
-    add_overwrite(command, "replace the evaluator in --out; scores of the two are not comparable")
-
-
-def _text_evaluator(options: argparse.Namespace) -> None:
-    if options.dataset not in CAPTIONED:
-        raise EvaluationError(f"--dataset {options.dataset}: its images have no captions")
-    if (options.out / FACTS_FILE).exists() and not options.overwrite:
-        raise UsageError(f"{options.out} already contains an evaluator: choose another --out, or add --overwrite")
-    with folder.locked(options.out):
-        _train_text_evaluator(options, device_of(options))
-
-
-def _train_text_evaluator(options: argparse.Namespace, device: torch.device) -> None:
-    channels, size = SHAPES[options.dataset]
-    shape = options.channels or channels, options.image_size or size
-    train, test = (_split(options.dataset, data_dir_of(options), shape, train=train) for train in (True, False))
-    print(*describe(train), sep="\n")
-    started, arithmetic = time.monotonic(), options.precision or precision.fastest(device).precision
-    towers, tokenizer = train_towers(train, options.epochs, options.seed, device, arithmetic)
-    reference = TextReference(TextEvaluator(towers, tokenizer, device), pool(train, test))
-    named = f"--dataset {dataset_option(options.dataset)}"
-    if options.dataset == "folder":
-        named += f" --image-size {shape[1]} --channels {shape[0]}"
-    facts = write_text_evaluator(
-        options.out,
-        towers,
-        tokenizer,
-        dataset=options.dataset,
-        image_shape=train.facts.image_shape,
-        recall={group: reference.real_recall(group, MOST) for group in reference.everything.groups},
-        command=f"python -m trainer text-evaluator {named} --epochs {options.epochs} --seed {options.seed} "
-        f"--precision {arithmetic}",
-        epochs=options.epochs,
-        seconds=round(time.monotonic() - started, 1),
-        device=device_name(device),
-    )
-    found = ", ".join(f"{group} {recall:.1%}" for group, recall in facts.recall.items())
-    print(f"{options.out}/{facts.file}: the caption of a real image ranks first among 100: {found}")
 
 
 def evaluate_text(subject: Subject, options: argparse.Namespace, device: torch.device) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -17,6 +18,15 @@ PUBLISHED = tuple(name for name in SHAPES if name != "folder")
 
 class UsageError(Exception):
     """Arguments that conflict with each other, the config or the machine."""
+
+
+def add_command(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, summary: str, examples: str
+) -> argparse.ArgumentParser:
+    """A new command whose help ends with ``examples``."""
+    command = commands.add_parser(name, help=summary, description=summary.capitalize() + ".", epilog=examples)
+    command.formatter_class = argparse.RawDescriptionHelpFormatter
+    return command
 
 
 class DatasetOption(argparse.Action):
@@ -57,6 +67,11 @@ def data_dir_of(options: argparse.Namespace) -> Path | None:
     if folder and options.data_dir not in (None, folder):
         raise UsageError(f"--data-dir {options.data_dir} conflicts with --dataset folder:{folder}")
     return folder or options.data_dir
+
+
+def add_data_dir(command: argparse.ArgumentParser) -> None:
+    """Add --data-dir."""
+    command.add_argument("--data-dir", type=Path, help="folder of the data set (default: as for train)")
 
 
 def add_device(command: argparse.ArgumentParser) -> None:
@@ -147,3 +162,8 @@ def device_of(options: argparse.Namespace) -> torch.device:
     if options.device == "cuda" and not available:
         raise UsageError("--device cuda: torch finds no CUDA device")
     return torch.device("cuda" if options.device != "cpu" and available else "cpu")
+
+
+def note(line: str) -> None:
+    """Print to stderr, because results go to stdout."""
+    print(line, file=sys.stderr)

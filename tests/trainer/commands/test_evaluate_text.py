@@ -8,22 +8,6 @@ from trainer.__main__ import main
 from trainer.run.loop import TrainingRun
 
 
-@pytest.fixture(scope="module")
-def evaluator_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder: Path = tmp_path_factory.mktemp("text-evaluator")
-    assert (
-        main(["text-evaluator", "--data-dir", str(EMOJI), "--epochs", "2", "--precision", "fp32", "--out", str(folder)])
-        == 0
-    )
-    return folder
-
-
-def test_an_evaluator_is_trained_and_says_how_far_it_can_be_trusted(evaluator_folder: Path) -> None:
-    facts = json.loads((evaluator_folder / "text-evaluator.json").read_text())
-    assert facts["command"] == "python -m trainer text-evaluator --dataset emoji --epochs 2 --seed 0 --precision fp32"
-    assert set(facts["recall"]) == {"training", "combination"}, "three unseen names are too few to be scored"
-
-
 def test_a_run_is_scored_by_groups_and_continued(
     evaluator_folder: Path, text_run: TrainingRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -45,18 +29,6 @@ def test_a_run_is_scored_by_groups_and_continued(
     assert not sheet.exists(), "known points are not measured again"
     assert (pictures / "combination-dpmpp-2m-1-step.png").is_file()
     assert (pictures / f"{text_run.folder.name}-guidance-scale.png").is_file()
-
-
-def test_an_evaluator_is_replaced_only_when_that_is_said(
-    evaluator_folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["text-evaluator", "--data-dir", str(EMOJI), "--epochs", "2", "--out", str(evaluator_folder)]) == 1
-    assert "add --overwrite" in capsys.readouterr().err
-
-
-def test_data_without_captions_have_no_evaluator(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["text-evaluator", "--dataset", "fashion-mnist"]) == 1
-    assert "its images have no captions" in capsys.readouterr().err
 
 
 def test_a_missing_evaluator_is_named(
