@@ -143,7 +143,7 @@ class Supervisor:
     async def _start_engines(self) -> None:
         weights = self._settings.weights_dir
         manifests, refused = await asyncio.to_thread(_manifests, weights, trust_of(self._settings))
-        _log_loading(len(manifests), weights)
+        _log_loading(len(manifests), len(refused), weights)
         refused |= await self._fleet.start(manifests)
         for name, reason in refused.items():
             log.error("model refused", extra={"model": name, "reason": reason})
@@ -261,11 +261,11 @@ class Supervisor:
         await self._fleet.stop()
 
 
-def _log_loading(models: int, weights: Path) -> None:
+def _log_loading(models: int, refused: int, weights: Path) -> None:
     if models:
         about = f"loading {models} model{'' if models == 1 else 's'} from {weights}"
         log.info("loading", extra={"models": models, "weights": str(weights), SENTENCE: about})
-    else:
+    elif not refused:
         log.warning("no models: `genserve add FOLDER` adds one", extra={"weights": str(weights)})
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from service.models.adding import add_folder
 from tests.service.models.diffusers.tiny import write_folder
 
 ROOT = Path(__file__).parents[2]
@@ -109,6 +110,12 @@ def _has(image: str) -> bool:
     )
 
 
+def _logs(container: str) -> str:
+    """What the container wrote to either stream."""
+    command = ["docker", "logs", "--tail=50", container]
+    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False).stdout
+
+
 @contextmanager
 def running(image: str, *options: str) -> Iterator[str]:
     """The address of a service that says of itself that it is ready."""
@@ -116,7 +123,7 @@ def running(image: str, *options: str) -> Iterator[str]:
     try:
         deadline = time.monotonic() + 180
         while (health := docker("inspect", "--format", "{{.State.Health.Status}}", container)) != "healthy":
-            assert time.monotonic() < deadline, f"{health}\n{docker('logs', container)}"
+            assert time.monotonic() < deadline, f"{health}\n{_logs(container)}"
             time.sleep(1)
         yield "http://" + docker("port", container, "8000").splitlines()[0]
     finally:
@@ -159,10 +166,12 @@ def test_the_service_generates(address: str, model: str) -> None:
     assert generate(address, model).startswith(PNG)
 
 
-def test_the_image_with_diffusers_serves_a_folder(diffusers_image: str, tmp_path: Path) -> None:
-    write_folder(tmp_path / "fox", "sd")
-    tmp_path.chmod(0o755)  # the container runs as another user
-    with running(diffusers_image, f"--volume={tmp_path}:/app/weights:ro") as address:
+def test_the_image_with_diffusers_serves_an_added_folder(diffusers_image: str, tmp_path: Path) -> None:
+    """safetensors writes files that only their owner can read, and the container runs as another user."""
+    weights = tmp_path / "weights"
+    weights.mkdir(mode=0o755)
+    add_folder(write_folder(tmp_path / "fox", "sd"), weights)
+    with running(diffusers_image, f"--volume={weights}:/app/weights:ro") as address:
         assert generate(address, "fox").startswith(PNG)
 
 

@@ -148,6 +148,17 @@ def test_a_file_that_never_ends_is_refused_at_once(weights: Path) -> None:
         assert service.client.post("/generate/ddpm", json={"seed": 1}).status_code == 200
 
 
+@pytest.mark.parametrize(("manifest", "said"), [(None, "no models: `genserve add FOLDER`"), ("{}", "model refused")])
+def test_the_log_says_why_nothing_is_served(tmp_path: Path, manifest: str | None, said: str) -> None:
+    if manifest is not None:
+        (tmp_path / "fox").mkdir()
+        (tmp_path / "fox" / "manifest.json").write_text(manifest)
+    with serving(tmp_path) as service:
+        reasons = [line for line in service.log if "no models" in line or "model refused" in line]
+        assert len(reasons) == 1
+        assert said in reasons[0]
+
+
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_dead_or_hanging_api_process_is_replaced_and_the_others_go_on(weights: Path, end: int) -> None:
     with serving(weights, api_servers=2) as service:
