@@ -47,6 +47,17 @@ def test_a_copy_is_independent_and_has_the_version_of_its_source(sd: Path, weigh
     assert read_any_manifest(weights / "sd", ANYONE).name == "sd"
 
 
+def test_a_copy_can_be_read_by_the_user_of_a_container(sd: Path, weights: Path) -> None:
+    for file in sd.rglob("*.safetensors"):
+        file.chmod(0o600)  # as safetensors writes them
+    umask = os.umask(0o022)
+    try:
+        add_folder(sd, weights)
+    finally:
+        os.umask(umask)
+    assert {path.stat().st_mode & 0o777 for path in (weights / "sd").rglob("*.*")} == {0o644}
+
+
 def test_a_link_has_another_name(sd: Path, weights: Path) -> None:
     assert add_folder(sd, weights, "fox", link=True).name == "fox"
     assert (weights / "fox").readlink() == sd
