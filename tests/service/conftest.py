@@ -8,7 +8,7 @@ from tests.service.artefacts import write_diffusion, write_one_shot
 
 
 def settings_of(weights: Path, **more: object) -> Settings:
-    """Without the limits that depend on the speed of the machine, which tests of these limits set."""
+    """Settings without the limits that depend on the speed of the machine, which only their own tests set."""
     own: dict[str, object] = {
         "weights_dir": weights,
         "device": "cpu",

@@ -39,6 +39,7 @@ from trainer.run.loop import device_name
 EXAMPLES = """\
 examples:
   python -m trainer evaluator --overwrite                        train the classifier in weights/evaluator
+  python -m trainer text-evaluator --overwrite                   train the networks in weights/text-evaluator
   python -m trainer evaluator --dataset folder:photos --image-size 32 --channels 3 --out runs/evaluator
   python -m trainer evaluate runs/pets --evaluator runs/evaluator --data-dir photos   score your own images with it
 """

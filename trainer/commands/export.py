@@ -8,7 +8,7 @@ from pathlib import Path
 from service.contract.manifest import MANIFEST_FILE
 from service.contract.signature import read_secret_key, signature_of
 from trainer import export
-from trainer.commands.options import UsageError, add_overwrite
+from trainer.commands.options import UsageError, add_command, add_overwrite
 from trainer.commands.train import load_images
 from trainer.data.emoji import read_pictographs
 from trainer.run import checkpoint
@@ -16,8 +16,7 @@ from trainer.run import checkpoint
 
 def add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", examples: str) -> None:
     """Add export to the trainer's command line."""
-    command = commands.add_parser("export", help="export a run as a model for the service", epilog=examples)
-    command.formatter_class = argparse.RawDescriptionHelpFormatter
+    command = add_command(commands, "export", "export a run as a model for the service", examples)
     command.set_defaults(command=run_export)
     command.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
     command.add_argument("target", type=Path, metavar="weights/NAME", help="folder of the model, NAME is its name")

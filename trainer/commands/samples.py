@@ -7,7 +7,16 @@ from typing import get_args
 import torch
 
 from service.contract.manifest import SolverName
-from trainer.commands.options import UsageError, add_device, add_overwrite, device_of, positive, scale, seed
+from trainer.commands.options import (
+    UsageError,
+    add_command,
+    add_device,
+    add_overwrite,
+    device_of,
+    positive,
+    scale,
+    seed,
+)
 from trainer.evaluate.pictures import Sampler, make_sampler
 from trainer.evaluate.sheets import labelled_sheet
 from trainer.evaluate.subject import load_subject
@@ -16,11 +25,18 @@ from trainer.generate import draw_grid, pictures_of, to_png
 from trainer.models.text_parts import TextParts
 from trainer.text.prompts import GRID_COLUMNS, PROMPTS
 
+EXAMPLES = """\
+examples:
+  python -m trainer samples runs/emoji emoji.png                 images of fixed prompts, with fixed seeds
+  python -m trainer samples weights/emoji emoji.png --steps 10 --guidance-scale 3    another sampler than the default
+  python -m trainer samples runs/vae vae.png                     a grid with a class in each column
+"""
+
 
 def add_samples(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add samples to the trainer's command line."""
     summary = "draw a fixed grid of images: of fixed prompts for a text-to-image model, of classes for another"
-    command = commands.add_parser("samples", help=summary, description=summary.capitalize() + ".")
+    command = add_command(commands, "samples", summary, EXAMPLES)
     command.set_defaults(command=_samples)
     command.add_argument("target", type=Path, metavar="weights/NAME|RUN", help="folder of a model or of a run")
     command.add_argument("out", type=Path, metavar="FILE", help="PNG file to write")

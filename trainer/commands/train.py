@@ -15,6 +15,7 @@ from trainer import data, suggestions
 from trainer.commands.data_report import describe, few_steps, poor_data
 from trainer.commands.options import (
     UsageError,
+    add_command,
     add_dataset,
     add_device,
     add_evaluator,
@@ -40,13 +41,8 @@ LENGTH = ("epochs", "steps")
 
 def add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", examples: str) -> None:
     """Add train to the trainer's command line."""
-    train = commands.add_parser(
-        "train",
-        help="train a model from its preset, or resume a run",
-        description="Train a model. Defaults come from trainer/presets/PRESET.toml or from your own preset file.",
-        epilog=examples,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    train = add_command(commands, "train", "train a model from its preset, or resume a run", examples)
+    train.description = "Train a model. Defaults come from trainer/presets/PRESET.toml or from your own preset file."
     train.set_defaults(command=run_train)
     known = ", ".join(presets())
     train.add_argument("preset", type=_preset, metavar="PRESET", help=f"one of {known}, or your own *.toml file")

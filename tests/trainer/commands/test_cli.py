@@ -259,6 +259,16 @@ def test_a_full_disk_is_reported_in_a_line(
     assert not (tmp_path / checkpoint.FILE_NAME).exists()
 
 
+@pytest.mark.parametrize(
+    "command", ["train", "export", "evaluator", "text-evaluator", "evaluate", "compare", "samples"]
+)
+def test_the_help_of_every_command_ends_with_examples_of_it(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main([command, "--help"])
+    _, _, examples = capsys.readouterr().out.partition("\nexamples:\n")
+    assert f"python -m trainer {command} " in examples
+
+
 def test_help_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         main(["train", "--help"])
